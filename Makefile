@@ -1,0 +1,44 @@
+# Every target sets itself up on a machine that has only python3 (with pip and venv) and make.
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+OUT ?= demo
+
+.PHONY: demo test slow check lint types layers lock clean
+
+demo: .venv/ready  ## train, wrap, compare, report: opens in a browser
+	.venv/bin/mcbn demo --out $(OUT)
+
+test: .venv/ready  ## the ordinary test suite
+	.venv/bin/pytest -m "not slow"
+
+slow: .venv/ready  ## the long statistical tests
+	.venv/bin/pytest -m slow
+
+check: lint types layers test  ## all that must pass before a change lands
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/ready
+	.venv/bin/mypy
+
+layers: .venv/ready
+	.venv/bin/lint-imports
+
+lock: $(UV)  ## pin every dependency, with hashes and without hosts
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --quiet --output-file requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --python .venv --require-hashes requirements.lock
+	$(UV) pip install --quiet --python .venv --no-deps --editable .
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet "uv>=0.9"
+
+clean:
+	rm -rf .venv .uv demo

@@ -1,0 +1,218 @@
+"""A bank: T draws of a network's batch-norm statistics, to predict with, keep and rescale."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn import validation
+from mcbn.files import read_tensors, write_tensors
+from mcbn.layers import MEAN, VARIANCE, batch_norm_layers, fingerprint, statistics_names
+
+KIND = "bank"
+HEADER = ("batch_size", "population", "model", "weights", "source")
+# Below every layer's epsilon, so that a dead channel has a logarithm.
+SMALLEST_VARIANCE = 1e-12
+# Statistics of the trained network are filed beside the draws under this prefix.
+TRAINED = "trained/"
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """T draws of batch-norm statistics: a dictionary of buffers with a leading axis of draws.
+
+    Attributes:
+        statistics: for each buffer name a tensor of shape (draws, channels); means, and biased
+            variances, of one mini-batch a row.
+        trained: the network's own running statistics under the same names, (channels).
+        batch_size: M, the mini-batch size the draws stand for.
+        population: N, the number of training examples, if known.
+        model: class name of the network.
+        weights: digest of the network's weights.
+        source: where the mini-batches came from, in words.
+    """
+
+    statistics: Mapping[str, Tensor]
+    trained: Mapping[str, Tensor]
+    batch_size: float | Tensor
+    population: int | None = None
+    model: str = ""
+    weights: str = ""
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.statistics.values())))
+
+    def __repr__(self) -> str:
+        return (
+            f"Bank({len(self)} draws of {len(self.statistics) // 2} layers, "
+            f"batch_size={float(self.batch_size):g}, model={self.model!r})"
+        )
+
+    def state(self, draw: int) -> dict[str, Tensor]:
+        """Draw `draw` as a dictionary of buffers for `torch.func.functional_call`.
+
+        Raises:
+            IndexError: there is no such draw.
+        """
+        if not -len(self) <= draw < len(self):
+            raise IndexError(f"expected a draw from 0 to {len(self) - 1}, got {draw}")
+        return {name: rows[draw] for name, rows in self.statistics.items()}
+
+    def first(self, draws: int) -> "Bank":
+        """The bank of the first `draws` draws.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if not 1 <= draws <= len(self):
+            raise ValueError(f"expected from 1 to {len(self)} draws, got {draws}; collect more")
+        return replace(self, statistics={k: v[:draws] for k, v in self.statistics.items()})
+
+    def rescale(self, batch_size: float | Tensor) -> "Bank":
+        """The same draws as if the mini-batches had held `batch_size` examples.
+
+        To second order a draw is population + bias / M + deviation / sqrt(M), so deviations (of
+        the mean, and of the log-variance) are multiplied by sqrt(M / M') and the bias of the
+        log-variance by M / M'. Population statistics are those of all draws pooled. Any real
+        M' > 0 goes, and the result is differentiable in it if it is a tensor. The finite-population
+        factor stays that of the bank. See docs/method.md.
+
+        Raises:
+            ValueError: `batch_size` is not a positive number.
+        """
+        if not bool(torch.as_tensor(batch_size) > 0):
+            raise ValueError(f"expected a positive batch_size, got {batch_size}")
+        ratio = torch.as_tensor(self.batch_size / batch_size)
+        pooled = self.pooled()
+        scaled = {}
+        for name, rows in self.statistics.items():
+            factor = ratio.to(rows.device)
+            if name.endswith(VARIANCE):
+                logs = rows.log()
+                centre = logs.mean(0)
+                population = pooled[name].log()
+                moved = (
+                    population + (centre - population) * factor + (logs - centre) * factor.sqrt()
+                )
+                scaled[name] = moved.exp().to(rows.dtype)
+            else:
+                centre = rows.mean(0)
+                scaled[name] = (centre + (rows - centre) * factor.sqrt()).to(rows.dtype)
+        return replace(self, statistics=scaled, batch_size=batch_size)
+
+    def pooled(self) -> dict[str, Tensor]:
+        """Mean and biased variance of all mini-batches taken together, by the law of total variance.
+
+        Exact for the first layer; deeper ones normalise by each batch's own statistics before.
+        """
+        pooled = {}
+        for name, rows in self.statistics.items():
+            pooled[name] = rows.double().mean(0)
+            if name.endswith(VARIANCE):
+                means = self.statistics[_partner(name)].double()
+                pooled[name] = pooled[name] + means.var(0, correction=0)
+        return pooled
+
+    def require_model(self, model: Module) -> None:
+        """Check that the bank's draws belong to `model`.
+
+        Raises:
+            ValueError: the layers, their sizes or the weights differ; names the first difference.
+        """
+        found = type(model).__name__
+        buffers = dict(model.named_buffers())
+        known = {n for pair in statistics_names(batch_norm_layers(model)).values() for n in pair}
+        for name, rows in self.statistics.items():
+            if name not in known:
+                raise ValueError(
+                    f"expected a model with the buffer {name!r}, as {self.model} has, got {found} "
+                    "without it; collect a bank from this model"
+                )
+            if buffers[name].shape != rows.shape[1:]:
+                raise ValueError(
+                    f"expected {rows.shape[1]} channels in {name!r}, as {self.model} has, got "
+                    f"{tuple(buffers[name].shape)} in {found}; collect a bank from this model"
+                )
+        if self.weights and self.weights != fingerprint(model):
+            raise ValueError(
+                f"expected the weights of {self.model} that this bank was drawn from, got a "
+                f"{found} with other weights (trained further, reloaded or cast); collect again"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the bank as a safetensors file; nothing half-written ever replaces a whole file."""
+        trained = {TRAINED + name: value for name, value in self.trained.items()}
+        header = {
+            "batch_size": float(self.batch_size),
+            "population": self.population,
+            "model": self.model,
+            "weights": self.weights,
+            "source": self.source,
+        }
+        write_tensors(path, {**self.statistics, **trained}, kind=KIND, header=header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Bank":
+        """Read a bank that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is truncated, corrupted, foreign or of another version.
+        """
+        tensors, header = read_tensors(path, kind=KIND)
+        trained = {name: v for name, v in tensors.items() if name.startswith(TRAINED)}
+        statistics = {name: v for name, v in tensors.items() if name not in trained}
+        try:
+            bank = cls(
+                statistics,
+                {name.removeprefix(TRAINED): value for name, value in trained.items()},
+                **{name: header[name] for name in HEADER},
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"expected {error} in the header of a bank, got {path} without it; collect again"
+            ) from error
+        _require_whole(bank, path)
+        return bank
+
+
+def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
+    """Check what the rest of the house trusts: paired, equally long, finite, not negative."""
+    shapes = {name: tuple(rows.shape) for name, rows in bank.statistics.items()}
+    paired = all(_partner(name) in shapes for name in shapes)
+    sizes = {shape[0] for shape in shapes.values() if len(shape) == 2}
+    whole = (
+        shapes
+        and paired
+        and len(sizes) == 1
+        and all(len(shape) == 2 and shape == shapes[_partner(n)] for n, shape in shapes.items())
+        and {name: shape[1:] for name, shape in shapes.items()}
+        == {name: tuple(value.shape) for name, value in bank.trained.items()}
+        and isinstance(bank.batch_size, (int, float))
+        and bank.batch_size > 0
+    )
+    if not whole:
+        raise ValueError(
+            f"expected a mean and a variance of shape (draws, channels) for each layer, got {path} "
+            f"with {shapes}; collect again"
+        )
+    for name, rows in bank.statistics.items():
+        validation.finite(rows, f"{name} of {path}")
+        if name.endswith(VARIANCE) and rows.min() < 0:
+            raise ValueError(f"expected variances of at least 0 in {name!r} of {path}, got "
+                             f"{float(rows.min()):.4g}; collect again")
+
+
+def _logarithm(variance: Tensor) -> Tensor:
+    return variance.double().clamp_min(SMALLEST_VARIANCE).log()
+
+
+def _partner(name: str) -> str:
+    """The variance's name for a mean's, the mean's for a variance's."""
+    stem, _, last = name.rpartition(".")
+    other = {MEAN: VARIANCE, VARIANCE: MEAN}.get(last, "")
+    return f"{stem}.{other}" if stem else other

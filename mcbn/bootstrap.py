@@ -1,0 +1,79 @@
+"""Resampling examples: the spread of a score, and an interval from it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+from tqdm import tqdm
+
+from mcbn.isolation import derived_seed
+
+# Columns of one group have one row an example and are resampled together.
+Columns = Mapping[str, Tensor]
+Measure = Callable[[Columns], dict[str, float]]
+
+
+def replicates(
+    groups: Sequence[Columns], measure: Measure, *, resamples: int, seed: int, progress: bool
+) -> dict[str, Float64[Tensor, " resamples"]]:
+    """Measure `resamples` resamples, drawn with replacement from each group on its own.
+
+    The rows drawn depend on the seed and the numbers of rows alone, so methods measured on the
+    same examples are paired.
+
+    Raises:
+        ValueError: the number of resamples is negative.
+    """
+    if resamples < 0:
+        raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
+    generator = torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
+    hidden = None if progress else True  # None: hidden unless on a terminal
+    rounds = tqdm(
+        range(resamples), desc="bootstrap", unit="resample", delay=0.5, leave=False, disable=hidden
+    )
+    found = [measure(_resampled(groups, generator)) for _ in rounds]
+    names = measure(_merged(groups)) if not found else found[0]
+    return {
+        name: torch.tensor([values[name] for values in found], dtype=torch.float64)
+        for name in names
+    }
+
+
+def _resampled(groups: Sequence[Columns], generator: torch.Generator) -> Columns:
+    chosen = []
+    for columns in groups:
+        rows = len(next(iter(columns.values())))
+        index = torch.randint(rows, (rows,), generator=generator)
+        chosen.append({name: values[index] for name, values in columns.items()})
+    return _merged(chosen)
+
+
+def _merged(groups: Sequence[Columns]) -> Columns:
+    return {name: values for columns in groups for name, values in columns.items()}
+
+
+def percentile_interval(
+    values: Float64[Tensor, " resamples"], level: float
+) -> tuple[float, float]:
+    """The central share `level` of the replicates, NaN left out; NaN if there are none."""
+    known = values[~values.isnan()]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = known.quantile(tails).tolist()
+    return low, high
+
+
+def mirrored_interval(
+    value: float, values: Float64[Tensor, " resamples"], level: float
+) -> tuple[float, float]:
+    """The percentile interval mirrored about `value`: `[2 v - q_high, 2 v - q_low]`.
+
+    For plug-in scores with a bias that resampling adds once more; mirroring takes it off.
+
+    Reference:
+        Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
+    """
+    low, high = percentile_interval(values, level)
+    return 2 * value - high, 2 * value - low

@@ -1,0 +1,219 @@
+"""Collecting a bank: each mini-batch goes through the network once, on its own statistics."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
+from tqdm import tqdm
+
+from mcbn import validation
+from mcbn.bank import Bank
+from mcbn.consistency import consistency
+from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
+from mcbn.isolation import eval_mode, random_streams
+from mcbn.layers import (
+    MEAN,
+    VARIANCE,
+    batch_norm_layers,
+    batch_statistics,
+    fingerprint,
+    frozen_layers,
+    require_finite_weights,
+    statistics_names,
+)
+from mcbn.minibatches import MiniBatches
+
+
+def collect(
+    model: Module,
+    batches: Iterable[Any],
+    *,
+    draws: int | None = None,
+    inputs: Select | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Bank:
+    """Draw a bank of batch-norm statistics from training mini-batches.
+
+    Each mini-batch goes through the network once, dropout off, every batch-norm layer normalising
+    by that batch's own mean and biased variance; these become one draw. The model, its modes,
+    hooks and buffers and the global random streams are left as found, whatever happens.
+
+    Args:
+        model: a trained network with batch-norm layers, in train or eval mode.
+        batches: `minibatches(...)`, a DataLoader, or any iterable of batches of training data.
+        draws: T; all of `batches` if not given. A DataLoader starts another epoch when it needs to.
+        inputs: picks the network's inputs out of a batch where the default rule does not.
+        seed: seeds the global random streams that a DataLoader's order or transforms may use.
+        progress: show a bar, on a terminal only.
+
+    Raises:
+        TypeError: no network, or no inputs in a batch.
+        ValueError: no usable batch-norm layer, too few batches, values that are not finite.
+
+    Reference:
+        Teye, Azizpour and Smith 2018, section 3.4. Biased variance as in their code.
+    """
+    layers = batch_norm_layers(model)
+    require_finite_weights(model)
+    if frozen := frozen_layers(layers):
+        warnings.warn(
+            f"{len(frozen)} batch-norm layers were frozen in training (the first is "
+            f"{frozen[0]!r}): the network never saw batch statistics there, so the spread that "
+            "MCBN draws is not one it was trained under",
+            stacklevel=2,
+        )
+    if draws is not None and draws < 1:
+        raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
+    stream = _full_batches(batches, inputs, repeat=draws is not None)
+    rows: list[dict[str, Tensor]] = []
+    with random_streams(seed, "collect"), _bar(draws, progress) as bar:
+        for batch in islice(stream, draws):
+            rows.append(_statistics(model, layers, batch, draw=len(rows)))
+            bar.update()
+        size = count(batch) if rows else 0
+    _require_enough(rows, draws, batches, size)
+    bank = Bank(
+        {name: _stacked(name, rows) for name in rows[0]},
+        {name: model.get_buffer(name).detach().clone() for name in rows[0]},
+        batch_size=size,
+        population=_population(batches),
+        model=type(model).__name__,
+        weights=fingerprint(model),
+        source=_description(batches),
+    )
+    check = consistency(bank)
+    if not check.passed:
+        warnings.warn(str(check), stacklevel=2)
+    return bank
+
+
+def _bar(draws: int | None, progress: bool) -> "tqdm[None]":
+    hidden = None if progress else True  # None: hidden unless on a terminal
+    return tqdm(desc="collect", total=draws, unit="draw", delay=0.5, leave=False, disable=hidden)
+
+
+def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool) -> Iterator[Any]:
+    """The inputs of every batch that is as large as the first; another epoch of a loader after.
+
+    Raises:
+        ValueError: an epoch holds no full batch.
+    """
+    size = batches.batch_size if isinstance(batches, DataLoader) else None
+    while True:
+        found = False
+        for batch in batches:
+            inputs = batch if isinstance(batches, MiniBatches) else of_batch(batch, select)
+            size = size or count(inputs)
+            if count(inputs) == size:
+                found = True
+                yield inputs
+        if not found:
+            raise ValueError(
+                f"expected at least one batch of {size or 'some'} examples, got none; "
+                "lower the batch size or give more data"
+            )
+        if not (repeat and isinstance(batches, DataLoader)):
+            return
+
+
+def _statistics(
+    model: Module, layers: Mapping[str, Module], batch: Inputs, *, draw: int
+) -> dict[str, Tensor]:
+    """Send one batch through; each layer writes down its statistics and normalises by them."""
+    require_finite(batch, f"the inputs of mini-batch {draw}")
+    row: dict[str, Tensor] = {}
+    names = statistics_names(layers)
+
+    def observe(name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mean_name, variance_name = names[name]
+        if mean_name in row:
+            raise ValueError(
+                f"expected each batch-norm layer to be called once a pass, got {name!r} called "
+                "again, and one pair of buffers cannot hold two statistics; give each call a "
+                "layer of its own"
+            )
+        activations = args[0] if args else next(iter(kwargs.values()))
+        row[mean_name], row[variance_name] = _of_layer(name, activations)
+        for buffer, value in ((MEAN, row[mean_name]), (VARIANCE, row[variance_name])):
+            layer._buffers[buffer] = value.to(layer._buffers[buffer].dtype)  # type: ignore[union-attr]
+
+    with eval_mode(model), torch.no_grad():
+        kept = {name: dict(layer._buffers) for name, layer in layers.items()}
+        handles: list[RemovableHandle] = []
+        try:
+            for name, layer in layers.items():
+                hook = partial(observe, name)
+                handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            forward(model, {}, moved(batch, device_of(model)))
+        finally:
+            for handle in handles:
+                handle.remove()
+            for name, layer in layers.items():
+                layer._buffers.update(kept[name])
+    return row
+
+
+def _of_layer(name: str, activations: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        mean, variance, _ = batch_statistics(activations)
+    except ValueError as error:
+        raise ValueError(f"in layer {name!r}: {error}") from None
+    return mean, variance
+
+
+def _stacked(name: str, rows: list[dict[str, Tensor]]) -> Tensor:
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError(
+            f"expected every mini-batch to reach the same layers, got one that did not reach all "
+            f"of {sorted(rows[0])[:4]} ...; give inputs of one kind"
+        )
+    return validation.finite(torch.stack([row[name] for row in rows]), f"the draws of {name}")
+
+
+def _require_enough(
+    rows: list[dict[str, Tensor]], draws: int | None, batches: Iterable[Any], size: int
+) -> None:
+    if not rows or not rows[0]:
+        raise ValueError(
+            "expected mini-batches that reach a batch-norm layer, got none; check that the data "
+            "is not empty and that the network's forward uses its layers"
+        )
+    if draws is not None and len(rows) < draws:
+        raise ValueError(
+            f"expected {draws} full mini-batches, got {len(rows)} before the data ended; "
+            "lower draws, or use mcbn.minibatches, which never runs out"
+        )
+    if not isinstance(batches, DataLoader) or size == _population(batches):
+        return
+    for later in range(1, len(rows)):
+        if all(torch.equal(rows[later][name], value) for name, value in rows[0].items()):
+            raise ValueError(
+                f"expected {len(rows)} different mini-batches, got draw {later} equal to draw 0: "
+                "the loader repeats itself after an epoch; give it shuffle=True, lower draws, or "
+                "use mcbn.minibatches"
+            )
+
+
+def _population(batches: Iterable[Any]) -> int | None:
+    if isinstance(batches, MiniBatches):
+        return batches.population
+    dataset = getattr(batches, "dataset", None)
+    return len(dataset) if hasattr(dataset, "__len__") else None
+
+
+def _description(batches: Iterable[Any]) -> str:
+    if isinstance(batches, MiniBatches):
+        how = "with" if batches.replacement else "without"
+        return f"independent mini-batches {how} replacement, seed {batches.seed}"
+    if isinstance(batches, DataLoader):
+        sampler = batches.sampler if batches.batch_size else batches.batch_sampler
+        return f"DataLoader in its own order ({type(sampler).__name__})"
+    return f"{type(batches).__name__} of batches in its own order"

@@ -1,0 +1,174 @@
+"""Is the uncertainty high where it should be: detection of a positive class, and abstaining.
+
+Which examples are positive is always said by a Bool mask, and a higher score always means more
+likely positive. Only the order of scores counts, so any scale will do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from torch import Tensor
+
+from mcbn import validation
+
+RECALL = 0.95
+
+
+def _checked(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mask and the scores as scikit-learn takes them."""
+    validation.vector(scores, "scores")
+    validation.mask(positive, "positive", scores, "scores")
+    count = int(positive.sum())
+    if count in (0, len(positive)):
+        raise ValueError(
+            f"expected positive and negative examples, got {count} positive of {len(positive)}; "
+            "the measure is not defined for one class, so leave it out"
+        )
+    return positive.cpu().numpy(), scores.detach().double().cpu().numpy()
+
+
+def auroc(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
+    """Return the area under the receiver operating characteristic.
+
+    The probability that a positive example scores above a negative one, ties counting one half.
+    1 is best, 0.5 is chance; higher is better.
+
+    Raises:
+        ValueError: a score is not finite, or only one class is present.
+
+    Reference: Hanley and McNeil, The Meaning and Use of the Area under a ROC Curve, 1982.
+
+    >>> auroc(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
+    0.75
+    """
+    return float(roc_auc_score(*_checked(scores, positive)))
+
+
+def aupr(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
+    """Return the average precision, the area under the precision-recall steps.
+
+    `sum_k (recall_k - recall_{k-1}) precision_k` over distinct thresholds, so ties enter together.
+    1 is best, the share of positives is chance; higher is better.
+
+    Raises:
+        ValueError: a score is not finite, or only one class is present.
+
+    Reference: Davis and Goadrich, Precision-Recall and ROC Curves, 2006.
+
+    >>> aupr(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
+    0.5
+    """
+    return float(average_precision_score(*_checked(scores, positive)))
+
+
+def fpr95(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
+    """Return the share of negatives flagged where at least 95 % of positives are found.
+
+    Taken at the highest threshold that finds so many, without interpolation; tied scores are
+    flagged together. 0 is best, 0.95 or a little more is chance; lower is better.
+
+    Raises:
+        ValueError: a score is not finite, or only one class is present.
+
+    Reference: Liang, Li, Srikant, ODIN, 2018.
+
+    >>> fpr95(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
+    0.5
+    """
+    false_rate, true_rate, _ = roc_curve(*_checked(scores, positive), drop_intermediate=False)
+    return float(false_rate[np.argmax(true_rate >= RECALL)])
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well scores tell the positive class apart.
+
+    Attributes:
+        auroc: see `auroc`; higher is better.
+        aupr: see `aupr`; higher is better.
+        fpr95: see `fpr95`; lower is better.
+    """
+
+    auroc: float
+    aupr: float
+    fpr95: float
+
+
+def out_of_distribution(
+    inside_uncertainty: Float[Tensor, " inside"], outside_uncertainty: Float[Tensor, " outside"]
+) -> Separation:
+    """Return how well uncertainty tells data from outside the training distribution apart.
+
+    The data from outside are the positive class.
+
+    Raises:
+        ValueError: a value is not finite, or one of the two is empty.
+    """
+    validation.vector(inside_uncertainty, "inside_uncertainty")
+    validation.vector(outside_uncertainty, "outside_uncertainty")
+    scores = torch.cat([inside_uncertainty.double(), outside_uncertainty.double()])
+    positive = torch.arange(len(scores), device=scores.device) >= len(inside_uncertainty)
+    return Separation(auroc(scores, positive), aupr(scores, positive), fpr95(scores, positive))
+
+
+@dataclass(frozen=True, eq=False)
+class RiskCoverage:
+    """Mean loss among the most certain examples, as more of them are accepted.
+
+    Attributes:
+        coverage: share of examples accepted, k / n for k from 1 to n.
+        risk: mean loss of those; within ties the expectation over their order.
+        area: AURC, the plain mean of `risk`; lower is better.
+        excess_area: E-AURC, `area` less that of the best order; 0 is best.
+        generalised_area: AUGRC, the area under `risk * coverage`; lower is better.
+    """
+
+    coverage: Float64[Tensor, " batch"]
+    risk: Float64[Tensor, " batch"]
+    area: float
+    excess_area: float
+    generalised_area: float
+
+
+def risk_coverage(
+    uncertainty: Float[Tensor, " batch"],
+    loss: Float[Tensor, " batch"] | Bool[Tensor, " batch"],
+) -> RiskCoverage:
+    """Return the risk-coverage curve of abstaining where uncertainty is highest.
+
+    Generalised risk at coverage k / n is the accepted loss over n, in trapezoids from 0: for
+    errors it is `(1 - AUROC) a (1 - a) + (1 - a)^2 / 2` at accuracy a.
+
+    Args:
+        uncertainty: higher is abstained from earlier.
+        loss: 0 and 1 or Bool for errors, or any finite loss.
+
+    Raises:
+        ValueError: a value is not finite, or the shapes differ.
+
+    Reference: Geifman, Uziel, El-Yaniv, 2019 (AURC, E-AURC); Traub and others, 2024 (AUGRC).
+
+    >>> risk_coverage(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([False, False, True])).risk
+    tensor([0.0000, 0.0000, 0.3333], dtype=torch.float64)
+    """
+    validation.vector(uncertainty, "uncertainty")
+    validation.vector(loss, "loss")
+    validation.same_shape(uncertainty, loss, ("uncertainty", "loss"))
+    losses, count = loss.double(), len(loss)
+    ordered, order = uncertainty.sort()
+    group = torch.cat([order.new_zeros(1), (ordered.diff() != 0).cumsum(0)])
+    sizes = group.bincount()
+    # In a random order every member of a tie costs the mean of the tie.
+    totals = torch.zeros_like(sizes, dtype=torch.float64).index_add(0, group, losses[order])
+    accepted = (totals / sizes).repeat_interleave(sizes).cumsum(0)
+    number = torch.arange(1, count + 1, dtype=torch.float64, device=losses.device)
+    risk = accepted / number
+    best = losses.sort().values.cumsum(0) / number
+    area = float(risk.mean())
+    trapezoids = accepted.sum() - accepted[-1] / 2
+    return RiskCoverage(
+        number / count, risk, area, area - float(best.mean()), float(trapezoids) / count**2
+    )

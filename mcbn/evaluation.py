@@ -1,0 +1,301 @@
+"""Scores of a predictive against targets, each with a bootstrap interval, and their differences."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mcbn import bootstrap, calibration, detection, scores, validation
+from mcbn.bootstrap import Columns
+from mcbn.categorical import CategoricalPredictive
+from mcbn.gaussian import GaussianPredictive
+
+Direction = Literal["lower", "higher"]
+
+# What is better of each score. Keys name the positive class where there is one.
+BETTER: Mapping[str, Direction] = {
+    "accuracy": "higher",
+    "nll": "lower",
+    "brier": "lower",
+    "ece": "lower",
+    "ece_equal_mass": "lower",
+    "ece_debiased": "lower",
+    "ece_classwise": "lower",
+    "ece_smooth": "lower",
+    "mce": "lower",
+    "auroc_of_errors": "higher",
+    "aurc": "lower",
+    "e_aurc": "lower",
+    "augrc": "lower",
+    "rmse": "lower",
+    "pll": "higher",
+    "crps": "lower",
+    "crps_moment_matched": "lower",
+    "coverage_90": "higher",
+    "width_90": "lower",
+    "pit_error": "lower",
+    "auroc_out_of_distribution": "higher",
+    "aupr_out_of_distribution": "higher",
+    "fpr95_out_of_distribution": "lower",
+}
+# Plug-in calibration errors are biased upwards, and resampling adds the bias once more: their
+# interval is mirrored about the score, which takes it off. The rest take plain percentiles.
+MIRRORED = frozenset({"ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth", "mce",
+                      "pit_error"})  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One figure with its interval.
+
+    Attributes:
+        value: the score on the data as they are.
+        low: lower end of the bootstrap interval; NaN without resamples.
+        high: upper end.
+        better: whether lower or higher is better.
+        replicates: the score on each resample, NaN where a resample does not define it.
+    """
+
+    value: float
+    low: float
+    high: float
+    better: Direction
+    replicates: Float64[Tensor, " resamples"]
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Mapping[str, Score]):
+    """Scores by name, each with a bootstrap interval.
+
+    Attributes:
+        scores: the scores.
+        examples: how many examples (and positions) were scored.
+        draw_count: T of the predictive.
+        level: the intervals' level.
+        seed: chooses the resamples; evaluations of one seed and size are paired.
+    """
+
+    scores: Mapping[str, Score]
+    examples: int
+    draw_count: int
+    level: float
+    seed: int
+
+    def __getitem__(self, name: str) -> Score:
+        return self.scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "examples": self.examples,
+            "draws": self.draw_count,
+            "level": self.level,
+            "scores": {
+                name: {
+                    "value": score.value,
+                    "low": score.low,
+                    "high": score.high,
+                    "better": score.better,
+                }
+                for name, score in self.items()
+            },
+        }
+
+    def minus(self, other: "Evaluation") -> dict[str, Score]:
+        """This evaluation's scores less the other's, with intervals of the paired differences.
+
+        Both must be of the same examples in the same order, under one seed: then each resample
+        drew the same examples for both.
+
+        Raises:
+            ValueError: the evaluations are not paired.
+        """
+        mine = (self.examples, self.seed, self.level)
+        if mine != (other.examples, other.seed, other.level):
+            raise ValueError(
+                "expected evaluations of the same examples, seed and level, got "
+                f"{mine} and {(other.examples, other.seed, other.level)}; evaluate both alike"
+            )
+        return {
+            name: _score(
+                name,
+                score.value - other[name].value,
+                score.replicates - other[name].replicates,
+                self.level,
+                signed=True,
+            )
+            for name, score in self.items()
+            if name in other
+        }
+
+
+def evaluate(
+    predictive: CategoricalPredictive | GaussianPredictive,
+    targets: Tensor,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Score predictions against targets.
+
+    Classes: accuracy, negative log-likelihood (nats), Brier score (0 to 2), calibration errors,
+    and how well uncertainty (one minus confidence) tells errors apart. Real targets: RMSE,
+    predictive log-likelihood (nats), CRPS, coverage and width of the central 90 % interval, PIT.
+    Positions of a dense prediction count as examples; resampling is by whole example.
+
+    Args:
+        predictive: from `predict`.
+        targets: class indices, or real targets in the units of the predictions.
+        resamples: bootstrap resamples of the examples; 0 gives no intervals.
+        level: of the intervals.
+        seed: chooses the resamples.
+        progress: show a bar, on a terminal only.
+
+    Raises:
+        TypeError: targets of the wrong kind.
+        ValueError: targets that do not fit, are out of range or not finite.
+    """
+    validation.fraction(level, "level")
+    if isinstance(predictive, CategoricalPredictive):
+        columns, measure = _categorical_columns(predictive, targets), _categorical_scores
+    else:
+        columns, measure = _gaussian_columns(predictive, targets), _gaussian_scores
+    columns = {name: values.cpu() for name, values in columns.items()}
+    values = measure(columns)
+    replicates = bootstrap.replicates(
+        [columns], measure, resamples=resamples, seed=seed, progress=progress
+    )
+    return Evaluation(
+        {name: _score(name, value, replicates[name], level) for name, value in values.items()},
+        examples=int(targets.numel()),
+        draw_count=predictive.draw_count,
+        level=level,
+        seed=seed,
+    )
+
+
+def out_of_distribution(
+    inside: CategoricalPredictive,
+    outside: CategoricalPredictive,
+    *,
+    uncertainty: Literal["mutual_information", "entropy"] = "mutual_information",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """How well uncertainty tells another data set from the training distribution.
+
+    The data from outside are the positive class. Inside and outside are resampled apart.
+    """
+    groups = [
+        {"inside": getattr(inside, uncertainty).cpu()},
+        {"outside": getattr(outside, uncertainty).cpu()},
+    ]
+
+    def measure(chosen: Columns) -> dict[str, float]:
+        found = detection.out_of_distribution(
+            chosen["inside"].flatten(), chosen["outside"].flatten()
+        )
+        return {
+            "auroc_out_of_distribution": found.auroc,
+            "aupr_out_of_distribution": found.aupr,
+            "fpr95_out_of_distribution": found.fpr95,
+        }
+
+    values = measure({**groups[0], **groups[1]})
+    replicates = bootstrap.replicates(
+        groups, measure, resamples=resamples, seed=seed, progress=False
+    )
+    return {name: _score(name, value, replicates[name], level) for name, value in values.items()}
+
+
+def _score(
+    name: str, value: float, replicates: Tensor, level: float, *, signed: bool = False
+) -> Score:
+    if name not in MIRRORED:
+        low, high = bootstrap.percentile_interval(replicates, level)
+    else:
+        low, high = bootstrap.mirrored_interval(value, replicates, level)
+        if not signed:
+            low, high = max(low, 0.0), max(high, 0.0)
+    return Score(value, low, high, BETTER[name], replicates)
+
+
+def _categorical_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
+    targets = targets.to(predictive.log_probabilities.device)
+    return {
+        "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
+        "brier": scores.brier(predictive.probabilities, targets),
+        "correct": scores.correct(predictive.probabilities, targets),
+        "confidence": predictive.confidence,
+        "probabilities": predictive.probabilities,
+        "targets": targets,
+    }
+
+
+def _categorical_scores(columns: Columns) -> dict[str, float]:
+    correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
+    reliability = calibration.Reliability.from_predictions(confidence, correct)
+    selective = detection.risk_coverage(1 - confidence, ~correct)
+    values = {
+        "accuracy": float(correct.double().mean()),
+        "nll": float(columns["nll"].mean()),
+        "brier": float(columns["brier"].mean()),
+        "ece": reliability.expected_error,
+        "ece_equal_mass": calibration.expected_calibration_error(
+            confidence, correct, binning="mass"
+        ),
+        "ece_debiased": calibration.debiased_calibration_error(confidence, correct),
+        "ece_classwise": calibration.classwise_calibration_error(
+            columns["probabilities"], columns["targets"]
+        ),
+        "ece_smooth": calibration.smooth_calibration_error(confidence, correct),
+        "mce": reliability.maximum_error,
+        "aurc": selective.area,
+        "e_aurc": selective.excess_area,
+        "augrc": selective.generalised_area,
+    }
+    # Without a single error, or a single success, there is nothing to tell apart.
+    mixed = bool(correct.any()) and not bool(correct.all())
+    values["auroc_of_errors"] = detection.auroc(1 - confidence, ~correct) if mixed else float("nan")
+    return values
+
+
+def _gaussian_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
+    aligned = predictive._aligned(targets)
+    low, high = predictive.interval(0.9)
+    return {
+        "error": scores.squared_error(predictive.mean, aligned),
+        "log_prob": predictive.log_prob(aligned),
+        "crps": predictive.crps(aligned),
+        "crps_moment_matched": predictive.crps_moment_matched(aligned),
+        "inside": ((aligned >= low) & (aligned <= high)).double(),
+        "width": high - low,
+        "pit": predictive.cdf(aligned),
+    }
+
+
+def _gaussian_scores(columns: Columns) -> dict[str, float]:
+    return {
+        "rmse": float(columns["error"].mean().sqrt()),
+        "pll": float(columns["log_prob"].mean()),
+        "crps": float(columns["crps"].mean()),
+        "crps_moment_matched": float(columns["crps_moment_matched"].mean()),
+        "coverage_90": float(columns["inside"].mean()),
+        "width_90": float(columns["width"].mean()),
+        "pit_error": calibration.quantile_calibration_error(columns["pit"].flatten()),
+    }

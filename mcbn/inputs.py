@@ -1,0 +1,115 @@
+"""What goes into a network: found in whatever a data set yields, counted, moved, passed on.
+
+Inputs are a tensor (one argument), a tuple (several) or a dict (keyword arguments).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Module
+
+from mcbn import validation
+
+Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+Select = Callable[[Any], Inputs]
+
+# Entries of a dict batch that are answers, not questions.
+TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "idx"})
+
+
+def of_batch(batch: Any, select: Select | None = None) -> Inputs:
+    """The network's inputs in one batch of a data set or loader.
+
+    A tensor is the input itself. Of a tuple or list the first entry counts, so `(x, y)`,
+    `(x, y, index)` and `((x1, x2), y)` all work. A dict loses its target entries; a single one
+    left is the input, several are keyword arguments. Anything else needs `select`.
+
+    Raises:
+        TypeError: no tensor is found by these rules.
+    """
+    if select is not None:
+        return _checked(select(batch))
+    if isinstance(batch, (tuple, list)) and len(batch) > 0:
+        first = batch[0]
+        return _checked(tuple(first) if isinstance(first, list) else first)
+    return _checked(batch)
+
+
+def _checked(found: Any) -> Inputs:
+    if isinstance(found, Mapping):
+        found = {str(key): value for key, value in found.items() if key not in TARGET_KEYS}
+        if len(found) == 1:
+            found = next(iter(found.values()))
+    if isinstance(found, (Tensor, tuple, dict)) and next(tensors(found), None) is not None:
+        return found
+    raise TypeError(
+        f"expected a tensor, a tuple or a dict of tensors as inputs, got {type(found).__name__}; "
+        "give inputs=function that takes a batch and returns what the network is called with"
+    )
+
+
+def tensors(inputs: Any) -> Iterator[Tensor]:
+    """Every tensor in nested inputs, in order."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, Mapping):
+        for value in inputs.values():
+            yield from tensors(value)
+    elif isinstance(inputs, (tuple, list)):
+        for value in inputs:
+            yield from tensors(value)
+
+
+def count(inputs: Inputs) -> int:
+    """How many examples there are: the length of the first tensor.
+
+    Raises:
+        ValueError: the first tensor has no batch axis.
+    """
+    first = next(tensors(inputs))
+    if first.ndim == 0:
+        raise ValueError(
+            "expected inputs with a leading batch axis, got a single number; "
+            "add the axis with x.unsqueeze(0)"
+        )
+    return first.shape[0]
+
+
+def moved(inputs: Any, device: torch.device) -> Any:
+    """The same inputs on `device`, anything that is no tensor unchanged."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, Mapping):
+        return {key: moved(value, device) for key, value in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(moved(value, device) for value in inputs))
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(moved(value, device) for value in inputs)
+    return inputs
+
+
+def require_finite(inputs: Inputs, where: str) -> None:
+    """Check that no input is NaN or infinite.
+
+    Raises:
+        ValueError: names `where`, the count and the first place.
+    """
+    for tensor in tensors(inputs):
+        validation.finite(tensor, where)
+
+
+def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
+    """Call `model` on `inputs` with the tensors of `state` in place of its own."""
+    if isinstance(inputs, Mapping):
+        return functional_call(model, dict(state), (), dict(inputs))
+    return functional_call(model, dict(state), inputs)
+
+
+def device_of(model: Module) -> torch.device:
+    """Where the model's first parameter or buffer lies; the CPU if it has neither."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

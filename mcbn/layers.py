@@ -1,0 +1,136 @@
+"""The batch-norm layers of a network: which there are, what their batch statistics are."""
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+
+from mcbn import validation
+
+MEAN, VARIANCE = "running_mean", "running_var"
+
+
+def batch_norm_layers(model: Module) -> dict[str, Module]:
+    """Every layer that owns batch statistics, by name, in the order of the network.
+
+    A layer counts if it has the buffers `running_mean` and `running_var` and is no instance norm,
+    so subclasses and look-alikes (timm, frozen batch norm) count with the rest.
+
+    Raises:
+        TypeError: `model` is no module, or a compiled script whose layers cannot be seen.
+        ValueError: there is no such layer, or one cannot be given statistics; says why.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(
+            f"expected a torch.nn.Module, got {type(model).__name__}; give the network itself"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "expected an eager network, got a TorchScript module, whose layers cannot be observed; "
+            "give the network it was scripted from"
+        )
+    layers = {}
+    for name, module in model.named_modules():
+        _refuse_unusable(name, module)
+        if _owns_statistics(module):
+            layers[name] = module
+    if not layers:
+        raise ValueError(
+            f"expected a network with batch-norm layers, got {type(model).__name__} with none; "
+            "if they were fused away (fuse_modules, .fuse(), freeze, export), give the network "
+            "from before that"
+        )
+    return layers
+
+
+def _owns_statistics(module: Module) -> bool:
+    buffers = module._buffers
+    return (
+        buffers.get(MEAN) is not None
+        and buffers.get(VARIANCE) is not None
+        and not isinstance(module, _InstanceNorm)
+    )
+
+
+def _refuse_unusable(name: str, module: Module) -> None:
+    kind = type(module)
+    if kind.__module__.startswith("torch.ao.nn") and "intrinsic" in kind.__module__:
+        raise ValueError(
+            f"expected plain batch norm, got the fused or quantisation-aware layer {name!r} "
+            f"({kind.__name__}); give the network from before fusion or quantisation"
+        )
+    if isinstance(module, _BatchNorm) and not _owns_statistics(module):
+        raise ValueError(
+            f"expected running statistics in {name!r} ({kind.__name__}), got "
+            "track_running_stats=False: its output depends on the other test examples in the "
+            "batch; build the layer with track_running_stats=True, the weights carry over"
+        )
+    if _owns_statistics(module) and is_lazy(module._buffers[MEAN]):
+        raise ValueError(
+            f"expected materialised layers, got the lazy layer {name!r} ({kind.__name__}); "
+            "run one batch through the network first"
+        )
+
+
+def frozen_layers(layers: dict[str, Module]) -> list[str]:
+    """Names of the layers that never used batch statistics in training, by their class's name."""
+    return [name for name, layer in layers.items() if "Frozen" in type(layer).__name__]
+
+
+def batch_statistics(
+    activations: Float[Tensor, "batch channels *positions"],
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"], int]:
+    """Mean, biased variance and number of values behind each, over all axes but the channels.
+
+    The variance divides by n, as the layer does in train mode; the running variance of PyTorch
+    divides by n - 1. Computed in float32 or better.
+
+    Raises:
+        ValueError: one value a channel, whose variance is zero whatever the data.
+    """
+    channels = activations.shape[1]
+    count = activations.numel() // channels
+    if count < 2:
+        raise ValueError(
+            "expected at least 2 values a channel in a mini-batch, got 1, whose variance is zero; "
+            "use a larger batch_size"
+        )
+    if activations.dtype in (torch.float16, torch.bfloat16):
+        activations = activations.float()
+    mean = activations.new_zeros(channels)
+    variance = activations.new_zeros(channels)
+    # Train mode's own kernel: faster than var_mean on a CPU and rounds as the network does.
+    torch.nn.functional.batch_norm(activations, mean, variance, training=True, momentum=1.0)
+    return mean, variance * ((count - 1) / count), count
+
+
+def require_finite_weights(model: Module) -> None:
+    """Check that every parameter and buffer is finite.
+
+    Raises:
+        ValueError: names the tensor, the count and the first place.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not is_lazy(tensor) and not tensor.is_meta:
+            validation.finite(tensor.detach(), f"the network's {name}") if tensor.numel() else None
+
+
+def statistics_names(layers: dict[str, Module]) -> dict[str, tuple[str, str]]:
+    """Buffer names of mean and variance of each layer, as `functional_call` takes them."""
+    prefix = {name: f"{name}." if name else "" for name in layers}
+    return {name: (prefix[name] + MEAN, prefix[name] + VARIANCE) for name in layers}
+
+
+def fingerprint(model: Module) -> str:
+    """A digest of the weights that the statistics belong to, the same on every device."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+        flat = parameter.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""Samplers: inputs in, draws of outputs out. Each one is a network made stochastic in its way.
+
+All share one form: `sampler(inputs)` has the axes (draws, batch, ...), `sampler.passes(inputs)`
+yields the same rows one at a time, and `len(sampler)` is the number of draws. None of them keeps
+randomness for later: the same inputs give the same rows in any order and cut.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.bank import Bank
+from mcbn.dropout import dropout_layers, masked
+from mcbn.engine import Output, passes
+from mcbn.inputs import Inputs
+from mcbn.layers import require_finite_weights
+
+
+@dataclass(frozen=True, eq=False)
+class MCBatchNorm:
+    """Monte Carlo batch normalisation: one pass for each draw of a bank.
+
+    Args:
+        model: the trained network.
+        bank: draws of its batch-norm statistics, from `collect`.
+        output: picks the output tensor where the network answers with something else.
+
+    Raises:
+        ValueError: the bank belongs to another model, or a weight is not finite.
+
+    Reference:
+        Teye, Azizpour and Smith 2018, "Bayesian Uncertainty Estimation for Batch Normalized Deep
+        Networks", section 3.4.
+    """
+
+    model: Module
+    bank: Bank
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_finite_weights(self.model)
+        self.bank.require_model(self.model)
+
+    def __len__(self) -> int:
+        return len(self.bank)
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        states = (self.bank.state(draw) for draw in range(len(self.bank)))
+        return passes(self.model, states, inputs, output=self.output)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        return torch.stack(list(self.passes(inputs)))
+
+
+@dataclass(frozen=True, eq=False)
+class MCDropout:
+    """Monte Carlo dropout: dropout stays on, batch norm keeps its running statistics.
+
+    A draw is one set of masks, shared by all inputs as a draw of the weights is; each depends on
+    (seed, draw, layer) alone, so an input's rows do not depend on what it is batched with.
+
+    Args:
+        model: the trained network, with dropout as modules; each keeps its trained rate.
+        draws: T, the number of passes.
+        seed: chooses the masks.
+        output: picks the output tensor where the network answers with something else.
+
+    Raises:
+        ValueError: no dropout layer with a positive rate, or a weight is not finite.
+
+    Reference:
+        Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation", equation 6.
+    """
+
+    model: Module
+    draws: int = field(default=64, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"expected at least 1 draw, got {self.draws}; give draws=64 or so")
+        dropout_layers(self.model)
+        require_finite_weights(self.model)
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        for draw in range(self.draws):
+            with masked(self.model, self.seed, draw):
+                outputs = list(passes(self.model, [{}], inputs, output=self.output))
+            yield from outputs
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        return torch.stack(list(self.passes(inputs)))
+
+
+@dataclass(frozen=True, eq=False)
+class DeepEnsemble:
+    """A deep ensemble: one pass through each of several networks, running statistics throughout.
+
+    Args:
+        models: networks trained from different seeds.
+        output: picks the output tensor where the networks answer with something else.
+
+    Raises:
+        ValueError: there is no network, or a weight is not finite.
+
+    Reference:
+        Lakshminarayanan, Pritzel and Blundell 2017, "Simple and Scalable Predictive Uncertainty
+        Estimation using Deep Ensembles", section 2.4.
+    """
+
+    models: Sequence[Module]
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if len(self.models) == 0:
+            raise ValueError("expected at least one network, got none; train a few and list them")
+        for model in self.models:
+            require_finite_weights(model)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        for model in self.models:
+            yield from passes(model, [{}], inputs, output=self.output)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        return torch.stack(list(self.passes(inputs)))
+
+
+@dataclass(frozen=True, eq=False)
+class Deterministic:
+    """The plain network in eval mode, as a single draw: what the others are compared with.
+
+    Args:
+        model: the trained network.
+        output: picks the output tensor where the network answers with something else.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+
+    model: Module
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_finite_weights(self.model)
+
+    def __len__(self) -> int:
+        return 1
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        return passes(self.model, [{}], inputs, output=self.output)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        return torch.stack(list(self.passes(inputs)))

@@ -1,0 +1,182 @@
+"""What every public function asks of its tensors, said once.
+
+Each check raises `ValueError` or `TypeError` with the same sentence: expected this, got that; do this.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Softmax in half precision over a few thousand classes still sums to one within this.
+SUM_TOLERANCE = 1e-2
+# Rounding may lift a single probability this far over 1.
+EXCESS = 1e-6
+
+
+def tensor(values: object, name: str) -> Tensor:
+    """Return `values` if it is a tensor with at least one element.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is empty.
+    """
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"expected {name} to be a torch.Tensor, got {type(values).__name__}; "
+            "convert it with torch.as_tensor"
+        )
+    if values.numel() == 0:
+        raise ValueError(
+            f"expected at least one value in {name}, got shape {tuple(values.shape)}; "
+            "check the data set or the filter that made it"
+        )
+    return values
+
+
+def finite(values: Tensor, name: str) -> Tensor:
+    """Return `values` if all are finite.
+
+    Raises:
+        ValueError: some are NaN or infinite; says how many and where the first one is.
+    """
+    tensor(values, name)
+    if not values.is_floating_point():
+        return values
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"expected finite numbers in {name}, got {int(bad.sum())} NaN or infinite of "
+            f"{values.numel()}, the first at index {first}; remove or repair them"
+        )
+    return values
+
+
+def same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+    """Check that two tensors have one shape, so that nothing is broadcast by accident.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            f"expected {names[0]} and {names[1]} of one shape, got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}; reshape one of them"
+        )
+
+
+def probabilities(
+    values: Float[Tensor, "batch classes *positions"], name: str = "probabilities"
+) -> Tensor:
+    """Return `values` if every row over the class axis is a distribution.
+
+    Raises:
+        ValueError: a value is not finite or is negative, or a row does not sum to one.
+    """
+    finite(values, name)
+    if values.ndim < 2:
+        raise ValueError(
+            f"expected {name} with axes (batch, classes, *positions), got shape "
+            f"{tuple(values.shape)}; for a binary problem stack (1 - p, p)"
+        )
+    if values.min() < 0:
+        raise ValueError(
+            f"expected {name} of at least 0, got {float(values.min()):.4g}; "
+            "logits have to go through a softmax first"
+        )
+    gap = (values.sum(1, dtype=torch.float64) - 1).abs().max()
+    if gap > SUM_TOLERANCE:
+        raise ValueError(
+            f"expected {name} that sum to 1 over the class axis, got a row that is off by "
+            f"{float(gap):.4g}; logits have to go through a softmax first"
+        )
+    return values
+
+
+def labels(
+    targets: Int[Tensor, "batch *positions"], classes: int, shape: tuple[int, ...]
+) -> Tensor:
+    """Return `targets` if they are class indices that fit predictions of `shape`.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: the shape differs, or a label lies outside 0 .. classes - 1.
+    """
+    tensor(targets, "targets")
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise TypeError(
+            f"expected targets of an integer type, got {targets.dtype}; use targets.long()"
+        )
+    if tuple(targets.shape) != tuple(shape):
+        raise ValueError(
+            f"expected targets of shape {tuple(shape)}, got {tuple(targets.shape)}; "
+            "give one class index per prediction"
+        )
+    outside = (targets < 0) | (targets >= classes)
+    if outside.any():
+        first = tuple(int(i) for i in outside.nonzero()[0])
+        raise ValueError(
+            f"expected labels from 0 to {classes - 1}, got {int(targets[first])} at index {first} "
+            f"({int(outside.sum())} such labels); drop unlabelled positions or remap the classes"
+        )
+    return targets
+
+
+def vector(values: Tensor, name: str) -> Tensor:
+    """Return `values` if it is one axis of finite numbers.
+
+    Raises:
+        ValueError: it has another number of axes, or a value is not finite.
+    """
+    finite(values, name)
+    if values.ndim != 1:
+        raise ValueError(
+            f"expected {name} with one axis, got shape {tuple(values.shape)}; "
+            "flatten it, and flatten what goes with it in the same way"
+        )
+    return values
+
+
+def mask(values: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
+    """Return `values` if it is a Bool tensor of the shape of `other`.
+
+    Raises:
+        TypeError: it is not Bool, so what counts as true would be a guess.
+        ValueError: the shapes differ.
+    """
+    tensor(values, name)
+    if values.dtype != torch.bool:
+        raise TypeError(
+            f"expected {name} of type torch.bool, got {values.dtype}; compare it with what counts "
+            "as true, for example `targets == 1`"
+        )
+    same_shape(values, other, (name, other_name))
+    return values
+
+
+def fraction(value: float, name: str) -> float:
+    """Return `value` if it lies strictly between 0 and 1.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not 0 < value < 1:
+        raise ValueError(
+            f"expected {name} strictly between 0 and 1, got {value}; write 95 % as 0.95"
+        )
+    return float(value)
+
+
+def unit_interval(values: Tensor, name: str) -> Tensor:
+    """Return `values` in float64 if it is one axis of probabilities; lifts of rounding are cut.
+
+    Raises:
+        ValueError: it has another number of axes, or a value is not finite or not in [0, 1].
+    """
+    low, high = (float(end) for end in vector(values, name).aminmax())
+    if low < 0 or high > 1 + EXCESS:
+        raise ValueError(
+            f"expected {name} from 0 to 1, got values from {low:.4g} to {high:.4g}; "
+            "logits have to go through a softmax or a sigmoid first"
+        )
+    return values.double().clamp(max=1)
