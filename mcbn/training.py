@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -43,12 +44,10 @@ def train(
     loss: Loss = "cross_entropy",
     progress: bool = False,
 ) -> nn.Module:
-    """Train `model` in place by AdamW with a one-cycle learning rate; return it in evaluation mode.
+    """Train `model` in place by AdamW with a one-cycle learning rate; return it in eval mode.
 
-    Order and dropout masks come from `seed`: on a CPU, with as many threads, equal seeds give
-    equal weights bit for bit.
-    Every batch has exactly `batch_size` examples: what is left over of an epoch is skipped, and
-    which examples these are differs from epoch to epoch.
+    Equal seeds give equal weights, bit for bit on a CPU with as many threads. Every batch has
+    exactly `batch_size` examples; what an epoch leaves over is skipped, another rest each time.
 
     Args:
         model: any network; all its layers are put in training mode.
@@ -63,44 +62,67 @@ def train(
 
     Raises:
         TypeError: class indices are not integers.
-        ValueError: a number is out of range, the data do not fit the network, or the loss or the
-            weights are no longer finite.
+        ValueError: an argument does not fit, or the loss or the weights cease to be finite.
     """
     _check_numbers(data, epochs, batch_size, learning_rate, weight_decay)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    steps = epochs * (len(data) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    quiet = not (progress and sys.stderr.isatty())
+    schedule = _schedule(model, epochs * (len(data) // batch_size), learning_rate, weight_decay)
+    orders = _orders(len(data), epochs, batch_size, seed)
+    hidden = not (progress and sys.stderr.isatty())
     try:
         with random_streams(seed, "training"):
             _check_fit(model, data, loss)
-            order = torch.Generator().manual_seed(seed)
             model.train()
-            for epoch in tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=quiet):
-                total = torch.zeros((), device=_device(model))
-                for inputs, targets in _batches(data, batch_size, order, _device(model)):
-                    optimizer.zero_grad()
-                    error = _mean_loss(model(inputs), targets, loss)
-                    error.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    schedule.step()
-                    total = total + error.detach()
-                _check_progress(model, total, epoch, learning_rate)
+            for order in tqdm(orders, "training", epochs, unit="epoch", disable=hidden):
+                _train_epoch(model, data, order, loss, schedule)
     finally:
         model.eval()
     return model
+
+
+def _schedule(
+    model: nn.Module, steps: int, learning_rate: float, weight_decay: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+
+
+def _orders(
+    count: int, epochs: int, batch_size: int, seed: int
+) -> Iterator[Int[Tensor, "steps batch"]]:
+    generator = torch.Generator().manual_seed(seed)
+    whole = count // batch_size * batch_size
+    for _ in range(epochs):
+        yield torch.randperm(count, generator=generator)[:whole].view(-1, batch_size)
 
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _batches(
-    data: Labelled, batch_size: int, order: torch.Generator, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    whole = len(data) // batch_size * batch_size
-    for batch in torch.randperm(len(data), generator=order)[:whole].view(-1, batch_size):
-        yield data.inputs[batch].to(device), data.targets[batch].to(device)
+def _train_epoch(
+    model: nn.Module,
+    data: Labelled,
+    order: Int[Tensor, "steps batch"],
+    loss: Loss,
+    schedule: torch.optim.lr_scheduler.OneCycleLR,
+) -> None:
+    device = _device(model)
+    total = torch.zeros((), device=device)
+    for batch in order:
+        schedule.optimizer.zero_grad()
+        outputs = model(data.inputs[batch].to(device))
+        error = _mean_loss(outputs, data.targets[batch].to(device), loss)
+        error.backward()  # type: ignore[no-untyped-call]
+        schedule.optimizer.step()
+        schedule.step()
+        total = total + error.detach()
+    # The loss is taken before a step, so the last step shows in the weights only.
+    state = [value for value in model.state_dict().values() if value.is_floating_point()]
+    if not all(bool(torch.isfinite(value).all()) for value in [total, *state]):
+        raise ValueError(
+            f"expected a finite loss and finite weights, got NaN or infinity in epoch "
+            f"{schedule.last_epoch // len(order)}; lower learning_rate"
+        )
 
 
 def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
@@ -147,14 +169,4 @@ def _check_fit(model: nn.Module, data: Labelled, loss: Loss) -> None:
         raise ValueError(
             f"expected data.targets of shape {positions} for one example, got "
             f"{tuple(data.targets[:1].shape)}; give one class index per prediction"
-        )
-
-
-def _check_progress(model: nn.Module, total: Tensor, epoch: int, learning_rate: float) -> None:
-    # The loss is taken before a step, so the last step shows in the weights only.
-    state = [value for value in model.state_dict().values() if value.is_floating_point()]
-    if not torch.isfinite(total) or not all(torch.isfinite(value).all() for value in state):
-        raise ValueError(
-            f"expected a finite loss and finite weights, got NaN or infinity in epoch {epoch}; "
-            f"lower learning_rate, now {learning_rate:g}"
         )

@@ -92,6 +92,12 @@ def test_fpr95_at_recall_of_exactly_95_percent(share):
     assert detection.fpr95(scores, positive[order]) == expected
 
 
+def test_fpr95_on_a_straight_diagonal():
+    # One positive and one negative at each of 40 scores; a thinned curve would answer 1.
+    positive = torch.arange(80) < 40
+    assert detection.fpr95(torch.arange(40.0).repeat(2), positive) == 0.95
+
+
 def test_auroc_is_the_mann_whitney_statistic():
     scores, positive = scored()
     u = stats.mannwhitneyu(scores[positive], scores[~positive]).statistic

@@ -84,6 +84,13 @@ def test_edges_belong_to_the_bin_below_and_the_ends_stay_inside():
     assert result.counts.tolist() == [2, 0, 1, 0, 0, 0, 1, 0, 1, 1]
 
 
+def test_every_fraction_is_the_right_end_of_its_bin():
+    for bins in range(1, 100):
+        confidence = torch.tensor([k / bins for k in range(bins + 1)], dtype=torch.float64)
+        result = Reliability.from_predictions(confidence, confidence > 0.5, bins=bins)
+        assert result.counts.tolist() == [2] + [1] * (bins - 1)
+
+
 def test_empty_bins_are_nan_and_weigh_nothing():
     result = Reliability.from_predictions(torch.tensor([0.9, 0.9]), torch.tensor([True, False]))
     assert int(result.accuracy.isnan().sum()) == int(result.confidence.isnan().sum()) == 14

@@ -1,0 +1,118 @@
+"""What the scores are called, how they are written, and what they mean in one line."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcbn.evaluation import BETTER
+
+
+@dataclass(frozen=True)
+class Term:
+    """A score as the report writes it.
+
+    Attributes:
+        label: short name.
+        meaning: one plain sentence.
+        digits: digits after the point.
+        percent: whether it is written as a percentage.
+    """
+
+    label: str
+    meaning: str
+    digits: int = 4
+    percent: bool = False
+
+
+SCORES: Mapping[str, Term] = {
+    "accuracy": Term("Accuracy", "Share of examples whose most probable class is right.", 1, True),
+    "nll": Term("NLL", "Mean negative log-probability of the true class, in nats. It judges the "
+                "whole forecast and cannot be improved by anything but better probabilities."),
+    "brier": Term("Brier", "Mean squared distance between the probabilities and the true class, "
+                  "0 to 2. Proper like the NLL, but mild on rare confident errors."),
+    "ece": Term("ECE", "Expected calibration error: mean gap between confidence and accuracy over "
+                "15 bins of equal width. Biased upwards by chance."),
+    "ece_equal_mass": Term("ECE, equal mass", "The same over bins with equally many examples."),
+    "ece_debiased": Term("ECE, debiased", "Root mean square gap between confidence and accuracy "
+                         "over bins of equal mass, less what chance adds. 0 if calibrated."),
+    "ece_classwise": Term("ECE, classwise", "Calibration error of each class's probability, "
+                          "averaged over classes."),
+    "ece_smooth": Term("Smooth ECE", "Calibration error smoothed by a kernel: no bins to choose."),
+    "mce": Term("MCE", "Largest gap of any bin, however few examples it holds. Very noisy."),
+    "aurc": Term("AURC", "Area under the risk-coverage curve: mean error rate as ever more "
+                 "uncertain examples are answered."),
+    "e_aurc": Term("Excess AURC", "AURC less that of the best possible order of the same answers."),
+    "augrc": Term("AUGRC", "Area under the generalised risk-coverage curve: mean share of "
+                  "undetected errors."),
+    "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
+                            "a right one. 0.5 is guessing.", 3),
+    "auroc_out_of_distribution": Term("AUROC", "Chance that an example from outside is more "
+                                      "uncertain than one from inside. 0.5 is guessing.", 3),
+    "aupr_out_of_distribution": Term("AUPR", "Average precision of finding examples from outside. "
+                                     "Guessing gives their share.", 3),
+    "fpr95_out_of_distribution": Term("FPR95", "Share of examples from inside that are flagged "
+                                      "where 95 % of those from outside are found.", 1, True),
+}  # fmt: skip
+
+HEADLINE = (
+    "accuracy",
+    "nll",
+    "brier",
+    "ece_debiased",
+    "ece_smooth",
+    "aurc",
+    "auroc_of_errors",
+)
+SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_out_of_distribution")
+
+# Words of the page that are not scores.
+WORDS: Mapping[str, str] = {
+    "Interval": "Where the value would plausibly lie with other test examples of the same kind; "
+    "found by drawing the examples again with replacement, unless said otherwise.",
+    "Paired difference": "Difference of two methods on the same examples. It can be clear although "
+    "the two separate intervals overlap.",
+    "Calibrated": "Of the answers given with confidence 0.8, 80 % are right.",
+    "Entropy": "Total uncertainty of a forecast, in nats.",
+    "Mutual information": "Epistemic part of the entropy, in nats: how much the draws disagree. "
+    "0 for a single draw.",
+    "M": "Inference batch size: how many training examples a mini-batch holds whose statistics "
+    "batch normalisation uses in one draw.",
+    "T": "Number of draws averaged: mini-batches for MCBN, dropout masks or networks of an "
+    "ensemble.",
+    "Monte Carlo error": "How much the score would change with other draws of the same number.",
+}
+
+
+def label(name: str) -> str:
+    """What a score is called."""
+    return SCORES[name].label if name in SCORES else name.replace("_", " ")
+
+
+def arrow(name: str) -> str:
+    """Which way is better, as an arrow."""
+    return "↑" if BETTER[name] == "higher" else "↓"
+
+
+def direction(name: str) -> str:
+    """Which way is better, in words."""
+    return "Higher is better." if BETTER[name] == "higher" else "Lower is better."
+
+
+def written(name: str, value: float, *, signed: bool = False) -> str:
+    """A score's value as text, with a true minus sign; a dash for NaN."""
+    term = SCORES.get(name, Term(name, ""))
+    return number(value * (100 if term.percent else 1), term.digits, signed=signed)
+
+
+def unit(name: str) -> str:
+    """The sign after a score's value."""
+    return " %" if name in SCORES and SCORES[name].percent else ""
+
+
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with fixed digits, a true minus sign, and a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    if round(value, digits) == 0:
+        value = 0.0  # no "−0.0"
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
