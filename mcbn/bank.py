@@ -203,8 +203,10 @@ def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
     for name, rows in bank.statistics.items():
         validation.finite(rows, f"{name} of {path}")
         if name.endswith(VARIANCE) and rows.min() < 0:
-            raise ValueError(f"expected variances of at least 0 in {name!r} of {path}, got "
-                             f"{float(rows.min()):.4g}; collect again")
+            raise ValueError(
+                f"expected variances of at least 0 in {name!r} of {path}, got "
+                f"{float(rows.min()):.4g}; collect again"
+            )
 
 
 def _logarithm(variance: Tensor) -> Tensor:

@@ -53,9 +53,7 @@ def _merged(groups: Sequence[Columns]) -> Columns:
     return {name: values for columns in groups for name, values in columns.items()}
 
 
-def percentile_interval(
-    values: Float64[Tensor, " resamples"], level: float
-) -> tuple[float, float]:
+def percentile_interval(values: Float64[Tensor, " resamples"], level: float) -> tuple[float, float]:
     """The central share `level` of the replicates, NaN left out; NaN if there are none."""
     known = values[~values.isnan()]
     if len(known) == 0:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mcbn.isolation import random_streams
+
 
 def mlp(
     inputs: int, outputs: int, *, width: int = 64, depth: int = 2, dropout: float = 0.1
@@ -110,7 +112,9 @@ def load_resnet20(path: str | Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state = {name.removeprefix("module."): v for name, v in checkpoint["state_dict"].items()}
-        model = resnet20(classes=len(state["linear.bias"]))
+        # The random weights are overwritten at once; the caller's stream need not notice them.
+        with random_streams(0):
+            model = resnet20(classes=len(state["linear.bias"]))
         model.load_state_dict(state)
     # A damaged file fails in many ways, and the unpickler's own error may not be imported here.
     except Exception as error:

@@ -152,7 +152,7 @@ def _check_numbers(
     finite(data.inputs, "data.inputs")
 
 
-def _check_fit(model: nn.Module, data: Labelled, loss: Loss) -> None:
+def _check_fit(model: nn.Module, data: Labelled, loss: str) -> None:
     if loss not in get_args(Loss):
         raise ValueError(f"expected loss to be one of {get_args(Loss)}, got {loss!r}; choose one")
     # Evaluation mode: one example is enough, and the running statistics stay as they are.

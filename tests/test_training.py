@@ -1,3 +1,4 @@
+import inspect
 import io
 import math
 import sys
@@ -119,7 +120,15 @@ def test_a_linear_fit_is_that_of_least_squares():
     targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64) + noise
     model = training.build(lambda: nn.Linear(3, 1, bias=False).double(), seed=0)
     pairs = data.Labelled(inputs, targets)
-    training.train(model, pairs, epochs=600, batch_size=256, weight_decay=0.0, loss="mse")
+    training.train(
+        model,
+        pairs,
+        epochs=300,
+        batch_size=256,
+        learning_rate=0.1,
+        weight_decay=0.0,
+        loss="mse",
+    )
     exact = torch.linalg.lstsq(inputs, targets).solution
     torch.testing.assert_close(model.weight.T, exact, rtol=0, atol=1e-4)
 
@@ -127,7 +136,7 @@ def test_a_linear_fit_is_that_of_least_squares():
 def test_weight_decay_shrinks_the_weights():
     def size(decay):
         model = training.train(small(), points(), epochs=20, batch_size=16, weight_decay=decay)
-        return float(sum(values.square().sum() for values in model.parameters()))
+        return float(sum(values.detach().square().sum() for values in model.parameters()))
 
     assert size(10.0) < 0.5 * size(0.0)
 
@@ -209,7 +218,7 @@ def with_nan(part):
         (
             {"data": data.Labelled(points().inputs, points().inputs[:, 0])},
             TypeError,
-            "integer type",
+            r"Int|integer",
         ),
         (
             {"data": data.Labelled(points().inputs, points().targets[:, None])},
@@ -221,7 +230,8 @@ def with_nan(part):
 def test_what_does_not_fit_is_refused_before_a_step(change, error, message):
     model = small()
     before = state(model)
-    plain = getattr(training.train, "__wrapped__", training.train)
+    # Unwrapped, because the type checks of the test run would refuse some of it first.
+    plain = inspect.unwrap(training.train)
     arguments = {"data": points(), "epochs": 1, "batch_size": 8} | change
     with pytest.raises(error, match=message):
         plain(model, **arguments)
