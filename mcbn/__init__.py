@@ -4,6 +4,11 @@ from mcbn.bank import Bank as Bank
 from mcbn.categorical import Categorical as Categorical
 from mcbn.categorical import CategoricalPredictive as CategoricalPredictive
 from mcbn.collection import collect as collect
+from mcbn.comparison import Comparison as Comparison
+from mcbn.comparison import compare as compare
+from mcbn.consistency import Consistency as Consistency
+from mcbn.consistency import InconsistentBankWarning as InconsistentBankWarning
+from mcbn.consistency import consistency as consistency
 from mcbn.evaluation import Evaluation as Evaluation
 from mcbn.evaluation import Score as Score
 from mcbn.evaluation import evaluate as evaluate

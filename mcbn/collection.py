@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mcbn import validation
 from mcbn.bank import Bank
-from mcbn.consistency import consistency
+from mcbn.consistency import InconsistentBankWarning, consistency
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import eval_mode, random_streams
 from mcbn.layers import (
@@ -91,7 +91,7 @@ def collect(
     )
     check = consistency(bank)
     if not check.passed:
-        warnings.warn(str(check), stacklevel=2)
+        warnings.warn(str(check), InconsistentBankWarning, stacklevel=2)
     return bank
 
 
@@ -130,27 +130,12 @@ def _statistics(
     """Send one batch through; each layer writes down its statistics and normalises by them."""
     require_finite(batch, f"the inputs of mini-batch {draw}")
     row: dict[str, Tensor] = {}
-    names = statistics_names(layers)
-
-    def observe(name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mean_name, variance_name = names[name]
-        if mean_name in row:
-            raise ValueError(
-                f"expected each batch-norm layer to be called once a pass, got {name!r} called "
-                "again, and one pair of buffers cannot hold two statistics; give each call a "
-                "layer of its own"
-            )
-        activations = args[0] if args else next(iter(kwargs.values()))
-        row[mean_name], row[variance_name] = _of_layer(name, activations)
-        for buffer, value in ((MEAN, row[mean_name]), (VARIANCE, row[variance_name])):
-            layer._buffers[buffer] = value.to(layer._buffers[buffer].dtype)  # type: ignore[union-attr]
-
     with eval_mode(model), torch.no_grad():
         kept = {name: dict(layer._buffers) for name, layer in layers.items()}
         handles: list[RemovableHandle] = []
         try:
             for name, layer in layers.items():
-                hook = partial(observe, name)
+                hook = partial(_observe, row, name)
                 handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             forward(model, {}, moved(batch, device_of(model)))
         finally:
@@ -161,12 +146,23 @@ def _statistics(
     return row
 
 
-def _of_layer(name: str, activations: Tensor) -> tuple[Tensor, Tensor]:
+def _observe(
+    row: dict[str, Tensor], name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Write a layer's batch statistics into the row, and into the layer for the rest of the pass."""
+    mean_name, variance_name = statistics_names([name])[name]
+    if mean_name in row:
+        raise ValueError(
+            f"expected each batch-norm layer to be called once a pass, got {name!r} called again, "
+            "and one pair of buffers cannot hold two statistics; give each call a layer of its own"
+        )
+    activations = args[0] if args else next(iter(kwargs.values()))
     try:
-        mean, variance, _ = batch_statistics(activations)
+        row[mean_name], row[variance_name], _ = batch_statistics(activations)
     except ValueError as error:
         raise ValueError(f"in layer {name!r}: {error}") from None
-    return mean, variance
+    for buffer, value in ((MEAN, row[mean_name]), (VARIANCE, row[variance_name])):
+        layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
 
 
 def _stacked(name: str, rows: list[dict[str, Tensor]]) -> Tensor:

@@ -25,6 +25,10 @@ LIMIT = 2.0
 SMALLEST_GAP = 0.005
 
 
+class InconsistentBankWarning(UserWarning):
+    """A bank disagrees with the running statistics of the network it was drawn from."""
+
+
 @dataclass(frozen=True)
 class LayerConsistency:
     """How far one layer's draws are from its running statistics, as ratios to expected noise.

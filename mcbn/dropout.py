@@ -47,20 +47,27 @@ def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
     A layer called several times in a pass gets a mask for each call.
     """
     calls: Counter[str] = Counter()
-
-    def apply(name: str, layer: _DropoutNd, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        calls[name] += 1
-        return _dropped(output, layer, derived_seed(seed, draw, name, calls[name]))
-
     with eval_mode(model):
         handles: list[RemovableHandle] = []
         try:
             for name, layer in dropout_layers(model).items():
-                handles.append(layer.register_forward_hook(partial(apply, name)))
+                handles.append(layer.register_forward_hook(partial(_apply, calls, (seed, draw, name))))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _apply(
+    calls: Counter[str],
+    key: tuple[int, int, str],
+    layer: _DropoutNd,
+    args: tuple[Any, ...],  # noqa: ARG001: a hook is given them
+    output: Tensor,
+) -> Tensor:
+    seed, draw, name = key
+    calls[name] += 1
+    return _dropped(output, layer, derived_seed(seed, draw, name, calls[name]))
 
 
 def _dropped(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:

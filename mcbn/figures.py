@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +27,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
 MOST_POINTS = 300  # of one line: more cannot be seen and would only make the page heavy
-SETTINGS = {
+SETTINGS: Any = {  # the keys are a Literal type of matplotlib, newer than the oldest we take
     "svg.fonttype": "none",
     "svg.hashsalt": "mcbn",
     "font.size": 9,
@@ -125,7 +125,8 @@ def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes) -> Axes:
     for style, curve in enumerate(curves):
         chosen = thinned(len(curve.coverage))
         ax.plot(curve.coverage.cpu().numpy()[chosen], curve.risk.cpu().numpy()[chosen],
-                color=color(style), linewidth=1.4, dashes=dashes(style) or (None, None))  # fmt: skip
+                color=color(style), linewidth=1.4,
+                dashes=dashes(style) or (None, None))  # fmt: skip
     ax.set(xlim=(0, 1), xlabel="Share of examples answered", ylabel="Error rate among them")
     ax.set_ylim(bottom=0)
     return ax
@@ -203,7 +204,6 @@ def render(
     name: str,
     label: str,
     size: tuple[float, float],
-    kind: Literal["page", "file"] = "page",
 ) -> str:
     """Draw a figure of `size` inches and return it as SVG, equal to the last byte each time.
 
@@ -212,7 +212,6 @@ def render(
         name: put before every id, so that figures on one page do not share any.
         label: what the figure shows, for those who cannot see it; any text.
         size: width and height in inches.
-        kind: colours of the page it is put in, or plain ones of a file on its own.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context():
@@ -222,12 +221,7 @@ def render(
         draw(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    return _themed(text, name, label) if kind == "page" else _plain(text)
-
-
-def _plain(text: str) -> str:
-    return text.replace(INK, "#222222").replace(GRID, "#dddddd")
+    return _themed(buffer.getvalue(), name, label)
 
 
 def _themed(text: str, name: str, label: str) -> str:

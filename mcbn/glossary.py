@@ -90,7 +90,7 @@ def label(name: str) -> str:
 
 def arrow(name: str) -> str:
     """Which way is better, as an arrow."""
-    return "↑" if BETTER[name] == "higher" else "↓"
+    return "\N{UPWARDS ARROW}" if BETTER[name] == "higher" else "\N{DOWNWARDS ARROW}"
 
 
 def direction(name: str) -> str:
@@ -112,7 +112,7 @@ def unit(name: str) -> str:
 def number(value: float, digits: int, *, signed: bool = False) -> str:
     """A number with fixed digits, a true minus sign, and a dash for NaN."""
     if math.isnan(value):
-        return "–"
+        return "\N{EN DASH}"
     if round(value, digits) == 0:
-        value = 0.0  # no "−0.0"
-    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
+        value = 0.0  # never a negative zero
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")

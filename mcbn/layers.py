@@ -1,6 +1,7 @@
 """The batch-norm layers of a network: which there are, what their batch statistics are."""
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -120,7 +121,7 @@ def require_finite_weights(model: Module) -> None:
             validation.finite(tensor.detach(), f"the network's {name}") if tensor.numel() else None
 
 
-def statistics_names(layers: dict[str, Module]) -> dict[str, tuple[str, str]]:
+def statistics_names(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Buffer names of mean and variance of each layer, as `functional_call` takes them."""
     prefix = {name: f"{name}." if name else "" for name in layers}
     return {name: (prefix[name] + MEAN, prefix[name] + VARIANCE) for name in layers}

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,27 @@ def train_mode_output(model: nn.Module, batch: Tensor) -> Tensor:
             module.eval()
     with torch.no_grad():
         return twin(batch)
+
+
+class Frozen(nn.Module):
+    """A convolution and a frozen batch norm of another library."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.mix, self.norm = nn.Conv2d(3, 4, 3), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.mix(x))
+
+    @classmethod
+    def pair(cls, library: str) -> tuple[nn.Module, nn.Module]:
+        """The frozen network, and the same one with PyTorch's batch norm."""
+        if library == "transformers":
+            from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d as kind
+        else:
+            kind = {"torchvision": FrozenBatchNorm2d, "timm": FrozenBatchNormAct2d}[library]
+        options = {"act_layer": nn.Identity} if library == "timm" else {}
+        frozen = shaken(without_seed(lambda: cls(kind(4, **options)))).eval()
+        twin = without_seed(lambda: cls(nn.BatchNorm2d(4)))
+        twin.load_state_dict(frozen.state_dict(), strict=False)
+        return frozen, twin.eval()

@@ -138,6 +138,7 @@ def test_idx_bytes_are_read_row_by_row(tmp_path):
         (idx(np.zeros((100, 9)))[:-9], "whole gzipped idx"),
         (b"not gzip", "whole gzipped idx"),
     ],
+    ids=["type", "short", "long", "empty", "header", "nothing", "truncated", "plain"],
 )
 def test_a_damaged_idx_file_is_refused_by_name(tmp_path, content, message):
     path = tmp_path / "broken.gz"
@@ -367,7 +368,7 @@ def test_crop_and_flip_in_a_loader_keeps_labels_with_their_images():
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
 
 
-ROWS = np.column_stack([np.arange(20.0), np.arange(20.0) ** 2, np.full(20, 0.1)])
+ROWS = np.column_stack([np.arange(20.0), np.arange(20.0) ** 2, np.full(20, 707.819864399788)])
 
 
 @pytest.mark.parametrize("protocol", ["gal", "teye"])
@@ -399,9 +400,17 @@ def test_uci_is_standardised_on_the_training_part_with_constants_left(tmp_path):
     torch.testing.assert_close(values.mean(0), torch.zeros(2), rtol=0, atol=1e-6)
     torch.testing.assert_close(values.std(0, correction=0), torch.ones(2))
     assert abs(task.test.targets.mean()) > 1e-3
-    # 0.1 has no exact binary form: its computed deviation is tiny, not zero.
-    assert task.test.inputs[:, 1].abs().max() < 1e-12
+    assert task.test.inputs[:, 1].abs().max() < 1e-9
     assert task.test.targets.shape == (2, 1)
+
+
+def test_uci_takes_a_constant_for_one_though_rounding_gives_it_a_scale(tmp_path):
+    write_uci(tmp_path / "uci" / "yacht", ROWS[:, [0, 2, 1]])
+    task = data.uci("yacht", tmp_path)
+    constant = torch.full((14, 1), ROWS[0, 2], dtype=torch.float64)
+    assert constant.std(0, correction=0) != 0
+    assert task.target_scale == 1
+    assert task.train.targets.abs().max() < 1e-9
 
 
 @pytest.mark.parametrize(

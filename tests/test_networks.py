@@ -1,5 +1,6 @@
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +126,14 @@ def test_unet_sees_detail_and_surroundings():
     assert moved[0, 0] == 0
 
 
+def test_unet_hands_fine_detail_past_the_coarse_levels():
+    model = build(lambda: networks.unet(1, 2)).eval()
+    model.to_full.register_forward_hook(lambda module, inputs, outputs: outputs * 0)
+    images = normal(1, 1, 8, 8)
+    with torch.no_grad():
+        assert (model(images) - model(images.flip(3))).abs().max() > 1e-3
+
+
 def test_resnet20_has_the_published_size():
     """He et al., table 6: 0.27 million parameters, 20 weighted layers."""
     model = build(networks.resnet20)
@@ -157,6 +166,16 @@ def test_load_resnet20_restores_what_was_saved(tmp_path):
     assert torch.equal(loaded(images), model.eval()(images))
 
 
+class Program:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def test_load_resnet20_refuses_what_is_no_such_network(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net.th.*pytorch_resnet_cifar10"):
         networks.load_resnet20(tmp_path / "net.th")
@@ -164,10 +183,11 @@ def test_load_resnet20_refuses_what_is_no_such_network(tmp_path):
     del state["module.layer3.2.bn2.running_var"]
     torch.save({"state_dict": state}, tmp_path / "less.th")
     (tmp_path / "text.th").write_text("no weights")
-    torch.save({"state_dict": {"module.linear.bias": print}}, tmp_path / "code.th")
+    torch.save({"state_dict": Program(tmp_path / "ran")}, tmp_path / "code.th")
     for name in ("less.th", "text.th", "code.th"):
         with pytest.raises(ValueError, match=f"ResNet20 in .*{name}"):
             networks.load_resnet20(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
 
 
 @real

@@ -1,0 +1,48 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.add("scripted");
+
+  const button = document.getElementById("theme");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+  const show = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    show();
+  });
+  dark.addEventListener("change", show);
+  show();
+
+  const number = (row, column) => {
+    const cell = row.cells[column];
+    const value = parseFloat(cell.dataset.value);
+    return Number.isNaN(value) ? null : value;
+  };
+  const compare = (column) => (a, b) => {
+    const x = number(a, column);
+    const y = number(b, column);
+    if (x !== null && y !== null) return x - y;
+    return a.cells[column].textContent.localeCompare(b.cells[column].textContent);
+  };
+  // What has no number stays last, whichever way the rest is sorted.
+  const sorted = (rows, column, down) => {
+    const numeric = rows.some((row) => number(row, column) !== null);
+    const blank = numeric ? rows.filter((row) => number(row, column) === null) : [];
+    const rest = rows.filter((row) => !blank.includes(row)).sort(compare(column));
+    return [...(down ? rest.reverse() : rest), ...blank];
+  };
+  for (const heading of document.querySelectorAll("table.sortable thead th")) {
+    const press = document.createElement("button");
+    press.type = "button";
+    press.append(...heading.childNodes);
+    heading.append(press);
+    press.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") === "ascending";
+      const body = heading.closest("table").tBodies[0];
+      for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      body.append(...sorted([...body.rows], heading.cellIndex, down));
+    });
+  }
+})();

@@ -1,0 +1,216 @@
+"""The tables of a report: every cell with its text, its interval and its bare number."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mcbn import glossary
+from mcbn.comparison import Comparison
+from mcbn.evaluation import Score
+from mcbn.panels import Group, uncertainty
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what is read.
+        interval: read in small beside it.
+        value: the bare number, by which the table sorts; NaN for words.
+        mark: "best", "better", "worse" or nothing.
+        key: where the number stands in `report.json`, for tests and readers of the source.
+    """
+
+    text: str
+    interval: str = ""
+    value: float = math.nan
+    mark: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption, headings (text, explanation) and rows that begin with a heading."""
+
+    caption: str
+    headings: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def headline(comparison: Comparison) -> Table:
+    """The scores that matter, one row a method, the best value of each marked."""
+    names = [name for name in glossary.HEADLINE if name in _first(comparison)]
+    return Table(
+        "Scores on the test examples",
+        (("Method", ""), ("Draws", glossary.WORDS["T"]), *map(_heading, names)),
+        tuple(
+            (
+                method,
+                (
+                    Cell(str(entry.predictive.draw_count), value=entry.predictive.draw_count),
+                    *(_score_cell(comparison, method, name) for name in names),
+                ),
+            )
+            for method, entry in comparison.entries.items()
+        ),
+    )
+
+
+def best_methods(comparison: Comparison, name: str) -> set[str]:
+    """Methods with the best value of a score; more than one only if they tie exactly."""
+    found = {method: entry.evaluation[name] for method, entry in comparison.entries.items()}
+    known = {method: score for method, score in found.items() if not math.isnan(score.value)}
+    if len(known) < 2:
+        return set()
+    values = [score.value for score in known.values()]
+    lower = next(iter(known.values())).better == "lower"
+    top = min(values) if lower else max(values)
+    return {method for method, score in known.items() if score.value == top}
+
+
+def differences(comparison: Comparison) -> Table | None:
+    """Each other method less the baseline, better or worse only where zero lies outside."""
+    names = [name for name in glossary.HEADLINE if name in _first(comparison)]
+    rows = tuple(
+        (method, tuple(_difference_cell(method, name, found[name]) for name in names))
+        for method, found in comparison.differences().items()
+    )
+    caption = f"Paired differences: method less {comparison.baseline}"
+    return Table(caption, (("Method", ""), *map(_heading, names)), rows) if rows else None
+
+
+def all_scores(comparison: Comparison) -> Table:
+    """Every score of every method, one row a score."""
+    return Table(
+        "All scores",
+        (("Score", ""), *((method, "") for method in comparison.entries)),
+        tuple(
+            (
+                f"{glossary.label(name)} {glossary.arrow(name)}",
+                tuple(_score_cell(comparison, method, name) for method in comparison.entries),
+            )
+            for name in _first(comparison)
+        ),
+    )
+
+
+def separation(comparison: Comparison) -> Table:
+    """How well each method's uncertainty tells each outside set apart."""
+    rows = []
+    for method, entry in comparison.entries.items():
+        for place, found in entry.separation.items():
+            root = f"comparison.methods.{method}.outside.{place}"
+            cells = [Cell(place), Cell(uncertainty(entry).replace("_", " "))]
+            for name in glossary.SEPARATION:
+                cells.append(_cell(name, found[name], key=f"{root}.{name}"))
+            rows.append((method, tuple(cells)))
+    headings = (("Method", ""), ("Outside set", ""), ("Told apart by", ""))
+    return Table(
+        "Telling outside sets from the test examples",
+        (*headings, *map(_heading, glossary.SEPARATION)),
+        tuple(rows),
+    )
+
+
+def cost(comparison: Comparison) -> Table | None:
+    """Seconds for 1,000 examples, also relative to the baseline; None if none was measured."""
+    seconds = {
+        method: 1000 * entry.seconds / max(len(entry.predictive), 1)
+        for method, entry in comparison.entries.items()
+    }
+    if all(math.isnan(value) for value in seconds.values()):
+        return None
+    base = seconds[comparison.baseline]
+    rows = []
+    for method, value in seconds.items():
+        ratio = value / base if base > 0 else math.nan
+        text = "\N{EN DASH}" if math.isnan(value) else f"{value:.3g} s"
+        times = "\N{EN DASH}" if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
+        draws = comparison.entries[method].predictive.draw_count
+        rows.append(
+            (method, (Cell(str(draws), value=draws), Cell(text, value=value),
+                      Cell(times, value=ratio)))
+        )  # fmt: skip
+    headings = (
+        ("Method", ""),
+        ("Draws", glossary.WORDS["T"]),
+        ("Time for 1,000 examples", "Wall time of prediction on the machine of this report."),
+        (f"Relative to {comparison.baseline}", ""),
+    )
+    return Table("Cost of prediction", headings, tuple(rows))
+
+
+def draws(errors: Mapping[str, Mapping[str, float]]) -> Table:
+    """The Monte Carlo error of each method beside the half-width of its interval."""
+    rows = []
+    for method, found in errors.items():
+        error, half = found["error"], found["half_width"]
+        key = f"monte_carlo_error.{method}"
+        cells = (
+            Cell(str(found["draws"]), value=found["draws"]),
+            Cell(glossary.number(error, 5), value=error, key=f"{key}.error"),
+            Cell(glossary.number(half, 5), value=half, key=f"{key}.half_width"),
+        )
+        rows.append((method, cells))
+    headings = (
+        ("Method", ""),
+        ("Draws", glossary.WORDS["T"]),
+        ("Monte Carlo error of the NLL", glossary.WORDS["Monte Carlo error"]),
+        ("Half-width of the NLL's interval", "From the choice of test examples."),
+    )
+    return Table("Are the draws enough", headings, tuple(rows))
+
+
+def study_numbers(groups: Sequence[Group]) -> Table:
+    """The numbers behind the curves of the batch-size study."""
+    rows = []
+    for group in groups:
+        for panel in group.panels:
+            for name, line in panel.numbers.items():
+                for x, y, low, high in zip(
+                    line["x"], line["y"], line["low"], line["high"], strict=True
+                ):
+                    size = f"{x:g}" if x else "\N{EN DASH}"
+                    mean = Cell(f"{y:.4g}", _interval(f"{low:.4g}", f"{high:.4g}"), y)
+                    at = Cell(size, value=x or math.nan)
+                    cells = (Cell(panel.title), Cell(name), at, mean)
+                    rows.append((group.title, cells))
+    headings = (("Quantity", ""), ("Figure", ""), ("Line", ""), ("M", ""), ("Mean over seeds", ""))
+    return Table("Numbers of the batch-size study", headings, tuple(rows))
+
+
+def _first(comparison: Comparison) -> Mapping[str, Score]:
+    return comparison.entries[comparison.baseline].evaluation
+
+
+def _heading(name: str) -> tuple[str, str]:
+    term = glossary.SCORES[name]
+    return (
+        f"{term.label}\N{NO-BREAK SPACE}{glossary.arrow(name)}",
+        f"{term.meaning} {glossary.direction(name)}",
+    )
+
+
+def _score_cell(comparison: Comparison, method: str, name: str) -> Cell:
+    mark = "best" if method in best_methods(comparison, name) else ""
+    score = comparison.entries[method].evaluation[name]
+    return _cell(name, score, key=f"comparison.methods.{method}.scores.{name}", mark=mark)
+
+
+def _difference_cell(method: str, name: str, score: Score) -> Cell:
+    mark = ""
+    if score.low > 0 or score.high < 0:
+        mark = "better" if (score.value > 0) == (score.better == "higher") else "worse"
+    key = f"comparison.differences.{method}.{name}"
+    return _cell(name, score, key=key, mark=mark, signed=True)
+
+
+def _cell(name: str, score: Score, *, key: str, mark: str = "", signed: bool = False) -> Cell:
+    ends = (glossary.written(name, end, signed=signed) for end in (score.low, score.high))
+    text = glossary.written(name, score.value, signed=signed) + glossary.unit(name)
+    return Cell(text, "" if math.isnan(score.low) else _interval(*ends), score.value, mark, key)
+
+
+def _interval(low: str, high: str) -> str:
+    return "" if "nan" in (low, high) else f"[{low}, {high}]".replace("-", "\N{MINUS SIGN}")

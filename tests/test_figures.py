@@ -1,0 +1,101 @@
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from mcbn import figures
+from mcbn.detection import risk_coverage
+from mcbn.figures import Curve
+from mcbn.reliability import Reliability
+
+CONFIDENCE = torch.linspace(0.05, 1, 40, dtype=torch.float64)
+CORRECT = torch.arange(40) % 3 > 0
+NAN = (math.nan,) * 3
+
+
+def rendered(name="a", label="what it shows"):
+    return figures.render(
+        lambda figure: figures.draw_reliability(
+            Reliability.from_predictions(CONFIDENCE, CORRECT), figure.subplots()
+        ),
+        name=name,
+        label=label,
+        size=(3.0, 3.0),
+    )
+
+
+def test_reliability_draws_every_bin_once():
+    found = Reliability.from_predictions(CONFIDENCE, CORRECT, bins=5)
+    ax = figures.draw_reliability(found, Figure().subplots())
+    points = ax.containers[0].lines[0]
+    np.testing.assert_allclose(points.get_xdata(), found.confidence)
+    np.testing.assert_allclose(points.get_ydata(), found.accuracy)
+    low, high = found.interval()
+    ends = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, torch.stack([low, high], 1), atol=1e-12)
+    assert len(ax.patches) == 5
+    counts = figures.draw_counts(found, Figure().subplots())
+    tops = [bar.get_y() + bar.get_height() for bar in counts.patches]
+    np.testing.assert_allclose(tops, found.counts)
+
+
+def test_empty_bins_are_not_drawn():
+    found = Reliability.from_predictions(CONFIDENCE[-3:], CORRECT[-3:])
+    ax = figures.draw_reliability(found, Figure().subplots())
+    assert len(ax.patches) == int((found.counts > 0).sum())
+    figures.draw_counts(found, Figure().subplots())
+
+
+def test_risk_coverage_keeps_both_ends_of_long_curves():
+    count = 5000
+    curve = risk_coverage(torch.arange(count) / count, torch.arange(count) % 7 == 0)
+    (line,) = figures.draw_risk_coverage([curve], Figure().subplots()).lines
+    assert len(line.get_xdata()) == figures.MOST_POINTS
+    np.testing.assert_allclose(line.get_xdata()[[0, -1]], [1 / count, 1])
+    np.testing.assert_allclose(line.get_ydata()[-1], curve.risk[-1])
+
+
+@pytest.mark.parametrize(("low", "bands"), [((0.5, 1.5, 2.5), 1), (NAN, 0)])
+def test_bands_are_drawn_only_where_known(low, bands):
+    curve = Curve("a", (1.0, 2.0, 4.0), (1.0, 2.0, 3.0), low, tuple(2 * x for x in low), 0)
+    ax = figures.draw_curves([curve], Figure().subplots())
+    assert len(ax.collections) == bands
+    assert len(figures.draw_levels([curve], Figure().subplots()).patches) == bands
+
+
+def test_axes_write_plain_numbers():
+    ax = figures.doubling_axis((2, 4, 8), Figure().subplots(), label="M")
+    figures.value_axis((0.02, 3), ax, label="nats", log=True)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "4", "8"]
+    ax.figure.draw_without_rendering()
+    assert "0.05" not in (ax.get_xlabel(), ax.get_ylabel())
+    assert "0.1" in [text.get_text() for text in ax.get_yticklabels()]
+
+
+def test_svg_is_the_same_each_time_whatever_the_user_set():
+    first = rendered()
+    with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": None, "text.color": "red"}):
+        before = dict(matplotlib.rcParams)
+        assert rendered() == first
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_svg_takes_its_colours_from_the_page():
+    text = rendered()
+    assert "var(--ink)" in text
+    assert "var(--series-0)" in text
+    assert not {figures.INK, figures.GRID, *figures.SERIES} & set(text.split("'"))
+    assert "#010203" not in text
+    assert "http://www.w3.org/1999/02/22-rdf" not in text
+
+
+def test_svg_ids_and_labels_are_kept_apart_and_escaped():
+    ids = [{part.split('"')[0] for part in rendered(name).split(' id="')[1:]} for name in "ab"]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    text = rendered(label='<script>"')
+    assert 'aria-label="&lt;script&gt;&quot;"' in text
+    assert "<script" not in text

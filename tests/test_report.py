@@ -1,0 +1,302 @@
+import functools
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from mcbn import report as report_module
+from mcbn.categorical import Categorical
+from mcbn.comparison import Comparison, entry
+from mcbn.convergence import Convergence, convergence
+from mcbn.report import Report
+from mcbn.study import Cell, Study
+
+CLASSES = 4
+
+
+@functools.cache
+def comparison(
+    *, scale=1.0, draws=8, resamples=20, examples=300, names=("Plain", "MCBN", "Dropout"), far=True
+):
+    """Methods on examples whose classes are drawn from the softmax of the first one's logits."""
+    generator = torch.Generator().manual_seed(3)
+    base = 2 * torch.randn(examples, CLASSES, generator=generator, dtype=torch.float64)
+    targets = torch.multinomial(base.softmax(1), 1, generator=generator)[:, 0]
+    others = 2 * torch.randn(200, CLASSES, generator=generator, dtype=torch.float64)
+    entries = {}
+    for place, name in enumerate(names):
+        count = 1 if place == 0 else draws
+        inside, outside = (
+            scale * (x + place * width * torch.randn(count, *x.shape, generator=generator).double())
+            for x, width in ((base, 0.2), (others, 0.6))
+        )
+        entries[name] = entry(
+            Categorical().summarise(inside, keep_draws=True),
+            targets,
+            outside={"noise": Categorical().summarise(outside)} if far else {},
+            seconds=0.1 * count,
+            resamples=resamples,
+            progress=False,
+        )
+    return Comparison(entries, targets, tuple("abcd"))
+
+
+def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64)):
+    """Cells in which MCBN's mutual information goes as a power of M."""
+    cells = []
+    for training in (8, 32):
+        for seed in seeds:
+            shift = 1 + 0.05 * seed
+            common = {"nll": 0.3 * shift, "ece_debiased": 0.05 * shift, "accuracy": 0.9 / shift}
+            for size in sizes:
+                value = 0.4 * shift * size**power
+                found = {
+                    **common,
+                    "nll": (0.3 + 1 / size) * shift,
+                    "ece_debiased": (0.05 + 0.1 / size) * shift,
+                    "mutual_information": value,
+                    "mutual_information_noise": 3 * value,
+                    "auroc_noise_by_mutual_information": 0.8 + 0.01 * seed,
+                    "auroc_noise_by_entropy": 0.7,
+                }
+                cells.append(Cell("MCBN", training, size, seed, found))
+            levels = {"Deterministic": 0.42, "MC Dropout": 0.38, "Deep ensemble": 0.31}
+            for method, level in levels.items():
+                cells.append(Cell(method, training, None, seed, {**found, **common, "nll": level}))
+    return Study("digits", 16, ("noise",), tuple(cells))
+
+
+@functools.cache
+def report():
+    found = comparison()
+    curves = {
+        name: convergence(entry.predictive.draws, found.targets)
+        for name, entry in found.entries.items()
+        if entry.predictive.draw_count > 1
+    }
+    return Report(
+        "MCBN on synthetic digits",
+        found,
+        study=study(),
+        convergence=curves,
+        provenance={"Data": "synthetic", "Repeat": "python -m mcbn demo --seed 0"},
+        notes=("The bank was collected with batches of 4.",),
+    )
+
+
+def small():
+    """The least there can be: one method, and scores without intervals."""
+    return Report("Bare", comparison(far=False, names=("Plain",), resamples=0))
+
+
+@functools.cache
+def page():
+    return report().to_html()
+
+
+class Page(HTMLParser):
+    """Cells with a key, ids, and tags of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.ids, self.tags = {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if "id" in found:
+            self.ids.append(found["id"])
+        if "data-key" in found:
+            self.cells.setdefault(found["data-key"], []).append(found)
+
+
+def looked_up(numbers, key):
+    for part in key.split("."):
+        numbers = numbers[part]
+    return numbers["value"] if isinstance(numbers, dict) else numbers
+
+
+def test_numbers_of_the_page_are_those_of_the_json():
+    numbers, cells = report().to_dict(), Page(page()).cells
+    assert len(cells) > 60
+    for key, found in cells.items():
+        for cell in found:
+            assert float(cell["data-value"]) == looked_up(numbers, key), key
+
+
+def test_json_is_the_dict_without_nan(tmp_path):
+    found = small()
+    path = found.write(tmp_path / "new")
+    assert path == tmp_path / "new" / "report.html"
+    assert path.read_text(encoding="utf-8") == found.to_html()
+    text = path.with_suffix(".json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == found.to_dict()
+
+
+def test_equal_input_gives_an_equal_page():
+    assert report().to_html() == page()
+
+
+def test_sections_without_data_are_missing():
+    found = small().to_html()
+    ids = Page(found).ids
+    assert {"verdict", "provenance", "scores", "reliability", "selective", "glossary"} <= set(ids)
+    assert not {"outside", "study", "convergence"} & set(ids)
+    assert {"outside", "study", "convergence", "cost"} <= set(Page(page()).ids)
+    assert not re.search(r"\bnan\b", found, flags=re.IGNORECASE)
+
+
+def test_page_asks_for_nothing_and_repeats_no_id():
+    found = Page(page())
+    assert len(found.ids) == len(set(found.ids)) > 100
+    links = [
+        attrs.get("src") or attrs.get("href") or attrs.get("xlink:href") for _, attrs in found.tags
+    ]
+    for link in filter(None, links):
+        assert link.startswith(("#", "data:")) or link == "report.json"
+    assert "@import" not in page()
+    assert {use[1:] for use in links if use and use.startswith("#")} <= set(found.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", page())) <= set(found.ids)
+
+
+def test_names_are_escaped_everywhere():
+    bad = '<script>alert(1)</script>"$x_"'
+    found = comparison()
+    entries = {
+        f"{name} {bad} \u65b9": entry(
+            old.predictive, found.targets, outside={bad: old.outside["noise"]}, resamples=5,
+            progress=False,
+        )
+        for name, old in found.entries.items()
+    }  # fmt: skip
+    hostile = Comparison(entries, found.targets, (bad, "b", "c", "d"))
+    curve = Convergence((1, 2), (0.5, 0.4), (0.1, math.nan))
+    text = Report(
+        bad, hostile, convergence={next(iter(entries)): curve}, provenance={bad: bad}, notes=(bad,)
+    ).to_html()
+    assert text.count("<script>") == 1
+    assert "<script>alert" not in text
+    assert [tag for tag, _ in Page(text).tags].count("script") == 1
+    assert f"{bad} \u65b9" in next(
+        attrs["aria-label"] for tag, attrs in Page(text).tags if tag == "svg" and "role" in attrs
+    )
+
+
+def test_best_is_marked_in_the_better_direction():
+    methods = comparison().to_dict()["methods"]
+    cells = Page(page()).cells
+    for name, pick in (("accuracy", max), ("nll", min), ("aurc", min), ("auroc_of_errors", max)):
+        best = pick(found["scores"][name]["value"] for found in methods.values())
+        for method, found in methods.items():
+            marked = cells[f"comparison.methods.{method}.scores.{name}"][0]["class"] == "best"
+            assert marked == (found["scores"][name]["value"] == best), (name, method)
+
+
+def test_differences_are_marked_only_beyond_zero():
+    numbers, cells = report().to_dict()["comparison"], Page(page()).cells
+    marks = set()
+    for method, scores in numbers["differences"].items():
+        for name in ("accuracy", "nll", "brier", "aurc"):
+            found, better = scores[name], numbers["methods"][method]["scores"][name]["better"]
+            sure = found["low"] > 0 or found["high"] < 0
+            word = "better" if (found["value"] > 0) == (better == "higher") else "worse"
+            mark = cells[f"comparison.differences.{method}.{name}"][0]["class"]
+            assert mark == (word if sure else "")
+            marks.add(mark)
+    assert "" in marks
+    assert len(marks) > 1
+
+
+def claim(topic, **changes):
+    found = Report("t", changes.pop("comparison", comparison()), **changes)
+    return next(claim for claim in found.verdict if claim.topic == topic)
+
+
+@pytest.mark.parametrize(
+    ("scale", "mark", "words"),
+    [
+        (3.0, "bad", "Plain is over-confident, by"),
+        (0.4, "bad", "Plain is under-confident, by"),
+        (1.0, "good", "cannot be told apart from one that is neither"),
+    ],
+)
+def test_verdict_on_calibration(scale, mark, words):
+    found = claim(
+        "Calibration",
+        comparison=comparison(scale=scale, examples=4000, resamples=2, names=("Plain",)),
+    )
+    assert words in found.sentence
+    assert found.mark == mark
+
+
+def test_few_examples_do_not_earn_praise():
+    found = claim("Calibration", comparison=comparison(examples=60))
+    assert found.mark == "uncertain"
+    assert "cannot be told apart" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("power", "mark", "words"),
+    [(-1.0, "bad", "roughly as 1/M"), (0.0, "good", "Most of it is kept")],
+)
+def test_verdict_on_batch_size(power, mark, words):
+    found = claim("Batch size", study=study(power=power))
+    assert words in found.sentence
+    assert found.mark == mark
+    factor = report_module.decay(study(power=power)).factor
+    assert factor == pytest.approx(16**-power)
+
+
+def test_one_network_is_no_proof():
+    one = study(seeds=(0,))
+    single = Study(one.task, 16, (), tuple(c for c in one.cells if c.training_batch_size == 8))
+    assert claim("Batch size", study=single).mark == "uncertain"
+
+
+@pytest.mark.parametrize(("spread", "mark"), [(1e-4, "good"), (10.0, "bad")])
+def test_verdict_on_draws(spread, mark):
+    curve = Convergence((1, 2, 4, 8), (1.0,) * 4, (spread, spread, spread, math.nan))
+    assert claim("Draws", convergence={"MCBN": curve}).mark == mark
+
+
+def test_monte_carlo_error_follows_the_root_law():
+    curve = Convergence((1, 2, 4), (1.0,) * 3, (0.4, 0.4 / 2**0.5, math.nan))
+    assert report_module.monte_carlo_error(curve, 16) == pytest.approx(0.1)
+    assert math.isnan(report_module.monte_carlo_error(Convergence((1,), (1.0,), (math.nan,)), 1))
+
+
+def test_verdict_on_methods_and_outside_says_what_cannot_be_told_apart():
+    found = comparison()
+    same = next(iter(found.entries.values()))
+    twins = Comparison({"A": same, "B": same}, found.targets, ())
+    best = claim("Best method", comparison=twins)
+    assert best.mark == "uncertain"
+    assert "cannot be told apart" in best.sentence
+    assert claim("Outside").mark == "good"
+    outside = claim("Outside", comparison=twins)
+    assert outside.mark == "bad"
+    assert "cannot be shown to tell it apart" in outside.sentence
+
+
+def test_without_intervals_nothing_is_praised_or_blamed():
+    found = Report("t", comparison(resamples=0), study=None)
+    marks = {c.topic: c.mark for c in found.verdict}
+    assert marks["Best method"] == marks["Errors"] == marks["Outside"] == "uncertain"
+
+
+def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    small().write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"report.html", "report.json"}
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        small().write(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
