@@ -86,26 +86,20 @@ class Bank:
         """
         if not bool(torch.as_tensor(batch_size) > 0):
             raise ValueError(f"expected a positive batch_size, got {batch_size}")
-        ratio = torch.as_tensor(self.batch_size / batch_size)
+        ratio = self.batch_size / torch.as_tensor(batch_size, dtype=torch.float64)
         pooled = self.pooled()
         scaled = {}
         for name, rows in self.statistics.items():
-            factor = ratio.to(rows.device)
-            if name.endswith(VARIANCE):
-                logs = rows.log()
-                centre = logs.mean(0)
-                population = pooled[name].log()
-                moved = (
-                    population + (centre - population) * factor + (logs - centre) * factor.sqrt()
-                )
-                scaled[name] = moved.exp().to(rows.dtype)
-            else:
-                centre = rows.mean(0)
-                scaled[name] = (centre + (rows - centre) * factor.sqrt()).to(rows.dtype)
+            logarithmic = name.endswith(VARIANCE)
+            values = _logarithm(rows) if logarithmic else rows.double()
+            population = _logarithm(pooled[name]) if logarithmic else pooled[name]
+            centre, factor = values.mean(0), ratio.to(rows.device)
+            moved = population + (centre - population) * factor + (values - centre) * factor.sqrt()
+            scaled[name] = (moved.exp() if logarithmic else moved).to(rows.dtype)
         return replace(self, statistics=scaled, batch_size=batch_size)
 
     def pooled(self) -> dict[str, Tensor]:
-        """Mean and biased variance of all mini-batches taken together, by the law of total variance.
+        """Mean and biased variance of all mini-batches taken together (law of total variance).
 
         Exact for the first layer; deeper ones normalise by each batch's own statistics before.
         """

@@ -54,7 +54,7 @@ class CategoricalPredictive:
     @property
     def entropy(self) -> Float64[Tensor, "batch *positions"]:
         """Predictive entropy: the total uncertainty, in nats."""
-        return -torch.special.xlogy(self.probabilities, self.probabilities).sum(1)
+        return scores.entropy(self.probabilities)
 
     @property
     def mutual_information(self) -> Float64[Tensor, "batch *positions"]:

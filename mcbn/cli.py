@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jsonargparse import CLI
+from jsonargparse import auto_cli
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -186,7 +186,11 @@ def report(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 only on success, with one line of error else."""
     try:
-        CLI([demo, collect, predict, evaluate, report], args=arguments, as_positional=False)
+        auto_cli(
+            [demo, collect, predict, evaluate, report],
+            args=None if arguments is None else list(arguments),
+            as_positional=False,
+        )
     except (ValueError, TypeError, OSError) as error:
         print(f"mcbn: error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -263,3 +267,7 @@ def _data(path: str) -> tuple[Tensor, Tensor | None]:
         raise ValueError(f"expected an array 'inputs' in {path}, got {sorted(arrays)}; name it so")
     targets = arrays.get("targets")
     return arrays["inputs"], None if targets is None else targets.long()
+
+
+if __name__ == "__main__":
+    main()

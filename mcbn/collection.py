@@ -95,7 +95,7 @@ def collect(
     return bank
 
 
-def _bar(draws: int | None, progress: bool) -> "tqdm[None]":
+def _bar(draws: int | None, progress: bool) -> "tqdm[Any]":
     hidden = None if progress else True  # None: hidden unless on a terminal
     return tqdm(desc="collect", total=draws, unit="draw", delay=0.5, leave=False, disable=hidden)
 
@@ -149,7 +149,7 @@ def _statistics(
 def _observe(
     row: dict[str, Tensor], name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Write a layer's batch statistics into the row, and into the layer for the rest of the pass."""
+    """Write a layer's batch statistics into the row, and into the layer for this pass."""
     mean_name, variance_name = statistics_names([name])[name]
     if mean_name in row:
         raise ValueError(
@@ -201,7 +201,7 @@ def _require_enough(
 def _population(batches: Iterable[Any]) -> int | None:
     if isinstance(batches, MiniBatches):
         return batches.population
-    dataset = getattr(batches, "dataset", None)
+    dataset: Any = getattr(batches, "dataset", None)
     return len(dataset) if hasattr(dataset, "__len__") else None
 
 

@@ -45,7 +45,8 @@ def convergence(
     sizes = [2**power for power in range(int(math.log2(len(draws))) + 1)]
     means, spreads = [], []
     for size in sizes:
-        groups = draws[: len(draws) // size * size].split(size)
+        whole = draws[: len(draws) // size * size]
+        groups = whole.reshape(-1, size, *draws.shape[1:])
         found = torch.tensor([_nll(group, targets) for group in groups], dtype=torch.float64)
         means.append(float(found.mean()))
         spreads.append(float(found.std()) if len(found) > 1 else float("nan"))

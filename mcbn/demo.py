@@ -9,11 +9,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch.nn import Module
 
 from mcbn.collection import collect
 from mcbn.comparison import Comparison, compare
-from mcbn.convergence import convergence
+from mcbn.convergence import Convergence, convergence
 from mcbn.data import Task, digits, mnist
 from mcbn.minibatches import minibatches
 from mcbn.networks import convnet
@@ -21,6 +22,9 @@ from mcbn.predictive import Sampler, predict
 from mcbn.report import Report
 from mcbn.samplers import DeepEnsemble, Deterministic, MCBatchNorm, MCDropout
 from mcbn.study import Study, study_batch_sizes, train_networks
+
+# Fewer draws than this have no curve against their number.
+FEWEST_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -134,17 +138,21 @@ def run_demo(
         comparison=comparison,
         study=study,
         convergence={
-            name: convergence(predict(sampler, task.test.inputs, keep_draws=True).draws,
-                              task.test.targets)
+            name: _convergence(sampler, task)
             for name, sampler in samplers.items()
-            if len(sampler) >= 8
+            if len(sampler) >= FEWEST_DRAWS
         },
         provenance=_provenance(task, members[0], comparison, size, settings, data),
         notes=tuple(notes),
-    )  # fmt: skip
+    )
     page = report.write(directory)
     say(f"Report: {page}")
     return page
+
+
+def _convergence(sampler: Sampler, task: Task) -> Convergence:
+    draws = predict(sampler, task.test.inputs, keep_draws=True).draws
+    return convergence(draws if draws is not None else torch.empty(0), task.test.targets)
 
 
 def _wrapped(
@@ -198,7 +206,8 @@ def _provenance(
         "Mini-batches of MCBN": f"M = {size}, without replacement, from the training examples",
         "Batch-size study": (
             f"training at {_listed(settings.training_batch_sizes)}, inference at "
-            f"{_listed(settings.batch_sizes)}, T = {settings.study_draws}, {len(settings.seeds)} seeds"
+            f"{_listed(settings.batch_sizes)}, T = {settings.study_draws}, "
+            f"{len(settings.seeds)} seeds"
         ),
         "Intervals": f"95 %, bootstrap of {settings.resamples} resamples; over seeds Student's t",
         "Versions": ", ".join(f"{name} {version(name)}" for name in packages)

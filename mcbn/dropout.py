@@ -51,7 +51,9 @@ def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         try:
             for name, layer in dropout_layers(model).items():
-                handles.append(layer.register_forward_hook(partial(_apply, calls, (seed, draw, name))))
+                handles.append(
+                    layer.register_forward_hook(partial(_apply, calls, (seed, draw, name)))
+                )
             yield
         finally:
             for handle in handles:
@@ -62,7 +64,7 @@ def _apply(
     calls: Counter[str],
     key: tuple[int, int, str],
     layer: _DropoutNd,
-    args: tuple[Any, ...],  # noqa: ARG001: a hook is given them
+    _args: tuple[Any, ...],
     output: Tensor,
 ) -> Tensor:
     seed, draw, name = key

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 

@@ -130,7 +130,10 @@ class Gaussian:
             _noise(self.precision)
 
     def summarise(
-        self, passes: Iterable[Tensor], *, keep_draws: bool = False
+        self,
+        passes: Iterable[Tensor],
+        *,
+        keep_draws: bool = False,  # noqa: ARG002
     ) -> GaussianPredictive:
         """Gather the draws of the mean, which are the distribution itself and always kept.
 

@@ -40,7 +40,7 @@ def random_streams(*key: int | str) -> Iterator[None]:
     """Seed the global streams of torch, numpy and Python from `key`; give them back after."""
     seed = derived_seed(*key)
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         try:
             # Not torch.manual_seed: it would leave a seed waiting for a GPU not yet in use.

@@ -71,7 +71,7 @@ def _refuse_unusable(name: str, module: Module) -> None:
             "track_running_stats=False: its output depends on the other test examples in the "
             "batch; build the layer with track_running_stats=True, the weights carry over"
         )
-    if _owns_statistics(module) and is_lazy(module._buffers[MEAN]):
+    if _owns_statistics(module) and is_lazy(module.get_buffer(MEAN)):
         raise ValueError(
             f"expected materialised layers, got the lazy layer {name!r} ({kind.__name__}); "
             "run one batch through the network first"
@@ -117,8 +117,8 @@ def require_finite_weights(model: Module) -> None:
         ValueError: names the tensor, the count and the first place.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and not is_lazy(tensor) and not tensor.is_meta:
-            validation.finite(tensor.detach(), f"the network's {name}") if tensor.numel() else None
+        if tensor.is_floating_point() and not is_lazy(tensor) and tensor.numel():
+            validation.finite(tensor.detach(), f"the network's {name}")
 
 
 def statistics_names(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -133,5 +133,5 @@ def fingerprint(model: Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
         flat = parameter.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

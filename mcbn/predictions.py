@@ -52,7 +52,7 @@ class Predictions:
         tensors, header = read_tensors(path, kind=KIND)
         _require_whole(tensors, header, path)
         predictive = CategoricalPredictive(
-            *(tensors[name] for name in PARTS), draw_count=header["draws"]
+            **{name: tensors[name] for name in PARTS}, draw_count=header["draws"]
         )
         return cls(header["method"], predictive, tensors.get("targets"), header["data"])
 

@@ -5,8 +5,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 from tqdm import tqdm
 
 from mcbn.categorical import Categorical, CategoricalPredictive
@@ -114,7 +113,8 @@ def predict(
                 parts.append(family.summarise(sampler.passes(selected), keep_draws=keep_draws))
     if not parts:
         raise ValueError("expected at least one example to predict, got none; check the data")
-    return family.join(parts)
+    joined: Predictive = family.join(parts)
+    return joined
 
 
 def _family(likelihood: Any) -> Any:

@@ -49,10 +49,12 @@ class MCBatchNorm:
         return len(self.bank)
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
         states = (self.bank.state(draw) for draw in range(len(self.bank)))
         return passes(self.model, states, inputs, output=self.output)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
 
 
@@ -91,12 +93,14 @@ class MCDropout:
         return self.draws
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
         for draw in range(self.draws):
             with masked(self.model, self.seed, draw):
                 outputs = list(passes(self.model, [{}], inputs, output=self.output))
             yield from outputs
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
 
 
@@ -129,10 +133,12 @@ class DeepEnsemble:
         return len(self.models)
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
         for model in self.models:
             yield from passes(model, [{}], inputs, output=self.output)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
 
 
@@ -158,7 +164,9 @@ class Deterministic:
         return 1
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
         return passes(self.model, [{}], inputs, output=self.output)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))

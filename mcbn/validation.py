@@ -1,6 +1,6 @@
 """What every public function asks of its tensors, said once.
 
-Each check raises `ValueError` or `TypeError` with the same sentence: expected this, got that; do this.
+Each check raises `ValueError` or `TypeError` with one sentence: expected this, got that; do this.
 """
 
 import torch

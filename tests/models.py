@@ -1,6 +1,7 @@
 """Networks for the laws: one of each kind of batch norm a user may hold, and how to build it."""
 
 import copy
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,7 +132,8 @@ class Frozen(nn.Module):
     def pair(cls, library: str) -> tuple[nn.Module, nn.Module]:
         """The frozen network, and the same one with PyTorch's batch norm."""
         if library == "transformers":
-            from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d as kind
+            detr = importlib.import_module("transformers.models.detr.modeling_detr")
+            kind = detr.DetrFrozenBatchNorm2d
         else:
             kind = {"torchvision": FrozenBatchNorm2d, "timm": FrozenBatchNormAct2d}[library]
         options = {"act_layer": nn.Identity} if library == "timm" else {}

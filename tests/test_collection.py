@@ -9,7 +9,7 @@ import scipy.stats
 import timm
 import torch
 import torchvision
-from models import CASES, Frozen, dense, examples, made, shaken, train_mode_output, without_seed
+from models import CASES, Frozen, dense, examples, made, train_mode_output, without_seed
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset

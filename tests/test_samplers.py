@@ -140,7 +140,9 @@ def test_outputs_that_are_no_tensor_need_a_picker(kind, x):
             return {"logits": self.net(inputs), "other": 1}
 
     builders = {
-        "MCBatchNorm": lambda m, **o: mcbn.MCBatchNorm(m, mcbn.collect(m, [examples(NAME, 8)]), **o),
+        "MCBatchNorm": lambda m, **o: mcbn.MCBatchNorm(
+            m, mcbn.collect(m, [examples(NAME, 8)]), **o
+        ),
         "MCDropout": lambda m, **o: mcbn.MCDropout(m, draws=2, **o),
         "DeepEnsemble": lambda m, **o: mcbn.DeepEnsemble([m], **o),
         "Deterministic": mcbn.Deterministic,
@@ -202,7 +204,7 @@ def test_every_dropout_has_the_law_of_its_train_mode(name):
     error = 5 * (2 / 3000) ** 0.5 * theirs.std().item()
     assert (ours.mean(0) - theirs.mean(0)).abs().max().item() < error
     # Whole channels fall together, or each unit alone.
-    together = (ours[:, 0] == ours[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1)))
+    together = ours[:, 0] == ours[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
     reference = theirs[:, 0] == theirs[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
     assert abs(together.double().mean() - reference.double().mean()).item() < 0.05
 

@@ -1,0 +1,168 @@
+"""The command line: every verb on files, from network to report."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import mcbn
+from mcbn.cli import main
+
+NETS = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2),
+                         nn.Linear(8, 3))
+def nothing():
+    return nn.Linear(4, 3)
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A network's code and weights, training and test data, in one folder."""
+    (tmp_path / "nets.py").write_text(NETS)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, generator=generator)
+    y = x[:, :3].argmax(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2),
+                                nn.Linear(8, 3))  # fmt: skip
+        optimizer = torch.optim.Adam(network.parameters(), 0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x[:200]), y[:200]).backward()
+            optimizer.step()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "train.npz", inputs=x[:200].numpy(), targets=y[:200].numpy())
+    np.savez(tmp_path / "test.npz", inputs=x[200:].numpy(), targets=y[200:].numpy())
+    np.savez(tmp_path / "far.npz", inputs=5 * x[200:].numpy())
+    return tmp_path
+
+
+def run(verb, folder, **options):
+    """Run a verb with `key=value` options; values that are files of the folder are found there."""
+    arguments = [verb]
+    for key, value in options.items():
+        found = str(value).replace("@", f"{folder}/")
+        arguments += [f"--{key}", found]
+    main(arguments)
+
+
+NETWORK = {"model": "@nets.py:build", "weights": "@w.pt"}
+
+
+@pytest.fixture
+def predicted(files):
+    run("collect", files, **NETWORK, data="@train.npz", out="@bank", batch_size=16, draws=8)
+    for method in ("mcbn", "deterministic", "dropout"):
+        for name in ("test", "far"):
+            options = {"bank": "@bank"} if method == "mcbn" else {}
+            run("predict", files, **NETWORK, **options, data=f"@{name}.npz", method=method,
+                out=f"@{method}_{name}", draws=8)  # fmt: skip
+    return files
+
+
+@pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+def test_from_network_to_report(predicted, capsys):
+    run("evaluate", predicted, predictions="@mcbn_test", out="@scores.json", resamples=20)
+    printed = capsys.readouterr().out
+    scores = json.loads((predicted / "scores.json").read_text())["scores"]
+    assert f"nll              {scores['nll']['value']:.4g}" in printed
+    run("report", predicted, predictions="[@deterministic_test, @mcbn_test, @dropout_test]",
+        outside="[@deterministic_far, @mcbn_far, @dropout_far]", out="@report", resamples=20)  # fmt: skip
+    data = json.loads((predicted / "report" / "report.json").read_text())
+    methods = data["comparison"]["methods"]
+    assert list(methods) == ["Deterministic", "MCBN", "MC Dropout"]
+    assert methods["MCBN"]["scores"]["nll"]["value"] == pytest.approx(scores["nll"]["value"])
+    assert "far" in methods["MCBN"]["outside"]
+    assert "<html" in (predicted / "report" / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+def test_the_verbs_do_what_the_library_does(predicted):
+    bank = mcbn.Bank.load(predicted / "bank")
+    assert (len(bank), bank.batch_size) == (8, 16)
+    with np.load(predicted / "train.npz") as file:
+        data = torch.from_numpy(file["inputs"])
+    namespace = {}
+    exec(NETS, namespace)
+    with torch.random.fork_rng():
+        model = namespace["build"]()
+    model.load_state_dict(torch.load(predicted / "w.pt", weights_only=True))
+    own = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=8))
+    torch.testing.assert_close(dict(own.statistics), dict(bank.statistics), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": "@nets.py:nothing", "weights": "@none.pt"}, "checkpoint at"),
+        ({"model": "@nets.py:absent"}, "function 'absent'"),
+        ({"model": "@absent.py:build"}, "Python file"),
+        ({"model": "nets"}, "module:function"),
+        ({"data": "@nets.py"}, ".npz or .safetensors"),
+        ({"data": "@w.safetensors"}, "array 'inputs'"),
+        ({"weights": "@train.npz"}, "checkpoint of tensors"),
+        ({"batch_size": 500}, "at most the 200"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_a_failing_exit(files, capsys, change, reason):
+    options = {**NETWORK, "data": "@train.npz", "out": "@bank", **change}
+    with pytest.raises(SystemExit) as stopped:
+        run("collect", files, **options)
+    error = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert reason in error
+    assert error.startswith("mcbn: error: expected")
+    assert not (files / "bank").exists()
+
+
+class Code:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code of a checkpoint was run')",)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(files, capsys):
+    torch.save({"state_dict": Code()}, files / "evil.pt")
+    with pytest.raises(SystemExit) as stopped:
+        run("collect", files, model="@nets.py:build", weights="@evil.pt", data="@train.npz",
+            out="@bank")  # fmt: skip
+    assert stopped.value.code == 2
+    assert "checkpoint" in capsys.readouterr().err
+
+
+def test_targets_must_be_there_and_agree(files, capsys):
+    run("predict", files, **NETWORK, data="@far.npz", method="deterministic", out="@far")
+    for verb, options in (("evaluate", {"predictions": "@far"}),
+                          ("report", {"predictions": "[@far]", "out": "@r"})):  # fmt: skip
+        with pytest.raises(SystemExit):
+            run(verb, files, **options)
+        assert "expected targets" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [(), ("demo",), ("collect",), ("predict",), ("evaluate",),
+                                  ("report",)])  # fmt: skip
+def test_every_verb_has_help_with_an_example(verb):
+    done = subprocess.run(
+        [sys.executable, "-m", "mcbn.cli", *verb, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    assert not verb or "Example: mcbn" in done.stdout
+
+
+def test_an_unknown_option_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "mcbn.cli", "evaluate", "--prediction", "x"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "prediction" in done.stderr
