@@ -23,6 +23,7 @@ from mcbn.comparison import Comparison, entry
 from mcbn.demo import run_demo
 from mcbn.evaluation import evaluate as evaluate_predictive
 from mcbn.files import write_whole
+from mcbn.isolation import random_streams
 from mcbn.minibatches import minibatches
 from mcbn.predictions import Predictions
 from mcbn.predictive import Sampler
@@ -233,7 +234,9 @@ def _model(name: str, weights: str | None) -> Module:
         module = importlib.import_module(place)
     if not hasattr(module, function):
         raise ValueError(f"expected a function {function!r} in {place}, got none; check --model")
-    network: Module = getattr(module, function)()
+    # Building draws weights, even if a checkpoint replaces them: not from the caller's stream.
+    with random_streams(0, "model"):
+        network: Module = getattr(module, function)()
     if weights is not None:
         network.load_state_dict(_weights(weights))
     return network.eval()
@@ -246,8 +249,9 @@ def _weights(path: str) -> dict[str, Any]:
         if path.endswith(".safetensors"):
             return dict(load_file(path))
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"expected a checkpoint of tensors, got {path} ({error})") from error
+    except Exception as error:  # whatever a foreign file makes the readers raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"expected a checkpoint of tensors, got {path} ({reason})") from error
     return dict(state.get("state_dict", state))
 
 

@@ -13,7 +13,8 @@ import torch
 from torch.nn import Module
 
 from mcbn.collection import collect
-from mcbn.comparison import Comparison, compare
+from mcbn.comparison import compare
+from mcbn.consistency import InconsistentBankWarning
 from mcbn.convergence import Convergence, convergence
 from mcbn.data import Task, digits, mnist
 from mcbn.minibatches import minibatches
@@ -129,9 +130,16 @@ def run_demo(
         scores = entry.evaluation
         say(f"  {name:<14} accuracy {scores['accuracy']}   NLL {scores['nll']}")
     say(f"Studying MCBN at inference batch sizes {_listed(settings.batch_sizes)} ...")
-    study = study_batch_sizes(
-        task, networks, batch_sizes=settings.batch_sizes, draws=settings.study_draws
-    )
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", InconsistentBankWarning)
+        study = study_batch_sizes(
+            task, networks, batch_sizes=settings.batch_sizes, draws=settings.study_draws
+        )
+    if raised:
+        notes.append(
+            f"{len(raised)} banks of the batch-size study disagreed with the running statistics "
+            f"of their network. The first: {raised[0].message}"
+        )
     _say_mutual_information(study, size, say)
     report = Report(
         title=f"mcbn demo: {task.name}",
@@ -142,7 +150,7 @@ def run_demo(
             for name, sampler in samplers.items()
             if len(sampler) >= FEWEST_DRAWS
         },
-        provenance=_provenance(task, members[0], comparison, size, settings, data),
+        provenance=_provenance(task, members[0], size, settings, data),
         notes=tuple(notes),
     )
     page = report.write(directory)
@@ -186,7 +194,6 @@ def _say_mutual_information(study: Study, size: int, say: Callable[[str], None])
 def _provenance(
     task: Task,
     model: Module,
-    comparison: Comparison,
     size: int,
     settings: Settings,
     data: str,
@@ -195,21 +202,16 @@ def _provenance(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "Data": task.description,
-        "Examples": f"{len(task.train)} training, {len(task.test)} test",
+        "Training examples": str(len(task.train)),
         "Outside sets": ", ".join(f"{k} ({len(v)})" for k, v in task.outside.items()),
         "Network": f"small convolutional network, batch norm and dropout, {parameters} parameters",
         "Training": f"batch size {size}, {settings.epochs} epochs",
-        "Methods": ", ".join(
-            f"{name} (T = {entry.predictive.draw_count})"
-            for name, entry in comparison.entries.items()
-        ),
         "Mini-batches of MCBN": f"M = {size}, without replacement, from the training examples",
         "Batch-size study": (
             f"training at {_listed(settings.training_batch_sizes)}, inference at "
             f"{_listed(settings.batch_sizes)}, T = {settings.study_draws}, "
             f"{len(settings.seeds)} seeds"
         ),
-        "Intervals": f"95 %, bootstrap of {settings.resamples} resamples; over seeds Student's t",
         "Versions": ", ".join(f"{name} {version(name)}" for name in packages)
         + f", Python {sys.version.split()[0]}, {platform.machine()}",
         "Repeat": f"mcbn demo --data {data}",

@@ -76,8 +76,10 @@ def test_from_network_to_report(predicted, capsys):
     printed = capsys.readouterr().out
     scores = json.loads((predicted / "scores.json").read_text())["scores"]
     assert f"nll              {scores['nll']['value']:.4g}" in printed
-    run("report", predicted, predictions="[@deterministic_test, @mcbn_test, @dropout_test]",
-        outside="[@deterministic_far, @mcbn_far, @dropout_far]", out="@report", resamples=20)  # fmt: skip
+    inside, outside = (
+        f"[@deterministic_{name}, @mcbn_{name}, @dropout_{name}]" for name in ("test", "far")
+    )
+    run("report", predicted, predictions=inside, outside=outside, out="@report", resamples=20)
     data = json.loads((predicted / "report" / "report.json").read_text())
     methods = data["comparison"]["methods"]
     assert list(methods) == ["Deterministic", "MCBN", "MC Dropout"]
