@@ -97,7 +97,7 @@ class GaussianPredictive:
 
     def with_precision(self, precision: float) -> "GaussianPredictive":
         """The same means under another noise precision."""
-        return replace(self, variances=_noise(precision))
+        return replace(self, variances=_noise(precision).to(self.means.device))
 
     def in_units(self, mean: float, scale: float) -> "GaussianPredictive":
         """The same distribution for `mean + scale * y`: a standardised target's original units."""
@@ -107,10 +107,11 @@ class GaussianPredictive:
         """Targets in the shape of the predictions; a lone output axis may be missing or extra."""
         validation.finite(targets, "targets")
         expected = self.means.shape[1:]
-        if targets.shape != expected and targets.numel() == len(self) == expected.numel():
+        lone = expected.numel() == targets.numel() == len(self)
+        if lone and targets.shape[:1] == expected[:1]:
             targets = targets.reshape(expected)
         validation.same_shape(targets, self.means[0], ("targets", "predictions"))
-        return targets.double()
+        return targets.to(self.means.device).double()
 
 
 @dataclass(frozen=True)

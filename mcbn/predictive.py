@@ -5,7 +5,14 @@ from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 from tqdm import tqdm
 
 from mcbn.categorical import Categorical, CategoricalPredictive
@@ -15,6 +22,7 @@ from mcbn.isolation import random_streams
 
 Predictive = CategoricalPredictive | GaussianPredictive
 P = TypeVar("P")
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 @runtime_checkable
@@ -130,7 +138,9 @@ def _family(likelihood: Any) -> Any:
 
 def _loader(data: Any, batch_size: int) -> DataLoader[Any]:
     if isinstance(data, DataLoader):
-        if isinstance(data.sampler, RandomSampler):
+        # A batch sampler holds the order itself; the loader's own is then a mere default.
+        order = getattr(data.batch_sampler, "sampler", data.sampler)
+        if isinstance(order, SHUFFLING):
             raise ValueError(
                 "expected a loader in a fixed order, got one that shuffles, whose predictions "
                 "could not be matched with targets; give it shuffle=False"

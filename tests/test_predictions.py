@@ -18,7 +18,9 @@ def predictions(targets=True, positions=()):
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn((5, 7, 3, *positions), generator=generator)
     answers = torch.randint(3, (7, *positions), generator=generator) if targets else None
-    return Predictions("MCBN, M = 32", mcbn.Categorical().summarise(draws), answers, "seven × 3")
+    return Predictions(
+        "MCBN, M = 32", mcbn.Categorical().summarise(draws), answers, "seven by three"
+    )
 
 
 @pytest.mark.parametrize("targets", [True, False])
