@@ -20,7 +20,7 @@ MOMENTUM = 0.1
 # least this large, or as large as the bank's.
 SMALLEST_TRAINING_BATCH = 32
 # A typical layer further off than this many times its expected noise is not noise.
-LIMIT = 2.0
+LIMIT = 3.0
 # Gaps below this share of a standard deviation change no prediction and are never held against it.
 SMALLEST_GAP = 0.005
 

@@ -19,7 +19,7 @@ def predictions(targets=True, positions=()):
     draws = torch.randn((5, 7, 3, *positions), generator=generator)
     answers = torch.randint(3, (7, *positions), generator=generator) if targets else None
     return Predictions(
-        "MCBN, M = 32", mcbn.Categorical().summarise(draws), answers, "seven by three"
+        "MCBN, M = 8", mcbn.Categorical().summarise(draws), answers, "seven in three"
     )
 
 
