@@ -4,12 +4,13 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from mcbn.collection import collect
@@ -43,6 +44,8 @@ class Settings:
         study_draws: T of both in the batch-size curves.
         resamples: bootstrap resamples behind each interval.
         train_size: training examples used; all if None.
+        test_size: test examples used, evenly spaced; all if None.
+        outside_size: examples of each out-of-distribution set used, evenly spaced; all if None.
     """
 
     training_batch_sizes: tuple[int, ...] = (32, 64, 256)
@@ -55,6 +58,8 @@ class Settings:
     study_draws: int = 32
     resamples: int = 400
     train_size: int | None = None
+    test_size: int | None = None
+    outside_size: int | None = None
 
 
 SETTINGS: Mapping[str, Settings] = {
@@ -66,8 +71,10 @@ SETTINGS: Mapping[str, Settings] = {
         epochs=3,
         draws=32,
         study_draws=16,
-        resamples=100,
-        train_size=10_000,
+        resamples=200,
+        train_size=5_000,
+        test_size=1_000,
+        outside_size=500,
     ),
 }
 
@@ -99,6 +106,7 @@ def run_demo(
         raise ValueError(f"expected data of {sorted(SETTINGS)}, got {data!r}; choose one")
     settings = settings or SETTINGS[data]
     task = digits() if data == "digits" else mnist(root, train_size=settings.train_size)
+    task = _thinned(task, settings)
     say(f"Data: {task.description}")
     builder = partial(convnet, 1, len(task.classes), width=settings.width)
     count = len(settings.training_batch_sizes) * len(settings.seeds) * settings.members
@@ -156,6 +164,20 @@ def run_demo(
     page = report.write(directory)
     say(f"Report: {page}")
     return page
+
+
+def _thinned(task: Task, settings: Settings) -> Task:
+    """Fewer test and outside examples, evenly spaced since some files are sorted by class."""
+    test = _spaced(len(task.test), settings.test_size)
+    outside = {
+        name: values[_spaced(len(values), settings.outside_size)]
+        for name, values in task.outside.items()
+    }
+    return replace(task, test=task.test.rows(test), outside=outside)
+
+
+def _spaced(count: int, wanted: int | None) -> Tensor:
+    return torch.linspace(0, count - 1, min(wanted or count, count)).round().long()
 
 
 def _convergence(sampler: Sampler, task: Task) -> Convergence:
