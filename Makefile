@@ -5,7 +5,7 @@ OUT ?= demo
 
 .PHONY: demo test slow check lint types layers lock clean
 
-demo: .venv/ready  ## train, wrap, compare, report: opens in a browser
+demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
 
 test: .venv/ready  ## the ordinary test suite

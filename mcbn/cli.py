@@ -118,7 +118,7 @@ def predict(
 def evaluate(predictions: str, out: str | None = None, resamples: int = 1000) -> None:
     """Score predictions against their targets, with bootstrap intervals.
 
-    Example: mcbn evaluate mcbn.st --out scores.json
+    Example: mcbn evaluate --predictions mcbn.st --out scores.json
 
     Args:
         predictions: file written by mcbn predict, with targets.
@@ -137,7 +137,7 @@ def evaluate(predictions: str, out: str | None = None, resamples: int = 1000) ->
 
 
 def report(
-    predictions: list[str],
+    predictions: list[str] | str,
     out: str = "report",
     outside: list[str] | None = None,
     title: str = "Calibration report",
@@ -154,6 +154,7 @@ def report(
         title: of the page.
         resamples: bootstrap resamples behind each interval.
     """
+    predictions = [predictions] if isinstance(predictions, str) else predictions
     found = [Predictions.load(path) for path in predictions]
     others = [Predictions.load(path) for path in outside or []]
     targets = _targets(found[0], predictions[0]) if found else torch.zeros(0)
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=None if arguments is None else list(arguments),
             as_positional=False,
         )
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"mcbn: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

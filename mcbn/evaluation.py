@@ -121,11 +121,11 @@ class Evaluation(Mapping[str, Score]):
         Raises:
             ValueError: the evaluations are not paired.
         """
-        mine = (self.examples, self.seed, self.level)
-        if mine != (other.examples, other.seed, other.level):
+        mine, theirs = self._pairing(), other._pairing()
+        if mine != theirs:
             raise ValueError(
-                "expected evaluations of the same examples, seed and level, got "
-                f"{mine} and {(other.examples, other.seed, other.level)}; evaluate both alike"
+                "expected evaluations of the same examples, seed, level and resamples, got "
+                f"{mine} and {theirs}; evaluate both alike"
             )
         return {
             name: _score(
@@ -138,6 +138,11 @@ class Evaluation(Mapping[str, Score]):
             for name, score in self.items()
             if name in other
         }
+
+    def _pairing(self) -> tuple[int, int, float, int]:
+        """What must be one for both of a pair; the last is the number of resamples."""
+        resamples = next((len(score.replicates) for score in self.values()), 0)
+        return self.examples, self.seed, self.level, resamples
 
 
 def evaluate(

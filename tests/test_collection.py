@@ -114,9 +114,10 @@ def test_draws_hold_the_biased_variance_of_the_batch():
     assert_close(state["0.running_var"], batch.var(0, correction=0))
 
 
-def test_one_layer_obeys_the_non_central_t_law():
+@pytest.mark.parametrize("draws", [4_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_one_layer_obeys_the_non_central_t_law(draws):
     """False-alarm rate 1e-4, fixed seed. The law of (x - mean) / sd at a fixed x."""
-    size, draws, x = 4, 4_000, 0.7
+    size, x = 4, 0.7
     data = torch.randn(draws * size, 1, dtype=torch.float64,
                        generator=torch.Generator().manual_seed(3))  # fmt: skip
     model = nn.Sequential(nn.BatchNorm1d(1, eps=0.0, affine=False)).double()
@@ -132,9 +133,10 @@ def test_one_layer_obeys_the_non_central_t_law():
     assert unbiased.pvalue < 1e-9, "the test has no power against the unbiased variance"
 
 
-def test_every_batch_of_a_small_population_is_equally_likely():
+@pytest.mark.parametrize("draws", [6_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_every_batch_of_a_small_population_is_equally_likely(draws):
     """N = 4, M = 2: six batches; chi-square, false-alarm rate 1e-4, fixed seed."""
-    batches = mcbn.minibatches(torch.arange(4.0), batch_size=2, draws=6000, seed=5)
+    batches = mcbn.minibatches(torch.arange(4.0), batch_size=2, draws=draws, seed=5)
     found = Counter(tuple(sorted(batches.indices(t))) for t in range(len(batches)))
     assert set(found) == set(itertools.combinations(range(4), 2))
     assert scipy.stats.chisquare(list(found.values())).pvalue > 1e-4

@@ -1,5 +1,6 @@
 """Scores with intervals, differences, comparisons and Monte Carlo error of a predictive."""
 
+import itertools
 import json
 import math
 
@@ -66,7 +67,7 @@ def regressor(batch=300, outputs=(), precision=4.0, seed=0, draws=5):
 def binned_error(confidence, correct, edges):
     """The expected calibration error as a loop over right-closed bins, 0 in the first."""
     total, worst = 0.0, 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             gap = abs(correct[inside].mean() - confidence[inside].mean())
@@ -182,13 +183,11 @@ def test_perfect_predictions_have_no_errors_to_tell_apart_and_do_not_crash():
 
 
 def test_a_resample_without_errors_is_left_out_of_the_interval():
-    predictive, targets = forecaster(batch=12, sharpness=1.0)
-    wrong = int((predictive.prediction != targets).sum())
-    targets = torch.where(torch.arange(12) == 0, (predictive.prediction + 1) % 4,
-                          predictive.prediction)  # fmt: skip
-    assert wrong >= 0
-    found = evaluate(predictive, targets, resamples=40)["auroc_of_errors"]
-    assert 0 < int(found.replicates.isnan().sum()) < 40
+    predictive, _ = forecaster(batch=12)
+    one_error = torch.arange(12) == 0
+    targets = (predictive.prediction + one_error.long()) % 4
+    found = evaluate(predictive, targets, resamples=20)["auroc_of_errors"]
+    assert 0 < int(found.replicates.isnan().sum()) < 20
     assert found.low <= found.high
 
 
@@ -201,10 +200,10 @@ def test_every_score_says_what_is_better_and_mirrored_ones_exist():
 
 def test_targets_that_do_not_fit_are_refused():
     predictive, targets = forecaster(batch=30)
-    with pytest.raises(TypeError, match="integer type"):
-        evaluate(predictive, targets.double())
-    with pytest.raises(ValueError, match="targets of shape"):
-        evaluate(predictive, targets[:-1])
+    # Under test the checker of shapes and types may come before the package's own sentence.
+    for bad in (targets.double(), targets[:-1], targets.unsqueeze(1)):
+        with pytest.raises((TypeError, ValueError), match="targets"):
+            evaluate(predictive, bad)
     with pytest.raises(ValueError, match="labels from 0 to 3"):
         evaluate(predictive, targets + 1)
     with pytest.raises(ValueError, match="one shape"):
@@ -216,9 +215,7 @@ def test_targets_that_do_not_fit_are_refused():
 
 def test_known_forecasters_of_classes_are_ranked_right():
     """20,000 labels: the gaps between the forecasters are tens of standard errors."""
-    good, over, under = (
-        evaluate(*forecaster(batch=20_000, sharpness=s)) for s in (1.0, 2.5, 0.4)
-    )
+    good, over, under = (evaluate(*forecaster(batch=20_000, sharpness=s)) for s in (1.0, 2.5, 0.4))
     for name in ("nll", "brier", *CALIBRATION):
         assert good[name].value < over[name].value, name
         assert good[name].value < under[name].value, name
@@ -303,7 +300,6 @@ def test_intervals_are_percentiles_and_those_of_biased_scores_are_mirrored():
         low, high = np.nanquantile(score.replicates.numpy(), [0.1, 0.9])
         if name in MIRRORED:
             low, high = max(2 * score.value - high, 0), max(2 * score.value - low, 0)
-            low, high = low, max(high, 0)
         assert (score.low, score.high) == pytest.approx((low, high), rel=1e-12), name
     assert found.level == 0.8
 
@@ -343,31 +339,37 @@ def test_intervals_of_accuracy_and_nll_cover_their_level():
         assert abs(share - 0.9) < 4 * math.sqrt(0.09 / 200)
 
 
-def test_the_mirrored_interval_of_a_calibrated_forecaster_reaches_zero():
-    """The calibration error of a calibrated forecaster is 0; plain percentiles never say so."""
-    reached = []
-    for seed in range(12):
+def test_mirrored_intervals_of_a_calibrated_forecaster_reach_zero_and_plain_ones_do_not():
+    """The calibration error of a calibrated forecaster is 0; plain percentiles never say so.
+
+    Mirrored at a nominal 0.95, the debiased error's interval does so nearly always, that of the
+    plug-in error in no more than about half of the simulations (measured: 0.42 to 0.5).
+    """
+    reached = {"ece": 0, "ece_debiased": 0}
+    for seed in range(24):
         predictive, targets = forecaster(batch=400, seed=100 + seed)
-        values = {"confidence": predictive.confidence,
-                  "correct": predictive.prediction == targets}  # fmt: skip
+        columns = {"confidence": predictive.confidence,
+                   "correct": predictive.prediction == targets}  # fmt: skip
 
-        def error(columns):
-            return {"ece": calibration.expected_calibration_error(**columns)}
+        def errors(columns):
+            return {"ece": calibration.expected_calibration_error(**columns),
+                    "ece_debiased": calibration.debiased_calibration_error(**columns)}  # fmt: skip
 
-        found = bootstrap.replicates([values], error, resamples=60, seed=0, progress=False)["ece"]
-        plain, _ = bootstrap.percentile_interval(found, 0.95)
-        mirrored, _ = bootstrap.mirrored_interval(error(values)["ece"], found, 0.95)
-        assert plain > 0.01
-        reached.append(mirrored <= 0)
-    # Davison and Hinkley's mirror takes off the bias once more, not all of its skew.
-    assert sum(reached) >= 9
+        values = errors(columns)
+        found = bootstrap.replicates([columns], errors, resamples=60, seed=0, progress=False)
+        assert bootstrap.percentile_interval(found["ece"], 0.95)[0] > 0.01
+        for name in reached:
+            reached[name] += bootstrap.mirrored_interval(values[name], found[name], 0.95)[0] <= 0
+    # Four standard errors below 0.45 of 24 and below 0.95 of 24.
+    assert reached["ece"] >= 2
+    assert reached["ece_debiased"] >= 19
 
 
 def test_evaluate_mirrors_the_calibration_error_of_a_calibrated_forecaster():
-    score = evaluate(*forecaster(batch=400, seed=100), resamples=60)["ece"]
+    score = evaluate(*forecaster(batch=400, seed=100), resamples=40)["ece"]
     assert score.low == 0 < score.value
     assert float(score.replicates.quantile(0.025)) > 0.01
-    over = evaluate(*forecaster(batch=400, seed=100, sharpness=3.0), resamples=60)["ece"]
+    over = evaluate(*forecaster(batch=400, seed=100, sharpness=3.0), resamples=40)["ece"]
     assert over.low > 0.05
 
 
@@ -385,7 +387,7 @@ def test_impossible_settings_are_refused():
 def test_differences_are_paired_and_far_narrower_for_methods_that_agree():
     first, targets = forecaster(batch=200, sharpness=1.0)
     second, _ = forecaster(batch=200, sharpness=1.1)
-    a, b = (evaluate(p, targets, resamples=60) for p in (first, second))
+    a, b = (evaluate(p, targets, resamples=40) for p in (first, second))
     for name in ("nll", "brier"):
         difference = a.minus(b)[name]
         assert difference.value == a[name].value - b[name].value
@@ -498,9 +500,7 @@ def test_separation_of_dense_predictions_is_by_position():
 @pytest.fixture(scope="module")
 def compared():
     model = made("1d of 2-D")
-    bank = mcbn.collect(
-        model, mcbn.minibatches(examples("1d of 2-D", 60), batch_size=8, draws=5)
-    )
+    bank = mcbn.collect(model, mcbn.minibatches(examples("1d of 2-D", 60), batch_size=8, draws=5))
     samplers = {"plain": mcbn.Deterministic(model), "MCBN": mcbn.MCBatchNorm(model, bank)}
     inputs, far = examples("1d of 2-D", 40, seed=5), 5 * examples("1d of 2-D", 30, seed=6)
     targets = drawn(model(inputs).softmax(1).detach(), seed=0)
@@ -564,24 +564,24 @@ def test_a_comparison_of_nothing_is_refused():
 # Monte Carlo error.
 
 
-def kept_draws(draws, batch=40, seed=0):
+def kept_draws(draws, batch=40, noise=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, 3, generator=generator, dtype=torch.float64)
-    noise = torch.randn(draws, batch, 3, generator=generator, dtype=torch.float64)
-    return logits + noise, drawn(logits.softmax(1), seed)
+    jitter = torch.randn(draws, batch, 3, generator=generator, dtype=torch.float64)
+    return logits + noise * jitter, drawn(logits.softmax(1), seed)
 
 
 def test_monte_carlo_error_falls_with_the_root_of_the_draws():
-    """Slope of log spread on log T over 4 to 64 draws: -1/2 within four standard errors.
+    """Slope of log spread on log T from 1 to 16 draws: -1/2 within four standard errors.
 
-    A standard deviation over g groups has a relative error of about 1 / sqrt(2 (g - 1)), and the
-    bias of the logarithm of a mean falls like 1/T: both are well inside 0.1 here.
+    A standard deviation over g groups has a relative error of 1 / sqrt(2 (g - 1)); with 512 to 32
+    groups the slope's is 0.04.
     """
-    found = convergence(*kept_draws(4096))
+    found = convergence(*kept_draws(512, noise=0.5))
     sizes = np.log2(found.draws)
-    wanted = (sizes >= 2) & (sizes <= 6)
+    wanted = sizes <= 4
     slope = np.polyfit(sizes[wanted], np.log2(found.spread)[wanted], 1)[0]
-    assert slope == pytest.approx(-0.5, abs=0.12)
+    assert slope == pytest.approx(-0.5, abs=0.16)
 
 
 def test_mean_nll_falls_with_the_draws_by_jensen():
