@@ -2,16 +2,18 @@
 
 import importlib
 import importlib.util
+import inspect
 import json
 import sys
 import zipfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -185,20 +187,38 @@ def report(
     print(f"Report: {page}")
 
 
+VERBS = (demo, collect, predict, evaluate, report)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 only on success, with one line of error else."""
+    chosen = _parser().parse_args(None if arguments is None else list(arguments))
+    verb = next(verb for verb in VERBS if verb.__name__ == chosen.subcommand)
+    options = chosen[chosen.subcommand].as_dict()
+    options.pop("config", None)
     try:
-        auto_cli(
-            [demo, collect, predict, evaluate, report],
-            args=None if arguments is None else list(arguments),
-            as_positional=False,
-        )
+        verb(**options)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"mcbn: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("mcbn: interrupted; nothing half-written was left", file=sys.stderr)
         sys.exit(130)
+
+
+def _parser() -> ArgumentParser:
+    """One subcommand a verb, its help made of the verb's own docstring."""
+    parser = ArgumentParser(
+        prog="mcbn", description="Uncertainty from batch normalisation.", version=version("mcbn")
+    )
+    verbs = parser.add_subcommands()
+    for verb in VERBS:
+        summary, example = inspect.cleandoc(verb.__doc__ or "").split("\n\n")[:2]
+        each = ArgumentParser(description=summary, epilog=example)
+        each.add_argument("--config", action="config", help="YAML file of these options")
+        each.add_function_arguments(verb, as_positional=False)
+        verbs.add_subcommand(verb.__name__, each, help=summary)
+    return parser
 
 
 def _sampler(

@@ -22,7 +22,7 @@ def passes(
 ) -> Iterator[Tensor]:
     """Yield the network's output once for each state, in eval mode, the model left as found.
 
-    Gradients flow if an input, or a tensor of the state, requires them; else none are tracked.
+    Gradients with respect to the inputs flow if an input requires them; else none are tracked.
 
     Raises:
         ValueError: an input or an output is NaN or infinite.
@@ -31,10 +31,9 @@ def passes(
     require_finite(inputs, "the inputs")
     inputs = moved(inputs, device_of(model))
     buffers = dict(model.named_buffers())
-    given = list(tensors(inputs))
+    wanted = any(tensor.requires_grad for tensor in tensors(inputs))
     for state in states:
         matching = {name: value.to(buffers[name]) for name, value in state.items()}
-        wanted = any(tensor.requires_grad for tensor in (*given, *matching.values()))
         # Nothing stays switched while the caller holds the iterator: yield is outside.
         with eval_mode(model), torch.set_grad_enabled(wanted and torch.is_grad_enabled()):
             raw = forward(model, matching, inputs)
