@@ -266,3 +266,13 @@ assert state() == before, "a global random stream was moved"
 def test_a_whole_run_leaves_every_global_stream_and_needs_no_torchvision():
     done = subprocess.run([sys.executable, "-c", ISOLATION], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
+    """Copying a wrapped model, or wrapping a second one, must not disturb the first."""
+    sampler = SAMPLERS[kind](model)
+    expected = sampler(x)
+    twin = copy.deepcopy(sampler)
+    SAMPLERS[kind](made("1d of 2-D"))
+    assert_close(twin(x), expected, rtol=0, atol=0)
+    assert_close(sampler(x), expected, rtol=0, atol=0)
