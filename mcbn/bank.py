@@ -87,16 +87,26 @@ class Bank:
         if not bool(torch.as_tensor(batch_size) > 0):
             raise ValueError(f"expected a positive batch_size, got {batch_size}")
         ratio = self.batch_size / torch.as_tensor(batch_size, dtype=torch.float64)
-        pooled = self.pooled()
-        scaled = {}
-        for name, rows in self.statistics.items():
-            logarithmic = name.endswith(VARIANCE)
-            values = _logarithm(rows) if logarithmic else rows.double()
-            population = _logarithm(pooled[name]) if logarithmic else pooled[name]
-            centre, factor = values.mean(0), ratio.to(rows.device)
-            moved = population + (centre - population) * factor + (values - centre) * factor.sqrt()
-            scaled[name] = (moved.exp() if logarithmic else moved).to(rows.dtype)
-        return replace(self, statistics=scaled, batch_size=batch_size)
+        population = _coordinates(self.pooled())
+        moved = {}
+        for name, values in self.coordinates().items():
+            centre, factor, limit = values.mean(0), ratio.to(values.device), population[name]
+            moved[name] = limit + (centre - limit) * factor + (values - centre) * factor.sqrt()
+        return replace(self.with_coordinates(moved), batch_size=batch_size)
+
+    def coordinates(self) -> dict[str, Tensor]:
+        """Means and log-variances of all draws, in float64: where their spread is additive."""
+        return _coordinates(self.statistics)
+
+    def with_coordinates(self, coordinates: Mapping[str, Tensor]) -> "Bank":
+        """This bank with other draws, given as means and log-variances."""
+        statistics = {
+            name: (values.exp() if name.endswith(VARIANCE) else values).to(
+                self.statistics[name].dtype
+            )
+            for name, values in coordinates.items()
+        }
+        return replace(self, statistics=statistics)
 
     def pooled(self) -> dict[str, Tensor]:
         """Mean and biased variance of all mini-batches taken together (law of total variance).
@@ -203,8 +213,13 @@ def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
             )
 
 
-def _logarithm(variance: Tensor) -> Tensor:
-    return variance.double().clamp_min(SMALLEST_VARIANCE).log()
+def _coordinates(statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: values.double().clamp_min(SMALLEST_VARIANCE).log()
+        if name.endswith(VARIANCE)
+        else values.double()
+        for name, values in statistics.items()
+    }
 
 
 def _partner(name: str) -> str:
