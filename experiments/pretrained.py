@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
 from mcbn.data import CropAndFlip, cifar10_images, data_root, normalise_cifar10
-from mcbn.files import write_whole
+from mcbn.durable import write_whole
 from mcbn.networks import load_resnet20
 
 BATCH_SIZES = (16, 32, 128)  # M; the network was trained at 128

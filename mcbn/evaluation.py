@@ -4,46 +4,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import bootstrap, calibration, detection, scores, validation
 from mcbn.bootstrap import Columns
+from mcbn.catalogue import BETTER, Direction
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
 
-Direction = Literal["lower", "higher"]
-
-# What is better of each score. Keys name the positive class where there is one.
-BETTER: Mapping[str, Direction] = {
-    "accuracy": "higher",
-    "nll": "lower",
-    "brier": "lower",
-    "ece": "lower",
-    "ece_equal_mass": "lower",
-    "ece_debiased": "lower",
-    "ece_classwise": "lower",
-    "ece_smooth": "lower",
-    "mce": "lower",
-    "auroc_of_errors": "higher",
-    "aurc": "lower",
-    "e_aurc": "lower",
-    "augrc": "lower",
-    "rmse": "lower",
-    "pll": "higher",
-    "crps": "lower",
-    "crps_moment_matched": "lower",
-    "coverage_90": "higher",
-    "width_90": "lower",
-    "pit_error": "lower",
-    "auroc_out_of_distribution": "higher",
-    "aupr_out_of_distribution": "higher",
-    "fpr95_out_of_distribution": "lower",
-}
 # Plug-in calibration errors are biased upwards, and resampling adds the bias once more: their
 # interval is mirrored about the score, which takes it off. The rest take plain percentiles.
 MIRRORED = frozenset({"ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth", "mce",
                       "pit_error"})  # fmt: skip
+
+NONE = torch.zeros(0, dtype=torch.float64)  # replicates where nothing was resampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +160,10 @@ def evaluate(
         [columns], measure, resamples=resamples, seed=seed, progress=progress
     )
     return Evaluation(
-        {name: _score(name, value, replicates[name], level) for name, value in values.items()},
+        {
+            name: _score(name, value, replicates.get(name, NONE), level)
+            for name, value in values.items()
+        },
         examples=int(targets.numel()),
         draw_count=predictive.draw_count,
         level=level,
@@ -224,7 +203,10 @@ def out_of_distribution(
     replicates = bootstrap.replicates(
         groups, measure, resamples=resamples, seed=seed, progress=False
     )
-    return {name: _score(name, value, replicates[name], level) for name, value in values.items()}
+    return {
+        name: _score(name, value, replicates.get(name, NONE), level)
+        for name, value in values.items()
+    }
 
 
 def _score(

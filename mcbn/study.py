@@ -1,49 +1,43 @@
-"""A batch-size study: the same networks under every method, over training and inference sizes."""
+"""A batch-size study: its plan, and the scores of every cell that is finished."""
 
+import math
+import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from scipy import stats
-from torch.nn import Module
-from tqdm import tqdm
+from scipy.special import stdtrit
 
-from mcbn.collection import collect
-from mcbn.data import Task
-from mcbn.evaluation import evaluate, out_of_distribution
-from mcbn.minibatches import minibatches
-from mcbn.predictive import Sampler, predict
-from mcbn.samplers import DeepEnsemble, Deterministic, MCBatchNorm, MCDropout
-from mcbn.training import build, train
-
-# For each training batch size and seed: the members of an ensemble, the first one also on its own.
-Networks = Mapping[tuple[int, int], Sequence[Module]]
+from mcbn import declaration
+from mcbn.catalogue import is_regression
+from mcbn.cell import Cell
+from mcbn.outcome import COST, ERROR, RESULT
+from mcbn.plan import Plan
+from mcbn.store import Store
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One method on one set of trained networks.
+class Result:
+    """A finished cell.
 
     Attributes:
-        method: "MCBN", "MC Dropout", "Deterministic" or "Deep ensemble".
-        training_batch_size: the mini-batch size of training.
-        batch_size: M at inference, for MCBN only.
-        seed: of training, of the mini-batches and of the masks.
-        scores: figures by name: the scores of `evaluate`, mean mutual information inside and for
-            each out-of-distribution set, and the AUROC between them.
+        cell: its configuration.
+        scores: figures by name: the scores of `evaluate`; mean `mutual_information` and
+            `epistemic_sd`, inside and (with `_NAME` behind) for each out-of-distribution set; and
+            `auroc_NAME_by_mutual_information`, `auroc_NAME_by_entropy` between them.
+        seconds: wall time of each part of the work: `collect` (mini-batches), `predict` (the test
+            examples).
     """
 
-    method: str
-    training_batch_size: int
-    batch_size: int | None
-    seed: int
+    cell: Cell
     scores: Mapping[str, float]
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mean over seeds with its Student-t interval; NaN ends with a single seed."""
+    """A mean over seeds and splits with its Student-t interval; NaN ends with a single one."""
 
     mean: float
     low: float
@@ -52,148 +46,178 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """All cells of a study, and the sets it looked at."""
+    """The finished cells of a study, in the order of its plan.
 
-    task: str
-    draws: int
-    outside: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    Attributes:
+        plan: the declaration.
+        results: what is finished.
+        failures: the error of each cell that failed, by the cell.
+        missing: how many cells are neither.
+    """
+
+    plan: Plan
+    results: tuple[Result, ...]
+    failures: Mapping[Cell, str]
+    missing: int
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Study":
+        """Read what is finished of the study in `folder`, also while it runs.
+
+        Raises:
+            FileNotFoundError: there is no study in the folder.
+            ValueError: a file was damaged.
+        """
+        store = Store.open(folder)
+        plan = declaration.read_stored(store.declaration)
+        return cls.from_store(store, plan)
+
+    @classmethod
+    def from_store(cls, store: Store, plan: Plan) -> "Study":
+        """What is finished of `plan` in a store."""
+        done, failed = store.keys("cells"), store.keys("failures")
+        results, failures, missing = [], {}, 0
+        for cell in plan.cells():
+            key = cell.key
+            if key in done:
+                scores = store.read_json("cells", key, RESULT)
+                seconds = store.read_json("cells", key, COST)
+                results.append(Result(cell, _numbers(scores), _numbers(seconds)))
+            elif key in failed:
+                failures[cell] = str(store.read_json("failures", key, ERROR).get("error"))
+            else:
+                missing += 1
+        return cls(plan, tuple(results), failures, missing)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Methods in the order they were run."""
-        return tuple(dict.fromkeys(cell.method for cell in self.cells))
+        """Labels of the methods, in the order of the plan."""
+        return tuple(dict.fromkeys(result.cell.label for result in self.results))
 
     @property
     def training_batch_sizes(self) -> tuple[int, ...]:
         """Training batch sizes, ascending."""
-        return tuple(sorted({cell.training_batch_size for cell in self.cells}))
+        return tuple(sorted({result.cell.network.batch_size for result in self.results}))
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Inference batch sizes of MCBN, ascending."""
-        return tuple(sorted({cell.batch_size for cell in self.cells if cell.batch_size}))
+        """Inference batch sizes M, ascending."""
+        sizes = {result.cell.batch_size for result in self.results}
+        return tuple(sorted(size for size in sizes if size is not None))
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Names of the out-of-distribution sets."""
+        return self.plan.data.outside
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets of all data sets are real numbers."""
+        return all(is_regression(name) for name in self.plan.data.names)
+
+    def parts(self) -> dict[str, "Study"]:
+        """The study cut by data set, network, N and T, so that the rest is batch size and method.
+
+        A part of one T also holds the methods without a choice of T. Keys say what differs; a
+        study of one part has it under "".
+        """
+        found: dict[str, list[Result]] = {}
+        varied = self._varied()
+        for result in self.results:
+            for draws in self.plan.inference.draws:
+                if result.cell.chosen_draws in (None, draws):
+                    places = _places(result.cell, draws)
+                    name = ", ".join(words for axis, words in places.items() if axis in varied)
+                    found.setdefault(name, []).append(result)
+        return {
+            name: replace(self, results=tuple(results), failures={}, missing=0)
+            for name, results in found.items()
+        }
+
+    def _varied(self) -> set[str]:
+        """Axes besides batch sizes and methods that take more than one value."""
+        plan = self.plan
+        axes = {
+            "data": plan.data.names,
+            "network": plan.network.names,
+            "N": plan.data.train_sizes,
+            "T": plan.inference.draws,
+        }
+        return {axis for axis, values in axes.items() if len(set(values)) > 1}
+
+    def select(self, label: str, training_batch_size: int, batch_size: int | None = None
+               ) -> tuple[Result, ...]:  # fmt: skip
+        """Results of one method at one pair of batch sizes, a seed and split each."""
+        wanted = (label, training_batch_size, batch_size)
+        return tuple(
+            result
+            for result in self.results
+            if (result.cell.label, result.cell.network.batch_size, result.cell.batch_size) == wanted
+        )
+
+    def values(
+        self, score: str, label: str, *, training_batch_size: int, batch_size: int | None = None
+    ) -> dict[tuple[int, int], float]:
+        """A score of each split and seed, in a study of one part; NaN where it is not defined."""
+        return {
+            (result.cell.network.split, result.cell.network.seed): result.scores.get(
+                score, math.nan
+            )
+            for result in self.select(label, training_batch_size, batch_size)
+        }
 
     def point(
         self,
         score: str,
-        method: str,
+        label: str,
         *,
         training_batch_size: int,
         batch_size: int | None = None,
         level: float = 0.95,
     ) -> Point:
-        """Mean of a score over seeds, with the interval of that mean.
+        """Mean of a score over seeds and splits, with the interval of that mean.
 
         Raises:
             KeyError: the study has no such cell.
         """
-        wanted = (method, training_batch_size, batch_size)
-        found = [
-            cell.scores[score]
-            for cell in self.cells
-            if (cell.method, cell.training_batch_size, cell.batch_size) == wanted
-        ]
-        if not found:
-            raise KeyError(f"expected a cell of the study, got {wanted}")
-        mean = statistics.fmean(found)
-        if len(found) == 1:
-            return Point(mean, float("nan"), float("nan"))
-        half = stats.t.ppf((1 + level) / 2, len(found) - 1) * statistics.stdev(found)
-        half /= len(found) ** 0.5
-        return Point(mean, mean - half, mean + half)
+        chosen = self.select(label, training_batch_size, batch_size)
+        if not chosen:
+            raise KeyError(
+                f"expected a cell of the study, got {(label, training_batch_size, batch_size)}"
+            )
+        return point([result.scores[score] for result in chosen], level=level)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        return asdict(self)
+        return {
+            "plan": asdict(self.plan),
+            "results": [asdict(result) for result in self.results],
+            "failures": {str(cell): error for cell, error in self.failures.items()},
+            "missing": self.missing,
+        }
 
 
-def train_networks(
-    task: Task,
-    builder: Callable[[], Module],
-    *,
-    batch_sizes: Sequence[int],
-    seeds: Sequence[int],
-    members: int = 3,
-    epochs: int = 20,
-    progress: bool = True,
-) -> dict[tuple[int, int], list[Module]]:
-    """Train the networks a study needs: for each batch size and seed, the members of an ensemble.
-
-    Every network has a seed of its own, for its weights, its order of examples and its dropout.
-    """
-    grid = [(size, seed) for size in batch_sizes for seed in seeds]
-    hidden = None if progress else True  # None: hidden unless on a terminal
-    networks: dict[tuple[int, int], list[Module]] = {}
-    with tqdm(
-        total=len(grid) * members, desc="train", unit="network", leave=False, disable=hidden
-    ) as bar:
-        for size, seed in grid:
-            for member in range(members):
-                own = seed * members + member
-                model = build(builder, seed=own)
-                train(model, task.train, epochs=epochs, batch_size=size, seed=own)
-                networks.setdefault((size, seed), []).append(model)
-                bar.update()
-    return networks
+def _places(cell: Cell, draws: int) -> dict[str, str]:
+    """Where a cell lies on the axes that parts are cut by, in words."""
+    size = cell.network.train_size
+    return {
+        "data": cell.network.data,
+        "network": cell.network.architecture,
+        "N": "all N" if size is None else f"N = {size}",
+        "T": f"T = {draws}",
+    }
 
 
-def study_batch_sizes(
-    task: Task,
-    networks: Networks,
-    *,
-    batch_sizes: Sequence[int],
-    draws: int = 64,
-    progress: bool = True,
-) -> Study:
-    """Score MCBN at each inference batch size, and the other methods, on trained networks.
-
-    Args:
-        task: training examples to draw mini-batches from, test and out-of-distribution sets.
-        networks: from `train_networks`.
-        batch_sizes: inference batch sizes M of MCBN.
-        draws: T of MCBN and MC Dropout.
-        progress: show a bar, on a terminal only.
-
-    Reference:
-        Mukhoti, Dokania, Torr and Gal 2020, "On Batch Normalisation for Approximate Bayesian
-        Inference": MCBN at large batch sizes fails to capture epistemic uncertainty.
-    """
-    hidden = None if progress else True  # None: hidden unless on a terminal
-    cells = []
-    with tqdm(
-        total=len(networks) * (len(batch_sizes) + 3), desc="study", unit="cell", leave=False,
-        disable=hidden,
-    ) as bar:  # fmt: skip
-        for (training_size, seed), members in networks.items():
-            for method, size, sampler in _samplers(task, members, batch_sizes, draws, seed):
-                cells.append(Cell(method, training_size, size, seed, _scores(sampler, task)))
-                bar.update()
-    return Study(task.name, draws, tuple(task.outside), tuple(cells))
+def point(values: list[float], *, level: float = 0.95) -> Point:
+    """The mean of some values with the Student-t interval of that mean; NaN if a value is."""
+    mean = statistics.fmean(values)
+    if len(values) == 1 or not math.isfinite(mean):
+        return Point(mean, float("nan"), float("nan"))
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    return Point(mean, mean - half, mean + half)
 
 
-def _samplers(
-    task: Task, members: Sequence[Module], batch_sizes: Sequence[int], draws: int, seed: int
-) -> Iterator[tuple[str, int | None, Sampler]]:
-    model = members[0]
-    yield "Deterministic", None, Deterministic(model)
-    for size in batch_sizes:
-        batches = minibatches(task.train.dataset(), batch_size=size, draws=draws, seed=seed)
-        yield "MCBN", size, MCBatchNorm(model, collect(model, batches, progress=False))
-    yield "MC Dropout", None, MCDropout(model, draws=draws, seed=seed)
-    yield "Deep ensemble", None, DeepEnsemble(members)
-
-
-def _scores(sampler: Sampler, task: Task) -> dict[str, float]:
-    inside = predict(sampler, task.test.inputs, progress=False)
-    evaluation = evaluate(inside, task.test.targets, resamples=0)
-    found = {name: score.value for name, score in evaluation.items()}
-    found["mutual_information"] = float(inside.mutual_information.mean())
-    for name, inputs in task.outside.items():
-        outside = predict(sampler, inputs, progress=False)
-        found[f"mutual_information_{name}"] = float(outside.mutual_information.mean())
-        for kind in ("mutual_information", "entropy"):
-            # One draw has no mutual information: nothing but ties to tell apart by.
-            separation = out_of_distribution(inside, outside, uncertainty=kind, resamples=0)
-            found[f"auroc_{name}_by_{kind}"] = separation["auroc_out_of_distribution"].value
-    return found
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of a JSON file; null stands for what is not defined."""
+    return {name: float("nan") if value is None else value for name, value in values.items()}

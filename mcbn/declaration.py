@@ -1,0 +1,146 @@
+"""The YAML file of a study: read into a plan with overrides on top, and written from one."""
+
+import difflib
+import os
+import re
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from mcbn.catalogue import Architecture
+from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+
+PARTS: Mapping[str, Any] = {
+    "data": DataAxes,
+    "network": NetworkAxes,
+    "training": TrainingAxes,
+    "inference": InferenceAxes,
+}
+
+
+def read(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, model: str | None = None
+) -> Plan:
+    """Read a declaration, with `--dotted.key value` arguments on top of it.
+
+    Args:
+        path: the YAML file.
+        overrides: arguments as on a command line.
+        model: module:function that builds the networks instead; its code is run. A file cannot
+            name one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown key (names the nearest known one) or a value that does not fit.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"expected a study at {path}, got no such file; check the path")
+    plan = parsed(["--config", str(path), *overrides])
+    if model is not None:
+        return replace(plan, network=replace(plan.network, names=(model,)))
+    for name in plan.network.names:
+        _require_known_architecture(name)
+    return plan
+
+
+def read_stored(path: str | os.PathLike[str]) -> Plan:
+    """Read the declaration that a study keeps in its folder; networks of one's own are only named.
+
+    Raises:
+        ValueError: an unknown key, or a value that does not fit.
+    """
+    return parsed(["--config", str(path)])
+
+
+def written(plan: Plan) -> str:
+    """The declaration as YAML text, every key in it."""
+    return yaml.safe_dump(_plain(asdict(plan)), sort_keys=False, allow_unicode=True)
+
+
+def parser() -> ArgumentParser:
+    """What reads a declaration; it knows the keys of a plan and no others."""
+    made = ArgumentParser(exit_on_error=False, prog="mcbn study run")
+    made.add_argument("--config", action="config", help="the study's YAML file")
+    made.add_class_arguments(Plan)
+    return made
+
+
+def parsed(arguments: Sequence[str]) -> Plan:
+    """The plan that arguments make, of `--config FILE` and dotted keys.
+
+    Raises:
+        ValueError: an unknown key (names the nearest known one) or a value that does not fit.
+    """
+    try:
+        values = parser().parse_args(list(arguments)).as_dict()
+    except (ArgumentError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(
+            f"expected the keys and values of a study, got: {message}{_nearest(message)}"
+        ) from error
+    values.pop("config", None)
+    return Plan(**{name: _part(name, value) for name, value in values.items()})
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of a declaration."""
+    found = []
+    for name, value in asdict(Plan()).items():
+        found += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
+    return found
+
+
+def _part(name: str, value: Any) -> Any:
+    if name not in PARTS:
+        return _frozen(value)
+    return PARTS[name](**{key: _frozen(item) for key, item in value.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+# How the parser's errors name a key that it does not know.
+UNKNOWN = re.compile(
+    r"Group '(?P<group>[^']+)' does not accept option '(?P<inner>[^']+)'"
+    r"|Option '(?P<key>[^']+)' is not accepted"
+    r"|unrecognized arguments: --(?P<flag>[^\s=+]+)"
+)
+
+
+def _nearest(message: str) -> str:
+    """A hint at the known key that is nearest to the unknown one of an error."""
+    found = UNKNOWN.search(message)
+    if found is None:
+        return ""
+    key = found["key"] or found["flag"] or f"{found['group']}.{found['inner']}"
+    keys = known_keys()
+    # A key may be right but for its group: `epochs` for `training.epochs`.
+    ends = {name.rpartition(".")[2]: name for name in reversed(keys)}
+    close = difflib.get_close_matches(key, keys, n=1) or [
+        ends[end] for end in difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
+    ]
+    return f"; did you mean {close[0]!r}?" if close else f"; the keys are {', '.join(keys)}"
+
+
+def _require_known_architecture(name: str) -> None:
+    known = get_args(Architecture)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "choose one"
+    raise ValueError(
+        f"expected network.names of {list(known)}, got {name!r}; {hint} A network of your own is "
+        "given by --model module:function on the command line, never in the file"
+    )

@@ -1,0 +1,86 @@
+"""Files and folders that are whole or not there: written beside the target, synced, renamed."""
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that nobody ever sees a part of it: beside the target, synced, renamed."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        _write(handle, content)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):  # what went wrong first is what the caller must hear
+            Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> bool:
+    """Make the folder `target` with these files, by one rename of a finished folder.
+
+    Args:
+        target: the folder; its parent is there.
+        files: content by name.
+        beside: a folder of the same file system, where unfinished work lies meanwhile.
+
+    Returns:
+        Whether this call made it; a folder that another process made first is kept as it is.
+    """
+    temporary = beside / f"{target.name}.{secrets.token_hex(8)}"
+    os.mkdir(temporary)
+    try:
+        for name, content in files.items():
+            _write(os.open(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), content)
+        _sync_directory(temporary)
+        os.rename(temporary, target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # A rename onto a folder with files in it: somebody was faster.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and target.is_dir():
+            return False
+        raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(target.parent)
+    return True
+
+
+def _write(handle: int, content: bytes) -> None:
+    """Write all of `content` and sync it; close the handle whatever happens."""
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the entries of a directory durable, where the system can open one."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directories
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
