@@ -1,204 +1,51 @@
-"""The command line: every verb is one library call on files."""
+"""The command line: finds the verb, reads its options, and ends in one line when something fails.
 
-import importlib
-import importlib.util
+A verb's module is imported when the verb is chosen, so that `mcbn study status` and the help do not
+wait for torch.
+"""
+
 import inspect
-import json
+import pkgutil
 import sys
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
 from jsonargparse import ArgumentParser
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import Module
 
-from mcbn.bank import Bank
-from mcbn.collection import collect as collect_bank
-from mcbn.comparison import Comparison, entry
-from mcbn.demo import run_demo
-from mcbn.evaluation import evaluate as evaluate_predictive
-from mcbn.files import write_whole
-from mcbn.isolation import random_streams
-from mcbn.minibatches import minibatches
-from mcbn.predictions import Predictions
-from mcbn.predictive import Sampler
-from mcbn.predictive import predict as predict_data
-from mcbn.report import Report
-from mcbn.samplers import Deterministic, MCBatchNorm, MCDropout
-
-
-def demo(
-    out: str = "demo", data: Literal["digits", "mnist"] = "digits", root: str | None = None
-) -> None:
-    """Train on real data, wrap, compare, study batch sizes, write a report.
-
-    Example: mcbn demo --out demo
-
-    Args:
-        out: folder that report.html, report.json and the bank are written to.
-        data: digits (bundled with scikit-learn) or mnist (from the data root).
-        root: data root; else the environment's MCBN_DATA, else ./data.
-    """
-    # The demo's networks are so small that a second thread only waits for the first.
-    torch.set_num_threads(1)
-    run_demo(out, data=data, root=root)
-
-
-def collect(
-    model: str,
-    data: str,
-    out: str,
-    weights: str | None = None,
-    batch_size: int = 32,
-    draws: int = 64,
-    seed: int = 0,
-) -> None:
-    """Draw a bank of batch-norm statistics from training data.
-
-    Example: mcbn collect --model nets.py:build --weights w.pt --data train.npz --out bank.st
-
-    Args:
-        model: module:function or file.py:function that builds the network; its code is run.
-        data: .npz or .safetensors file with "inputs", as the network saw them in training.
-        out: file the bank is written to.
-        weights: checkpoint of the network, .pt or .safetensors.
-        batch_size: M, examples in a mini-batch.
-        draws: T, the number of mini-batches.
-        seed: chooses the mini-batches.
-    """
-    inputs, _ = _data(data)
-    batches = minibatches(inputs, batch_size=batch_size, draws=draws, seed=seed)
-    bank = collect_bank(_model(model, weights), batches)
-    bank.save(out)
-    print(f"{bank} written to {out}")
-
-
-def predict(
-    model: str,
-    data: str,
-    out: str,
-    weights: str | None = None,
-    method: Literal["mcbn", "dropout", "deterministic"] = "mcbn",
-    bank: str | None = None,
-    draws: int = 64,
-    seed: int = 0,
-    batch_size: int = 256,
-) -> None:
-    """Predict class probabilities and their uncertainty.
-
-    Example: mcbn predict --model nets.py:build --weights w.pt --bank bank.st --data test.npz
-    --out mcbn.st
-
-    Args:
-        model: module:function or file.py:function that builds the network; its code is run.
-        data: .npz or .safetensors file with "inputs", and "targets" where they are known.
-        out: file the predictions are written to.
-        weights: checkpoint of the network, .pt or .safetensors.
-        method: mcbn (needs a bank), dropout or deterministic.
-        bank: file written by mcbn collect.
-        draws: T of dropout; MCBN uses every draw of its bank.
-        seed: of dropout's masks.
-        batch_size: examples in a pass.
-    """
-    inputs, targets = _data(data)
-    sampler, name = _sampler(_model(model, weights), method, bank, draws, seed)
-    predictive = predict_data(sampler, inputs, batch_size=batch_size)
-    Predictions(name, predictive, targets, Path(data).stem).save(out)
-    print(
-        f"{len(predictive)} predictions of {name} (T = {predictive.draw_count}) written to {out}; "
-        f"mean mutual information {float(predictive.mutual_information.mean()):.4g} nats"
-    )
-
-
-def evaluate(predictions: str, out: str | None = None, resamples: int = 1000) -> None:
-    """Score predictions against their targets, with bootstrap intervals.
-
-    Example: mcbn evaluate --predictions mcbn.st --out scores.json
-
-    Args:
-        predictions: file written by mcbn predict, with targets.
-        out: JSON file the scores are written to; they are printed in any case.
-        resamples: bootstrap resamples behind each interval.
-    """
-    found = Predictions.load(predictions)
-    evaluation = evaluate_predictive(found.predictive, _targets(found, predictions),
-                                     resamples=resamples)  # fmt: skip
-    print(f"{found.method} on {found.data}: {evaluation.examples} examples, 95 % intervals")
-    for name, score in evaluation.items():
-        print(f"  {name:<16} {score}   ({score.better} is better)")
-    if out is not None:
-        text = json.dumps(evaluation.to_dict(), indent=2, allow_nan=True)
-        write_whole(out, text.encode())
-
-
-def report(
-    predictions: list[str] | str,
-    out: str = "report",
-    outside: list[str] | None = None,
-    title: str = "Calibration report",
-    resamples: int = 1000,
-) -> None:
-    """Write a calibration report of one or more methods on the same examples.
-
-    Example: mcbn report --predictions '[plain.st, mcbn.st]' --out report
-
-    Args:
-        predictions: files written by mcbn predict, the baseline first.
-        out: folder that report.html and report.json are written to.
-        outside: predictions of out-of-distribution inputs, by the same methods.
-        title: of the page.
-        resamples: bootstrap resamples behind each interval.
-    """
-    predictions = [predictions] if isinstance(predictions, str) else predictions
-    found = [Predictions.load(path) for path in predictions]
-    others = [Predictions.load(path) for path in outside or []]
-    targets = _targets(found[0], predictions[0]) if found else torch.zeros(0)
-    for path, each in zip(predictions, found, strict=True):
-        if not torch.equal(_targets(each, path), targets):
-            raise ValueError(
-                f"expected every method on the same examples, got other targets in {path} than in "
-                f"{predictions[0]}; predict the same file with each"
-            )
-    entries = {
-        each.method: entry(
-            each.predictive,
-            targets,
-            outside={o.data: o.predictive for o in others if o.method == each.method},
-            resamples=resamples,
-        )
-        for each in found
-    }
-    if len(entries) < len(found) or not entries:
-        raise ValueError(
-            f"expected one file a method, got {[each.method for each in found]}; give each once"
-        )
-    page = Report(
-        title=title,
-        comparison=Comparison(entries, targets, ()),
-        provenance={"Data": found[0].data, "Files": ", ".join(predictions)},
-    ).write(out)
-    print(f"Report: {page}")
-
-
-VERBS = (demo, collect, predict, evaluate, report)
+# Where each verb is, and what it is for.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "demo": ("mcbn.verbs:demo", "train on real data, wrap, compare, study batch sizes, report"),
+    "collect": ("mcbn.verbs:collect", "draw a bank of batch-norm statistics from training data"),
+    "predict": ("mcbn.verbs:predict", "predict class probabilities and their uncertainty"),
+    "evaluate": ("mcbn.verbs:evaluate", "score predictions against their targets"),
+    "report": ("mcbn.verbs:report", "write a calibration report, or that of a study: report DIR"),
+    "study run": ("mcbn.study_verbs:run", "train and score every cell of a study, or resume it"),
+    "study status": ("mcbn.study_verbs:status", "say how far a study is"),
+    "study table": ("mcbn.study_verbs:table", "print the results of a study"),
+}
+# Of the study of a folder, where `report` is given one.
+STUDY_REPORT = "mcbn.study_verbs:report"
+# The verb that reads its own command line, since every key of a study is an option of it.
+OWN_OPTIONS = "study run"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 only on success, with one line of error else."""
-    chosen = _parser().parse_args(None if arguments is None else list(arguments))
-    verb = next(verb for verb in VERBS if verb.__name__ == chosen.subcommand)
-    options = chosen[chosen.subcommand].as_dict()
-    options.pop("config", None)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, rest = _verb(given)
+    place, _ = VERBS[name]
+    if name == "report" and rest and not rest[0].startswith("-"):
+        place = STUDY_REPORT
     try:
-        verb(**options)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        verb = pkgutil.resolve_name(place)
+        if name == OWN_OPTIONS:
+            verb(rest)
+        else:
+            # A study is named by its folder alone; what a network needs is named by options.
+            positional = place.startswith("mcbn.study_verbs:")
+            verb(**_options(f"mcbn {name}", verb, rest, positional=positional))
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"mcbn: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -206,92 +53,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> ArgumentParser:
-    """One subcommand a verb, its help made of the verb's own docstring."""
-    parser = ArgumentParser(
-        prog="mcbn", description="Uncertainty from batch normalisation.", version=version("mcbn")
-    )
-    verbs = parser.add_subcommands()
-    for verb in VERBS:
-        summary, example = inspect.cleandoc(verb.__doc__ or "").split("\n\n")[:2]
-        each = ArgumentParser(description=summary, epilog=example)
-        each.add_argument("--config", action="config", help="YAML file of these options")
-        each.add_function_arguments(verb, as_positional=False)
-        verbs.add_subcommand(verb.__name__, each, help=summary)
-    return parser
+def _verb(given: list[str]) -> tuple[str, list[str]]:
+    """The verb's name and what follows it; ends the process where there is none to run."""
+    if given and given[0] in ("--version", "-V"):
+        print(f"mcbn {version('mcbn')}")
+        sys.exit(0)
+    for words in (2, 1):
+        if (name := " ".join(given[:words])) in VERBS and len(given) >= words:
+            return name, given[words:]
+    asked = bool(given) and given[-1] in ("--help", "-h")
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in VERBS.items()]
+    text = "\n".join(
+        ["usage: mcbn VERB [options]", "", "Uncertainty from batch normalisation.", "", *lines, "",
+         "mcbn VERB --help lists the options of a verb; mcbn --version the version."]
+    )  # fmt: skip
+    print(text, file=sys.stdout if asked or not given else sys.stderr)
+    if given and not asked:
+        print(f"mcbn: error: expected a verb, got {' '.join(given[:2])!r}", file=sys.stderr)
+    sys.exit(0 if asked else 2)
 
 
-def _sampler(
-    network: Module, method: str, bank: str | None, draws: int, seed: int
-) -> tuple[Sampler, str]:
-    if method == "dropout":
-        return MCDropout(network, draws=draws, seed=seed), "MC Dropout"
-    if method == "deterministic":
-        return Deterministic(network), "Deterministic"
-    if bank is None:
-        raise ValueError("expected --bank FILE with --method mcbn, got none; run mcbn collect")
-    return MCBatchNorm(network, Bank.load(bank)), "MCBN"
-
-
-def _targets(found: Predictions, path: str) -> Tensor:
-    if found.targets is None:
-        raise ValueError(f"expected targets in {path}, got none; predict data that has targets")
-    return found.targets
-
-
-def _model(name: str, weights: str | None) -> Module:
-    """Build the network that `module:function` names, and load its weights."""
-    place, _, function = name.rpartition(":")
-    if not place:
-        raise ValueError(f"expected --model module:function or file.py:function, got {name!r}")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        if spec is None or spec.loader is None or not Path(place).is_file():
-            raise ValueError(f"expected a Python file in --model, got {place!r}; check the path")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        sys.path.insert(0, str(Path.cwd()))
-        module = importlib.import_module(place)
-    if not hasattr(module, function):
-        raise ValueError(f"expected a function {function!r} in {place}, got none; check --model")
-    # Building draws weights, even if a checkpoint replaces them: not from the caller's stream.
-    with random_streams(0, "model"):
-        network: Module = getattr(module, function)()
-    if weights is not None:
-        network.load_state_dict(_weights(weights))
-    return network.eval()
-
-
-def _weights(path: str) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"expected a checkpoint at {path}, got none; check --weights")
-    try:
-        if path.endswith(".safetensors"):
-            return dict(load_file(path))
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file makes the readers raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"expected a checkpoint of tensors, got {path} ({reason})") from error
-    return dict(state.get("state_dict", state))
-
-
-def _data(path: str) -> tuple[Tensor, Tensor | None]:
-    """Inputs and, where there are any, targets of a data file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"expected a data file at {path}, got none; check --data")
-    try:
-        if path.endswith(".safetensors"):
-            arrays = load_file(path)
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-    except (SafetensorError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"expected .npz or .safetensors data, got {path} ({error})") from error
-    if "inputs" not in arrays:
-        raise ValueError(f"expected an array 'inputs' in {path}, got {sorted(arrays)}; name it so")
-    targets = arrays.get("targets")
-    return arrays["inputs"], None if targets is None else targets.long()
+def _options(
+    program: str, verb: Callable[..., None], rest: Sequence[str], *, positional: bool
+) -> dict[str, Any]:
+    """The verb's arguments, read by a parser that is made of its signature and docstring."""
+    summary, example = inspect.cleandoc(verb.__doc__ or "").split("\n\n")[:2]
+    parser = ArgumentParser(prog=program, description=summary, epilog=example)
+    parser.add_argument("--config", action="config", help="YAML file of these options")
+    parser.add_function_arguments(verb, as_positional=positional)
+    options: dict[str, Any] = parser.parse_args(list(rest)).as_dict()
+    options.pop("config", None)
+    return options
 
 
 if __name__ == "__main__":

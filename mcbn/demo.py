@@ -4,26 +4,28 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import Module
 
+from mcbn.catalogue import OUTSIDE
 from mcbn.collection import collect
 from mcbn.comparison import compare
-from mcbn.consistency import InconsistentBankWarning
 from mcbn.convergence import Convergence, convergence
-from mcbn.data import Task, digits, mnist
+from mcbn.data import Task
+from mcbn.execution import run_study
 from mcbn.minibatches import minibatches
-from mcbn.networks import convnet
+from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.predictive import Sampler, predict
+from mcbn.recipes import load_task
 from mcbn.report import Report
 from mcbn.samplers import DeepEnsemble, Deterministic, MCBatchNorm, MCDropout
-from mcbn.study import Study, study_batch_sizes, train_networks
+from mcbn.store import Store
+from mcbn.study import Study
+from mcbn.worker import load_trained
 
 # Fewer draws than this have no curve against their number.
 FEWEST_DRAWS = 8
@@ -83,7 +85,6 @@ def run_demo(
     directory: str | Path,
     *,
     data: str = "digits",
-    root: str | Path | None = None,
     settings: Settings | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -91,8 +92,8 @@ def run_demo(
 
     Args:
         directory: where the report and the bank go.
-        data: "digits" (bundled with scikit-learn) or "mnist" (from the data root).
-        root: the data root; else the environment's MCBN_DATA, else ./data.
+        data: "digits" (bundled with scikit-learn) or "mnist" (from the data root, which the
+            environment's MCBN_DATA names, else ./data).
         settings: how much to do; made for the data set if not given.
         say: takes each line of progress.
 
@@ -105,25 +106,18 @@ def run_demo(
     if data not in SETTINGS:
         raise ValueError(f"expected data of {sorted(SETTINGS)}, got {data!r}; choose one")
     settings = settings or SETTINGS[data]
-    task = digits() if data == "digits" else mnist(root, train_size=settings.train_size)
-    task = _thinned(task, settings)
+    plan = _plan(data, settings)
+    cells = plan.cells()
+    task = load_task(cells[0])
     say(f"Data: {task.description}")
-    builder = partial(convnet, 1, len(task.classes), width=settings.width)
-    count = len(settings.training_batch_sizes) * len(settings.seeds) * settings.members
     say(
-        f"Training {count} small networks on {len(task.train)} examples, at batch sizes "
-        f"{_listed(settings.training_batch_sizes)} ..."
+        f"Training {len({n for cell in cells for n in cell.networks})} small networks on "
+        f"{len(task.train)} examples, at batch sizes {_listed(settings.training_batch_sizes)}, and "
+        f"scoring each method, MCBN at inference batch sizes {_listed(settings.batch_sizes)} ..."
     )
-    networks = train_networks(
-        task,
-        builder,
-        batch_sizes=settings.training_batch_sizes,
-        seeds=settings.seeds,
-        members=settings.members,
-        epochs=settings.epochs,
-    )
+    study = run_study(plan, Path(directory) / "study")
     size = settings.training_batch_sizes[len(settings.training_batch_sizes) // 2]
-    members = networks[size, settings.seeds[0]]
+    members = _members(plan, size, task, Path(directory) / "study")
     say(f"Wrapping the network trained at batch size {size}: {settings.draws} draws, M = {size}")
     samplers, notes = _wrapped(members, task, size, settings, Path(directory))
     comparison = compare(
@@ -137,17 +131,6 @@ def run_demo(
     for name, entry in comparison.entries.items():
         scores = entry.evaluation
         say(f"  {name:<14} accuracy {scores['accuracy']}   NLL {scores['nll']}")
-    say(f"Studying MCBN at inference batch sizes {_listed(settings.batch_sizes)} ...")
-    with warnings.catch_warnings(record=True) as raised:
-        warnings.simplefilter("always", InconsistentBankWarning)
-        study = study_batch_sizes(
-            task, networks, batch_sizes=settings.batch_sizes, draws=settings.study_draws
-        )
-    if raised:
-        notes.append(
-            f"{len(raised)} banks of the batch-size study disagreed with the running statistics "
-            f"of their network. The first: {raised[0].message}"
-        )
     _say_mutual_information(study, size, say)
     report = Report(
         title=f"mcbn demo: {task.name}",
@@ -166,18 +149,33 @@ def run_demo(
     return page
 
 
-def _thinned(task: Task, settings: Settings) -> Task:
-    """Fewer test and outside examples, evenly spaced since some files are sorted by class."""
-    test = _spaced(len(task.test), settings.test_size)
-    outside = {
-        name: values[_spaced(len(values), settings.outside_size)]
-        for name, values in task.outside.items()
-    }
-    return replace(task, test=task.test.rows(test), outside=outside)
+def _plan(data: str, settings: Settings) -> Plan:
+    return Plan(
+        title=f"mcbn demo: {data}",
+        data=DataAxes(
+            names=(data,),  # type: ignore[arg-type]
+            train_sizes=(settings.train_size,),
+            test_size=settings.test_size,
+            outside=OUTSIDE[data],
+            outside_size=settings.outside_size,
+        ),
+        network=NetworkAxes(names=("convnet",), width=settings.width),
+        training=TrainingAxes(settings.training_batch_sizes, epochs=settings.epochs),
+        inference=InferenceAxes(
+            settings.batch_sizes, draws=(settings.study_draws,), members=settings.members
+        ),
+        seeds=settings.seeds,
+    )
 
 
-def _spaced(count: int, wanted: int | None) -> Tensor:
-    return torch.linspace(0, count - 1, min(wanted or count, count)).round().long()
+def _members(plan: Plan, size: int, task: Task, folder: Path) -> list[Module]:
+    """The networks of the first seed's ensemble, trained at batch size `size`."""
+    chosen = next(
+        cell.networks
+        for cell in plan.cells()
+        if cell.method == "Deep ensemble" and cell.network.batch_size == size
+    )
+    return [load_trained(Store(folder), network, task) for network in chosen]
 
 
 def _convergence(sampler: Sampler, task: Task) -> Convergence:

@@ -64,7 +64,7 @@ def run_study(
     queue = Queue.of(cells, store, retry=retry)
     if queue.waiting or queue.ready:
         ours = executor is None
-        chosen = executor or Processes(jobs or max(1, (os.cpu_count() or 1) // plan.threads))
+        chosen = executor or Processes(jobs or default_jobs(plan))
         try:
             _work_off(queue, chosen, store, plan, progress=progress)
         except BaseException:
@@ -74,6 +74,12 @@ def run_study(
         if ours:
             chosen.shutdown()
     return Study.from_store(store, plan)
+
+
+def default_jobs(plan: Plan) -> int:
+    """How many cells fill the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // plan.threads)
 
 
 def _share(cells: Sequence[Cell], shard: tuple[int, int] | None) -> tuple[Cell, ...]:
