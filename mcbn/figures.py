@@ -163,13 +163,30 @@ def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
 
 
 def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
-    """Values that do not depend on x, as horizontal lines with their bands."""
+    """Values that do not depend on x, as horizontal lines with their bands; none for NaN."""
     for level in levels:
+        if not math.isfinite(level.y[0]):
+            continue
         ax.axhline(level.y[0], color=color(level.style), linewidth=1.2,
                    dashes=dashes(level.style) or (None, None))  # fmt: skip
         if math.isfinite(level.low[0]) and math.isfinite(level.high[0]):
             ax.axhspan(level.low[0], level.high[0], color=color(level.style), alpha=0.12,
                        linewidth=0)  # fmt: skip
+    return ax
+
+
+def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) -> Axes:
+    """A grid of written values, each on a tint that grows with its shade in [0, 1]; NaN is bare."""
+    for row, column in np.ndindex(shades.shape):
+        shade = shades[row, column]
+        if math.isfinite(shade):
+            # Tints stay so light that the letters on them can be read in either theme.
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=SERIES[0],
+                                   alpha=0.06 + 0.5 * shade, linewidth=0))  # fmt: skip
+        ax.text(column, row, texts[row][column], ha="center", va="center", color=INK)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.set(xlim=(-0.5, shades.shape[1] - 0.5), ylim=(-0.5, shades.shape[0] - 0.5))
     return ax
 
 

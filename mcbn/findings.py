@@ -10,7 +10,10 @@ from torch import Tensor
 from mcbn import scores
 from mcbn.comparison import Entry
 from mcbn.convergence import Convergence
+from mcbn.slopes import slopes, spreads
 from mcbn.study import Study
+
+SCORE = "mutual_information"
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Decay:
 
     Attributes:
         slope: of log mutual information against log M, mean over networks; -1 is as 1 / M.
-        low: lower end of its Student-t interval over networks; NaN with one network.
+        low: lower end of its Student-t interval over seeds; NaN with a single one.
         high: upper end.
         factor: geometric mean over networks of mutual information at the smallest M over the
             largest.
@@ -54,29 +57,19 @@ def confidence_gap(entry: Entry, targets: Tensor) -> tuple[float, float, float]:
 
 
 def decay(study: Study) -> Decay | None:
-    """Fit each network's log-log slope; None without two batch sizes of some information."""
-    sizes = study.batch_sizes
-    networks: dict[tuple[int, int], dict[int, float]] = {}
-    for cell in study.cells:
-        value = cell.scores.get("mutual_information", math.nan)
-        if cell.method == "MCBN" and cell.batch_size and value > 0:
-            key = (cell.training_batch_size, cell.seed)
-            networks.setdefault(key, {})[cell.batch_size] = value
-    whole = [found for found in networks.values() if len(sizes) > 1 and set(found) == set(sizes)]
-    if not whole:
+    """Fit the log-log slope of each network; None without two batch sizes of some information."""
+    known = [slope for slope in slopes(study, SCORE) if slope.method == "MCBN"]
+    if not known:
         return None
-    logs = [math.log(size) for size in sizes]
-    slopes = [
-        statistics.linear_regression(logs, [math.log(found[size]) for size in sizes]).slope
-        for found in whole
-    ]
-    falls = [math.log(found[sizes[0]] / found[sizes[-1]]) for found in whole]
-    mean, half = statistics.fmean(slopes), math.nan
-    if len(slopes) > 1:
-        half = float(stats.t.ppf(0.975, len(slopes) - 1)) * statistics.stdev(slopes)
-        half /= len(slopes) ** 0.5
-    factor = math.exp(statistics.fmean(falls))
-    return Decay(mean, mean - half, mean + half, factor, sizes[0], sizes[-1], len(slopes))
+    last = known[-1]  # of all training batch sizes together, if there are several
+    falls = []
+    for size in study.training_batch_sizes:
+        rows = spreads(study, SCORE, "MCBN", size)
+        falls += [math.log(row[0] / row[-1]) for row in rows.values.values()] if rows else []
+    return Decay(
+        last.estimate.mean, last.estimate.low, last.estimate.high,
+        math.exp(statistics.fmean(falls)), last.batch_sizes[0], last.batch_sizes[-1], len(falls),
+    )  # fmt: skip
 
 
 def monte_carlo_error(found: Convergence, draws: int) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mcbn.evaluation import BETTER
+from mcbn.catalogue import BETTER
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ SCORES: Mapping[str, Term] = {
                   "undetected errors."),
     "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
                             "a right one. 0.5 is guessing.", 3),
+    "rmse": Term("RMSE", "Root mean square error of the mean, in the unit of the target."),
+    "pll": Term("PLL", "Mean log-density of the true value under the forecast, in nats. It judges "
+                "the whole forecast."),
+    "crps": Term("CRPS", "Continuous ranked probability score, in the unit of the target: the "
+                 "absolute error of a whole forecast. Proper, and mild on rare misses."),
+    "crps_moment_matched": Term("CRPS, moment-matched", "The same of the Gaussian with the "
+                                "forecast's mean and variance."),
+    "coverage_90": Term("Coverage at 90 %", "Share of true values inside the central 90 % "
+                        "interval. 90 % is right, not more.", 1, True),
+    "width_90": Term("Width at 90 %", "Mean width of the central 90 % interval, in the unit of "
+                     "the target."),
+    "pit_error": Term("PIT error", "Mean distance of the probability integral transforms from "
+                      "uniform. 0 if calibrated."),
+    "mutual_information": Term("Mutual information", "Epistemic part of the entropy, in nats: how "
+                               "much the draws disagree.", 5),
+    "epistemic_sd": Term("Epistemic sd", "Mean standard deviation over draws of each class's "
+                         "probability, or of the predicted value in the unit of the target.", 5),
     "auroc_out_of_distribution": Term("AUROC", "Chance that an example from outside is more "
                                       "uncertain than one from inside. 0.5 is guessing.", 3),
     "aupr_out_of_distribution": Term("AUPR", "Average precision of finding examples from outside. "
@@ -53,6 +70,9 @@ SCORES: Mapping[str, Term] = {
     "fpr95_out_of_distribution": Term("FPR95", "Share of examples from inside that are flagged "
                                       "where 95 % of those from outside are found.", 1, True),
 }  # fmt: skip
+
+# Nearer to 0.9 is better of a coverage, and a width says nothing alone: neither way is better.
+UNJUDGED = ("coverage_90", "width_90")
 
 HEADLINE = (
     "accuracy",
@@ -83,19 +103,48 @@ WORDS: Mapping[str, str] = {
 }
 
 
+# Words of a study page that mean something else there, or that it alone has.
+STUDY_WORDS: Mapping[str, str] = {
+    "Interval": "Where the mean would plausibly lie with other seeds and splits: Student's t.",
+    "Paired difference": "Difference of two methods at the same seed and split. It can be clear "
+    "although the two separate intervals overlap.",
+    "N": "Number of training examples.",
+    "M": WORDS["M"],
+    "T": WORDS["T"],
+    "Epistemic spread": "How much the draws disagree: a standard deviation, or the mutual "
+    "information, which goes as its square. 0 for a single draw.",
+    "MCBN": "Monte Carlo batch normalisation: each draw normalises by the statistics of a "
+    "mini-batch of training examples.",
+    "MCBN rescaled": "MCBN with mini-batches of one size, their deviations scaled as if they "
+    "were of size M.",
+    "MCBN joint": "Draws from a Gaussian fitted to the mini-batches' statistics together, "
+    "dependences between channels kept.",
+    "Stochastic BN": "Draws from distributions fitted to each channel's statistics apart.",
+    "Population BN": "One pass with the statistics of the whole training set.",
+    "Holm's method": "Makes p values larger, so that the chance of even one false alarm among "
+    "all tests of a score stays below 5 %.",
+}
+
+
 def label(name: str) -> str:
     """What a score is called."""
     return SCORES[name].label if name in SCORES else name.replace("_", " ")
 
 
 def arrow(name: str) -> str:
-    """Which way is better, as an arrow."""
-    return "\N{UPWARDS ARROW}" if BETTER[name] == "higher" else "\N{DOWNWARDS ARROW}"
+    """Which way is better, as an arrow; nothing where neither is."""
+    signs = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
+    return signs[BETTER[name]] if judged(name) else ""
 
 
 def direction(name: str) -> str:
-    """Which way is better, in words."""
-    return "Higher is better." if BETTER[name] == "higher" else "Lower is better."
+    """Which way is better, in words; nothing where neither is."""
+    return f"{BETTER[name].capitalize()} is better." if judged(name) else ""
+
+
+def judged(name: str) -> bool:
+    """Whether one way is better of this score."""
+    return name in BETTER and name not in UNJUDGED
 
 
 def written(name: str, value: float, *, signed: bool = False) -> str:
@@ -116,3 +165,16 @@ def number(value: float, digits: int, *, signed: bool = False) -> str:
     if round(value, digits) == 0:
         value = 0.0  # never a negative zero
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """A number with so many significant digits, a true minus sign, and a dash for NaN."""
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    text = f"{value:{'+' if signed and value else ''}#.{digits}g}".rstrip(".")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def probability(value: float) -> str:
+    """A p value as text."""
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"

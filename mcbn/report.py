@@ -1,24 +1,17 @@
 """A report: one self-contained page and the same numbers as JSON."""
 
-import base64
-import hashlib
-import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from mcbn import figures, glossary, panels, study_panels, tables
+from mcbn import glossary, page, panels, study_panels, tables
 from mcbn.comparison import Comparison
 from mcbn.convergence import Convergence
-from mcbn.files import write_whole
 from mcbn.findings import confidence_gap, decay, monte_carlo_error
+from mcbn.glossary import SEPARATION
 from mcbn.panels import Group
 from mcbn.study import Study
 from mcbn.verdict import Claim, verdict
@@ -61,35 +54,31 @@ class Report:
             "comparison": self.comparison.to_dict(),
             "confidence_gap": self._gaps(),
             "monte_carlo_error": self._errors(),
-            "figures": {
-                section: [_group_dict(group) for group in groups]
-                for section, groups in self._groups().items()
-            },
+            "figures": page.numbers_of(self._groups()),
         }
         if self.study:
             fall = decay(self.study)
             found["study"] = self.study.to_dict()
             found["decay"] = asdict(fall) if fall else None
-        plain: dict[str, Any] = _plain(found)
+        plain: dict[str, Any] = page.plain(found)
         return plain
 
     def to_html(self) -> str:
         """The page: no request leaves it, and without scripts it says the same."""
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                                  lstrip_blocks=True)  # fmt: skip
-        style, script = _packaged("report.css"), _packaged("report.js")
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        return environment.from_string(_packaged("report.html")).render(
+        groups = self._groups()
+        first = self.comparison.entries[self.comparison.baseline]
+        return page.filled(
+            "report.html",
+            title=self.title,
             report=self,
-            first=self.comparison.entries[self.comparison.baseline],
-            groups=_drawn(self._groups()),
+            first=first,
+            groups=page.drawn(groups),
             tables=self._tables(),
-            dashes=figures.dashes,
-            series=len(figures.SERIES),
-            glossary=glossary,
-            style=Markup(style),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            script_hash=f"sha256-{digest}",
+            known=[
+                name
+                for name in glossary.SCORES
+                if name in first.evaluation or ("outside" in groups and name in SEPARATION)
+            ],
         )
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
@@ -98,13 +87,8 @@ class Report:
         Returns:
             The path of the page.
         """
-        page = Path(directory) / "report.html"
         # Both are made before either is written: an error leaves the old pair as it was.
-        content = self.to_html().encode()
-        numbers = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_whole(page.with_suffix(".json"), f"{numbers}\n".encode())
-        write_whole(page, content)
-        return page
+        return page.write(directory, page=self.to_html(), numbers=self.to_dict())
 
     def _groups(self) -> dict[str, list[Group]]:
         """Figures by section; a section without data is missing."""
@@ -154,53 +138,3 @@ class Report:
             error = monte_carlo_error(curve, count)
             found[name] = {"draws": count, "error": error, "half_width": half}
         return found
-
-
-def _packaged(name: str) -> str:
-    return resources.files("mcbn").joinpath(name).read_text(encoding="utf-8")
-
-
-def _drawn(groups: Mapping[str, Sequence[Group]]) -> dict[str, list[dict[str, Any]]]:
-    """Groups with their figures as SVG, under names that no two figures share."""
-    return {
-        section: [
-            {
-                "title": group.title,
-                "key": group.key,
-                "panels": [
-                    {
-                        "title": panel.title,
-                        "wide": panel.size[0] > panels.SIZE[0],
-                        # The label is escaped there, and nothing else of it is from outside.
-                        "svg": Markup(  # noqa: S704
-                            figures.render(
-                                panel.draw,
-                                name=f"{section}-{number}-{place}",
-                                label=panel.label,
-                                size=panel.size,
-                            )
-                        ),
-                    }
-                    for place, panel in enumerate(group.panels)
-                ],
-            }
-            for number, group in enumerate(found)
-        ]
-        for section, found in groups.items()
-    }
-
-
-def _group_dict(group: Group) -> dict[str, Any]:
-    figures_of = [{"title": panel.title, **panel.numbers} for panel in group.panels]
-    return {"title": group.title, "panels": figures_of}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: None stands for both."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -28,6 +28,11 @@ class Cell:
     mark: str = ""
     key: str = ""
 
+    @property
+    def is_words(self) -> bool:
+        """Whether it is to be read from the left: no number, nor the dash in place of one."""
+        return math.isnan(self.value) and not self.key and self.text != "\N{EN DASH}"
+
 
 @dataclass(frozen=True)
 class Table:

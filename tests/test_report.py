@@ -6,13 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from synthetic_studies import made_study
 
 from mcbn import report as report_module
 from mcbn.categorical import Categorical
 from mcbn.comparison import Comparison, entry
 from mcbn.convergence import Convergence, convergence
+from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 from mcbn.report import Report
-from mcbn.study import Cell, Study
 
 CLASSES = 4
 
@@ -44,29 +45,32 @@ def comparison(
     return Comparison(entries, targets, tuple("abcd"))
 
 
-def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64)):
+def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64), training=(8, 32)):
     """Cells in which MCBN's mutual information goes as a power of M."""
-    cells = []
-    for training in (8, 32):
-        for seed in seeds:
-            shift = 1 + 0.05 * seed
-            common = {"nll": 0.3 * shift, "ece_debiased": 0.05 * shift, "accuracy": 0.9 / shift}
-            for size in sizes:
-                value = 0.4 * shift * size**power
-                found = {
-                    **common,
-                    "nll": (0.3 + 1 / size) * shift,
-                    "ece_debiased": (0.05 + 0.1 / size) * shift,
-                    "mutual_information": value,
-                    "mutual_information_noise": 3 * value,
-                    "auroc_noise_by_mutual_information": 0.8 + 0.01 * seed,
-                    "auroc_noise_by_entropy": 0.7,
-                }
-                cells.append(Cell("MCBN", training, size, seed, found))
-            levels = {"Deterministic": 0.42, "MC Dropout": 0.38, "Deep ensemble": 0.31}
-            for method, level in levels.items():
-                cells.append(Cell(method, training, None, seed, {**found, **common, "nll": level}))
-    return Study("digits", 16, ("noise",), tuple(cells))
+
+    def scores(cell):
+        shift = 1 + 0.05 * cell.network.seed
+        size = cell.batch_size or 64
+        value = 0.4 * shift * size**power
+        level = {"Deterministic": 0.42, "MC Dropout": 0.38, "Deep ensemble": 0.31}
+        return {
+            "accuracy": 0.9 / shift,
+            "nll": level.get(cell.method, (0.3 + 1 / size) * shift),
+            "ece_debiased": (0.05 + 0.1 / size) * shift,
+            "mutual_information": value,
+            "mutual_information_rotated": 3 * value,
+            "auroc_rotated_by_mutual_information": 0.8 + 0.01 * cell.network.seed,
+            "auroc_rotated_by_entropy": 0.7,
+        }
+
+    plan = Plan(
+        data=DataAxes(outside=("rotated",)),
+        training=TrainingAxes(batch_sizes=training),
+        inference=InferenceAxes(batch_sizes=sizes, draws=(16,)),
+        methods=("Deterministic", "MCBN", "MC Dropout", "Deep ensemble"),
+        seeds=seeds,
+    )
+    return made_study(plan, scores)
 
 
 @functools.cache
@@ -252,9 +256,14 @@ def test_verdict_on_batch_size(power, mark, words):
 
 
 def test_one_network_is_no_proof():
-    one = study(seeds=(0,))
-    single = Study(one.task, 16, (), tuple(c for c in one.cells if c.training_batch_size == 8))
-    assert claim("Batch size", study=single).mark == "uncertain"
+    assert claim("Batch size", study=study(seeds=(0,), training=(8,))).mark == "uncertain"
+
+
+def test_one_seed_is_no_proof_however_many_batch_sizes():
+    found = report_module.decay(study(seeds=(0,)))
+    assert math.isnan(found.low)
+    assert found.networks == 2
+    assert claim("Batch size", study=study(seeds=(0,))).mark == "uncertain"
 
 
 @pytest.mark.parametrize(("spread", "mark"), [(1e-4, "good"), (10.0, "bad")])
