@@ -1,5 +1,4 @@
 from .bank import Bank as Bank
-from .batch_size import ELBO as ELBO
 from .batch_size import BatchSizeChoice as BatchSizeChoice
 from .batch_size import choose_batch_size as choose_batch_size
 from .categorical import Categorical as Categorical
@@ -10,6 +9,7 @@ from .comparison import compare as compare
 from .agreement import Consistency as Consistency
 from .agreement import InconsistentBankWarning as InconsistentBankWarning
 from .agreement import consistency as consistency
+from .criterion import ELBO as ELBO
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Score as Score
 from .evaluation import evaluate as evaluate

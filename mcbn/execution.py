@@ -18,7 +18,7 @@ from mcbn.progress import Progress
 from mcbn.store import Store
 from mcbn.study import Study
 
-# Looked up with the first piece of work: a study that is finished does not wait for torch.
+# Looked up where the work is done: whoever only hands it out does not wait for torch.
 WORK = "mcbn.worker:work"
 # Calls in flight on an executor that does not say how many it runs at once.
 WINDOW = 64
@@ -101,7 +101,6 @@ def _share(cells: Sequence[Cell], shard: tuple[int, int] | None) -> tuple[Cell, 
 def _work_off(
     queue: "Queue", executor: Executor, store: Store, plan: Plan, *, progress: bool
 ) -> None:
-    work = pkgutil.resolve_name(WORK)
     slots = getattr(executor, "slots", WINDOW)
     flying: dict[Future[Any], Network | Cell] = {}
     shown = Progress(queue.networks, queue.cells, plan.shown[0], slots, progress)
@@ -110,7 +109,7 @@ def _work_off(
             while queue.ready or flying:
                 while queue.ready and len(flying) < slots:
                     job = queue.ready.popleft()
-                    flying[executor.submit(work, str(store.folder), job)] = job
+                    flying[executor.submit(_work, str(store.folder), job)] = job
                     shown.started()
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     job = flying.pop(future)
@@ -121,6 +120,11 @@ def _work_off(
     finally:
         for future in flying:
             future.cancel()
+
+
+def _work(folder: str, job: Network | Cell) -> Outcome:
+    outcome: Outcome = pkgutil.resolve_name(WORK)(folder, job)
+    return outcome
 
 
 def _outcome(future: "Future[Any]", job: Network | Cell, store: Store, *, isolated: bool) -> Any:

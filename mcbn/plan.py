@@ -18,6 +18,8 @@ from mcbn.catalogue import (
 )
 from mcbn.cell import Cell, Network
 
+LAST_SPLIT = 4  # of the five splits 80/20 of the UCI sets
+
 
 @dataclass(frozen=True)
 class DataAxes:
@@ -126,22 +128,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         _require_positive(self)
-        for name in self.data.names:
-            for other in self.data.outside:
-                if other not in OUTSIDE.get(name, ()):
-                    raise ValueError(
-                        f"expected data.outside of {list(OUTSIDE.get(name, ()))} for {name}, got "
-                        f"{other!r}; choose among them or leave it out"
-                    )
-        sizes = [size for size in self.data.train_sizes if size is not None]
-        largest = max(self.training.batch_sizes)
-        if any(size in OVER_BATCH_SIZES for size in self.methods):
-            largest = max(largest, *self.inference.batch_sizes)
-        if sizes and largest > min(sizes):
-            raise ValueError(
-                f"expected batch sizes of at most the {min(sizes)} training examples, got "
-                f"{largest}; lower it or raise data.train_sizes"
-            )
+        _require_fitting(self)
 
     @property
     def shown(self) -> tuple[ScoreName, ...]:
@@ -199,6 +186,45 @@ class Plan:
             moved = self.inference.bank_batch_size or network.batch_size
             for size, draws in product(sorted(self.inference.batch_sizes), self.inference.draws):
                 yield cell(size, moved if method == "MCBN rescaled" else size, draws)
+
+
+def _require_fitting(plan: Plan) -> None:
+    """Check that data sets, networks, methods and sizes go together."""
+    for name, architecture in product(plan.data.names, plan.network.names):
+        _require_pair(name, architecture, plan)
+    sizes = [size for size in plan.data.train_sizes if size is not None]
+    largest = max(plan.training.batch_sizes)
+    if any(method in OVER_BATCH_SIZES for method in plan.methods):
+        largest = max(largest, *plan.inference.batch_sizes)
+    if sizes and largest > min(sizes):
+        raise ValueError(
+            f"expected batch sizes of at most the {min(sizes)} training examples, got {largest}; "
+            "lower it or raise data.train_sizes"
+        )
+
+
+def _require_pair(name: str, architecture: str, plan: Plan) -> None:
+    for other in plan.data.outside:
+        if other not in OUTSIDE.get(name, ()):
+            raise ValueError(
+                f"expected data.outside of {list(OUTSIDE.get(name, ()))} for {name}, got "
+                f"{other!r}; choose among them or leave it out"
+            )
+    if is_regression(name) and architecture == "convnet":
+        raise ValueError(f"expected network.names [mlp] for the table {name}, got convnet")
+    if is_regression(name) and max(plan.data.splits) > LAST_SPLIT:
+        raise ValueError(
+            f"expected data.splits from 0 to {LAST_SPLIT} for {name}, got {max(plan.data.splits)}"
+        )
+    if architecture == "resnet20":
+        if name != "cifar10":
+            raise ValueError(f"expected data.names [cifar10] for resnet20, got {name!r}")
+        for method in ("MC Dropout", "Deep ensemble"):
+            if method in plan.methods:
+                raise ValueError(
+                    "expected methods that need one trained network without dropout for the "
+                    f"published resnet20, got {method}; take it out"
+                )
 
 
 def _require_positive(plan: Plan) -> None:

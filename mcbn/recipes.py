@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import Flatten, Module, Sequential
 
+from mcbn.agreement import InconsistentBankWarning
 from mcbn.bank import Bank
 from mcbn.catalogue import is_regression
 from mcbn.cell import Cell, Network
 from mcbn.checkpoints import named_builder
 from mcbn.collection import collect
-from mcbn.agreement import InconsistentBankWarning
 from mcbn.data import Task, cifar10, data_root, digits, mnist
 from mcbn.minibatches import minibatches
 from mcbn.networks import convnet, load_resnet20, mlp
