@@ -1,0 +1,265 @@
+"""How far a bank can be rescaled, and what parametric posteriors keep of a real bank.
+
+Run: python experiments/rescaling.py [digits] [cifar]
+(about 30 minutes on one core for both; data root in MCBN_DATA)
+"""
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+import mcbn
+from mcbn import figures
+from mcbn.data import (
+    CropAndFlip,
+    Labelled,
+    cifar10_images,
+    data_root,
+    digits,
+    normalise_cifar10,
+)
+from mcbn.files import write_whole
+from mcbn.networks import load_resnet20, mlp
+from mcbn.training import build, train
+
+FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # M' over M
+FITTED = 64  # draws that the posteriors are fitted on
+RESAMPLES = 500  # of draws, for the Monte Carlo errors
+LEVEL = 0.95
+RESULT = Path(__file__).parent / "results" / "rescaling.json"
+FIGURE = RESULT.with_suffix(".svg")
+# For a page of its own: the report's stand-in colours are near black.
+STYLE = {**figures.SETTINGS, "grid.color": "#d8d8d8", "savefig.facecolor": "white"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained network, the data of its mini-batches and what it is asked."""
+
+    network: nn.Module
+    dataset: Dataset
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int
+    draws: int
+
+    def bank(self, batch_size: int, seed: int) -> mcbn.Bank:
+        """A real bank. With replacement, so that the spread has no finite-population factor."""
+        batches = mcbn.minibatches(
+            self.dataset, batch_size=batch_size, draws=self.draws, seed=seed, replacement=True
+        )
+        return mcbn.collect(self.network, batches)
+
+    def probabilities(self, bank: mcbn.Bank) -> Tensor:
+        """Of each class, for every draw."""
+        return mcbn.MCBatchNorm(self.network, bank)(self.inputs).double().softmax(-1)
+
+
+def digits_case() -> Case:
+    """Three dense layers trained on 8x8 digits at M = 128."""
+    task = digits()
+    data = Labelled(task.train.inputs.flatten(1), task.train.targets)
+    network = build(lambda: mlp(64, 10, width=64, depth=3, dropout=0.0), seed=0)
+    train(network, data, epochs=20, batch_size=128)
+    inputs, targets = task.test.inputs.flatten(1), task.test.targets
+    return Case(network, TensorDataset(data.inputs), inputs, targets, batch_size=128, draws=1024)
+
+
+def cifar_case() -> Case:
+    """The published ResNet20, trained at M = 128 with random crops and flips; 200 test images."""
+    data, test = cifar10_images()
+    network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
+    inputs = normalise_cifar10(test.inputs[:200])
+    dataset = CropAndFlip(data)
+    return Case(network, dataset, inputs, test.targets[:200], batch_size=128, draws=128)
+
+
+def rescaled_against_real(case: Case) -> dict:
+    """Ratios rescaled/real for each M', and what posteriors of the bank at M keep of it."""
+    origin = case.bank(case.batch_size, seed=0)
+    rows, real = [], {}
+    for index, factor in enumerate(FACTORS):
+        size = round(case.batch_size * factor)
+        real[size] = case.bank(size, seed=1 + index)
+        rows.append({"batch_size": size, "factor": factor})
+        rows[-1] |= compared(case, origin.rescale(size), real[size])
+        print(rows[-1], flush=True)
+    exact = real[case.batch_size]
+    posteriors = {}
+    for kind in (mcbn.JointPosterior, mcbn.FactorisedPosterior):
+        drawn = kind.from_bank(origin.first(FITTED)).sample(case.draws)
+        posteriors[kind.__name__] = compared(case, drawn, exact)
+        print(kind.__name__, posteriors[kind.__name__], flush=True)
+    return {
+        "trained_at": case.batch_size,
+        "draws": case.draws,
+        "inputs": len(case.inputs),
+        "fitted_on": FITTED,
+        "running_statistics_nll": nll(
+            mcbn.Deterministic(case.network)(case.inputs).double().softmax(-1), case.targets
+        ),
+        "rescaled": rows,
+        "posteriors": posteriors,
+    }
+
+
+def compared(case: Case, made: mcbn.Bank, real: mcbn.Bank) -> dict:
+    """One bank against a real one; ratios made/real, with 95 % Monte Carlo intervals."""
+    first, second = case.probabilities(made), case.probabilities(real)
+    return {
+        "statistics": spread_of_statistics(made, real),
+        "probability_sd": ratio(first, second, probability_sd),
+        "mutual_information": ratio(first, second, mutual_information),
+        "real_mutual_information": mutual_information(second),
+        "made_mutual_information": mutual_information(first),
+        "real_nll": nll(second, case.targets),
+        "made_nll": nll(first, case.targets),
+    }
+
+
+def spread_of_statistics(made: mcbn.Bank, real: mcbn.Bank) -> dict:
+    """Geometric mean over channels of the ratio of standard deviations, layer by layer."""
+    layers: dict[str, list[float]] = {"mean": [], "variance": [], "log_variance": []}
+    for name, rows in real.statistics.items():
+        if name.endswith("mean"):
+            layers["mean"].append(typical(made.statistics[name], rows))
+        else:
+            layers["variance"].append(typical(made.statistics[name], rows))
+            layers["log_variance"].append(
+                typical(made.coordinates()[name], real.coordinates()[name])
+            )
+    average = {
+        name: float(torch.tensor(found, dtype=torch.float64).log().mean().exp())
+        for name, found in layers.items()
+    }
+    return {"network": average, "layers": layers}
+
+
+def typical(made: Tensor, real: Tensor) -> float:
+    """Ratio of standard deviations over draws in the typical living channel."""
+    first, second = made.double().std(0), real.double().std(0)
+    living = (first > 0) & (second > 1e-7)
+    return float((first[living] / second[living]).log().mean().exp())
+
+
+def ratio(first: Tensor, second: Tensor, measure: Callable[[Tensor], float]) -> list[float]:
+    """Ratio of a measure of two sets of draws, with the interval of a bootstrap over draws."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(RESAMPLES):
+        chosen = (torch.randint(len(p), (len(p),), generator=generator) for p in (first, second))
+        one, other = (p[index] for p, index in zip((first, second), chosen, strict=True))
+        found.append(measure(one) / measure(other))
+    ends = torch.tensor(found).quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return [measure(first) / measure(second), *ends.tolist()]
+
+
+def probability_sd(probabilities: Tensor) -> float:
+    """Mean over inputs and classes of the standard deviation over draws."""
+    return float(probabilities.std(0).mean())
+
+
+def mutual_information(probabilities: Tensor) -> float:
+    """Mean over inputs, in nats."""
+    gap = entropy(probabilities.mean(0)) - entropy(probabilities).mean(0)
+    return float(gap.mean())
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """In nats."""
+    return -torch.special.xlogy(probabilities, probabilities).sum(-1)
+
+
+def nll(probabilities: Tensor, targets: Tensor) -> float:
+    """Of the mean over draws."""
+    chosen = probabilities.mean(0).gather(1, targets[:, None])
+    return -float(chosen.log().mean())
+
+
+PARTS: dict[str, Callable[[], dict]] = {
+    "digits": lambda: rescaled_against_real(digits_case()),
+    "cifar": lambda: rescaled_against_real(cifar_case()),
+}
+
+
+def main(names: Iterable[str]) -> None:
+    """Measure the named parts, all if none is named; the others stay as they were measured."""
+    warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+    torch.set_num_threads(1)
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in names or PARTS:
+        print(name, flush=True)
+        results[name] = PARTS[name]()
+        write_whole(RESULT, (json.dumps(rounded(results), indent=1) + "\n").encode())
+    draw(json.loads(RESULT.read_text()))
+
+
+LINES = {
+    "sd of means": ("statistics", "network", "mean"),
+    "sd of variances": ("statistics", "network", "variance"),
+    "sd of probabilities": ("probability_sd",),
+    "mutual information": ("mutual_information",),
+}
+TITLES = {"digits": "Dense net, 3 layers, M = 128", "cifar": "ResNet20, M = 128"}
+
+
+def draw(results: dict) -> None:
+    """The ratios of both networks."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for name, ax in zip(TITLES, panels, strict=False):
+            if name in results:
+                draw_ratios(results[name], ax)
+                ax.set_title(TITLES[name])
+        figure.savefig(FIGURE, metadata=dict.fromkeys(("Date", "Creator")))
+
+
+def draw_ratios(result: dict, ax: Axes) -> None:
+    """Rescaled over real against M', with the bars of 5 % and 15 % from M / 4 to 4 M."""
+    sizes = tuple(row["batch_size"] for row in result["rescaled"])
+    curves = []
+    for style, (name, keys) in enumerate(LINES.items()):
+        found = [nested(row, keys) for row in result["rescaled"]]
+        ratios = [each if isinstance(each, list) else [each, math.nan, math.nan] for each in found]
+        y, low, high = (tuple(column) for column in zip(*ratios, strict=True))
+        curves.append(figures.Curve(name, sizes, y, low, high, style))
+    figures.draw_curves(curves, ax)
+    for bar in (0.05, 0.15):
+        for value in (1 - bar, 1 + bar):
+            ax.plot(
+                [sizes[1], sizes[-2]], [value, value], color=figures.INK, linewidth=0.8, alpha=0.6
+            )
+    figures.doubling_axis(sizes, ax, label="Batch size rescaled to")
+    figures.value_axis((0.7, 1.35), ax, label="Rescaled / real", log=False)
+    ax.legend(ax.get_lines()[: len(curves)], [curve.name for curve in curves], frameon=False)
+
+
+def nested(row: dict, keys: tuple[str, ...]) -> object:
+    """The value at a path of keys."""
+    return reduce(lambda found, key: found[key], keys, row)
+
+
+def rounded(value: object) -> object:
+    """Five figures of every number, for reading."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
