@@ -77,11 +77,26 @@ def contrasts(parts: Mapping[str, Study], score: str) -> tuple[Contrast, ...]:
         for one, other in _planned(study, size)
         if (contrast := _contrast(name, study, score, size, (one, other))) is not None
     ]
-    adjusted = holm([contrast.p_value for contrast in found])
+    tests = _distinct(found)
+    adjusted = dict(zip(tests, holm([test.p_value for test in tests]), strict=True))
     return tuple(
-        replace(contrast, adjusted=value)
-        for contrast, value in zip(found, adjusted, strict=True)
-    )  # fmt: skip
+        replace(contrast, adjusted=adjusted.get(replace(contrast, part=""), math.nan))
+        for contrast in found
+    )
+
+
+def count(found: Sequence[Contrast]) -> int:
+    """How many different tests there are among contrasts."""
+    return len(_distinct([replace(contrast, adjusted=math.nan) for contrast in found]))
+
+
+def _distinct(found: Sequence[Contrast]) -> list[Contrast]:
+    """Tests that were made, once each: methods without a T are the same in parts that differ in it.
+
+    Told by their numbers, which are equal to the last bit only if the cells behind them are.
+    """
+    made = (contrast for contrast in found if not math.isnan(contrast.p_value))
+    return list(dict.fromkeys(replace(contrast, part="") for contrast in made))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

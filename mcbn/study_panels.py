@@ -32,13 +32,13 @@ def information_group(study: Study) -> Group:
         ]
         for title, score in places.items()
     }
-    limits = _limits([curve for curves in found.values() for curve in curves], log=True)
+    limits = limits_of([curve for curves in found.values() for curve in curves], log=True)
     panels = tuple(
         Panel(
             title,
             f"Mean mutual information of MCBN on {title} against the inference batch size",
             partial(_draw_spread, curves, [], study.batch_sizes, limits, "mutual_information"),
-            _numbers(curves),
+            numbers_of(curves),
         )
         for title, curves in found.items()
     )
@@ -63,7 +63,7 @@ def score_group(study: Study, score: str) -> Group | None:
     title, axis = score_title(score)
     values = [y for curve in drawn for y in curve.y if math.isfinite(y)]
     log = spread or (score == "nll" and min(values) > 0 and max(values) > 4 * min(values))
-    limits = _limits(drawn, log=log)
+    limits = limits_of(drawn, log=log)
     shown = {curve.name: curve.style for curve in drawn}
     panels = []
     for size, curves in found.items():
@@ -76,7 +76,7 @@ def score_group(study: Study, score: str) -> Group | None:
             else partial(_draw_score, over, levels, study.batch_sizes, limits, axis, log)
         )
         label = f"{title} against the inference batch size, trained at batch size {size}"
-        panels.append(Panel(f"Trained at batch size {size}", label, draw, _numbers(curves)))
+        panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves)))
     return Group(title, tuple(shown.items()), tuple(panels))
 
 
@@ -143,14 +143,15 @@ def _curve(study: Study, score: str, method: str, size: int, style: int) -> Curv
     return Curve(method, tuple(float(each or 0) for each in sizes), y, low, high, style)
 
 
-def _numbers(curves: Sequence[Curve]) -> Mapping[str, Any]:
+def numbers_of(curves: Sequence[Curve]) -> Mapping[str, Any]:
+    """What curves show, by name."""
     return {
         curve.name: {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
         for curve in curves
     }
 
 
-def _limits(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
+def limits_of(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
     """Ends of an axis that holds every mean and the nearer part of the bands."""
     values = [y for curve in curves for y in curve.y if math.isfinite(y) and (y > 0 or not log)]
     if not values:

@@ -8,16 +8,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mcbn import declaration, glossary, page, study_panels, study_tables, study_verdict
+from mcbn import (
+    declaration,
+    glossary,
+    page,
+    study_panels,
+    study_tables,
+    study_verdict,
+    summary,
+    sweeps,
+)
 from mcbn.contrasts import Contrast, contrasts
+from mcbn.costs import Cost, costs
 from mcbn.panels import Group
 from mcbn.slopes import Slope, slopes
 from mcbn.study import Study
 from mcbn.study_panels import SPREADS
-from mcbn.study_tables import Cost
+from mcbn.summary import Means
 from mcbn.tables import Table
 from mcbn.verdict import Claim
 
+AXES: tuple[sweeps.Axis, ...] = ("N", "T")
 REPEAT = "mcbn study run study.yaml --out DIR"
 
 
@@ -29,8 +40,10 @@ class Block:
         name: what sets it apart; empty for the only one.
         study: the part.
         claims: its verdict.
+        means: of every shown score, at every pair of batch sizes.
         slopes: of its epistemic spreads.
         contrasts: paired tests by score.
+        main_tests: those of its main score.
         costs: wall times.
         groups: figures by section.
     """
@@ -38,8 +51,10 @@ class Block:
     name: str
     study: Study
     claims: tuple[Claim, ...]
+    means: tuple[Means, ...]
     slopes: tuple[Slope, ...]
     contrasts: Mapping[str, tuple[Contrast, ...]]
+    main_tests: tuple[Contrast, ...]
     costs: tuple[Cost, ...]
     groups: Mapping[str, list[Group]]
 
@@ -48,6 +63,7 @@ class Block:
         return {
             "name": self.name,
             "verdict": [asdict(claim) for claim in self.claims],
+            "means": [asdict(each) for each in self.means],
             "slopes": [asdict(slope) for slope in self.slopes],
             "contrasts": {
                 score: [asdict(each) for each in found] for score, found in self.contrasts.items()
@@ -70,7 +86,9 @@ class StudyReport:
                 "title": self.study.plan.title,
                 "declaration": declaration.written(self.study.plan),
                 "repeat": REPEAT,
-                "verdict": [asdict(claim) for claim in study_verdict.state(self.study)],
+                "verdict": [asdict(claim) for claim in self._claims],
+                "sweeps": page.numbers_of(self._sweeps),
+                "trends": [asdict(trend) for trend in self._trends],
                 "parts": [block.to_dict() for block in self._blocks],
                 "study": self.study.to_dict(),
             }
@@ -80,11 +98,15 @@ class StudyReport:
     def to_html(self) -> str:
         """The page: no request leaves it, and without scripts it says the same."""
         several = len(self._blocks) > 1
+        tests = [test for block in self._blocks for test in block.main_tests]
         return page.filled(
             "study_report.html",
             title=self.study.plan.title,
             study=self.study,
-            claims_of_all=study_verdict.state(self.study),
+            claims_of_all=self._claims,
+            overview=study_tables.overview({b.name: b.study for b in self._blocks}, tests),
+            sweeps=page.drawn(self._sweeps, prefix="sweep-"),
+            trends=study_tables.trends(self._trends, root="trends"),
             declaration=declaration.written(self.study.plan),
             repeat=REPEAT,
             failures=study_tables.failures(self.study),
@@ -112,11 +134,34 @@ class StudyReport:
         # Both are made before either is written: an error leaves the old pair as it was.
         return page.write(directory, page=self.to_html(), numbers=self.to_dict())
 
+    @property
+    def _claims(self) -> tuple[Claim, ...]:
+        """Verdict on the study as a whole."""
+        return (*study_verdict.state(self.study), *study_verdict.contraction(self._trends))
+
+    @cached_property
+    def _sweeps(self) -> dict[str, list[Group]]:
+        """Figures against N and T, where they are varied."""
+        found: dict[str, list[Group]] = {}
+        for axis in AXES:
+            for sweep in sweeps.sweeps(self.study, axis):
+                main = summary.main_score(next(iter(sweep.studies.values())))
+                for score in (main, "epistemic_sd"):
+                    group = sweeps.sweep_group(sweep, score)
+                    found.setdefault(axis, []).extend([group] if group else [])
+        return {axis: groups for axis, groups in found.items() if groups}
+
+    @cached_property
+    def _trends(self) -> tuple[sweeps.Trend, ...]:
+        return tuple(
+            trend for sweep in sweeps.sweeps(self.study, "N") for trend in sweeps.trends(sweep)
+        )
+
     @cached_property
     def _blocks(self) -> tuple[Block, ...]:
         parts = self.study.parts()
         shown = self.study.plan.shown
-        main = {name: study_verdict.main_score(part) for name, part in parts.items()}
+        main = {name: summary.main_score(part) for name, part in parts.items()}
         judged = [name for name in shown if glossary.judged(name)]
         tests = {
             score: contrasts(parts, score) for score in dict.fromkeys([*judged, *main.values()])
@@ -126,13 +171,15 @@ class StudyReport:
                 name,
                 part,
                 study_verdict.verdict(name, part, tests[main[name]]),
+                summary.means(part, [score for score in shown if _measured(part, score)]),
                 tuple(slope for score in SPREADS for slope in slopes(part, score)),
                 {
                     score: own
                     for score in judged
                     if (own := tuple(each for each in tests[score] if each.part == name))
                 },
-                study_tables.costs(part),
+                tuple(test for test in tests[main[name]] if test.part == name),
+                costs(part),
                 _groups(part),
             )
             for name, part in parts.items()
@@ -164,7 +211,7 @@ def _known(study: Study, scores: Sequence[str]) -> list[Group]:
 
 
 def _heat_maps(study: Study) -> list[Group]:
-    main = study_verdict.main_score(study)
+    main = summary.main_score(study)
     scores = (main, "epistemic_sd" if main == "pll" else "mutual_information")
     panels = [study_panels.heat_map(study, score) for score in scores]
     known = tuple(panel for panel in panels if panel)
@@ -184,9 +231,9 @@ def _side_by_side(groups: list[Group]) -> list[Group]:
 def _tables(block: Block, index: int) -> dict[str, Any]:
     root = f"parts.{index}"
     study = block.study
-    names = [name for name in study.plan.shown if _of_this_kind(study, name)]
+    names = list(block.means[0].scores)
     tables: dict[str, Any] = {
-        "scores": study_tables.scores(study, names),
+        "scores": study_tables.scores(block.means, names, root=f"{root}.means"),
         "slopes": study_tables.slopes(
             block.slopes, study.training_batch_sizes, root=f"{root}.slopes"
         ),
@@ -203,7 +250,7 @@ def _tables(block: Block, index: int) -> dict[str, Any]:
     return tables
 
 
-def _of_this_kind(study: Study, score: str) -> bool:
+def _measured(study: Study, score: str) -> bool:
     """Whether any cell has this score: a study may hold classes and real targets."""
     return any(math.isfinite(result.scores.get(score, math.nan)) for result in study.results)
 

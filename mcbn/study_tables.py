@@ -1,15 +1,17 @@
 """The tables of a study page: scores, slopes, paired tests, heat maps, cost and failures."""
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mcbn import glossary
 from mcbn.contrasts import BASELINE, Contrast
+from mcbn.costs import Cost
 from mcbn.slopes import Slope, expected
-from mcbn.study import Point, Result, Study, point
+from mcbn.study import Point, Study
 from mcbn.study_panels import score_title
+from mcbn.summary import Means, best, main_score, place, pooled
+from mcbn.sweeps import Trend
 from mcbn.tables import Cell, Table
 
 SIGNIFICANT = 0.05  # adjusted p values below it are called better or worse
@@ -17,50 +19,24 @@ DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 SIZE_HEADINGS = (("M", glossary.WORDS["M"]), ("Trained at", "Batch size of training."))
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Mean wall time of a method at one M, over networks.
-
-    Attributes:
-        method: which.
-        batch_size: its M, where it has one.
-        draws: T, or the number of networks.
-        collect: seconds of drawing mini-batches.
-        predict: seconds of predicting the test examples.
-        examples: how many test examples; None if all.
-        ratio: `predict` relative to that of Deterministic; NaN without it.
-    """
-
-    method: str
-    batch_size: int | None
-    draws: int
-    collect: float
-    predict: float
-    examples: int | None
-    ratio: float
-
-
-def scores(study: Study, names: Sequence[str]) -> Table:
+def scores(found: Sequence[Means], names: Sequence[str], *, root: str) -> Table:
     """Mean of every shown score with its interval, one row a method, M and training batch size."""
-    rows = []
-    for method, batch_size, size in places(study):
-        cells = [_size(batch_size), Cell(str(size), value=size)]
-        for name in names:
-            found = study.values(name, method, training_batch_size=size, batch_size=batch_size)
-            cells.append(_point(name, point(list(found.values()))))
-        rows.append((method, tuple(cells)))
+    rows = tuple(
+        (
+            means.method,
+            (
+                _size(means.batch_size),
+                Cell(str(means.training_batch_size), value=means.training_batch_size),
+                *(
+                    _point(name, means.scores[name], key=f"{root}.{index}.scores.{name}.mean")
+                    for name in names
+                ),
+            ),
+        )
+        for index, means in enumerate(found)
+    )
     headings = (("Method", ""), *SIZE_HEADINGS, *map(_heading, names))
-    return Table("Mean over splits and seeds, with 95 % interval", headings, tuple(rows))
-
-
-def places(study: Study) -> Iterator[tuple[str, int | None, int]]:
-    """Every method, M and training batch size that there are results of."""
-    found = {
-        (result.cell.label, result.cell.batch_size, result.cell.network.batch_size)
-        for result in study.results
-    }
-    order = study.methods.index
-    yield from sorted(found, key=lambda place: (order(place[0]), place[1] or 0, place[2]))
+    return Table("Mean over splits and seeds, with 95 % interval", headings, rows)
 
 
 def slopes(found: Sequence[Slope], sizes: Sequence[int], *, root: str) -> list[Table]:
@@ -126,43 +102,40 @@ def contrasts(found: Sequence[Contrast], sizes: Sequence[int], *, root: str) -> 
         sizes: its training batch sizes.
         root: where the contrasts stand in the JSON.
     """
-    groups: dict[tuple[str, str, str], dict[int, int]] = {}
+    groups: dict[str, dict[int, int]] = {}
     for index, test in enumerate(found):
-        own = DASH if test.batch_size is None else str(test.batch_size)
-        if test.other_batch_size is None and test.other != BASELINE:
-            own = "as trained"
-        row = groups.setdefault((test.method, own, test.other), {})
+        own = place(test.method, test.batch_size)
+        if test.batch_size and test.other_batch_size is None and test.other != BASELINE:
+            own = f"{test.method}, M as trained,"  # another number in each column
+        row = groups.setdefault(f"{own} less {test.other}", {})
         row[test.training_batch_size] = index
-    rows = []
-    for (method, own, other), at in groups.items():
-        counts = sorted({found[index].pairs for index in at.values()})
-        cells = [
-            Cell(own, value=float(own) if own.isdigit() else math.nan),
-            Cell(other),
-            Cell(" to ".join(str(count) for count in {counts[0]: 0, counts[-1]: 0})),
-        ]
-        for size in sizes:
-            known = size in at
-            cells.append(_test(found[at[size]], f"{root}.{at[size]}") if known else Cell(DASH))
-        rows.append((method, tuple(cells)))
+    rows = [
+        (
+            name,
+            tuple(
+                _test(found[at[size]], f"{root}.{at[size]}") if size in at else Cell(DASH)
+                for size in sizes
+            ),
+        )
+        for name, at in groups.items()
+    ]
     label = glossary.label(found[0].score)
-    headings = (
-        ("Method", ""),
-        ("M", "As trained: the M nearest to the batch size of training."),
-        ("Less", "The method that is taken off, at the same M where it has one."),
-        ("Pairs", "Splits and seeds that both have."),
-        *((f"Trained at {size}", "") for size in sizes),
+    meaning = "At the same M, where both have one; as trained: the M nearest to that of training."
+    headings = (("Methods", meaning), *((f"Trained at {size}", "") for size in sizes))
+    counts = sorted({test.pairs for test in found})
+    pairs = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    caption = f"Paired differences in {label} over {pairs} splits and seeds. " + glossary.direction(
+        found[0].score
     )
-    caption = f"Paired differences in {label}. {glossary.direction(found[0].score)}"
     return Table(caption, headings, tuple(rows))
 
 
-def _test(test: Contrast, key: str) -> Cell:
+def _test(test: Contrast, key: str = "") -> Cell:
     mark = ""
     if test.adjusted < SIGNIFICANT:
         mark = "better" if test.better else "worse"
     tail = "no test" if math.isnan(test.adjusted) else glossary.probability(test.adjusted)
-    cell = _point(test.score, test.difference, key=f"{key}.difference.mean", mark=mark,
+    cell = _point(test.score, test.difference, key=key and f"{key}.difference.mean", mark=mark,
                   signed=True)  # fmt: skip
     return replace(cell, interval=f"{cell.interval}, {tail}" if cell.interval else tail)
 
@@ -182,22 +155,6 @@ def heat_map(numbers: Mapping[str, Sequence[float]], caption: str, *, root: str)
     )
     columns = ((f"M = {size}", "") for size in numbers["inference"])
     return Table(caption, (("Trained at", ""), *columns), rows)
-
-
-def costs(study: Study) -> tuple[Cost, ...]:
-    """Mean wall times by method and M."""
-    groups: dict[tuple[str, int | None], list[Result]] = {}
-    for result in study.results:
-        groups.setdefault((result.cell.label, result.cell.batch_size), []).append(result)
-    base = _seconds(groups.get((BASELINE, None), []), "predict")
-    found = []
-    for (method, size), results in groups.items():
-        predict, cell = _seconds(results, "predict"), results[0].cell
-        ratio = predict / base if base > 0 else math.nan
-        found.append(Cost(method, size, cell.draws, _seconds(results, "collect"), predict,
-                          cell.test_size, ratio))  # fmt: skip
-    order = study.methods.index
-    return tuple(sorted(found, key=lambda cost: (order(cost.method), cost.batch_size or 0)))
 
 
 def cost(found: Sequence[Cost], *, root: str) -> Table | None:
@@ -228,20 +185,55 @@ def cost(found: Sequence[Cost], *, root: str) -> Table | None:
     return Table("Mean wall time over networks", headings, tuple(rows))
 
 
+def trends(found: Sequence[Trend], *, root: str) -> Table | None:
+    """How the epistemic sd goes with N at fixed M."""
+    rows = tuple(
+        (
+            place(trend.method, trend.batch_size),
+            (
+                *((Cell(trend.sweep),) if trend.sweep else ()),
+                Cell(str(trend.replicates), value=trend.replicates),
+                _slope(trend.estimate, f"{root}.{index}.estimate.mean"),
+            ),
+        )
+        for index, trend in enumerate(found)
+    )
+    part = (("Part", ""),) if any(trend.sweep for trend in found) else ()
+    headings = (("Method", ""), *part, ("Replicates", "Splits and seeds."), ("Slope", ""))
+    return Table("Log-log slope of the epistemic sd against N", headings, rows) if rows else None
+
+
+def overview(parts: Mapping[str, Study], tests: Sequence[Contrast]) -> Table:
+    """What each part comes to, one row a part.
+
+    Args:
+        parts: by name.
+        tests: paired tests of every main score.
+    """
+    rows = []
+    for name, study in parts.items():
+        score = main_score(study)
+        found, slope = best(study, score), pooled(study, "epistemic_sd")
+        cells = [Cell(glossary.label(score)), Cell(DASH), Cell(DASH), Cell(DASH), Cell(DASH)]
+        if found:
+            cells[1:3] = [Cell(str(found)), _point(score, found.found)]
+            cells[3:4] = [_test(test) for test in tests if test.part == name and found.is_of(test)
+                          ] or [Cell(DASH)]  # fmt: skip
+        if slope:
+            cells[4] = _slope(slope.estimate)
+        rows.append((name, tuple(cells)))
+    headings = (
+        ("Part", ""), ("Score", ""), ("Best mean", ""), ("Its value", ""),
+        (f"Less {BASELINE}", "On the same networks, p corrected for all tests of the score."),
+        ("Slope of epistemic sd", "Log-log against M, of MCBN; to first order it is -1/2."),
+    )  # fmt: skip
+    return Table("All parts", headings, tuple(rows))
+
+
 def failures(study: Study) -> Table | None:
     """The cells that failed and why."""
     rows = tuple((str(cell), (Cell(error),)) for cell, error in study.failures.items())
     return Table("Failed cells", (("Cell", ""), ("Error", "")), rows) if rows else None
-
-
-def place(method: str, batch_size: int | None) -> str:
-    """A method with its M, where it has one."""
-    return method if batch_size is None else f"{method}, M = {batch_size}"
-
-
-def _seconds(results: Sequence[Result], part: str) -> float:
-    known = [result.seconds[part] for result in results if part in result.seconds]
-    return statistics.fmean(known) if known else math.nan
 
 
 def _time(seconds: float) -> str:
@@ -252,7 +244,7 @@ def _size(batch_size: int | None) -> Cell:
     return Cell(DASH) if batch_size is None else Cell(str(batch_size), value=batch_size)
 
 
-def _slope(found: Point, key: str) -> Cell:
+def _slope(found: Point, key: str = "") -> Cell:
     text, *ends = (glossary.number(each, 3) for each in (found.mean, found.low, found.high))
     return Cell(text, _interval(found, ends), found.mean, key=key)
 

@@ -2,39 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from mcbn import glossary
-from mcbn.catalogue import BETTER, OVER_BATCH_SIZES, ScoreName, is_regression
-from mcbn.contrasts import BASELINE, Contrast
-from mcbn.glossary import number
-from mcbn.slopes import Slope, slopes
+from mcbn.catalogue import BETTER, OVER_BATCH_SIZES
+from mcbn.contrasts import BASELINE, Contrast, count
+from mcbn.slopes import Slope
 from mcbn.study import Point, Study, point
-from mcbn.study_tables import SIGNIFICANT, place, places
+from mcbn.study_tables import SIGNIFICANT
+from mcbn.summary import best, main_score, pooled, span
+from mcbn.sweeps import Trend
 from mcbn.verdict import Claim, Mark
 
 # An epistemic sd whose slope lies above this keeps most of itself over the M of a usual study.
 FLAT = -0.25
 GOOD_AUROC, GUESSING = 0.8, 0.5
-
-
-@dataclass(frozen=True)
-class Best:
-    """The method, M and training batch size with the best mean of a score."""
-
-    method: str
-    batch_size: int | None
-    training_batch_size: int
-    found: Point
-
-    def __str__(self) -> str:
-        """Where it is, in words."""
-        return f"{place(self.method, self.batch_size)}, trained at {self.training_batch_size}"
-
-
-def main_score(study: Study) -> ScoreName:
-    """The proper score that a part of a study is judged by."""
-    return "pll" if is_regression(study.results[0].cell.network.data) else "nll"
 
 
 def state(study: Study) -> tuple[Claim, ...]:
@@ -68,45 +49,14 @@ def verdict(part: str, study: Study, tests: Sequence[Contrast]) -> tuple[Claim, 
         study: of this part.
         tests: the paired tests of its main score, of all parts together.
     """
-    known = [test for test in tests if not math.isnan(test.p_value)]
-    own = [test for test in known if test.part == part]
+    own = [test for test in tests if test.part == part and not math.isnan(test.p_value)]
     claims = [
         _spread(study),
-        _best_claim(study, own, len(known)),
-        _against_baseline(own, len(known)),
+        _best_claim(study, own, count(tests)),
+        _against_baseline(own, count(tests)),
         *_outside(study),
     ]
     return tuple(claim for claim in claims if claim)
-
-
-def best(study: Study, score: str) -> Best | None:
-    """Where the mean of a score over splits and seeds is best; None if it is nowhere known."""
-    found = []
-    for method, batch_size, size in places(study):
-        values = study.values(score, method, training_batch_size=size, batch_size=batch_size)
-        at = point(list(values.values()))
-        if math.isfinite(at.mean):
-            found.append(Best(method, batch_size, size, at))
-    sign = -1 if BETTER.get(score) == "higher" else 1
-    return min(found, key=lambda each: sign * each.found.mean) if found else None
-
-
-def pooled(study: Study, score: str) -> Slope | None:
-    """The slope of MCBN (or of the first method over M) over all training batch sizes."""
-    found = slopes(study, score)
-    names = [slope.method for slope in found]
-    if not names:
-        return None
-    method = "MCBN" if "MCBN" in names else names[0]
-    return [slope for slope in found if slope.method == method][-1]
-
-
-def span(found: Point, digits: int) -> str:
-    """A value with its interval, as text."""
-    if math.isnan(found.low):
-        return f"{number(found.mean, digits)} (no interval)"
-    ends = f"{number(found.low, digits)}, {number(found.high, digits)}"
-    return f"{number(found.mean, digits)} [{ends}]"
 
 
 def _spread(study: Study) -> Claim | None:
@@ -146,7 +96,7 @@ def _against_theory(slope: Slope, known: bool) -> str:
     return f"{text} is {way} than {theory}."
 
 
-def _best_claim(study: Study, tests: Sequence[Contrast], count: int) -> Claim | None:
+def _best_claim(study: Study, tests: Sequence[Contrast], total: int) -> Claim | None:
     score = main_score(study)
     found = best(study, score)
     if found is None:
@@ -158,14 +108,14 @@ def _best_claim(study: Study, tests: Sequence[Contrast], count: int) -> Claim | 
         return Claim("Best method", "uncertain", f"{text} {BASELINE} was not run beside it.")
     if found.method == BASELINE:
         return Claim("Best method", "bad", f"{text} No other method has a better one.")
-    test = next((each for each in tests if _is_of(each, found)), None)
+    test = next((each for each in tests if found.is_of(each)), None)
     if test is None:
         text += f" It could not be tested against {BASELINE}."
         return Claim("Best method", "uncertain", text)
     beyond = test.adjusted < SIGNIFICANT
     text += (
         f" Less that of {BASELINE} on the same networks it is {span(test.difference, 4)}, "
-        f"{'beyond' if beyond else 'not beyond'} chance after correction for {count} tests "
+        f"{'beyond' if beyond else 'not beyond'} chance after correction for {_tests(total)} "
         f"({glossary.probability(test.adjusted)})."
     )
     # The best of all means may yet be worse than Deterministic on the same networks.
@@ -173,12 +123,11 @@ def _best_claim(study: Study, tests: Sequence[Contrast], count: int) -> Claim | 
     return Claim("Best method", mark if beyond else "uncertain", text)
 
 
-def _is_of(test: Contrast, found: Best) -> bool:
-    wanted = (found.method, found.batch_size, found.training_batch_size, BASELINE)
-    return (test.method, test.batch_size, test.training_batch_size, test.other) == wanted
+def _tests(total: int) -> str:
+    return "1 test" if total == 1 else f"{total} tests"
 
 
-def _against_baseline(tests: Sequence[Contrast], count: int) -> Claim | None:
+def _against_baseline(tests: Sequence[Contrast], total: int) -> Claim | None:
     """How MCBN fares against Deterministic over all pairs of batch sizes."""
     chosen = [test for test in tests if test.method == "MCBN" and test.other == BASELINE]
     if not chosen:
@@ -189,10 +138,31 @@ def _against_baseline(tests: Sequence[Contrast], count: int) -> Claim | None:
     text = (
         f"MCBN was tested against {BASELINE} at {len(chosen)} pairs of batch sizes: its "
         f"{glossary.label(chosen[0].score)} is better at {better}, worse at {worse}, and not told "
-        f"apart at {len(chosen) - len(sure)}, after correction for {count} tests."
+        f"apart at {len(chosen) - len(sure)}, after correction for {_tests(total)}."
     )
     mark: Mark = "uncertain" if bool(better) == bool(worse) else "good" if better else "bad"
     return Claim("MCBN", mark, text)
+
+
+def contraction(trends: Sequence[Trend]) -> tuple[Claim, ...]:
+    """Whether the epistemic sd at fixed M shrinks as training examples are added."""
+    chosen = [trend for trend in trends if trend.batch_size is not None]
+    claims = []
+    for trend in chosen[-1:] if len({trend.sweep for trend in chosen}) == 1 else ():
+        found = trend.estimate
+        text = (
+            f"With more training examples at fixed M = {trend.batch_size}, the epistemic standard "
+            f"deviation of {trend.method} goes as N to the power {span(found, 2)}."
+        )
+        mark: Mark = "uncertain"
+        if found.low > FLAT:
+            text += " It does not contract as more data should make it: M would have to grow."
+            mark = "bad"
+        elif found.high < FLAT:
+            text += " It contracts."
+            mark = "good"
+        claims.append(Claim("More data", mark, text))
+    return tuple(claims)
 
 
 def _outside(study: Study) -> Iterator[Claim]:

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from mcbn.catalogue import OVER_BATCH_SIZES
-from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.study import Result, Study
 
 EVERY_METHOD = (
@@ -98,6 +98,7 @@ def regression_study(**changes):
     given = {
         "title": "Two sets of real targets",
         "data": DataAxes(names=("bostonHousing", "yacht"), splits=(0, 1, 2, 3)),
+        "network": NetworkAxes(names=("mlp",)),
         "training": TrainingAxes(batch_sizes=(32,)),
         "inference": InferenceAxes(batch_sizes=(8, 32, 128)),
         "methods": ("Deterministic", "MCBN", "MC Dropout"),

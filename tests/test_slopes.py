@@ -1,0 +1,163 @@
+"""Slopes against M: exact laws, an independent regression, and intervals that cover."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_studies import made_study, noise
+
+from mcbn.findings import decay
+from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.slopes import slopes, spreads
+from mcbn.study import Result, Study
+
+SIZES = (4, 16, 64, 256)
+
+
+def plan(*, train_size=None, training=(32, 64), sizes=SIZES, methods=("MCBN",), seeds=(0, 1, 2, 3)):
+    return Plan(
+        data=DataAxes(train_sizes=(train_size,)),
+        training=TrainingAxes(batch_sizes=training),
+        inference=InferenceAxes(batch_sizes=sizes),
+        methods=methods,
+        seeds=seeds,
+    )
+
+
+def noisy(cell):
+    value = 0.3 * cell.batch_size**-0.5 * np.exp(0.2 * noise(cell))
+    return {"epistemic_sd": value, "mutual_information": 2 * value**2}
+
+
+def without_replacement(count):
+    """Spreads that follow the law of a mean of M out of N exactly, M being that of the bank."""
+
+    def scores(cell):
+        drawn = cell.bank_batch_size
+        variance = 0.1 / cell.batch_size * (count - drawn) / (count - 1)
+        return {"epistemic_sd": variance**0.5, "mutual_information": 3 * variance}
+
+    return scores
+
+
+@pytest.mark.parametrize("score", ["epistemic_sd", "mutual_information"])
+def test_slope_is_that_of_an_independent_regression(score):
+    study = made_study(plan(), noisy)
+    *apart, together = slopes(study, score)
+    logs = np.log(SIZES)
+    table = {}
+    for slope, size in zip(apart, (32, 64), strict=True):
+        rows = np.array([
+            [study.values(score, "MCBN", training_batch_size=size, batch_size=m)[0, seed]
+             for m in SIZES] for seed in range(4)
+        ])  # fmt: skip
+        table[size] = [stats.linregress(logs, np.log(row)).slope for row in rows]
+        interval = stats.ttest_1samp(table[size], 0).confidence_interval(0.95)
+        assert slope.training_batch_size == size
+        assert slope.estimate.mean == pytest.approx(np.mean(table[size]))
+        assert (slope.estimate.low, slope.estimate.high) == pytest.approx(tuple(interval))
+        assert slope.corrected is None
+    means = np.mean(list(table.values()), axis=0)
+    interval = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert together.training_batch_size is None
+    assert together.replicates == 4
+    assert together.estimate.mean == pytest.approx(np.mean(means))
+    assert (together.estimate.low, together.estimate.high) == pytest.approx(tuple(interval))
+
+
+@pytest.mark.parametrize(("score", "power"), [("epistemic_sd", -0.5), ("mutual_information", -1)])
+def test_drawing_without_replacement_is_taken_out_exactly(score, power):
+    study = made_study(plan(train_size=600), without_replacement(600))
+    for slope in slopes(study, score):
+        assert slope.expected == power
+        assert slope.estimate.mean < 1.05 * power
+        assert slope.corrected.mean == pytest.approx(power, abs=1e-12)
+
+
+def test_rescaled_banks_keep_the_factor_of_their_own_batch_size():
+    study = made_study(
+        plan(train_size=600, methods=("MCBN rescaled",)), without_replacement(600)
+    )  # fmt: skip
+    for slope in slopes(study, "epistemic_sd"):
+        assert slope.estimate.mean == pytest.approx(-0.5, abs=1e-12)
+        assert slope.corrected.mean == pytest.approx(-0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize(("train_size", "left"), [(256, 0.01), (None, 1e-8)])
+def test_what_has_vanished_is_left_out(train_size, left):
+    """At M = N the draws are equal; what rounding leaves of them would tip every slope."""
+
+    def scores(cell):
+        return {"epistemic_sd": left if cell.batch_size == 256 else cell.batch_size**-0.5}
+
+    for slope in slopes(made_study(plan(train_size=train_size), scores), "epistemic_sd"):
+        assert slope.batch_sizes == (4, 16, 64)
+        assert slope.estimate.mean == pytest.approx(-0.5)
+
+
+def test_replicates_with_a_gap_are_left_out_and_the_rest_is_used():
+    def gap(cell):
+        return cell.network.seed == 1 and cell.batch_size == 64
+
+    study = made_study(plan(), noisy, missing=gap)
+    for slope in slopes(study, "epistemic_sd"):
+        assert slope.replicates == 3
+        assert slope.batch_sizes == SIZES
+    whole = made_study(plan(seeds=(0, 2, 3)), noisy)
+    assert slopes(study, "epistemic_sd") == slopes(whole, "epistemic_sd")
+
+
+def test_all_training_sizes_together_take_the_replicates_that_each_has():
+    def gap(cell):
+        return cell.network.seed == 1 and cell.network.batch_size == 64
+
+    found = slopes(made_study(plan(), noisy, missing=gap), "epistemic_sd")
+    assert [slope.replicates for slope in found] == [4, 3, 3]
+
+
+def test_undefined_spreads_do_not_stop_the_others():
+    def scores(cell):
+        found = noisy(cell)
+        return found if cell.network.seed else found | {"epistemic_sd": math.nan}
+
+    assert {slope.replicates for slope in slopes(made_study(plan(), scores), "epistemic_sd")} == {3}
+    nothing = made_study(plan(), lambda cell: {"nll": 1.0})
+    assert slopes(nothing, "epistemic_sd") == ()
+
+
+def test_one_replicate_has_a_slope_and_no_interval():
+    (slope,) = slopes(made_study(plan(seeds=(0,), training=(32,)), noisy), "epistemic_sd")
+    assert math.isfinite(slope.estimate.mean)
+    assert math.isnan(slope.estimate.low)
+
+
+def test_one_batch_size_has_no_slope():
+    study = made_study(plan(sizes=(8,)), noisy)
+    assert slopes(study, "epistemic_sd") == ()
+    assert spreads(study, "epistemic_sd", "MCBN", 32) is None
+    assert decay(study) is None
+
+
+def test_interval_covers_the_true_slope_at_its_rate():
+    """500 studies of four seeds whose slopes vary with the seed, alike at all training sizes.
+
+    The share of intervals with -1/2 in them is within four standard errors of 95 %. Networks taken
+    for independent would cover in about 78 %.
+    """
+    generator = np.random.default_rng(0)
+    cells, covered, count = plan().cells(), 0, 500
+    for _ in range(count):
+        own = dict(enumerate(generator.normal(-0.5, 0.1, 4)))
+        results = [
+            Result(
+                cell,
+                {"epistemic_sd": cell.batch_size ** own[cell.network.seed]
+                                 * np.exp(generator.normal(0, 0.05))},
+                {},
+            )
+            for cell in cells
+        ]  # fmt: skip
+        found = slopes(Study(plan(), tuple(results), {}, 0), "epistemic_sd")[-1].estimate
+        covered += found.low <= -0.5 <= found.high
+    assert abs(covered / count - 0.95) < 4 * math.sqrt(0.95 * 0.05 / count)
