@@ -36,9 +36,9 @@ def main() -> None:
         mean = draws.logsumexp(0) - math.log(DRAWS)
         nll = torch.nn.functional.nll_loss(mean, case.targets)
         nll.backward()
-        path.append([float(log_size.exp()), float(nll)])
+        path.append([float(log_size.detach().exp()), float(nll.detach())])
         optimizer.step()
-    found = float(log_size.exp())
+    found = float(log_size.detach().exp())
     choice = mcbn.choose_batch_size(case.network, bank, case.inputs, case.targets, points=9)
     print(f"gradient descent: {found:.4g}\n{choice}")
     result = {"path": path, "descent": found, "choice": choice.to_dict()}

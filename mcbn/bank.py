@@ -49,8 +49,14 @@ class Bank:
     def __repr__(self) -> str:
         return (
             f"Bank({len(self)} draws of {len(self.statistics) // 2} layers, "
-            f"batch_size={float(self.batch_size):g}, model={self.model!r})"
+            f"batch_size={self.size:g}, model={self.model!r})"
         )
+
+    @property
+    def size(self) -> float:
+        """M as a plain number, though `batch_size` may be a tensor that wants gradients."""
+        size = self.batch_size
+        return float(size.detach()) if isinstance(size, Tensor) else float(size)
 
     def state(self, draw: int) -> dict[str, Tensor]:
         """Draw `draw` as a dictionary of buffers for `torch.func.functional_call`.
@@ -151,7 +157,7 @@ class Bank:
         """Write the bank as a safetensors file; nothing half-written ever replaces a whole file."""
         trained = {TRAINED + name: value for name, value in self.trained.items()}
         header = {
-            "batch_size": float(self.batch_size),
+            "batch_size": self.size,
             "population": self.population,
             "model": self.model,
             "weights": self.weights,

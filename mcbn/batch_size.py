@@ -187,7 +187,7 @@ def choose_batch_size(
         low=torch.tensor([span[0] for span in spans], dtype=torch.float64),
         high=torch.tensor([span[1] for span in spans], dtype=torch.float64),
         criterion="log_score" if objective.elbo is None else "elbo",
-        bank_size=float(bank.batch_size),
+        bank_size=bank.size,
         draws=len(bank),
         level=level,
     )
@@ -243,7 +243,7 @@ def _vertices(
 
 
 def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, float]:
-    size = float(bank.batch_size)
+    size = bank.size
     limit = bank.population or math.inf
     low, high = bounds or (VALID[0] * size, min(VALID[1] * size, limit))
     if not 0 < low < high <= limit:

@@ -152,3 +152,14 @@ def test_float32_networks_have_gradients_in_a_float64_batch_size():
     assert_close(outputs.detach(), expected, rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(outputs.square().sum(), size)
     assert gradient.abs() > 0
+
+
+def test_a_bank_whose_size_wants_gradients_can_be_read_and_kept(tmp_path):
+    """Warnings are errors here, and PyTorch warns of numbers made of such tensors."""
+    model = made("1d of 2-D")
+    bank = bank_of(model, "1d of 2-D").rescale(sized(6.5))
+    assert "batch_size=6.5" in repr(bank)
+    assert bank.size == 6.5
+    detached = {name: rows.detach() for name, rows in bank.statistics.items()}
+    mcbn.Bank(detached, bank.trained, bank.batch_size).save(tmp_path / "bank")
+    assert mcbn.Bank.load(tmp_path / "bank").batch_size == 6.5
