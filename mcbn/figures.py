@@ -191,13 +191,27 @@ def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) 
 
 
 def doubling_axis(values: Sequence[int], ax: Axes, *, label: str) -> Axes:
-    """A base-2 axis with plain numbers at the values, or at some of them if they are many."""
+    """A base-2 axis with plain numbers at the values, or at those that there is room for."""
     ax.set_xscale("log", base=2)
-    shown = list(values)[:: max(1, math.ceil(len(values) / 7))]
+    shown = _apart(values)
     ax.set_xticks(shown, labels=[str(value) for value in shown])
     ax.minorticks_off()
     ax.set_xlabel(label)
     return ax
+
+
+def _apart(values: Sequence[int]) -> list[int]:
+    """Ascending values whose numbers do not touch each other on a logarithmic axis."""
+    shown: list[int] = []
+    length = math.log(values[-1] / values[0]) if values[0] < values[-1] else 1.0
+    for value in values:
+        if shown:
+            gap = math.log(value / shown[-1]) / length
+            # A digit takes about 1/40 of the axis of an ordinary figure.
+            if gap < (len(str(value)) + len(str(shown[-1]))) / 80 + 0.02:
+                continue
+        shown.append(value)
+    return shown
 
 
 def value_axis(limits: tuple[float, float], ax: Axes, *, label: str, log: bool) -> Axes:

@@ -75,6 +75,37 @@ def test_axes_write_plain_numbers():
     assert "0.1" in [text.get_text() for text in ax.get_yticklabels()]
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((2, 4, 8, 16, 32, 64), [2, 4, 8, 16, 32, 64]),
+        ((2, 8, 32, 128, 512, 1024, 2048, 4096), [2, 8, 32, 128, 512, 2048]),
+        ((7,), [7]),
+    ],
+)
+def test_crowded_axes_leave_numbers_out(values, shown):
+    ax = figures.doubling_axis(values, Figure().subplots(), label="M")
+    assert [text.get_text() for text in ax.get_xticklabels()] == [str(value) for value in shown]
+
+
+def test_heat_map_writes_every_value_and_tints_what_is_known():
+    shades = np.array([[0.0, 1.0, math.nan], [0.5, 0.25, 0.75]])
+    texts = [["a", "b", "c"], ["d", "e", "f"]]
+    ax = figures.draw_heat_map(shades, texts, Figure().subplots())
+    assert {(text.get_position(), text.get_text()) for text in ax.texts} == {
+        ((column, row), texts[row][column]) for row in range(2) for column in range(3)
+    }
+    tints = {patch.get_xy(): patch.get_alpha() for patch in ax.patches}
+    assert len(tints) == 5
+    assert tints[0.5, -0.5] == max(tints.values()) < 0.6
+    assert tints[-0.5, -0.5] == min(tints.values())
+
+
+def test_levels_that_are_not_known_are_not_drawn():
+    curve = Curve("a", (0.0,), (math.nan,), (math.nan,), (math.nan,), 0)
+    assert len(figures.draw_levels([curve], Figure().subplots()).lines) == 0
+
+
 def test_svg_is_the_same_each_time_whatever_the_user_set():
     first = rendered()
     with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": None, "text.color": "red"}):

@@ -2,7 +2,11 @@ import shutil
 
 import pytest
 from playwright.sync_api import sync_playwright
+from synthetic_studies import classification_plan, classification_scores, made_study
 from test_report import report
+
+from mcbn.plan import DataAxes, InferenceAxes, TrainingAxes
+from mcbn.study_report import StudyReport
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -14,9 +18,33 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return report().write(tmp_path_factory.mktemp("report")).as_uri()
+def wide_study():
+    """Many batch sizes, which crowd axes and heat maps, and cells that failed."""
+    plan = classification_plan(
+        data=DataAxes(train_sizes=(8192,), outside=("rotated",)),
+        training=TrainingAxes(batch_sizes=(8, 64, 512, 4096)),
+        inference=InferenceAxes(batch_sizes=(2, 8, 32, 128, 512, 1024, 2048, 4096)),
+        methods=("Deterministic", "MCBN", "MC Dropout"),
+        scores=("nll", "accuracy", "mutual_information"),
+        seeds=(0, 1),
+    )
+    return made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 32)
+
+
+@pytest.fixture(scope="module", params=["report", "study", "parts"])
+def address(request, tmp_path_factory):
+    """The page of a report, of a study, and of a study that is cut into folded parts."""
+    if request.param == "report":
+        found = report()
+    elif request.param == "study":
+        found = StudyReport(wide_study())
+    else:
+        plan = classification_plan(
+            data=DataAxes(names=("digits", "mnist")), scores=("nll", "epistemic_sd"), seeds=(0,),
+            inference=InferenceAxes(batch_sizes=(8, 64), draws=(4, 16)),
+        )  # fmt: skip
+        found = StudyReport(made_study(plan, classification_scores))
+    return found.write(tmp_path_factory.mktemp(request.param)).as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +60,7 @@ def opened(browser, address):
     """Open the page; afterwards it must have asked for nothing and complained of nothing."""
     pages, asked, said = [], [], []
 
-    def open_page(*, width=1100, scheme="light", scripts=True):
+    def open_page(*, width=1100, scheme="light", scripts=True, unfolded=True):
         context = browser.new_context(
             viewport={"width": width, "height": 800},
             color_scheme=scheme,
@@ -43,6 +71,8 @@ def opened(browser, address):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
+        if unfolded:
+            page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         pages.append(context)
         return page
 
@@ -79,9 +109,22 @@ def test_words_of_figures_stay_inside_them(opened):
     assert outside == []
 
 
+def test_words_of_figures_do_not_lie_over_each_other(opened):
+    over = opened().evaluate("""() =>
+      [...document.querySelectorAll("figure svg")].flatMap(svg => {
+        const words = [...svg.querySelectorAll("text")].map(text =>
+            [text.textContent, text.getBoundingClientRect()]);
+        return words.flatMap(([one, a], i) => words.slice(i + 1).filter(([, b]) =>
+            a.left < b.right - 1 && b.left < a.right - 1
+            && a.top < b.bottom - 2 && b.top < a.bottom - 2
+        ).map(([other]) => `${one} over ${other}`));
+    })""")
+    assert over == []
+
+
 def test_table_sorts_both_ways(opened):
     page = opened()
-    table = page.locator("#scores table").first
+    table = page.locator("[id$=scores] table").first
     heading = table.locator("thead th", has_text="NLL")
     column = heading.evaluate("cell => cell.cellIndex")
 
@@ -113,7 +156,18 @@ def test_dark_is_followed_and_can_be_chosen(opened):
 
 
 def test_page_reads_without_scripts(opened):
-    page = opened(scripts=False)
-    assert page.locator("#verdict li").count() >= 3
+    page = opened(scripts=False, unfolded=False)
+    assert page.locator("#verdict li, .part li").count() >= 3
     assert not page.locator("#theme").is_visible()
-    assert page.locator("#scores table").first.is_visible()
+    assert page.locator("#verdict table, #cost table").last.is_visible()
+
+
+def test_parts_are_folded_until_asked_for(opened, address):
+    page = opened(unfolded=False)
+    folded = page.locator(".part details:has(figure)")
+    assert folded.count() == (4 if "parts" in address else 0)
+    for part in folded.all():
+        figure = part.locator("figure").first
+        assert not figure.is_visible()
+        part.locator("summary").first.click()
+        assert figure.is_visible()
