@@ -122,8 +122,8 @@ def compared(case: Case, made: mcbn.Bank, real: mcbn.Bank) -> dict:
         "statistics": spread_of_statistics(made, real),
         "probability_sd": ratio(first, second, probability_sd),
         "mutual_information": ratio(first, second, mutual_information),
-        "real_mutual_information": mutual_information(second),
-        "made_mutual_information": mutual_information(first),
+        "real_mutual_information": float(mutual_information(second, evenly(second))),
+        "made_mutual_information": float(mutual_information(first, evenly(first))),
         "real_nll": nll(second, case.targets),
         "made_nll": nll(first, case.targets),
     }
@@ -154,27 +154,37 @@ def typical(made: Tensor, real: Tensor) -> float:
     return float((first[living] / second[living]).log().mean().exp())
 
 
-def ratio(first: Tensor, second: Tensor, measure: Callable[[Tensor], float]) -> list[float]:
+def ratio(first: Tensor, second: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> list:
     """Ratio of a measure of two sets of draws, with the interval of a bootstrap over draws."""
     generator = torch.Generator().manual_seed(0)
-    found = []
+    weights: tuple[list[Tensor], list[Tensor]] = ([], [])
     for _ in range(RESAMPLES):
-        chosen = (torch.randint(len(p), (len(p),), generator=generator) for p in (first, second))
-        one, other = (p[index] for p, index in zip((first, second), chosen, strict=True))
-        found.append(measure(one) / measure(other))
-    ends = torch.tensor(found).quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return [measure(first) / measure(second), *ends.tolist()]
+        for probabilities, rows in zip((first, second), weights, strict=True):
+            count = len(probabilities)
+            chosen = torch.randint(count, (count,), generator=generator)
+            rows.append(chosen.bincount(minlength=count).double() / count)
+    drawn = measure(first, torch.stack(weights[0])) / measure(second, torch.stack(weights[1]))
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    value = measure(first, evenly(first)) / measure(second, evenly(second))
+    return [float(value), *drawn.quantile(tails).tolist()]
 
 
-def probability_sd(probabilities: Tensor) -> float:
-    """Mean over inputs and classes of the standard deviation over draws."""
-    return float(probabilities.std(0).mean())
+def evenly(probabilities: Tensor) -> Tensor:
+    """The weights of the draws as they are: one row."""
+    return torch.full((1, len(probabilities)), 1 / len(probabilities), dtype=torch.float64)
 
 
-def mutual_information(probabilities: Tensor) -> float:
-    """Mean over inputs, in nats."""
-    gap = entropy(probabilities.mean(0)) - entropy(probabilities).mean(0)
-    return float(gap.mean())
+def probability_sd(probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Mean over inputs and classes of the standard deviation over draws; one number a weighting."""
+    values, count = probabilities.flatten(1), len(probabilities)
+    variance = weights @ values.square() - (weights @ values).square()
+    return (variance.clamp_min(0) * count / (count - 1)).sqrt().mean(1)
+
+
+def mutual_information(probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Mean over inputs, in nats; one number a weighting."""
+    mean = (weights @ probabilities.flatten(1)).unflatten(1, probabilities.shape[1:])
+    return (entropy(mean) - weights @ entropy(probabilities)).mean(1)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
