@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
 
-.PHONY: demo test slow check lint types layers lock clean
+.PHONY: demo test slow bench check lint types layers lock clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
@@ -13,6 +13,9 @@ test: .venv/ready  ## the ordinary test suite
 
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
+
+bench: .venv/ready  ## the benchmarks; writes experiments/results/bench_*.json
+	.venv/bin/python experiments/bench_study.py
 
 check: lint types layers test  ## all that must pass before a change lands
 

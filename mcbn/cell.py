@@ -126,7 +126,9 @@ class Cell:
         """
         try:
             network = _made(Network, values["network"])
-            return _made(cls, {**values, "network": network, "outside": tuple(values["outside"])})
+            outside = tuple(values["outside"])
+            made: Cell = _made(cls, {**values, "network": network, "outside": outside})
+            return made
         except (KeyError, TypeError) as error:
             raise ValueError(f"expected the fields of a cell, got {error} amiss") from error
 
@@ -138,16 +140,6 @@ def _made(kind: Any, values: Mapping[str, Any]) -> Any:
             f"expected the fields {sorted(names)}, got {sorted(values)}; it is of another version"
         )
     return kind(**values)
-
-
-def network_from_dict(values: Mapping[str, Any]) -> Network:
-    """The network that `asdict` made `values` of.
-
-    Raises:
-        ValueError: fields are missing or unknown.
-    """
-    made: Network = _made(Network, values)
-    return made
 
 
 def canonical(values: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from mcbn import validation
+from mcbn.agreement import InconsistentBankWarning, consistency
 from mcbn.bank import Bank
-from mcbn.consistency import InconsistentBankWarning, consistency
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import eval_mode, random_streams
 from mcbn.layers import (

@@ -205,12 +205,15 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
     every, test = cifar10_images(place)
     validation, train = _permutation(len(every), seed).tensor_split([5_000])
     chosen = every.rows(train[: _checked_size(train_size, len(train))])
+    parts = (
+        Labelled(normalise_cifar10(part.inputs), part.targets)
+        for part in (chosen, every.rows(validation), test)
+    )
     return Task(
         "cifar10",
-        *(
-            Labelled(normalise_cifar10(part.inputs), part.targets)
-            for part in (chosen, every.rows(validation), test)
-        ),
+        next(parts),
+        next(parts),
+        next(parts),
         CIFAR10,
         {
             name: normalise_cifar10(_as_cifar10(images))

@@ -59,7 +59,8 @@ def read_stored(path: str | os.PathLike[str]) -> Plan:
 
 def written(plan: Plan) -> str:
     """The declaration as YAML text, every key in it."""
-    return yaml.safe_dump(_plain(asdict(plan)), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(_plain(asdict(plan)), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def parser() -> ArgumentParser:

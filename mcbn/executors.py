@@ -4,7 +4,6 @@ All have the two methods that a study needs of a `concurrent.futures.Executor`: 
 `shutdown`. Those here also say in `slots` how many calls they run at once.
 """
 
-import importlib
 import multiprocessing
 import os
 import queue
@@ -16,6 +15,10 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from mcbn.optional import optional
 
 
 @runtime_checkable
@@ -54,8 +57,12 @@ class Processes:
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
         """Start a call in a process that is free; wait for one if none is."""
         pool = self._pools.get()
-        with _signals_left_to_us():
-            future = pool.submit(fn, *args)
+        try:
+            with _signals_left_to_us():
+                future = pool.submit(fn, *args)
+        except BaseException:
+            self._pools.put(pool)
+            raise
         future.add_done_callback(partial(self._release, pool))
         return future
 
@@ -63,10 +70,9 @@ class Processes:
         """End the processes; with `cancel_futures` at once, whatever they are at."""
         if cancel_futures:
             self._held.close()
-        while not self._pools.empty():
+        for _ in range(self.slots):  # a busy one comes back when its process is done, or gone
             self._pools.get().shutdown(wait=wait)
-        if not cancel_futures:
-            self._held.close()
+        self._held.close()
         self._alive.close()
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -89,6 +95,8 @@ def _live_and_die_with(alive: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # Else it takes a semaphore of the system, and a process that ends at once gives none back.
+    tqdm.set_lock(threading.RLock())
 
 
 @contextmanager
@@ -115,7 +123,7 @@ class Ray:
     """
 
     def __init__(self, address: str | None, jobs: int | None) -> None:
-        self._ray = _optional("ray", "ray")
+        self._ray = optional("ray", extra="ray")
         self._ours = not self._ray.is_initialized()
         if self._ours and address is not None:
             self._ray.init(address=address, log_to_driver=False)
@@ -147,7 +155,7 @@ class Dask:
     """
 
     def __init__(self, address: str) -> None:
-        distributed = _optional("distributed", "dask")
+        distributed = optional("distributed", extra="dask")
         self._client = distributed.Client(address, set_as_default=False)
         # Not pure: the same call may be made again after a failure. Each worker does one at a time.
         self._executor = self._client.get_executor(pure=False, retries=0)
@@ -188,13 +196,3 @@ def named_executor(name: str, jobs: int) -> Processes | Ray | Dask:
         "expected the executor processes, ray, ray://host:port, ray:auto or dask://host:port, "
         f"got {name!r}; leave it out for processes"
     )
-
-
-def _optional(package: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"expected the package {package} for this executor, got {error}; "
-            f"install it with pip install 'mcbn[{extra}]'"
-        ) from error

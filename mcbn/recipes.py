@@ -136,9 +136,8 @@ def _population(model: Module, cell: Cell, task: Task) -> Bank:
 
 
 def _collected(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
-    examples = task.train.dataset()
-    if published(cell.network) and task.augmented is not None:
-        examples = task.augmented
+    augmented = task.augmented if published(cell.network) else None
+    examples = augmented if augmented is not None else task.train.dataset()
     batches = minibatches(examples, batch_size=batch_size, draws=draws, seed=cell.network.seed)
     with warnings.catch_warnings():
         # A study goes to sizes and draws on purpose where the check has little to say.

@@ -12,9 +12,14 @@ from scipy.special import stdtrit
 from mcbn import declaration
 from mcbn.catalogue import is_regression
 from mcbn.cell import Cell
+from mcbn.optional import optional
 from mcbn.outcome import COST, ERROR, RESULT
 from mcbn.plan import Plan
 from mcbn.store import Store
+
+# Units of scores; outside sets follow their score.
+NATS = ("nll", "pll", "mutual_information")
+TARGET_UNITS = ("rmse", "crps", "crps_moment_matched", "width_90")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Result:
             `epistemic_sd`, inside and (with `_NAME` behind) for each out-of-distribution set; and
             `auroc_NAME_by_mutual_information`, `auroc_NAME_by_entropy` between them.
         seconds: wall time of each part of the work: `collect` (mini-batches), `predict` (the test
-            examples).
+            examples), and the `total` with reading, outside sets and scores.
     """
 
     cell: Cell
@@ -187,6 +192,41 @@ class Study:
             )
         return point([result.scores[score] for result in chosen], level=level)
 
+    def rows(self, *, cost: bool = False) -> list[dict[str, Any]]:
+        """A table: a dictionary a cell, all with the same keys in the same order.
+
+        Units are in the names of the columns; None is what is not defined.
+
+        Args:
+            cost: add the seconds of each part of the work, which differ from run to run.
+        """
+        names = sorted({name for result in self.results for name in result.scores})
+        parts = sorted({name for result in self.results for name in result.seconds})
+        found = []
+        for result in self.results:
+            row = _axes(result.cell)
+            row |= {self.column(name): _defined(result.scores.get(name)) for name in names}
+            if cost:
+                row |= {f"{name}_seconds": result.seconds.get(name) for name in parts}
+            found.append(row)
+        return found
+
+    def column(self, score: str) -> str:
+        """The name of a score's column, with its unit; shares and areas have none."""
+        if score.startswith(NATS):
+            return f"{score}_nats"
+        if score in TARGET_UNITS or (self.regression and score == "epistemic_sd"):
+            return f"{score}_target_units"
+        return score
+
+    def to_dataframe(self, *, cost: bool = False) -> Any:
+        """The rows as a pandas frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return optional("pandas", extra="pandas").DataFrame.from_records(self.rows(cost=cost))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         return {
@@ -195,6 +235,27 @@ class Study:
             "failures": {str(cell): error for cell, error in self.failures.items()},
             "missing": self.missing,
         }
+
+
+def _axes(cell: Cell) -> dict[str, Any]:
+    """The columns of a row that say what was measured."""
+    network = cell.network
+    return {
+        "data": network.data,
+        "split": network.split,
+        "train_size": network.train_size,
+        "network": network.architecture,
+        "training_batch_size": network.batch_size,
+        "dropout": network.dropout,
+        "method": cell.method,
+        "batch_size": cell.batch_size,
+        "draws": cell.draws,
+        "seed": network.seed,
+    }
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _places(cell: Cell, draws: int) -> dict[str, str]:

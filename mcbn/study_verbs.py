@@ -41,13 +41,18 @@ def run(arguments: Sequence[str]) -> None:
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
         _interrupted(options.out, plan, stop)
+    except OSError as error:
+        raise OSError(
+            f"expected to write to {options.out}, got {error.strerror or error}; free or choose a "
+            "place and run the same command again: what is finished is kept"
+        ) from error
     finally:
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
     print(_summary(study))
     if study.failures:
-        cell, error = next(iter(study.failures.items()))
-        print(f"mcbn: error: {len(study.failures)} cells failed; the first, {cell}: {error}\n"
+        cell, reason = next(iter(study.failures.items()))
+        print(f"mcbn: error: {len(study.failures)} cells failed; the first, {cell}: {reason}\n"
               "Mend the cause and run the same command with --retry.", file=sys.stderr)  # fmt: skip
         sys.exit(1)
     if not study.missing:

@@ -54,13 +54,16 @@ def work(folder: str, job: Network | Cell) -> Outcome:
             commit_failure(store, job, reason, traceback.format_exc())
             return Outcome(reason, time.perf_counter() - start, {})
         seconds = time.perf_counter() - start
-        store.commit(kind, job.key, {CONFIGURATION: as_json(asdict(job)), **done.files})
+        cost = as_json({**done.seconds, "total": seconds})
+        configuration = as_json(asdict(job))
+        store.commit(kind, job.key, {**done.files, COST: cost, CONFIGURATION: configuration})
         return Outcome("", seconds, done.scores)
 
 
 @dataclass(frozen=True)
 class _Done:
     files: Mapping[str, bytes]
+    seconds: Mapping[str, float]
     scores: Mapping[str, float]
 
 
@@ -82,7 +85,7 @@ def _trained(network: Network) -> _Done:
     # Cloned: the library refuses tensors that share memory.
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     cost = {"train": time.perf_counter() - start}
-    return _Done({WEIGHTS: save(weights), COST: as_json(cost)}, {})
+    return _Done({WEIGHTS: save(weights)}, cost, {})
 
 
 def _scored(store: Store, cell: Cell) -> _Done:
@@ -95,7 +98,7 @@ def _scored(store: Store, cell: Cell) -> _Done:
     cost["predict"] = measured.seconds
     scores = {name: value if math.isfinite(value) else None
               for name, value in measured.scores.items()}  # fmt: skip
-    return _Done({RESULT: as_json(scores), COST: as_json(cost)}, measured.scores)
+    return _Done({RESULT: as_json(scores)}, cost, measured.scores)
 
 
 def load_trained(store: Store, network: Network, task: Task) -> Module:

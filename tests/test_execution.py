@@ -347,6 +347,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     assert f"of {CELLS} cells are finished and kept in {folder}" in error
     assert "Run the same command again to go on." in error
     assert "Traceback" not in error
+    assert "leaked" not in error
     wait_for(lambda: left_over(folder) == [], 20)
     done = store.keys("cells")
     assert 3 <= len(done) < CELLS

@@ -1,0 +1,122 @@
+"""What running a study costs beyond its work: overhead, two jobs against one, resuming.
+
+Run: python experiments/bench_study.py [overhead|jobs|resume ...]    (about 25 minutes on 2 cores)
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from mcbn import declaration
+from mcbn.durable import write_whole
+from mcbn.outcome import CONFIGURATION, COST, RESULT, as_json
+from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.store import Store
+
+RESULTS = Path(__file__).parent / "results" / "bench_study.json"
+PAIRS = 3  # of one job and two jobs, in turn
+RESUMES = 5
+JOBS = 2
+
+# 1,000 cells: 10 networks, 100 cells each; a cell takes about half a second.
+MANY = Plan(
+    title="1,000 cells",
+    data=DataAxes(outside=("rotated",)),
+    network=NetworkAxes(width=16),
+    training=TrainingAxes(batch_sizes=(32,), epochs=5),
+    inference=InferenceAxes(batch_sizes=tuple(range(4, 104)), draws=(32,)),
+    methods=("MCBN",),
+    seeds=tuple(range(10)),
+)
+# Training and little else.
+TRAINING = Plan(
+    title="training-bound",
+    network=NetworkAxes(width=32),
+    training=TrainingAxes(batch_sizes=(32,), epochs=20),
+    methods=("Deterministic",),
+    seeds=tuple(range(8)),
+)
+# 10,000 cells that are all finished.
+FINISHED = Plan(
+    title="10,000 cells",
+    inference=InferenceAxes(batch_sizes=tuple(range(4, 1004))),
+    training=TrainingAxes(batch_sizes=(32,)),
+    methods=("MCBN",),
+    seeds=tuple(range(10)),
+)
+
+
+def main() -> None:
+    """Measure what was asked for, and keep the rest of the figures."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    measures = {"overhead": overhead, "jobs": two_jobs, "resume": resume}
+    for name in sys.argv[1:] or measures:
+        with tempfile.TemporaryDirectory() as place:
+            found[name] = measures[name](Path(place))
+        print(name, json.dumps(found[name], indent=1), flush=True)
+        write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def overhead(place: Path) -> dict[str, float]:
+    """Share of the wall time of all jobs that is not the work of cells and networks."""
+    wall = run(MANY, place, JOBS)
+    costs = [json.loads(path.read_text()) for path in place.glob(f"study/*/*/{COST}")]
+    work = sum(cost["total"] for cost in costs)
+    core = sum(seconds for cost in costs for part, seconds in cost.items() if part != "total")
+    return {
+        "cells": len(MANY.cells()),
+        "jobs": JOBS,
+        "wall_seconds": wall,
+        "work_seconds": work,
+        "overhead_share": 1 - work / (JOBS * wall),
+        # Everything but training, drawing mini-batches and the passes of the test examples: so
+        # also reading data and weights, the outside sets' passes, and computing the scores.
+        "not_train_collect_predict_share": 1 - core / (JOBS * wall),
+    }
+
+
+def two_jobs(place: Path) -> dict[str, object]:
+    """Wall time of two jobs over that of one, in turn, each from nothing."""
+    pairs = []
+    for pair in range(PAIRS):
+        one = run(TRAINING, place / f"one{pair}", 1)
+        two = run(TRAINING, place / f"two{pair}", 2)
+        pairs.append({"one_job_seconds": one, "two_jobs_seconds": two, "ratio": two / one})
+    return {"pairs": pairs, "median_ratio": statistics.median(p["ratio"] for p in pairs)}
+
+
+def resume(place: Path) -> dict[str, object]:
+    """Wall time of the command on a study that is finished: process, check, summary."""
+    store = Store.create(place / "study")
+    store.declare(declaration.written(FINISHED))
+    scores = {f"score_{index}": index / 7 for index in range(20)} | {"nll": 0.5}
+    for cell in FINISHED.cells():
+        folder = store.folder / "cells" / cell.key  # as a commit leaves it, without its syncs
+        folder.mkdir()
+        for name, values in ((RESULT, scores), (COST, {"predict": 1.0, "total": 1.0}),
+                             (CONFIGURATION, asdict(cell))):  # fmt: skip
+            (folder / name).write_bytes(as_json(values))
+    times = [run(FINISHED, place, 1) for _ in range(RESUMES)]
+    return {"cells": len(FINISHED.cells()), "seconds": times, "median": statistics.median(times)}
+
+
+def run(plan: Plan, place: Path, jobs: int) -> float:
+    """Seconds of the whole command."""
+    place.mkdir(exist_ok=True)
+    file = place / "study.yaml"
+    file.write_text(declaration.written(plan))
+    start = time.perf_counter()
+    subprocess.run(
+        [Path(sys.executable).with_name("mcbn"), "study", "run", file, "--out", place / "study",
+         "--jobs", str(jobs)], check=True, capture_output=True,
+    )  # fmt: skip
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What the names in a study stand for, on the data sets that they name."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import Here, tiny
+
+from mcbn import recipes
+from mcbn.catalogue import REGRESSION
+from mcbn.execution import run_study
+from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.recipes import load_task
+
+real = pytest.mark.skipif("MCBN_DATA" not in os.environ, reason="no data root is named")
+
+
+def first(plan):
+    return plan.cells()[0]
+
+
+def test_training_examples_are_cut_and_test_examples_spread():
+    cell = first(tiny())
+    task, whole = load_task(cell), load_task(replace(cell.network, train_size=None))
+    assert (len(task.train), len(task.test), len(task.outside["rotated"])) == (300, 60, 50)
+    assert torch.equal(task.train.inputs, whole.train.inputs[:300])
+    assert torch.equal(task.test.inputs[[0, -1]], whole.test.inputs[[0, -1]])
+    # Some files are sorted by class: cut at the end they would lack some.
+    assert len(task.test.targets.unique()) == 10
+
+
+def test_an_outside_set_that_is_not_there_is_named(monkeypatch):
+    cell = replace(first(tiny()), outside=("photographs", "letters"))
+    with pytest.raises(ValueError, match="expected the outside set 'letters' beside digits"):
+        load_task(cell)
+
+
+def test_more_training_examples_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="at most the 1078 training examples of digits"):
+        load_task(replace(first(tiny()).network, train_size=2000))
+
+
+def test_networks_are_built_for_their_data():
+    task = load_task(first(tiny()))
+    for name in ("mlp", "convnet"):
+        network = replace(first(tiny()).network, architecture=name)
+        with torch.random.fork_rng():
+            model = recipes.untrained(network, task).eval()
+        assert model(task.test.inputs[:3]).shape == (3, 10)
+
+
+def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch):
+    plan = tiny(methods=("Population BN", "MCBN"), seeds=(0,),
+                training=TrainingAxes(batch_sizes=(32,), epochs=1),
+                inference=InferenceAxes(batch_sizes=(300,), draws=(1,)))  # fmt: skip
+    cell = next(cell for cell in plan.cells() if cell.method == "Population BN")
+    task = load_task(cell)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = recipes.untrained(cell.network, task).eval()
+    whole = recipes.make_sampler(cell, [model], task).bank
+    assert (len(whole), whole.batch_size) == (1, 300)
+    monkeypatch.setattr(recipes, "POPULATION_CHUNK", 100)
+    parts = recipes.make_sampler(cell, [model], task).bank
+    for name, rows in whole.statistics.items():
+        # Three mini-batches of 100 of 300: near, and not the same.
+        assert not torch.equal(parts.statistics[name], rows)
+        gap = (parts.statistics[name] - rows).abs().mean() / rows.abs().mean()
+        assert gap < 0.1, name
+
+
+@real
+def test_real_targets_are_scored_in_their_own_units(tmp_path):
+    plan = Plan(
+        data=DataAxes(names=("yacht",), splits=(0, 1)),
+        network=NetworkAxes(names=("mlp",), width=20, dropout=0.05),
+        training=TrainingAxes(batch_sizes=(32,), epochs=30),
+        inference=InferenceAxes(batch_sizes=(16,), draws=(8,), members=2, dropout_rates=(0.05,)),
+        methods=("Deterministic", "Population BN", "MCBN", "MCBN joint", "MC Dropout",
+                 "Deep ensemble"),
+        seeds=(0,),
+    )  # fmt: skip
+    study = run_study(plan, tmp_path, executor=Here(), progress=False)
+    assert not study.failures
+    assert len(study.results) == 2 * 6
+    for result in study.results:
+        assert set(REGRESSION) <= set(result.scores)
+        # The yachts' residuary resistance goes from 0.01 to 62.
+        assert 0.3 < result.scores["rmse"] < 12
+        spread = result.scores["epistemic_sd"]
+        alone = result.cell.method in ("Deterministic", "Population BN")
+        assert spread == pytest.approx(0, abs=1e-6) if alone else spread > 0.01
+    splits = {result.cell.network.split for result in study.results}
+    assert splits == {0, 1}
+
+
+@real
+def test_the_published_network_is_loaded_and_its_mini_batches_are_augmented(tmp_path):
+    plan = Plan(
+        data=DataAxes(names=("cifar10",), test_size=40, outside=("notmnist",), outside_size=20,
+                      train_sizes=(600,)),
+        network=NetworkAxes(names=("resnet20",)),
+        training=TrainingAxes(batch_sizes=(128,)),
+        inference=InferenceAxes(batch_sizes=(64,), draws=(4,)),
+        methods=("Deterministic", "MCBN"),
+        seeds=(0,),
+    )  # fmt: skip
+    executor = Here()
+    study = run_study(plan, tmp_path, executor=executor, progress=False)
+    assert len(executor.calls) == 2, "nothing is trained"
+    plain, drawn = study.results
+    assert plain.scores["accuracy"] >= 0.8
+    assert drawn.scores["accuracy"] >= 0.8
+    assert drawn.scores["mutual_information"] > 0.005
+    task = load_task(plan.cells()[1])
+    assert task.augmented is not None
+    assert task.outside["notmnist"].shape == (20, 3, 32, 32)

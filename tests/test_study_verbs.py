@@ -1,0 +1,220 @@
+"""The verbs for studies: from a file to a table and a page."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny import Here, smallest, tiny
+
+from mcbn import declaration, study_verbs
+from mcbn.cli import main
+from mcbn.execution import run_study
+from mcbn.store import Store
+from mcbn.study import Study
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs of the command line do their work in this process."""
+    executor = Here()
+    monkeypatch.setattr(study_verbs, "named_executor", lambda *_: executor)
+    return executor
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(declaration.written(smallest()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    run_study(smallest(), folder, executor=Here(), progress=False)
+    return folder
+
+
+def run(*words):
+    main([str(word) for word in words])
+
+
+def failing(*words):
+    with pytest.raises(SystemExit) as stopped:
+        run(*words)
+    return stopped.value.code
+
+
+def test_a_study_goes_from_its_file_to_a_table(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    run("study", "run", file, "--out", out, "--jobs", "1", "--seeds", "[0, 1]")
+    assert "4 of 4 cells done, 0 failed" in capsys.readouterr().out
+    assert Study.load(out).plan.seeds == (0, 1)
+    run("study", "status", out)
+    said = capsys.readouterr().out
+    assert "cells     4 of 4 done, 0 failed, 0 to do" in said
+    assert "networks  2 of 2 trained" in said
+    assert "running   0" in said
+    run("study", "table", out)
+    assert capsys.readouterr().out.startswith("data,split,train_size,network,training_batch_size")
+    run("study", "table", out, "--format", "md", "--out", out / "table.md", "--cost", "true")
+    assert "predict_seconds" in (out / "table.md").read_text()
+
+
+def test_a_study_that_stands_gives_its_page(finished, tmp_path, capsys):
+    run("report", finished, "--out", tmp_path)
+    assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())
+    run("report", finished)
+    assert (finished / "report.html").is_file()
+
+
+def test_the_printed_declaration_is_one(file, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("study", "run", file, "--out", tmp_path / "out", "--print_config", "--threads", "2")
+    assert stopped.value.code == 0
+    again = tmp_path / "again.yaml"
+    again.write_text(capsys.readouterr().out)
+    assert declaration.read(again) == declaration.read(file, ["--threads", "2"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_executor_and_a_shard_are_passed_on(file, tmp_path, here, capsys):
+    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "mine",
+             "--seeds", "[0, 1]")  # fmt: skip
+    run(*words, "--shard", "2/2")
+    assert "2 of 4 cells done, 0 failed, 2 left to other shards" in capsys.readouterr().out
+    assert here.closed
+    run(*words, "--shard", "1/2")
+    assert "4 of 4 cells done" in capsys.readouterr().out
+
+
+def test_failed_cells_are_told_with_a_failing_exit_and_tried_again_on_request(
+    file, tmp_path, here, capsys
+):
+    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "mine",
+             "--data.train_sizes", "[null]", "--methods", "[Deterministic, MCBN]",
+             "--inference.batch_sizes", "[5000]")  # fmt: skip
+    assert failing(*words) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 cells done, 1 failed" in said.out
+    assert "M = 5000" in said.err
+    assert "--retry" in said.err
+    count = len(here.calls)
+    assert failing(*words) == 1
+    assert len(here.calls) == count
+    assert failing(*words, "--retry") == 1
+    assert len(here.calls) == count + 1
+    run("study", "status", tmp_path / "out")
+    assert "failed    MCBN M = 5000" in capsys.readouterr().out
+
+
+def test_a_network_of_ones_own_comes_from_the_command_line_alone(file, tmp_path, here):
+    nets = tmp_path / "nets.py"
+    nets.write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(),"
+        " nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.2), nn.Linear(9, 10))\n"
+    )
+    out = tmp_path / "out"
+    words = ("study", "run", file, "--out", out, "--executor", "mine")
+    run(*words, "--model", f"{nets}:build")
+    assert Study.load(out).results[0].cell.network.architecture == f"{nets}:build"
+    # The folder's own file names code now, and is no way round the rule.
+    assert failing("study", "run", out / "study.yaml", "--out", out, "--executor", "mine") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--sedes", "[1]"), "did you mean 'seeds'?"),
+        (("--training.epoch", "1"), "did you mean 'training.epochs'?"),
+        (("--methods", "[MCBNN]"), "MCBN"),
+        (("--executor", "slurm"), "expected the executor processes, ray"),
+    ],
+)
+def test_mistakes_end_in_one_line_before_any_work(file, tmp_path, capsys, words, reason):
+    assert failing("study", "run", file, "--out", tmp_path / "out", *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mcbn: error: expected")
+    assert error.count("\n") == 1
+    assert reason in error
+    assert not list(tmp_path.glob("out/cells/*"))
+
+
+@pytest.mark.parametrize("words", [("--shard", "3/2"), ("--shard", "1"), ("--jobs", "0"), ()])
+def test_options_out_of_range_are_refused(file, tmp_path, capsys, words):
+    out = ("--out", str(tmp_path / "out")) if words else ()
+    assert failing("study", "run", file, *out, *words) == 2
+    assert "usage: mcbn study run" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(file, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file, not a folder")
+    assert failing("study", "run", file, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mcbn: error: expected to write to {tmp_path / 'out'}, got ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [("study", "status"), ("study", "table"), ("report",)])
+def test_a_folder_without_a_study_is_named(verb, tmp_path, capsys):
+    assert failing(*verb, tmp_path) == 2
+    assert f"expected a study in {tmp_path}" in capsys.readouterr().err
+
+
+def test_parquet_needs_a_file(finished, tmp_path, capsys):
+    assert failing("study", "table", finished, "--format", "parquet") == 2
+    assert "--out FILE" in capsys.readouterr().err
+    run("study", "table", finished, "--format", "parquet", "--out", tmp_path / "table.parquet")
+    assert (tmp_path / "table.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_the_status_of_a_damaged_study_is_an_error(finished, tmp_path, capsys):
+    store = Store.create(tmp_path)
+    store.declare("title: [\n")
+    assert failing("study", "status", tmp_path) == 2
+    assert "expected the keys and values of a study" in capsys.readouterr().err
+
+
+def test_what_needs_no_network_does_not_wait_for_torch(finished):
+    code = (
+        "import sys\nfrom mcbn.cli import main\n"
+        f"main(['study', 'status', {str(finished)!r}])\n"
+        f"main(['study', 'run', {str(finished / 'study.yaml')!r}, '--out', {str(finished)!r}])\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("study", "run", "--help"),
+                                   ("study", "status", "--help"), ("study", "table", "--help"),
+                                   ("--version",)])  # fmt: skip
+def test_help_is_there(words, capsys):
+    assert failing(*words) == 0
+    said = capsys.readouterr().out
+    assert "usage" in said or words == ("--version",)
+    assert "Example: mcbn" in said or words[0].startswith("--")
+
+
+@pytest.mark.parametrize("words", [("stduy",), ("study",), ("study", "go"), ()])
+def test_no_verb_is_told_what_there_is(words, capsys):
+    assert failing(*words) == 2
+    said = capsys.readouterr()
+    assert "study table" in said.out + said.err
+
+
+def test_every_key_of_a_declaration_is_in_the_help(capsys):
+    failing("study", "run", "--help")
+    said = capsys.readouterr().out
+    for key in declaration.known_keys():
+        assert f"--{key}" in said
+
+
+def test_the_ready_studies_are_declarations():
+    ready = sorted(__import__("pathlib").Path("experiments/studies").glob("*.yaml"))
+    assert [path.stem for path in ready] == ["cifar10", "digits", "mnist", "mnist_size", "uci"]
+    for path in ready:
+        assert len(declaration.read(path).cells()) > 10
+    assert tiny().cells()
