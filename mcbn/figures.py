@@ -150,7 +150,8 @@ def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *
 
 
 def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
-    """Lines with their bands; a band that is NaN is not drawn."""
+    """Lines with their bands, fainter the more there are; a band that is NaN is not drawn."""
+    alpha = min(0.18, 0.54 / max(len(curves), 1))
     for curve in curves:
         ax.plot(curve.x, curve.y, color=color(curve.style), linewidth=1.4, markersize=3.5,
                 marker=MARKERS[curve.style % len(MARKERS)],
@@ -158,19 +159,20 @@ def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
         known = np.isfinite(curve.low) & np.isfinite(curve.high)
         if known.any():
             ax.fill_between(curve.x, curve.low, curve.high, where=known.tolist(),
-                            color=color(curve.style), alpha=0.18, linewidth=0)  # fmt: skip
+                            color=color(curve.style), alpha=alpha, linewidth=0)  # fmt: skip
     return ax
 
 
 def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
     """Values that do not depend on x, as horizontal lines with their bands; none for NaN."""
+    alpha = min(0.12, 0.36 / max(len(levels), 1))
     for level in levels:
         if not math.isfinite(level.y[0]):
             continue
         ax.axhline(level.y[0], color=color(level.style), linewidth=1.2,
                    dashes=dashes(level.style) or (None, None))  # fmt: skip
         if math.isfinite(level.low[0]) and math.isfinite(level.high[0]):
-            ax.axhspan(level.low[0], level.high[0], color=color(level.style), alpha=0.12,
+            ax.axhspan(level.low[0], level.high[0], color=color(level.style), alpha=alpha,
                        linewidth=0)  # fmt: skip
     return ax
 

@@ -168,7 +168,9 @@ def limits_of(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
         if math.isfinite(a) and math.isfinite(b)
     )
     usual = halves[len(halves) // 2] if halves else 0.0
-    room = max(0.4 * (high - low), 1.3 * usual) or 0.1 * abs(high) or 1.0
+    span = high - low
+    # Bands of two seeds are so wide that axes which held them would flatten every curve.
+    room = max(0.4 * span, min(1.3 * usual, span)) or usual or 0.1 * abs(high) or 1.0
     return low - room, high + room
 
 

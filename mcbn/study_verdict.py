@@ -91,7 +91,7 @@ def _against_theory(slope: Slope, known: bool) -> str:
         found = slope.corrected
         text = f"Without the effect of drawing from N examples only it is {span(found, 2)}, which"
     if found.low <= slope.expected <= found.high:
-        return f"{text} agrees with {theory}."
+        return f"{text} cannot be told apart from {theory}."
     way = "slower" if found.mean > slope.expected else "steeper"
     return f"{text} is {way} than {theory}."
 
@@ -158,9 +158,10 @@ def contraction(trends: Sequence[Trend]) -> tuple[Claim, ...]:
         if found.low > FLAT:
             text += " It does not contract as more data should make it: M would have to grow."
             mark = "bad"
-        elif found.high < FLAT:
-            text += " It contracts."
-            mark = "good"
+        elif found.high < 0:
+            text += " It shrinks, which a network that is surer of its classes does by itself."
+        else:
+            text += " Whether it contracts cannot be told for sure."
         claims.append(Claim("More data", mark, text))
     return tuple(claims)
 

@@ -14,7 +14,7 @@ from mcbn.catalogue import OVER_BATCH_SIZES
 from mcbn.cell import Cell
 from mcbn.figures import Curve
 from mcbn.panels import Group, Panel
-from mcbn.slopes import log_log_slope
+from mcbn.slopes import VANISHED, log_log_slope
 from mcbn.study import Point, Study, point
 from mcbn.study_panels import limits_of, numbers_of, score_title
 
@@ -142,7 +142,7 @@ def trends(sweep: Sweep) -> tuple[Trend, ...]:
         slopes: dict[tuple[int, int], list[float]] = {}
         for size in sweep.training_batch_sizes:
             for replicate, row in _rows(sweep, "epistemic_sd", (method, batch_size), size).items():
-                if len(row) == len(sweep.studies) and all(value > 0 for value in row):
+                if len(row) == len(sweep.studies) and _left(row):
                     slope = log_log_slope(tuple(sweep.studies), tuple(row))
                     slopes.setdefault(replicate, []).append(slope)
         most = max(map(len, slopes.values()), default=0)
@@ -151,6 +151,11 @@ def trends(sweep: Sweep) -> tuple[Trend, ...]:
             trend = Trend(sweep.axis, sweep.name, method, batch_size, point(whole), len(whole))
             found.append(trend)
     return tuple(found)
+
+
+def _left(row: Sequence[float]) -> bool:
+    """Whether a spread is known and has not vanished anywhere."""
+    return math.isfinite(sum(row)) and min(row) > VANISHED * max(row)
 
 
 def _rows(

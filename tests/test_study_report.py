@@ -18,8 +18,9 @@ from synthetic_studies import (
 from test_report import Page
 
 from mcbn import study_report as study_report_module
+from mcbn.figures import Curve
 from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study_panels import shades
+from mcbn.study_panels import limits_of, shades
 from mcbn.study_report import StudyReport
 from mcbn.study_verdict import FLAT
 
@@ -166,6 +167,16 @@ def test_heat_map_has_the_means_and_full_colour_is_best():
     assert shades(values, "pll")[0].tolist() == [1.0, 0.0]
 
 
+def test_axes_show_the_means_however_wide_the_bands():
+    means = Curve("a", (1.0, 2.0), (0.4, 0.6), (-9.0, -9.0), (9.0, 9.0), 0)
+    assert limits_of([means], log=False) == pytest.approx((0.2, 0.8))
+    narrow = replace(means, low=(0.38, 0.58), high=(0.42, 0.62))
+    assert limits_of([narrow], log=False) == pytest.approx((0.32, 0.68))
+    one = replace(means, y=(0.5, 0.5), low=(0.4, 0.4), high=(0.6, 0.6))
+    assert limits_of([one], log=False) == pytest.approx((0.4, 0.6))
+    assert limits_of([replace(means, y=(1e-9, 1.0))], log=True)[0] > 1e-6
+
+
 def test_titles_and_errors_are_escaped():
     plan = small(title=BAD, seeds=(0, 1))
     study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 8)
@@ -240,7 +251,7 @@ def power(value):
 @pytest.mark.parametrize(
     ("value", "mark", "words"),
     [
-        (-0.5, "bad", f"agrees with the power {MINUS}1/2"),
+        (-0.5, "bad", f"cannot be told apart from the power {MINUS}1/2"),
         (-0.7, "bad", f"steeper than the power {MINUS}1/2"),
         (-0.35, "bad", f"slower than the power {MINUS}1/2"),
         (0.0, "good", "Most of it is kept"),
@@ -264,7 +275,7 @@ def test_verdict_takes_the_slope_without_the_effect_of_few_examples():
     (claim,) = claims(study, "Epistemic spread")
     assert f"goes as M to the power {MINUS}0.6" in claim["sentence"]
     assert f"drawing from N examples only it is {MINUS}0.50" in claim["sentence"]
-    assert f"agrees with the power {MINUS}1/2" in claim["sentence"]
+    assert f"cannot be told apart from the power {MINUS}1/2" in claim["sentence"]
 
 
 def shifted(amount):
@@ -329,6 +340,10 @@ def test_real_targets_are_judged_by_their_log_density():
     assert [part["name"] for part in numbers["parts"]] == ["bostonHousing", "yacht"]
     for part in numbers["parts"]:
         assert "PLL" in next(c for c in part["verdict"] if c["topic"] == "Best method")["sentence"]
+        tops = [mean["scores"]["pll"]["mean"] for mean in part["means"]]
+        best = part["means"][tops.index(max(tops))]
+        claim = next(c for c in part["verdict"] if c["topic"] == "Best method")
+        assert f"that of {best['method']}, M = {best['batch_size']}," in claim["sentence"]
         assert list(part["contrasts"]) == ["pll", "rmse", "crps", "pit_error"]
         heat = [panel["title"] for panel in part["figures"]["heat"][0]["panels"]]
         assert heat == ["PLL of MCBN", "Epistemic sd of MCBN"]
