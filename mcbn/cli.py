@@ -79,7 +79,7 @@ def _options(
 ) -> dict[str, Any]:
     """The verb's arguments, read by a parser that is made of its signature and docstring."""
     summary, example = inspect.cleandoc(verb.__doc__ or "").split("\n\n")[:2]
-    parser = ArgumentParser(prog=program, description=summary, epilog=example)
+    parser = ArgumentParser(prog=program, description=summary, epilog=example, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options")
     parser.add_function_arguments(verb, as_positional=positional)
     options: dict[str, Any] = parser.parse_args(list(rest)).as_dict()

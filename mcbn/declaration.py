@@ -65,7 +65,7 @@ def written(plan: Plan) -> str:
 
 def parser() -> ArgumentParser:
     """What reads a declaration; it knows the keys of a plan and no others."""
-    made = ArgumentParser(exit_on_error=False, prog="mcbn study run")
+    made = ArgumentParser(exit_on_error=False, prog="mcbn study run", allow_abbrev=False)
     made.add_argument("--config", action="config", help="the study's YAML file")
     made.add_class_arguments(Plan)
     return made

@@ -96,7 +96,9 @@ def test_the_plain_network_has_no_epistemic_part(study):
 
 
 def test_outside_is_more_uncertain_than_inside(study):
-    assert found(study, "auroc_photographs_by_entropy", "MCBN", 16) > 0.7
+    # 449 examples inside, 80 outside: guessing has a standard error of 0.035 (Hanley, McNeil 1982).
+    guess = 0.5 + 4 * ((449 + 80 + 1) / (12 * 449 * 80)) ** 0.5
+    assert found(study, "auroc_photographs_by_entropy", "MCBN", 16) > guess
     assert found(study, "epistemic_sd_photographs", "MCBN", 16) > 0
 
 

@@ -23,10 +23,12 @@ def tiny(**change) -> Plan:
 
 def smallest(**change) -> Plan:
     """One network, two cells."""
-    return tiny(
-        training=TrainingAxes(batch_sizes=(32,), epochs=1), seeds=(0,),
-        methods=("Deterministic", "MC Dropout"), **change,
-    )  # fmt: skip
+    axes = {
+        "training": TrainingAxes(batch_sizes=(32,), epochs=1),
+        "seeds": (0,),
+        "methods": ("Deterministic", "MC Dropout"),
+    }
+    return tiny(**{**axes, **change})
 
 
 class Here:
