@@ -1,7 +1,7 @@
 """How far a bank can be rescaled, and what parametric posteriors keep of a real bank.
 
-Run: python experiments/rescaling.py [digits] [cifar]
-(about 30 minutes on one core for both; data root in MCBN_DATA)
+Run: python experiments/rescaling.py [digits] [cifar] [digits_fits]
+(about 30 minutes on one core for all; data root in MCBN_DATA)
 """
 
 import json
@@ -9,7 +9,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from mcbn.training import build, train
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # M' over M
 FITTED = 64  # draws that the posteriors are fitted on
+FITS, FIT_DRAWS = 16, 256  # disjoint sets of such draws, and draws of each posterior
 RESAMPLES = 500  # of draws, for the Monte Carlo errors
 LEVEL = 0.95
 RESULT = Path(__file__).parent / "results" / "rescaling.json"
@@ -198,9 +199,31 @@ def nll(probabilities: Tensor, targets: Tensor) -> float:
     return -float(chosen.log().mean())
 
 
+def repeated_fits() -> dict:
+    """Ratios of posteriors of disjoint sets of 64 mini-batches: how much the fit itself varies."""
+    case = digits_case()
+    origin, exact = case.bank(case.batch_size, seed=0), case.bank(case.batch_size, seed=4)
+    real = case.probabilities(exact)
+    found: dict[str, dict[str, list[float]]] = {}
+    for kind in (mcbn.JointPosterior, mcbn.FactorisedPosterior):
+        ratios: dict[str, list[float]] = {"probability_sd": [], "mutual_information": []}
+        for start in range(0, FITS * FITTED, FITTED):
+            rows = {k: v[start : start + FITTED] for k, v in origin.statistics.items()}
+            drawn = kind.from_bank(replace(origin, statistics=rows)).sample(FIT_DRAWS)
+            made = case.probabilities(drawn)
+            for measure in (probability_sd, mutual_information):
+                value = measure(made, evenly(made)) / measure(real, evenly(real))
+                ratios[measure.__name__].append(float(value))
+        found[kind.__name__] = ratios
+        means = {name: sum(values) / len(values) for name, values in ratios.items()}
+        print(kind.__name__, means, flush=True)
+    return found
+
+
 PARTS: dict[str, Callable[[], dict]] = {
     "digits": lambda: rescaled_against_real(digits_case()),
     "cifar": lambda: rescaled_against_real(cifar_case()),
+    "digits_fits": repeated_fits,
 }
 
 

@@ -1,3 +1,6 @@
+from .agreement import Consistency as Consistency
+from .agreement import InconsistentBankWarning as InconsistentBankWarning
+from .agreement import consistency as consistency
 from .bank import Bank as Bank
 from .batch_size import BatchSizeChoice as BatchSizeChoice
 from .batch_size import choose_batch_size as choose_batch_size
@@ -6,9 +9,6 @@ from .categorical import CategoricalPredictive as CategoricalPredictive
 from .collection import collect as collect
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
-from .agreement import Consistency as Consistency
-from .agreement import InconsistentBankWarning as InconsistentBankWarning
-from .agreement import consistency as consistency
 from .criterion import ELBO as ELBO
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Score as Score
