@@ -139,6 +139,17 @@ def test_one_batch_size_has_no_slope():
     assert decay(study) is None
 
 
+def test_decay_is_over_all_training_batch_sizes():
+    def scores(cell):
+        power = {32: -1.0, 64: -0.5}[cell.network.batch_size]
+        return {"mutual_information": cell.batch_size**power}
+
+    found = decay(made_study(plan(), scores))
+    assert found.slope == pytest.approx(-0.75)
+    assert found.factor == pytest.approx(64**0.75)
+    assert (found.smallest, found.largest, found.networks) == (4, 256, 8)
+
+
 def test_interval_covers_the_true_slope_at_its_rate():
     """500 studies of four seeds whose slopes vary with the seed, alike at all training sizes.
 

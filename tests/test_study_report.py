@@ -264,6 +264,17 @@ def test_verdict_on_the_slope(value, mark, words):
     assert FLAT < 0
 
 
+def test_slope_that_could_be_flat_or_steep_is_left_open():
+    def scores(cell):
+        own = (-0.05, -0.25, -0.45)[cell.network.seed]
+        return classification_scores(cell) | {"epistemic_sd": (cell.batch_size or 1) ** own}
+
+    (claim,) = claims(made_study(small(), scores), "Epistemic spread")
+    assert claim["mark"] == "uncertain"
+    assert "little of it" not in claim["sentence"]
+    assert "kept" not in claim["sentence"]
+
+
 def test_verdict_takes_the_slope_without_the_effect_of_few_examples():
     def scores(cell):
         found = classification_scores(cell)
