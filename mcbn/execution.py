@@ -111,6 +111,7 @@ def _work_off(
                     job = queue.ready.popleft()
                     flying[executor.submit(_work, str(store.folder), job)] = job
                     shown.started()
+                shown.show()
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     job = flying.pop(future)
                     outcome = _outcome(future, job, store, isolated=isinstance(executor, Processes))

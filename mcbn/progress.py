@@ -1,5 +1,6 @@
 """How a running study looks: one live line on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -35,8 +36,8 @@ class Progress:
     running: int = 0
     best: tuple[float, str] | None = None
     _seconds: dict[type, list[float]] = field(default_factory=lambda: {Network: [], Cell: []})
-    _said: float = field(default_factory=time.monotonic)
-    _counted: int = -1
+    _said: float = float("-inf")
+    _counted: int = 0
     _bar: Any = None
 
     def __enter__(self) -> "Progress":
@@ -45,17 +46,16 @@ class Progress:
             total=self.networks + self.cells, desc="study", unit="job", disable=not live,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}", dynamic_ncols=True,
         )  # fmt: skip
-        self._show(force=False)
+        self.show()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._show(force=True)
+        self.show(last=True)
         self._bar.close()
 
     def started(self) -> None:
         """A piece of work was handed out."""
         self.running += 1
-        self._show(force=False)
 
     def ended(self, job: Network | Cell, seconds: float, scores: Any, *, failed: bool) -> None:
         """A piece of work came back."""
@@ -63,17 +63,21 @@ class Progress:
         self._seconds[type(job)].append(seconds)
         self.failed += failed
         self.done += isinstance(job, Cell) and not failed
-        value = scores.get(self.score, float("nan"))
-        sign = 1 if BETTER.get(self.score) == "lower" else -1
-        if isinstance(job, Cell) and (self.best is None or sign * value < sign * self.best[0]):
-            self.best = (value, str(job)) if value == value else self.best
+        if isinstance(job, Cell) and not failed:
+            self._compare(scores.get(self.score, math.nan), str(job))
         self._bar.update()
-        self._show(force=False)
 
     def skipped(self, jobs: int) -> None:
         """Work that cannot be done, since what it needs failed."""
         self.failed += jobs
         self._bar.update(jobs)
+
+    def _compare(self, value: float, name: str) -> None:
+        if self.score not in BETTER:  # a spread is neither better nor worse
+            return
+        sign = 1 if BETTER[self.score] == "lower" else -1
+        if self.best is None or sign * value < sign * self.best[0]:
+            self.best = None if math.isnan(value) else (value, name)
 
     def line(self) -> str:
         """The state in words."""
@@ -97,13 +101,14 @@ class Progress:
             total += rest * sum(times) / len(times) if times else 0.0
         return total / self.jobs if any(self._seconds.values()) else None
 
-    def _show(self, *, force: bool) -> None:
+    def show(self, *, last: bool = False) -> None:
+        """Show the state, on a terminal at once, elsewhere now and then."""
         if not self.shown or self.networks + self.cells == 0:
             return
         if not self._bar.disable:
             self._bar.set_postfix_str(self.line(), refresh=True)
-        elif (
-            force and self.done + self.failed > self._counted
-        ) or time.monotonic() - self._said >= QUIET_SECONDS:
+            return
+        news = self.done + self.failed > self._counted
+        if news and (last or time.monotonic() - self._said >= QUIET_SECONDS):
             self._said, self._counted = time.monotonic(), self.done + self.failed
             print(f"study: {self.line()}", file=sys.stderr, flush=True)
