@@ -118,9 +118,7 @@ def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
     Raises:
         ValueError: no such criterion, a bank without spread, or a population that is not known.
     """
-    rows = torch.cat([values.cpu() for values in bank.coordinates().values()], 1)
-    rank = int(torch.linalg.matrix_rank(rows - rows.mean(0)))
-    if rank == 0:
+    if all(bool((rows == rows[0]).all()) for rows in bank.statistics.values()):
         raise ValueError(
             f"expected a bank whose draws differ, got {len(bank)} equal ones, which no batch size "
             "moves; collect several at a batch size below N"
@@ -139,7 +137,13 @@ def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
             "expected the number of training examples for the ELBO, got a bank that does not know "
             "it; give criterion=mcbn.ELBO(population=...)"
         )
-    return replace(elbo, population=population, dimensions=elbo.dimensions or rank)
+    return replace(elbo, population=population, dimensions=elbo.dimensions or _rank(bank))
+
+
+def _rank(bank: Bank) -> int:
+    """In how many directions the draws differ, numerically."""
+    rows = torch.cat([values.detach().cpu() for values in bank.coordinates().values()], 1)
+    return int(torch.linalg.matrix_rank(rows - rows.mean(0)))
 
 
 def family_of(likelihood: Any) -> Categorical | Gaussian:

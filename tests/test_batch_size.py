@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
+from mcbn.batch_size import _vertices
 from mcbn.criterion import elbo_of, family_of
 from mcbn.training import build
 
@@ -133,6 +134,15 @@ def test_the_interval_holds_the_true_size_and_so_does_the_flat_region():
         flat += choice.flat[0] / 1.2 <= 25 <= choice.flat[1] * 1.2
     assert inside >= 19
     assert flat >= 19
+
+
+def test_the_lowest_point_of_a_resample_is_that_of_its_parabola():
+    """Exactly, if the curve is one; at an end of the grid it is the end."""
+    grid = torch.linspace(0, 4, 9, dtype=torch.float64)
+    lowest = torch.tensor([1.1, 2.6, 3.24, 9.0, -2.0], dtype=torch.float64)
+    curves = 0.3 * (grid[:, None] - lowest).square() + 1.5
+    expected = torch.tensor([1.1, 2.6, 3.24, 4.0, 0.0], dtype=torch.float64)
+    assert_close(_vertices(grid, curves), expected)
 
 
 def test_more_examples_know_the_size_better():
