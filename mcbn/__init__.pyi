@@ -4,6 +4,7 @@ from .agreement import consistency as consistency
 from .bank import Bank as Bank
 from .batch_size import BatchSizeChoice as BatchSizeChoice
 from .batch_size import choose_batch_size as choose_batch_size
+from .batches import minibatches as minibatches
 from .categorical import Categorical as Categorical
 from .categorical import CategoricalPredictive as CategoricalPredictive
 from .collection import collect as collect
@@ -18,7 +19,6 @@ from .execution import run_study as run_study
 from .gaussian import Gaussian as Gaussian
 from .gaussian import GaussianPredictive as GaussianPredictive
 from .gaussian import fit_precision as fit_precision
-from .minibatches import minibatches as minibatches
 from .parametric import FactorisedPosterior as FactorisedPosterior
 from .parametric import JointPosterior as JointPosterior
 from .plan import Plan as Plan

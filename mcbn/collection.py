@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mcbn import validation
 from mcbn.agreement import InconsistentBankWarning, consistency
 from mcbn.bank import Bank
+from mcbn.batches import MiniBatches
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import eval_mode, random_streams
 from mcbn.layers import (
@@ -28,7 +29,6 @@ from mcbn.layers import (
     require_finite_weights,
     statistics_names,
 )
-from mcbn.minibatches import MiniBatches
 
 
 def collect(

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch.nn import Module
 
+from mcbn.batches import minibatches
 from mcbn.catalogue import OUTSIDE
 from mcbn.collection import collect
 from mcbn.comparison import compare
 from mcbn.convergence import Convergence, convergence
 from mcbn.data import Task
 from mcbn.execution import run_study
-from mcbn.minibatches import minibatches
 from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.predictive import Sampler, predict
 from mcbn.recipes import load_task

@@ -11,12 +11,12 @@ from torch.nn import Flatten, Module, Sequential
 
 from mcbn.agreement import InconsistentBankWarning
 from mcbn.bank import Bank
+from mcbn.batches import minibatches
 from mcbn.catalogue import is_regression
 from mcbn.cell import Cell, Network
 from mcbn.checkpoints import named_builder
 from mcbn.collection import collect
 from mcbn.data import Task, cifar10, data_root, digits, mnist
-from mcbn.minibatches import minibatches
 from mcbn.networks import convnet, load_resnet20, mlp
 from mcbn.parametric import FactorisedPosterior, JointPosterior
 from mcbn.predictive import Sampler

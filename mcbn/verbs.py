@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank import Bank
+from mcbn.batches import minibatches
 from mcbn.checkpoints import load_network
 from mcbn.collection import collect as collect_bank
 from mcbn.comparison import Comparison, entry
 from mcbn.demo import run_demo
 from mcbn.durable import write_whole
 from mcbn.evaluation import evaluate as evaluate_predictive
-from mcbn.minibatches import minibatches
 from mcbn.predictions import Predictions
 from mcbn.predictive import Sampler
 from mcbn.predictive import predict as predict_data

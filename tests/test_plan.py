@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -238,3 +239,11 @@ def test_the_catalogue_agrees_with_the_rest():
 def test_the_package_hands_out_its_names_without_importing_torch_first():
     assert mcbn.Plan is Plan
     assert {"Bank", "collect", "run_study", "Study"} <= set(dir(mcbn))
+
+
+def test_no_public_name_is_that_of_a_module():
+    # Importing the module would then hide the name.
+    modules = {path.stem for path in Path(mcbn.__file__).parent.glob("*.py")}
+    assert modules.isdisjoint(mcbn.__all__)
+    for name in mcbn.__all__:
+        assert getattr(mcbn, name) is not None
