@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_example_runs_and_prints_what_it_says():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         capture_output=True,
