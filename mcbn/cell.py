@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from mcbn.catalogue import Method
+from mcbn.catalogue import PUBLISHED, Method
 
 # Raise it when the same configuration would give other figures: old results are then not reused.
 DATA_VERSION = 1
@@ -52,6 +52,11 @@ class Network:
     def key(self) -> str:
         """A digest of the configuration and of the version of the code's data."""
         return _digest("network", asdict(self))
+
+    @property
+    def published(self) -> bool:
+        """Whether it is loaded as others trained it, so that there is nothing to train."""
+        return self.architecture == PUBLISHED
 
     @property
     def family(self) -> "Network":

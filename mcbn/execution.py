@@ -4,7 +4,7 @@ import os
 import pkgutil
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,9 @@ def _work(folder: str, job: Network | Cell) -> Outcome:
     return outcome
 
 
-def _outcome(future: "Future[Any]", job: Network | Cell, store: Store, *, isolated: bool) -> Any:
+def _outcome(
+    future: "Future[Any]", job: Network | Cell, store: Store, *, isolated: bool
+) -> Outcome:
     """What came of a job; if its process died, a failure that is committed here.
 
     Raises:
@@ -141,7 +143,7 @@ def _outcome(future: "Future[Any]", job: Network | Cell, store: Store, *, isolat
     except OSError:
         raise
     except Exception as error:
-        if isinstance(error, BrokenExecutor) and not isolated:
+        if isinstance(error, (BrokenExecutor, CancelledError)) and not isolated:
             raise RuntimeError(
                 f"expected the executor to live through the study, got {type(error).__name__}; "
                 "what is finished is kept: run the study again, or leave the executor out, and "
@@ -193,7 +195,7 @@ class Queue:
                 continue
             if failed:
                 store.discard("failures", cell.key)
-            needed = {n.key: n for n in cell.networks if n.architecture != "resnet20"}
+            needed = {n.key: n for n in cell.networks if not n.published}
             needed = {key: n for key, n in needed.items() if key not in done["networks"]}
             for key, network in needed.items():
                 if key not in trained and key in done["failures"]:

@@ -9,6 +9,7 @@ from mcbn.catalogue import (
     CLASSIFICATION,
     OUTSIDE,
     OVER_BATCH_SIZES,
+    PUBLISHED,
     PUBLISHED_BATCH_SIZE,
     REGRESSION,
     DataName,
@@ -155,7 +156,7 @@ class Plan:
                 width=self.network.width,
                 depth=self.network.depth,
                 dropout=self.network.dropout,
-                batch_size=PUBLISHED_BATCH_SIZE if architecture == "resnet20" else size,
+                batch_size=PUBLISHED_BATCH_SIZE if architecture == PUBLISHED else size,
                 epochs=self.training.epochs,
                 learning_rate=self.training.learning_rate,
                 weight_decay=self.training.weight_decay,
@@ -216,7 +217,7 @@ def _require_pair(name: str, architecture: str, plan: Plan) -> None:
         raise ValueError(
             f"expected data.splits from 0 to {LAST_SPLIT} for {name}, got {max(plan.data.splits)}"
         )
-    if architecture == "resnet20":
+    if architecture == PUBLISHED:
         if name != "cifar10":
             raise ValueError(f"expected data.names [cifar10] for resnet20, got {name!r}")
         for method in ("MC Dropout", "Deep ensemble"):

@@ -87,11 +87,6 @@ def untrained(network: Network, task: Task) -> Module:
     return named_builder(network.architecture)()
 
 
-def published(network: Network) -> bool:
-    """Whether the network is loaded as others trained it."""
-    return network.architecture == "resnet20"
-
-
 def load_published() -> Module:
     """The published ResNet20, from the data root."""
     return load_resnet20(data_root() / PUBLISHED_WEIGHTS)
@@ -136,7 +131,7 @@ def _population(model: Module, cell: Cell, task: Task) -> Bank:
 
 
 def _collected(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
-    augmented = task.augmented if published(cell.network) else None
+    augmented = task.augmented if cell.network.published else None
     examples = augmented if augmented is not None else task.train.dataset()
     batches = minibatches(examples, batch_size=batch_size, draws=draws, seed=cell.network.seed)
     with warnings.catch_warnings():

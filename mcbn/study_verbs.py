@@ -12,6 +12,7 @@ from mcbn import declaration
 from mcbn.durable import write_whole
 from mcbn.execution import default_jobs, run_study
 from mcbn.executors import named_executor
+from mcbn.outcome import ERROR
 from mcbn.plan import Plan
 from mcbn.store import Store
 from mcbn.study import Study
@@ -71,7 +72,7 @@ def status(study: str) -> None:
     plan = declaration.read_stored(store.declaration)
     cells = plan.cells()
     keys = {cell.key for cell in cells}
-    networks = {n.key for cell in cells for n in cell.networks if n.architecture != "resnet20"}
+    networks = {n.key for cell in cells for n in cell.networks if not n.published}
     done, failed = keys & store.keys("cells"), keys & store.keys("failures")
     print(f"{plan.title}")
     print(f"  cells     {len(done)} of {len(keys)} done, {len(failed)} failed, "
@@ -79,7 +80,7 @@ def status(study: str) -> None:
     print(f"  networks  {len(networks & store.keys('networks'))} of {len(networks)} trained")
     print(f"  running   {len(store.in_work())}")
     for cell in (cell for cell in cells if cell.key in failed):
-        error = store.read_json("failures", cell.key, "error.json").get("error")
+        error = store.read_json("failures", cell.key, ERROR).get("error")
         print(f"  failed    {cell}: {error}")
 
 

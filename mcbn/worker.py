@@ -24,7 +24,7 @@ from mcbn.data import Task
 from mcbn.isolation import derived_seed
 from mcbn.measurement import measure
 from mcbn.outcome import CONFIGURATION, COST, RESULT, Outcome, as_json, commit_failure
-from mcbn.recipes import load_published, load_task, make_sampler, published, untrained
+from mcbn.recipes import load_published, load_task, make_sampler, untrained
 from mcbn.store import Kind, Store
 from mcbn.training import build, train
 
@@ -108,7 +108,7 @@ def load_trained(store: Store, network: Network, task: Task) -> Module:
         FileNotFoundError: it was not trained yet.
         ValueError: its file was damaged, or holds another network.
     """
-    if published(network):
+    if network.published:
         return load_published()
     path = store.path("networks", network.key, WEIGHTS)
     model = build(partial(untrained, network, task), seed=0)
