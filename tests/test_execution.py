@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +259,19 @@ def test_an_executor_that_breaks_as_a_whole_blames_no_cell(tmp_path, nets):
         run_study(plan, tmp_path / "out", executor=pool, progress=False)
     found = Study.load(tmp_path / "out")
     assert (len(found.failures), found.missing) == (0, 1)
+
+
+def test_a_cluster_that_goes_away_blames_no_cell(tmp_path):
+    class Gone(Here):
+        def submit(self, fn, /, *args):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    with pytest.raises(RuntimeError, match="what is finished is kept"):
+        run_study(smallest(), tmp_path, executor=Gone(), progress=False)
+    assert not Study.load(tmp_path).failures
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
