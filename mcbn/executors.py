@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -58,7 +60,7 @@ class Processes:
         """Start a call in a process that is free; wait for one if none is."""
         pool = self._pools.get()
         try:
-            with _signals_left_to_us():
+            with _apart():
                 future = pool.submit(fn, *args)
         except BaseException:
             self._pools.put(pool)
@@ -100,13 +102,20 @@ def _live_and_die_with(alive: Connection) -> None:
 
 
 @contextmanager
-def _signals_left_to_us() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM for processes started in the block, and here only for its length."""
-    blocked = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+def _apart() -> Iterator[None]:
+    """Start processes in the block that leave signals to this one and do not run its script.
+
+    Ctrl-C and SIGTERM are blocked for them, and for us only meanwhile. A new process would run the
+    user's script once more to find functions in it; ours are all in this package, and a script
+    that calls us outside `if __name__ == "__main__"` would call us again.
+    """
+    main = sys.modules["__main__"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
+        sys.modules["__main__"] = main
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

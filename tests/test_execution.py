@@ -401,6 +401,19 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_table(file, tmp_pat
     assert to_csv(run_study(tiny(), folder, executor=Here(), progress=False)) == table
 
 
+def test_a_script_needs_no_guard(tmp_path, file):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import mcbn\n"
+        f"study = mcbn.run_study({str(file)!r}, {str(tmp_path / 'out')!r}, jobs=1)\n"
+        "print(len(study.results), len(study.failures))\n"
+    )
+    file.write_text(declaration.written(smallest()))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "2 0\n", done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_processes_run_at_once_and_wait_for_a_free_one():
     executor = Processes(2)
     try:
