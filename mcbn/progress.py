@@ -43,9 +43,11 @@ class Progress:
     def __enter__(self) -> "Progress":
         live = self.shown and sys.stderr.isatty()
         self._bar = tqdm(
-            total=self.networks + self.cells, desc="study", unit="job", disable=not live,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}", dynamic_ncols=True,
-        )  # fmt: skip
+            total=self.networks + self.cells,
+            disable=not live,
+            bar_format="study {percentage:3.0f}% |{bar:20}| {desc}",
+            dynamic_ncols=True,
+        )
         self.show()
         return self
 
@@ -106,7 +108,7 @@ class Progress:
         if not self.shown or self.networks + self.cells == 0:
             return
         if not self._bar.disable:
-            self._bar.set_postfix_str(self.line(), refresh=True)
+            self._bar.set_description_str(self.line())
             return
         news = self.done + self.failed > self._counted
         if news and (last or time.monotonic() - self._said >= QUIET_SECONDS):
