@@ -63,7 +63,7 @@ def score_group(study: Study, score: str) -> Group | None:
     title, axis = score_title(score)
     values = [y for curve in drawn for y in curve.y if math.isfinite(y)]
     log = spread or (score == "nll" and min(values) > 0 and max(values) > 4 * min(values))
-    limits = limits_of(drawn, log=log)
+    limits = limits_of(drawn, log=log, score=score)
     shown = {curve.name: curve.style for curve in drawn}
     panels = []
     for size, curves in found.items():
@@ -151,8 +151,11 @@ def numbers_of(curves: Sequence[Curve]) -> Mapping[str, Any]:
     }
 
 
-def limits_of(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
-    """Ends of an axis that holds every mean and the nearer part of the bands."""
+def limits_of(curves: Sequence[Curve], *, log: bool, score: str = "") -> tuple[float, float]:
+    """Ends of an axis that holds every mean and the nearer part of the bands.
+
+    They end a little outside of what the score can be, so that a line there is seen.
+    """
     values = [y for curve in curves for y in curve.y if math.isfinite(y) and (y > 0 or not log)]
     if not values:
         return (0.1, 1.0) if log else (0.0, 1.0)
@@ -171,7 +174,17 @@ def limits_of(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
     span = high - low
     # Bands of two seeds are so wide that axes which held them would flatten every curve.
     room = max(0.4 * span, min(1.3 * usual, span)) or usual or 0.1 * abs(high) or 1.0
-    return low - room, high + room
+    low, high = low - room, high + room
+    least, most = _possible(score)
+    margin = 0.03 * (min(high, most) - max(low, least))
+    return max(low, least - margin), min(high, most + margin)
+
+
+def _possible(score: str) -> tuple[float, float]:
+    """The least and the most that a score can be."""
+    if score in ("accuracy", "coverage_90") or score.startswith("auroc"):
+        return 0.0, 1.0
+    return (0.0, math.inf) if BETTER.get(score) == "lower" else (-math.inf, math.inf)
 
 
 def _draw_spread(

@@ -122,7 +122,7 @@ def sweep_group(sweep: Sweep, score: str) -> Group | None:
     ]
     if not drawn:
         return None
-    limits = limits_of(drawn, log=spread)
+    limits = limits_of(drawn, log=spread, score=score)
     shown = {curve.name: curve.style for curve in drawn}
     values = list(sweep.studies)
     panels = []

@@ -177,6 +177,16 @@ def test_axes_show_the_means_however_wide_the_bands():
     assert limits_of([replace(means, y=(1e-9, 1.0))], log=True)[0] > 1e-6
 
 
+def test_axes_end_a_little_outside_of_what_a_score_can_be():
+    wide = Curve("a", (1.0, 2.0), (0.5, 0.98), (-9.0, -9.0), (9.0, 9.0), 0)
+    # From 0.02, 0.48 below the least, to 1, with 3 % of that span above it.
+    for score in ("accuracy", "auroc_rotated", "coverage_90"):
+        assert limits_of([wide], log=False, score=score) == pytest.approx((0.02, 1 + 0.03 * 0.98))
+    low = replace(wide, y=(0.1, 0.3))
+    assert limits_of([low], log=False, score="ece") == pytest.approx((-0.03 * 0.5, 0.5))
+    assert limits_of([low], log=False, score="pll") == pytest.approx((-0.1, 0.5))
+
+
 def test_titles_and_errors_are_escaped():
     plan = small(title=BAD, seeds=(0, 1))
     study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 8)
