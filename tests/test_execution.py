@@ -379,8 +379,9 @@ def check_kill(file, folder, table, chance):
     wait_for(lambda: len(store.keys("cells")) > before or process.poll() is not None)
     time.sleep(chance.random() * 0.5)
     process.kill()
-    process.communicate()
+    process.wait()  # not communicate: processes left over would hold the pipe open
     wait_for(lambda: left_over(folder) == [], 20)
+    process.stderr.close()
 
 
 def test_a_run_that_is_killed_takes_its_processes_along_and_goes_on(file, tmp_path, table):
