@@ -404,6 +404,18 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_table(file, tmp_pat
     assert to_csv(run_study(tiny(), folder, executor=Here(), progress=False)) == table
 
 
+def test_signals_are_left_to_the_process_that_runs_the_study():
+    executor = Processes(1)
+    try:
+        worker = executor.submit(os.getpid).result(timeout=60)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker, number)
+        assert executor.submit(os.getpid).result(timeout=60) == worker
+    finally:
+        executor.shutdown()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "they stay blocked for us"
+
+
 def test_a_script_needs_no_guard(tmp_path, file):
     script = tmp_path / "script.py"
     script.write_text(

@@ -1,12 +1,14 @@
 """What the names in a study stand for, on the data sets that they name."""
 
 import os
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 from tiny import Here, tiny
 
+import mcbn
 from mcbn import recipes
 from mcbn.catalogue import REGRESSION
 from mcbn.execution import run_study
@@ -63,11 +65,16 @@ def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch)
     assert (len(whole), whole.batch_size) == (1, 300)
     monkeypatch.setattr(recipes, "POPULATION_CHUNK", 100)
     parts = recipes.make_sampler(cell, [model], task).bank
+    batches = mcbn.minibatches(task.train.inputs, batch_size=100, draws=3, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+        pooled = mcbn.collect(model, batches).pooled()
     for name, rows in whole.statistics.items():
         # Three mini-batches of 100 of 300: near, and not the same.
         assert not torch.equal(parts.statistics[name], rows)
         gap = (parts.statistics[name] - rows).abs().mean() / rows.abs().mean()
         assert gap < 0.1, name
+        torch.testing.assert_close(parts.statistics[name][0], pooled[name].to(rows))
 
 
 @real

@@ -79,6 +79,10 @@ def test_at_the_size_of_the_bank_a_rescaled_bank_is_the_bank(tmp_path):
     )
     assert same[1] == pytest.approx(same[0], rel=1e-5)
     assert other[1] != pytest.approx(other[0], rel=1e-5)
+    # Mutual information goes about as 1/M, so it is some four times that at 32.
+    near, far = (done.select("MCBN rescaled", 32, size)[0].scores["mutual_information"]
+                 for size in (8, 32))  # fmt: skip
+    assert near > 2 * far
 
 
 def test_parametric_banks_come_near_the_banks_they_are_fitted_on(study):
