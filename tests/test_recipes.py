@@ -120,6 +120,10 @@ def test_the_published_network_is_loaded_and_its_mini_batches_are_augmented(tmp_
     assert plain.scores["accuracy"] >= 0.8
     assert drawn.scores["accuracy"] >= 0.8
     assert drawn.scores["mutual_information"] > 0.005
-    task = load_task(plan.cells()[1])
-    assert task.augmented is not None
+    cell = plan.cells()[1]
+    task, model = load_task(cell), recipes.load_published()
+    drawn_bank = recipes.make_sampler(cell, [model], task).bank
+    batches = mcbn.minibatches(task.augmented, batch_size=64, draws=4, seed=0)
+    augmented = mcbn.collect(model, batches).statistics
+    torch.testing.assert_close(dict(drawn_bank.statistics), dict(augmented), rtol=0, atol=0)
     assert task.outside["notmnist"].shape == (20, 3, 32, 32)
