@@ -1,6 +1,6 @@
 """What running a study costs beyond its work: overhead, two jobs against one, resuming.
 
-Run: python experiments/bench_study.py [overhead|jobs|resume ...]    (about 25 minutes on 2 cores)
+Run: python experiments/bench_study.py [overhead|jobs|resume ...]    (about 20 minutes on 2 cores)
 """
 
 import json
@@ -23,13 +23,13 @@ PAIRS = 3  # of one job and two jobs, in turn
 RESUMES = 5
 JOBS = 2
 
-# 1,000 cells: 10 networks, 100 cells each; a cell takes about half a second.
+# 1,000 cells: 10 networks, 100 cells each; a cell takes about a second.
 MANY = Plan(
     title="1,000 cells",
     data=DataAxes(outside=("rotated",)),
     network=NetworkAxes(width=16),
     training=TrainingAxes(batch_sizes=(32,), epochs=5),
-    inference=InferenceAxes(batch_sizes=tuple(range(4, 104)), draws=(32,)),
+    inference=InferenceAxes(batch_sizes=tuple(range(4, 104)), draws=(64,)),
     methods=("MCBN",),
     seeds=tuple(range(10)),
 )
@@ -37,7 +37,7 @@ MANY = Plan(
 TRAINING = Plan(
     title="training-bound",
     network=NetworkAxes(width=32),
-    training=TrainingAxes(batch_sizes=(32,), epochs=20),
+    training=TrainingAxes(batch_sizes=(32,), epochs=60),
     methods=("Deterministic",),
     seeds=tuple(range(8)),
 )
@@ -87,7 +87,34 @@ def two_jobs(place: Path) -> dict[str, object]:
         one = run(TRAINING, place / f"one{pair}", 1)
         two = run(TRAINING, place / f"two{pair}", 2)
         pairs.append({"one_job_seconds": one, "two_jobs_seconds": two, "ratio": two / one})
-    return {"pairs": pairs, "median_ratio": statistics.median(p["ratio"] for p in pairs)}
+    return {
+        "pairs": pairs,
+        "median_ratio": statistics.median(p["ratio"] for p in pairs),
+        "floor": statistics.median(floor() for _ in range(PAIRS)),
+    }
+
+
+def floor() -> float:
+    """Half of what training one network takes beside another one's, over what it takes alone.
+
+    What two jobs on two cores could reach if a study cost nothing: 0.5 unless the cores share.
+    """
+    code = (
+        "import time\nfrom mcbn.recipes import load_task, untrained\n"
+        "from mcbn.training import build, train\nfrom mcbn.cell import Network\n"
+        "import torch\ntorch.set_num_threads(1)\n"
+        f"network = {TRAINING.cells()[0].network!r}\ntask = load_task(network)\n"
+        "model = build(lambda: untrained(network, task), seed=0)\nstart = time.perf_counter()\n"
+        "train(model, task.train, epochs=40, batch_size=32)\nprint(time.perf_counter() - start)\n"
+    )
+
+    def started() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    alone = float(started().communicate()[0])
+    pair = [started(), started()]
+    beside = statistics.fmean(float(process.communicate()[0]) for process in pair)
+    return beside / alone / 2
 
 
 def resume(place: Path) -> dict[str, object]:

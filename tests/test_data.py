@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mcbn import data
+from mcbn import data, tabular
 
 real = pytest.mark.skipif(not os.environ.get("MCBN_DATA"), reason="MCBN_DATA is not set")
 
@@ -425,7 +425,7 @@ def test_uci_takes_a_constant_for_one_though_rounding_gives_it_a_scale(tmp_path)
 )
 def test_uci_refuses_what_it_does_not_know(tmp_path, change, message):
     # Unwrapped, for the same reason.
-    plain = inspect.unwrap(data.uci)
+    plain = inspect.unwrap(tabular.uci)
     with pytest.raises(ValueError, match=message):
         plain(**{"name": "yacht", "root": tmp_path} | change)
 
