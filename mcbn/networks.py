@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from mcbn.isolation import random_streams
@@ -135,6 +135,17 @@ def _check_sizes(dropout: float, **sizes: int) -> None:
         )
 
 
+@fx.wrap
+def _require_quarters(images: Tensor) -> None:
+    """A step of its own to tracing, which cannot decide by a shape."""
+    height, width = images.shape[-2:]
+    if height % 4 or width % 4:
+        raise ValueError(
+            f"expected a height and width divisible by 4, got {height}x{width}; "
+            "pad or crop the images"
+        )
+
+
 def _block(channels: int, width: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
@@ -160,12 +171,7 @@ class _UNet(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes height width"]:
-        height, width = images.shape[-2:]
-        if height % 4 or width % 4:
-            raise ValueError(
-                f"expected a height and width divisible by 4, got {height}x{width}; "
-                "pad or crop the images"
-            )
+        _require_quarters(images)
         full = self.at_full(images)
         half = self.to_half(full)
         half = torch.cat([half, self.to_quarter_and_back(half)], dim=1)
