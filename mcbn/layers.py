@@ -1,7 +1,7 @@
 """The batch-norm layers of a network: which there are, what their batch statistics are."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -125,6 +125,32 @@ def statistics_names(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Buffer names of mean and variance of each layer, as `functional_call` takes them."""
     prefix = {name: f"{name}." if name else "" for name in layers}
     return {name: (prefix[name] + MEAN, prefix[name] + VARIANCE) for name in layers}
+
+
+def chosen_layers(layers: Iterable[str], choice: int | Sequence[str] | None) -> list[str]:
+    """Names of the layers of a choice: all, the last so many, or those named.
+
+    Raises:
+        ValueError: there are fewer layers, or none of that name.
+    """
+    names = list(layers)
+    if choice is None:
+        return names
+    if isinstance(choice, int):
+        if not 1 <= choice <= len(names):
+            raise ValueError(
+                f"expected from 1 to {len(names)} last layers, got {choice}; leave layers out to "
+                "draw the statistics of all"
+            )
+        return names[-choice:]
+    wanted = [choice] if isinstance(choice, str) else list(choice)
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        raise ValueError(
+            f"expected batch-norm layers among {names}, got {unknown or 'none'}; name some of "
+            "these, or give a number for the last so many"
+        )
+    return [name for name in names if name in wanted]
 
 
 def fingerprint(model: Module) -> str:

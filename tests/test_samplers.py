@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,8 +40,13 @@ def deep_ensemble(model):
     return mcbn.DeepEnsemble([model, other])
 
 
+def last_layer(model):
+    return mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=1)
+
+
 SAMPLERS = {
     "MCBatchNorm": mc_batch_norm,
+    "MCBatchNorm last layer": last_layer,
     "MCBatchNorm rescaled": rescaled,
     "MCDropout": mc_dropout,
     "DeepEnsemble": deep_ensemble,
@@ -276,3 +282,22 @@ def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
     SAMPLERS[kind](made("1d of 2-D"))
     assert_close(twin(x), expected, rtol=0, atol=0)
     assert_close(sampler(x), expected, rtol=0, atol=0)
+
+
+def test_layers_that_are_left_out_keep_their_running_statistics(model, x):
+    bank = mc_batch_norm(model).bank
+    names = list(bank.statistics)
+    for layers, kept in ((1, names[2:]), (["1"], names[:2]), ("5", names[2:]), (2, names)):
+        statistics = {
+            name: rows if name in kept else bank.trained[name].expand(len(bank), -1)
+            for name, rows in bank.statistics.items()
+        }
+        expected = mcbn.MCBatchNorm(model, replace(bank, statistics=statistics), engine="loop")(x)
+        found = mcbn.MCBatchNorm(model, bank, layers=layers)(x)
+        assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layers", [0, 3, ["1", "nowhere"], []])
+def test_layers_that_are_not_there_are_refused(model, layers):
+    with pytest.raises(ValueError, match=r"expected (from 1 to 2|batch-norm layers among)"):
+        mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=layers)
