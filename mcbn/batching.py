@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from mcbn.graph import scaled
+from mcbn.folding import scaled
 
 
 @dataclass(frozen=True)

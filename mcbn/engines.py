@@ -2,25 +2,20 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import Module
 
-from mcbn.batching import Load, Weighing, cut, stacked
-from mcbn.engine import Output, passes, tensor_output
-from mcbn.graph import Graph, branch_state, traced
+from mcbn.batching import Load, Weighing
+from mcbn.chunks import Engine, Plan, Statistics, part, rows
+from mcbn.engine import Output, passes
+from mcbn.graph import traced
 from mcbn.inputs import Inputs, count, device_of, forward, moved, require_finite, tensors
-from mcbn.isolation import eval_mode
 from mcbn.layers import batch_norm_layers, statistics_names
-
-Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
-Statistics = Mapping[str, Tensor]
 
 logger = logging.getLogger(__name__)
 
@@ -29,25 +24,6 @@ TRIED = 4
 # Largest difference to the loop, relative to the largest output, that rounding explains.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """How one network runs on one kind of inputs.
-
-    Attributes:
-        engine: what was asked for, or the loop where that does not fit the network.
-        load: what one example weighs.
-        channels_last: whether images go in with their channels last.
-        graph: the traced network, for folding.
-        call: the compiled network.
-    """
-
-    engine: Engine
-    load: Load
-    channels_last: bool = False
-    graph: Graph | None = None
-    call: Callable[..., Any] | None = None
 
 
 # What was found out about a network is remembered for as long as the network lives.
@@ -105,24 +81,12 @@ def draws(
     if plan.engine == "loop":
         yield from passes(model, states, inputs, output=output)
         return
-    if plan.engine == "compiled" and plan.call is not None:
-        for state in states:
-            with eval_mode(model), torch.no_grad():
-                raw = plan.call(_matching(model, state), inputs)
-            yield tensor_output(raw, output)
-        return
-    yield from _chunks(model, plan, statistics, inputs, output)
+    yield from rows(model, plan, statistics, inputs, output)
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
     wanted = (*statistics.values(), *tensors(inputs))
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in wanted)
-
-
-def _matching(model: Module, statistics: Statistics) -> dict[str, Tensor]:
-    """The statistics in the type and on the device of the buffers they stand for."""
-    buffers = dict(model.named_buffers())
-    return {name: rows.detach().to(buffers[name]) for name, rows in statistics.items()}
 
 
 def _remembered(
@@ -155,7 +119,7 @@ def _tried(
     model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
 ) -> Plan:
     """Make a plan and compare it with the loop on a few examples of the first draw."""
-    some = _examples(inputs, 0, TRIED)
+    some = part(inputs, 0, TRIED)
     one = {name: rows[:1] for name, rows in statistics.items()}
     weighing = Weighing()
     with weighing:
@@ -167,9 +131,9 @@ def _tried(
         try:
             plan = _made(model, statistics, name, load, channels_last)
             with warnings.catch_warnings():
-                # PyTorch warns where `vmap` has no rule and falls back to one draw at a time.
-                warnings.simplefilter("error")
-                (found,) = _rows(model, plan, one, some, output)
+                # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
+                warnings.filterwarnings("error", message="There is a performance drop")
+                (found,) = rows(model, plan, one, some, output)
             _require_same(found, expected)
             return plan
         # A network may refuse tracing, vmap or compiling in any way; the loop takes all of them.
@@ -221,92 +185,3 @@ def _require_same(found: Tensor, expected: Tensor) -> None:
     limit = ROUNDING.get(expected.dtype, HALF_ROUNDING) * float(expected.abs().max())
     if found.shape != expected.shape or not float((found - expected).abs().max()) <= limit:
         raise ValueError("its numbers are not those of the loop")
-
-
-def _rows(
-    model: Module, plan: Plan, statistics: Statistics, inputs: Inputs, output: Output | None
-) -> Iterator[Tensor]:
-    if plan.call is not None:
-        state = {name: rows[0] for name, rows in _matching(model, statistics).items()}
-        with eval_mode(model), torch.no_grad():
-            raw = plan.call(state, inputs)
-        return iter([tensor_output(raw, output)])
-    return _chunks(model, plan, statistics, inputs, output)
-
-
-def _chunks(
-    model: Module, plan: Plan, statistics: Statistics, inputs: Inputs, output: Output | None
-) -> Iterator[Tensor]:
-    """Yield rows of as many draws as fit in one pass, for one piece of the inputs after another.
-
-    Memory holds the rows of those draws, however many there are in all.
-    """
-    total = len(next(iter(statistics.values())))
-    examples = count(inputs)
-    piece, together = cut(plan.load, examples, total)
-    if plan.channels_last:
-        inputs = _channels_last(inputs)
-    pieces = [_examples(inputs, start, start + piece) for start in range(0, examples, piece)]
-    with eval_mode(model), torch.no_grad():
-        given = [_trunk(plan.graph, part) for part in pieces]
-    for start in range(0, total, together):
-        chunk = {name: rows[start : start + together] for name, rows in statistics.items()}
-        with eval_mode(model), torch.no_grad():
-            state = _matching(model, chunk)
-            if plan.graph is None:
-                found = _batched(model, state, given, output)
-            else:
-                found = _folded(plan.graph, state, given, output)
-        yield from found.contiguous()
-
-
-def _trunk(graph: Graph | None, inputs: Inputs) -> Any:
-    """What the branch needs of the inputs: computed once for all draws."""
-    if graph is None:
-        return inputs
-    if isinstance(inputs, Tensor):
-        return graph.trunk(inputs)
-    arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    return graph.trunk(*arguments)
-
-
-def _batched(model: Module, state: Statistics, pieces: list[Any], output: Output | None) -> Tensor:
-    def call(one: Statistics, inputs: Any) -> Tensor:
-        return tensor_output(forward(model, one, inputs), output)
-
-    return torch.cat([stacked(call, state, piece) for piece in pieces], 1)
-
-
-def _folded(graph: Graph, state: Statistics, pieces: list[Any], output: Output | None) -> Tensor:
-    def call(one: Statistics, values: Any) -> Tensor:
-        return tensor_output(functional_call(graph.branch, dict(one), values), output)
-
-    own = branch_state(graph, state)
-    if graph.dense:
-        return torch.cat([stacked(call, own, piece) for piece in pieces], 1)
-    total = len(next(iter(state.values())))
-    rows = [
-        torch.cat([call({name: rows[t] for name, rows in own.items()}, piece) for piece in pieces])
-        for t in range(total)
-    ]
-    return torch.stack(rows)
-
-
-def _channels_last(inputs: Any) -> Any:
-    """Images in the layout that convolutions work in, which saves rearranging at each of them."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-    if isinstance(inputs, Mapping):
-        return {key: _channels_last(value) for key, value in inputs.items()}
-    return tuple(_channels_last(value) for value in inputs)
-
-
-def _examples(inputs: Any, start: int, stop: int) -> Any:
-    """Some of the examples, in each tensor of nested inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[start:stop]
-    if isinstance(inputs, Mapping):
-        return {key: _examples(value, start, stop) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(_examples(value, start, stop) for value in inputs)
-    return inputs

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank import Bank
+from mcbn.chunks import Engine
 from mcbn.dropout import dropout_layers, masked
 from mcbn.engine import Output, passes
-from mcbn.engines import Engine, draws, require_engine
+from mcbn.engines import draws, require_engine
 from mcbn.inputs import Inputs
 from mcbn.layers import (
     batch_norm_layers,

@@ -1,6 +1,7 @@
 """Engines: each way of running the draws gives the numbers of the loop, and is really taken."""
 
 import logging
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import batching, engines
+from mcbn import batching, chunks, engines
 from mcbn.networks import convnet, mlp, resnet20, unet
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -163,6 +164,23 @@ def test_what_is_before_the_first_layer_runs_once_for_all_draws(engine):
     assert Counting.calls == 1
 
 
+def test_a_step_that_runs_draw_by_draw_is_left_to_the_loop():
+    """`vmap` has no rule for the step and would only warn: here it must not be taken."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(2)
+
+        def forward(self, x):
+            return functional.adaptive_avg_pool2d(self.norm(x), (1, 2)).flatten(1)
+
+    model = shaken(without_seed(Slow)).eval()
+    x = torch.randn(21, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    loop = sampler(model, x)
+    assert_close(replace(loop, engine="batched")(x), loop(x), rtol=1e-6, atol=1e-6)
+
+
 class ValueDependent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -187,9 +205,9 @@ def test_a_network_that_no_engine_takes_runs_in_the_loop_and_says_so(engine, cap
 def test_an_engine_whose_numbers_are_wrong_is_not_used(engine, monkeypatch):
     model, x = network("dense", torch.float64)
     loop = sampler(model, x)
-    for module, name in ((engines, "_batched"), (engines, "_folded")):
-        right = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, right=right: right(*a) + 0.1)
+    for name in ("_batched", "_folded"):
+        right = getattr(chunks, name)
+        monkeypatch.setattr(chunks, name, lambda *a, right=right: right(*a) + 0.1)
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
 
 
@@ -272,3 +290,15 @@ def test_the_plan_is_made_once():
     mc(x)
     replace(mc)(x)
     assert plan_of(model) is kept
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")
+def test_the_compiled_engine_gives_the_numbers_of_the_loop():
+    model, x = network("conv", torch.float32)
+    loop = sampler(model, x)
+    before = snapshot(model)
+    assert_close(replace(loop, engine="compiled")(x), loop(x), rtol=0, atol=1e-5)
+    assert_same(before, snapshot(model))
+    assert plan_of(model).engine == "compiled"
