@@ -1,0 +1,285 @@
+"""Fewer draws for the same answer: plain draws, chosen draws, and draws to first order.
+
+Run: python experiments/fewer_draws.py [resnet20] [convnet] [concrete] [energy]
+(about 10 minutes on one core for all; data root in MCBN_DATA)
+"""
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+from rescaling import rounded
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+import mcbn
+from mcbn.data import CropAndFlip, cifar10_images, data_root, mnist, normalise_cifar10
+from mcbn.files import write_whole
+from mcbn.linearised import LinearizedBatchNorm
+from mcbn.networks import convnet, load_resnet20, mlp
+from mcbn.tabular import uci
+from mcbn.training import build, train
+
+BATCH_SIZE = 32  # M
+POOL = 256  # draws of the bank that every method chooses from
+PLAIN = (4, 8, 16, 32, 64)
+EXACT = 4  # draws beside the linear ones
+REPEATS = 4  # of the methods that make their own draws, 16 each
+PICKED = 16  # draws of each of them
+SIZES = (2, 4, 8, 16, 32, 128)  # M at which linearity is measured
+LINEARITY_DRAWS = 64
+TIMED = 3
+RESULT = Path(__file__).parent / "results" / "fewer_draws.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained network, the data of its mini-batches and what it is asked."""
+
+    network: nn.Module
+    dataset: Dataset
+    inputs: Tensor
+    targets: Tensor
+    reference: int  # draws
+    sizes: tuple[int, ...] = SIZES
+    noise: float | None = field(default=None)  # variance, for regression
+
+    def bank(self, batch_size: int, draws: int, seed: int) -> mcbn.Bank:
+        """A real bank, drawn with replacement."""
+        batches = mcbn.minibatches(
+            self.dataset, batch_size=batch_size, draws=draws, seed=seed, replacement=True
+        )
+        return mcbn.collect(self.network, batches)
+
+    def rows(self, bank: mcbn.Bank) -> Tensor:
+        """The exact outputs under every draw."""
+        return mcbn.MCBatchNorm(self.network, bank)(self.inputs)
+
+    def summary(self, rows: Tensor) -> dict[str, Tensor]:
+        """Mean, epistemic measure and NLL of each example."""
+        if self.noise is None:
+            found = mcbn.Categorical().summarise(rows)
+            nll = -found.log_probabilities.gather(1, self.targets[:, None])[:, 0]
+            return {
+                "mean": found.probabilities,
+                "epistemic": found.mutual_information,
+                "nll": nll,
+            }
+        gaussian = mcbn.Gaussian(precision=1 / self.noise).summarise(rows)
+        return {
+            "mean": gaussian.mean,
+            "epistemic": gaussian.epistemic_variance.sqrt(),
+            "nll": -gaussian.log_prob(self.targets),
+        }
+
+
+def resnet20_case() -> Case:
+    """The published CIFAR-10 ResNet20 with crops and flips; 100 test images."""
+    data, test = cifar10_images()
+    network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
+    inputs, targets = normalise_cifar10(test.inputs[:100]), test.targets[:100]
+    return Case(network, CropAndFlip(data), inputs, targets, reference=512, sizes=(4, 8, 32, 128))
+
+
+def convnet_case() -> Case:
+    """Three convolutions trained on 4,096 MNIST digits at M = 32; 200 test images."""
+    task = mnist(train_size=4096)
+    network = build(lambda: convnet(1, 10, width=8, dropout=0.0), seed=0)
+    train(network, task.train, epochs=3, batch_size=BATCH_SIZE)
+    test = task.test.rows(torch.arange(200))
+    return Case(network, TensorDataset(task.train.inputs), test.inputs, test.targets, 1024)
+
+
+def uci_case(name: str) -> Case:
+    """Two layers of 50 trained on a UCI set at M = 32; up to 200 test examples."""
+    task = uci(name)
+    network = build(lambda: mlp(task.train.inputs.shape[1], 1, width=50, dropout=0.0), seed=0)
+    train(network, task.train, epochs=40, batch_size=BATCH_SIZE, loss="mse")
+    plain = mcbn.Deterministic(network)(task.validation.inputs)[0]
+    noise = float((plain - task.validation.targets).square().mean())
+    test = task.test.rows(torch.arange(min(200, len(task.test))))
+    data = TensorDataset(task.train.inputs)
+    return Case(network, data, test.inputs, test.targets, 1024, noise=noise)
+
+
+def measured(case: Case) -> dict:
+    """Every method against the reference, with its cost, and linearity over batch sizes."""
+    target = case.summary(case.rows(case.bank(BATCH_SIZE, case.reference, seed=1)))
+    bank = case.bank(BATCH_SIZE, POOL, seed=0)
+    exact = case.rows(bank)
+    sampler = LinearizedBatchNorm(case.network, bank, exact=0)
+    linear = sampler(case.inputs)
+    unit, price = timed(case, bank)
+    methods = {f"plain {t}": (t, list(exact.split(t))) for t in PLAIN}
+    methods[f"plain {POOL}"] = (POOL, [exact])
+    picked = herded(bank, PICKED, sets=REPEATS)
+    methods[f"herding {PICKED} of {POOL}"] = (PICKED, [exact[chosen] for chosen in picked])
+    for name, maker in (("mirrored", mirrored), ("mixed", mixed), ("sigma points", sigma_points)):
+        banks = maker(bank)
+        methods[f"{name} {PICKED}"] = (PICKED, [case.rows(each) for each in banks])
+    methods[f"linear {POOL}"] = (price, [linear])
+    corrected = [with_exact(linear, exact, chosen) for chosen in torch.arange(POOL).split(EXACT)]
+    methods[f"linear {POOL} + {EXACT} exact"] = (price + EXACT, corrected)
+    for count in (EXACT, PICKED):
+        found = [with_exact(linear, exact, c) for c in herded(bank, count, sets=REPEATS)]
+        methods[f"linear {POOL} + {count} herded"] = (price + count, found)
+    own = LinearizedBatchNorm(case.network, bank, exact=EXACT)(case.inputs)
+    torch.testing.assert_close(own, corrected[0], rtol=1e-4, atol=1e-4)
+    rows = [
+        {"method": name, "forwards": cost, "repeats": len(found)} | errors(case, found, target)
+        for name, (cost, found) in methods.items()
+    ]
+    for row in rows:
+        print(rounded(row), flush=True)
+    return {
+        "batch_size": BATCH_SIZE,
+        "reference_draws": case.reference,
+        "examples": len(case.inputs),
+        "seconds_a_forward": unit,
+        "methods": rows,
+        "linearity": [linearity(case, size) for size in case.sizes],
+    }
+
+
+def timed(case: Case, bank: mcbn.Bank) -> tuple[float, float]:
+    """Seconds of a plain pass, and the linear sampler's time in plain passes; medians."""
+    plain = mcbn.MCBatchNorm(case.network, bank.first(16))
+    linear = LinearizedBatchNorm(case.network, bank, exact=0)
+    pairs = [(seconds(plain, case.inputs) / 16, seconds(linear, case.inputs)) for _ in range(TIMED)]
+    return median(unit for unit, _ in pairs), median(whole / unit for unit, whole in pairs)
+
+
+def seconds(sampler: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    sampler(inputs)
+    return time.perf_counter() - start
+
+
+def errors(case: Case, found: list[Tensor], target: dict[str, Tensor]) -> dict:
+    """Root mean squares over examples and repeats, the epistemic one relative; NLL in nats."""
+    summaries = [case.summary(rows) for rows in found]
+    missed = {
+        name: torch.stack([each[name] - values for each in summaries])
+        for name, values in target.items()
+    }
+    scale = target["epistemic"].square().mean().sqrt()
+    return {
+        "mean_rmse": float(missed["mean"].square().mean().sqrt()),
+        "epistemic_rmse": float(missed["epistemic"].square().mean().sqrt() / scale),
+        "epistemic_bias": float(missed["epistemic"].mean() / target["epistemic"].mean()),
+        "nll_rmse": float(missed["nll"].flatten(1).mean(1).square().mean().sqrt()),
+    }
+
+
+def with_exact(linear: Tensor, exact: Tensor, chosen: Tensor) -> Tensor:
+    """The linear rows corrected by the chosen exact ones, as the sampler does it."""
+    rows = linear + (exact[chosen] - linear[chosen]).mean(0)
+    rows[chosen] = exact[chosen]
+    return rows
+
+
+def deviations(bank: mcbn.Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mean of the bank's coordinates and each draw less it."""
+    found = mcbn.JointPosterior.from_bank(bank)
+    return dict(found.centre), dict(found.deviations)
+
+
+def combined(bank: mcbn.Bank, weights: Tensor) -> mcbn.Bank:
+    """The bank of centre + weights @ deviations."""
+    centre, moved = deviations(bank)
+    return bank.with_coordinates({n: centre[n] + weights @ rows for n, rows in moved.items()})
+
+
+def mirrored(bank: mcbn.Bank) -> list[mcbn.Bank]:
+    """Draws in pairs, each with its mirror image in the centre."""
+    identity = torch.eye(POOL, dtype=torch.float64)
+    halves = identity[: REPEATS * PICKED // 2].split(PICKED // 2)
+    return [combined(bank, torch.cat([half, -half])) for half in halves]
+
+
+def mixed(bank: mcbn.Bank) -> list[mcbn.Bank]:
+    """Random orthogonal mixtures of all deviations, mirrored: each has the bank's covariance."""
+    generator = torch.Generator().manual_seed(0)
+    banks = []
+    for _ in range(REPEATS):
+        noise = torch.randn(POOL, PICKED // 2, generator=generator, dtype=torch.float64)
+        half = torch.linalg.qr(noise).Q.T
+        banks.append(combined(bank, torch.cat([half, -half])))
+    return banks
+
+
+def sigma_points(bank: mcbn.Bank) -> list[mcbn.Bank]:
+    """Pairs along the leading principal directions, scaled to their variances."""
+    rows = standardised(bank)
+    vectors = torch.linalg.eigh(rows @ rows.T).eigenvectors
+    count = PICKED // 2
+    # The bank varies by |u^T D|^2 / POOL along u, and each of the pairs counts 1 / count of that.
+    half = vectors[:, -count:].T * (count / POOL) ** 0.5
+    return [combined(bank, torch.cat([half, -half]))]
+
+
+def herded(bank: mcbn.Bank, count: int, *, sets: int) -> list[Tensor]:
+    """Disjoint sets of draws, picked one by one so that their mean in a kernel space is the pool's.
+
+    Each set after the first has fewer draws to pick from.
+    """
+    rows = standardised(bank)
+    squares = torch.cdist(rows, rows).square()
+    kernel = (-squares / squares.median()).exp()
+    taken: list[int] = []
+    for _ in range(sets):
+        chosen: list[int] = []
+        for step in range(count):
+            score = kernel.mean(1) - kernel[:, chosen].sum(1) / (step + 1)
+            score[taken + chosen] = -torch.inf
+            chosen.append(int(score.argmax()))
+        taken += chosen
+    return [torch.tensor(taken[start : start + count]) for start in range(0, sets * count, count)]
+
+
+def standardised(bank: mcbn.Bank) -> Tensor:
+    """All deviations in one matrix, in units of their spread over draws."""
+    rows = torch.cat(list(deviations(bank)[1].values()), dim=1)
+    return rows / rows.std(0).clamp_min(1e-12)
+
+
+def linearity(case: Case, size: int) -> dict:
+    """What linearising alone costs at a batch size: linear against exact rows of one bank."""
+    bank = case.bank(size, LINEARITY_DRAWS, seed=2)
+    sampler = LinearizedBatchNorm(case.network, bank, exact=EXACT)
+    found = errors(case, [sampler(case.inputs)], case.summary(case.rows(bank)))
+    check = sampler.linearity(case.inputs)
+    row = {"batch_size": size, "residual": check.residual, "bias": check.bias}
+    row |= {"trusted": check.trusted} | found
+    print(rounded(row), flush=True)
+    return row
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "resnet20": resnet20_case,
+    "convnet": convnet_case,
+    "concrete": lambda: uci_case("concrete"),
+    "energy": lambda: uci_case("energy"),
+}
+
+
+def main(names: list[str]) -> None:
+    """Measure the named cases, or all, and write them beside those already there."""
+    warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+    torch.set_num_threads(1)
+    for name in names or list(CASES):
+        print(name, flush=True)
+        found = rounded(measured(CASES[name]()))
+        kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        write_whole(RESULT, (json.dumps({**kept, name: found}, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
