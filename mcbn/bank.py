@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from mcbn import validation
 from mcbn.files import read_tensors, write_tensors
+from mcbn.herding import herded
 from mcbn.layers import MEAN, VARIANCE, batch_norm_layers, fingerprint, statistics_names
 
 KIND = "bank"
@@ -77,6 +78,19 @@ class Bank:
         if not 1 <= draws <= len(self):
             raise ValueError(f"expected from 1 to {len(self)} draws, got {draws}; collect more")
         return replace(self, statistics={k: v[:draws] for k, v in self.statistics.items()})
+
+    def thin(self, draws: int) -> "Bank":
+        """The bank of the `draws` draws that together stand best for all, in their old order.
+
+        Herded on means and log-variances. Their predictive mean is as good as that of two to four
+        times as many plain draws; their spread is little better. See docs/fewer_draws.md.
+
+        Raises:
+            ValueError: there are fewer draws.
+        """
+        points = torch.cat([rows.detach().cpu() for rows in self.coordinates().values()], 1)
+        kept = sorted(herded(points, draws))
+        return replace(self, statistics={k: v[kept] for k, v in self.statistics.items()})
 
     def rescale(self, batch_size: float | Tensor) -> "Bank":
         """The same draws as if the mini-batches had held `batch_size` examples.
