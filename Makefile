@@ -14,7 +14,9 @@ test: .venv/ready  ## the ordinary test suite
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
 
-bench: .venv/ready  ## the benchmarks; writes experiments/results/bench_*.json
+bench: .venv/ready  ## the benchmarks; writes benchmarks/results.json and the tables of the docs
+	.venv/bin/python benchmarks/engines.py
+	.venv/bin/python benchmarks/streaming.py
 	.venv/bin/python experiments/bench_study.py
 
 check: lint types layers test  ## all that must pass before a change lands

@@ -11,6 +11,7 @@ from .collection import collect as collect
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .criterion import ELBO as ELBO
+from .distributed import predict_distributed as predict_distributed
 from .evaluation import Evaluation as Evaluation
 from .evaluation import Score as Score
 from .evaluation import evaluate as evaluate
@@ -19,10 +20,13 @@ from .execution import run_study as run_study
 from .gaussian import Gaussian as Gaussian
 from .gaussian import GaussianPredictive as GaussianPredictive
 from .gaussian import fit_precision as fit_precision
+from .linearised import Linearity as Linearity
+from .linearised import LinearizedBatchNorm as LinearizedBatchNorm
 from .parametric import FactorisedPosterior as FactorisedPosterior
 from .parametric import JointPosterior as JointPosterior
 from .plan import Plan as Plan
 from .predictive import predict as predict
+from .predictive import predict_batches as predict_batches
 from .samplers import DeepEnsemble as DeepEnsemble
 from .samplers import Deterministic as Deterministic
 from .samplers import MCBatchNorm as MCBatchNorm

@@ -1,6 +1,8 @@
 """Predicting: a sampler streamed over data, its draws summarised under a likelihood."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count as counting
 from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import torch
@@ -22,6 +24,10 @@ from mcbn.isolation import random_streams
 
 Predictive = CategoricalPredictive | GaussianPredictive
 P = TypeVar("P")
+S = TypeVar("S")
+END = object()
+# The axis of examples in the tensors of a predictive, where it is not the first.
+AXES = {"draws": 1, "means": 1, "variances": 1}
 SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
@@ -92,7 +98,8 @@ def predict(
 ) -> Predictive:
     """The predictive distribution of every example, in the order of the data.
 
-    Data and, for classes, draws are streamed: besides the answer, memory holds one batch.
+    Data and, for classes, draws are streamed: besides the answer, memory holds one batch. Where
+    the answer itself is too large, take it batch by batch from `predict_batches`.
 
     Args:
         sampler: what makes the draws, such as `MCBatchNorm`.
@@ -107,25 +114,155 @@ def predict(
         TypeError: data of another kind.
         ValueError: no data, values that are not finite, a loader that shuffles.
     """
-    family = _family(likelihood)
-    loader = _loader(data, batch_size)
+    family, loader = family_of(likelihood), ordered_loader(data, batch_size)
     hidden = None if progress else True  # None: hidden unless on a terminal
-    parts = []
-    # The loader takes its base seed from the global stream, and transforms may draw from it.
-    with random_streams(0, "predict"), torch.no_grad():
-        for batch in tqdm(
-            loader, desc="predict", unit="batch", delay=0.5, leave=False, disable=hidden
-        ):
-            selected = of_batch(batch, inputs)
-            if count(selected) > 0:
-                parts.append(family.summarise(sampler.passes(selected), keep_draws=keep_draws))
-    if not parts:
+    stream = _predictives(sampler, loader, family, inputs, keep_draws)
+    bar = tqdm(
+        stream, "predict", _length(loader), unit="batch", delay=0.5, leave=False, disable=hidden
+    )
+    answer: Predictive | None = joined(bar, _length(_order(loader)) or 0)
+    if answer is None:
         raise ValueError("expected at least one example to predict, got none; check the data")
-    joined: Predictive = family.join(parts)
-    return joined
+    return answer
 
 
-def _family(likelihood: Any) -> Any:
+@overload
+def predict_batches(
+    sampler: Sampler,
+    data: Tensor | Dataset[Any] | DataLoader[Any],
+    likelihood: Literal["categorical"] | Categorical = ...,
+    *,
+    batch_size: int = ...,
+    inputs: Select | None = ...,
+    keep_draws: bool = ...,
+) -> Iterator[CategoricalPredictive]: ...
+@overload
+def predict_batches(
+    sampler: Sampler,
+    data: Tensor | Dataset[Any] | DataLoader[Any],
+    likelihood: Gaussian,
+    *,
+    batch_size: int = ...,
+    inputs: Select | None = ...,
+    keep_draws: bool = ...,
+) -> Iterator[GaussianPredictive]: ...
+def predict_batches(
+    sampler: Sampler,
+    data: Tensor | Dataset[Any] | DataLoader[Any],
+    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    *,
+    batch_size: int = 256,
+    inputs: Select | None = None,
+    keep_draws: bool = False,
+) -> Iterator[Predictive]:
+    """The predictive of one batch after another: `predict` before its parts are joined.
+
+    Memory holds one batch, however many examples there are; for classes, however many draws too.
+    A stream without end will do, and no data give no batches.
+
+    The arguments are those of `predict`.
+
+    Raises:
+        TypeError: data of another kind.
+        ValueError: values that are not finite, a loader that shuffles.
+    """
+    loader = ordered_loader(data, batch_size)
+    return _predictives(sampler, loader, family_of(likelihood), inputs, keep_draws)
+
+
+def _predictives(
+    sampler: Sampler, loader: DataLoader[Any], family: Any, inputs: Select | None, keep_draws: bool
+) -> Iterator[Predictive]:
+    summary = partial(family.summarise, keep_draws=keep_draws)
+    return summaries(sampler, loader, summary, inputs=inputs)
+
+
+def summaries(
+    sampler: Sampler,
+    loader: DataLoader[Any],
+    summary: Callable[[Iterator[Tensor]], S],
+    *,
+    inputs: Select | None = None,
+    first: int = 0,
+) -> Iterator[S]:
+    """What `summary` makes of the draws of one batch after another; empty batches are left out.
+
+    Args:
+        sampler: what makes the draws.
+        loader: batches in fixed order.
+        summary: takes the draws of a batch, one at a time.
+        inputs: picks the network's inputs out of a batch.
+        first: place of the loader's first batch in the whole data: transforms that draw at random
+            draw the same for a batch, whoever loads it.
+    """
+    # The loader takes its base seed from the global stream.
+    with random_streams(0, "predict"):
+        batches = iter(loader)
+    for index in counting(first):
+        # Nothing stays switched while the caller holds the iterator: yield is outside.
+        with random_streams(0, "predict", index), torch.no_grad():
+            batch = next(batches, END)
+            if batch is END:
+                return
+            selected = of_batch(batch, inputs)
+            examples = count(selected)
+            found = summary(sampler.passes(selected)) if examples > 0 else None
+        del batch, selected  # not held while the caller works
+        if found is not None:
+            yield found
+
+
+def joined(parts: Iterable[S], examples: int) -> S | None:
+    """The predictives of several batches as one, None of none: each is written to its place.
+
+    A list of all parts would hold the answer twice while it is joined.
+
+    Args:
+        parts: predictives of one likelihood, in order.
+        examples: how many to expect in all; a wrong number costs memory and nothing else.
+    """
+    kind, whole, done = None, {}, 0
+    for part in parts:
+        kind, stop = type(part), done + len(part)  # type: ignore[arg-type]
+        for name, value in vars(part).items():
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                whole[name] = value
+                continue
+            axis = AXES.get(name, 0)
+            room = whole[name].shape[axis] if name in whole else 0
+            if room < stop:
+                wider = max(stop, 2 * room or examples)
+                grown = value.new_empty((*value.shape[:axis], wider, *value.shape[axis + 1 :]))
+                if room > 0:
+                    grown.narrow(axis, 0, done).copy_(whole[name].narrow(axis, 0, done))
+                whole[name] = grown
+            whole[name].narrow(axis, done, stop - done).copy_(value)
+        done = stop
+    for name, value in whole.items():
+        axis = AXES.get(name, 0)
+        if isinstance(value, Tensor) and value.ndim > 0 and value.shape[axis] > done:
+            whole[name] = value.narrow(axis, 0, done).clone(memory_format=torch.contiguous_format)
+    return None if kind is None else kind(**whole)
+
+
+def _length(counted: Any) -> int | None:
+    try:
+        return len(counted)
+    except TypeError:  # a stream
+        return None
+
+
+def _order(loader: DataLoader[Any]) -> Any:
+    # A batch sampler holds the order itself; the loader's own is then a mere default.
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
+def family_of(likelihood: Any) -> Any:
+    """The likelihood itself, for its name or itself.
+
+    Raises:
+        ValueError: it is none.
+    """
     if likelihood == "categorical":
         return Categorical()
     if isinstance(likelihood, (Categorical, Gaussian)):
@@ -136,11 +273,15 @@ def _family(likelihood: Any) -> Any:
     )
 
 
-def _loader(data: Any, batch_size: int) -> DataLoader[Any]:
+def ordered_loader(data: Any, batch_size: int) -> DataLoader[Any]:
+    """Whatever holds the data as a loader whose order is fixed.
+
+    Raises:
+        TypeError: data of another kind.
+        ValueError: a loader that shuffles.
+    """
     if isinstance(data, DataLoader):
-        # A batch sampler holds the order itself; the loader's own is then a mere default.
-        order = getattr(data.batch_sampler, "sampler", data.sampler)
-        if isinstance(order, SHUFFLING):
+        if isinstance(_order(data), SHUFFLING):
             raise ValueError(
                 "expected a loader in a fixed order, got one that shuffles, whose predictions "
                 "could not be matched with targets; give it shuffle=False"

@@ -1,0 +1,350 @@
+"""Predicting with two processes: the numbers of one, and no process left waiting."""
+
+import datetime
+import inspect
+import os
+import sys
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from models import examples, made, shaken, without_seed
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+)
+
+import mcbn
+from mcbn.categorical import Totals
+from mcbn.distributed import predict_distributed
+
+NAME = "1d of 2-D"
+WORLD = 2
+SECONDS = 100
+SHARDS = ("data", "draws")
+
+
+def sampled(model, x, draws=5):
+    with warnings.catch_warnings():
+        # The running statistics are random on purpose.
+        warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+        bank = mcbn.collect(model, mcbn.minibatches(x, batch_size=8, draws=draws))
+    return mcbn.MCBatchNorm(model, bank)
+
+
+def flat(draws=5):
+    return sampled(made(NAME), examples(NAME, 60), draws)
+
+
+def dense():
+    """A network that answers at each position."""
+
+    def build():
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1))
+
+    return sampled(shaken(without_seed(build)).double().eval(), examples("2d", 40))
+
+
+def far_apart():
+    """Logits so large that probabilities underflow."""
+    sampler = flat()
+    with torch.no_grad():
+        sampler.model[-1].weight.mul_(1000.0)
+    return sampled(sampler.model, examples(NAME, 60))
+
+
+def ensemble():
+    return mcbn.DeepEnsemble([shaken(made(NAME), seed) for seed in range(3)])
+
+
+class Augmented(Dataset):
+    """Examples whose transform draws from the global stream, as image transforms do."""
+
+    def __len__(self):
+        return 37
+
+    def __getitem__(self, index):
+        return examples(NAME, 37)[index] + torch.randn(4).double()
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(examples(NAME, 8))
+
+
+def rows(count=37):
+    return examples(NAME, count, seed=8)
+
+
+def batch_sampled(data):
+    order = BatchSampler(SequentialSampler(data), 7, drop_last=False)
+    return DataLoader(data, batch_sampler=order)
+
+
+# Each: how to make the sampler, the data, the likelihood and the options.
+RUNS = {
+    "classes": lambda: (flat(), rows(), "categorical", {"batch_size": 8}),
+    "real": lambda: (flat(), rows(), mcbn.Gaussian(precision=2.0), {"batch_size": 8}),
+    "own noise": lambda: (sampled(*noisy()), rows(), mcbn.Gaussian(), {"batch_size": 8}),
+    "positions": lambda: (dense(), examples("2d", 9, seed=8), "categorical", {"batch_size": 2}),
+    "underflow": lambda: (far_apart(), rows(), "categorical", {"batch_size": 8}),
+    "one example": lambda: (flat(), rows(1), "categorical", {}),
+    "one draw": lambda: (flat(draws=1), rows(), "categorical", {"batch_size": 8}),
+    "ensemble": lambda: (ensemble(), rows(), "categorical", {"batch_size": 8}),
+    "transforms": lambda: (flat(), Augmented(), "categorical", {"batch_size": 8}),
+    "loader": lambda: (flat(), batch_sampled(TensorDataset(rows())), "categorical", {}),
+    "inputs": lambda: (flat(), TensorDataset(torch.arange(37), rows()), "categorical",
+                       {"inputs": lambda batch: batch[1], "batch_size": 8}),
+}  # fmt: skip
+
+
+def noisy():
+    def build():
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+
+    return shaken(without_seed(build)).double().eval(), examples(NAME, 60)
+
+
+def answered(run, **sharing):
+    sampler, data, likelihood, options = RUNS[run]()
+    return predict_distributed(sampler, data, likelihood, **options, **sharing)
+
+
+def refused(call):
+    """The error's type and words, as they come back from a process."""
+    try:
+        call()
+    except (ValueError, TypeError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def broken_on(rank, shard):
+    data = rows()
+    if dist.get_rank() == rank:
+        data[5, 2] = float("nan")
+        data[30, 2] = float("nan")
+    return predict_distributed(flat(), data, shard=shard, batch_size=8)
+
+
+def of_other_length():
+    return predict_distributed(flat(), rows(37 + dist.get_rank()))
+
+
+def already_shared():
+    data = TensorDataset(rows())
+    return predict_distributed(
+        flat(), DataLoader(data, sampler=DistributedSampler(data, shuffle=False))
+    )
+
+
+REFUSALS = {
+    "data failing": lambda: broken_on(1, "data"),
+    "draws failing": lambda: broken_on(0, "draws"),
+    "other arguments": of_other_length,
+    "a stream": lambda: predict_distributed(flat(), Stream()),
+    "no batch size": lambda: predict_distributed(
+        flat(), DataLoader(TensorDataset(rows()), batch_size=None)
+    ),
+    "shuffled": lambda: predict_distributed(
+        flat(), DataLoader(TensorDataset(rows()), shuffle=True)
+    ),
+    "already shared": already_shared,
+    "draws of another": lambda: predict_distributed(
+        mcbn.MCDropout(made(NAME), draws=4), rows(), shard="draws"
+    ),
+    "no data": lambda: predict_distributed(flat(), rows(0)),
+}
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def left_as_found(shard):
+    sampler = flat()
+    sampler.model.train()
+    before, stream = state_of(sampler.model), torch.get_rng_state()
+    predict_distributed(sampler, rows(), shard=shard)
+    assert_close(state_of(sampler.model), before, rtol=0, atol=0)
+    assert all(module.training for module in sampler.model.modules())
+    assert not any(module._forward_hooks for module in sampler.model.modules())
+    assert torch.equal(torch.get_rng_state(), stream)
+    return "as found"
+
+
+def subgroup():
+    """A group of the second process alone."""
+    group = dist.new_group([1])
+    if dist.get_rank() == 0:
+        return refused(lambda: answered("classes", group=group))
+    return answered("classes", group=group)
+
+
+def process(rank, folder):
+    """All that one process is asked to do; its answers go to a file."""
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group(
+        "gloo",
+        store=dist.FileStore(os.path.join(folder, "store"), WORLD),
+        rank=rank,
+        world_size=WORLD,
+        timeout=datetime.timedelta(seconds=SECONDS),
+    )
+    found = {(run, shard): vars(answered(run, shard=shard)) for run in RUNS for shard in SHARDS}
+    found |= {refusal: refused(call) for refusal, call in REFUSALS.items()}
+    found |= {("left", shard): left_as_found(shard) for shard in SHARDS}
+    alone = subgroup()
+    found["subgroup"] = alone if rank == 0 else vars(alone)
+    torch.save(found, os.path.join(folder, f"{rank}.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes answered."""
+    folder = str(tmp_path_factory.mktemp("processes"))
+    context = torch.multiprocessing.spawn(process, (folder,), nprocs=WORLD, join=False)
+    deadline = datetime.datetime.now() + datetime.timedelta(seconds=2 * SECONDS)
+    while not context.join(timeout=5, grace_period=5):
+        if datetime.datetime.now() > deadline:
+            for each in context.processes:
+                each.kill()
+            pytest.fail("the processes hang")
+    return [torch.load(os.path.join(folder, f"{rank}.pt")) for rank in range(WORLD)]
+
+
+def same(first, second, tolerance):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert_close(value, second[name], rtol=tolerance, atol=tolerance)
+        else:
+            assert value == second[name]
+
+
+def alone(run):
+    sampler, data, likelihood, options = RUNS[run]()
+    return vars(mcbn.predict(sampler, data, likelihood, **options))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_sharing_the_data_gives_the_bits_of_one_process(run, found):
+    expected = alone(run)
+    for rank in range(WORLD):
+        same(found[rank][run, "data"], expected, 0.0)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_sharing_the_draws_gives_the_numbers_of_one_process(run, found):
+    expected = alone(run)
+    for rank in range(WORLD):
+        same(found[rank][run, "draws"], expected, 1e-12)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("shard", SHARDS)
+def test_all_processes_get_the_same_bits(run, shard, found):
+    same(found[0][run, shard], found[1][run, shard], 0.0)
+
+
+SAID = {
+    "data failing": "RuntimeError: expected every .* error in process 1: ValueError: .*the inputs",
+    "draws failing": "RuntimeError: expected every .* error in process 0: ValueError: .*the inputs",
+    "other arguments": "ValueError: expected the same .* 37.* in process 0 and .* 38.* process 1",
+    "a stream": "expected data in batches whose number is known",
+    "no batch size": "expected data in batches whose number is known",
+    "shuffled": "error in process 0: ValueError: expected a loader in a fixed order",
+    "already shared": "DistributedSampler.*give the data set itself",
+    "draws of another": "MCBatchNorm or DeepEnsemble.* got MCDropout; use shard='data'",
+    "no data": "ValueError: expected at least one example to predict",
+}
+
+
+@pytest.mark.parametrize("refusal", SAID)
+def test_what_fails_in_one_process_is_raised_in_all(refusal, found):
+    for rank in range(WORLD):
+        with pytest.raises(AssertionError, match=SAID[refusal]):
+            raise AssertionError(found[rank][refusal])
+
+
+@pytest.mark.parametrize("shard", SHARDS)
+def test_model_modes_and_streams_are_left_as_found(shard, found):
+    assert all(found[rank]["left", shard] == "as found" for rank in range(WORLD))
+
+
+def test_a_group_of_some_processes(found):
+    assert "expected a process of the group, got one outside" in found[0]["subgroup"]
+    same(found[1]["subgroup"], alone("classes"), 0.0)
+
+
+def test_without_a_process_group_the_cure_is_named():
+    with pytest.raises(ValueError, match=r"got none; .*torchrun.*init_process_group"):
+        predict_distributed(flat(), rows())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+@pytest.mark.parametrize("cut", [1, 3, 6])
+def test_merged_sums_are_the_sums_of_all(cut, scale):
+    generator = torch.Generator().manual_seed(0)
+    draws = scale * torch.randn((7, 9, 4), generator=generator, dtype=torch.float64)
+    family = mcbn.Categorical()
+    merged = family.totals(draws[:cut]).merged(family.totals(draws[cut:]))
+    assert isinstance(merged, Totals)
+    same(vars(merged.predictive()), vars(family.summarise(draws)), 1e-12)
+
+
+def test_sums_of_which_only_some_underflow_are_merged():
+    draws = torch.tensor([[[0.0, 1.0]], [[0.0, 2000.0]]], dtype=torch.float64)
+    family = mcbn.Categorical()
+    one, other = (family.totals(draws[[index]]) for index in (0, 1))
+    for merged in (one.merged(other), other.merged(one)):
+        same(vars(merged.predictive()), vars(family.summarise(draws)), 1e-12)
+
+
+def test_batches_come_one_by_one_and_join_to_the_whole():
+    sampler, x = flat(), rows()
+    parts = list(mcbn.predictive.predict_batches(sampler, x, batch_size=8))
+    assert [len(part) for part in parts] == [8, 8, 8, 8, 5]
+    joined = mcbn.Categorical().join(parts)
+    same(vars(joined), vars(mcbn.predict(sampler, x, batch_size=8)), 0.0)
+
+
+def test_a_stream_half_used_leaves_nothing_switched():
+    # That the streams of random numbers are as they were is looked at after each test.
+    sampler = flat()
+    sampler.model.train()
+    stream = mcbn.predictive.predict_batches(sampler, rows(), batch_size=8)
+    next(stream)
+    assert torch.is_grad_enabled()
+    assert sampler.model.training
+    stream.close()
+
+
+def test_batches_are_asked_for_one_at_a_time():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield rows(1)[0]
+
+    stream = mcbn.predictive.predict_batches(flat(), Endless(), batch_size=3)
+    assert [len(next(stream)) for _ in range(4)] == [3] * 4
+    stream.close()
+
+
+def test_an_unknown_kind_of_data_is_refused_at_once():
+    with pytest.raises(TypeError, match="expected a tensor, a Dataset or a DataLoader"):
+        inspect.unwrap(mcbn.predictive.predict_batches)(flat(), [1.0])
