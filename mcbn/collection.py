@@ -17,6 +17,7 @@ from mcbn import validation
 from mcbn.agreement import InconsistentBankWarning, consistency
 from mcbn.bank import Bank
 from mcbn.batches import MiniBatches
+from mcbn.grouping import agree, group_size, grouped_statistics
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import eval_mode, random_streams
 from mcbn.layers import (
@@ -75,13 +76,16 @@ def collect(
     stream = _full_batches(batches, inputs, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
     with random_streams(seed, "collect"), _bar(draws, progress) as bar:
-        for batch in islice(stream, draws):
-            rows.append(_statistics(model, layers, batch, draw=len(rows)))
-            bar.update()
-        size = count(batch) if rows else 0
-    _require_enough(rows, draws, batches, size)
+        first, rest = next(stream, None), islice(stream, None if draws is None else draws - 1)
+        for drawn in _drawn(model, layers, first, rest):
+            rows.append(drawn)
+            bar.update(_length(drawn))
+    _require_enough(rows, draws)
+    statistics = {name: _joined(name, rows) for name in rows[0]}
+    size = 0 if first is None else count(first)
+    _require_different(statistics, batches, size)
     bank = Bank(
-        {name: _stacked(name, rows) for name in rows[0]},
+        statistics,
         {name: model.get_buffer(name).detach().clone() for name in rows[0]},
         batch_size=size,
         population=_population(batches),
@@ -122,6 +126,42 @@ def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool
             )
         if not (repeat and isinstance(batches, DataLoader)):
             return
+
+
+def _drawn(
+    model: Module, layers: Mapping[str, Module], first: Inputs | None, rest: Iterator[Inputs]
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the statistics of one or many mini-batches, with a leading axis of draws.
+
+    The first mini-batch goes alone. The others go many at a time where the network allows it: on
+    the first of them, gone both ways, the two ways agree.
+    """
+    if first is None:
+        return
+    stream = torch.get_rng_state()
+    alone = _statistics(model, layers, first, draw=0)
+    yield {name: value[None] for name, value in alone.items()}
+    # A network that draws random numbers gets them one mini-batch at a time.
+    size = group_size(model, layers, first) if torch.equal(stream, torch.get_rng_state()) else 1
+    draw, tried = 1, [first]
+    while chunk := list(islice(rest, max(1, size - len(tried)))):
+        found = None
+        if size > 1:
+            found = grouped_statistics(model, layers, [*tried, *chunk], size=size)
+            if found is None or (tried and not _same(found, alone)):
+                found, size = None, 1
+        if found is not None:
+            yield {name: rows[len(tried) :] for name, rows in found.items()}
+        else:
+            for index, batch in enumerate(chunk, start=draw):
+                row = _statistics(model, layers, batch, draw=index)
+                yield {name: value[None] for name, value in row.items()}
+        draw, tried = draw + len(chunk), []
+
+
+def _same(found: dict[str, Tensor], alone: dict[str, Tensor]) -> bool:
+    """Whether the first draw of many is the one that went alone."""
+    return found.keys() == alone.keys() and bool(agree(found, alone)[0])
 
 
 def _statistics(
@@ -165,37 +205,44 @@ def _observe(
         layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
 
 
-def _stacked(name: str, rows: list[dict[str, Tensor]]) -> Tensor:
+def _length(rows: dict[str, Tensor]) -> int:
+    return len(next(iter(rows.values()), ()))
+
+
+def _joined(name: str, rows: list[dict[str, Tensor]]) -> Tensor:
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(
             f"expected every mini-batch to reach the same layers, got one that did not reach all "
             f"of {sorted(rows[0])[:4]} ...; give inputs of one kind"
         )
-    return validation.finite(torch.stack([row[name] for row in rows]), f"the draws of {name}")
+    return validation.finite(torch.cat([row[name] for row in rows]), f"the draws of {name}")
 
 
-def _require_enough(
-    rows: list[dict[str, Tensor]], draws: int | None, batches: Iterable[Any], size: int
-) -> None:
+def _require_enough(rows: list[dict[str, Tensor]], draws: int | None) -> None:
     if not rows or not rows[0]:
         raise ValueError(
             "expected mini-batches that reach a batch-norm layer, got none; check that the data "
             "is not empty and that the network's forward uses its layers"
         )
-    if draws is not None and len(rows) < draws:
+    drawn = sum(map(_length, rows))
+    if draws is not None and drawn < draws:
         raise ValueError(
-            f"expected {draws} full mini-batches, got {len(rows)} before the data ended; "
+            f"expected {draws} full mini-batches, got {drawn} before the data ended; "
             "lower draws, or use mcbn.minibatches, which never runs out"
         )
+
+
+def _require_different(statistics: dict[str, Tensor], batches: Iterable[Any], size: int) -> None:
     if not isinstance(batches, DataLoader) or size == _population(batches):
         return
-    for later in range(1, len(rows)):
-        if all(torch.equal(rows[later][name], value) for name, value in rows[0].items()):
-            raise ValueError(
-                f"expected {len(rows)} different mini-batches, got draw {later} equal to draw 0: "
-                "the loader repeats itself after an epoch; give it shuffle=True, lower draws, or "
-                "use mcbn.minibatches"
-            )
+    first = {name: rows[0] for name, rows in statistics.items()}
+    repeated = agree(statistics, first).nonzero().flatten().tolist()[1:]
+    if repeated:
+        raise ValueError(
+            f"expected {_length(statistics)} different mini-batches, got draw {repeated[0]} equal "
+            "to draw 0: the loader repeats itself after an epoch; give it shuffle=True, lower "
+            "draws, or use mcbn.minibatches"
+        )
 
 
 def _population(batches: Iterable[Any]) -> int | None:
