@@ -29,7 +29,7 @@ class Plan:
         load: what one example weighs.
         channels_last: whether images go in with their channels last.
         graph: the traced network, for folding.
-        call: the compiled network.
+        call: a compiled pass, of a network, a state and inputs.
     """
 
     engine: Engine
@@ -49,7 +49,7 @@ def rows(
     for draw in range(_total(statistics)):
         one = {name: values[draw] for name, values in statistics.items()}
         with eval_mode(model), torch.no_grad():
-            raw = plan.call(_matching(model, one), inputs)
+            raw = plan.call(model, _matching(model, one), inputs)
         yield tensor_output(raw, output)
 
 
@@ -72,7 +72,9 @@ def _chunks(
     """
     total = _total(statistics)
     examples = count(inputs)
-    piece, together = cut(plan.load, examples, total)
+    # Convolutions are folded for one draw after another, which shares only what is in the trunk.
+    alone = plan.graph is not None and not plan.graph.dense
+    piece, together = cut(plan.load, examples, 1 if alone else total)
     if plan.channels_last:
         inputs = _channels_last(inputs)
     pieces = [part(inputs, start, start + piece) for start in range(0, examples, piece)]

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,8 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
 
 
-# What was found out about a network is remembered for as long as the network lives.
+# What was found out about a network is remembered for as long as the network lives, so no plan
+# may hold the network itself.
 _plans: WeakKeyDictionary[Module, dict[Any, Plan]] = WeakKeyDictionary()
 
 
@@ -170,15 +171,8 @@ def _made(
         }
         return Plan(engine, load, channels_last, graph=traced(model, layers))
     if engine == "compiled":
-        return Plan(engine, load, channels_last, call=torch.compile(_call(model)))
+        return Plan(engine, load, channels_last, call=torch.compile(forward))
     return Plan(engine, load, channels_last)
-
-
-def _call(model: Module) -> Callable[..., Any]:
-    def call(state: Statistics, inputs: Inputs) -> Any:
-        return forward(model, state, inputs)
-
-    return call
 
 
 def _require_same(found: Tensor, expected: Tensor) -> None:

@@ -32,7 +32,8 @@ class Graph:
         trunk: inputs to the tuple of values that the branch needs; the same for every draw.
         branch: those values to the network's answer, with folded tensors as buffers.
         folds: what a draw sets in the branch, besides statistics under their own names.
-        modules: the network's modules when it was traced.
+        modules: those inside the network when it was traced, kept so that none is taken for
+            another; not the network itself, which may go.
     """
 
     trunk: fx.GraphModule
@@ -67,7 +68,7 @@ def traced(model: Module, layers: Mapping[str, Module]) -> Graph:
         if node in found or stochastic.intersection(node.all_input_nodes):
             stochastic.add(node)
     cut = _Cut(model, whole, stochastic, found)
-    return Graph(cut.trunk(), cut.branch(), tuple(cut.folds), modules)
+    return Graph(cut.trunk(), cut.branch(), tuple(cut.folds), modules[1:])
 
 
 def _defaults(model: Module) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Engines: each way of running the draws gives the numbers of the loop, and is really taken."""
 
+import gc
 import logging
 import shutil
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -298,6 +300,16 @@ def test_several_inputs_and_answers_that_are_no_tensor(engine):
 def test_an_unknown_engine_is_refused():
     with pytest.raises(ValueError, match="expected an engine among"):
         engines.require_engine("fast")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_that_is_gone_is_forgotten(engine):
+    model, x = network("conv", torch.float32)
+    sampler(model, x, engine)(x)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_plan_is_made_once():
