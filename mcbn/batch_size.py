@@ -15,10 +15,11 @@ from tqdm import tqdm
 from mcbn import bootstrap, validation
 from mcbn.bank import Bank
 from mcbn.categorical import Categorical
-from mcbn.criterion import ELBO, Objective, elbo_of, family_of
+from mcbn.criterion import ELBO, Objective, elbo_of
 from mcbn.engine import Output
 from mcbn.gaussian import Gaussian
 from mcbn.inputs import Inputs, count
+from mcbn.predictive import family_of
 
 # Multiples of the bank's own M in which rescaling was measured to hold (experiments/rescaling.py).
 VALID = (1 / 4, 4.0)

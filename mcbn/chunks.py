@@ -13,7 +13,7 @@ from mcbn.batching import Load, cut, stacked
 from mcbn.engine import Output, tensor_output
 from mcbn.folding import folded
 from mcbn.graph import Graph
-from mcbn.inputs import Inputs, count, forward
+from mcbn.inputs import Inputs, count, forward, part
 from mcbn.isolation import eval_mode
 
 Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
@@ -130,14 +130,3 @@ def _channels_last(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {key: _channels_last(value) for key, value in inputs.items()}
     return tuple(_channels_last(value) for value in inputs)
-
-
-def part(inputs: Any, start: int, stop: int) -> Any:
-    """Some of the examples, in each tensor of nested inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[start:stop]
-    if isinstance(inputs, Mapping):
-        return {key: part(value, start, stop) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(part(value, start, stop) for value in inputs)
-    return inputs

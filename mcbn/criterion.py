@@ -1,7 +1,6 @@
 """What a batch size is judged by: the loss of each example at any size that a bank is moved to."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -16,7 +15,7 @@ from mcbn.bank import Bank
 from mcbn.categorical import Categorical, CategoricalPredictive
 from mcbn.engine import Output
 from mcbn.gaussian import Gaussian, GaussianPredictive
-from mcbn.inputs import Inputs, count
+from mcbn.inputs import Inputs, count, part
 from mcbn.samplers import MCBatchNorm
 
 EXAMPLES = 256  # in a pass
@@ -78,7 +77,7 @@ class Objective:
         add = torch.logaddexp if self.elbo is None else torch.add
         rows = (
             _log_likelihood(self.family.summarise([row]), targets.to(row.device))
-            for row in sampler.passes(_part(self.inputs, start))
+            for row in sampler.passes(part(self.inputs, start, start + EXAMPLES))
         )
         total = reduce(add, rows).reshape(len(targets), -1).cpu()
         if self.elbo is None:
@@ -92,15 +91,6 @@ def _log_likelihood(
     if isinstance(predictive, CategoricalPredictive):
         return -scores.negative_log_likelihood(predictive.log_probabilities, targets)
     return predictive.log_prob(targets)
-
-
-def _part(inputs: Any, start: int) -> Any:
-    """The examples of one pass, in each tensor of nested inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[start : start + EXAMPLES]
-    if isinstance(inputs, Mapping):
-        return {key: _part(value, start) for key, value in inputs.items()}
-    return tuple(_part(value, start) for value in inputs)
 
 
 def _divergence(elbo: ELBO | None, size: float) -> float:
@@ -144,18 +134,3 @@ def _rank(bank: Bank) -> int:
     """In how many directions the draws differ, numerically."""
     rows = torch.cat([values.detach().cpu() for values in bank.coordinates().values()], 1)
     return int(torch.linalg.matrix_rank(rows - rows.mean(0)))
-
-
-def family_of(likelihood: Any) -> Categorical | Gaussian:
-    """The likelihood, given as an object or as the word "categorical".
-
-    Raises:
-        ValueError: it is neither.
-    """
-    family = Categorical() if likelihood == "categorical" else likelihood
-    if not isinstance(family, (Categorical, Gaussian)):
-        raise ValueError(
-            f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got {likelihood!r}; "
-            "use Gaussian(precision=tau) for regression"
-        )
-    return family

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.batching import Load, Weighing
-from mcbn.chunks import Engine, Plan, Statistics, part, rows
+from mcbn.chunks import Engine, Plan, Statistics, rows
 from mcbn.engine import Output, passes
 from mcbn.graph import traced
-from mcbn.inputs import Inputs, count, device_of, forward, moved, require_finite, tensors
+from mcbn.inputs import Inputs, count, device_of, forward, moved, part, require_finite, tensors
 from mcbn.layers import batch_norm_layers, statistics_names
 
 logger = logging.getLogger(__name__)

@@ -78,6 +78,17 @@ def count(inputs: Inputs) -> int:
     return first.shape[0]
 
 
+def part(inputs: Any, start: int, stop: int) -> Any:
+    """The examples from `start` up to `stop`, in each tensor of nested inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs[start:stop]
+    if isinstance(inputs, Mapping):
+        return {key: part(value, start, stop) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(part(value, start, stop) for value in inputs)
+    return inputs
+
+
 def moved(inputs: Any, device: torch.device) -> Any:
     """The same inputs on `device`, anything that is no tensor unchanged."""
     if isinstance(inputs, Tensor):

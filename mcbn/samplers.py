@@ -39,8 +39,7 @@ class MCBatchNorm:
             fastest by the network and the number of inputs. The numbers are the same.
         layers: which layers are stochastic: all, the last so many in the order of the network, or
             those named. The others keep their running statistics, and what is before the first
-            stochastic layer runs once for all draws. Fewer layers hold less epistemic uncertainty:
-            see docs/performance.md.
+            stochastic layer runs once for all draws. Fewer layers hold less epistemic uncertainty.
 
     Raises:
         ValueError: the bank belongs to another model, a weight is not finite, or there is no such

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.batch_size import _vertices
-from mcbn.criterion import elbo_of, family_of
+from mcbn.criterion import elbo_of
+from mcbn.predictive import family_of
 from mcbn.training import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
