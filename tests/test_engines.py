@@ -69,9 +69,23 @@ class UShaped(nn.Module):
         return self.head(torch.cat([full, torch.relu(self.back(self.up(half)))], 1))
 
 
+class ReadTwice(nn.Module):
+    """A convolution between two batch norms, and a batch norm, whose outputs are read again."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix, self.last = nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        mixed = self.mix(self.norm(x))
+        normed = self.last(mixed)
+        return functional.relu(normed) + 0.5 * normed + mixed
+
+
 # Their path depends on what they are given (a length, or a shape that the tests check).
 UNTRACEABLE = ("is batch norm", "unet", "resnet20", "tangled")
 LARGER = {
+    "read twice": (ReadTwice, (2, 4, 5)),
     "u-shaped": (UShaped, (2, 8, 12)),
     "dense": (lambda: mlp(4, 3, width=16), (4,)),
     "conv": (lambda: convnet(1, 3, width=4), (1, 9, 9)),
