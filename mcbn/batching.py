@@ -28,13 +28,13 @@ class Load:
 # Values in the largest tensor of a pass: what a cache holds beside the weights, 4 bytes each.
 BUDGET = {True: 2**19, False: 2**22}
 # Draws that a piece of the inputs is shared by, at least: what is before them is computed once.
-SHARED = 8
+SHARED = {True: 32, False: 8}
 
 
 def cut(load: Load, examples: int, draws: int) -> tuple[int, int]:
     """How many examples and how many draws go in one pass, so that it stays within the budget."""
     rows = max(1, BUDGET[load.dense] // max(1, load.values))
-    piece = min(examples, max(1, rows // min(SHARED, draws)))
+    piece = min(examples, max(1, rows // min(SHARED[load.dense], draws)))
     return max(1, piece), max(1, min(draws, rows // max(1, piece)))
 
 

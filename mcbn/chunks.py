@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import Module
 
 from mcbn.batching import Load, cut, stacked
@@ -17,6 +17,9 @@ from mcbn.inputs import Inputs, count, forward, part
 from mcbn.isolation import eval_mode
 
 Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
+# How tensors lie in memory. "channels last": images as convolutions work on them. "features first":
+# rows of features as columns, with draws in front: (draws, features, rows).
+Layout = Literal["channels last", "features first", "as given"]
 Statistics = Mapping[str, Tensor]
 
 
@@ -27,14 +30,14 @@ class Plan:
     Attributes:
         engine: what was asked for, or the loop where that does not fit the network.
         load: what one example weighs.
-        channels_last: whether images go in with their channels last.
+        layout: of what goes through the network.
         graph: the traced network, for folding.
         call: a compiled pass, of a network, a state and inputs.
     """
 
     engine: Engine
     load: Load
-    channels_last: bool = False
+    layout: Layout = "as given"
     graph: Graph | None = None
     call: Callable[..., Any] | None = None
 
@@ -72,55 +75,89 @@ def _chunks(
     """
     total = _total(statistics)
     examples = count(inputs)
-    # Convolutions are folded for one draw after another, which shares only what is in the trunk.
-    alone = plan.graph is not None and not plan.graph.dense
+    # What is folded for one draw after another shares only what is in the trunk.
+    alone = plan.graph is not None and plan.layout != "features first"
     piece, together = cut(plan.load, examples, 1 if alone else total)
-    if plan.channels_last:
+    if plan.layout == "channels last":
         inputs = _channels_last(inputs)
     pieces = [part(inputs, start, start + piece) for start in range(0, examples, piece)]
     with eval_mode(model), torch.no_grad():
-        given = [_trunk(plan.graph, one) for one in pieces]
+        given = [_trunk(plan, one) for one in pieces]
+        run = _pass(model, plan, given, output, (together, piece))
     for start in range(0, total, together):
         chunk = {name: rows[start : start + together] for name, rows in statistics.items()}
         with eval_mode(model), torch.no_grad():
-            state = _matching(model, chunk)
-            if plan.graph is None:
-                found = _batched(model, state, given, output)
-            else:
-                found = _folded(plan.graph, state, given, output)
+            found = run(_matching(model, chunk))
         yield from found.contiguous()
 
 
-def _trunk(graph: Graph | None, inputs: Inputs) -> Any:
+def _trunk(plan: Plan, inputs: Inputs) -> Any:
     """What the branch needs of the inputs: computed once for all draws."""
-    if graph is None:
+    if plan.graph is None:
         return inputs
     if isinstance(inputs, Tensor):
-        return graph.trunk(inputs)
-    arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
-    return graph.trunk(*arguments)
+        values = plan.graph.trunk(inputs)
+    else:
+        arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
+        values = plan.graph.trunk(*arguments)
+    return _features_first(values) if plan.layout == "features first" else values
 
 
-def _batched(model: Module, state: Statistics, pieces: list[Any], output: Output | None) -> Tensor:
+def _pass(
+    model: Module, plan: Plan, pieces: list[Any], output: Output | None, size: tuple[int, int]
+) -> Callable[[Statistics], Tensor]:
+    """From the statistics of a few draws to their answers on all pieces: (draws, examples, ...)."""
+    if plan.graph is None:
+        return partial(_batched, model, pieces, output)
+    if plan.layout == "features first":
+        return partial(_stacked, plan.graph, plan.graph.rooms(*size), pieces, output)
+    return partial(_folded, plan.graph, pieces, output)
+
+
+def _batched(model: Module, pieces: list[Any], output: Output | None, state: Statistics) -> Tensor:
+    """All draws at once through the network as it is."""
+
     def call(one: Statistics, inputs: Any) -> Tensor:
         return tensor_output(forward(model, one, inputs), output)
 
     return torch.cat([stacked(call, state, piece) for piece in pieces], 1)
 
 
-def _folded(graph: Graph, state: Statistics, pieces: list[Any], output: Output | None) -> Tensor:
-    def call(one: Statistics, values: Any) -> Tensor:
-        return tensor_output(functional_call(graph.branch, dict(one), values), output)
-
-    own = folded(graph.folds, state)
-    if graph.dense:
-        return torch.cat([stacked(call, own, piece) for piece in pieces], 1)
-    total = _total(state)
-    rows = [
-        torch.cat([call({name: rows[t] for name, rows in own.items()}, piece) for piece in pieces])
-        for t in range(total)
+def _stacked(
+    graph: Graph,
+    rooms: Mapping[str, Tensor],
+    pieces: list[Any],
+    output: Output | None,
+    state: Statistics,
+) -> Tensor:
+    """All draws at once through a dense branch."""
+    own, rest = folded(graph.folds, state, rooms)
+    own |= {fold.room: rooms[fold.room] for fold in graph.folds}
+    raw = [
+        # The answer may lie in a room, which the next piece is written to.
+        graph.answer(piece, own, rest).mT.clone(memory_format=torch.contiguous_format)
+        for piece in pieces
     ]
+    found = torch.cat(raw, 1) if len(raw) > 1 else raw[0]
+    return found if output is None else torch.stack([output(row) for row in found])
+
+
+def _folded(graph: Graph, pieces: list[Any], output: Output | None, state: Statistics) -> Tensor:
+    """One draw after another through a branch."""
+    own, rest = folded(graph.folds, state, {})
+    rows = []
+    for draw in range(_total(state)):
+        mine = {name: values[draw] for name, values in own.items()}
+        left = {name: values[draw] for name, values in rest.items()}
+        raw = [graph.answer(piece, mine, left) for piece in pieces]
+        rows.append(torch.cat([tensor_output(one, output) for one in raw]))
     return torch.stack(rows)
+
+
+def _features_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if any(isinstance(value, Tensor) and value.ndim != 2 for value in values):
+        raise ValueError("expected rows of features before the first batch norm, got other tensors")
+    return tuple(value.mT.contiguous() if isinstance(value, Tensor) else value for value in values)
 
 
 def _channels_last(inputs: Any) -> Any:

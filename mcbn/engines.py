@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.batching import Load, Weighing
-from mcbn.chunks import Engine, Plan, Statistics, rows
+from mcbn.chunks import Engine, Layout, Plan, Statistics, rows
 from mcbn.engine import Output, passes
 from mcbn.graph import traced
 from mcbn.inputs import Inputs, count, device_of, forward, moved, part, require_finite, tensors
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Examples that an engine is tried on before it is trusted with a network.
 TRIED = 4
+# Draws that it is tried on: with one alone, a step that mixes draws could not be seen.
+TRIED_DRAWS = 2
 # Largest difference to the loop, relative to the largest output, that rounding explains.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
@@ -119,23 +121,24 @@ def _signature(model: Module) -> tuple[Any, ...]:
 def _tried(
     model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
 ) -> Plan:
-    """Make a plan and compare it with the loop on a few examples of the first draw."""
+    """Make a plan and compare it with the loop on a few examples of the first draws."""
     some = part(inputs, 0, TRIED)
-    one = {name: rows[:1] for name, rows in statistics.items()}
+    few = {name: rows[:TRIED_DRAWS] for name, rows in statistics.items()}
+    states = [
+        {name: rows[t] for name, rows in few.items()} for t in range(len(next(iter(few.values()))))
+    ]
     weighing = Weighing()
     with weighing:
-        (expected,) = passes(
-            model, [{name: rows[0] for name, rows in one.items()}], some, output=output
-        )
+        expected = list(passes(model, states, some, output=output))
     load = weighing.load(count(some))
-    for name, channels_last in _candidates(model, engine, load, count(inputs)):
+    for name, layout in _candidates(model, engine, load, count(inputs)):
         try:
-            plan = _made(model, statistics, name, load, channels_last)
+            plan = _made(model, statistics, name, load, layout)
             with warnings.catch_warnings():
                 # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
                 warnings.filterwarnings("error", message="There is a performance drop")
-                (found,) = rows(model, plan, one, some, output)
-            _require_same(found, expected)
+                found = list(rows(model, plan, few, some, output))
+            _require_same(torch.stack(found), torch.stack(expected))
             return plan
         # A network may refuse tracing, vmap or compiling in any way; the loop takes all of them.
         except Exception as error:
@@ -145,8 +148,8 @@ def _tried(
 
 def _candidates(
     model: Module, engine: Engine, load: Load, examples: int
-) -> Iterator[tuple[Engine, bool]]:
-    """Engines to try in this order, each with images in channels-last layout or as they are."""
+) -> Iterator[tuple[Engine, Layout]]:
+    """Engines to try in this order, each with the layouts to try it in."""
     names = [engine]
     if engine == "auto":
         # Folding rewrites every weight for every draw: worth it where activations outweigh them.
@@ -155,24 +158,27 @@ def _candidates(
         names = folding if load.dense or examples * load.values > weights else []
         names = [*names, "batched"]
     for name in names:
+        if load.dense and name == "folded":
+            yield name, "features first"
         if not load.dense and name != "compiled":
-            yield name, True
-        # Some networks take a view that only the usual layout allows.
-        yield name, False
+            yield name, "channels last"
+        # Some networks have steps that only the usual layout allows.
+        yield name, "as given"
 
 
 def _made(
-    model: Module, statistics: Statistics, engine: Engine, load: Load, channels_last: bool
+    model: Module, statistics: Statistics, engine: Engine, load: Load, layout: Layout
 ) -> Plan:
     if engine == "folded":
         names = statistics_names(batch_norm_layers(model))
         layers = {
             name: model.get_submodule(name) for name, pair in names.items() if pair[0] in statistics
         }
-        return Plan(engine, load, channels_last, graph=traced(model, layers))
+        graph = traced(model, layers, stacked=layout == "features first")
+        return Plan(engine, load, layout, graph=graph)
     if engine == "compiled":
-        return Plan(engine, load, channels_last, call=torch.compile(forward))
-    return Plan(engine, load, channels_last)
+        return Plan(engine, load, layout, call=torch.compile(forward))
+    return Plan(engine, load, layout)
 
 
 def _require_same(found: Tensor, expected: Tensor) -> None:

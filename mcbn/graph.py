@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 from torch.fx.node import Argument
 from torch.nn import Module, functional
 
-from mcbn.folding import Fold, multiplied, scaled
+from mcbn.folding import DenseStack, Fold, multiplied_stack, scaled, scaled_stack
 from mcbn.isolation import eval_mode
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
@@ -21,6 +22,8 @@ CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
 }
 # Their forward is batch norm and nothing else; a subclass may add an activation.
 PLAIN_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# In eval mode they hand on what they are given.
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 RECTIFIERS = (functional.relu, torch.relu, "relu", nn.ReLU)
 
 
@@ -30,8 +33,8 @@ class Graph:
 
     Attributes:
         trunk: inputs to the tuple of values that the branch needs; the same for every draw.
-        branch: those values to the network's answer, with folded tensors as buffers.
-        folds: what a draw sets in the branch, besides statistics under their own names.
+        branch: those values, and folded tensors by name, to the network's answer.
+        folds: the layers that are folded; statistics of any other go in under their own names.
         modules: those inside the network when it was traced, kept so that none is taken for
             another; not the network itself, which may go.
     """
@@ -41,14 +44,35 @@ class Graph:
     folds: tuple[Fold, ...]
     modules: tuple[Module, ...]
 
-    @property
-    def dense(self) -> bool:
-        """Whether draws can be stacked as matrices: nothing folded is a convolution."""
-        return not any(type(fold.mixer) in CONVOLUTIONS for fold in self.folds)
+    def answer(
+        self, values: tuple[Any, ...], own: Mapping[str, Tensor], rest: Mapping[str, Tensor]
+    ) -> Any:
+        """The branch's answer to the trunk's values, given folded tensors and other statistics."""
+        if rest:
+            return functional_call(self.branch, dict(rest), values, dict(own))
+        return self.branch(*values, **own)
+
+    def rooms(self, draws: int, examples: int) -> dict[str, Tensor]:
+        """Memory for stacked layers: their scaled weights, and their answers."""
+        found = {}
+        for fold in self.folds:
+            mean = fold.layer.get_buffer("running_mean")
+            found[fold.room] = mean.new_empty(draws * examples * len(mean))
+            if fold.mixer is not None:
+                found[fold.weight] = mean.new_empty(
+                    draws * fold.mixer.get_parameter("weight").numel()
+                )
+        return found
 
 
-def traced(model: Module, layers: Mapping[str, Module]) -> Graph:
+def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Graph:
     """Trace `model` in eval mode and cut it at its stochastic `layers`.
+
+    Args:
+        model: the network.
+        layers: names to the batch norm that a draw changes.
+        stacked: write the branch for many draws at once, in tensors (draws, features, rows), as
+            dense networks allow; else for one draw.
 
     Raises:
         Exception: whatever tracing meets in a network whose path depends on values, that is hooked
@@ -67,7 +91,7 @@ def traced(model: Module, layers: Mapping[str, Module]) -> Graph:
             found[node] = names[id(model.get_submodule(node.target))]
         if node in found or stochastic.intersection(node.all_input_nodes):
             stochastic.add(node)
-    cut = _Cut(model, whole, stochastic, found)
+    cut = _Cut(model, whole, stochastic, found, stacked)
     return Graph(cut.trunk(), cut.branch(), tuple(cut.folds), modules[1:])
 
 
@@ -103,9 +127,13 @@ class _Cut:
         whole: fx.Graph,
         stochastic: set[fx.Node],
         layers: Mapping[fx.Node, str],
+        stacked: bool,
     ) -> None:
         self.model, self.whole, self.stochastic, self.layers = model, whole, stochastic, layers
+        self.stacked = stacked
         self.folds: list[Fold] = []
+        # The branch's own modules by name: the other names are the network's.
+        self.own: dict[str, Module] = {}
         needed = {before for node in stochastic for before in node.all_input_nodes}
         last = next(node for node in reversed(whole.nodes) if node.op == "output")
         needed.update(last.all_input_nodes)
@@ -146,24 +174,43 @@ class _Cut:
         copies: dict[fx.Node, fx.Node],
         folded: set[fx.Node],
     ) -> fx.Node:
-        """The node in the branch: folded, rectified in place, or as it was."""
+        """The node in the branch: folded, rectified in place, stacked, or as it was."""
         source = node.args[0] if node.args else None
         mixed = self._folded_into(node)
+        layer = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
         if mixed is not None:
             folded.add(node)
-            return _convolved(graph, copies[mixed.args[0]], self._fold(node, mixed))  # type: ignore[index]
-        layer = self.model.get_submodule(str(node.target)) if node in self.layers else None
-        if type(layer) in PLAIN_BATCH_NORM and isinstance(source, fx.Node):
+            return self._mixed(graph, copies[mixed.args[0]], self._fold(node, mixed))  # type: ignore[index]
+        if node in self.layers and type(layer) in PLAIN_BATCH_NORM and isinstance(source, fx.Node):
             folded.add(node)
             fold = self._fold(node, None)
-            names = (fold.weight, fold.bias)
             return graph.call_function(
-                scaled, (copies[source], *(graph.get_attr(name) for name in names))
+                scaled_stack if self.stacked else scaled, (copies[source], *self._set(graph, fold))
             )
-        if source in folded and len(source.users) == 1 and self._rectifies(node):  # type: ignore[union-attr]
+        if source in folded and len(source.users) == 1 and _rectifies(node, layer):  # type: ignore[union-attr]
             # What was folded is a new tensor, and nobody else reads it.
             return graph.call_function(functional.relu, (copies[source], True))  # type: ignore[index]
+        if type(layer) in IDENTITIES:
+            return copies[source]  # type: ignore[index]
+        if self.stacked and type(layer) is nn.Linear:
+            name = f"stack_{len(self.own)}"
+            self.own[name] = DenseStack(layer)
+            return graph.call_module(name, (copies[source],))  # type: ignore[index]
         return graph.node_copy(node, copies.__getitem__)
+
+    def _mixed(self, graph: fx.Graph, source: fx.Node, fold: Fold) -> fx.Node:
+        """A convolution or product with the folded weights."""
+        weights, mixer = self._set(graph, fold), fold.mixer
+        if isinstance(mixer, nn.Linear):
+            product = multiplied_stack if self.stacked else functional.linear
+            return graph.call_function(product, (source, *weights))
+        options = (mixer.stride, mixer.padding, mixer.dilation, mixer.groups)  # type: ignore[union-attr]
+        return graph.call_function(CONVOLUTIONS[type(mixer)], (source, *weights, *options))  # type: ignore[arg-type]
+
+    def _set(self, graph: fx.Graph, fold: Fold) -> tuple[Argument, ...]:
+        """What a draw sets of this layer: keyword arguments of the branch."""
+        names = (fold.weight, fold.bias, *([fold.room] if self.stacked else []))
+        return tuple(graph.placeholder(name) for name in names)
 
     def _folded_into(self, node: fx.Node) -> fx.Node | None:
         """The convolution or dense layer that feeds this plain batch norm and nothing else."""
@@ -185,45 +232,24 @@ class _Cut:
         return source if plain and not parametrised else None
 
     def _fold(self, node: fx.Node, mixed: fx.Node | None) -> Fold:
-        layer = self.model.get_submodule(str(node.target))
+        layer: Any = self.model.get_submodule(str(node.target))
         mixer = self.model.get_submodule(str(mixed.target)) if mixed is not None else None
         stem = f"folded_{len(self.folds)}"
-        fold = Fold(self.layers[node], layer, mixer, f"{stem}_weight", f"{stem}_bias")  # type: ignore[arg-type]
+        names = (f"{stem}_{part}" for part in ("weight", "bias", "room"))
+        fold = Fold(self.layers[node], layer, mixer, *names)
         self.folds.append(fold)
         return fold
 
-    def _rectifies(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return type(self.model.get_submodule(str(node.target))) is nn.ReLU
-        return node.target in RECTIFIERS
-
     def _module(self, graph: fx.Graph) -> fx.GraphModule:
-        module = fx.GraphModule(self._attributes(graph), graph)
         # The layers that were folded into others are still there, read by nobody.
-        module.graph.eliminate_dead_code()
-        module.recompile()
-        return module
-
-    def _attributes(self, graph: fx.Graph) -> dict[str, Any]:
-        """What the graph's names stand for: the network's own modules and tensors."""
-        folded = {name for fold in self.folds for name in (fold.weight, fold.bias)}
-        found: dict[str, Any] = {}
-        for node in graph.nodes:
-            target = str(node.target)
-            if node.op == "call_module":
-                found[target] = self.model.get_submodule(target)
-            elif node.op == "get_attr" and target in folded:
-                found[target] = torch.empty(0)
-            elif node.op == "get_attr":
-                found[target] = operator.attrgetter(target)(self.model)
-        return found
+        graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+        names = {node.target for node in graph.nodes if node.op in ("call_module", "get_attr")}
+        held = {
+            name: self.own[name] if name in self.own else operator.attrgetter(name)(self.model)
+            for name in names
+        }
+        return fx.GraphModule(held, graph)
 
 
-def _convolved(graph: fx.Graph, source: fx.Node, fold: Fold) -> fx.Node:
-    """A convolution or product with the folded weights."""
-    weights: tuple[Argument, ...] = (graph.get_attr(fold.weight), graph.get_attr(fold.bias))
-    mixer = fold.mixer
-    if isinstance(mixer, nn.Linear):
-        return graph.call_function(multiplied, (source, *weights))
-    options = (mixer.stride, mixer.padding, mixer.dilation, mixer.groups)  # type: ignore[union-attr]
-    return graph.call_function(CONVOLUTIONS[type(mixer)], (source, *weights, *options))  # type: ignore[arg-type]
+def _rectifies(node: fx.Node, layer: Module | None) -> bool:
+    return type(layer) is nn.ReLU if layer is not None else node.target in RECTIFIERS

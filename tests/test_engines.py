@@ -239,7 +239,7 @@ def test_a_network_that_no_engine_takes_runs_in_the_loop_and_says_so(engine, cap
 def test_an_engine_whose_numbers_are_wrong_is_not_used(engine, monkeypatch):
     model, x = network("dense", torch.float64)
     loop = sampler(model, x)
-    for name in ("_batched", "_folded"):
+    for name in ("_batched", "_folded", "_stacked"):
         right = getattr(chunks, name)
         monkeypatch.setattr(chunks, name, lambda *a, right=right: right(*a) + 0.1)
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
