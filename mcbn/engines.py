@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -21,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Examples that an engine is tried on before it is trusted with a network.
 TRIED = 4
-# Draws that it is tried on: with one alone, a step that mixes draws could not be seen.
-TRIED_DRAWS = 2
 # Largest difference to the loop, relative to the largest output, that rounding explains.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
@@ -73,18 +72,22 @@ def draws(
         ValueError: an input or an output is NaN or infinite.
         TypeError: the network's output is no tensor.
     """
-    total = len(next(iter(statistics.values())))
-    states = ({name: rows[t] for name, rows in statistics.items()} for t in range(total))
     if engine == "loop" or _differentiable(statistics, inputs):
-        yield from passes(model, states, inputs, output=output)
+        yield from passes(model, _states(statistics), inputs, output=output)
         return
     require_finite(inputs, "the inputs")
     inputs = moved(inputs, device_of(model))
     plan = _remembered(model, statistics, inputs, output, engine)
     if plan.engine == "loop":
-        yield from passes(model, states, inputs, output=output)
+        yield from passes(model, _states(statistics), inputs, output=output)
         return
     yield from rows(model, plan, statistics, inputs, output)
+
+
+def _states(statistics: Statistics) -> Iterator[dict[str, Tensor]]:
+    """One draw after another."""
+    for draw in range(len(next(iter(statistics.values())))):
+        yield {name: rows[draw] for name, rows in statistics.items()}
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
@@ -123,14 +126,15 @@ def _tried(
 ) -> Plan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
     some = part(inputs, 0, TRIED)
-    few = {name: rows[:TRIED_DRAWS] for name, rows in statistics.items()}
-    states = [
-        {name: rows[t] for name, rows in few.items()} for t in range(len(next(iter(few.values()))))
-    ]
+    states = _states(statistics)
     weighing = Weighing()
     with weighing:
-        expected = list(passes(model, states, some, output=output))
+        expected = list(passes(model, islice(states, 1), some, output=output))
     load = weighing.load(count(some))
+    if load.dense:
+        # Draws may be stacked in one tensor: with one alone, a step that mixes them is not seen.
+        expected += passes(model, islice(states, 1), some, output=output)
+    few = {name: rows[: len(expected)] for name, rows in statistics.items()}
     for name, layout in _candidates(model, engine, load, count(inputs)):
         try:
             plan = _made(model, statistics, name, load, layout)
