@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
 
 from mcbn.folding import scaled
+
+# Values in the largest tensor of a pass, 4 bytes each, as measured on processors.
+DENSE, IMAGES, HEAVY = 2**19, 2**20, 2**22
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,32 @@ class Load:
     Attributes:
         values: size of the largest tensor on the way, per example.
         dense: whether all tensors on the way are rows of features.
+        weights: how many numbers the network itself holds, which every pass reads.
     """
 
     values: int
     dense: bool
+    weights: int = 0
+
+    @property
+    def budget(self) -> int:
+        """Values that the largest tensor of a pass may have.
+
+        What fits in a cache beside the weights, unless the weights do not fit either: a pass then
+        has to be large for reading them to pay.
+        """
+        if self.dense:
+            return DENSE
+        return IMAGES if self.weights <= IMAGES else HEAVY
 
 
-# Values in the largest tensor of a pass: what a cache holds beside the weights, 4 bytes each.
-BUDGET = {True: 2**19, False: 2**22}
 # Draws that a piece of the inputs is shared by, at least: what is before them is computed once.
 SHARED = {True: 32, False: 8}
 
 
 def cut(load: Load, examples: int, draws: int) -> tuple[int, int]:
     """How many examples and how many draws go in one pass, so that it stays within the budget."""
-    rows = max(1, BUDGET[load.dense] // max(1, load.values))
+    rows = max(1, load.budget // max(1, load.values))
     piece = min(examples, max(1, rows // min(SHARED[load.dense], draws)))
     return max(1, piece), max(1, min(draws, rows // max(1, piece)))
 
@@ -98,9 +112,10 @@ class Weighing(TorchFunctionMode):
             self.dense = self.dense and found.ndim <= 2
         return found
 
-    def load(self, examples: int) -> Load:
-        """Per example; the weights that the pass reads are no part of it."""
-        return Load(max(1, self.values // max(1, examples)), self.dense)
+    def load(self, model: Module, examples: int) -> Load:
+        """What was seen, per example; parameters are no part of it but counted apart."""
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        return Load(max(1, self.values // max(1, examples)), self.dense, weights)
 
 
 def stacked(

@@ -130,12 +130,12 @@ def _tried(
     weighing = Weighing()
     with weighing:
         expected = list(passes(model, islice(states, 1), some, output=output))
-    load = weighing.load(count(some))
+    load = weighing.load(model, count(some))
     if load.dense:
         # Draws may be stacked in one tensor: with one alone, a step that mixes them is not seen.
         expected += passes(model, islice(states, 1), some, output=output)
     few = {name: rows[: len(expected)] for name, rows in statistics.items()}
-    for name, layout in _candidates(model, engine, load, count(inputs)):
+    for name, layout in _candidates(engine, load, count(inputs)):
         try:
             plan = _made(model, statistics, name, load, layout)
             with warnings.catch_warnings():
@@ -150,16 +150,13 @@ def _tried(
     return Plan("loop", load)
 
 
-def _candidates(
-    model: Module, engine: Engine, load: Load, examples: int
-) -> Iterator[tuple[Engine, Layout]]:
+def _candidates(engine: Engine, load: Load, examples: int) -> Iterator[tuple[Engine, Layout]]:
     """Engines to try in this order, each with the layouts to try it in."""
     names = [engine]
     if engine == "auto":
         # Folding rewrites every weight for every draw: worth it where activations outweigh them.
-        weights = sum(parameter.numel() for parameter in model.parameters())
         folding: list[Engine] = ["folded"]
-        names = folding if load.dense or examples * load.values > weights else []
+        names = folding if load.dense or examples * load.values > load.weights else []
         names = [*names, "batched"]
     for name in names:
         if load.dense and name == "folded":

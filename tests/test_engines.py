@@ -1,6 +1,7 @@
 """Engines: each way of running the draws gives the numbers of the loop, and is really taken."""
 
 import gc
+import itertools
 import logging
 import shutil
 import weakref
@@ -163,7 +164,8 @@ def test_a_network_that_magnifies_rounding_is_met_to_its_own_floor(engine):
 def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
     model, x = network(name, torch.float64)
     loop = sampler(model, x)
-    monkeypatch.setattr(batching, "BUDGET", {True: budget, False: budget})
+    for name in ("DENSE", "IMAGES", "HEAVY"):
+        monkeypatch.setattr(batching, name, budget)
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=1e-12, atol=1e-12)
 
 
@@ -171,11 +173,12 @@ def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
 @pytest.mark.parametrize("draws", [1, 5, 500])
 @pytest.mark.parametrize("values", [1, 50, 10**8])
 def test_a_pass_stays_within_its_budget(examples, draws, values):
-    for dense in (True, False):
-        piece, together = batching.cut(batching.Load(values, dense), examples, draws)
+    for dense, weights in itertools.product((True, False), (10, 10**8)):
+        load = batching.Load(values, dense, weights)
+        piece, together = batching.cut(load, examples, draws)
         assert 1 <= piece <= examples
         assert 1 <= together <= draws
-        assert piece * together == 1 or piece * together * values <= batching.BUDGET[dense]
+        assert piece * together == 1 or piece * together * values <= load.budget
 
 
 @pytest.mark.parametrize("engine", ENGINES)
