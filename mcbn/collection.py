@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,12 +22,15 @@ from mcbn.grouping import agree, group_size, grouped_statistics
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import eval_mode, random_streams
 from mcbn.layers import (
+    HALF,
     MEAN,
     VARIANCE,
     batch_norm_layers,
+    batch_normalised,
     batch_statistics,
     fingerprint,
     frozen_layers,
+    is_plain,
     require_finite_weights,
     statistics_names,
 )
@@ -172,37 +176,62 @@ def _statistics(
     row: dict[str, Tensor] = {}
     with eval_mode(model), torch.no_grad():
         kept = {name: dict(layer._buffers) for name, layer in layers.items()}
+        plain = {name: layer for name, layer in layers.items() if is_plain(layer)}
         handles: list[RemovableHandle] = []
         try:
             for name, layer in layers.items():
-                hook = partial(_observe, row, name)
-                handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+                if name in plain:
+                    layer.__dict__["forward"] = partial(_normalise, row, name, layer)
+                else:
+                    hook = partial(_observe, row, name)
+                    handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             forward(model, {}, moved(batch, device_of(model)))
         finally:
             for handle in handles:
                 handle.remove()
+            for layer in plain.values():
+                layer.__dict__.pop("forward", None)
             for name, layer in layers.items():
                 layer._buffers.update(kept[name])
     return row
+
+
+def _normalise(row: dict[str, Tensor], name: str, layer: Module, input: Tensor) -> Tensor:
+    """A plain layer's forward by its batch's own statistics, written into the row on the way."""
+    if input.dtype in HALF or not float(layer.eps) > 0:  # type: ignore[arg-type]
+        _observe(row, name, layer, (input,), {})
+        return type(layer).forward(layer, input)  # type: ignore[no-any-return]
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    with _written(row, name) as (mean, variance):
+        answer, row[mean], row[variance] = batch_normalised(input, weight, bias, float(layer.eps))  # type: ignore[arg-type]
+    return answer
 
 
 def _observe(
     row: dict[str, Tensor], name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Write a layer's batch statistics into the row, and into the layer for this pass."""
-    mean_name, variance_name = statistics_names([name])[name]
-    if mean_name in row:
+    with _written(row, name) as (mean, variance):
+        row[mean], row[variance] = batch_statistics(
+            args[0] if args else next(iter(kwargs.values()))
+        )
+    for buffer, value in ((MEAN, row[mean]), (VARIANCE, row[variance])):
+        layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
+
+
+@contextmanager
+def _written(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, str]]:
+    """The names that a layer's statistics are written under; errors name the layer."""
+    names = statistics_names([name])[name]
+    if names[0] in row:
         raise ValueError(
             f"expected each batch-norm layer to be called once a pass, got {name!r} called again, "
             "and one pair of buffers cannot hold two statistics; give each call a layer of its own"
         )
-    activations = args[0] if args else next(iter(kwargs.values()))
     try:
-        row[mean_name], row[variance_name], _ = batch_statistics(activations)
+        yield names
     except ValueError as error:
         raise ValueError(f"in layer {name!r}: {error}") from None
-    for buffer, value in ((MEAN, row[mean_name]), (VARIANCE, row[variance_name])):
-        layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
 
 
 def _length(rows: dict[str, Tensor]) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import Module, SyncBatchNorm, functional
+from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from mcbn.inputs import Inputs, device_of
 from mcbn.isolation import eval_mode
-from mcbn.layers import MEAN, VARIANCE, statistics_names
+from mcbn.layers import MEAN, VARIANCE, batch_normalised, is_plain, statistics_names
 
 Rows = dict[str, Tensor]
 
@@ -24,9 +24,6 @@ BUDGET = 2**18
 LARGEST_GROUP = 64
 # Largest difference that rounding explains, relative to a statistic's own scale.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
-
-# Forwards that normalise, scale and shift, and do nothing else in eval mode.
-PLAIN = (_BatchNorm.forward, SyncBatchNorm.forward)
 
 
 def group_size(model: Module, layers: Mapping[str, Module], batch: Inputs) -> int:
@@ -61,7 +58,7 @@ def grouped_statistics(
     seen = _Pass({}, [], len(inputs) // size, size)
     with eval_mode(model), torch.no_grad():
         kept = {name: dict(layer._buffers) for name, layer in layers.items()}
-        plain = [layer for layer in layers.values() if _is_plain(layer)]
+        plain = [layer for layer in layers.values() if is_plain(layer)]
         handles: list[RemovableHandle] = []
         try:
             for name, layer in layers.items():
@@ -94,11 +91,6 @@ class _Pass:
     refused: list[str]
     examples: int
     size: int
-
-
-def _is_plain(layer: Module) -> bool:
-    """Whether the layer does what PyTorch's batch norm does and nothing else."""
-    return type(layer).forward in PLAIN and "forward" not in layer.__dict__
 
 
 def _interleaved(batches: Sequence[Inputs], size: int) -> Tensor | None:
@@ -165,13 +157,8 @@ def _normalised(
         return None
     table = activations.reshape(seen.examples, -1)
     weight, bias = (None if part is None else part.repeat(seen.size) for part in affine)
-    mean, variance = table.new_zeros(2, table.shape[1]).unbind()
-    fed = functional.batch_norm(
-        table, mean, variance, weight, bias, training=True, momentum=1.0, eps=_epsilon(layer)
-    )
+    fed, mean, variance = batch_normalised(table, weight, bias, _epsilon(layer))
     seen.found[mean_name] = mean.view(seen.size, -1)
-    # The kernel's running variance divides by M - 1, a draw's by M.
-    variance *= (seen.examples - 1) / seen.examples
     seen.found[variance_name] = variance.view(seen.size, -1)
     return fed.view_as(activations)
 

@@ -4,6 +4,7 @@ Inputs are a tensor (one argument), a tuple (several) or a dict (keyword argumen
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -114,13 +115,15 @@ def require_finite(inputs: Inputs, where: str) -> None:
 
 def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
     """Call `model` on `inputs` with the tensors of `state` in place of its own."""
+    given: tuple[Any, ...] = inputs if isinstance(inputs, tuple) else (inputs,)
+    named: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
-        return functional_call(model, dict(state), (), dict(inputs))
-    return functional_call(model, dict(state), inputs)
+        given, named = (), dict(inputs)
+    return functional_call(model, dict(state), given, named) if state else model(*given, **named)
 
 
 def device_of(model: Module) -> torch.device:
     """Where the model's first parameter or buffer lies; the CPU if it has neither."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
@@ -14,6 +14,9 @@ from torch.nn.parameter import is_lazy
 from mcbn import validation
 
 MEAN, VARIANCE = "running_mean", "running_var"
+HALF = (torch.float16, torch.bfloat16)
+# Forwards that normalise, scale and shift, and do nothing else in eval mode.
+PLAIN = (_BatchNorm.forward, SyncBatchNorm.forward)
 
 
 def batch_norm_layers(model: Module) -> dict[str, Module]:
@@ -83,13 +86,34 @@ def frozen_layers(layers: dict[str, Module]) -> list[str]:
     return [name for name, layer in layers.items() if "Frozen" in type(layer).__name__]
 
 
+def is_plain(layer: Module) -> bool:
+    """Whether the layer does what PyTorch's batch norm does and nothing else."""
+    return type(layer).forward in PLAIN and "forward" not in layer.__dict__
+
+
 def batch_statistics(
     activations: Float[Tensor, "batch channels *positions"],
-) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"], int]:
-    """Mean, biased variance and number of values behind each, over all axes but the channels.
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Mean and biased variance of each channel, over all other axes; as in `batch_normalised`."""
+    if activations.dtype in HALF:
+        activations = activations.float()
+    return batch_normalised(activations)[1:]
+
+
+def batch_normalised(
+    activations: Float[Tensor, "batch channels *positions"],
+    weight: Float[Tensor, " channels"] | None = None,
+    bias: Float[Tensor, " channels"] | None = None,
+    eps: float = 1e-5,
+) -> tuple[
+    Float[Tensor, "batch channels *positions"],
+    Float[Tensor, " channels"],
+    Float[Tensor, " channels"],
+]:
+    """What train mode answers, and the mean and the biased variance that it normalises by.
 
     The variance divides by n, as the layer does in train mode; the running variance of PyTorch
-    divides by n - 1. Computed in float32 or better.
+    divides by n - 1.
 
     Raises:
         ValueError: one value a channel, whose variance is zero whatever the data.
@@ -101,13 +125,12 @@ def batch_statistics(
             "expected at least 2 values a channel in a mini-batch, got 1, whose variance is zero; "
             "use a larger batch_size"
         )
-    if activations.dtype in (torch.float16, torch.bfloat16):
-        activations = activations.float()
-    mean = activations.new_zeros(channels)
-    variance = activations.new_zeros(channels)
+    mean, variance = activations.new_zeros(2, channels).unbind()
     # Train mode's own kernel: faster than var_mean on a CPU and rounds as the network does.
-    torch.nn.functional.batch_norm(activations, mean, variance, training=True, momentum=1.0)
-    return mean, variance * ((count - 1) / count), count
+    answer = torch.nn.functional.batch_norm(
+        activations, mean, variance, weight, bias, training=True, momentum=1.0, eps=eps
+    )
+    return answer, mean, variance * ((count - 1) / count)
 
 
 def require_finite_weights(model: Module) -> None:

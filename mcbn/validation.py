@@ -40,7 +40,8 @@ def finite(values: Tensor, name: str) -> Tensor:
         ValueError: some are NaN or infinite; says how many and where the first one is.
     """
     tensor(values, name)
-    if not values.is_floating_point():
+    # A sum is not finite if any value is not; one of finite values may overflow, so look closer.
+    if not values.is_floating_point() or torch.isfinite(values.detach().sum()):
         return values
     bad = ~torch.isfinite(values)
     if bad.any():
