@@ -1,6 +1,6 @@
 """What it costs and saves to make only some batch-norm layers stochastic.
 
-Run: python experiments/stochastic_layers.py    (about 2 minutes on 2 cores; data root in MCBN_DATA)
+Run: python experiments/stochastic_layers.py    (about 4 minutes on 2 cores; data root in MCBN_DATA)
 """
 
 import json

@@ -5,9 +5,8 @@ one backward pass an output give all draws to first order; a few exact draws cor
 show how far they may be trusted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,10 +14,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank import Bank
-from mcbn.engine import Output, passes, tensor_output
-from mcbn.inputs import Inputs, count, device_of, forward, moved, require_finite
+from mcbn.engine import Output, passes
+from mcbn.inputs import Inputs, device_of, moved, require_finite
 from mcbn.isolation import eval_mode
-from mcbn.layers import VARIANCE, batch_norm_layers, require_finite_weights, statistics_names
+from mcbn.jacobian import recorded
+from mcbn.layers import require_finite_weights
 from mcbn.parametric import JointPosterior
 
 # Largest residual, as a share of the spread over draws, that is called linear enough: up to it,
@@ -78,11 +78,13 @@ class LinearizedBatchNorm:
         model: the trained network; its outputs have the axes (batch, outputs).
         bank: draws of its batch-norm statistics, from `collect`; a few hundred.
         exact: how many draws, the first of the bank, are passed through the network itself.
+        top: how many outputs of each example move with the draws, its largest at c; the others
+            stay at `f(c) + b`. All if not given. For many classes, few of which matter.
         output: picks the output tensor where the network answers with something else.
 
     Raises:
-        ValueError: `exact` is negative, the bank has a single draw or belongs to another model, or
-            a weight is not finite.
+        ValueError: `exact` is negative, `top` below 1, the bank has a single draw or belongs to
+            another model, or a weight is not finite.
 
     Reference:
         Immer, Korzepa and Bauer 2021, "Improving predictions of Bayesian neural nets via local
@@ -92,11 +94,14 @@ class LinearizedBatchNorm:
     model: Module
     bank: Bank
     exact: int = field(default=4, kw_only=True)
+    top: int | None = field(default=None, kw_only=True)
     output: Output | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.exact < 0:
             raise ValueError(f"expected exact of at least 0, got {self.exact}; give 4 or so")
+        if self.top is not None and self.top < 1:
+            raise ValueError(f"expected top of at least 1 output, got {self.top}; leave it for all")
         if len(self.bank) < 2:
             raise ValueError(
                 f"expected a bank of at least 2 draws, got {len(self.bank)}; collect 256 or so"
@@ -166,127 +171,26 @@ class LinearizedBatchNorm:
         # The caller may be in inference mode, where nothing is recorded.
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
             posterior = JointPosterior.from_bank(self.bank)
-            layers = _layers(self.model, posterior.centre)
-            outputs = _recorded(self.model, layers, posterior.centre, inputs, self.output)
-            _require_separable(outputs, layers, count(inputs))
-            moved_by = [posterior.deviations[name] for layer in layers for name in layer.names]
-            deviations = torch.cat(moved_by, dim=1).to(layers[0].mean)
+            record = recorded(self.model, posterior.centre, inputs, self.output)
+            deviations = torch.cat([posterior.deviations[name] for name in record.names], dim=1)
+            outputs = record.outputs.detach()
+            rows = outputs.expand(len(self), -1, -1).clone()
             # One output after another: gradients of all of them would be the larger by far.
-            columns = [deviations @ _gradients(each, layers).T for each in outputs.unbind(1)]
-        rows = torch.stack(columns, dim=2)
-        return rows.to(outputs.dtype) + outputs.detach()
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A batch-norm layer at the centre of the bank, and the activations it was fed.
-
-    A gradient in the statistics would sum over the examples that share them; that in the
-    activations a is each example's own. The layer's output depends on `(a - m) / sqrt(v + eps)`
-    alone, so `df/dm = -sum df/da` and `df/dlog v = -v / (v + eps) / 2 sum (a - m) df/da`.
-    """
-
-    module: Module
-    names: tuple[str, str]
-    mean: Tensor
-    factor: Tensor
-    fed: list[Tensor]
-
-    def feed(
-        self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Keep the activations; hand on a copy, whose gradient no other branch adds to."""
-        key = None if args else next(iter(kwargs))
-        copy = (args[0] if key is None else kwargs[key]).clone()
-        if not copy.requires_grad:
-            copy.requires_grad_()
-        self.fed.append(copy)
-        return ((copy, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: copy})
-
-    def gradients(self, found: Tensor, activations: Tensor) -> Tensor:
-        """In the mean and the log-variance, from that in the activations."""
-        shape = (*activations.shape[:2], -1)
-        kind = self.mean.dtype
-        found, activations = (x.detach().reshape(shape).to(kind) for x in (found, activations))
-        shift = found.sum(2)
-        scale = torch.linalg.vecdot(found, activations) - self.mean * shift
-        return torch.cat([-shift, self.factor * scale], dim=1)
-
-
-def _layers(model: Module, centre: Mapping[str, Tensor]) -> list[_Layer]:
-    """Those that the bank has draws of."""
-    modules, buffers = batch_norm_layers(model), dict(model.named_buffers())
-    found = []
-    for name, (mean, variance) in statistics_names(modules).items():
-        if mean in centre:
-            epsilon = getattr(modules[name], "eps", None)
-            if not isinstance(epsilon, (int, float)):
-                raise ValueError(
-                    f"expected a batch-norm layer with a known epsilon, got {name!r} "
-                    f"({type(modules[name]).__name__}) without the attribute eps; use MCBatchNorm"
+            for chosen in self._outputs(outputs):
+                column = record.outputs.gather(1, chosen[:, None])[:, 0]
+                slopes = record.gradients(column)
+                moved_by = (deviations.to(slopes) @ slopes.T).to(rows)
+                rows.scatter_add_(
+                    2, chosen[None, :, None].expand(len(self), -1, 1), moved_by[:, :, None]
                 )
-            factor = -0.5 / (1 + epsilon / centre[variance].exp())
-            # Sums over positions are taken in float32 or better.
-            kind = torch.promote_types(buffers[mean].dtype, torch.float32)
-            like = torch.empty(0, dtype=kind, device=buffers[mean].device)
-            numbers = (centre[mean].to(like), factor.to(like))
-            found.append(_Layer(modules[name], (mean, variance), *numbers, fed=[]))
-    return found
+        return rows
 
-
-def _recorded(
-    model: Module,
-    layers: Sequence[_Layer],
-    centre: Mapping[str, Tensor],
-    inputs: Inputs,
-    output: Output | None,
-) -> Tensor:
-    """The output at the centre of the bank, with the graph behind it and every layer's input."""
-    # Detached, so that nothing is left on the weights.
-    state = {name: weight.detach() for name, weight in model.named_parameters()}
-    buffers = dict(model.named_buffers())
-    for name, values in centre.items():
-        variance = name.endswith(VARIANCE)
-        state[name] = (values.exp() if variance else values).to(buffers[name])
-    handles = [x.module.register_forward_pre_hook(x.feed, with_kwargs=True) for x in layers]
-    try:
-        raw = forward(model, state, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tensor_output(raw, output)
-
-
-def _require_separable(outputs: Tensor, layers: Sequence[_Layer], examples: int) -> None:
-    """Check that a gradient of each output of each example can be had, and cheaply."""
-    if outputs.ndim != 2 or len(outputs) != examples:
-        raise ValueError(
-            f"expected outputs of the axes (batch, outputs) for {examples} inputs, got "
-            f"{tuple(outputs.shape)}; give output=function that makes them so, or use MCBatchNorm"
-        )
-    if not outputs.requires_grad:
-        raise ValueError(
-            "expected differentiable outputs, got a network that records no gradients (no_grad, "
-            "argmax or detach inside); use MCBatchNorm"
-        )
-    for name, fed in ((layer.names[0], fed) for layer in layers for fed in layer.fed):
-        if len(fed) != examples:
-            raise ValueError(
-                f"expected activations of {examples} examples at {name!r}, got the shape "
-                f"{tuple(fed.shape)}, in which they cannot be told apart; use MCBatchNorm"
-            )
-
-
-def _gradients(column: Tensor, layers: Sequence[_Layer]) -> Tensor:
-    """Of one output of every example in all statistics, layer by layer: (batch, statistics)."""
-    fed = [activations for layer in layers for activations in layer.fed]
-    # Examples do not mix in eval mode, so the gradient of the sum holds each one's own.
-    found = iter(torch.autograd.grad(column.sum(), fed, retain_graph=True, materialize_grads=True))
-    parts = []
-    for layer in layers:
-        zero = layer.mean.new_zeros(len(column), 2 * len(layer.mean))
-        parts.append(sum((layer.gradients(next(found), each) for each in layer.fed), start=zero))
-    return torch.cat(parts, dim=1)
+    def _outputs(self, outputs: Tensor) -> Iterable[Tensor]:
+        """One choice of an output for each example after another: (batch,)."""
+        if self.top is not None and self.top < outputs.shape[1]:
+            return outputs.topk(self.top, dim=1).indices.unbind(1)
+        every = torch.arange(outputs.shape[1], device=outputs.device)
+        return every[:, None].expand(-1, len(outputs))
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

@@ -83,12 +83,28 @@ class ReadTwice(nn.Module):
         return functional.relu(normed) + 0.5 * normed + mixed
 
 
+class DenseSteps(nn.Module):
+    """Steps along the last axis, a skip, and an answer that is batch norm's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.second, self.last = nn.Linear(8, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        hidden = torch.softmax(self.norm(self.first(x)), -1) + x
+        return self.last(self.second(torch.cat([x, hidden], 1)))
+
+
 # Their path depends on what they are given (a length, or a shape that the tests check).
 UNTRACEABLE = ("is batch norm", "unet", "resnet20", "tangled")
 LARGER = {
     "read twice": (ReadTwice, (2, 4, 5)),
     "u-shaped": (UShaped, (2, 8, 12)),
     "dense": (lambda: mlp(4, 3, width=16), (4,)),
+    "dense steps": (DenseSteps, (4,)),
+    "ends in batch norm": (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(),
+                                                 nn.Linear(6, 3), nn.BatchNorm1d(3)), (4,)),
     "conv": (lambda: convnet(1, 3, width=4), (1, 9, 9)),
     "unet": (lambda: unet(3, 4, width=4), (3, 12, 8)),
     "resnet20": (resnet20, (3, 16, 16)),
@@ -160,7 +176,7 @@ def test_a_network_that_magnifies_rounding_is_met_to_its_own_floor(engine):
 
 @pytest.mark.parametrize("budget", [1, 300, 10**9])
 @pytest.mark.parametrize("engine", ["folded", "batched"])
-@pytest.mark.parametrize("name", ["dense", "unet", "dense block"])
+@pytest.mark.parametrize("name", ["dense", "ends in batch norm", "unet", "dense block"])
 def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
     model, x = network(name, torch.float64)
     loop = sampler(model, x)
@@ -199,6 +215,13 @@ def test_what_is_before_the_first_layer_runs_once_for_all_draws(engine):
         found = mc(x)
     assert_close(found, expected, rtol=0, atol=0)
     assert Counting.calls == 1
+
+
+def test_dense_networks_run_features_first_where_their_steps_allow_it():
+    for name, layout in (("dense", "features first"), ("dense steps", "as given")):
+        model, x = network(name, torch.float64)
+        sampler(model, x, "folded")(x)
+        assert plan_of(model).layout == layout
 
 
 def test_a_step_that_runs_draw_by_draw_is_left_to_the_loop():

@@ -1,5 +1,6 @@
 """The laws of the linearised sampler: the right slope, the right order of error, exact rows."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -62,6 +63,18 @@ def test_the_slope_is_that_of_central_differences(name):
     assert_close(found, oracle(sampler, x), rtol=1e-6, atol=1e-6)
     assert found.std(0).max() > 1e-2
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("top", [1, 2, 99])
+@pytest.mark.parametrize("name", ["1d of 2-D", "2d"])
+def test_only_the_largest_outputs_move(name, top):
+    """The deviations of a bank sum to zero, so the mean row is the answer at its centre."""
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    whole = sampler(x)
+    centre = whole.mean(0)
+    order = centre.argsort(dim=1, descending=True).argsort(dim=1)
+    found = dataclasses.replace(sampler, top=top)(x)
+    assert_close(found, torch.where(order < top, whole, centre), rtol=1e-10, atol=1e-10)
 
 
 class Written(nn.Module):

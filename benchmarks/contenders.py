@@ -1,0 +1,98 @@
+"""Who is measured: the engines, another library, and MC Dropout."""
+
+import copy
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from cases import Case, random
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import mcbn
+
+ENGINES = ("auto", "loop", "folded", "batched", "compiled")
+OTHER, DROPOUT, OWN_DROPOUT = "torch-uncertainty", "MC Dropout loop", "mcbn.MCDropout"
+
+
+def builders(
+    case: Case, model: nn.Module, bank: mcbn.Bank, inputs: Tensor
+) -> dict[str, Callable[[], Callable[[], None]]]:
+    """For each contender a function that prepares it and returns what is timed."""
+
+    def engine(name: Any) -> Callable[[], None]:
+        sampler = mcbn.MCBatchNorm(model, bank, engine=name)
+        return lambda: consume(sampler.passes(inputs))
+
+    def own_dropout() -> Callable[[], None]:
+        sampler = mcbn.MCDropout(model, draws=case.draws)
+        return lambda: consume(sampler.passes(inputs))
+
+    found = {name: (lambda name=name: engine(name)) for name in ENGINES}
+    return found | {
+        OTHER: lambda: other_library(case, model, inputs),
+        DROPOUT: lambda: dropout_loop(case, model, inputs),
+        OWN_DROPOUT: own_dropout,
+    }
+
+
+def plain(model: nn.Module, inputs: Tensor, draws: int) -> None:
+    """T forwards and nothing else."""
+    with torch.no_grad():
+        for _ in range(draws):
+            model(inputs)
+
+
+def consume(rows: Iterable[Tensor]) -> None:
+    """Take all draws, keep none."""
+    for _ in rows:
+        pass
+
+
+def other_library(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """MCBatchNorm of torch-uncertainty, fitted on random examples."""
+    try:
+        other = imported()
+    except ImportError as error:
+        raise ImportError(f"not installed ({error})") from None
+    other.mc_batch_norm_layers = []  # shared by all instances, so an earlier network would stay
+    device = inputs.device
+    sampler = other(model, num_estimators=case.draws, mc_batch_size=case.size, device=device)
+    examples = random(case, case.size, torch.device("cpu")).repeat(
+        case.draws, *[1] * len(case.shape)
+    )
+    labels = torch.zeros(len(examples), dtype=torch.long)
+    sampler.fit(DataLoader(TensorDataset(examples, labels), drop_last=True))
+
+    def run() -> None:
+        with torch.no_grad():
+            sampler(inputs)
+
+    return run
+
+
+def imported() -> Any:
+    """The other library's class; its dependency goes by another name on some machines."""
+    if "lightning" not in sys.modules and importlib.util.find_spec("lightning") is None:
+        package = types.ModuleType("lightning")
+        package.__path__ = []
+        for part, name in (("pytorch", "pytorch_lightning"), ("fabric", "lightning_fabric")):
+            sys.modules[f"lightning.{part}"] = importlib.import_module(name)
+            setattr(package, part, sys.modules[f"lightning.{part}"])
+        sys.modules["lightning"] = package
+    return importlib.import_module("torch_uncertainty.post_processing.mc_batch_norm").MCBatchNorm
+
+
+def dropout_loop(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """T plain forwards with the dropout modules in train mode."""
+    twin = copy.deepcopy(model).eval()
+    layers = [layer for layer in twin.modules() if isinstance(layer, nn.modules.dropout._DropoutNd)]
+    if not layers:
+        raise ValueError("no dropout")
+    for layer in layers:
+        layer.train()
+    return lambda: plain(twin, inputs, case.draws)

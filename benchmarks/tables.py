@@ -1,0 +1,89 @@
+"""The tables of docs/performance.md."""
+
+from typing import Any
+
+from cases import BANKS, CASES, Case
+from contenders import DROPOUT, ENGINES, OTHER, OWN_DROPOUT
+
+OTHER_BAR = 0.9  # of the other library's time, for every network
+CHOOSING_BAR = 2.0  # forwards
+
+
+def tables(found: dict[str, Any]) -> str:
+    """The page's tables, one set for each device."""
+    parts = []
+    for place, title in (("cpu", "Processor"), ("gpu", "GPU")):
+        parts.append(f"## {title}\n")
+        if not isinstance(found.get(place), dict):
+            parts.append("not measured\n")
+            continue
+        about, cases = found[place]["machine"], found[place]["cases"]
+        parts.append(
+            f"{about['name']}, {about['cores']} cores, {about['threads']} threads, "
+            f"PyTorch {about['torch']}.\n"
+        )
+        runs = {case: cases[case.name] for case in CASES if case.name in cases}
+        banks = {case: cases[case.name] for case in BANKS if case.name in cases}
+        parts += [engine_table(runs), floor_table(runs), bank_table(banks)]
+    return "\n".join(parts)
+
+
+def engine_table(runs: dict[Case, Any]) -> str:
+    """Time over T plain forwards, by engine."""
+    names = (*ENGINES, OTHER, DROPOUT, OWN_DROPOUT)
+    rows = []
+    for case, entry in runs.items():
+        cells = [cell(entry, name) for name in names]
+        rows.append([case.name, *cells, judged(entry["ratios"].get("auto"), case.bar)])
+    return table(["ratio to T plain forwards", *names, "bar for auto"], rows)
+
+
+def cell(entry: dict[str, Any], name: str) -> str:
+    """One ratio, or why there is none."""
+    if name in entry["ratios"]:
+        return f"{entry['ratios'][name]:.2f}"
+    reason = entry["notes"].get(name, "")
+    return next((word for word in ("not installed", "no dropout") if word in reason), "-")
+
+
+def floor_table(runs: dict[Case, Any]) -> str:
+    """The floors, the other library and what choosing costs."""
+    rows = []
+    for case, entry in runs.items():
+        floor = entry["floor"]
+        rows.append([
+            case.name, f"{1e3 * entry['plain_seconds'] / entry['draws']:.3g} ms",
+            f"{floor['arithmetic']:.2g}", f"{floor['bytes']:.2g}",
+            f"{floor['gflops']:.0f}", f"{floor['gigabytes_per_second']:.0f}",
+            judged(entry.get("auto_to_other"), OTHER_BAR),
+            judged(entry["choosing"]["forwards"], CHOOSING_BAR),
+            f"{entry['choosing']['tracing alone']:.2f}",
+        ])  # fmt: skip
+    heads = ["floors and choosing", "one forward", "arithmetic floor", "bytes floor", "GFLOP/s",
+             "GB/s", f"auto to {OTHER}", "choosing, in forwards", "tracing alone"]  # fmt: skip
+    return table(heads, rows)
+
+
+def bank_table(banks: dict[Case, Any]) -> str:
+    """Building a bank, from mini-batches at hand and from a data set."""
+    rows = [
+        [case.name, judged(entry["ratios"]["collect"], case.bar), f"{entry['drawn']:.2f}"]
+        for case, entry in banks.items()
+    ]
+    heads = ["building a bank", "to T train-mode forwards", "both drawing their mini-batches"]
+    return table(heads, rows)
+
+
+def judged(value: float | None, bar: float | None) -> str:
+    """A figure, its bar and whether it is met."""
+    if value is None:
+        return "-"
+    if bar is None:
+        return "no bar"
+    return f"{value:.2f}, bar {bar:.2f}: {'met' if value <= bar else 'not met'}"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,115 @@
+"""Wall times side by side, and the floors of this machine."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from cases import Case
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+# Sizes of the square matrix products that the arithmetic rate is the best of.
+MATRICES = (256, 512, 1024, 2048)
+FLOOR_CALLS, FLOOR_SECONDS = 5, 0.3  # that each rate is measured for, at least
+PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def interleaved(
+    contenders: dict[str, Callable[[], Any]], rounds: int, title: str
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; a round times all of them once, in turn."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in tqdm(range(rounds), desc=title, unit="round", leave=False):
+        for name, run in contenders.items():
+            times[name].append(seconds(run))
+    return times
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Wall time of one call, the GPU's work included."""
+    settle()
+    start = time.perf_counter()
+    run()
+    settle()
+    return time.perf_counter() - start
+
+
+def settle() -> None:
+    """Wait for the GPU, if it was used."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def paired(times: list[float], base: list[float]) -> float:
+    """The median over rounds of the ratio within a round."""
+    return statistics.median(one / other for one, other in zip(times, base, strict=True))
+
+
+def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, float]:
+    """What the machine's best rates would allow, as ratios to the T plain forwards.
+
+    What comes before the first batch norm is the same for all draws and counts once. Each product
+    reads its input and weights once and writes its output once; all else counts nothing.
+    """
+    shared: list[tuple[int, int]] = []
+    sizes: list[int] = []
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes.append((given[0].numel() + output.numel()) * output.element_size())
+
+    def mark(*_: object) -> None:
+        shared.append((counter.get_total_flops(), sum(sizes)))
+
+    first = next(m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, PRODUCTS)]
+    hooks.append(first.register_forward_pre_hook(mark))
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(inputs)
+    for hook in hooks:
+        hook.remove()
+    work = [once + case.draws * (total - once) for once, total in
+            zip(shared[0], (counter.get_total_flops(), sum(sizes)), strict=True)]  # fmt: skip
+    rate, bandwidth = arithmetic(inputs.device), copying(max(sizes), inputs.device)
+    return {
+        "gflops": rate / 1e9,
+        "gigabytes_per_second": bandwidth / 1e9,
+        "arithmetic": work[0] / rate / base,
+        "bytes": work[1] / bandwidth / base,
+    }
+
+
+def best(run: Callable[[], Any]) -> float:
+    """The shortest of as many calls as fit in a moment, after a first one."""
+    seconds(run)
+    times: list[float] = []
+    while len(times) < FLOOR_CALLS or sum(times) < FLOOR_SECONDS:
+        times.append(seconds(run))
+    return min(times)
+
+
+def arithmetic(device: torch.device) -> float:
+    """Operations a second of the fastest matrix product."""
+    rates = []
+    for size in MATRICES:
+        matrix = torch.randn(size, size, device=device)
+        result = torch.empty_like(matrix)
+        rates.append(2 * size**3 / best(lambda: torch.mm(matrix, matrix, out=result)))  # noqa: B023
+    return max(rates)
+
+
+def copying(size: int, device: torch.device) -> float:
+    """Bytes a second, read and written, of a copy as large as a network's widest product."""
+    # Written to, since memory that nobody has touched yet is free to read.
+    source = torch.ones(max(1, size // 8), device=device)
+    target = torch.empty_like(source)
+    repeats = max(1, 2**18 // len(source))
+
+    def run() -> None:
+        for _ in range(repeats):
+            target.copy_(source)
+
+    return 2 * source.nbytes * repeats / best(run)
