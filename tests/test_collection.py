@@ -373,6 +373,13 @@ def test_batches_of_a_seed_are_a_golden():
 GOLDEN = [[1, 4, 2, 5], [6, 0, 2, 4]]
 
 
+def test_rows_taken_at_one_go_are_those_taken_one_by_one():
+    at_once = mcbn.minibatches(TensorDataset(DATA, torch.arange(len(DATA))), batch_size=8, draws=3)
+    one_by_one = mcbn.minibatches(list(DATA), batch_size=8, draws=3)
+    for first, second in zip(at_once, one_by_one, strict=True):
+        assert_close(first, second, rtol=0, atol=0)
+
+
 def test_a_bank_that_disagrees_with_the_network_says_so():
     model = nn.Sequential(nn.BatchNorm1d(4)).train()
     generator = torch.Generator().manual_seed(0)
