@@ -22,7 +22,7 @@ class MiniBatches(Dataset[Inputs]):
     fetched, so a random transform gives the same picture whatever the number of workers.
     """
 
-    dataset: Dataset[Any]
+    dataset: Dataset[Any] | Sequence[Any]
     batch_size: int
     draws: int
     seed: int
