@@ -116,7 +116,7 @@ def minibatches(
             "a DataLoader and give that to collect"
         )
     result = MiniBatches(
-        dataset,  # type: ignore[arg-type]
+        dataset,
         batch_size=batch_size,
         draws=draws,
         seed=seed,
