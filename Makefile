@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
 
-.PHONY: demo test slow bench check lint types layers lock clean
+.PHONY: demo test slow bench experiments experiments-fast check lint types layers lock clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
@@ -18,6 +18,15 @@ bench: .venv/ready  ## the benchmarks; writes benchmarks/results.json and the ta
 	.venv/bin/python benchmarks/engines.py
 	.venv/bin/python benchmarks/streaming.py
 	.venv/bin/python experiments/bench_study.py
+
+# In the order of their length; each goes on from where it was cut short.
+EXPERIMENTS := toy elbo batch_size segmentation images uci
+
+experiments: .venv/ready  ## the papers' experiments; hours, resumed after an interruption
+	for name in $(EXPERIMENTS); do .venv/bin/python experiments/$$name.py || exit 1; done
+
+experiments-fast: .venv/ready  ## the same in a minute or two, at a scale that proves nothing
+	for name in $(EXPERIMENTS); do .venv/bin/python experiments/$$name.py --fast || exit 1; done
 
 check: lint types layers test  ## all that must pass before a change lands
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from large_batch import large_case
-from rescaling import rounded
+from record import rounded
 
 import mcbn
 from mcbn.files import write_whole

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from rescaling import rounded
+from record import rounded
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import matplotlib
 import torch
 from matplotlib.figure import Figure
-from rescaling import STYLE, Case, rounded
+from record import STYLE, rounded
+from rescaling import Case
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 

@@ -17,6 +17,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from record import STYLE, rounded
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -42,7 +43,6 @@ LEVEL = 0.95
 RESULT = Path(__file__).parent / "results" / "rescaling.json"
 FIGURE = RESULT.with_suffix(".svg")
 # For a page of its own: the report's stand-in colours are near black.
-STYLE = {**figures.SETTINGS, "grid.color": "#d8d8d8", "savefig.facecolor": "white"}
 
 
 @dataclass(frozen=True)
@@ -283,15 +283,6 @@ def draw_ratios(result: dict, ax: Axes) -> None:
 def nested(row: dict, keys: tuple[str, ...]) -> object:
     """The value at a path of keys."""
     return reduce(lambda found, key: found[key], keys, row)
-
-
-def rounded(value: object) -> object:
-    """Five figures of every number, for reading."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
