@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: one JSON file of figures and one picture, at full or tiny scale."""
+"""What an experiment leaves behind: a JSON file of figures and a picture; full or tiny scale."""
 
 import argparse
 import json
