@@ -1,6 +1,8 @@
-"""What the page of the experiments says of a study is what its table holds."""
+"""What the page of the experiments says is what their results hold, and every script runs."""
 
 import csv
+import importlib
+import json
 import math
 import re
 import statistics
@@ -65,3 +67,55 @@ def test_the_mutual_information_and_the_slopes_are_those_of_its_table(results):
             for seed in zip(*spread, strict=True)
         ]
         assert numbers == pytest.approx(interval(slopes), abs=5.1e-4)
+
+
+SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation")
+KEPT = [script for script in SCRIPTS if (FOLDER / "results" / f"{script}.json").is_file()]
+READ = [script for script in KEPT if f"\n## `{script}`\n" in (FOLDER / "README.md").read_text()]
+
+
+def numbers(value):
+    """Every number in a result, at whatever depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for each in value for number in numbers(each)]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def section(name):
+    page = (FOLDER / "README.md").read_text()
+    return page.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_figure_on_the_page_is_one_of_the_result(name):
+    """A figure of n decimals on the page is some number of the result, rounded to n decimals."""
+    found = numbers(json.loads((FOLDER / "results" / f"{name}.json").read_text()))
+    text = section(name)
+    assert text.strip()
+    # Names of files and links hold no figures.
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
+    written = re.findall(r"(?<![\w.])[-+]?\d*\.\d+(?![\w.]*\d)", prose)
+    assert len(written) >= 5
+    missing = [
+        figure for figure in written if not any(rounds_to(abs(number), figure) for number in found)
+    ]
+    assert not missing
+
+
+def rounds_to(number, figure):
+    decimals = len(figure.partition(".")[2])
+    return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_every_experiment_runs_at_a_tiny_scale(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script, record = (importlib.import_module(module) for module in (name, "record"))
+    script.main(record.Record(name, fast=True, folder=tmp_path))
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert all(math.isfinite(number) for number in numbers(found))
+    assert (tmp_path / f"{name}.svg").stat().st_size > 1000
+    kept = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+    assert found.keys() == kept.keys()

@@ -1,0 +1,206 @@
+"""The failure of MCBN at large batch sizes: epistemic spread against M and N, and what it costs.
+
+Run: python experiments/batch_size.py [--fast]    (about 12 minutes on 2 cores; data root in
+MCBN_DATA)
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from batch_size_figure import draw
+from batch_size_photos import photographs
+from batch_size_summary import summary
+from record import Record, asked
+from torch import Tensor
+
+import mcbn
+from mcbn.data import Labelled, Task, mnist
+from mcbn.networks import convnet
+from mcbn.scores import negative_log_likelihood
+from mcbn.training import build, train
+
+TRAINED_AT = 64  # batch size of training
+DROPOUT = 0.1
+PAPER = {
+    "source": "Mukhoti et al. 2020, abstract only",
+    "claims": [
+        "for larger batch sizes MCBN fails to capture epistemic uncertainty",
+        "the fix is to view the batch size as a variational parameter",
+        "as the data set grows without limit so must the batch size",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        train_sizes: N, training images of MNIST.
+        batch_sizes: M of inference; above N / 2 they are left out.
+        largest: N / 2 is added as an M up to here.
+        seeds: networks a training set.
+        steps: of training, about.
+        width: channels of the network's first block.
+        draws: T.
+        few_draws: T of choosing M and of CIFAR-10.
+        test: MNIST test images.
+        outside: images of each set from elsewhere.
+        held_out: validation images that M is chosen on.
+        photo_sizes: M of CIFAR-10.
+        photos: CIFAR-10 test images.
+        resamples: bootstrap resamples of test images.
+    """
+
+    train_sizes: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    largest: int
+    seeds: int
+    steps: int
+    width: int
+    draws: int
+    few_draws: int
+    test: int
+    outside: int
+    held_out: int
+    photo_sizes: tuple[int, ...]
+    photos: int
+    resamples: int
+
+
+FULL = Scale((1000, 4000, 16000), (8, 16, 32, 64, 128, 256, 512), 2000, 3, 750, 8, 64, 32, 500,
+             200, 300, (8, 32, 128, 512), 500, 500)  # fmt: skip
+FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, (4, 8), 8, 5)
+
+
+def main(record: Record) -> None:
+    """Measure each network, sum up, write and draw."""
+    warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+    torch.set_num_threads(1)
+    scale = FAST if record.fast else FULL
+    task = mnist()
+    # Seed by seed, so that what is cut short holds every N.
+    found = {
+        (seed, size): record.part(
+            f"{size}-{seed}", lambda size=size, seed=seed: measured(scale, task, size, seed)
+        )
+        for seed in range(scale.seeds)
+        for size in scale.train_sizes
+    }
+    parts = {size: [found[seed, size] for seed in range(scale.seeds)] for size in scale.train_sizes}
+    photos = record.part(
+        "photos",
+        lambda: photographs(
+            scale.photo_sizes,
+            count=scale.photos,
+            draws=scale.few_draws,
+            resamples=scale.resamples,
+        ),
+    )
+    result = {
+        "trained_at": TRAINED_AT,
+        "dropout": DROPOUT,
+        "scale": vars(scale),
+        "paper": PAPER,
+        **summary(parts, task.test.targets[: scale.test], scored, scale.resamples),
+        "cifar10": photos,
+    }
+    draw(record, record.write(result))
+
+
+def sizes_at(scale: Scale, size: int) -> list[int]:
+    """M for a training set: those up to N / 2, which is one of them where it is cheap."""
+    found = {each for each in scale.batch_sizes if 2 * each <= size}
+    return sorted(found | ({size // 2} if size // 2 <= scale.largest else set()))
+
+
+def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
+    """One network: MCBN at every M and at the chosen one, MC Dropout, and its own logits."""
+    data = Labelled(task.train.inputs[:size], task.train.targets[:size])
+    net = build(lambda: convnet(1, 10, width=scale.width, dropout=DROPOUT), seed=seed)
+    epochs = max(1, scale.steps // (size // TRAINED_AT))
+    train(net, data, epochs=epochs, batch_size=TRAINED_AT, seed=seed)
+    sets = {"test": task.test.inputs[: scale.test]}
+    sets |= {name: images[: scale.outside] for name, images in task.outside.items()}
+    targets = task.test.targets[: scale.test]
+    rows, spreads, banks = {}, {}, {}
+    for each in sorted({*sizes_at(scale, size), min(TRAINED_AT, size // 2)}):
+        batches = mcbn.minibatches(data.inputs, batch_size=each, draws=scale.draws, seed=seed)
+        banks[each] = mcbn.collect(net, batches)
+        spreads[str(each)] = spread_of_means(banks[each])
+        rows[str(each)] = scored(predictions(mcbn.MCBatchNorm(net, banks[each]), sets), targets)
+    bank = banks[min(TRAINED_AT, size // 2)]
+    held_out = task.validation.rows(torch.arange(scale.held_out))
+    choice = mcbn.choose_batch_size(
+        net, bank.first(scale.few_draws), held_out.inputs, held_out.targets, points=9
+    )
+    chosen = mcbn.MCBatchNorm(net, bank.rescale(choice.best))
+    rows["chosen"] = scored(predictions(chosen, sets), targets)
+    dropout = mcbn.MCDropout(net, draws=scale.draws, seed=seed)
+    rows["MC Dropout"] = scored(predictions(dropout, sets), targets)
+    plain = predictions(mcbn.Deterministic(net), sets)
+    rows["plain"] = scored(plain, targets)
+    return {
+        "rows": rows,
+        "statistics": spreads,
+        "choice": choice.to_dict(),
+        "epochs": epochs,
+        "logits": {name: found.draws[0].tolist() for name, found in plain.items()},
+    }
+
+
+def predictions(sampler: mcbn.MCBatchNorm | mcbn.MCDropout | mcbn.Deterministic,
+                sets: dict[str, Tensor]) -> dict[str, mcbn.CategoricalPredictive]:  # fmt: skip
+    """Of each set, with the draws."""
+    return {name: mcbn.predict(sampler, images, keep_draws=True) for name, images in sets.items()}
+
+
+def spread_of_means(bank: mcbn.Bank) -> float:
+    """Standard deviation of batch means over that of the activations; typical living channel."""
+    found = []
+    for name, rows in bank.statistics.items():
+        if name.endswith("running_mean"):
+            variance = bank.trained[name.replace("running_mean", "running_var")].double()
+            ratio = rows.double().std(0) / variance.sqrt()
+            found.append(ratio[variance > 1e-7].log().mean())
+    return float(torch.stack(found).mean().exp())
+
+
+def scored(found: dict[str, mcbn.CategoricalPredictive], targets: Tensor) -> dict:
+    """Uncertainty on each set, scores on the test set, and how well the others are told from it."""
+    row: dict = {}
+    for name, predictive in found.items():
+        row |= {f"{key} {name}": value for key, value in spreads_of(predictive).items()}
+        if name == "test":
+            continue
+        for kind in ("mutual_information", "entropy"):
+            if kind == "entropy" or predictive.draw_count > 1:
+                separation = mcbn.out_of_distribution(
+                    found["test"], predictive, uncertainty=kind, resamples=0
+                )
+                row[f"auroc by {kind} {name}"] = separation["auroc_out_of_distribution"].value
+    evaluation = mcbn.evaluate(found["test"], targets, resamples=0)
+    row |= {name: evaluation[name].value for name in ("accuracy", "nll", "ece", "ece_debiased")}
+    losses = negative_log_likelihood(found["test"].log_probabilities, targets)
+    return row | {"losses": losses.tolist()}
+
+
+def spreads_of(predictive: mcbn.CategoricalPredictive) -> dict[str, float]:
+    """Means over images; standard deviations over draws from unbiased variances."""
+    found = {"entropy": float(predictive.entropy.mean())}
+    count = predictive.draw_count
+    if count > 1 and predictive.draws is not None:
+        variance = predictive.variance * count / (count - 1)
+        logits = predictive.draws.double()
+        centred = logits - logits.mean(2, keepdim=True)  # a shift of all classes says nothing
+        found |= {
+            "epistemic_sd": float(variance.sqrt().mean()),
+            "logit_sd": float(centred.std(0).mean()),
+            "mutual_information": float(predictive.mutual_information.mean()),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main(asked("batch_size"))

@@ -1,0 +1,298 @@
+"""MCBN on CIFAR-10: draws, batch size, mini-batches, temperature, shift and parametric posteriors.
+
+Run: python experiments/images.py [--fast]    (about 20 minutes on 2 cores; data root in MCBN_DATA)
+"""
+
+import math
+import statistics
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import images_figure
+import torch
+from images_case import (
+    RIGHT,
+    SCORES,
+    SEED,
+    WRONG,
+    Case,
+    Scale,
+    against_plain,
+    averaged,
+    elsewhere,
+    first,
+    gap,
+    load,
+    mean_interval,
+    row,
+)
+from record import Record, asked
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+import mcbn
+from mcbn import CategoricalPredictive as Predictive
+from mcbn.scores import negative_log_likelihood
+from mcbn.slopes import log_log_slope
+
+MOST = 64  # draws in the comparison of batch sizes
+CURVES = (32, 128)  # M of the curves against T; the first is that of mini-batches and posteriors
+METHODS = (8, 32, 128)  # M that get a temperature, and images from elsewhere
+MOVED = {"means moved": "mean", "variances moved": "var", "both moved": ""}  # to the unaugmented
+PASSED = ("unaugmented", "mean border", "means moved", "variances moved")  # scored with noise too
+PAPER = {
+    "source": "Teye, Azizpour and Smith 2018, CIFAR-10, ResNet-32; and a re-implementation",
+    "draws": [1, 2, 4, 8, 16, 32, 64, 128],
+    "nll": [0.36, 0.32, 0.30, 0.29, 0.29, 0.28, 0.28, 0.28],
+    "nll of running statistics": 0.32,
+    "re-implementation": [0.37, 0.33, 0.30, 0.29, 0.28, 0.27, 0.27, 0.27],
+    "re-implementation, running statistics": 0.33,
+}
+FULL = Scale(1000, {8: 64, 16: 64, 32: 128, 64: 64, 128: 128, 256: 32, 512: 32, 1024: 32},
+             32, 500, 300, 300)  # fmt: skip
+FAST = Scale(20, {8: 2, 32: 4, 128: 2}, 2, 8, 8, 3)
+
+
+def main(record: Record) -> None:
+    """Measure, write and draw."""
+    torch.set_num_threads(1)
+    case = load(record, FAST if record.fast else FULL)
+    plain = mcbn.predict(mcbn.Deterministic(case.network), case.inputs)
+    result = {
+        "paper": PAPER | paper_gains(),
+        "settings": {"images": case.scale.images, "seed": SEED, "few": case.scale.few},
+        "plain": row(case.scored(plain)),
+        "curve": {size: curve(case, plain, size) for size in CURVES},
+        "sizes": sizes(case, plain),
+        "mini_batches": mini_batches(case),
+        "temperature": temperatures(case, plain),
+        "elsewhere": detected(case, plain),
+        "parametric": parametric(case),
+    }
+    images_figure.draw(record, record.write(result))
+    case.forget()
+
+
+def paper_gains() -> dict[str, list[float]]:
+    """NLL less that of running statistics, at each T of the paper's curves."""
+    return {
+        f"{name}, minus running statistics": [
+            round(value - PAPER[base], 2) for value in PAPER[name]
+        ]
+        for name, base in (
+            ("nll", "nll of running statistics"),
+            ("re-implementation", "re-implementation, running statistics"),
+        )
+    }
+
+
+def curve(case: Case, plain: Predictive, size: int) -> list[dict[str, Any]]:
+    """Scores against T, each the mean over disjoint sets of T draws, with its standard error."""
+    draws, rows = case.passes(f"{size}", case.bank(size)), []
+    base = negative_log_likelihood(plain.log_probabilities, case.targets)
+    for count in (2**power for power in range(len(draws).bit_length())):
+        found = [averaged(part) for part in draws.split(count)]
+        values = [case.scored(each, resamples=0) for each in found]
+        losses = [negative_log_likelihood(each.log_probabilities, case.targets) for each in found]
+        rows.append(
+            {"draws": count, "sets": len(found)}
+            | {name: mean_and_error([each[name].value for each in values]) for name in SCORES}
+            | {"nll minus plain": mean_interval(case, torch.stack(losses).mean(0) - base)}
+        )
+    return rows
+
+
+def mean_and_error(values: list[float]) -> list[float | None]:
+    """Mean and standard error, which a single value does not have."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    return [statistics.fmean(values), error]
+
+
+def sizes(case: Case, plain: Predictive) -> dict[str, Any]:
+    """Scores at each inference batch size, and paired differences of the NLL between them."""
+    base, found, rows = case.scored(plain), {}, {}
+    for size in case.scale.draws:
+        bank = case.bank(size)
+        predictive = averaged(case.passes(f"{size}", bank)[:MOST])
+        found[size] = case.scored(predictive)
+        rows[size] = row(found[size]) | {
+            "draws": predictive.draw_count,
+            "mutual information": float(predictive.mutual_information.mean()),
+            "consistency": mcbn.consistency(bank).excess,
+            **{f"{name} minus plain": gap(found[size], base, name) for name in SCORES},
+        }
+    every = tuple(rows)
+    information = tuple(each["mutual information"] for each in rows.values())
+    return {
+        "rows": rows,
+        "nll minus that of the next M": {a: gap(found[a], found[b]) for a, b in pairwise(every)},
+        "nll minus that of the first M": {a: gap(found[a], found[every[0]]) for a in every[1:]},
+        "slope of mutual information": log_log_slope(every, information),
+    }
+
+
+def mini_batches(case: Case) -> dict[str, Any]:
+    """What mini-batches that were prepared otherwise change, and through which statistics."""
+    size, few = CURVES[0], case.scale.few
+    banks = {RIGHT: case.bank(size).first(2 * few)}
+    banks |= {source: case.bank(size, source) for source in WRONG}
+    right, bare = banks[RIGHT], banks["unaugmented"]
+    banks |= {name: moved(right, bare, ending) for name, ending in MOVED.items()}
+    base = case.scored(averaged(case.passes(f"{size}", right)[:few]))
+    rows = {}
+    for name, bank in banks.items():
+        quiet = mcbn.predict(mcbn.MCBatchNorm(case.network, centred(bank)), case.inputs)
+        rows[name] = {
+            "consistency": mcbn.consistency(bank).excess,
+            "without noise": row(case.scored(quiet)),
+        }
+        if name in (RIGHT, *PASSED):
+            passes = case.passes(f"{size}" if name == RIGHT else name, bank.first(few))[:few]
+            found = case.scored(averaged(passes))
+            rows[name] |= row(found)
+            rows[name] |= {f"{s} minus {RIGHT}": gap(found, base, s) for s in ("accuracy", "nll")}
+    return {"rows": rows, "layers": layers(case, right, bare), "stages": stages(case, bare)}
+
+
+def centred(bank: mcbn.Bank) -> mcbn.Bank:
+    """The bank's population statistics as its one draw: what it says without noise."""
+    return replace(bank, statistics={k: v[None].float() for k, v in bank.pooled().items()})
+
+
+def moved(bank: mcbn.Bank, other: mcbn.Bank, ending: str) -> mcbn.Bank:
+    """The bank, the centre of the statistics whose name ends so moved to that of the other."""
+    here, there = bank.coordinates(), other.coordinates()
+    return bank.with_coordinates({
+        name: rows + (there[name].mean(0) - rows.mean(0)) * name.endswith(ending)
+        for name, rows in here.items()
+    })  # fmt: skip
+
+
+def layers(case: Case, right: mcbn.Bank, bare: mcbn.Bank) -> list[dict[str, Any]]:
+    """How far the statistics of each layer lie from the right ones, and what they do alone."""
+    here, there, rows = right.coordinates(), bare.coordinates(), []
+    for name in (key.removesuffix(".running_mean") for key in here if key.endswith("mean")):
+        mean, variance = f"{name}.running_mean", f"{name}.running_var"
+        shift = (there[mean].mean(0) - here[mean].mean(0)) / bare.trained[variance].sqrt()
+        change = there[variance].mean(0) - here[variance].mean(0)
+        rows.append({
+            "layer": name,
+            "shift of means": float(shift.square().mean().sqrt()),
+            "median variance ratio": float(change.exp().median()),
+            **alone(case, bare, [name]),
+        })  # fmt: skip
+    return rows
+
+
+def stages(case: Case, bare: mcbn.Bank) -> dict[str, Any]:
+    """Scores with the centres of one stage's layers replaced, the others as trained."""
+    names = [key.removesuffix(".running_mean") for key in bare.trained if key.endswith("mean")]
+    groups = ("bn1", "layer1", "layer2", "layer3")
+    return {
+        group: alone(case, bare, [name for name in names if name.split(".")[0] == group])
+        for group in groups
+    }
+
+
+def alone(case: Case, bare: mcbn.Bank, names: list[str]) -> dict[str, float]:
+    """Accuracy and NLL with the centres of these layers alone."""
+    sampler = mcbn.MCBatchNorm(case.network, centred(bare), layers=names)
+    found = case.scored(mcbn.predict(sampler, case.inputs), resamples=0)
+    return {name: found[name].value for name in ("accuracy", "nll")}
+
+
+def temperatures(case: Case, plain: Predictive) -> dict[str, Any]:
+    """Scores before and after a temperature that was fitted on the other half of the images."""
+    found = {"plain": plain} | {
+        f"MCBN {size}": averaged(case.passes(f"{size}", case.bank(size))) for size in METHODS
+    }
+    fits = {name: scaled(each, case.targets) for name, each in found.items()}
+    before = {name: case.scored(each) for name, each in found.items()}
+    after = {name: case.scored(each) for name, (each, _) in fits.items()}
+    return {
+        name: {
+            "draws": each.draw_count,
+            "temperatures": fits[name][1],
+            "before": row(before[name]),
+            "after": row(after[name]),
+            "nll, after minus before": gap(after[name], before[name]),
+            "nll minus plain, before": gap(before[name], before["plain"]),
+            "nll minus plain, after": gap(after[name], after["plain"]),
+            "nll before, minus plain after": gap(before[name], after["plain"]),
+            "ece minus plain, after": gap(after[name], after["plain"], "ece"),
+        }
+        for name, each in found.items()
+    }
+
+
+def scaled(found: Predictive, targets: Tensor) -> tuple[Predictive, list[float]]:
+    """Log-probabilities over a temperature, those of each half by that of the other half."""
+    logs, half = found.log_probabilities, len(targets) // 2
+    halves = (slice(0, half), slice(half, None))
+    fitted = [temperature(logs[part], targets[part]) for part in reversed(halves)]
+    parts = [(logs[part] / t).log_softmax(1) for part, t in zip(halves, fitted, strict=True)]
+    return replace(found, log_probabilities=torch.cat(parts)), fitted
+
+
+def temperature(logs: Tensor, targets: Tensor) -> float:
+    """The temperature of the lowest mean NLL."""
+
+    def loss(power: float) -> float:
+        tempered = (logs / math.exp(power)).log_softmax(1)
+        return float(negative_log_likelihood(tempered, targets).mean())
+
+    return math.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
+
+
+def detected(case: Case, plain: Predictive) -> dict[str, Any]:
+    """AUROC of each uncertainty for images from elsewhere, against that of the plain network."""
+    sets, few = elsewhere(case), case.scale.few
+    every, ends = torch.cat(list(sets.values())), [len(images) for images in sets.values()]
+    quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).draws
+    away = {"plain": [averaged(part) for part in quiet.split(ends, 1)]}
+    home = {"plain": plain}
+    for size in METHODS:
+        bank = case.bank(size)
+        draws = case.passes(f"elsewhere {size}", bank.first(few), every)
+        away[f"MCBN {size}"] = [averaged(part) for part in draws.split(ends, 1)]
+        home[f"MCBN {size}"] = averaged(case.passes(f"{size}", bank)[:few])
+    rows: dict[str, Any] = {"few": few}
+    for index, kind in enumerate(sets):
+        # The shifted images are asked against themselves before the shift.
+        count = ends[index] if kind == "JPEG" else len(case.targets)
+        pairs = {name: (first(home[name], count), away[name][index]) for name in home}
+        rows[kind] = against_plain(case, pairs)
+    scored = {name: case.scored(parts[0]) for name, parts in away.items()}
+    rows["scores of JPEG"] = {
+        name: row(found) | {"nll minus plain": gap(found, scored["plain"])}
+        for name, found in scored.items()
+    }
+    return rows
+
+
+def parametric(case: Case) -> dict[str, Any]:
+    """Draws of fitted posteriors against as many of the bank that they were fitted to."""
+    size = CURVES[0]
+    bank = case.bank(size)
+    count = min(MOST, len(bank))
+    found = {"bank": averaged(case.passes(f"{size}", bank)[:count])}
+    for name, kind in (("joint", mcbn.JointPosterior), ("factorised", mcbn.FactorisedPosterior)):
+        drawn = kind.from_bank(bank).sample(count, seed=SEED)
+        found[name] = averaged(case.passes(name, drawn))
+    scored = {name: case.scored(each) for name, each in found.items()}
+    whole = found["bank"].mutual_information.mean()
+    return {
+        name: row(scored[name])
+        | {
+            "draws": count,
+            "mutual information": float(each.mutual_information.mean()),
+            "share of mutual information": float(each.mutual_information.mean() / whole),
+            "nll minus bank": gap(scored[name], scored["bank"]),
+        }
+        for name, each in found.items()
+    }
+
+
+if __name__ == "__main__":
+    main(asked("images"))

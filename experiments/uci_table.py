@@ -1,0 +1,242 @@
+"""Scores, tests, table and figure of the UCI evaluation.
+
+Run: python experiments/uci_table.py    prints the tables of the page from the result.
+"""
+
+import json
+import math
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from record import RESULTS, STYLE, Record
+from scipy import stats
+from torch import Tensor
+
+import mcbn
+from mcbn import figures
+from mcbn.gaussian import GaussianPredictive
+
+OPTIMAL_CRPS = math.erf(math.sqrt(math.log(2) / 2))  # least CRPS of a Gaussian, over |error|
+
+NAMES = ("rmse", "rmse_plain", "pll", "crps", "pll_normalised", "crps_normalised")
+# Teye et al., table 2: normalised, 0 is a constant uncertainty and 100 the optimum, in per cent;
+# MCBN and MC Dropout by CRPS, then by PLL, with the stars of their significance.
+TABLE_2 = """
+yacht                      -56.39 ***  21.42 ***  45.58 *** -41.54 -
+bostonHousing                8.50 ***   3.06 ***  10.49 ***   5.51 ***
+energy                       5.75 ***   1.37 -    10.89 *** -14.28 *
+concrete                     3.91 ***   0.93 *   -36.36 **   10.92 ***
+wine-quality-red             0.26 **    2.00 ***   0.19 *     2.91 ***
+kin8nm                       2.85 ***   1.82 ***   1.68 ***  -0.26 -
+power-plant                  0.24 ***  -0.44 ***   0.33 **    3.52 ***
+protein-tertiary-structure   2.66 ***   0.99 ***   2.56 ***   6.23 ***
+"""
+GAL_PAPER = {  # his logs, a hundredfold epochs, with standard errors; his page, tenfold epochs
+    "yacht": {"rmse": 0.666, "rmse_error": 0.049, "ll": -1.250, "ll_error": 0.015,
+              "rmse_tenfold": 0.72, "ll_tenfold": -1.38},
+    "bostonHousing": {"rmse": 2.904, "rmse_error": 0.177, "ll": -2.402, "ll_error": 0.042,
+                      "rmse_tenfold": 2.80, "ll_tenfold": -2.39},
+}  # fmt: skip
+SERIES, DIFFERENCE = ("MCBN", "MCDO"), "MCBN - MCDO"
+LABELS = {"MCBN": "MCBN", "MCDO": "MC Dropout"}
+WORDS = {"crps": "CRPS", "pll": "PLL"}
+
+
+def published() -> dict:
+    """What the papers print."""
+    rows = [line.split() for line in TABLE_2.strip().splitlines()]
+    keys = [(score, method) for score in WORDS for method in SERIES]
+    table: dict[str, dict] = {row[0]: {score: {} for score in WORDS} for row in rows}
+    for name, *cells in rows:
+        for index, (score, method) in enumerate(keys):
+            value, stars = cells[2 * index : 2 * index + 2]
+            table[name][score][method] = [float(value), stars.strip("-")]
+    return {"teye": table, "gal": GAL_PAPER}
+
+
+def precisions(
+    held: list[GaussianPredictive], observed: list[Tensor], within: tuple[float, float]
+) -> tuple[float, float]:
+    """The precision of least CRPS on the folds, and that of a constant uncertainty."""
+    found = mcbn.Gaussian(precision=1.0).join([each.with_precision(1.0) for each in held])
+    every = torch.cat(observed)
+    best = [
+        mcbn.fit_precision(each, every, criterion="crps").precision or 0.0
+        for each in (found, constant(found))
+    ]
+    # Where draws spread more than the errors do, the best precision alone would be infinite.
+    own, same = (min(max(each, within[0]), within[1]) for each in best)
+    return own, same
+
+
+def constant(found: GaussianPredictive) -> GaussianPredictive:
+    """The same mean without any spread of its own."""
+    return GaussianPredictive(found.mean[None], found.variances)
+
+
+def rmse(found: GaussianPredictive, observed: Tensor) -> float:
+    """In original units."""
+    return float((found.mean - observed).square().mean().sqrt())
+
+
+def scored(
+    found: GaussianPredictive, taus: tuple[float, float], observed: Tensor
+) -> dict[str, float]:
+    """Test scores, those of a constant uncertainty, the optimum, and where between they are."""
+    own, same = found.with_precision(taus[0]), constant(found).with_precision(taus[1])
+    error = (own.mean - observed).abs()
+    best = -0.5 - 0.5 * math.log(2 * math.pi) - error.log()
+    each = {
+        "pll": (own.log_prob(observed), same.log_prob(observed), best),
+        "crps": (
+            own.crps_moment_matched(observed),
+            same.crps_moment_matched(observed),
+            OPTIMAL_CRPS * error,
+        ),
+    }
+    row = {"rmse": rmse(own, observed), "tau": taus[0], "tau_constant": taus[1]}
+    for name, values in each.items():
+        mine, low, high = (float(value.mean()) for value in values)
+        row |= {name: mine, f"{name}_constant": low, f"{name}_optimal": high}
+        row[f"{name}_normalised"] = 100 * (mine - low) / (high - low)
+    return row
+
+
+def summary(splits: dict[str, list[dict]]) -> dict[str, dict]:
+    """Means over runs with Student-t intervals and tests against zero; MCBN less MC Dropout.
+
+    Args:
+        splits: of each method, of each split, the runs.
+    """
+    differences = [
+        [{name: a[name] - b[name] for name in NAMES} for a, b in zip(*each, strict=True)]
+        for each in zip(splits["MCBN"], splits["MCDO"], strict=True)
+    ]
+    return {
+        method: {name: cell(each, name) for name in NAMES if name in each[0][0]}
+        for method, each in (splits | {DIFFERENCE: differences}).items()
+    }
+
+
+def cell(splits: list[list[dict]], name: str) -> dict[str, float]:
+    """Mean over all runs, 95 % interval and p; p_splits has one mean a split, which is stricter."""
+    runs = [run[name] for each in splits for run in each]
+    means = [float(np.mean([run[name] for run in each])) for each in splits]
+    found = stats.ttest_1samp(runs, 0)
+    low, high = found.confidence_interval(0.95)
+    p_splits = float(stats.ttest_1samp(means, 0).pvalue)
+    return {"mean": float(np.mean(runs)), "low": float(low), "high": float(high),
+            "p": float(found.pvalue), "p_splits": p_splits, "runs": len(runs)}  # fmt: skip
+
+
+def draw(record: Record, result: dict) -> None:
+    """Normalised scores of each set with intervals; the paper's as hollow markers."""
+    names = [name for name in result["paper"]["teye"] if name in result["sets"]]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1.2 + 0.65 * len(names)), layout="constrained")
+        for ax, score in zip(figure.subplots(1, 2, sharey=True), ("pll", "crps"), strict=True):
+            _panel(ax, result, names, score)
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=4, frameon=False)
+        record.draw(figure)
+
+
+def _panel(ax: Axes, result: dict, names: list[str], score: str) -> None:
+    """One score, a row for each set; the first set is on top."""
+    for style, method in enumerate(SERIES):
+        color, marker = figures.color(style), figures.MARKERS[style]
+        place = np.arange(len(names)) + (0.18 if style else -0.18)
+        cells = [result["sets"][name]["scores"][method][f"{score}_normalised"] for name in names]
+        values = np.array([each["mean"] for each in cells])
+        ends = np.array([[each["low"], each["high"]] for each in cells]).T
+        ax.errorbar(values, place, xerr=np.abs(ends - values), fmt=marker, color=color,
+                    markersize=5, elinewidth=1.4, label=f"{LABELS[method]}, ours")  # fmt: skip
+        paper = [result["paper"]["teye"][name][score][method][0] for name in names]
+        ax.plot(paper, place, marker, markerfacecolor="none", color=color, markersize=7,
+                label=f"{LABELS[method]}, paper")  # fmt: skip
+    ax.axvline(0, color=figures.INK, linewidth=0.8)
+    ax.set_yticks(range(len(names)), labels=names)
+    # Most scores are within a few per cent of zero, some are far below it.
+    ax.set_xscale("symlog", linthresh=10, linscale=1.5)
+    shown = (-100, -30, -10, -5, 0, 5, 10, 30, 100)
+    ax.set_xticks(shown, labels=[str(tick) for tick in shown])
+    ax.minorticks_off()
+    ax.set(xlim=(-200, 100), ylim=(len(names) - 0.5, -0.5))
+    ax.set_xlabel(f"Normalised {WORDS[score]}, %: 0 constant, 100 optimal")
+
+
+def stars(p: float) -> str:
+    """Of a significance, as the paper prints them."""
+    return next(
+        (mark for level, mark in ((1e-3, "***"), (1e-2, "**"), (0.05, "*")) if p < level), ""
+    )
+
+
+def tables(result: dict) -> str:
+    """The tables of the page, in Markdown."""
+    paper = result["paper"]["teye"]
+    names = [name for name in paper if name in result["sets"]]
+    lines: list[str] = []
+    for score in ("pll", "crps"):
+        lines += [
+            f"{WORDS[score]}, normalised:\n",
+            "| set | MCBN | MC Dropout | MCBN - MC Dropout | paper: MCBN | paper: MC Dropout |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name in names:
+            found, theirs = result["sets"][name]["scores"], paper[name][score]
+            row = [_cell(found[method][f"{score}_normalised"]) for method in [*SERIES, DIFFERENCE]]
+            row += [f"{theirs[method][0]:.2f}{escaped(theirs[method][1])}" for method in SERIES]
+            lines.append("| " + " | ".join([name, *row]) + " |")
+        lines.append("")
+    return "\n".join([*lines, *_plain(result, names), "", *_gal(result)])
+
+
+def escaped(mark: str) -> str:
+    """Stars that Markdown leaves alone."""
+    return mark.replace("*", "\\*")
+
+
+def _cell(found: dict[str, float]) -> str:
+    value = f"{found['mean']:.1f}{escaped(stars(found['p']))}"
+    return f"{value} [{found['low']:.1f}, {found['high']:.1f}]"
+
+
+def _plain(result: dict, names: list[str]) -> list[str]:
+    """RMSE with and without draws, the ensemble, and what was chosen."""
+    lines = [
+        "| set | RMSE, MCBN | one pass | RMSE, MC Dropout | one pass | RMSE, ensemble | "
+        "CRPS, MCBN | CRPS, MC Dropout | CRPS, ensemble | ensemble's CRPS, normalised |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        found = result["sets"][name]["scores"]
+        row = [found["MCBN"]["rmse"], found["MCBN"]["rmse_plain"]]
+        row += [found["MCDO"]["rmse"], found["MCDO"]["rmse_plain"], found["ensemble"]["rmse"]]
+        row += [found[method]["crps"] for method in (*SERIES, "ensemble")]
+        cells = [f"{each['mean']:.3f}" for each in row]
+        cells.append(_cell(found["ensemble"]["crps_normalised"]))
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return lines
+
+
+def _gal(result: dict) -> list[str]:
+    """MC Dropout by Gal's protocol beside what he published."""
+    lines = [
+        "| set | RMSE | log-likelihood | published, 10 times the epochs | published, 100 times |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in result["gal"].get("sets", {}).items():
+        paper = result["paper"]["gal"][name]
+        cells = [f"{found[key]['mean']:.2f} ± {found[key]['error']:.2f}" for key in ("rmse", "ll")]
+        cells.append(f"{paper['rmse_tenfold']:.2f}, {paper['ll_tenfold']:.2f}")
+        pairs = [f"{paper[key]:.2f} ± {paper[key + '_error']:.2f}" for key in ("rmse", "ll")]
+        lines.append("| " + " | ".join([name, *cells, ", ".join(pairs)]) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    print(tables(json.loads((RESULTS / "uci.json").read_text())))
