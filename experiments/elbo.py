@@ -217,7 +217,7 @@ def draw(record: Record, result: dict[str, Any]) -> None:
 def draw_gaps(found: dict[str, Any], ax: Axes) -> None:
     """What mini-batch statistics change, each with its expected slope as a dotted line."""
     sizes = found["batch_sizes"]
-    places = ((sizes[0], 2, -24), (sizes[2], 6, 6), (sizes[1], 6, 5))
+    places = ((sizes[0], 2, -24), (sizes[len(sizes) // 2], 6, 6), (sizes[1], 6, 5))
     labels = ("objective (nats)", "mean of q", "population ELBO lost (nats)")
     for style, (name, label) in enumerate(zip(MEASURES, labels, strict=True)):
         curve = curve_of(label, sizes, found[name]["gap"], style)

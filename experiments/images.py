@@ -3,32 +3,27 @@
 Run: python experiments/images.py [--fast]    (about 20 minutes on 2 cores; data root in MCBN_DATA)
 """
 
-import math
-import statistics
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import images_figure
 import torch
-from images_case import (
-    RIGHT,
+from images_case import RIGHT, SEED, WRONG, Case, Scale, elsewhere, load
+from images_scores import (
     SCORES,
-    SEED,
-    WRONG,
-    Case,
-    Scale,
     against_plain,
     averaged,
-    elsewhere,
-    first,
     gap,
-    load,
+    mean_and_error,
     mean_interval,
+    part,
     row,
+    scored,
+    temperature,
+    tempered,
 )
 from record import Record, asked
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import mcbn
@@ -92,21 +87,18 @@ def curve(case: Case, plain: Predictive, size: int) -> list[dict[str, Any]]:
     draws, rows = case.passes(f"{size}", case.bank(size)), []
     base = negative_log_likelihood(plain.log_probabilities, case.targets)
     for count in (2**power for power in range(len(draws).bit_length())):
-        found = [averaged(part) for part in draws.split(count)]
-        values = [case.scored(each, resamples=0) for each in found]
+        found = [averaged(each) for each in draws.split(count)]
+        values = [scored(each, case.targets, resamples=0, seed=SEED) for each in found]
         losses = [negative_log_likelihood(each.log_probabilities, case.targets) for each in found]
+        gaps = torch.stack(losses).mean(0) - base
         rows.append(
             {"draws": count, "sets": len(found)}
             | {name: mean_and_error([each[name].value for each in values]) for name in SCORES}
-            | {"nll minus plain": mean_interval(case, torch.stack(losses).mean(0) - base)}
+            | {"nll minus plain": mean_interval(gaps, resamples=case.scale.resamples, seed=SEED)}
         )
-    return rows
-
-
-def mean_and_error(values: list[float]) -> list[float | None]:
-    """Mean and standard error, which a single value does not have."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return [statistics.fmean(values), error]
+    last = rows[-1]["nll minus plain"][0]
+    return [each | {"percent of the last gain": 100 * each["nll minus plain"][0] / last}
+            for each in rows]  # fmt: skip
 
 
 def sizes(case: Case, plain: Predictive) -> dict[str, Any]:
@@ -198,7 +190,8 @@ def stages(case: Case, bare: mcbn.Bank) -> dict[str, Any]:
 def alone(case: Case, bare: mcbn.Bank, names: list[str]) -> dict[str, float]:
     """Accuracy and NLL with the centres of these layers alone."""
     sampler = mcbn.MCBatchNorm(case.network, centred(bare), layers=names)
-    found = case.scored(mcbn.predict(sampler, case.inputs), resamples=0)
+    predictive = mcbn.predict(sampler, case.inputs)
+    found = scored(predictive, case.targets, resamples=0, seed=SEED)
     return {name: found[name].value for name in ("accuracy", "nll")}
 
 
@@ -227,22 +220,13 @@ def temperatures(case: Case, plain: Predictive) -> dict[str, Any]:
 
 
 def scaled(found: Predictive, targets: Tensor) -> tuple[Predictive, list[float]]:
-    """Log-probabilities over a temperature, those of each half by that of the other half."""
-    logs, half = found.log_probabilities, len(targets) // 2
+    """The predictive after a temperature: each half of the images by that of the other half."""
+    half = len(targets) // 2
     halves = (slice(0, half), slice(half, None))
-    fitted = [temperature(logs[part], targets[part]) for part in reversed(halves)]
-    parts = [(logs[part] / t).log_softmax(1) for part, t in zip(halves, fitted, strict=True)]
-    return replace(found, log_probabilities=torch.cat(parts)), fitted
-
-
-def temperature(logs: Tensor, targets: Tensor) -> float:
-    """The temperature of the lowest mean NLL."""
-
-    def loss(power: float) -> float:
-        tempered = (logs / math.exp(power)).log_softmax(1)
-        return float(negative_log_likelihood(tempered, targets).mean())
-
-    return math.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
+    fitted = [temperature(part(found, each), targets[each]) for each in reversed(halves)]
+    logs = [tempered(part(found, each), by).log_probabilities
+            for each, by in zip(halves, fitted, strict=True)]  # fmt: skip
+    return replace(found, log_probabilities=torch.cat(logs)), fitted
 
 
 def detected(case: Case, plain: Predictive) -> dict[str, Any]:
@@ -250,25 +234,43 @@ def detected(case: Case, plain: Predictive) -> dict[str, Any]:
     sets, few = elsewhere(case), case.scale.few
     every, ends = torch.cat(list(sets.values())), [len(images) for images in sets.values()]
     quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).draws
-    away = {"plain": [averaged(part) for part in quiet.split(ends, 1)]}
+    away = {"plain": [averaged(each) for each in quiet.split(ends, 1)]}
     home = {"plain": plain}
     for size in METHODS:
         bank = case.bank(size)
         draws = case.passes(f"elsewhere {size}", bank.first(few), every)
-        away[f"MCBN {size}"] = [averaged(part) for part in draws.split(ends, 1)]
+        away[f"MCBN {size}"] = [averaged(each) for each in draws.split(ends, 1)]
         home[f"MCBN {size}"] = averaged(case.passes(f"{size}", bank)[:few])
-    rows: dict[str, Any] = {"few": few}
+    rows: dict[str, Any] = {}
     for index, kind in enumerate(sets):
         # The shifted images are asked against themselves before the shift.
-        count = ends[index] if kind == "JPEG" else len(case.targets)
-        pairs = {name: (first(home[name], count), away[name][index]) for name in home}
-        rows[kind] = against_plain(case, pairs)
-    scored = {name: case.scored(parts[0]) for name, parts in away.items()}
-    rows["scores of JPEG"] = {
-        name: row(found) | {"nll minus plain": gap(found, scored["plain"])}
-        for name, found in scored.items()
+        inside = slice(0, ends[index] if kind == "JPEG" else None)
+        pairs = {name: (part(home[name], inside), away[name][index]) for name in home}
+        rows[kind] = against_plain(pairs, resamples=case.scale.resamples, seed=SEED)
+    return rows | {
+        "scores of JPEG": shifted(case, home, {name: found[0] for name, found in away.items()})
     }
-    return rows
+
+
+def shifted(
+    case: Case, home: dict[str, Predictive], away: dict[str, Predictive]
+) -> dict[str, dict[str, Any]]:
+    """Scores of the shifted images, also after a temperature of other, clean images."""
+    count = case.scale.shifted
+    clean, targets = slice(count, None), case.targets[count:]
+    by = {name: temperature(part(found, clean), targets) for name, found in home.items()}
+    before = {name: case.scored(found) for name, found in away.items()}
+    after = {name: case.scored(tempered(found, by[name])) for name, found in away.items()}
+    return {
+        name: {
+            "temperature": by[name],
+            "before": row(before[name]),
+            "after": row(after[name]),
+            "nll minus plain, before": gap(before[name], before["plain"]),
+            "nll minus plain, after": gap(after[name], after["plain"]),
+        }
+        for name in away
+    }
 
 
 def parametric(case: Case) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""The published CIFAR-10 network and images, the banks and passes made so far, and how to score."""
+"""The published CIFAR-10 network and its images, with the banks and passes made so far."""
 
 import tarfile
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from images_scores import scored
 from PIL import Image
 from record import Record
 from torch import Tensor, nn
@@ -17,20 +17,14 @@ from torch.utils.data import TensorDataset, default_collate
 
 import mcbn
 from mcbn import CategoricalPredictive as Predictive
-from mcbn import bootstrap, calibration, detection, scores
-from mcbn.catalogue import BETTER
 from mcbn.data import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10, read_idx
-from mcbn.evaluation import MIRRORED, NONE
 from mcbn.files import read_tensors, write_tensors
 from mcbn.networks import load_resnet20
 
 SEED = 0  # of mini-batches, posteriors and resamples
-LEVEL = 0.95  # of intervals
 BORDER = 4  # pixels by which the crops of training move
 RIGHT = "black border"  # random crop and flip as in training
 WRONG = ("unaugmented", "flipped", "mean border", "mirrored border")
-SCORES = ("accuracy", "nll", "ece", "ece_debiased")
-DOUBTS = ("entropy", "mutual_information", "maximum probability")
 
 
 @dataclass(frozen=True)
@@ -102,31 +96,10 @@ class Case:
             write_tensors(path, {"draws": found.draws}, kind="passes", header={})
         return read_tensors(path, kind="passes")[0]["draws"]
 
-    def scored(self, found: Predictive, *, resamples: int | None = None) -> mcbn.Evaluation:
-        """The scores that are told, of the first test images, as many as were predicted.
-
-        The rest of what `mcbn.evaluate` finds would cost fifty times as long to resample.
-        """
-        targets = self.targets[: len(found)]
-        columns = {
-            "nll": scores.negative_log_likelihood(found.log_probabilities, targets),
-            "correct": scores.correct(found.probabilities, targets),
-            "confidence": found.confidence,
-        }
-        resamples = self.scale.resamples if resamples is None else resamples
-        resampled = bootstrap.replicates(
-            [columns], told, resamples=resamples, seed=SEED, progress=False
-        )
-        return mcbn.Evaluation(
-            {
-                name: score_of(name, value, resampled.get(name, NONE))
-                for name, value in told(columns).items()
-            },
-            examples=len(targets),
-            draw_count=found.draw_count,
-            level=LEVEL,
-            seed=SEED,
-        )
+    def scored(self, found: Predictive) -> mcbn.Evaluation:
+        """Scores of the first test images, as many as were predicted, with intervals."""
+        targets, resamples = self.targets[: len(found)], self.scale.resamples
+        return scored(found, targets, resamples=resamples, seed=SEED)
 
     def forget(self) -> None:
         """Remove what was kept."""
@@ -181,101 +154,3 @@ def elsewhere(case: Case) -> dict[str, Tensor]:
         larger = functional.interpolate(grey, (32, 32), mode="bilinear")
         sets[name] = larger.round().to(torch.uint8).expand(-1, 3, -1, -1)
     return {name: normalise_cifar10(images) for name, images in sets.items()}
-
-
-def averaged(draws: Tensor) -> Predictive:
-    """The predictive of some draws of logits."""
-    return mcbn.Categorical().summarise(draws.unbind(0))
-
-
-def told(columns: bootstrap.Columns) -> dict[str, float]:
-    """The scores that are told."""
-    confidence, correct = columns["confidence"], columns["correct"]
-    return {
-        "accuracy": float(correct.double().mean()),
-        "nll": float(columns["nll"].mean()),
-        "ece": calibration.expected_calibration_error(confidence, correct),
-        "ece_debiased": calibration.debiased_calibration_error(confidence, correct),
-    }
-
-
-def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
-    """A score with its interval, as `mcbn.evaluate` forms it."""
-    if name in MIRRORED:
-        ends = [max(end, 0.0) for end in bootstrap.mirrored_interval(value, resampled, LEVEL)]
-    else:
-        ends = bootstrap.percentile_interval(resampled, LEVEL)
-    return mcbn.Score(value, *ends, BETTER[name], resampled)
-
-
-def row(found: mcbn.Evaluation) -> dict[str, list[float]]:
-    """The scores that are told, each with its interval."""
-    return {name: interval(found[name]) for name in SCORES}
-
-
-def interval(score: mcbn.Score) -> list[float]:
-    """Value and interval."""
-    return [score.value, score.low, score.high]
-
-
-def gap(one: mcbn.Evaluation, other: mcbn.Evaluation, name: str = "nll") -> list[float]:
-    """Paired difference of a score with its interval."""
-    return interval(one.minus(other)[name])
-
-
-def mean_interval(case: Case, values: Tensor) -> list[float]:
-    """Mean over images with its bootstrap interval."""
-    found = bootstrap.replicates(
-        [{"values": values}], lambda rows: {"mean": float(rows["values"].mean())},
-        resamples=case.scale.resamples, seed=SEED, progress=False,
-    )  # fmt: skip
-    return [float(values.mean()), *bootstrap.percentile_interval(found["mean"], LEVEL)]
-
-
-def first(found: Predictive, count: int) -> Predictive:
-    """The predictive of the first images alone."""
-    names = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
-    return replace(found, **{name: getattr(found, name)[:count] for name in names})
-
-
-def against_plain(
-    case: Case, pairs: dict[str, tuple[Predictive, Predictive]]
-) -> dict[str, dict[str, Any]]:
-    """AUROC of each uncertainty of each method, and less the plain network's by its entropy.
-
-    Pairs are predictives of images from inside and from outside; the plain network's come first.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    base = None
-    for name, (inside, outside) in pairs.items():
-        rows[name] = {}
-        for doubt in DOUBTS:
-            value, resampled = auroc(case, inside, outside, doubt)
-            base = base or (value, resampled)
-            if name == "plain" and doubt == "mutual_information":
-                continue  # a single draw has none
-            ends = bootstrap.percentile_interval(resampled, LEVEL)
-            gaps = bootstrap.percentile_interval(resampled - base[1], LEVEL)
-            rows[name][doubt] = [value, *ends]
-            rows[name][f"{doubt}, minus plain entropy"] = [value - base[0], *gaps]
-    return rows
-
-
-def auroc(case: Case, inside: Predictive, outside: Predictive, doubt: str) -> tuple[float, Tensor]:
-    """AUROC and its bootstrap replicates, the same images resampled for every method."""
-    resamples = case.scale.resamples
-    if doubt != "maximum probability":
-        found = mcbn.out_of_distribution(
-            inside, outside, uncertainty=doubt, resamples=resamples, seed=SEED
-        )["auroc_out_of_distribution"]
-        return found.value, found.replicates
-
-    def measure(rows: bootstrap.Columns) -> dict[str, float]:
-        found = detection.out_of_distribution(rows["inside"], rows["outside"])
-        return {"auroc": found.auroc}
-
-    # Surprise, not one minus confidence, which is rounded to 0 where the network is sure.
-    groups = [{"inside": -inside.log_probabilities.amax(1)},
-              {"outside": -outside.log_probabilities.amax(1)}]  # fmt: skip
-    found = bootstrap.replicates(groups, measure, resamples=resamples, seed=SEED, progress=False)
-    return measure({**groups[0], **groups[1]})["auroc"], found["auroc"]

@@ -17,7 +17,7 @@ INFORMATION = 2  # style of the mutual information
 def draw(record: Record, result: dict[str, Any]) -> None:
     """Left NLL against T, middle NLL and mutual information against M, right temperatures."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.9), layout="constrained")
+        figure = Figure(figsize=(10, 3.9), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         draw_draws(result, left)
         draw_sizes(result["sizes"]["rows"], middle)
@@ -53,6 +53,7 @@ def draw_draws(result: dict[str, Any], ax: Axes) -> None:
         ax.axhline(level, color=color, linewidth=1, linestyle=line)
         ax.annotate(name, (1.0, level), xytext=(0, 3), textcoords="offset points", color=color,
                     ha="right", xycoords=("axes fraction", "data"))  # fmt: skip
+    ax.set_ylim(bottom=ax.get_ylim()[0] - 0.015)
     figures.doubling_axis(paper["draws"], ax, label="Draws T")
     ax.set(ylabel="NLL (nats)", title="More draws")
 

@@ -77,9 +77,9 @@ def measure(columns: Columns) -> dict[str, float]:
 
 
 def along_distance(columns: Columns) -> dict[str, float]:
-    """Means in groups of distance to the nearest boundary, and of the boundary over the interior.
+    """Errors and uncertainty by distance to the nearest boundary, and boundary over interior.
 
-    A ratio is there for every uncertainty and for errors.
+    The epistemic share is mean mutual information over mean entropy.
     """
     counts = columns["pixels by distance"].sum(0)
     upper = torch.tensor([*BOUNDS, float("inf")])
@@ -95,4 +95,10 @@ def along_distance(columns: Columns) -> dict[str, float]:
         found |= {f"{name} far": float(away), f"{name} near over far": float(close / away)}
         means = (sums / counts).tolist()
         found |= {f"{name} at {group}": mean for group, mean in zip(GROUPS, means, strict=True)}
+    total, epistemic = UNCERTAINTIES
+    if f"{epistemic} near" in found:
+        for place in ("near", "far"):
+            found[f"epistemic share {place}"] = (
+                found[f"{epistemic} {place}"] / found[f"{total} {place}"]
+            )
     return found

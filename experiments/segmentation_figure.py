@@ -54,7 +54,7 @@ def along(methods: Mapping[str, dict[str, list[float]]], name: str, ax: Axes) ->
             curves.append(figures.Curve(method, x, y, low, high, style))
     figures.draw_curves(curves, ax)
     ax.set_xticks(range(len(GROUPS)), labels=[*(str(bound) for bound in BOUNDS), "more"])
-    ax.set_xlabel("Distance to the nearest label boundary (up to, pixels)")
+    ax.set_xlabel("Distance to a label boundary (up to, pixels)")
     ax.set_ylim(bottom=0)
     return ax
 

@@ -19,7 +19,7 @@ from nets import Settings, Trained, mc_errors, module, passes, train
 from record import Record, asked
 from torch import Tensor
 from uci_data import FOLDS, Data, both, fold_parts, original, stacked, targets
-from uci_table import draw, precisions, published, rmse, scored, summary
+from uci_table import agreement, draw, precisions, published, rmse, scored, summary
 
 import mcbn
 from mcbn.data import Task
@@ -95,6 +95,7 @@ def main(record: Record, names: Sequence[str] = ()) -> None:
         else:
             result["sets"][name] = found
         result["paper"] = published()
+        result["agreement"] = agreement(result)
         draw(record, record.write(result))
         for part in (record.folder / "parts").glob(f"uci_{name}-*.json"):
             part.unlink()

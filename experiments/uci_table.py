@@ -5,6 +5,7 @@ Run: python experiments/uci_table.py    prints the tables of the page from the r
 
 import json
 import math
+from itertools import product
 
 import matplotlib
 import numpy as np
@@ -132,6 +133,20 @@ def cell(splits: list[list[dict]], name: str) -> dict[str, float]:
             "p": float(found.pvalue), "p_splits": p_splits, "runs": len(runs)}  # fmt: skip
 
 
+def agreement(result: dict) -> dict[str, int]:
+    """On how many scores of a set the sign, and the order of the methods, are the paper's."""
+    count = {"same_sign": 0, "signs": 0, "same_order": 0, "orders": 0, "inside": 0}
+    for (name, each), score in product(result["sets"].items(), WORDS):
+        own = [each["scores"][method][f"{score}_normalised"] for method in SERIES]
+        paper = [result["paper"]["teye"][name][score][method][0] for method in SERIES]
+        means = [cell["mean"] for cell in own]
+        count["same_sign"] += sum(a * b > 0 for a, b in zip(means, paper, strict=True))
+        count["inside"] += sum(a["low"] < b < a["high"] for a, b in zip(own, paper, strict=True))
+        count["same_order"] += (means[0] > means[1]) == (paper[0] > paper[1])
+        count["signs"], count["orders"] = count["signs"] + 2, count["orders"] + 1
+    return count
+
+
 def draw(record: Record, result: dict) -> None:
     """Normalised scores of each set with intervals; the paper's as hollow markers."""
     names = [name for name in result["paper"]["teye"] if name in result["sets"]]
@@ -206,21 +221,27 @@ def _cell(found: dict[str, float]) -> str:
 
 
 def _plain(result: dict, names: list[str]) -> list[str]:
-    """RMSE with and without draws, the ensemble, and what was chosen."""
-    lines = [
-        "| set | RMSE, MCBN | one pass | RMSE, MC Dropout | one pass | RMSE, ensemble | "
-        "CRPS, MCBN | CRPS, MC Dropout | CRPS, ensemble | ensemble's CRPS, normalised |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    """In original units: RMSE with and without draws, and the scores beside an ensemble's."""
+    errors = [
+        "| set | MCBN | one pass, full statistics | MC Dropout | one pass, no dropout | ensemble |",
+        "|---|---|---|---|---|---|",
+    ]
+    scores = [
+        "| set | PLL: MCBN | MC Dropout | ensemble | its normalised PLL "
+        "| CRPS: MCBN | MC Dropout | ensemble | its normalised CRPS |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         found = result["sets"][name]["scores"]
-        row = [found["MCBN"]["rmse"], found["MCBN"]["rmse_plain"]]
-        row += [found["MCDO"]["rmse"], found["MCDO"]["rmse_plain"], found["ensemble"]["rmse"]]
-        row += [found[method]["crps"] for method in (*SERIES, "ensemble")]
-        cells = [f"{each['mean']:.3f}" for each in row]
-        cells.append(_cell(found["ensemble"]["crps_normalised"]))
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return lines
+        pairs = [(method, key) for method in SERIES for key in ("rmse", "rmse_plain")]
+        row = [found[method][key] for method, key in [*pairs, ("ensemble", "rmse")]]
+        errors.append("| " + " | ".join([name, *(f"{each['mean']:.3f}" for each in row)]) + " |")
+        cells = [name]
+        for key in ("pll", "crps"):
+            cells += [f"{found[method][key]['mean']:.3f}" for method in (*SERIES, "ensemble")]
+            cells.append(_cell(found["ensemble"][f"{key}_normalised"]))
+        scores.append("| " + " | ".join(cells) + " |")
+    return ["RMSE:\n", *errors, "\nScores in original units:\n", *scores]
 
 
 def _gal(result: dict) -> list[str]:
