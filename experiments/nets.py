@@ -286,7 +286,7 @@ def module(data: Data, trained: Trained, net: int) -> nn.Sequential:
     for index, layer in enumerate(layers):
         units, wide = layer.weight.shape[1:]
         blocks += [nn.Dropout(rates[net // sets])] if rates else []
-        blocks.append(nn.Linear(wide, units, bias=layer.scale is None))
+        blocks.append(nn.utils.skip_init(nn.Linear, wide, units, bias=layer.scale is None))
         values = {"weight": layer.weight[0]}
         if layer.scale is not None:
             blocks[-1].load_state_dict(values)

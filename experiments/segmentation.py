@@ -148,6 +148,7 @@ def samplers_of(
     network: nn.Module, banks: Mapping[str, mcbn.Bank], scale: Scale
 ) -> dict[str, Sampler]:
     """Every method by its name."""
+    # Single large images: no engine is much faster than one draw after another.
     return {
         PLAIN: mcbn.Deterministic(network),
         **{name: mcbn.MCBatchNorm(network, each, engine="loop") for name, each in banks.items()},

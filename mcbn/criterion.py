@@ -131,6 +131,8 @@ def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
 
 
 def _rank(bank: Bank) -> int:
-    """In how many directions the draws differ, numerically."""
+    """In how many directions the draws differ by more than the rounding of the bank's own type."""
     rows = torch.cat([values.detach().cpu() for values in bank.coordinates().values()], 1)
-    return int(torch.linalg.matrix_rank(rows - rows.mean(0)))
+    kept = next(iter(bank.statistics.values())).dtype
+    rounding = max(rows.shape) * torch.finfo(kept).eps
+    return int(torch.linalg.matrix_rank(rows - rows.mean(0), rtol=rounding))

@@ -1,5 +1,6 @@
 """Choosing the batch size: closed forms, its intervals, and banks really drawn at other sizes."""
 
+import dataclasses
 import json
 import math
 
@@ -266,6 +267,26 @@ def test_dimensions_are_by_default_the_rank_of_the_deviations(model, bank, held_
     assert given.to_dict() == found.to_dict(), "12 draws of 24 statistics span 11 directions"
     word = mcbn.choose_batch_size(model, bank, *held_out, points=3, resamples=5, criterion="elbo")
     assert word.to_dict() == found.to_dict()
+
+
+def test_rounding_of_a_float32_bank_is_no_direction(model, bank, held_out):
+    """Means in a plane, but for their last bit; equal variances."""
+    generator = torch.Generator().manual_seed(0)
+    plane = {}
+    for name, rows in bank.statistics.items():
+        spread = 0.1 * torch.randn(len(bank), 1, generator=generator).float()
+        row = torch.randn(1, rows.shape[1], generator=generator).float()
+        plane[name] = torch.ones_like(rows) if name.endswith("var") else spread * row + row / 3
+    flat = dataclasses.replace(bank, statistics=plane)
+    directions = len(plane) // 2
+    given, found = (
+        mcbn.choose_batch_size(
+            model, flat, *held_out, points=3, resamples=5,
+            criterion=mcbn.ELBO(dimensions=dimensions),
+        )
+        for dimensions in (directions, None)
+    )  # fmt: skip
+    assert given.to_dict() == found.to_dict()
 
 
 def test_positions_are_averaged_in_the_score_and_joint_in_the_elbo():
