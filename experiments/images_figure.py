@@ -47,7 +47,7 @@ def draw_draws(result: dict[str, Any], ax: Axes) -> None:
                 ha="right", textcoords="offset points", color=figures.color(3))  # fmt: skip
     levels = (
         ("plain network", result["plain"]["nll"][0], PLAIN, "-"),
-        ("paper's plain network", paper["nll of running statistics"], figures.color(3), ":"),
+        ("paper's plain", paper["nll of running statistics"], figures.color(3), ":"),
     )
     for name, level, color, line in levels:
         ax.axhline(level, color=color, linewidth=1, linestyle=line)
@@ -86,8 +86,8 @@ def draw_temperatures(rows: dict[str, Any], ax: Axes) -> None:
             ax.errorbar(value, -place + shift, xerr=ends, fmt="o", color=color, markersize=5,
                         elinewidth=1.2, markerfacecolor=("white", color)[style])  # fmt: skip
             if place == 0:
-                ax.annotate(f"{key} scaling", (value, -place + shift), xytext=(0, 6), ha="center",
-                            textcoords="offset points", color=color)  # fmt: skip
+                ax.annotate(f"{key} scaling", (value, -place + shift), xytext=(0, (6, -13)[style]),
+                            ha="center", textcoords="offset points", color=color)  # fmt: skip
     labels = [name if name == "plain" else f"M = {name.split()[1]}" for name in names]
     ax.set_yticks([-place for place in range(len(names))], labels=labels)
     ax.set(xlabel="NLL (nats), 95 %", ylim=(0.6 - len(names), 0.6), title="Temperature")

@@ -69,7 +69,7 @@ def test_the_mutual_information_and_the_slopes_are_those_of_its_table(results):
         assert numbers == pytest.approx(interval(slopes), abs=5.1e-4)
 
 
-SCRIPTS = ("toy", "elbo", "batch_size", "segmentation", "uci")
+SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation")
 KEPT = [script for script in SCRIPTS if (FOLDER / "results" / f"{script}.json").is_file()]
 READ = [script for script in KEPT if f"\n## `{script}`\n" in (FOLDER / "README.md").read_text()]
 
