@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from nets import Settings, Trained, mc_errors, module, passes, train
+from nets import Settings, Trained, mc_errors, module, train
 from record import Record, asked
-from torch import Tensor
 from uci_data import FOLDS, Data, both, fold_parts, original, stacked, targets
+from uci_gal import gal
 from uci_table import agreement, draw, precisions, published, rmse, scored, summary
 
 import mcbn
@@ -28,9 +26,6 @@ from mcbn.tabular import uci
 
 DROPOUT_BATCH = 32
 ENSEMBLE_FOLDS = 2  # that the ensemble's precision is fitted on
-GAL_TAUS = {"yacht": (0.25, 0.5, 0.75), "bostonHousing": (0.1, 0.15, 0.2)}
-GAL_RATES, GAL_BATCH, GAL_LENGTH = (0.005, 0.01, 0.05, 0.1), 128, 1e-2
-GAL_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,7 @@ class Scale:
         choice_draws: T of the choice of lambda, batch size and rate.
         draws: T of everything else.
         precisions: range of tau, the paper's.
+        hidden: units of each hidden layer.
     """
 
     decays: tuple[float, ...] = (1e-2, 1e-3, 1e-5)
@@ -60,8 +56,10 @@ class Scale:
     choice_draws: int = 32
     draws: int = 500
     precisions: tuple[float, float] = (0.01, 10.0)
+    hidden: tuple[int, ...] = (50, 50)
 
 
+LARGE = Scale((1e-3, 1e-5), (128, 512), (0.05, 0.005), epochs=100)
 SHORT = Scale(batch_sizes=(32, 128, 512), rates=(0.1, 0.05, 0.01), epochs=400)
 FULL = {
     "yacht": Scale(precisions=(0.01, 100.0)),
@@ -70,6 +68,9 @@ FULL = {
                     precisions=(0.01, 100.0)),
     "wine-quality-red": SHORT,
     "concrete": replace(SHORT, precisions=(0.001, 10.0)),
+    "kin8nm": replace(LARGE, precisions=(10.0, 1000.0)),
+    "power-plant": LARGE,
+    "protein-tertiary-structure": replace(LARGE, epochs=60, splits=2, hidden=(100, 100)),
 }  # fmt: skip
 TINY = Scale((1e-2, 1e-4), (64,), (0.05, 0.01), 4, 2, splits=2, seeds=2, choice_draws=2, draws=8)
 FAST = {"yacht": TINY}
@@ -164,15 +165,19 @@ def folds_of(task: Task, split: int) -> Data:
 
 def repeated(task: Task, scale: Scale) -> Data:
     """The 80 % and the test set, once for each seed."""
-    parts = (both(task), original(task, task.test))
-    return stacked([parts] * scale.seeds, list(range(1, scale.seeds + 1)))
+    return stacked(
+        [(both(task), original(task, task.test))] * scale.seeds, range(1, scale.seeds + 1)
+    )
 
 
 def searched(
     folds: Data, scale: Scale, size: int, decays: tuple[float, ...], rates: tuple | None
 ) -> Trained:
     """Nets of each configuration on each fold, stopped early."""
-    return train(folds, Settings(decays, rates, size, scale.epochs, check_every=scale.check_every))
+    settings = Settings(
+        decays, rates, size, scale.epochs, hidden=scale.hidden, check_every=scale.check_every
+    )
+    return train(folds, settings)
 
 
 def fixed(best: Trained) -> Settings:
@@ -233,58 +238,6 @@ def predicted(data: Data, sampled: Callable, index: int) -> GaussianPredictive:
     outputs = (each[:, 0] for each in sampled.passes(data.held_inputs[index].T))
     found = mcbn.Gaussian(precision=1.0).summarise(outputs)
     return found.in_units(float(data.means[index]), float(data.scales[index]))
-
-
-def gal(parts: Record, epochs: int, splits: int) -> dict[str, dict]:
-    """MC Dropout by Gal's protocol: one hidden layer, splits of 90/10, and what he published."""
-    return {
-        "epochs": epochs,
-        "splits": splits,
-        "draws": GAL_DRAWS,
-        "sets": {
-            name: parts.part(name, partial(gal_set, name, epochs, splits)) for name in GAL_TAUS
-        },
-    }
-
-
-def gal_set(name: str, epochs: int, splits: int) -> dict[str, dict[str, float]]:
-    """RMSE and log-likelihood; rate and precision of each split by validation likelihood."""
-    tasks = [uci(name, split=split) for split in range(splits)]
-    options = list(product(GAL_RATES, GAL_TAUS[name]))
-    inner = [(original(task, task.train), original(task, task.validation)) for task in tasks]
-    likely = gal_scores(stacked(inner, range(splits)), options, epochs)["ll"]
-    best = likely.argmax(0).tolist()
-    found: dict[str, list[float]] = {"rmse": [], "ll": []}
-    for option in sorted(set(best)):
-        mine = [split for split in range(splits) if best[split] == option]
-        outer = [(both(tasks[split]), original(tasks[split], tasks[split].test)) for split in mine]
-        each = gal_scores(stacked(outer, mine), [options[option]], epochs)
-        for key, values in found.items():
-            values += each[key][0].tolist()
-    return {
-        key: {"mean": float(np.mean(each)), "error": float(np.std(each, ddof=1)) / splits**0.5}
-        for key, each in found.items()
-    }
-
-
-def gal_scores(
-    data: Data, options: list[tuple[float, float]], epochs: int
-) -> dict[str, Float[Tensor, "options splits"]]:
-    """Held-out scores of one net for each rate and precision on each split."""
-    count, splits = data.targets.shape[1], len(data.seeds)
-    decays = tuple(GAL_LENGTH**2 * (1 - rate) / (2 * count * tau) for rate, tau in options)
-    rates = tuple(rate for rate, _ in options)
-    settings = Settings(decays, rates, GAL_BATCH, epochs, hidden=(50,), keep_rest=True)
-    drawn = torch.stack(list(passes(data, train(data, settings), GAL_DRAWS)))
-    found = {"rmse": torch.zeros(len(options), splits), "ll": torch.zeros(len(options), splits)}
-    for option, split in product(range(len(options)), range(splits)):
-        own = mcbn.Gaussian(precision=1.0).summarise(drawn[:, option * splits + split])
-        own = own.in_units(float(data.means[split]), float(data.scales[split]))
-        observed = targets(data, split)
-        found["rmse"][option, split] = rmse(own, observed)
-        likely = own.with_precision(options[option][1]).log_prob(observed)
-        found["ll"][option, split] = float(likely.mean())
-    return found
 
 
 if __name__ == "__main__":
