@@ -104,6 +104,36 @@ def test_every_figure_on_the_page_is_one_of_the_result(name):
     assert not missing
 
 
+FIGURE = r"[-+]?\d*\.?\d+"
+
+
+def neighbours(value):
+    """The numbers that stand side by side in a result: of one list, or of one mapping."""
+    if isinstance(value, (dict, list)):
+        inside = list(value.values()) if isinstance(value, dict) else value
+        yield [n for n in inside if isinstance(n, (int, float)) and not isinstance(n, bool)]
+        for each in inside:
+            yield from neighbours(each)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_interval_on_the_page_stands_with_its_mean_in_the_result(name):
+    """In a long result a lone figure is met by chance; three beside each other are not."""
+    result = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+    together = [found for found in neighbours(result) if 3 <= len(found) <= 12]
+    written = re.findall(rf"({FIGURE})(?:\\\*)*\s\[({FIGURE}), ({FIGURE})\]", section(name))
+    assert len(written) >= 5
+    missing = [
+        figures
+        for figures in written
+        if not any(
+            all(any(rounds_to(abs(number), figure) for number in found) for figure in figures)
+            for found in together
+        )
+    ]
+    assert not missing
+
+
 def rounds_to(number, figure):
     decimals = len(figure.partition(".")[2])
     return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
