@@ -49,18 +49,15 @@ class MiniBatches(Dataset[Inputs]):
         if not 0 <= draw < self.draws:
             raise IndexError(f"expected a draw from 0 to {self.draws - 1}, got {draw}")
         indices = self.indices(draw)
-        if isinstance(self.dataset, TensorDataset) and self._as_they_are():
+        as_they_are = self.collate is default_collate and self.inputs is None
+        if type(self.dataset) is TensorDataset and as_they_are:
+            # Rows of tensors and nothing else: taken at one go.
             rows = torch.as_tensor(indices)
             return of_batch([tensor[rows] for tensor in self.dataset.tensors], None)
         with random_streams(self.seed, draw, "examples"):
             fetch = getattr(self.dataset, "__getitems__", None)
             examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
             return of_batch(self.collate(examples), self.inputs)
-
-    def _as_they_are(self) -> bool:
-        """Whether a batch is rows of tensors and nothing else, taken at one go."""
-        plain = type(self.dataset) is TensorDataset and self.collate is default_collate
-        return plain and self.inputs is None
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:

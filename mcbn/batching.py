@@ -27,7 +27,7 @@ class Load:
 
     values: int
     dense: bool
-    weights: int = 0
+    weights: int
 
     @property
     def budget(self) -> int:

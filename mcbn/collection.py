@@ -196,14 +196,15 @@ def _statistics(
     return row
 
 
-def _normalise(row: dict[str, Tensor], name: str, layer: Module, input: Tensor) -> Tensor:
+def _normalise(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
     """A plain layer's forward by its batch's own statistics, written into the row on the way."""
-    if input.dtype in HALF or not float(layer.eps) > 0:  # type: ignore[arg-type]
+    if input.dtype in HALF or not layer.eps > 0:
         _observe(row, name, layer, (input,), {})
         return type(layer).forward(layer, input)  # type: ignore[no-any-return]
-    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
     with _written(row, name) as (mean, variance):
-        answer, row[mean], row[variance] = batch_normalised(input, weight, bias, float(layer.eps))  # type: ignore[arg-type]
+        answer, row[mean], row[variance] = batch_normalised(
+            input, layer.weight, layer.bias, layer.eps
+        )
     return answer
 
 

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -112,13 +112,19 @@ def _remembered(
 
 
 def _signature(model: Module) -> tuple[Any, ...]:
-    """Changes when a module is replaced, cast, moved or hooked; the weights' values may change."""
-    parts = tuple(
+    """Changes when a module or tensor is replaced, cast, moved or hooked; its values may change.
+
+    A trace keeps the tensors that it reads, so no other one can come by their numbers.
+    """
+    modules = tuple(
         (id(module), len(module._forward_hooks), len(module._forward_pre_hooks))
         for module in model.modules()
     )
-    first = next(iter((*model.parameters(), *model.buffers())))
-    return (*parts, first.dtype, first.device)
+    held = tuple(
+        (id(tensor), tensor.dtype, tensor.device)
+        for tensor in chain(model.parameters(), model.buffers())
+    )
+    return (*modules, *held)
 
 
 def _tried(

@@ -14,14 +14,13 @@ from torch.nn import Module, functional
 
 from mcbn.folding import DenseStack, Fold, multiplied_stack, scaled, scaled_stack
 from mcbn.isolation import eval_mode
+from mcbn.layers import is_plain
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
     nn.Conv1d: functional.conv1d,
     nn.Conv2d: functional.conv2d,
     nn.Conv3d: functional.conv3d,
 }
-# Their forward is batch norm and nothing else; a subclass may add an activation.
-PLAIN_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # In eval mode they hand on what they are given.
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 RECTIFIERS = (functional.relu, torch.relu, "relu", nn.ReLU)
@@ -181,7 +180,8 @@ class _Cut:
         if mixed is not None:
             folded.add(node)
             return self._mixed(graph, copies[mixed.args[0]], self._fold(node, mixed))  # type: ignore[index]
-        if node in self.layers and type(layer) in PLAIN_BATCH_NORM and isinstance(source, fx.Node):
+        plain = node in self.layers and is_plain(self.model.get_submodule(str(node.target)))
+        if plain and isinstance(source, fx.Node):
             folded.add(node)
             fold = self._fold(node, None)
             return graph.call_function(
@@ -217,7 +217,7 @@ class _Cut:
         source = node.args[0] if node.args else None
         if (
             node not in self.layers
-            or type(self.model.get_submodule(str(node.target))) not in PLAIN_BATCH_NORM
+            or not is_plain(self.model.get_submodule(str(node.target)))
             or not isinstance(source, fx.Node)
             or source not in self.stochastic
             or source.op != "call_module"

@@ -112,10 +112,9 @@ def _interleaved(batches: Sequence[Inputs], size: int) -> Tensor | None:
     return stacked if bool(torch.isfinite(stacked.sum())) else None
 
 
-def _forward(seen: _Pass, name: str, layer: Module, input: Tensor) -> Tensor:
+def _forward(seen: _Pass, name: str, layer: Any, input: Tensor) -> Tensor:
     """A plain layer's forward with each mini-batch's own statistics."""
-    affine = (layer._parameters["weight"], layer._parameters["bias"])
-    found = _normalised(seen, name, layer, input, affine)
+    found = _normalised(seen, name, layer, input, (layer.weight, layer.bias))
     return input if found is None else found
 
 

@@ -94,7 +94,7 @@ def is_plain(layer: Module) -> bool:
 def batch_statistics(
     activations: Float[Tensor, "batch channels *positions"],
 ) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
-    """Mean and biased variance of each channel, over all other axes; as in `batch_normalised`."""
+    """Mean and biased variance of each channel, over all other axes; in float32 or better."""
     if activations.dtype in HALF:
         activations = activations.float()
     return batch_normalised(activations)[1:]

@@ -172,17 +172,16 @@ class LinearizedBatchNorm:
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
             posterior = JointPosterior.from_bank(self.bank)
             record = recorded(self.model, posterior.centre, inputs, self.output)
-            deviations = torch.cat([posterior.deviations[name] for name in record.names], dim=1)
+            moved_by = [posterior.deviations[name] for name in record.names]
+            deviations = torch.cat(moved_by, dim=1).to(record.layers[0].mean)
             outputs = record.outputs.detach()
             rows = outputs.expand(len(self), -1, -1).clone()
             # One output after another: gradients of all of them would be the larger by far.
             for chosen in self._outputs(outputs):
                 column = record.outputs.gather(1, chosen[:, None])[:, 0]
-                slopes = record.gradients(column)
-                moved_by = (deviations.to(slopes) @ slopes.T).to(rows)
-                rows.scatter_add_(
-                    2, chosen[None, :, None].expand(len(self), -1, 1), moved_by[:, :, None]
-                )
+                steps = (deviations @ record.gradients(column).T).to(rows)
+                place = chosen[None, :, None].expand(len(self), -1, 1)
+                rows.scatter_add_(2, place, steps[:, :, None])
         return rows
 
     def _outputs(self, outputs: Tensor) -> Iterable[Tensor]:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from models import CASES, Frozen, dense, examples, made, train_mode_output, without_seed
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -108,6 +109,23 @@ def test_half_precision_networks_have_float32_statistics():
     activations = model[0](batch).float()
     assert_close(bank.state(0)["1.running_var"], activations.var(0, correction=0))
     assert mcbn.MCBatchNorm(model, bank)(batch).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["1d of 2-D", "2d"])
+def test_parametrised_layers_are_collected(name):
+    """A parametrisation takes the weight out of the layer's own parameters."""
+
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    model, x = made(name), examples(name, 24)
+    for layer in list(model.modules()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            register_parametrization(layer, "weight", Doubled())
+    bank = mcbn.collect(model, [x[:8], x[8:16], x[16:]])
+    found = mcbn.MCBatchNorm(model, bank)(x[8:16])[1]
+    assert_close(found, train_mode_output(model, x[8:16]), rtol=0, atol=1e-10)
 
 
 def test_draws_hold_the_biased_variance_of_the_batch():

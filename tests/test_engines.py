@@ -300,6 +300,30 @@ def test_a_network_that_changes_is_followed(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_parameters_that_are_replaced_are_followed(engine):
+    """`load_state_dict(assign=True)` puts new tensors in the place of those a trace has seen."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.scale = nn.BatchNorm1d(4), nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            return self.norm(x) * self.scale
+
+    model = shaken(without_seed(Scaled)).double().eval()
+    x = examples("is batch norm", 21, torch.float64)
+    loop = sampler(model, x)
+    mc = replace(loop, engine=engine)
+    assert_close(mc(x), loop(x), rtol=1e-12, atol=1e-12)
+    # A bank belongs to its weights: the new network has one of its own.
+    state = {name: 2 * value for name, value in model.state_dict().items() if value.ndim}
+    model.load_state_dict(state, assign=True, strict=False)
+    again = sampler(model, x)
+    assert_close(replace(again, engine=engine)(x), again(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_found(engine, training):
     model, x = network("unet", torch.float64)
