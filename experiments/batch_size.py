@@ -5,11 +5,11 @@ MCBN_DATA)
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from batch_size_figure import draw
-from batch_size_photos import photographs
+from batch_size_photos import Photos, Training, published, trained_here
 from batch_size_summary import summary
 from record import Record, asked
 from torch import Tensor
@@ -50,6 +50,7 @@ class Scale:
         held_out: validation images that M is chosen on.
         photo_sizes: M of CIFAR-10.
         photos: CIFAR-10 test images.
+        training: of our own networks on CIFAR-10.
         resamples: bootstrap resamples of test images.
     """
 
@@ -66,12 +67,15 @@ class Scale:
     held_out: int
     photo_sizes: tuple[int, ...]
     photos: int
+    training: Training
     resamples: int
 
 
 FULL = Scale((1000, 4000, 16000), (8, 16, 32, 64, 128, 256, 512), 2000, 3, 750, 8, 64, 32, 500,
-             200, 300, (8, 32, 128, 512), 500, 500)  # fmt: skip
-FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, (4, 8), 8, 5)
+             200, 300, (8, 32, 128, 512), 500,
+             Training(10_000, 20, TRAINED_AT, 32, DROPOUT, 3), 500)  # fmt: skip
+FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, (4, 8), 8,
+             Training(64, 1, 16, 2, DROPOUT, 2), 5)  # fmt: skip
 
 
 def main(record: Record) -> None:
@@ -89,22 +93,17 @@ def main(record: Record) -> None:
         for size in scale.train_sizes
     }
     parts = {size: [found[seed, size] for seed in range(scale.seeds)] for size in scale.train_sizes}
-    photos = record.part(
-        "photos",
-        lambda: photographs(
-            scale.photo_sizes,
-            count=scale.photos,
-            draws=scale.few_draws,
-            resamples=scale.resamples,
-        ),
-    )
+    photos = Photos(scale.photo_sizes, scale.photos, scale.few_draws, scale.resamples)
+    cifar = record.part("photos", lambda: published(photos))
+    own = record.part("own", lambda: trained_here(photos, scale.training))
     result = {
         "trained_at": TRAINED_AT,
         "dropout": DROPOUT,
-        "scale": vars(scale),
+        "scale": asdict(scale),
         "paper": PAPER,
         **summary(parts, task.test.targets[: scale.test], scored, scale.resamples),
-        "cifar10": photos,
+        "cifar10": cifar,
+        "cifar10 trained here": own,
     }
     draw(record, record.write(result))
 

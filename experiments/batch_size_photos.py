@@ -1,37 +1,115 @@
-"""The published ResNet20 on CIFAR-10 images, as they are and as JPEG, against people's votes."""
+"""CIFAR-10 and its JPEGs against people's votes: the published ResNet20, and networks of ours."""
 
 import tarfile
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from batch_size_summary import interval
 from PIL import Image
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 import mcbn
 from mcbn.bootstrap import Columns, percentile_interval, replicates
-from mcbn.data import CropAndFlip, cifar10_images, data_root, normalise_cifar10
-from mcbn.networks import load_resnet20
+from mcbn.data import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10
+from mcbn.networks import convnet, load_resnet20
 from mcbn.scores import negative_log_likelihood
 from mcbn.slopes import log_log_slope
+from mcbn.training import build, train
 
 LEVEL = 0.95
 
+Sampler = mcbn.MCBatchNorm | mcbn.MCDropout | mcbn.Deterministic | mcbn.DeepEnsemble
 
-def photographs(sizes: tuple[int, ...], *, count: int, draws: int, resamples: int) -> dict:
-    """Uncertainty of the plain network and of MCBN at each M, on the first `count` test images."""
-    data, test = cifar10_images()
+
+@dataclass(frozen=True)
+class Photos:
+    """What is measured on photographs.
+
+    Attributes:
+        sizes: M.
+        count: CIFAR-10 test images.
+        draws: T.
+        resamples: bootstrap resamples of test images.
+    """
+
+    sizes: tuple[int, ...]
+    count: int
+    draws: int
+    resamples: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Of our own networks, one for each seed.
+
+    Attributes:
+        images: N, the first so many of training.
+        epochs: of training.
+        batch_size: of training.
+        width: channels of the network's first block.
+        dropout: its rate.
+        seeds: networks.
+    """
+
+    images: int
+    epochs: int
+    batch_size: int
+    width: int
+    dropout: float
+    seeds: int
+
+
+def published(photos: Photos) -> dict:
+    """The published ResNet20, its mini-batches cropped and flipped as in its training."""
+    data, _ = cifar10_images()
     net = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
-    folder = data_root() / "cifar10"
+    return measured(photos, samplers_of(photos, net, CropAndFlip(data)))
+
+
+def trained_here(photos: Photos, training: Training) -> dict:
+    """Small networks trained on plain images, MC Dropout and the ensemble of them beside MCBN."""
+    images, _ = cifar10_images()
+    rows = images.rows(torch.arange(training.images))
+    data = Labelled(normalise_cifar10(rows.inputs), rows.targets)
+    nets, found = [], []
+    for seed in range(training.seeds):
+        net = build(
+            partial(convnet, 3, 10, width=training.width, dropout=training.dropout), seed=seed
+        )
+        train(net, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed)
+        nets.append(net)
+        samplers = samplers_of(photos, net, data.inputs)
+        samplers["MC Dropout"] = mcbn.MCDropout(net, draws=photos.draws, seed=seed)
+        found.append(measured(photos, samplers))
+    plain = {"plain": mcbn.Deterministic(nets[0]), "ensemble": mcbn.DeepEnsemble(nets)}
+    return {
+        "training": asdict(training),
+        "seeds": found,
+        "over seeds": over_seeds(found),
+        "ensemble": measured(photos, plain),
+    }
+
+
+def samplers_of(photos: Photos, net: nn.Module, data: Tensor | CropAndFlip) -> dict[str, Sampler]:
+    """The plain network, and MCBN at each M."""
+    found: dict[str, Sampler] = {"plain": mcbn.Deterministic(net)}
+    for size in photos.sizes:
+        batches = mcbn.minibatches(data, batch_size=size, draws=photos.draws)
+        found[str(size)] = mcbn.MCBatchNorm(net, mcbn.collect(net, batches))
+    return found
+
+
+def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
+    """Uncertainty and scores of each sampler on the first test images and on their JPEGs."""
+    _, test = cifar10_images()
+    folder, count = data_root() / "cifar10", photos.count
     sets = {"lossless": test.inputs[:count], "JPEG": jpegs(folder / "test_jpeg.tar.xz", count)}
-    targets = test.targets[:count]
     votes = torch.from_numpy(np.load(folder / "cifar10h_counts.npy")[:count]).double()
     votes = votes / votes.sum(1, keepdim=True)
-    samplers: dict[str, mcbn.MCBatchNorm | mcbn.Deterministic] = {"plain": mcbn.Deterministic(net)}
-    for size in sizes:
-        batches = mcbn.minibatches(CropAndFlip(data), batch_size=size, draws=draws)
-        samplers[str(size)] = mcbn.MCBatchNorm(net, mcbn.collect(net, batches))
     inputs = {name: normalise_cifar10(images) for name, images in sets.items()}
     found = {
         method: {name: mcbn.predict(sampler, images) for name, images in inputs.items()}
@@ -40,15 +118,26 @@ def photographs(sizes: tuple[int, ...], *, count: int, draws: int, resamples: in
     result: dict = {"entropy of votes": float(torch.special.entr(votes).sum(1).mean())}
     for name in sets:
         mine = {method: each[name] for method, each in found.items()}
-        result[name] = against_people(mine, targets, votes, resamples)
+        result[name] = against_people(mine, test.targets[:count], votes, photos.resamples)
     for method, each in found.items():
         for kind in ("mutual_information", "entropy") if method != "plain" else ("entropy",):
             separation = mcbn.out_of_distribution(
-                each["lossless"], each["JPEG"], uncertainty=kind, resamples=resamples
+                each["lossless"], each["JPEG"], uncertainty=kind, resamples=photos.resamples
             )["auroc_out_of_distribution"]
             row = result["JPEG"]["methods"][method]
             row[f"auroc by {kind}"] = [separation.value, separation.low, separation.high]
     return result
+
+
+def over_seeds(found: list[dict]) -> dict:
+    """Means of every figure with Student-t intervals over networks."""
+
+    def means(rows: list) -> dict | list[float]:
+        if isinstance(rows[0], dict):
+            return {key: means([row[key] for row in rows]) for key in rows[0]}
+        return interval([row[0] if isinstance(row, list) else row for row in rows])
+
+    return means(found)
 
 
 def jpegs(path: Path, count: int) -> Tensor:
@@ -116,7 +205,9 @@ def of_columns(columns: Columns) -> dict[str, float]:
 def slopes_of(values: dict, drawn: dict) -> dict[str, list[float]]:
     """Log-log slopes over M with bootstrap intervals over images."""
     found = {}
-    sizes = tuple(int(method) for method in values if method != "plain")
+    sizes = tuple(int(method) for method in values if method.isdigit())
+    if not sizes:
+        return {}
     for key in ("epistemic_sd", "mutual_information"):
         rows = torch.stack([drawn[str(size)][key] for size in sizes], 1).tolist()
         slopes = torch.tensor([log_log_slope(sizes, tuple(row)) for row in rows]).double()

@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         decays: lambda, in the loss as lambda |W|^2 / 2; a configuration has one net on every set.
         rates: of dropout on inputs and hidden units; batch norm on hidden layers if there are none.
-        batch_size: examples a step.
+        batch_size: examples a step; all of them where there are no more.
         epochs: at most.
         hidden: units of each hidden layer.
         check_every: epochs between two looks at the held-out parts; 0 trains to the end.
@@ -166,7 +166,8 @@ def _normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 def _epoch(run: _Run, data: Data, settings: Settings, generators: Generators) -> None:
     """One pass over the examples, in an order of each set's own."""
-    count, size = data.targets.shape[1], settings.batch_size
+    count = data.targets.shape[1]
+    size = min(settings.batch_size, count)
     order = torch.stack([torch.randperm(count, generator=each) for each in generators])
     inputs = data.inputs.gather(2, order[:, None].expand_as(data.inputs))
     targets = data.targets.gather(1, order)

@@ -30,11 +30,11 @@ ENSEMBLE_FOLDS = 2  # that the ensemble's precision is fitted on
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed of one set.
+    """How much is computed of one set; the paper's grid where nothing else is said.
 
     Attributes:
         decays: lambda tried.
-        batch_sizes: tried for batch norm, up to the training part of a fold.
+        batch_sizes: tried for batch norm; none is above the examples that there are.
         rates: of dropout tried.
         epochs: at most.
         check_every: epochs between two looks at the held-out fold.
@@ -46,32 +46,30 @@ class Scale:
         hidden: units of each hidden layer.
     """
 
-    decays: tuple[float, ...] = (1e-2, 1e-3, 1e-5)
-    batch_sizes: tuple[int, ...] = (32, 64, 128, 256)
-    rates: tuple[float, ...] = (0.1, 0.05, 0.01, 0.005)
-    epochs: int = 1000
+    decays: tuple[float, ...] = tuple(10.0**-power for power in range(1, 16))
+    batch_sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    rates: tuple[float, ...] = (0.2, 0.1, 0.05, 0.01, 0.005, 0.001)
+    epochs: int = 2000
     check_every: int = 20
     splits: int = 5
     seeds: int = 5
-    choice_draws: int = 32
+    choice_draws: int = 500
     draws: int = 500
     precisions: tuple[float, float] = (0.01, 10.0)
     hidden: tuple[int, ...] = (50, 50)
 
 
-LARGE = Scale((1e-3, 1e-5), (128, 512), (0.05, 0.005), epochs=100)
-SHORT = Scale(batch_sizes=(32, 128, 512), rates=(0.1, 0.05, 0.01), epochs=400)
+LARGE = Scale((1e-3, 1e-5), (128, 512), (0.05, 0.005), epochs=100, choice_draws=32)
 FULL = {
     "yacht": Scale(precisions=(0.01, 100.0)),
     "bostonHousing": Scale(),
-    "energy": Scale(batch_sizes=(32, 128, 256), rates=(0.05, 0.01, 0.005),
-                    precisions=(0.01, 100.0)),
-    "wine-quality-red": SHORT,
-    "concrete": replace(SHORT, precisions=(0.001, 10.0)),
+    "energy": Scale(batch_sizes=(32, 64, 128, 256, 512), precisions=(0.01, 100.0)),
+    "wine-quality-red": Scale(),
+    "concrete": Scale(precisions=(0.001, 10.0)),
     "kin8nm": replace(LARGE, precisions=(10.0, 1000.0)),
     "power-plant": LARGE,
     "protein-tertiary-structure": replace(LARGE, epochs=60, splits=2, hidden=(100, 100)),
-}  # fmt: skip
+}
 TINY = Scale((1e-2, 1e-4), (64,), (0.05, 0.01), 4, 2, splits=2, seeds=2, choice_draws=2, draws=8)
 FAST = {"yacht": TINY}
 GAL_FULL, GAL_FAST = (4000, 20), (2, 2)  # epochs and splits
@@ -126,12 +124,15 @@ def measured(parts: Record, name: str, scale: Scale) -> dict:
 def batch_norm(task: Task, split: int, scale: Scale) -> dict:
     """MCBN, and the ensemble of the same nets, on one split."""
     folds = folds_of(task, split)
-    sizes = [size for size in scale.batch_sizes if size <= folds.targets.shape[1]]
-    tried = [searched(folds, scale, size, scale.decays, None) for size in sizes]
+    tried = [
+        searched(folds, scale, size, scale.decays, None)
+        for size in different(scale.batch_sizes, folds.targets.shape[1])
+    ]
     best, chosen = choose(folds, tried, scale)
     data = repeated(task, scale)
     final = train(data, fixed(best))
-    chosen["noise"] = 1 - (best.settings.batch_size - 1) / (data.targets.shape[1] - 1)
+    count = data.targets.shape[1]
+    chosen["noise"] = 1 - (min(best.settings.batch_size, count) - 1) / (count - 1)
     runs = monte_carlo(folds, best, data, final, scale)
     seeds = range(scale.seeds)
     # As many nets on each fold as the ensemble has: its own precision needs its own errors.
@@ -156,6 +157,11 @@ def dropout(task: Task, split: int, scale: Scale) -> dict:
     data = repeated(task, scale)
     runs = monte_carlo(folds, best, data, train(data, fixed(best)), scale)
     return {"chosen": chosen, "runs": {"MCDO": runs}}
+
+
+def different(sizes: Sequence[int], count: int) -> list[int]:
+    """The sizes below the number of examples, and one of those that take all of them."""
+    return [size for size in sizes if size < count] + [size for size in sizes if size >= count][:1]
 
 
 def folds_of(task: Task, split: int) -> Data:
@@ -222,7 +228,7 @@ def sampler(
     model, seed = module(data, trained, net), data.seeds[net]
     if trained.settings.rates:
         return mcbn.MCDropout(model, draws=draws, seed=seed)
-    size = trained.settings.batch_size
+    size = min(trained.settings.batch_size, data.targets.shape[1])
     batches = mcbn.minibatches(data.inputs[net].T, batch_size=size, draws=draws, seed=seed)
     return mcbn.MCBatchNorm(model, mcbn.collect(model, batches, progress=False))
 
