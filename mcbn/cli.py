@@ -15,11 +15,20 @@ from jsonargparse import ArgumentParser
 
 # Where each verb is, and what it is for.
 VERBS: Mapping[str, tuple[str, str]] = {
-    "demo": ("mcbn.verbs:demo", "train on real data, wrap, compare, study batch sizes, report"),
-    "collect": ("mcbn.verbs:collect", "draw a bank of batch-norm statistics from training data"),
-    "predict": ("mcbn.verbs:predict", "predict class probabilities and their uncertainty"),
-    "evaluate": ("mcbn.verbs:evaluate", "score predictions against their targets"),
-    "report": ("mcbn.verbs:report", "write a calibration report, or that of a study: report DIR"),
+    "demo": (
+        "mcbn.network_verbs:demo",
+        "train on real data, wrap, compare, study batch sizes, report",
+    ),
+    "collect": (
+        "mcbn.network_verbs:collect",
+        "draw a bank of batch-norm statistics from training data",
+    ),
+    "predict": ("mcbn.network_verbs:predict", "predict class probabilities and their uncertainty"),
+    "evaluate": ("mcbn.prediction_verbs:evaluate", "score predictions against their targets"),
+    "report": (
+        "mcbn.prediction_verbs:report",
+        "write a calibration report, or that of a study: report DIR",
+    ),
     "study run": ("mcbn.study_verbs:run", "train and score every cell of a study, or resume it"),
     "study status": ("mcbn.study_verbs:status", "say how far a study is"),
     "study table": ("mcbn.study_verbs:table", "print the results of a study"),
