@@ -15,26 +15,20 @@ from jsonargparse import ArgumentParser
 
 # Where each verb is, and what it is for.
 VERBS: Mapping[str, tuple[str, str]] = {
-    "demo": (
-        "mcbn.network_verbs:demo",
-        "train on real data, wrap, compare, study batch sizes, report",
-    ),
-    "collect": (
-        "mcbn.network_verbs:collect",
-        "draw a bank of batch-norm statistics from training data",
-    ),
-    "predict": ("mcbn.network_verbs:predict", "predict class probabilities and their uncertainty"),
-    "evaluate": ("mcbn.prediction_verbs:evaluate", "score predictions against their targets"),
+    "demo": ("network_verbs:demo", "train on real data, wrap, compare, study batch sizes, report"),
+    "collect": ("network_verbs:collect", "draw a bank of batch-norm statistics from training data"),
+    "predict": ("network_verbs:predict", "predict class probabilities and their uncertainty"),
+    "evaluate": ("prediction_verbs:evaluate", "score predictions against their targets"),
     "report": (
-        "mcbn.prediction_verbs:report",
+        "prediction_verbs:report",
         "write a calibration report, or that of a study: report DIR",
     ),
-    "study run": ("mcbn.study_verbs:run", "train and score every cell of a study, or resume it"),
-    "study status": ("mcbn.study_verbs:status", "say how far a study is"),
-    "study table": ("mcbn.study_verbs:table", "print the results of a study"),
+    "study run": ("study_verbs:run", "train and score every cell of a study, or resume it"),
+    "study status": ("study_verbs:status", "say how far a study is"),
+    "study table": ("study_verbs:table", "print the results of a study"),
 }
 # Of the study of a folder, where `report` is given one.
-STUDY_REPORT = "mcbn.study_verbs:report"
+STUDY_REPORT = "study_verbs:report"
 # The verb that reads its own command line, since every key of a study is an option of it.
 OWN_OPTIONS = "study run"
 
@@ -47,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "report" and rest and not rest[0].startswith("-"):
         place = STUDY_REPORT
     try:
-        verb = pkgutil.resolve_name(place)
+        verb = pkgutil.resolve_name(f"mcbn.{place}")
         if name == OWN_OPTIONS:
             verb(rest)
         else:
             # A study is named by its folder alone; what a network needs is named by options.
-            positional = place.startswith("mcbn.study_verbs:")
+            positional = place.startswith("study_verbs:")
             verb(**_options(f"mcbn {name}", verb, rest, positional=positional))
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"mcbn: error: {error}", file=sys.stderr)
