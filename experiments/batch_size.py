@@ -1,6 +1,6 @@
 """The failure of MCBN at large batch sizes: epistemic spread against M and N, and what it costs.
 
-Run: python experiments/batch_size.py [--fast]    (about 12 minutes on 2 cores; data root in
+Run: python experiments/batch_size.py [--fast]    (about 30 minutes on 2 cores; data root in
 MCBN_DATA)
 """
 
