@@ -1,6 +1,10 @@
+from .abstention import Abstention as Abstention
+from .abstention import choose_abstention as choose_abstention
 from .agreement import Consistency as Consistency
 from .agreement import InconsistentBankWarning as InconsistentBankWarning
 from .agreement import consistency as consistency
+from .artifact import Artifact as Artifact
+from .artifact import export as export
 from .bank import Bank as Bank
 from .batch_size import BatchSizeChoice as BatchSizeChoice
 from .batch_size import choose_batch_size as choose_batch_size
@@ -10,6 +14,11 @@ from .categorical import CategoricalPredictive as CategoricalPredictive
 from .collection import collect as collect
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
+from .conformal import ConformalIntervals as ConformalIntervals
+from .conformal import ConformalSets as ConformalSets
+from .coverage import Coverage as Coverage
+from .coverage import PredictionIntervals as PredictionIntervals
+from .coverage import PredictionSets as PredictionSets
 from .criterion import ELBO as ELBO
 from .distributed import predict_distributed as predict_distributed
 from .evaluation import Evaluation as Evaluation
@@ -20,17 +29,29 @@ from .execution import run_study as run_study
 from .gaussian import Gaussian as Gaussian
 from .gaussian import GaussianPredictive as GaussianPredictive
 from .gaussian import fit_precision as fit_precision
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
+from .isotonic import Isotonic as Isotonic
 from .linearised import Linearity as Linearity
 from .linearised import LinearizedBatchNorm as LinearizedBatchNorm
+from .model_card import to_model_card as to_model_card
 from .parametric import FactorisedPosterior as FactorisedPosterior
 from .parametric import JointPosterior as JointPosterior
 from .plan import Plan as Plan
+from .prediction_tables import read_predictions as read_predictions
+from .prediction_tables import write_predictions as write_predictions
+from .predictions import Predictions as Predictions
 from .predictive import predict as predict
 from .predictive import predict_batches as predict_batches
+from .predictor import Predictor as Predictor
+from .recalibration import TemperatureScaling as TemperatureScaling
+from .recalibration import VectorScaling as VectorScaling
 from .samplers import DeepEnsemble as DeepEnsemble
 from .samplers import Deterministic as Deterministic
 from .samplers import MCBatchNorm as MCBatchNorm
 from .samplers import MCDropout as MCDropout
 from .study import Study as Study
+from .tempering import TemperedCategorical as TemperedCategorical
+from .variance_scaling import VarianceScaling as VarianceScaling
 
 __version__: str

@@ -32,7 +32,9 @@ from mcbn.layers import (
     frozen_layers,
     is_plain,
     require_finite_weights,
+    require_observable,
     statistics_names,
+    unwrapped,
 )
 
 
@@ -66,7 +68,9 @@ def collect(
     Reference:
         Teye, Azizpour and Smith 2018, section 3.4. Biased variance as in their code.
     """
+    model = unwrapped(model)
     layers = batch_norm_layers(model)
+    require_observable(layers)
     require_finite_weights(model)
     if frozen := frozen_layers(layers):
         warnings.warn(
@@ -103,7 +107,7 @@ def collect(
     return bank
 
 
-def _bar(draws: int | None, progress: bool) -> "tqdm[Any]":
+def _bar(draws: int | None, progress: bool) -> Any:
     hidden = None if progress else True  # None: hidden unless on a terminal
     return tqdm(desc="collect", total=draws, unit="draw", delay=0.5, leave=False, disable=hidden)
 

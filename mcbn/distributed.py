@@ -11,10 +11,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
-from mcbn.categorical import Categorical, CategoricalPredictive, Totals
-from mcbn.gaussian import Gaussian, GaussianPredictive
+from mcbn.categorical import CategoricalPredictive, Totals
+from mcbn.gaussian import GaussianPredictive
 from mcbn.inputs import Select
-from mcbn.predictive import Predictive, Sampler, family_of, joined, ordered_loader, summaries
+from mcbn.predictive import (
+    Likelihood,
+    Predictive,
+    Sampler,
+    family_of,
+    joined,
+    ordered_loader,
+    summaries,
+)
 from mcbn.samplers import DeepEnsemble, MCBatchNorm
 
 V = TypeVar("V")
@@ -24,7 +32,7 @@ V = TypeVar("V")
 def predict_distributed(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical = ...,
+    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
     shard: Literal["data", "draws"] = ...,
     group: dist.ProcessGroup | None = ...,
@@ -35,7 +43,7 @@ def predict_distributed(
 def predict_distributed(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Gaussian,
+    likelihood: Likelihood[GaussianPredictive],
     *,
     shard: Literal["data", "draws"] = ...,
     group: dist.ProcessGroup | None = ...,
@@ -45,7 +53,7 @@ def predict_distributed(
 def predict_distributed(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     shard: Literal["data", "draws"] = "data",
     group: dist.ProcessGroup | None = None,
@@ -203,16 +211,13 @@ def _by_data(share: _Share, group: dist.ProcessGroup | None) -> list[Predictive]
 
 
 def _by_draws(share: _Share, group: dist.ProcessGroup | None) -> Iterator[Predictive]:
-    categorical = isinstance(share.family, Categorical)
-    summary = share.family.totals if categorical else share.family.summarise
-    stream = share.summaries(summary)
+    stream = share.summaries(getattr(share.family, "totals", share.family.summarise))
     # Batch by batch, so that no process ever holds the sums of more than one.
     for _ in range(share.batches):
-        found = [
-            part for part in _everywhere(partial(next, stream, None), group) if part is not None
-        ]
-        if found:
-            yield reduce(Totals.merged, found).predictive() if categorical else _mixture(found)
+        parts = _everywhere(partial(next, stream, None), group)
+        if found := [part for part in parts if part is not None]:
+            sums = isinstance(found[0], Totals)
+            yield reduce(Totals.merged, found).predictive() if sums else _mixture(found)
 
 
 def _mixture(parts: list[GaussianPredictive]) -> GaussianPredictive:

@@ -1,5 +1,6 @@
 """Scores of a predictive against targets, each with a bootstrap interval, and their differences."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,6 +87,18 @@ class Evaluation(Mapping[str, Score]):
                 }
                 for name, score in self.items()
             },
+        }
+
+    def to_metrics(self) -> dict[str, float]:
+        """Numbers by name, as trackers log them; `nll_low` to `nll_high` is the interval of `nll`.
+
+        What is not defined is left out.
+        """
+        return {
+            name + end: value
+            for name, score in self.items()
+            for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
+            if not math.isnan(value)
         }
 
     def minus(self, other: "Evaluation") -> dict[str, Score]:

@@ -18,7 +18,7 @@ from torch.utils.data import (
 from tqdm import tqdm
 
 from mcbn.categorical import Categorical, CategoricalPredictive
-from mcbn.gaussian import Gaussian, GaussianPredictive
+from mcbn.gaussian import GaussianPredictive
 from mcbn.inputs import Inputs, Select, count, of_batch
 from mcbn.isolation import random_streams
 
@@ -68,7 +68,7 @@ class Likelihood(Protocol[P]):
 def predict(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical = ...,
+    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
     batch_size: int = ...,
     inputs: Select | None = ...,
@@ -79,7 +79,7 @@ def predict(
 def predict(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Gaussian,
+    likelihood: Likelihood[GaussianPredictive],
     *,
     batch_size: int = ...,
     inputs: Select | None = ...,
@@ -89,7 +89,7 @@ def predict(
 def predict(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int = 256,
     inputs: Select | None = None,
@@ -130,7 +130,7 @@ def predict(
 def predict_batches(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical = ...,
+    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
     batch_size: int = ...,
     inputs: Select | None = ...,
@@ -140,7 +140,7 @@ def predict_batches(
 def predict_batches(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Gaussian,
+    likelihood: Likelihood[GaussianPredictive],
     *,
     batch_size: int = ...,
     inputs: Select | None = ...,
@@ -149,7 +149,7 @@ def predict_batches(
 def predict_batches(
     sampler: Sampler,
     data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int = 256,
     inputs: Select | None = None,
@@ -265,7 +265,8 @@ def family_of(likelihood: Any) -> Any:
     """
     if likelihood == "categorical":
         return Categorical()
-    if isinstance(likelihood, (Categorical, Gaussian)):
+    # A class has the methods too, but is no likelihood: it was meant to be called.
+    if isinstance(likelihood, Likelihood) and not isinstance(likelihood, type):
         return likelihood
     raise ValueError(
         f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got {likelihood!r}; "
