@@ -1,7 +1,7 @@
 """The batch-norm layers of a network: which there are, what their batch statistics are."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,25 @@ MEAN, VARIANCE = "running_mean", "running_var"
 HALF = (torch.float16, torch.bfloat16)
 # Forwards that normalise, scale and shift, and do nothing else in eval mode.
 PLAIN = (_BatchNorm.forward, SyncBatchNorm.forward)
+# Modules that hold a network and answer as it does, by class name: the name they hold it under.
+HOLDERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+}
+
+
+def unwrapped(model: Module) -> Module:
+    """The network inside `torch.compile` and data parallelism; a plain network is its own.
+
+    Statistics have the names of the network inside, so a bank fits it however it is held.
+    """
+    while (place := HOLDERS.get(type(model).__name__)) is not None:
+        inner = getattr(model, place, None)
+        if not isinstance(inner, Module):
+            break
+        model = inner
+    return model
 
 
 def batch_norm_layers(model: Module) -> dict[str, Module]:
@@ -40,8 +59,9 @@ def batch_norm_layers(model: Module) -> dict[str, Module]:
         )
     layers = {}
     for name, module in model.named_modules():
-        _refuse_unusable(name, module)
-        if _owns_statistics(module):
+        if reason := obstacle(name, module):
+            raise ValueError(reason)
+        if owns_statistics(module):
             layers[name] = module
     if not layers:
         raise ValueError(
@@ -52,33 +72,53 @@ def batch_norm_layers(model: Module) -> dict[str, Module]:
     return layers
 
 
-def _owns_statistics(module: Module) -> bool:
-    buffers = module._buffers
-    return (
-        buffers.get(MEAN) is not None
-        and buffers.get(VARIANCE) is not None
-        and not isinstance(module, _InstanceNorm)
-    )
+def owns_statistics(module: Module) -> bool:
+    """Whether a layer keeps a mean and a variance over mini-batches."""
+    buffers = dict(module.named_buffers(recurse=False))
+    return MEAN in buffers and VARIANCE in buffers and not isinstance(module, _InstanceNorm)
 
 
-def _refuse_unusable(name: str, module: Module) -> None:
+def obstacle(name: str, module: Module) -> str | None:
+    """Why this batch norm cannot be given statistics; None if it can, or is no batch norm."""
     kind = type(module)
-    if kind.__module__.startswith("torch.ao.nn") and "intrinsic" in kind.__module__:
-        raise ValueError(
+    ours = owns_statistics(module)
+    if ours and isinstance(module, torch.jit.ScriptModule):
+        return (
+            f"expected eager layers, got the TorchScript layer {name!r}, which cannot be "
+            "observed; give the network it was scripted from"
+        )
+    if kind.__module__.startswith("torch.ao.nn") and ("intrinsic" in kind.__module__ or ours):
+        return (
             f"expected plain batch norm, got the fused or quantisation-aware layer {name!r} "
             f"({kind.__name__}); give the network from before fusion or quantisation"
         )
-    if isinstance(module, _BatchNorm) and not _owns_statistics(module):
-        raise ValueError(
+    if isinstance(module, _BatchNorm) and not ours:
+        return (
             f"expected running statistics in {name!r} ({kind.__name__}), got "
             "track_running_stats=False: its output depends on the other test examples in the "
             "batch; build the layer with track_running_stats=True, the weights carry over"
         )
-    if _owns_statistics(module) and is_lazy(module.get_buffer(MEAN)):
-        raise ValueError(
+    if ours and is_lazy(module.get_buffer(MEAN)):
+        return (
             f"expected materialised layers, got the lazy layer {name!r} ({kind.__name__}); "
             "run one batch through the network first"
         )
+    return None
+
+
+def require_observable(layers: Mapping[str, Module]) -> None:
+    """Check that every layer is called in a pass, so that its activations are seen.
+
+    Raises:
+        ValueError: an exported program keeps a layer's buffers alone; names the layer.
+    """
+    for name, layer in layers.items():
+        if type(layer).forward is Module.forward:
+            raise ValueError(
+                f"expected layers that can be called, got {name!r} of an exported program, which "
+                "keeps its buffers alone; collect from the network that was exported: the bank "
+                "fits its program too"
+            )
 
 
 def frozen_layers(layers: dict[str, Module]) -> list[str]:
@@ -122,8 +162,8 @@ def batch_normalised(
     count = activations.numel() // channels
     if count < 2:
         raise ValueError(
-            "expected at least 2 values a channel in a mini-batch, got 1, whose variance is zero; "
-            "use a larger batch_size"
+            f"expected at least 2 values a channel in a mini-batch, got {count}, which have no "
+            "variance; use a larger batch_size"
         )
     mean, variance = activations.new_zeros(2, channels).unbind()
     # Train mode's own kernel: faster than var_mean on a CPU and rounds as the network does.
@@ -181,6 +221,8 @@ def fingerprint(model: Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
-        flat = parameter.detach().cpu().contiguous().reshape(-1)
+        # A copy: an array on the weights themselves would forbid them to change their size, which
+        # sharded ones do.
+        flat = parameter.detach().cpu().contiguous().reshape(-1).clone()
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
