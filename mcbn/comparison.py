@@ -11,6 +11,9 @@ from mcbn.categorical import CategoricalPredictive
 from mcbn.evaluation import Evaluation, Score, evaluate, out_of_distribution
 from mcbn.predictive import Sampler, predict
 
+# Mutual information under this, in nats, is what rounding leaves of none.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -45,14 +48,14 @@ class Comparison:
         """Name of the method that differences are taken from."""
         return next(iter(self.entries))
 
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The scores of each method."""
+        return {name: entry.evaluation for name, entry in self.entries.items()}
+
     def differences(self) -> dict[str, dict[str, Score]]:
         """Each other method's scores less the baseline's, with paired intervals."""
-        base = self.entries[self.baseline].evaluation
-        return {
-            name: entry.evaluation.minus(base)
-            for name, entry in self.entries.items()
-            if name != self.baseline
-        }
+        return paired(self.evaluations)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -61,8 +64,7 @@ class Comparison:
             "classes": list(self.classes),
             "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
             "differences": {
-                name: {key: _interval_dict(score) for key, score in found.items()}
-                for name, found in self.differences().items()
+                name: interval_dicts(found) for name, found in self.differences().items()
             },
         }
 
@@ -127,7 +129,7 @@ def entry(
     progress: bool = True,
 ) -> Entry:
     """Score predictions that are already made."""
-    epistemic = predictive.draw_count > 1
+    epistemic = knows_epistemic(predictive)
     return Entry(
         predictive,
         outside,
@@ -146,21 +148,46 @@ def entry(
     )
 
 
+def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
+    """Each other method's scores less those of the first, with paired intervals."""
+    baseline, *others = evaluations
+    return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
+
+
+def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Values and the ends of their intervals, for JSON."""
+    return {
+        name: {"value": score.value, "low": score.low, "high": score.high}
+        for name, score in scores.items()
+    }
+
+
+def knows_epistemic(predictive: CategoricalPredictive) -> bool:
+    """Whether it is known how the draws disagree: predictions of another tool may not say."""
+    if predictive.draw_count:
+        return predictive.draw_count > 1
+    return bool((predictive.mutual_information > ROUNDING).any())
+
+
+def _mean_information(predictive: CategoricalPredictive) -> float:
+    """Mean mutual information: 0 for a single draw, NaN where nothing is known of the draws."""
+    if predictive.draw_count == 0 and not knows_epistemic(predictive):
+        return float("nan")
+    return float(predictive.mutual_information.mean())
+
+
 def _entry_dict(found: Entry) -> dict[str, Any]:
     return {
         **found.evaluation.to_dict(),
+        "draws": found.predictive.draw_count or None,
         "seconds": found.seconds,
-        "mean_mutual_information": float(found.predictive.mutual_information.mean()),
+        "mean_mutual_information": _mean_information(found.predictive),
         "outside": {
             name: {
-                "mean_mutual_information": float(other.mutual_information.mean()),
+                "mean_mutual_information": _mean_information(other),
                 "mean_entropy": float(other.entropy.mean()),
-                **{key: _interval_dict(score) for key, score in found.separation[name].items()},
+                **interval_dicts(found.separation[name]),
             }
             for name, other in found.outside.items()
         },
     }
-
-
-def _interval_dict(score: Score) -> dict[str, Any]:
-    return {"value": score.value, "low": score.low, "high": score.high}

@@ -5,18 +5,32 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that nobody ever sees a part of it: beside the target, synced, renamed."""
+    with replacing(path) as handle:
+        _write(handle, content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
+    """A handle to write to: what is written takes the place of `path` when the block ends well.
+
+    For content that is made piece by piece; nobody ever sees a part of it.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        _write(handle, content)
+        try:
+            yield handle
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -41,7 +55,7 @@ def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> 
     os.mkdir(temporary)
     try:
         for name, content in files.items():
-            _write(os.open(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), content)
+            _write_file(temporary / name, content)
         _sync_directory(temporary)
         os.rename(temporary, target)
     except OSError as error:
@@ -58,11 +72,17 @@ def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> 
 
 
 def _write(handle: int, content: bytes) -> None:
-    """Write all of `content` and sync it; close the handle whatever happens."""
+    """Write all of `content`, in as many calls as the system needs."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    """Write a new file and sync it; its handle is closed whatever happens."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
+        _write(handle, content)
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -177,6 +177,19 @@ def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
     return ax
 
 
+def draw_groups(curves: Sequence[Curve], ax: Axes) -> Axes:
+    """Points with intervals to the side, one row a number of x and one colour a curve."""
+    for place, curve in enumerate(curves):
+        rows = np.array(curve.x) + 0.6 * ((place + 0.5) / len(curves) - 0.5)
+        ax.hlines(rows, curve.low, curve.high, color=color(curve.style), linewidth=1.2)
+        ax.plot(curve.y, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
+                markersize=4)  # fmt: skip
+    ax.set_yticks(curves[0].x, labels=[f"{number:g}" for number in curves[0].x])
+    ax.set(ylim=(len(curves[0].x) + 0.5, 0.5), ylabel="Group")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    return ax
+
+
 def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) -> Axes:
     """A grid of written values, each on a tint that grows with its shade in [0, 1]; NaN is bare."""
     for row, column in np.ndindex(shades.shape):

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mcbn import figures, scores
-from mcbn.comparison import Comparison, Entry
+from mcbn import figures, glossary, scores
+from mcbn.comparison import Comparison, Entry, knows_epistemic
 from mcbn.convergence import Convergence
 from mcbn.detection import RiskCoverage, risk_coverage
 from mcbn.figures import Curve
 from mcbn.reliability import Reliability
+from mcbn.subgroups import Subgroup
 
 SIZE = (3.6, 2.9)  # inches, at which letters are as large as the small print of the page
 DECADES, BINS = 5, 40  # of the histograms
@@ -121,7 +122,7 @@ def outside_group(comparison: Comparison) -> Group:
 
 def uncertainty(entry: Entry) -> str:
     """What tells outside from inside: a single draw has no mutual information."""
-    return "mutual_information" if entry.predictive.draw_count > 1 else "entropy"
+    return "mutual_information" if knows_epistemic(entry.predictive) else "entropy"
 
 
 def convergence_group(found: Mapping[str, Convergence]) -> Group:
@@ -135,6 +136,31 @@ def convergence_group(found: Mapping[str, Convergence]) -> Group:
         draw = partial(_draw_convergence, line, curve.draws)
         panels.append(Panel(name, label, draw, curve.to_dict()))
     return Group("", (), tuple(panels))
+
+
+def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Group:
+    """Scores of the groups of a column with their intervals, one figure a score."""
+    panels = []
+    shown = next(iter(methods.values()))[0].scores
+    for name in shown:
+        known = {method: groups for method, groups in methods.items() if name in groups[0].scores}
+        scale = 100 if glossary.unit(name) else 1
+        lines = []
+        for style, (method, groups) in enumerate(known.items()):
+            found = [group.scores[name] for group in groups]
+            value, low, high = (
+                tuple(scale * getattr(score, part) for score in found)
+                for part in ("value", "low", "high")
+            )
+            places = tuple(range(1, len(groups) + 1))
+            lines.append(Curve(method, places, value, low, high, style))
+        label = f"{glossary.label(name)}{glossary.unit(name)}"
+        numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
+        about = f"{glossary.label(name)} of each group by {column}, for {', '.join(known)}"
+        size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))
+        draw = partial(_draw_groups, lines, label)
+        panels.append(Panel(glossary.label(name), about, draw, numbers, size))
+    return Group(column, key_of(methods), tuple(panels))
 
 
 def _forecast(entry: Entry, comparison: Comparison) -> tuple[Any, Any]:
@@ -170,6 +196,10 @@ def _draw_outside(
     shares: Sequence[np.ndarray], edges: np.ndarray, label: str, figure: Figure
 ) -> None:
     figures.draw_histograms(shares, edges, figure.subplots(), label=label)
+
+
+def _draw_groups(lines: Sequence[Curve], label: str, figure: Figure) -> None:
+    figures.draw_groups(lines, figure.subplots()).set_xlabel(label)
 
 
 def _draw_convergence(line: Curve, draws: Sequence[int], figure: Figure) -> None:

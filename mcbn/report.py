@@ -13,8 +13,10 @@ from mcbn.convergence import Convergence
 from mcbn.findings import confidence_gap, decay, monte_carlo_error
 from mcbn.glossary import SEPARATION
 from mcbn.panels import Group
+from mcbn.pictures import Gallery
 from mcbn.study import Study
-from mcbn.verdict import Claim, verdict
+from mcbn.subgroups import Subgroup, group_dicts
+from mcbn.verdict import Claim, group_claim, verdict
 
 STUDY_SCORES = ("nll", "ece_debiased", "accuracy")
 
@@ -30,6 +32,9 @@ class Report:
         convergence: Monte Carlo error against the number of draws, by method.
         provenance: what was measured and how to repeat it: plain text by label.
         notes: warnings that were raised and limits the reader must know.
+        groups: scores of groups of examples, by column and method.
+        galleries: pictures of the inputs that the method of `pictured` is most and least sure of.
+        pictured: name of that method.
     """
 
     title: str
@@ -38,11 +43,20 @@ class Report:
     convergence: Mapping[str, Convergence] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
+    galleries: tuple[Gallery, ...] = ()
+    pictured: str = ""
 
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """Plain sentences computed from the numbers."""
-        return verdict(self.comparison, self.study, self.convergence)
+        found = verdict(self.comparison, self.study, self.convergence)
+        # The baseline speaks for all: a claim for each method would drown the rest.
+        apart = (
+            group_claim(self.comparison.baseline, column, methods[self.comparison.baseline])
+            for column, methods in self.groups.items()
+        )
+        return (*found, *apart)
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
@@ -55,6 +69,11 @@ class Report:
             "confidence_gap": self._gaps(),
             "monte_carlo_error": self._errors(),
             "figures": page.numbers_of(self._groups()),
+            "groups": group_dicts(self.groups),
+            "pictures": {
+                gallery.title: [picture.index for picture in gallery.pictures]
+                for gallery in self.galleries
+            },
         }
         if self.study:
             fall = decay(self.study)
@@ -77,7 +96,9 @@ class Report:
             known=[
                 name
                 for name in glossary.SCORES
-                if name in first.evaluation or ("outside" in groups and name in SEPARATION)
+                if name in first.evaluation
+                or ("outside" in groups and name in SEPARATION)
+                or (self.groups and name == "mutual_information")
             ],
         )
 
@@ -107,18 +128,23 @@ class Report:
             ]
         if self.convergence:
             found["convergence"] = [panels.convergence_group(self.convergence)]
+        if self.groups:
+            found["groups"] = [
+                panels.subgroup_group(column, methods) for column, methods in self.groups.items()
+            ]
         return found
 
-    def _tables(self) -> dict[str, tables.Table | None]:
+    def _tables(self) -> dict[str, Any]:
         groups = self._groups()
         return {
-            "headline": tables.headline(self.comparison),
-            "differences": tables.differences(self.comparison),
-            "all": tables.all_scores(self.comparison),
+            "headline": tables.headline(self.comparison.evaluations),
+            "differences": tables.differences(self.comparison.evaluations),
+            "all": tables.all_scores(self.comparison.evaluations),
             "outside": tables.separation(self.comparison) if "outside" in groups else None,
             "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
             "draws": tables.draws(self._errors()) if self.convergence else None,
             "cost": tables.cost(self.comparison),
+            "groups": [tables.subgroups(name, found) for name, found in self.groups.items()],
         }
 
     def _gaps(self) -> dict[str, dict[str, float]]:

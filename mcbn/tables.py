@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcbn import glossary
-from mcbn.comparison import Comparison
-from mcbn.evaluation import Score
+from mcbn.comparison import Comparison, paired
+from mcbn.evaluation import Evaluation, Score
 from mcbn.panels import Group, uncertainty
+from mcbn.subgroups import FEW, Subgroup
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Table:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def headline(comparison: Comparison) -> Table:
+def headline(evaluations: Mapping[str, Evaluation]) -> Table:
     """The scores that matter, one row a method, the best value of each marked."""
-    names = [name for name in glossary.HEADLINE if name in _first(comparison)]
+    names = _headline_names(evaluations)
     return Table(
         "Scores on the test examples",
         (("Method", ""), ("Draws", glossary.WORDS["T"]), *map(_heading, names)),
@@ -53,20 +54,20 @@ def headline(comparison: Comparison) -> Table:
             (
                 method,
                 (
-                    Cell(str(entry.predictive.draw_count), value=entry.predictive.draw_count),
-                    *(_score_cell(comparison, method, name) for name in names),
+                    _count(evaluation.draw_count),
+                    *(_score_cell(evaluations, method, name) for name in names),
                 ),
             )
-            for method, entry in comparison.entries.items()
+            for method, evaluation in evaluations.items()
         ),
     )
 
 
-def best_methods(comparison: Comparison, name: str) -> set[str]:
+def best_methods(evaluations: Mapping[str, Evaluation], name: str) -> set[str]:
     """Methods with the best value of a score; more than one only if they tie exactly."""
-    found = {method: entry.evaluation[name] for method, entry in comparison.entries.items()}
+    found = {method: evaluation[name] for method, evaluation in evaluations.items()}
     known = {method: score for method, score in found.items() if not math.isnan(score.value)}
-    if len(known) < 2:
+    if len(known) < 2 or not glossary.judged(name):
         return set()
     values = [score.value for score in known.values()]
     lower = next(iter(known.values())).better == "lower"
@@ -74,28 +75,28 @@ def best_methods(comparison: Comparison, name: str) -> set[str]:
     return {method for method, score in known.items() if score.value == top}
 
 
-def differences(comparison: Comparison) -> Table | None:
-    """Each other method less the baseline, better or worse only where zero lies outside."""
-    names = [name for name in glossary.HEADLINE if name in _first(comparison)]
+def differences(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """Each other method less the first, better or worse only where zero lies outside."""
+    names = _headline_names(evaluations)
     rows = tuple(
         (method, tuple(_difference_cell(method, name, found[name]) for name in names))
-        for method, found in comparison.differences().items()
+        for method, found in paired(evaluations).items()
     )
-    caption = f"Paired differences: method less {comparison.baseline}"
+    caption = f"Paired differences: method less {next(iter(evaluations))}"
     return Table(caption, (("Method", ""), *map(_heading, names)), rows) if rows else None
 
 
-def all_scores(comparison: Comparison) -> Table:
+def all_scores(evaluations: Mapping[str, Evaluation]) -> Table:
     """Every score of every method, one row a score."""
     return Table(
         "All scores",
-        (("Score", ""), *((method, "") for method in comparison.entries)),
+        (("Score", ""), *((method, "") for method in evaluations)),
         tuple(
             (
                 f"{glossary.label(name)} {glossary.arrow(name)}",
-                tuple(_score_cell(comparison, method, name) for method in comparison.entries),
+                tuple(_score_cell(evaluations, method, name) for method in evaluations),
             )
-            for name in _first(comparison)
+            for name in next(iter(evaluations.values()))
         ),
     )
 
@@ -133,10 +134,7 @@ def cost(comparison: Comparison) -> Table | None:
         text = "\N{EN DASH}" if math.isnan(value) else f"{value:.3g} s"
         times = "\N{EN DASH}" if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
         draws = comparison.entries[method].predictive.draw_count
-        rows.append(
-            (method, (Cell(str(draws), value=draws), Cell(text, value=value),
-                      Cell(times, value=ratio)))
-        )  # fmt: skip
+        rows.append((method, (_count(draws), Cell(text, value=value), Cell(times, value=ratio))))
     headings = (
         ("Method", ""),
         ("Draws", glossary.WORDS["T"]),
@@ -185,8 +183,50 @@ def study_numbers(groups: Sequence[Group]) -> Table:
     return Table("Numbers of the batch-size study", headings, tuple(rows))
 
 
-def _first(comparison: Comparison) -> Mapping[str, Score]:
-    return comparison.entries[comparison.baseline].evaluation
+def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
+    """The scores of the groups of a column, one row a group and method."""
+    names = list(dict.fromkeys(n for found in methods.values() for n in found[0].scores))
+    rows = []
+    for number in range(len(next(iter(methods.values())))):
+        for method, found in methods.items():
+            group = found[number]
+            few = " (few)" if group.is_small else ""
+            root = f"groups.{column}.{method}.{group.name}"
+            cells = [
+                Cell(str(number + 1), value=number + 1),
+                Cell(method),
+                Cell(f"{group.size:,}{few}", value=group.size, key=f"{root}.size"),
+            ]
+            for name in names:
+                score = group.scores.get(name)
+                key = f"{root}.scores.{name}"
+                cells.append(_cell(name, score, key=key) if score else Cell("\N{EN DASH}"))
+            adjusted = Cell("\N{EN DASH}")
+            if not math.isnan(group.adjusted):
+                text = glossary.probability(group.adjusted)
+                adjusted = Cell(text, value=group.adjusted, key=f"{root}.adjusted_p_value")
+            rows.append((group.name, (*cells, adjusted)))
+    headings = (
+        (column, ""),
+        ("No.", "Number in the figures."),
+        ("Method", ""),
+        ("Examples", f"Marked as few under {FEW}."),
+        *map(_heading, names),
+        ("Against the rest", "P value of the log score against that of all other examples, "
+         "corrected by Holm's method for the number of groups."),
+    )  # fmt: skip
+    return Table(f"Groups by {column}", headings, tuple(rows))
+
+
+def _count(draws: int) -> Cell:
+    """How many draws there were; 0 stands for not known."""
+    return Cell(str(draws), value=draws) if draws else Cell("\N{EN DASH}")
+
+
+def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """The scores of the headline that there are: those of classes or those of regression."""
+    names = (*glossary.HEADLINE, *glossary.REGRESSION_HEADLINE)
+    return [name for name in names if name in next(iter(evaluations.values()))]
 
 
 def _heading(name: str) -> tuple[str, str]:
@@ -197,15 +237,15 @@ def _heading(name: str) -> tuple[str, str]:
     )
 
 
-def _score_cell(comparison: Comparison, method: str, name: str) -> Cell:
-    mark = "best" if method in best_methods(comparison, name) else ""
-    score = comparison.entries[method].evaluation[name]
+def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> Cell:
+    mark = "best" if method in best_methods(evaluations, name) else ""
+    score = evaluations[method][name]
     return _cell(name, score, key=f"comparison.methods.{method}.scores.{name}", mark=mark)
 
 
 def _difference_cell(method: str, name: str, score: Score) -> Cell:
     mark = ""
-    if score.low > 0 or score.high < 0:
+    if glossary.judged(name) and (score.low > 0 or score.high < 0):
         mark = "better" if (score.value > 0) == (score.better == "higher") else "worse"
     key = f"comparison.differences.{method}.{name}"
     return _cell(name, score, key=key, mark=mark, signed=True)

@@ -1,21 +1,23 @@
 """The verdict of a report: plain sentences computed from the numbers, each with a mark."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mcbn import bootstrap
+from mcbn import bootstrap, glossary
 from mcbn.comparison import Comparison
 from mcbn.convergence import Convergence
 from mcbn.evaluation import Score
 from mcbn.findings import confidence_gap, decay, monte_carlo_error
 from mcbn.glossary import number
 from mcbn.study import Study
+from mcbn.subgroups import FEW, Subgroup, loss_name, worst
 
 Mark = Literal["good", "uncertain", "bad"]
 # A gap of a point is nothing to act on; an interval wider than this says too little to praise.
 SMALL_GAP, WIDE_GAP = 0.01, 0.02
+ALPHA = 0.05  # of the test of the worst group, after Holm's correction
 ENOUGH, TOO_MUCH = 0.25, 1.0  # Monte Carlo error over the half-width of the interval
 
 
@@ -49,13 +51,38 @@ def verdict(
     return tuple(claim for claim in claims if claim)
 
 
+def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
+    """Name the worst group of a column, and say whether it is worse beyond chance."""
+    found, name = worst(groups), loss_name(groups)
+    few = sum(group.is_small for group in groups)
+    score = glossary.label(name)
+    text = (
+        f"Of {len(groups)} groups by {column}, {method} does worst on {found.name} "
+        f"({found.size:,} examples): {score} {with_span(found.scores[name])}"
+    )
+    if math.isnan(found.adjusted):
+        text += ". It cannot be tested against the other examples"
+    elif found.adjusted < ALPHA:
+        text += f", unlike on the other examples ({glossary.probability(found.adjusted)}"
+    else:
+        text += (
+            f", which cannot be told apart from the others ({glossary.probability(found.adjusted)}"
+        )
+    if not math.isnan(found.adjusted):
+        text += f" by Holm's method over the {len(groups)} groups)"
+    if few:
+        text += f". {few} {'groups have' if few > 1 else 'group has'} fewer than {FEW} examples"
+    return Claim("Groups", "bad" if found.adjusted < ALPHA else "uncertain", f"{text}.")
+
+
 def _span(low: float, high: float, digits: int) -> str:
     if math.isnan(low) or math.isnan(high):
         return "(no interval)"
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
-def _with_span(score: Score, digits: int = 3) -> str:
+def with_span(score: Score, digits: int = 3) -> str:
+    """A score's value and its interval, as text."""
     return f"{number(score.value, digits)} {_span(score.low, score.high, digits)}"
 
 
@@ -67,7 +94,7 @@ def _calibration(comparison: Comparison) -> Claim:
     points = f"{number(abs(gap) * 100, 1)} points"
     ends = sorted((abs(low), abs(high))) if low * high > 0 else [low, high]
     span = _span(ends[0] * 100, ends[1] * 100, 1)
-    tail = f"its debiased calibration error is {_with_span(error)}."
+    tail = f"its debiased calibration error is {with_span(error)}."
     if error.value == 0:  # clipped there, and so is its interval: that would look too sure
         tail = "its debiased calibration error is 0, no more than chance explains."
     accuracy = entry.evaluation["accuracy"].value
@@ -102,7 +129,7 @@ def _best(comparison: Comparison) -> Claim | None:
     size = f"{number(abs(found.value), 4)} nats"
     span = _span(*_unsigned(found), 4)
     apart = found.low > 0 or found.high < 0
-    nll = _with_span(comparison.entries[best].evaluation["nll"])
+    nll = with_span(comparison.entries[best].evaluation["nll"])
     if best != base and apart:
         text = f"{best} has the lowest NLL, {nll}: {size} {span} below {base}, which is beyond "
         return Claim("Best method", "good", text + "chance.")
@@ -146,8 +173,8 @@ def _errors(comparison: Comparison) -> Claim | None:
     }[mark]
     also = ""
     if best != comparison.baseline and comparison.baseline in known:
-        also = f"; {comparison.baseline} reaches {_with_span(known[comparison.baseline])}"
-    text = f"{best} {word}: AUROC {_with_span(known[best])} of wrong against right answers{also}."
+        also = f"; {comparison.baseline} reaches {with_span(known[comparison.baseline])}"
+    text = f"{best} {word}: AUROC {with_span(known[best])} of wrong against right answers{also}."
     return Claim("Errors", mark, text)
 
 
@@ -202,7 +229,7 @@ def _outside(comparison: Comparison) -> Claim | None:
         "bad": "cannot be shown to tell it apart better than guessing",
     }[mark]
     which = "The outside set" if len(sets) == 1 else f"The hardest of {len(sets)} outside sets"
-    text = f"{which} is {hardest}: at best, {name} {word}, AUROC {_with_span(score)}"
+    text = f"{which} is {hardest}: at best, {name} {word}, AUROC {with_span(score)}"
     if name != base:
         other = comparison.entries[base].separation[hardest][key]
         text += _against(score, other, base, comparison.entries[name].evaluation.level)
@@ -212,7 +239,7 @@ def _outside(comparison: Comparison) -> Claim | None:
 def _against(score: Score, other: Score, base: str, level: float) -> str:
     # One seed and the same numbers of rows draw the same rows, so the replicates are paired.
     if score.replicates.shape != other.replicates.shape:
-        return f"; {base} reaches {_with_span(other)}"
+        return f"; {base} reaches {with_span(other)}"
     low, high = bootstrap.percentile_interval(score.replicates - other.replicates, level)
     gain = f"{number(score.value - other.value, 3)} {_span(low, high, 3)}"
     if low > 0:

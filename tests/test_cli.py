@@ -12,6 +12,7 @@ from torch import nn
 
 import mcbn
 from mcbn.cli import main
+from mcbn.predictions import Predictions
 
 NETS = """
 from torch import nn
@@ -103,6 +104,20 @@ def test_the_verbs_do_what_the_library_does(predicted):
     torch.testing.assert_close(dict(own.statistics), dict(bank.statistics), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+def test_a_network_and_its_bank_in_one_file(files, capsys):
+    run("collect", files, **NETWORK, data="@train.npz", out="@bank", batch_size=16, draws=8)
+    run("export", files, **NETWORK, bank="@bank", data="@test.npz", out="@net.pt2")
+    run("predict", files, **NETWORK, bank="@bank", data="@test.npz", out="@mcbn")
+    assert "8 draws written" in capsys.readouterr().out
+    with np.load(files / "test.npz") as file, torch.no_grad():
+        program = torch.export.load(files / "net.pt2").module()
+        found = program(torch.from_numpy(file["inputs"]))
+    expected = Predictions.load(files / "mcbn").predictive
+    for name, values in found.items():
+        torch.testing.assert_close(values.double(), getattr(expected, name), rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -150,7 +165,8 @@ def test_targets_must_be_there_and_agree(files, capsys):
         assert "expected targets" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [(), ("demo",), ("collect",), ("predict",), ("evaluate",),
+@pytest.mark.parametrize("verb", [(), ("demo",), ("doctor",), ("collect",), ("predict",),
+                                  ("export",), ("evaluate",),
                                   ("report",)])  # fmt: skip
 def test_every_verb_has_help_with_an_example(verb):
     done = subprocess.run(
@@ -159,6 +175,20 @@ def test_every_verb_has_help_with_an_example(verb):
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
     assert not verb or "Example: mcbn" in done.stdout
+
+
+def test_the_doctor_prints_first_and_fails_where_mcbn_cannot_serve(files, capsys):
+    run("doctor", files, **NETWORK, data="@train.npz")
+    printed = capsys.readouterr().out
+    assert printed.startswith("Sequential: MCBN can serve it.")
+    assert "drawn with 64 examples" in printed
+    for json_too in (False, True):
+        with pytest.raises(SystemExit) as stopped:
+            run("doctor", files, model="@nets.py:nothing", json=json_too)
+        printed = capsys.readouterr().out
+        assert stopped.value.code == 1
+        assert "There is no batch norm" in printed
+    assert json.loads(printed)["servable"] is False
 
 
 def test_an_unknown_option_is_refused():

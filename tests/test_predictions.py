@@ -1,7 +1,9 @@
 """Predictions as a file: what comes back, and what is refused."""
 
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from models import examples, made
@@ -9,7 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import mcbn
+from mcbn.cli import main
+from mcbn.drawfiles import draws_file, read_draws
+from mcbn.moments import Moments
+from mcbn.prediction_tables import read_predictions
 from mcbn.predictions import PARTS, Predictions
+from mcbn.recording import record
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
@@ -139,3 +146,305 @@ def test_files_that_lack_a_part_are_refused(change, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Predictions.load(tmp_path / "nowhere")
+
+
+def regression(kept, precision=4.0, outputs=(2,)):
+    generator = torch.Generator().manual_seed(0)
+    width = outputs if precision else tuple(2 * each for each in outputs)
+    draws = torch.randn((5, 7, *width), generator=generator)
+    mixture = mcbn.Gaussian(precision=precision).summarise(draws)
+    found = mixture if kept else Moments.from_predictive(mixture)
+    answers = torch.randn((7, *outputs), generator=generator).double()
+    return Predictions("R", found, answers, "seven")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("precision", [4.0, None])
+def test_regression_is_saved_and_loaded(kept, precision, tmp_path):
+    mine = regression(kept, precision)
+    mine.save(tmp_path / "file")
+    back = Predictions.load(tmp_path / "file")
+    assert type(back.predictive) is type(mine.predictive)
+    assert back.predictive.draw_count == 5
+    for name in ("mean", "variance", "epistemic_variance", "aleatoric_variance"):
+        assert_close(getattr(back.predictive, name), getattr(mine.predictive, name), rtol=0, atol=0)
+    one, two = (
+        mcbn.evaluate(p.scored, p.targets, resamples=3).to_dict() for p in (mine, back)
+    )  # fmt: skip
+    assert json.dumps(one) == json.dumps(two)
+
+
+def test_moments_are_those_of_the_mixture_and_not_the_mixture():
+    mixture, moments = regression(True), regression(False)
+    for name in ("mean", "variance", "epistemic_variance", "aleatoric_variance"):
+        assert_close(getattr(moments.predictive, name), getattr(mixture.predictive, name),
+                     rtol=1e-14, atol=1e-14)  # fmt: skip
+    expected = mixture.predictive.crps_moment_matched(mixture.targets)
+    assert_close(moments.scored.crps(moments.targets), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(AssertionError):
+        assert_close(moments.scored.log_prob(moments.targets),
+                     mixture.scored.log_prob(mixture.targets), rtol=1e-6, atol=1e-6)  # fmt: skip
+
+
+def test_kept_draws_names_and_columns_come_back(tmp_path):
+    draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
+    found = mcbn.Categorical().summarise(draws, keep_draws=True)
+    columns = {"sex": np.array(list("fmfmfmx")), "site": np.arange(7) % 2}
+    Predictions("a", found, None, "b", ("x", "y", "<z>"), columns).save(tmp_path / "file")
+    back = Predictions.load(tmp_path / "file")
+    assert_close(back.predictive.draws, draws, rtol=0, atol=0)
+    assert back.classes == ("x", "y", "<z>")
+    assert {name: "".join(values) for name, values in back.columns.items()} == {
+        "sex": "fmfmfmx", "site": "0101010"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensors": {"means": None}},
+        {"tensors": {"variances": None}},
+        {"tensors": {"variances": torch.zeros(3, dtype=torch.float64)}},
+        {"likelihood": "poisson"},
+        {"likelihood": "moments"},
+    ],
+    ids=str,
+)
+def test_files_of_regression_that_lack_a_part_are_refused(change, tmp_path):
+    path = tmp_path / "file"
+    regression(True).save(path)
+    rewritten(path, **{"likelihood": "gaussian"})
+    Predictions.load(path)
+    rewritten(path, **{"likelihood": "gaussian", **change})
+    with pytest.raises(ValueError, match="expected the tensors"):
+        Predictions.load(path)
+
+
+def test_columns_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "file"
+    predictions().save(path)
+    rewritten(path, columns={"sex": ["f"]}, tensors={"columns.sex": torch.ones(7).long()})
+    with pytest.raises(ValueError, match="corrupted"):
+        Predictions.load(path)
+
+
+def test_xarray_has_the_dimensions_that_arviz_takes():
+    """`arviz.from_dict({"posterior_predictive": {...}})` wants (chain, draw, *shape)."""
+    draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
+    kept = mcbn.Categorical().summarise(draws, keep_draws=True)
+    answers, columns = torch.arange(7) % 3, {"sex": np.array(list("fmfmfmf"))}
+    found = Predictions("a", kept, answers, "b", ("x", "y", "z"), columns).to_xarray()
+    assert found["logits"].dims == ("chain", "draw", "case", "class")
+    assert found["logits"].values.tolist() == [draws.tolist()]
+    assert found["probability"].dims == ("case", "class")
+    assert found["mutual_information"].dims == found["target"].dims == ("case",)
+    # What ArviZ would do: a mean over chain and draw of what it takes apart by name.
+    softmax = torch.from_numpy(found["logits"].values).double().softmax(-1)
+    averaged = found["logits"].copy(data=softmax.numpy()).mean(("chain", "draw"))
+    difference = abs(averaged - found["probability"])
+    assert float(difference.max()) < 1e-15
+    assert float(found["probability"].sel({"class": "y"})[3]) == float(kept.probabilities[3, 1])
+    assert found.where(found.sex == "m", drop=True).sizes["case"] == 3
+    assert found.attrs == {"method": "a", "data": "b", "draws": 5}
+    assert "logits" not in predictions().to_xarray()
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_xarray_of_regression(outputs):
+    found = regression(True, outputs=outputs).to_xarray() if outputs else Predictions(
+        "R", mcbn.Gaussian(precision=1.0).summarise(torch.zeros(5, 7)), torch.zeros(7), "x"
+    ).to_xarray()  # fmt: skip
+    ends = ("output",) * len(outputs)
+    assert found["means"].dims == ("chain", "draw", "case", *ends)
+    assert found["sd"].dims == found["target"].dims == ("case", *ends)
+
+
+def test_xarray_of_positions():
+    found = predictions(positions=(2, 3)).to_xarray()
+    assert found["probability"].dims == ("case", "class", "position_0", "position_1")
+    assert found["entropy"].dims == found["target"].dims == ("case", "position_0", "position_1")
+
+
+@pytest.mark.parametrize("sizes", [(7,), (3, 4), (1,) * 7])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_draws_written_in_batches_are_the_draws(sizes, precision, tmp_path):
+    draws = torch.randn((5, 7, 3, 2), generator=torch.Generator().manual_seed(0))
+    with draws_file(tmp_path / "file", examples=7, precision=precision, header={"a": 1}) as add:
+        for batch in draws.split(sizes, dim=1):
+            add(batch)
+    found, header = read_draws(tmp_path / "file")
+    assert header["a"] == 1
+    assert_close(found, draws.to(getattr(torch, precision)), rtol=0, atol=0)
+    # To the last byte what safetensors itself would write, and so any reader reads it.
+    assert_close(load_file(tmp_path / "file")["draws"], found, rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "message"),
+    [
+        ([torch.zeros(5, 3, 2)], {}, "got 3"),
+        ([torch.zeros(5, 8, 2)], {}, "after 0 examples"),
+        ([torch.zeros(5, 3, 2), torch.zeros(4, 4, 2)], {}, "after 3 examples"),
+        ([torch.full((5, 7, 2), 1e6)], {"precision": "float16"}, "as float32"),
+        ([torch.full((5, 7, 2), torch.nan)], {}, "as float32"),
+        ([], {"precision": "float8"}, "float32 or float16"),
+    ],
+)
+def test_draws_that_do_not_fit_leave_the_old_file(batches, options, message, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    options = {"precision": "float32", **options}
+
+    def write():
+        with draws_file(path, examples=7, header={}, **options) as add:
+            for batch in batches:
+                add(batch)
+
+    with pytest.raises(ValueError, match=message):
+        write()
+    assert path.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_writing_draws_takes_the_memory_of_a_batch(tmp_path):
+    """32 MB of draws in batches of 1 MB: no more than some batches are ever held."""
+    batch = torch.zeros(16, 128, 128)
+    tracemalloc.start()
+    try:
+        with draws_file(tmp_path / "file", examples=32 * 128, header={}) as add:
+            for _ in range(32):
+                add(batch)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * 2**20
+    assert (tmp_path / "file").stat().st_size > 32 * 2**20
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:20], lambda b: b""])
+def test_damaged_draws_are_refused(damage, tmp_path):
+    path = tmp_path / "file"
+    with draws_file(path, examples=2, header={}) as add:
+        add(torch.zeros(3, 2, 2))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="truncated, corrupted or foreign"):
+        read_draws(path)
+    predictions().save(path)
+    with pytest.raises(ValueError, match="of kind 'predictions'"):
+        read_draws(path)
+
+
+class Fixed:
+    """A sampler whose draws are known: the inputs plus the number of the draw."""
+
+    def __len__(self):
+        return 4
+
+    def passes(self, inputs):
+        return (inputs * (1 + draw) for draw in range(4))
+
+    def __call__(self, inputs):
+        return torch.stack(list(self.passes(inputs)))
+
+
+@pytest.mark.parametrize("likelihood", [mcbn.Categorical(), mcbn.Gaussian(2.0), mcbn.Gaussian()])
+@pytest.mark.parametrize("keep_draws", [True, False])
+def test_recording_is_predicting_with_the_draws_written_away(likelihood, keep_draws, tmp_path):
+    inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    whole = mcbn.predict(Fixed(), inputs, likelihood, keep_draws=True)
+    with draws_file(tmp_path / "file", examples=10, header={}) as add:
+        found = record(Fixed(), inputs, likelihood, batch_size=3, keep_draws=keep_draws, add=add)
+    # Means are kept in float64 and log-variances have been through an exponential.
+    assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
+    if isinstance(likelihood, mcbn.Categorical):
+        assert_close(found.log_probabilities, whole.log_probabilities, rtol=0, atol=0)
+        assert (found.draws is not None) == keep_draws
+    else:
+        assert isinstance(found, Moments) == (not keep_draws)
+        assert_close(found.variance, whole.variance, rtol=1e-14, atol=1e-14)
+
+
+NETS = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    generator = torch.Generator().manual_seed(0)
+    np.savez(
+        tmp_path / "test.npz",
+        inputs=torch.randn(30, 4, generator=generator).numpy(),
+        targets=np.arange(30) % 2,
+        sex=np.array(list("fm") * 15),
+        classes=np.array(["no", "yes"]),
+        other=np.zeros((30, 2)),
+    )
+    return tmp_path
+
+
+def command(folder, *words):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of the network's weights
+        main(["predict", "--model", f"{folder}/nets.py:build", "--data", f"{folder}/test.npz",
+              "--method", "dropout", "--draws", "5", *words])  # fmt: skip
+
+
+def test_predict_writes_what_the_name_asks_for(folder, capsys):
+    for suffix in (".csv", ".parquet", ".npz", ".st"):
+        command(folder, "--out", f"{folder}/m{suffix}", "--draws_out", f"{folder}/draws.st",
+                "--draws_type", "float16")  # fmt: skip
+        found = read_predictions(folder / f"m{suffix}")
+        assert found.classes == ("no", "yes")
+        assert found.targets.tolist() == [0, 1] * 15
+        assert "".join(found.columns["sex"]) == "fm" * 15
+        assert set(found.columns) == {"sex"}
+        assert found.predictive.draw_count == 5
+        draws, header = read_draws(folder / "draws.st")
+        assert header["method"] == "MC Dropout"
+        averaged = draws.double().softmax(2).mean(0)
+        # Half precision keeps 11 bits of a logit of a few units.
+        assert_close(averaged, found.predictive.probabilities, rtol=0, atol=2e-3)
+
+
+def test_predict_of_regression_keeps_moments_or_the_mixture(folder, capsys):
+    options = ("--likelihood", "gaussian", "--precision", "4")
+    targets = np.zeros((30, 2))
+    with np.load(folder / "test.npz") as file:
+        np.savez(folder / "test.npz", inputs=file["inputs"], targets=targets)
+    command(folder, "--out", f"{folder}/m.csv", *options)
+    command(folder, "--out", f"{folder}/m.st", *options, "--keep_draws", "true")
+    moments, mixture = (read_predictions(folder / f"m{suffix}") for suffix in (".csv", ".st"))
+    assert isinstance(moments.predictive, Moments)
+    assert mixture.predictive.means.shape == (5, 30, 2)
+    assert_close(moments.predictive.variance, mixture.predictive.variance, rtol=1e-12, atol=1e-12)
+    assert moments.targets.dtype == torch.float64
+    assert "mean epistemic sd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "m.csv", "--keep_draws", "true"), "--draws_out"),
+        (("--out", "m.st", "--precision", "4"), "leave it out"),
+        (("--out", "m.st", "--likelihood", "gaussian", "--precision", "-1"), "precision tau"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_any_work(folder, capsys, words, message):
+    with pytest.raises(SystemExit):
+        command(folder, *words)
+    assert message in capsys.readouterr().err
+
+
+def test_a_column_of_the_data_named_like_ours_is_refused_for_tables_alone(folder, capsys):
+    with np.load(folder / "test.npz") as file:
+        np.savez(folder / "test.npz", inputs=file["inputs"], index=np.arange(30))
+    command(folder, "--out", f"{folder}/m.st")
+    assert len(read_predictions(folder / "m.st").columns["index"]) == 30
+    with pytest.raises(SystemExit):
+        command(folder, "--out", f"{folder}/m.csv")
+    assert "names of their own" in capsys.readouterr().err
