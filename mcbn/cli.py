@@ -18,7 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "demo": ("network_verbs:demo", "train on real data, wrap, compare, study batch sizes, report"),
     "doctor": ("network_verbs:doctor", "say what MCBN finds in a network, before any work"),
     "collect": ("network_verbs:collect", "draw a bank of batch-norm statistics from training data"),
-    "predict": ("network_verbs:predict", "predict class probabilities and their uncertainty"),
+    "predict": ("network_verbs:predict", "predict classes or real values, and their uncertainty"),
     "export": ("network_verbs:export", "write a network and its bank as one .onnx or .pt2 file"),
     "evaluate": ("prediction_verbs:evaluate", "score predictions against their targets"),
     "report": (

@@ -2,12 +2,12 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from json import dumps
 from typing import Literal
 
 import torch
-from torch.nn import Module
 
 from mcbn.artifact import export as export_file
 from mcbn.bank import Bank
@@ -23,10 +23,15 @@ from mcbn.gaussian import Gaussian
 from mcbn.inspection import inspect
 from mcbn.prediction_tables import require_free, write_predictions
 from mcbn.predictions import Predictions
-from mcbn.predictive import Sampler
+from mcbn.predictor import Method, Predictor
 from mcbn.recording import disagreement, record
-from mcbn.samplers import Deterministic, MCBatchNorm, MCDropout
+from mcbn.samplers import MCBatchNorm
 
+METHODS: Mapping[Method, str] = {
+    "mcbn": "MCBN",
+    "dropout": "MC Dropout",
+    "deterministic": "Deterministic",
+}
 # Examples that an exported file is tried on.
 EXAMPLES = 4
 
@@ -113,7 +118,7 @@ def predict(
     data: str,
     out: str,
     weights: str | None = None,
-    method: Literal["mcbn", "dropout", "deterministic"] = "mcbn",
+    method: Method = "mcbn",
     bank: str | None = None,
     draws: int = 64,
     seed: int = 0,
@@ -152,7 +157,8 @@ def predict(
     examples = Examples.from_file(data)
     if is_table(out):  # before the work, not after it
         require_free(examples.columns)
-    sampler, name = _sampler(load_network(model, weights), method, bank, draws, seed)
+    predictor = Predictor(model, weights=weights, bank=bank, method=method, draws=draws, seed=seed)
+    name = METHODS[method]
     with (
         nullcontext()
         if draws_out is None
@@ -164,7 +170,12 @@ def predict(
         ) as add
     ):
         predictive = record(
-            sampler, examples.inputs, family, batch_size=batch_size, keep_draws=keep_draws, add=add
+            predictor.sampler,
+            examples.inputs,
+            family,
+            batch_size=batch_size,
+            keep_draws=keep_draws,
+            add=add,
         )
     targets = examples.targets
     if targets is not None:
@@ -229,15 +240,3 @@ def export(
         f"{artifact.weights:,} weights and {artifact.bank:,} bank; "
         f"differs by at most {gap:.2g} from mcbn.predict"
     )
-
-
-def _sampler(
-    network: Module, method: str, bank: str | None, draws: int, seed: int
-) -> tuple[Sampler, str]:
-    if method == "dropout":
-        return MCDropout(network, draws=draws, seed=seed), "MC Dropout"
-    if method == "deterministic":
-        return Deterministic(network), "Deterministic"
-    if bank is None:
-        raise ValueError("expected --bank FILE with --method mcbn, got none; run mcbn collect")
-    return MCBatchNorm(network, Bank.load(bank)), "MCBN"

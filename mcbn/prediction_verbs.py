@@ -18,6 +18,7 @@ from mcbn.examples import Examples
 from mcbn.pictures import Gallery, galleries
 from mcbn.prediction_tables import read_predictions
 from mcbn.predictions import Predictions
+from mcbn.recalibrated import Recalibration, before_and_after, fitted, held_targets
 from mcbn.regression_report import RegressionReport, evaluation_of
 from mcbn.report import Report
 from mcbn.subgroups import Subgroup, subgroups
@@ -78,6 +79,8 @@ def report(
     resamples: int = 1000,
     by: list[str] | str | None = None,
     images: str | None = None,
+    held_out: list[str] | str | None = None,
+    recalibrate: Recalibration | None = None,
     target: str | None = None,
     probabilities: list[str] | str | None = None,
 ) -> None:
@@ -94,47 +97,88 @@ def report(
         resamples: bootstrap resamples behind each interval.
         by: column whose groups of examples are scored apart, or several; of the first file.
         images: .npz or .safetensors file whose "inputs" are the pictures that were predicted.
+        held_out: predictions of other examples by the same methods, for conformal sets and
+            intervals, and to recalibrate on; never the test examples.
+        recalibrate: show every method before and after: temperature, temperature-per-draw (of kept
+            draws), vector or isotonic for classes, variance for real values.
         target: column of the targets, where it is not "target", "label" or "y".
         probabilities: columns of probabilities, one a class, as 'col1,col2', where they do not
             begin with "p_".
     """
-    predictions = [predictions] if isinstance(predictions, str) else predictions
+    paths = [predictions] if isinstance(predictions, str) else predictions
     options = _names(probabilities), target
-    found = [_read(path, predictions, *options) for path in predictions]
-    others = [(path, _read(path, predictions, *options)) for path in outside or []]
-    targets = _shared_targets(found, predictions)
-    labels = {name: _labels(found[0], name, predictions[0]) for name in _names(by)}
+    found = [_read(path, paths, *options) for path in paths]
+    others = [(path, _read(path, paths, *options)) for path in outside or []]
+    kept = [held_out] if isinstance(held_out, str) else held_out or []
+    held = [_read(path, paths, *options) for path in kept]
+    _shared_targets(found, paths)
+    labels = {name: _labels(found[0], name, paths[0]) for name in _names(by)}
     pictures = None if images is None else Examples.from_file(images).inputs
-    if not isinstance(found[0].predictive, CategoricalPredictive) and (others or images):
+    _require_fitting(found[0], others=others, images=images, held=held, recalibrate=recalibrate)
+    sets = held_targets(found, held) if held else ()
+    if recalibrate is not None:
+        fits = fitted(found, held, recalibrate)
+        found = before_and_after(found, fits, recalibrate)
+        others = [
+            (path, one)
+            for path, each in others
+            for one in before_and_after([each], fits, recalibrate)
+        ]
+    made: Report | RegressionReport
+    if isinstance(found[0].predictive, CategoricalPredictive):
+        made = _class_report(title, found, others, pictures, resamples)
+    else:
+        methods = {each.method: each for each in found}
+        scores = {each.method: evaluation_of(each, resamples=resamples) for each in found}
+        made = RegressionReport(title, methods, scores)
+    about = {"Data": found[0].data, "Files": ", ".join(paths)}
+    if kept:
+        about["Held-out predictions"] = ", ".join(kept)
+    groups = _groups(found, labels, resamples)
+    page = replace(made, provenance=about, groups=groups, sets=sets).write(out)
+    print(f"Report: {page}")
+
+
+def _require_fitting(
+    first: Predictions,
+    *,
+    others: Sequence[tuple[str, Predictions]],
+    images: str | None,
+    held: Sequence[Predictions],
+    recalibrate: str | None,
+) -> None:
+    """Check that the options go together, before any work."""
+    if not isinstance(first.predictive, CategoricalPredictive) and (others or images):
         raise ValueError(
             "expected no --outside and no --images with predictions of regression, got some; "
             "leave them out"
         )
-    groups = {
+    if recalibrate and not held:
+        raise ValueError(
+            f"expected --held_out with --recalibrate {recalibrate}, got none; predict a held-out "
+            "part of the data and give its file"
+        )
+
+
+def _groups(
+    found: Sequence[Predictions], labels: Mapping[str, tuple[str, ...]], resamples: int
+) -> dict[str, dict[str, tuple[Subgroup, ...]]]:
+    """Scores of the groups of each column by each method."""
+    return {
         name: {
-            each.method: subgroups(each.scored, targets, values, resamples=resamples)
+            each.method: subgroups(
+                each.scored, _targets(each, each.method), values, resamples=resamples
+            )
             for each in found
         }
         for name, values in labels.items()
     }
-    about = {"Data": found[0].data, "Files": ", ".join(predictions)}
-    if isinstance(found[0].predictive, CategoricalPredictive):
-        made: Report | RegressionReport = _class_report(
-            title, found, others, groups, pictures, resamples
-        )
-    else:
-        methods = {each.method: each for each in found}
-        scores = {each.method: evaluation_of(each, resamples=resamples) for each in found}
-        made = RegressionReport(title, methods, scores, groups=groups)
-    page = replace(made, provenance=about).write(out)
-    print(f"Report: {page}")
 
 
 def _class_report(
     title: str,
     found: Sequence[Predictions],
     others: Sequence[tuple[str, Predictions]],
-    groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]],
     pictures: Tensor | None,
     resamples: int,
 ) -> Report:
@@ -157,7 +201,7 @@ def _class_report(
     if pictures is not None:
         rows = galleries(pictures, entries[shown].predictive, targets, classes)
     comparison = Comparison(entries, targets, classes)
-    return Report(title, comparison, groups=groups, galleries=rows, pictured=shown)
+    return Report(title, comparison, galleries=rows, pictured=shown)
 
 
 def _read(
@@ -174,8 +218,8 @@ def _names(given: Sequence[str] | str | None) -> list[str]:
     return given.split(",") if isinstance(given, str) else list(given or ())
 
 
-def _shared_targets(found: Sequence[Predictions], paths: Sequence[str]) -> Tensor:
-    """The targets, which every method must have alike; each method must be there once."""
+def _shared_targets(found: Sequence[Predictions], paths: Sequence[str]) -> None:
+    """Check that every method has the same targets and classes, and is there once."""
     targets = _targets(found[0], paths[0]) if found else torch.zeros(0)
     if len({isinstance(each.predictive, CategoricalPredictive) for each in found}) > 1:
         raise ValueError(
@@ -197,7 +241,6 @@ def _shared_targets(found: Sequence[Predictions], paths: Sequence[str]) -> Tenso
         raise ValueError(
             f"expected one file a method, got {[each.method for each in found]}; give each once"
         )
-    return targets
 
 
 def _of_classes(found: Predictions) -> CategoricalPredictive:

@@ -67,7 +67,7 @@ class Predictor:
             raise ValueError(f"expected a method of {get_args(Method)}, got {self.method!r}")
         if self.method == "mcbn" and self.bank is None:
             raise ValueError(
-                "expected a bank with the method mcbn, got none; run mcbn collect and give its file"
+                "expected a bank with the method mcbn, got none; give one by mcbn collect"
             )
         network = load_network(self.model, self.weights).to(self.device)
         # The dataclass is frozen for its users, not for its own making.

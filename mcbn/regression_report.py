@@ -17,6 +17,7 @@ from mcbn.gaussian import GaussianPredictive
 from mcbn.moments import Moments
 from mcbn.panels import Group
 from mcbn.predictions import Predictions, Predictive
+from mcbn.recalibrated import Held, held_dicts
 from mcbn.subgroups import Subgroup, group_dicts
 from mcbn.verdict import Claim, group_claim, with_span
 
@@ -33,6 +34,7 @@ class RegressionReport:
         evaluations: their scores, by method.
         provenance: what was measured and how to repeat it: plain text by label.
         groups: scores of groups of examples, by column and method.
+        sets: how often intervals of one level held the target, if held-out data were given.
     """
 
     title: str
@@ -40,6 +42,7 @@ class RegressionReport:
     evaluations: Mapping[str, Evaluation]
     provenance: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
+    sets: tuple[Held, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -89,6 +92,7 @@ class RegressionReport:
             },
             "figures": page.numbers_of(self._groups()),
             "groups": group_dicts(self.groups),
+            "sets": held_dicts(self.sets),
         })  # fmt: skip
         return plain
 
@@ -107,6 +111,7 @@ class RegressionReport:
             differences=tables.differences(self.evaluations),
             all_scores=tables.all_scores(self.evaluations),
             group_tables=[tables.subgroups(name, found) for name, found in self.groups.items()],
+            sets=tables.held_targets(self.sets, "target units") if self.sets else None,
             known=[name for name in glossary.SCORES if name in first],
         )  # fmt: skip
 

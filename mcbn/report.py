@@ -14,6 +14,7 @@ from mcbn.findings import confidence_gap, decay, monte_carlo_error
 from mcbn.glossary import SEPARATION
 from mcbn.panels import Group
 from mcbn.pictures import Gallery
+from mcbn.recalibrated import Held, held_dicts
 from mcbn.study import Study
 from mcbn.subgroups import Subgroup, group_dicts
 from mcbn.verdict import Claim, group_claim, verdict
@@ -35,6 +36,7 @@ class Report:
         groups: scores of groups of examples, by column and method.
         galleries: pictures of the inputs that the method of `pictured` is most and least sure of.
         pictured: name of that method.
+        sets: how often sets of classes of one level held the target, if held-out data were given.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Report:
     groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
     galleries: tuple[Gallery, ...] = ()
     pictured: str = ""
+    sets: tuple[Held, ...] = ()
 
     @property
     def verdict(self) -> tuple[Claim, ...]:
@@ -70,6 +73,7 @@ class Report:
             "monte_carlo_error": self._errors(),
             "figures": page.numbers_of(self._groups()),
             "groups": group_dicts(self.groups),
+            "sets": held_dicts(self.sets),
             "pictures": {
                 gallery.title: [picture.index for picture in gallery.pictures]
                 for gallery in self.galleries
@@ -145,6 +149,7 @@ class Report:
             "draws": tables.draws(self._errors()) if self.convergence else None,
             "cost": tables.cost(self.comparison),
             "groups": [tables.subgroups(name, found) for name, found in self.groups.items()],
+            "sets": tables.held_targets(self.sets, "classes") if self.sets else None,
         }
 
     def _gaps(self) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ from mcbn import glossary
 from mcbn.comparison import Comparison, paired
 from mcbn.evaluation import Evaluation, Score
 from mcbn.panels import Group, uncertainty
+from mcbn.recalibrated import Held
 from mcbn.subgroups import FEW, Subgroup
 
 
@@ -216,6 +217,26 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
          "corrected by Holm's method for the number of groups."),
     )  # fmt: skip
     return Table(f"Groups by {column}", headings, tuple(rows))
+
+
+def held_targets(sets: Sequence[Held], unit: str) -> Table:
+    """How often sets or intervals held the target, and how large they are."""
+    level = sets[0].level
+    rows = []
+    for each in sets:
+        root = f"sets.{each.method}.{each.rule}"
+        ends = (f"{end:.1%}" for end in (each.coverage.low, each.coverage.high))
+        held = Cell(f"{each.coverage.value:.1%}", _interval(*ends), each.coverage.value,
+                    key=f"{root}.coverage.value")  # fmt: skip
+        size = Cell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
+        rows.append((each.method, (Cell(each.rule), held, size)))
+    headings = (
+        ("Method", ""),
+        ("Rule", ""),
+        ("Held the target", f"{level:.0%} was asked for; exact binomial interval."),
+        (f"Mean size ({unit})", "Smaller says more."),
+    )
+    return Table(f"Sets and intervals of {level:.0%}", headings, tuple(rows))
 
 
 def _count(draws: int) -> Cell:

@@ -1,0 +1,153 @@
+"""Predictions before and after recalibration, as the report shows them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import mcbn
+from mcbn.cli import main
+from mcbn.prediction_tables import write_predictions
+from mcbn.predictions import Predictions
+from mcbn.recalibrated import before_and_after, fitted, held_targets
+from mcbn.scores import negative_log_likelihood
+
+
+def classes(seed, count=400, draws=1, temperature=3.0, method="net"):
+    """A calibrated forecaster whose logits are multiplied: over-confident by that factor."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 1.5 * torch.randn(draws, count, 4, generator=generator).double()
+    targets = torch.multinomial(logits.mean(0).softmax(1), 1, generator=generator)[:, 0]
+    predictive = mcbn.Categorical().summarise(temperature * logits, keep_draws=True)
+    return Predictions(method, predictive, targets, "simulated")
+
+
+def reals(seed, count=400, method="net"):
+    """Real targets with twice the deviation that is said."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(8, count, generator=generator).double() * 0.3
+    targets = means.mean(0) + 2 * torch.randn(count, generator=generator).double()
+    return Predictions(method, mcbn.Gaussian(1.0).summarise(means), targets, "simulated")
+
+
+def nll(each):
+    found = each.scored
+    if isinstance(found, mcbn.GaussianPredictive):
+        return -found.log_prob(each.targets).mean()
+    return negative_log_likelihood(found.log_probabilities, each.targets).mean()
+
+
+CASES = [
+    ("temperature", classes, mcbn.TemperatureScaling),
+    ("temperature-per-draw", classes, mcbn.TemperedCategorical),
+    ("vector", classes, mcbn.VectorScaling),
+    ("isotonic", classes, mcbn.Isotonic),
+    ("variance", reals, mcbn.VarianceScaling),
+]
+
+
+@pytest.mark.parametrize(("by", "made", "method"), CASES, ids=[case[0] for case in CASES])
+def test_each_method_is_shown_as_it_is_and_cured(by, made, method):
+    test, held = made(0), made(1)
+    before, after = before_and_after([test], fitted([test], [held], by), by)
+    assert before is test
+    assert (after.method, after.targets is test.targets) == (f"net, {by}", True)
+    assert nll(after) < nll(before) - 0.05
+    expected = method.fit(held.scored, held.targets)(test.scored)
+    torch.testing.assert_close(
+        nll(after), nll(replace(test, predictive=expected)), rtol=1e-12, atol=0
+    )
+
+
+def test_every_method_is_fitted_on_its_own_held_out_predictions():
+    found = [classes(0, method="a"), classes(0, temperature=6.0, method="b")]
+    held = [classes(1, temperature=6.0, method="b"), classes(1, method="a")]
+    fits = fitted(found, held, "temperature")
+    assert fits["b"].temperature == pytest.approx(2 * fits["a"].temperature, rel=1e-6)
+    shown = before_and_after(found, fits, "temperature")
+    assert [each.method for each in shown] == ["a", "a, temperature", "b", "b, temperature"]
+    torch.testing.assert_close(nll(shown[1]), nll(shown[3]), rtol=1e-6, atol=0)
+    # The fits go for predictions of other inputs by the same method.
+    outside = before_and_after([classes(2, method="b")], fits, "temperature")[1]
+    expected = fits["b"](classes(2, method="b").scored)
+    torch.testing.assert_close(outside.scored.entropy, expected.entropy, rtol=0, atol=0)
+
+
+def test_a_single_method_may_have_other_names():
+    test, held = classes(0, method="test_file"), classes(1, method="held_out_file")
+    assert fitted([test], [held], "temperature")["test_file"].temperature > 2
+
+
+def test_what_does_not_fit_is_refused():
+    test, held = classes(0), classes(1)
+    with pytest.raises(ValueError, match="of other examples, got those of 'net' that are to be"):
+        fitted([test], [classes(0)], "temperature")
+    with pytest.raises(ValueError, match="expected held-out predictions by 'a' once, got those of"):
+        fitted([replace(test, method="a"), test], [held], "temperature")
+    with pytest.raises(ValueError, match="for predictions of classes, got 'variance'"):
+        fitted([test], [held], "variance")
+    with pytest.raises(ValueError, match=r"expected one of \['variance'\] .* of real values"):
+        fitted([reals(0)], [reals(1)], "vector")
+    with pytest.raises(ValueError, match="expected targets with the predictions of 'net'"):
+        fitted([test], [replace(held, targets=None)], "temperature")
+
+
+def test_sets_as_predicted_and_conformal():
+    test, held = classes(0, count=2000), classes(1, count=2000)
+    plain, conformal = held_targets([test], [held], level=0.9)
+    # Written out: classes are taken, the most probable first, until they reach the level.
+    sizes, inside = [], []
+    for row, target in zip(test.scored.probabilities.numpy(), test.targets, strict=True):
+        order, total, members = np.argsort(-row), 0.0, set()
+        for each in order:
+            if total >= 0.9:
+                break
+            members.add(int(each))
+            total += row[each]
+        sizes.append(len(members))
+        inside.append(int(target) in members)
+    assert plain.mean_size == pytest.approx(np.mean(sizes))
+    assert plain.coverage.value == pytest.approx(np.mean(inside))
+    assert plain.coverage.high < 0.9  # over-confident
+    made = mcbn.ConformalSets.fit(held.scored, held.targets, level=0.9)(test.scored)
+    assert conformal.coverage == made.coverage(test.targets)
+    assert abs(conformal.coverage.value - 0.9) < 4 * np.sqrt(2 * 0.09 / 2000)
+    assert (plain.rule, conformal.rule) == ("as predicted", "conformal")
+
+
+def test_intervals_as_predicted_and_conformal():
+    test, held = reals(0, count=2000), reals(1, count=2000)
+    plain, conformal = held_targets([test], [held], level=0.9)
+    low, high = test.scored.interval(0.9)
+    inside = (test.targets >= low) & (test.targets <= high)
+    assert plain.coverage.value == pytest.approx(float(inside.double().mean()))
+    assert plain.mean_size == pytest.approx(float((high - low).mean()))
+    assert plain.coverage.high < 0.9
+    made = mcbn.ConformalIntervals.fit(held.scored, held.targets, level=0.9)(test.scored)
+    assert conformal.coverage == made.coverage(test.targets)
+    # Both the examples and the held-out ones have their chance: four standard errors.
+    assert abs(conformal.coverage.value - 0.9) < 4 * np.sqrt(2 * 0.09 / 2000)
+
+
+@pytest.mark.parametrize(("made", "by"), [(classes, "temperature"), (reals, "variance")])
+def test_the_report_has_both(tmp_path, made, by, capsys):
+    for name, each in (("test", made(0)), ("held", made(1))):
+        write_predictions(tmp_path / f"{name}.st", each)
+    files = ["--predictions", f"{tmp_path}/test.st", "--out", f"{tmp_path}/page"]
+    options = ["--recalibrate", by, "--resamples", "20"]
+    with pytest.raises(SystemExit):
+        main(["report", *files, *options])
+    assert "expected --held_out with --recalibrate" in capsys.readouterr().err
+    main(["report", *files, *options, "--held_out", f"{tmp_path}/held.st"])
+    numbers = json.loads((tmp_path / "page" / "report.json").read_text())
+    assert list(numbers["comparison"]["methods"]) == ["net", f"net, {by}"]
+    score = "nll" if made is classes else "pll"
+    better = -1 if made is classes else 1
+    assert better * numbers["comparison"]["differences"][f"net, {by}"][score]["value"] > 0.05
+    plain, conformal = (numbers["sets"]["net"][rule] for rule in ("as predicted", "conformal"))
+    assert plain["coverage"]["value"] < conformal["coverage"]["value"]
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert f"{conformal['coverage']['value']:.1%}" in page
+    assert 'id="sets"' in page
