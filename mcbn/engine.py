@@ -55,7 +55,12 @@ def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) 
     forward, a subclass's activation included, does the rest.
     """
     # Detached, so that a backward leaves no gradients on the user's weights.
-    replaced = {name: weight.detach() for name, weight in model.named_parameters()}
+    replaced = {
+        f"{name}.{key}" if name else key: weight.detach()
+        for name, module in model.named_modules()
+        for key, weight in module._parameters.items()
+        if weight is not None
+    }
     layers = batch_norm_layers(model)
     handles = []
     try:

@@ -119,7 +119,10 @@ def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
     named: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
         given, named = (), dict(inputs)
-    return functional_call(model, dict(state), given, named) if state else model(*given, **named)
+    if not state:
+        return model(*given, **named)
+    # Not tied: of a module with two names functional_call would put back what it has just set.
+    return functional_call(model, dict(state), given, named, tie_weights=False)
 
 
 def device_of(model: Module) -> torch.device:
