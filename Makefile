@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
 
-.PHONY: demo test slow bench experiments experiments-fast check lint types layers lock clean
+.PHONY: demo test slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
@@ -28,7 +28,13 @@ experiments: .venv/ready  ## the papers' experiments; hours, resumed after an in
 experiments-fast: .venv/ready  ## the same in a minute or two, at a scale that proves nothing
 	for name in $(EXPERIMENTS); do .venv/bin/python experiments/$$name.py --fast || exit 1; done
 
-check: lint types layers test  ## all that must pass before a change lands
+docs: .venv/ready  ## the pages as a site in docs/_build/html; a warning is an error
+	.venv/bin/sphinx-build -b html -n -W --keep-going docs docs/_build/html
+
+check: lint types layers docs test  ## all that must pass before a change lands
+
+compat: .venv-compat/ready  ## which networks are served and which refused; writes docs/compatibility.md
+	.venv-compat/bin/python tests/compatibility/matrix.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -40,9 +46,39 @@ types: .venv/ready
 layers: .venv/ready
 	.venv/bin/lint-imports
 
+wheel: .venv/ready  ## build the package, install it alone in a fresh environment, and test that
+	rm -rf dist .venv-wheel
+	$(UV) build --quiet
+	$(UV) build --quiet --wheel --out-dir dist/tree
+	$(UV) venv --quiet --python $(PYTHON) .venv-wheel
+	$(UV) pip install --quiet --python .venv-wheel dist/*.whl
+	MCBN_DIST=dist MCBN_INSTALLED=$(CURDIR)/.venv-wheel/bin/python .venv/bin/pytest tests/test_packaging.py
+
+# The core of the test suite, and what it needs beside the package.
+CORE := $(patsubst %,tests/test_%.py,bank collection engines evaluation predictive samplers)
+CORE_NEEDS := "beartype>=0.21" "hypothesis>=6.130" "pytest>=9" "scoringrules>=0.10" "timm>=1.0" "transformers>=5"
+
+# The interpreter of the newest; the oldest of all are not built for the newest interpreter.
+NEWEST_PYTHON ?= $(PYTHON)
+
+versions: .venv-lowest/ready .venv-highest/ready  ## the core tests with the oldest and the newest versions
+	.venv-lowest/bin/pytest -m "not slow" $(CORE)
+	.venv-highest/bin/pytest -m "not slow" $(CORE)
+
+.venv-lowest/ready: SETTINGS := --resolution lowest-direct
+.venv-highest/ready: INTERPRETER := $(NEWEST_PYTHON)
+.venv-lowest/ready .venv-highest/ready: pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(or $(INTERPRETER),$(PYTHON)) $(@D)
+	$(UV) pip compile pyproject.toml --quiet $(SETTINGS) --python $(@D) --output-file $(@D)/pins.txt
+	$(UV) pip install --quiet --python $(@D) --requirements $(@D)/pins.txt $(CORE_NEEDS)
+	$(UV) pip install --quiet --python $(@D) --no-deps --editable .
+	touch $@
+
 lock: $(UV)  ## pin every dependency, with hashes and without hosts
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --quiet --output-file requirements.lock
+	$(UV) pip compile pyproject.toml --extra compat --universal --python-version 3.11 \
+		--constraints requirements.lock --generate-hashes --quiet --output-file requirements-compat.lock
 
 .venv/ready: requirements.lock pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
@@ -50,9 +86,15 @@ lock: $(UV)  ## pin every dependency, with hashes and without hosts
 	$(UV) pip install --quiet --python .venv --no-deps --editable .
 	touch $@
 
+.venv-compat/ready: requirements-compat.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-compat
+	$(UV) pip sync --quiet --python .venv-compat --require-hashes requirements-compat.lock
+	$(UV) pip install --quiet --python .venv-compat --no-deps --editable .
+	touch $@
+
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet "uv>=0.9"
 
 clean:
-	rm -rf .venv .uv demo
+	rm -rf .venv .venv-compat .venv-wheel .venv-lowest .venv-highest .uv demo dist docs/_build

@@ -1,0 +1,144 @@
+"""How Sphinx builds these pages: `make docs`. Nothing on them is fetched when they are read."""
+
+import re
+from html import escape
+from typing import Any
+
+from docutils import nodes
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import MathTextParser
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+from sphinx.util import logging
+
+import mcbn
+
+project = "mcbn"
+author = "The mcbn authors"
+version = release = mcbn.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+nitpicky = True
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# The shapes in annotations are documentation; names without their modules leave room for them.
+add_module_names = False
+python_use_unqualified_type_names = True
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature above them has the types
+default_role = "literal"  # docstrings write `name` for code, as Markdown does
+
+# No inventory of other packages is fetched, so only our own names are links. Of ours the last are
+# not: types that a signature names and no user makes.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!mcbn\.).*"),
+    (
+        "py:class",
+        r"mcbn\.(categorical\.Totals|predictive\.P|executors\.Executor|store\.Store|held_out\.HeldOut)",
+    ),
+    (
+        "py:class",
+        r"mcbn\.(summary\.Means|slopes\.Slope|contrasts\.Contrast|costs\.Cost|panels\.Group)",
+    ),
+]
+
+html_theme = "furo"
+html_title = f"mcbn {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_show_copyright = False
+html_math_renderer = "paths"
+
+logger = logging.getLogger(__name__)
+PATHS = MathTextParser("path")
+LETTERS = {
+    Path.MOVETO: "M",
+    Path.LINETO: "L",
+    Path.CURVE3: "Q",
+    Path.CURVE4: "C",
+    Path.CLOSEPOLY: "Z",
+}
+
+# Where pages point outside of this folder, and the page that shows that file here.
+SHOWN_HERE = {
+    "../experiments/README.md": "experiments.md",
+    "../CONTRIBUTING.md": "contributing.md",
+    "../CHANGELOG.md": "changes.md",
+}
+
+
+# Short forms of LaTeX that matplotlib wants in full.
+FULL_FORMS = (
+    (r"\\[lr]vert", r"\\vert"),
+    (r"\\(sqrt|mathcal|mathbb) ?(\w)", r"\\\1{\2}"),
+    (r"\\frac ?(\w) ?(\w)", r"\\frac{\1}{\2}"),
+)
+
+
+def follow(_app: Any, _page: str, source: list[str]) -> None:
+    """Point a page's links at the pages here, so that they work in the repository too."""
+    for outside, here in SHOWN_HERE.items():
+        source[0] = source[0].replace(f"]({outside}", f"]({here}")
+
+
+def keep_whole(
+    _app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from reading the first words of a property, up to a colon, as its type."""
+    if what == "property":
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+def drawn(equation: str) -> str:
+    """Draw an equation as a picture in the colour and size of the words around it.
+
+    Browsers show it without scripts and without a font of the reader's.
+    """
+    size, text = 100, "$" + " ".join(equation.split()) + "$"
+    font = FontProperties(size=size, math_fontfamily="stix")
+    width, height, depth, _, _ = PATHS.parse(text, dpi=72, prop=font)
+    outline = TextPath((0, 0), text, size=size, prop=font)
+    steps = [
+        LETTERS[code] + " ".join(f"{value:.0f}" for value in points if code != Path.CLOSEPOLY)
+        for points, code in outline.iter_segments(simplify=False)
+    ]
+    # An em is the size of the words around; depth is what hangs below their line.
+    return (
+        f'<svg class="equation" role="img" aria-label="{escape(text, quote=True)}" '
+        f'style="height:{(height + depth) / size:.3f}em;vertical-align:{-depth / size:.3f}em" '
+        f'viewBox="0 {-height:.0f} {width:.0f} {height + depth:.0f}">'
+        f'<path transform="scale(1,-1)" d="{"".join(steps)}"/></svg>'
+    )
+
+
+def math(writer: Any, node: nodes.math | nodes.math_block) -> None:
+    """Write an equation, in a line or on a line of its own."""
+    block = isinstance(node, nodes.math_block)
+    equation = node.astext()
+    for short, full in FULL_FORMS:
+        equation = re.sub(short, full, equation)
+    try:
+        picture = drawn(equation.replace(r"\frac", r"\dfrac") if block else equation)
+    except ValueError as error:
+        logger.warning("equation that matplotlib cannot draw: %s", error, location=node)
+        raise nodes.SkipNode from error
+    writer.body.append(f'<div class="equation">{picture}</div>' if block else picture)
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Add the renderer of equations and the rewriting of links."""
+    app.add_html_math_renderer("paths", (math, None), (math, None))
+    app.connect("source-read", follow)
+    app.connect("autodoc-process-docstring", keep_whole, priority=1)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
