@@ -11,7 +11,14 @@ from torch.nn import Module
 from mcbn import validation
 from mcbn.files import read_tensors, write_tensors
 from mcbn.herding import herded
-from mcbn.layers import MEAN, VARIANCE, batch_norm_layers, fingerprint, statistics_names
+from mcbn.layers import (
+    MEAN,
+    VARIANCE,
+    batch_norm_layers,
+    fingerprint,
+    statistics_names,
+    unwrapped,
+)
 
 KIND = "bank"
 HEADER = ("batch_size", "population", "model", "weights", "source")
@@ -147,6 +154,7 @@ class Bank:
         Raises:
             ValueError: the layers, their sizes or the weights differ; names the first difference.
         """
+        model = unwrapped(model)
         found = type(model).__name__
         buffers = dict(model.named_buffers())
         known = {n for pair in statistics_names(batch_norm_layers(model)).values() for n in pair}

@@ -248,7 +248,10 @@ class _Cut:
             name: self.own[name] if name in self.own else operator.attrgetter(name)(self.model)
             for name in names
         }
-        return fx.GraphModule(held, graph)
+        module = fx.GraphModule(held, graph)
+        # Its class is its own, with a call that prints the code when a try of it fails.
+        type(module).__call__ = Module.__call__  # type: ignore[method-assign]
+        return module
 
 
 def _rectifies(node: fx.Node, layer: Module | None) -> bool:

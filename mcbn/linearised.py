@@ -18,7 +18,7 @@ from mcbn.engine import Output, passes
 from mcbn.inputs import Inputs, device_of, moved, require_finite
 from mcbn.isolation import eval_mode
 from mcbn.jacobian import recorded
-from mcbn.layers import require_finite_weights
+from mcbn.layers import require_finite_weights, unwrapped
 from mcbn.parametric import JointPosterior
 
 # Largest residual, as a share of the spread over draws, that is called linear enough: up to it,
@@ -106,6 +106,7 @@ class LinearizedBatchNorm:
             raise ValueError(
                 f"expected a bank of at least 2 draws, got {len(self.bank)}; collect 256 or so"
             )
+        object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
         self.bank.require_model(self.model)
 

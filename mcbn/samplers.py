@@ -24,6 +24,7 @@ from mcbn.layers import (
     chosen_layers,
     require_finite_weights,
     statistics_names,
+    unwrapped,
 )
 
 
@@ -58,6 +59,8 @@ class MCBatchNorm:
 
     def __post_init__(self) -> None:
         require_engine(self.engine)
+        # What holds a network (torch.compile, data parallelism) is taken off: a bank fits either.
+        object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
         self.bank.require_model(self.model)
         self._statistics()
@@ -113,6 +116,7 @@ class MCDropout:
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"expected at least 1 draw, got {self.draws}; give draws=64 or so")
+        object.__setattr__(self, "model", unwrapped(self.model))
         dropout_layers(self.model)
         require_finite_weights(self.model)
 
@@ -153,6 +157,7 @@ class DeepEnsemble:
     def __post_init__(self) -> None:
         if len(self.models) == 0:
             raise ValueError("expected at least one network, got none; train a few and list them")
+        object.__setattr__(self, "models", tuple(unwrapped(model) for model in self.models))
         for model in self.models:
             require_finite_weights(model)
 
@@ -185,6 +190,7 @@ class Deterministic:
     output: Output | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
 
     def __len__(self) -> int:

@@ -1,0 +1,130 @@
+"""Networks held by something else: the statistics are those of the network inside."""
+
+import pytest
+import torch
+from models import examples, made, train_mode_output, without_seed
+from torch import nn
+from torch.testing import assert_close
+
+import mcbn
+from mcbn.layers import unwrapped
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+
+NAME = "1d of 2-D"
+
+
+def compiled(network):
+    return torch.compile(network, backend="eager")
+
+
+class Parallel(nn.Module):
+    """Answers as the network inside does; named as the class that needs a process group."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args):
+        raise AssertionError("a forward of the holder may wait for other processes")
+
+
+Parallel.__name__ = "DistributedDataParallel"
+HOLDERS = {
+    "compiled": compiled,
+    "data parallel": nn.DataParallel,
+    "distributed": Parallel,
+    "distributed, of compiled": lambda network: Parallel(compiled(network)),
+}
+SAMPLERS = {
+    "mcbn": lambda model, bank: mcbn.MCBatchNorm(model, bank),
+    "linearised": lambda model, bank: mcbn.LinearizedBatchNorm(model, bank),
+    "dropout": lambda model, bank: mcbn.MCDropout(model, draws=3),
+    "ensemble": lambda model, bank: mcbn.DeepEnsemble([model, model]),
+    "deterministic": lambda model, bank: mcbn.Deterministic(model),
+}
+
+
+@pytest.fixture(params=HOLDERS)
+def held(request):
+    return HOLDERS[request.param](made(NAME))
+
+
+def batches():
+    return [examples(NAME, 8, seed=seed) for seed in range(6)]
+
+
+def test_a_bank_is_that_of_the_network_inside(held):
+    plain = unwrapped(held)
+    assert type(plain) is nn.Sequential
+    assert unwrapped(plain) is plain
+    found, expected = mcbn.collect(held, batches()), mcbn.collect(plain, batches())
+    assert_close(dict(found.statistics), dict(expected.statistics), rtol=0, atol=0)
+    assert (found.model, found.weights) == (expected.model, expected.weights)
+    found.require_model(held)
+    found.require_model(plain)
+    batch = batches()[0]
+    rows = mcbn.MCBatchNorm(held, expected)(batch)
+    assert_close(rows[0], train_mode_output(plain, batch), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_answers_as_with_the_network_inside(held, sampler):
+    plain = unwrapped(held)
+    bank = mcbn.collect(plain, batches())
+    found, expected = (SAMPLERS[sampler](model, bank)(batches()[0]) for model in (held, plain))
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_an_exported_program_takes_the_bank_of_its_network_and_gives_none():
+    # It takes as many examples as it was exported with, so no engine can be tried on fewer.
+    network, batch = made(NAME), batches()[0]
+    program = torch.export.export(network, (batch,)).module()
+    with pytest.raises(ValueError, match=r"exported program.* collect from the network"):
+        mcbn.collect(program, batches())
+    bank = mcbn.collect(network, batches())
+    expected = mcbn.MCBatchNorm(network, bank, engine="loop")(batch)
+    assert_close(mcbn.MCBatchNorm(program, bank)(batch), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_may_still_change_their_size():
+    """Sharded weights do, between one pass and the next; an array on them would forbid it."""
+    model, batch = made(NAME), batches()[0]
+    mcbn.MCBatchNorm(model, mcbn.collect(model, batches()))(batch)
+    assert all(weight.untyped_storage().resizable() for weight in model.parameters())
+
+
+def test_autocast_inside_a_network_is_kept():
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = made(NAME, torch.float32)
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner(x)
+
+    model, batch = Cast().eval(), examples(NAME, 8, torch.float32)
+    bank = mcbn.collect(model, [batch, batch + 1])
+    for engine in ("auto", "folded", "batched"):
+        assert mcbn.MCBatchNorm(model, bank, engine=engine)(batch).dtype == torch.bfloat16
+
+
+def test_a_trace_that_fails_prints_nothing(capfd):
+    """fx answers an `isinstance` otherwise than the network does, and shows the code that fails."""
+
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+            self.mix = nn.Conv2d(6, 3, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(self.mix(torch.cat([x, x], 1) if isinstance(x, torch.Tensor) else x))
+
+    model = without_seed(Joined).eval()
+    batch = examples("2d", 8, torch.float32)
+    sampler = mcbn.MCBatchNorm(model, mcbn.collect(model, [batch, batch + 1]), engine="folded")
+    assert_close(sampler(batch)[0], train_mode_output(model, batch), rtol=1e-5, atol=1e-5)
+    assert capfd.readouterr() == ("", "")
