@@ -1,6 +1,7 @@
 """What is checked of every network: the law of the bank, on the network's own train mode."""
 
 import copy
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -253,13 +254,16 @@ def _require_unchanged(before: Any, after: Any) -> None:
         )
         if not same:
             raise WrongError(f"the network's {what} were changed")
-    if not torch.equal(before[1], after[1]):
+    # An untrained detector may find nothing, and the mean of nothing is NaN.
+    if not torch.equal(before[1].nan_to_num(), after[1].nan_to_num()):
         raise WrongError("the network answers otherwise than before")
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value; infinite where either is not."""
     found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    largest = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    return largest if math.isfinite(largest) else math.inf
 
 
 def _cast(inputs: Any) -> Any:

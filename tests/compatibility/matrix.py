@@ -47,13 +47,13 @@ def main(parts: list[str]) -> int:
     places = [(source, title) for source in SOURCES for title in cases(source)]
     chosen = [place for place in places if not parts or any(part in place[1] for part in parts)]
     found: dict[str, Outcome] = {}
-    try:
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn"), prepare) as pool:
-            for (_, title), result in zip(chosen, pool.map(run, chosen), strict=True):
-                print(f"{title}: {result.status}; {result.detail}", flush=True)
-                found[title] = result
-    finally:
-        write([title for _, title in places], found)
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), prepare) as pool:
+        for (_, title), result in zip(chosen, pool.map(run, chosen), strict=True):
+            print(f"{title}: {result.status}; {result.detail}", flush=True)
+            found[title] = result
+            if len(found) % SAVED == 0:
+                write([title for _, title in places], found)
+    write([title for _, title in places], found)
     wrong = [title for title, result in found.items() if result.status == WRONG]
     print(f"{len(found)} rows, {len(wrong)} wrong: {wrong}")
     return 1 if wrong else 0
