@@ -46,7 +46,7 @@ CLOSING = """\
 def rendered(record: Mapping[str, Any]) -> str:
     """The page for a record of versions and outcomes."""
     outcomes = list(record["outcomes"].values())
-    parts = [INTRODUCTION.format(tolerance=f"{record['tolerance']:.0e}"), "## Counts\n"]
+    parts = [INTRODUCTION.format(tolerance=f"{record['tolerance']:g}"), "## Counts\n"]
     parts.append(_table(("package", "version", *STATUSES), _counts(record["versions"], outcomes)))
     for package, rows in groupby(outcomes, key=lambda outcome: outcome["package"]):
         parts += [f"## {package}\n", _table(("family", "network", "batch norm", "result"),
@@ -74,7 +74,7 @@ def _families(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         layers = dict.fromkeys(member["layers"] for member in members if member["layers"])
         kinds = "; ".join(layers) if len(layers) < 3 else f"{next(iter(layers))}; ..."
         result = f"{status}: {said}" if said else status
-        yield family, ", ".join(member["name"] for member in members), kinds, result
+        yield family, "; ".join(member["name"] for member in members), kinds, result
 
 
 def _table(header: Sequence[str], lines: Iterator[tuple[str, ...]]) -> str:
