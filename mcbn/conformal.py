@@ -183,7 +183,7 @@ class ConformalIntervals:
                 outputs, or a predictive variance is 0.
         """
         blank = cls(level, math.inf, len(predictive), score)
-        values = predictive._aligned(targets).reshape(-1)
+        values = predictive.aligned(targets).reshape(-1)
         low, high, unit = blank._frame(predictive)
         threshold = _threshold(torch.maximum(low - values, values - high) / unit, level)
         return replace(blank, threshold=threshold, held_out=HeldOut.of(predictive))

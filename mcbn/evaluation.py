@@ -275,7 +275,7 @@ def _categorical_scores(columns: Columns) -> dict[str, float]:
 
 
 def _gaussian_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
-    aligned = predictive._aligned(targets)
+    aligned = predictive.aligned(targets)
     low, high = predictive.interval(0.9)
     return {
         "error": scores.squared_error(predictive.mean, aligned),

@@ -62,7 +62,7 @@ class GaussianPredictive:
         `log 1/T sum_t prod_d N(y_d; m_td, v_td)`, the predictive log-likelihood (PLL) of
         Gal and Ghahramani 2016, equation 8.
         """
-        targets = self._aligned(targets)
+        targets = self.aligned(targets)
         if self.means.ndim == 2:
             return mixture.log_density(self.means, self.variances, targets)
         variances = self.variances.expand(self.means.shape)
@@ -76,15 +76,15 @@ class GaussianPredictive:
 
     def crps(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
         """Exact CRPS of the mixture, in target units; lower is better."""
-        return mixture.crps(self.means, self.variances, self._aligned(targets))
+        return mixture.crps(self.means, self.variances, self.aligned(targets))
 
     def crps_moment_matched(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
         """CRPS of the Gaussian with the mixture's mean and variance, as in Teye et al. 2018."""
-        return mixture.gaussian_crps(self.mean, self.variance, self._aligned(targets))
+        return mixture.gaussian_crps(self.mean, self.variance, self.aligned(targets))
 
     def cdf(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
         """Distribution function at the targets: their probability integral transform (PIT)."""
-        return mixture.cdf(self.means, self.variances, self._aligned(targets))
+        return mixture.cdf(self.means, self.variances, self.aligned(targets))
 
     def quantile(self, level: float) -> Float[Tensor, "batch *outputs"]:
         """The value that the target stays below with probability `level`."""
@@ -103,8 +103,12 @@ class GaussianPredictive:
         """The same distribution for `mean + scale * y`: a standardised target's original units."""
         return GaussianPredictive(mean + scale * self.means, scale**2 * self.variances)
 
-    def _aligned(self, targets: Tensor) -> Tensor:
-        """Targets in the shape of the predictions; a lone output axis may be missing or extra."""
+    def aligned(self, targets: Tensor) -> Tensor:
+        """Targets in the shape of the predictions; a lone output axis may be missing or extra.
+
+        Raises:
+            ValueError: they do not fit, or are not finite.
+        """
         validation.finite(targets, "targets")
         expected = self.means.shape[1:]
         lone = expected.numel() == targets.numel() == len(self)
@@ -184,7 +188,7 @@ def fit_precision(
     """
     if criterion not in ("log_prob", "crps"):
         raise ValueError(f"expected criterion 'log_prob' or 'crps', got {criterion!r}")
-    residual = float((predictive.mean - predictive._aligned(targets)).square().mean())
+    residual = float((predictive.mean - predictive.aligned(targets)).square().mean())
     if residual == 0:
         raise ValueError(
             "expected targets that differ from the predictions, got a perfect fit, whose precision "

@@ -195,7 +195,7 @@ def _class_scores(columns: Columns) -> dict[str, float]:
 
 
 def _real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
-    aligned = predictive._aligned(targets)
+    aligned = predictive.aligned(targets)
     low, high = predictive.interval(0.9)
     found = {
         "loss": -predictive.log_prob(aligned),

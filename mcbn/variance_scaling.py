@@ -74,7 +74,7 @@ class VarianceScaling:
         """
         if criterion not in ("mixture", "moments"):
             raise ValueError(f"expected criterion 'mixture' or 'moments', got {criterion!r}")
-        aligned = predictive._aligned(targets)
+        aligned = predictive.aligned(targets)
         scaling = cls(1.0, part)
         if part == "epistemic" and not bool(predictive.epistemic_variance.any()):
             raise ValueError(
