@@ -117,7 +117,7 @@ class Evaluation(Mapping[str, Score]):
                 f"{mine} and {theirs}; evaluate both alike"
             )
         return {
-            name: _score(
+            name: score_of(
                 name,
                 score.value - other[name].value,
                 score.replicates - other[name].replicates,
@@ -174,7 +174,7 @@ def evaluate(
     )
     return Evaluation(
         {
-            name: _score(name, value, replicates.get(name, NONE), level)
+            name: score_of(name, value, replicates.get(name, NONE), level)
             for name, value in values.items()
         },
         examples=int(targets.numel()),
@@ -217,21 +217,21 @@ def out_of_distribution(
         groups, measure, resamples=resamples, seed=seed, progress=False
     )
     return {
-        name: _score(name, value, replicates.get(name, NONE), level)
+        name: score_of(name, value, replicates.get(name, NONE), level)
         for name, value in values.items()
     }
 
 
-def _score(
+def score_of(
     name: str, value: float, replicates: Tensor, level: float, *, signed: bool = False
 ) -> Score:
-    if name not in MIRRORED:
-        low, high = bootstrap.percentile_interval(replicates, level)
-    else:
-        low, high = bootstrap.mirrored_interval(value, replicates, level)
-        if not signed:
-            low, high = max(low, 0.0), max(high, 0.0)
-    return Score(value, low, high, BETTER[name], replicates)
+    """A figure with the interval that its kind takes; of a signed difference it may end below 0."""
+    ends = bootstrap.percentile_interval(replicates, level)
+    if name in MIRRORED:
+        ends = bootstrap.mirrored_interval(value, replicates, level)
+        ends = ends if signed else (max(ends[0], 0.0), max(ends[1], 0.0))
+    better = BETTER.get(name, "lower")  # of mutual information neither way is, and nothing asks
+    return Score(value, *ends, better, replicates)
 
 
 def _categorical_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:

@@ -166,9 +166,7 @@ def _groups(
     """Scores of the groups of each column by each method."""
     return {
         name: {
-            each.method: subgroups(
-                each.scored, _targets(each, each.method), values, resamples=resamples
-            )
+            each.method: subgroups(each.scored, each.known_targets, values, resamples=resamples)
             for each in found
         }
         for name, values in labels.items()
@@ -183,7 +181,7 @@ def _class_report(
     resamples: int,
 ) -> Report:
     """The report of a classification, with pictures where there are any."""
-    targets = _targets(found[0], found[0].method)
+    targets = found[0].known_targets
     classes = next((each.classes for each in found if each.classes), ())
     entries = {
         each.method: entry(

@@ -49,6 +49,20 @@ class Predictions:
         found = self.predictive
         return found.gaussian() if isinstance(found, Moments) else found
 
+    @property
+    def known_targets(self) -> Tensor:
+        """The targets.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.targets is None:
+            raise ValueError(
+                f"expected targets with the predictions of {self.method!r}, got none; predict data "
+                "that has targets"
+            )
+        return self.targets
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; draws are in it if they were kept."""
         likelihood, names = _parts_of(self.predictive)

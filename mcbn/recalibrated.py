@@ -93,10 +93,10 @@ def held_targets(
     rows = []
     for each in found:
         partner = _partner(each, found, held_out)
-        targets = _targets(each)
+        targets = each.known_targets
         scored = each.scored
         method: Any = ConformalSets if _of_classes(each) else ConformalIntervals
-        conformal = method.fit(partner.scored, _targets(partner), level=level)(scored)
+        conformal = method.fit(partner.scored, partner.known_targets, level=level)(scored)
         for rule, made in (("as predicted", _as_predicted(each, level)), ("conformal", conformal)):
             coverage = made.coverage(targets)
             rows.append(Held(each.method, rule, level, coverage, made.mean_size))
@@ -153,18 +153,9 @@ def _fit(each: Predictions, held_out: Predictions, by: str) -> Callable[[Any], A
         raise ValueError(
             f"expected one of {fitting} for predictions of {kind}, got {by!r}; choose one of these"
         )
-    found: Callable[[Any], Any] = FITS[by].fit(held_out.scored, _targets(held_out))
+    found: Callable[[Any], Any] = FITS[by].fit(held_out.scored, held_out.known_targets)
     return found
 
 
 def _of_classes(found: Predictions) -> bool:
     return isinstance(found.predictive, CategoricalPredictive)
-
-
-def _targets(found: Predictions) -> Tensor:
-    if found.targets is None:
-        raise ValueError(
-            f"expected targets with the predictions of {found.method!r}, got none; predict data "
-            "that has targets"
-        )
-    return found.targets

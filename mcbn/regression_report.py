@@ -5,9 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, TypeVar
 
 from mcbn import glossary, page, panels, regression_panels, tables
 from mcbn.categorical import CategoricalPredictive
@@ -16,11 +14,12 @@ from mcbn.evaluation import Evaluation, evaluate
 from mcbn.gaussian import GaussianPredictive
 from mcbn.moments import Moments
 from mcbn.panels import Group
-from mcbn.predictions import Predictions, Predictive
+from mcbn.predictions import Predictions
 from mcbn.recalibrated import Held, held_dicts
 from mcbn.subgroups import Subgroup, group_dicts
 from mcbn.verdict import Claim, group_claim, with_span
 
+R = TypeVar("R", bound=GaussianPredictive | Moments)
 NOMINAL = 0.9  # of the intervals whose coverage is scored
 
 
@@ -125,7 +124,7 @@ class RegressionReport:
 
     def _groups(self) -> dict[str, list[Group]]:
         transforms = {
-            name: _mixture(found).cdf(_targets(found)).flatten().cpu().numpy()
+            name: _of_reals(found.scored).cdf(found.known_targets).flatten().cpu().numpy()
             for name, found in self.predictions.items()
         }
         level = self.evaluations[self.baseline].level
@@ -140,27 +139,14 @@ class RegressionReport:
 
 def evaluation_of(found: Predictions, *, resamples: int = 1000) -> Evaluation:
     """Scores of predictions, with the number of draws behind them also where only moments are."""
-    evaluation = evaluate(_mixture(found), _targets(found), resamples=resamples)
+    evaluation = evaluate(_of_reals(found.scored), found.known_targets, resamples=resamples)
     return replace(evaluation, draw_count=found.predictive.draw_count)
 
 
-def _of_reals(predictive: Predictive) -> GaussianPredictive | Moments:
+def _of_reals(predictive: CategoricalPredictive | R) -> R:
     if isinstance(predictive, CategoricalPredictive):
         raise ValueError("expected predictions of real values, got classes; write a Report of them")
     return predictive
-
-
-def _mixture(found: Predictions) -> GaussianPredictive:
-    known = _of_reals(found.predictive)
-    return known.gaussian() if isinstance(known, Moments) else known
-
-
-def _targets(found: Predictions) -> Tensor:
-    if found.targets is None:
-        raise ValueError(
-            f"expected targets of {found.method}, got none; give predictions with them"
-        )
-    return found.targets
 
 
 def _coverage(name: str, evaluation: Evaluation) -> Claim:

@@ -96,7 +96,7 @@ class Report:
             report=self,
             first=first,
             groups=page.drawn(groups),
-            tables=self._tables(),
+            tables=self._tables(groups),
             known=[
                 name
                 for name in glossary.SCORES
@@ -138,8 +138,7 @@ class Report:
             ]
         return found
 
-    def _tables(self) -> dict[str, Any]:
-        groups = self._groups()
+    def _tables(self, groups: Mapping[str, list[Group]]) -> dict[str, Any]:
         return {
             "headline": tables.headline(self.comparison.evaluations),
             "differences": tables.differences(self.comparison.evaluations),

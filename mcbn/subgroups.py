@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from scipy.special import stdtr
+from scipy.stats import ttest_ind_from_stats
 from torch import Tensor
 
 from mcbn import bootstrap, calibration, scores
@@ -16,7 +16,7 @@ from mcbn.catalogue import BETTER
 from mcbn.categorical import CategoricalPredictive
 from mcbn.comparison import interval_dicts, knows_epistemic
 from mcbn.contrasts import holm
-from mcbn.evaluation import MIRRORED, NONE, Score
+from mcbn.evaluation import NONE, Score, score_of
 from mcbn.gaussian import GaussianPredictive
 
 FEW = 50  # examples under which a group's scores say little
@@ -104,7 +104,7 @@ def subgroups(
         drawn = bootstrap.replicates(
             [mine], measure, resamples=resamples, seed=seed, progress=False
         )
-        each = {key: _score(key, value, drawn.get(key, NONE), level)
+        each = {key: score_of(key, value, drawn.get(key, NONE), level)
                 for key, value in measure(mine).items()}  # fmt: skip
         p_value = welch(losses[inside], losses[~inside])
         found.append(Subgroup(name or "(none)", int(inside.sum()), each, p_value))
@@ -149,25 +149,15 @@ def welch(first: Tensor, second: Tensor) -> float:
     """
     if min(len(first), len(second)) < 2:
         return math.nan
-    parts = [float(values.var()) / len(values) for values in (first, second)]
-    total = sum(parts)
-    if not (math.isfinite(total) and total > 0):
+    moments = [
+        part
+        for values in (first, second)
+        for part in (float(values.mean()), float(values.std()), len(values))
+    ]
+    spread = moments[1] + moments[4]
+    if not (math.isfinite(spread) and spread > 0):
         return math.nan
-    freedom = total**2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
-    statistic = float(first.mean() - second.mean()) / math.sqrt(total)
-    return float(2 * stdtr(freedom, -abs(statistic)))
-
-
-def _score(name: str, value: float, drawn: Tensor, level: float) -> Score:
-    if name in MIRRORED:
-        low, high = bootstrap.mirrored_interval(value, drawn, level)
-        low, high = max(low, 0.0), max(high, 0.0)
-    else:
-        low, high = bootstrap.percentile_interval(drawn, level)
-    # Of mutual information neither way is better; nothing here asks.
-    return Score(value, low, high, BETTER.get(name, "lower"), drawn)
+    return float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
 
 
 def _class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
