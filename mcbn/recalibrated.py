@@ -73,7 +73,7 @@ def before_and_after(
     for each in found:
         # The only fit there is goes for a method of any name, as its predictions do.
         fit = fits[each.method] if len(fits) > 1 else next(iter(fits.values()))
-        changed = replace(each, method=f"{each.method}, {by}", predictive=fit(each.scored))
+        changed = replace(each, method=f"{each.method} + {by}", predictive=fit(each.scored))
         both += [each, changed]
     return both
 

@@ -100,9 +100,7 @@ class Report:
             known=[
                 name
                 for name in glossary.SCORES
-                if name in first.evaluation
-                or ("outside" in groups and name in SEPARATION)
-                or (self.groups and name == "mutual_information")
+                if name in first.evaluation or ("outside" in groups and name in SEPARATION)
             ],
         )
 

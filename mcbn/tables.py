@@ -221,22 +221,22 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
 
 def held_targets(sets: Sequence[Held], unit: str) -> Table:
     """How often sets or intervals held the target, and how large they are."""
-    level = sets[0].level
+    level = f"{100 * sets[0].level:g} %"
     rows = []
     for each in sets:
         root = f"sets.{each.method}.{each.rule}"
-        ends = (f"{end:.1%}" for end in (each.coverage.low, each.coverage.high))
-        held = Cell(f"{each.coverage.value:.1%}", _interval(*ends), each.coverage.value,
+        ends = (f"{100 * end:.1f}" for end in (each.coverage.low, each.coverage.high))
+        held = Cell(f"{100 * each.coverage.value:.1f} %", _interval(*ends), each.coverage.value,
                     key=f"{root}.coverage.value")  # fmt: skip
         size = Cell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
         rows.append((each.method, (Cell(each.rule), held, size)))
     headings = (
         ("Method", ""),
         ("Rule", ""),
-        ("Held the target", f"{level:.0%} was asked for; exact binomial interval."),
+        ("Held the target", f"{level} was asked for; exact binomial interval."),
         (f"Mean size ({unit})", "Smaller says more."),
     )
-    return Table(f"Sets and intervals of {level:.0%}", headings, tuple(rows))
+    return Table(f"Made to hold {level} of the targets", headings, tuple(rows))
 
 
 def _count(draws: int) -> Cell:

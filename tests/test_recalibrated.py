@@ -53,7 +53,7 @@ def test_each_method_is_shown_as_it_is_and_cured(by, made, method):
     test, held = made(0), made(1)
     before, after = before_and_after([test], fitted([test], [held], by), by)
     assert before is test
-    assert (after.method, after.targets is test.targets) == (f"net, {by}", True)
+    assert (after.method, after.targets is test.targets) == (f"net + {by}", True)
     assert nll(after) < nll(before) - 0.05
     expected = method.fit(held.scored, held.targets)(test.scored)
     torch.testing.assert_close(
@@ -67,7 +67,7 @@ def test_every_method_is_fitted_on_its_own_held_out_predictions():
     fits = fitted(found, held, "temperature")
     assert fits["b"].temperature == pytest.approx(2 * fits["a"].temperature, rel=1e-6)
     shown = before_and_after(found, fits, "temperature")
-    assert [each.method for each in shown] == ["a", "a, temperature", "b", "b, temperature"]
+    assert [each.method for each in shown] == ["a", "a + temperature", "b", "b + temperature"]
     torch.testing.assert_close(nll(shown[1]), nll(shown[3]), rtol=1e-6, atol=0)
     # The fits go for predictions of other inputs by the same method.
     outside = before_and_after([classes(2, method="b")], fits, "temperature")[1]
@@ -142,12 +142,12 @@ def test_the_report_has_both(tmp_path, made, by, capsys):
     assert "expected --held_out with --recalibrate" in capsys.readouterr().err
     main(["report", *files, *options, "--held_out", f"{tmp_path}/held.st"])
     numbers = json.loads((tmp_path / "page" / "report.json").read_text())
-    assert list(numbers["comparison"]["methods"]) == ["net", f"net, {by}"]
+    assert list(numbers["comparison"]["methods"]) == ["net", f"net + {by}"]
     score = "nll" if made is classes else "pll"
     better = -1 if made is classes else 1
-    assert better * numbers["comparison"]["differences"][f"net, {by}"][score]["value"] > 0.05
+    assert better * numbers["comparison"]["differences"][f"net + {by}"][score]["value"] > 0.05
     plain, conformal = (numbers["sets"]["net"][rule] for rule in ("as predicted", "conformal"))
     assert plain["coverage"]["value"] < conformal["coverage"]["value"]
     page = (tmp_path / "page" / "report.html").read_text()
-    assert f"{conformal['coverage']['value']:.1%}" in page
+    assert f">{100 * conformal['coverage']['value']:.1f} %<" in page
     assert 'id="sets"' in page
