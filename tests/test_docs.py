@@ -108,6 +108,8 @@ def left_by_commands():
 @pytest.fixture
 def surroundings(tmp_path, monkeypatch):
     """A folder of its own, few resamples, studies in this process, a process group of one."""
+    if root := os.environ.get("MCBN_DATA"):
+        monkeypatch.setenv("MCBN_DATA", str(Path(root).resolve()))  # it may be relative
     monkeypatch.chdir(tmp_path)
     left_by_commands()
     monkeypatch.setattr(execution, "Processes", Here)
