@@ -3,13 +3,28 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
 
-.PHONY: demo test slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions clean
+.PHONY: demo test shuffled coverage slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions audit clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
 
 test: .venv/ready  ## the ordinary test suite
 	.venv/bin/pytest -m "not slow"
+
+shuffled: .venv/ready  ## the ordinary tests in random order; ORDER=seed repeats one
+	.venv/bin/pytest -m "not slow" -p randomly --randomly-dont-reset-seed $(ORDER:%=--randomly-seed=%)
+
+# The code that keeps the user's data: not one branch of it is left untried.
+KEEPERS := bank cell columns declaration drawfiles durable files prediction_tables predictions store
+comma := ,
+COVERAGE := .venv/bin/coverage
+
+coverage: .venv/ready  ## which branches the ordinary tests take
+	$(COVERAGE) erase
+	$(COVERAGE) run -m pytest -m "not slow"
+	$(COVERAGE) combine --quiet
+	$(COVERAGE) report --fail-under=95
+	$(COVERAGE) report --fail-under=100 --include=$(subst $() ,$(comma),$(KEEPERS:%=mcbn/%.py))
 
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
@@ -74,6 +89,20 @@ versions: .venv-lowest/ready .venv-highest/ready  ## the core tests with the old
 	$(UV) pip install --quiet --python $(@D) --no-deps --editable .
 	touch $@
 
+# What users install: the package with every extra of theirs, as pinned.
+EXTRAS := dask onnx pandas parquet ray serve timm xarray
+AUDITED := .venv-audit/lib/python3*/site-packages
+
+audit: .venv/ready .venv-audit/ready  ## undeclared imports, licences, bill of materials, known vulnerabilities
+	.venv/bin/deptry mcbn
+	mkdir -p audit
+	$(UV) tool run --quiet pip-licenses@5.5.5 --python .venv-audit/bin/python --from=mixed --partial-match \
+		--fail-on "GPL;General Public License;UNKNOWN" --ignore-packages cuda-toolkit \
+		--format=markdown --output-file audit/licences.md
+	$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment .venv-audit \
+		--output-reproducible --output-file audit/sbom.json
+	$(UV) tool run --quiet pip-audit@2.10.1 --strict --path $(AUDITED)
+
 lock: $(UV)  ## pin every dependency, with hashes and without hosts
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --quiet --output-file requirements.lock
@@ -92,9 +121,16 @@ lock: $(UV)  ## pin every dependency, with hashes and without hosts
 	$(UV) pip install --quiet --python .venv-compat --no-deps --editable .
 	touch $@
 
+.venv-audit/ready: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
+	$(UV) pip compile pyproject.toml --quiet $(EXTRAS:%=--extra %) --constraints requirements.lock \
+		--generate-hashes --python $(@D) --output-file $(@D)/pins.txt
+	$(UV) pip sync --quiet --python $(@D) --require-hashes $(@D)/pins.txt
+	touch $@
+
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet "uv>=0.9"
 
 clean:
-	rm -rf .venv .venv-compat .venv-wheel .venv-lowest .venv-highest .uv demo dist docs/_build
+	rm -rf .venv .venv-* .uv demo dist audit docs/_build
