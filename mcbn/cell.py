@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from mcbn import validation
 from mcbn.catalogue import PUBLISHED, Method
 
 # Raise it when the same configuration would give other figures: old results are then not reused.
@@ -135,15 +136,22 @@ class Cell:
             made: Cell = _made(cls, {**values, "network": network, "outside": outside})
             return made
         except (KeyError, TypeError) as error:
-            raise ValueError(f"expected the fields of a cell, got {error} amiss") from error
+            raise ValueError(f"expected the fields of a cell, got {error!s:.80} amiss") from error
 
 
 def _made(kind: Any, values: Mapping[str, Any]) -> Any:
     names = {field.name for field in fields(kind)}
     if set(values) != names:
         raise ValueError(
-            f"expected the fields {sorted(names)}, got {sorted(values)}; it is of another version"
+            f"expected the fields {sorted(names)}, got {sorted(values)!s:.400}; it is of another "
+            "version"
         )
+    for field in fields(kind):
+        value = values[field.name]
+        if not (isinstance(value, Network) or validation.is_of(value, field.type)):
+            raise ValueError(
+                f"expected the fields of a cell, got {field.name} {value!r:.80}; it is damaged"
+            )
     return kind(**values)
 
 

@@ -5,18 +5,21 @@ import difflib
 import io
 import os
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mcbn.durable import replacing
 from mcbn.optional import optional
+from mcbn.packed import damaged, read_arrays, require_modest
 from mcbn.validation import EXCESS, SUM_TOLERANCE
 
 SUFFIXES = (".csv", ".parquet", ".npz")
+# Bytes in memory of a value of Parquet, at most: of text beside the text itself.
+NUMBER, TEXT = 8, 100
 
 
 def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -79,29 +82,6 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             "write one row an example"
         )
     return columns
-
-
-def read_arrays(
-    path: str | os.PathLike[str], *, kind: str = "an .npz file"
-) -> dict[str, np.ndarray]:
-    """Read the arrays of an NPZ file, of any shapes; arrays of objects are refused.
-
-    Args:
-        path: of the file.
-        kind: what is expected, in words, for the error.
-
-    Raises:
-        ValueError: the file is truncated, corrupted or foreign, or holds objects.
-    """
-    # Of other files numpy would say that they could be loaded unsafely.
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path, kind, ValueError("no .npz file, or a part of one"))
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, MemoryError,
-            NotImplementedError, RuntimeError) as error:  # fmt: skip
-        raise _damaged(path, f"{kind} of plain arrays", error) from error
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -221,13 +201,6 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
 
 
-def _damaged(path: object, kind: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"expected {kind}, got {path}, which is truncated, corrupted or foreign ({error}); "
-        "write it again"
-    )
-
-
 def _require_names(names: Sequence[str], path: object) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
@@ -253,9 +226,9 @@ def _read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 if row:
                     rows.append(row)
     except UnicodeDecodeError as error:
-        raise _damaged(path, "a .csv file in UTF-8", error) from error
+        raise damaged(path, "a .csv file in UTF-8", error) from error
     except csv.Error as error:
-        raise _damaged(path, f"a .csv file (line {reader.line_num})", error) from error
+        raise damaged(path, f"a .csv file (line {reader.line_num})", error) from error
     if len(names) == 1 and ";" in names[0]:
         raise ValueError(f"expected values parted by commas in {path}, got semicolons; convert it")
     cells = zip(*rows, strict=True) if rows else ((),) * len(names)
@@ -278,19 +251,39 @@ def _read_parquet(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     parquet = optional("pyarrow.parquet", extra="parquet")
     try:
         with parquet.ParquetFile(path) as file:
-            table = file.read()
-    except (arrow.ArrowException, OSError) as error:
-        raise _damaged(path, "a .parquet file", error) from error
-    _require_names(table.column_names, path)
-    found = {}
-    for name, values in zip(table.column_names, table.columns, strict=True):
-        if arrow.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        if arrow.types.is_floating(values.type) or arrow.types.is_integer(values.type):
-            found[name] = values.to_numpy()
-        elif not arrow.types.is_nested(values.type):
-            found[name] = _objects(["" if x is None else str(x) for x in values.to_pylist()])
-    return found
+            fields, about = list(file.schema_arrow), file.metadata
+            groups = [about.row_group(index) for index in range(about.num_row_groups)]
+    except Exception as error:  # of many kinds in a foreign file
+        raise damaged(path, "a .parquet file", error) from error
+    _require_names([field.name for field in fields], path)
+    flat = [field for field in fields if not arrow.types.is_nested(field.type)]
+    rows = sum(group.num_rows for group in groups)
+    widths = sum(NUMBER if _is_number(arrow, field.type) else TEXT for field in flat)
+    require_modest(rows * widths + sum(group.total_byte_size for group in groups), path)
+    try:
+        # One long text in many rows is kept once.
+        texts = [field.name for field in flat if not _is_number(arrow, field.type)]
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            table = file.read(columns=[field.name for field in flat])
+        return {
+            field.name: values.to_numpy() if _is_number(arrow, field.type) else _worded(values)
+            for field, values in zip(flat, table.columns, strict=True)
+        }
+    except Exception as error:  # as above
+        raise damaged(path, "a .parquet file", error) from error
+
+
+def _is_number(arrow: Any, kind: Any) -> bool:
+    return bool(arrow.types.is_floating(kind) or arrow.types.is_integer(kind))
+
+
+def _worded(values: Any) -> np.ndarray:
+    """Texts of a column of Parquet, each different one made once; of a missing value none."""
+    parts = [np.empty(0, dtype=object)]
+    for chunk in values.dictionary_encode().chunks:
+        words = ["" if word is None else str(word) for word in chunk.dictionary.to_pylist()]
+        parts.append(_objects([*words, ""])[chunk.indices.fill_null(-1).to_numpy()])
+    return np.concatenate(parts)
 
 
 def _objects(values: Sequence[str]) -> np.ndarray:

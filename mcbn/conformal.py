@@ -240,5 +240,6 @@ def _filed(fitted: Any) -> dict[str, Any]:
 
 
 def _unfiled(method: type[F], values: Mapping[str, Any]) -> F:
-    infinite = "threshold" in values and values["threshold"] is None
-    return held_out.from_dict(method, {**values, "threshold": math.inf} if infinite else values)
+    infinite = isinstance(values, Mapping) and values.get("threshold", 0.0) is None
+    found = held_out.from_dict(method, {**values, "threshold": 0.0} if infinite else values)
+    return replace(found, threshold=math.inf) if infinite else found  # type: ignore[type-var]

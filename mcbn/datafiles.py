@@ -1,6 +1,6 @@
 """Files of data sets, read with checks: every error names the file."""
 
-import gzip
+import io
 import math
 import os
 import struct
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from mcbn.packed import gunzipped, read_array, read_arrays
 from mcbn.validation import finite, labels, tensor
 
 
@@ -63,17 +64,18 @@ def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:
     if not path.is_file():
         raise missing(path, "no such file")
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = gunzipped(path)
         zero, kind, axes = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{axes}I", content, 4)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise damaged(path, "a whole gzipped idx file", str(error)) from error
     if (zero, kind) != (0, 8):
         raise damaged(path, "the idx magic of bytes, 00 00 08", content[:3].hex(" "))
-    values = content[4 + 4 * axes :]
-    if len(values) != math.prod(shape) or not values:
-        raise damaged(path, f"{math.prod(shape)} bytes for shape {shape}", str(len(values)))
-    return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)
+    start = 4 + 4 * axes
+    if len(content) - start != math.prod(shape) or len(content) == start:
+        count = len(content) - start
+        raise damaged(path, f"{math.prod(shape)} bytes for shape {shape}", str(count))
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
 
 
 def read_table(path: Path, columns: int | None = None) -> Float[Tensor, "rows columns"]:
@@ -86,11 +88,11 @@ def read_table(path: Path, columns: int | None = None) -> Float[Tensor, "rows co
     if not path.is_file():
         raise missing(path, "no such file")
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("ascii")
-        if not text.strip():
+        content = gunzipped(path) if path.suffix == ".gz" else path.read_bytes()
+        if not content.strip():
             raise ValueError("an empty file")
-        values = np.loadtxt(text.splitlines(), comments=None, ndmin=2)
+        lines = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+        values = np.loadtxt(lines, comments=None, ndmin=2)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise damaged(path, "a table of numbers", str(error)) from error
     if columns is not None and values.shape[1] != columns:
@@ -107,14 +109,9 @@ def read_numpy(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise missing(path, "no such file")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return {"": content}
-        with content:
-            return dict(content)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, "a whole numpy file", f"{type(error).__name__}: {error}") from error
+    if zipfile.is_zipfile(path):
+        return read_arrays(path)
+    return {"": read_array(path)}
 
 
 def class_labels(path: Path, values: Tensor, count: int) -> Int[Tensor, " batch"]:

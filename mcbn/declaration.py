@@ -21,6 +21,9 @@ PARTS: Mapping[str, Any] = {
     "training": TrainingAxes,
     "inference": InferenceAxes,
 }
+LARGEST = 2**16  # bytes of a file
+DEPTH = 3  # a key under a key, and a list
+LENGTH = 500  # characters of the parser's errors that are told
 
 
 def read(
@@ -40,7 +43,7 @@ def read(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected a study at {path}, got no such file; check the path")
-    plan = parsed(["--config", str(path), *overrides])
+    plan = _read(path, overrides)
     if model is not None:
         return replace(plan, network=replace(plan.network, names=(model,)))
     for name in plan.network.names:
@@ -54,7 +57,7 @@ def read_stored(path: str | os.PathLike[str]) -> Plan:
     Raises:
         ValueError: an unknown key, or a value that does not fit.
     """
-    return parsed(["--config", str(path)])
+    return _read(path)
 
 
 def written(plan: Plan) -> str:
@@ -79,11 +82,8 @@ def parsed(arguments: Sequence[str]) -> Plan:
     """
     try:
         values = parser().parse_args(list(arguments)).as_dict()
-    except (ArgumentError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        message = " ".join(str(error).split())
-        raise ValueError(
-            f"expected the keys and values of a study, got: {message}{_nearest(message)}"
-        ) from error
+    except (ArgumentError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _unfit(str(error)) from error
     values.pop("config", None)
     return Plan(**{name: _part(name, value) for name, value in values.items()})
 
@@ -94,6 +94,59 @@ def known_keys() -> list[str]:
     for name, value in asdict(Plan()).items():
         found += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
     return found
+
+
+def _read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Plan:
+    try:
+        _require_plain(Path(path))
+        return parsed(["--config", str(path), *overrides])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _require_plain(path: Path) -> None:
+    """Check that a file has the keys of a plan and plain values, nothing that leads further.
+
+    The parser alone would import what `class_path` names, show the file that `config` names, and
+    write out aliases of aliases until the memory is full.
+    """
+    if path.stat().st_size > LARGEST:
+        raise _unfit(f"more than {LARGEST:,} bytes")
+    try:
+        text, depth = path.read_bytes().decode("utf-8-sig"), 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH or getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise yaml.YAMLError("an anchor, an alias, a tag or lists in lists")
+        values = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes text of every value
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unfit(str(error)) from error
+    if not isinstance(values, dict):
+        raise _unfit("no keys")
+    for key, value in values.items():
+        if key not in PARTS:
+            _require_known_key(key, value)
+        elif not isinstance(value, dict):
+            raise _unfit(f"no keys under {key!r}")
+        else:
+            for inner in value:
+                _require_known_key(f"{key}.{inner}", value[inner])
+
+
+def _require_known_key(key: str, value: Any) -> None:
+    if key not in known_keys() or isinstance(value, dict):
+        raise _unfit(f"Option '{key}' is not accepted")
+    # The parser reads the text of numbers as YAML once more.
+    if key not in ("title", "network.names") and set("&*!") & set("".join(value)):
+        raise _unfit(f"an anchor, an alias or a tag in {key}")
+
+
+def _unfit(message: str) -> ValueError:
+    line = " ".join(message.split())
+    return ValueError(
+        f"expected the keys and values of a study, got: {line[:LENGTH]}{_nearest(line)}"
+    )
 
 
 def _part(name: str, value: Any) -> Any:

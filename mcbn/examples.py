@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mcbn.columns import read_arrays, texts
+from mcbn.columns import texts
+from mcbn.packed import read_arrays
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from mcbn import validation
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
 
@@ -79,12 +80,21 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
         ValueError: it is of another method, or a value is missing, unknown or out of range.
     """
     expected = {"method", *_names(method)}
-    if values.keys() != expected or values["method"] != method.__name__:
+    given = values if isinstance(values, Mapping) else {}
+    if given.keys() != expected or given["method"] != method.__name__:
         raise ValueError(
             f"expected {sorted(expected)} of the method {method.__name__}, got "
-            f"{sorted(map(str, values))} of {values.get('method')!r}; read a file of this method"
+            f"{sorted(map(str, given))!s:.400} of {given.get('method')!r:.80}; read a file of "
+            "this method"
         )
     given = {name: values[name] for name in _names(method)}
+    kinds = {field.name: field.type for field in fields(method)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        if not validation.is_of(value, kinds[name]):
+            raise ValueError(
+                f"expected {name} of the type {kinds[name]} and finite, got {value!r:.80}; read a "
+                "file that mcbn wrote"
+            )
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     return method(**{**given, **lists})
 

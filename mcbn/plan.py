@@ -1,5 +1,6 @@
 """A study as declared: the axes of its grid, expanded to cells."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -19,6 +20,8 @@ from mcbn.catalogue import (
 )
 from mcbn.cell import Cell, Network
 
+# A file of a few lines may ask for more cells than a memory holds.
+MOST_CELLS, MOST_MEMBERS = 100_000, 1_000
 LAST_SPLIT = 4  # of the five splits 80/20 of the UCI sets
 
 
@@ -129,6 +132,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         _require_positive(self)
+        _require_countable(self)
         _require_fitting(self)
 
     @property
@@ -201,6 +205,20 @@ def _require_fitting(plan: Plan) -> None:
         raise ValueError(
             f"expected batch sizes of at most the {min(sizes)} training examples, got {largest}; "
             "lower it or raise data.train_sizes"
+        )
+
+
+def _require_countable(plan: Plan) -> None:
+    data, inference = plan.data, plan.inference
+    axes = (data.names, data.train_sizes, data.splits, plan.network.names,
+            plan.training.batch_sizes, plan.seeds, plan.methods, inference.draws)  # fmt: skip
+    widest = max(len(inference.batch_sizes), len(inference.dropout_rates), 1)
+    count = widest * math.prod(len(axis) for axis in axes)
+    if count > MOST_CELLS or inference.members > MOST_MEMBERS:
+        raise ValueError(
+            f"expected at most {MOST_CELLS:,} cells, of ensembles of at most {MOST_MEMBERS:,} "
+            f"members, got axes for up to {count:,} and {inference.members:,}; cut the study in "
+            "parts"
         )
 
 

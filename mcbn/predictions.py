@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mcbn import validation
 from mcbn.categorical import CategoricalPredictive
 from mcbn.columns import texts
 from mcbn.files import read_tensors, write_tensors
@@ -115,10 +116,15 @@ class Predictions:
         else:
             epistemic = found.get("epistemic_variance")
             predictive = Moments(found["mean"], found["variance"], epistemic, count)
-        return cls(
+        made = cls(
             header["method"], predictive, tensors.get("targets"), header["data"],
             tuple(header.get("classes", ())), _columns(tensors, header, path),
         )  # fmt: skip
+        try:
+            _require_sound(made)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        return made
 
     def to_xarray(self) -> Any:
         """The predictions as an `xarray.Dataset`, kept draws in the dimensions that ArviZ takes.
@@ -221,9 +227,38 @@ def _is_whole(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likeliho
         )
     return (
         fits
-        and isinstance(header.get("draws"), int)
+        and validation.is_of(header.get("draws"), int)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
+        and validation.is_of(header.get("classes", ()), tuple[str, ...])
     )
+
+
+def _require_sound(found: Predictions) -> None:
+    """Check that numbers are what their names say, and that targets and names belong to them."""
+    given = found.predictive
+    if isinstance(given, CategoricalPredictive):
+        logs = given.log_probabilities
+        validation.probabilities(logs.exp(), "exp(log_probabilities)")
+        validation.finite(given.expected_entropy, "expected_entropy")
+        cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
+        if found.classes and len(found.classes) != count:
+            raise ValueError(
+                f"expected the names of {count} classes, got {len(found.classes)}; predict again"
+            )
+        if given.draws is not None:
+            validation.finite(given.draws, "draws")
+            validation.same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
+        if found.targets is not None:
+            validation.labels(found.targets, count, tuple(cases))
+        return
+    spreads = (given.variance, given.epistemic_variance)
+    for values in (given.mean, *(each for each in spreads if each is not None)):
+        validation.finite(values, "means and variances")
+    if not bool((given.variance > 0).all()):
+        raise ValueError("expected variances above 0, got others; predict again")
+    if found.targets is not None:
+        validation.finite(found.targets, "targets")
+        validation.same_shape(found.targets, given.mean, ("targets", "means"))
 
 
 def _columns(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from mcbn.durable import commit_folder, write_whole
 
@@ -67,8 +67,9 @@ class Store:
 
     def declare(self, text: str) -> None:
         """Keep the declaration; a file that says the same is left alone."""
-        if not (self.declaration.is_file() and self.declaration.read_text("utf-8") == text):
-            write_whole(self.declaration, text.encode())
+        content = text.encode()
+        if not (self.declaration.is_file() and self.declaration.read_bytes() == content):
+            write_whole(self.declaration, content)
 
     def keys(self, kind: Kind) -> frozenset[str]:
         """The keys of everything of this kind that is finished."""
@@ -104,7 +105,7 @@ class Store:
         """
         path = self.path(kind, key, name)
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(path.read_bytes(), object_pairs_hook=_once, parse_constant=_refused)
             if not isinstance(found, dict):
                 raise ValueError("no JSON object")
         except (OSError, ValueError, RecursionError) as error:
@@ -150,6 +151,18 @@ class Store:
             found = (self.folder / "running").iterdir()
             return frozenset(marker.name.split(".")[0] for marker in found if _alive(marker))
         return frozenset()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key may stand twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key that is there twice")
+    return found
+
+
+def _refused(word: str) -> NoReturn:
+    raise ValueError(f"{word}, which is not JSON")
 
 
 def _alive(marker: Path) -> bool:

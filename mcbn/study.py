@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from mcbn import declaration
+from mcbn import declaration, validation
 from mcbn.catalogue import is_regression
 from mcbn.cell import Cell
 from mcbn.optional import optional
@@ -85,9 +85,8 @@ class Study:
         for cell in plan.cells():
             key = cell.key
             if key in done:
-                scores = store.read_json("cells", key, RESULT)
-                seconds = store.read_json("cells", key, COST)
-                results.append(Result(cell, _numbers(scores), _numbers(seconds)))
+                scores, seconds = (_numbers(store, key, name) for name in (RESULT, COST))
+                results.append(Result(cell, scores, seconds))
             elif key in failed:
                 failures[cell] = str(store.read_json("failures", key, ERROR).get("error"))
             else:
@@ -279,6 +278,15 @@ def point(values: list[float], *, level: float = 0.95) -> Point:
     return Point(mean, mean - half, mean + half)
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Figures of a JSON file; null stands for what is not defined."""
-    return {name: float("nan") if value is None else value for name, value in values.items()}
+def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
+    """Figures of a finished cell; null stands for what is not defined."""
+    found = {}
+    for label, value in store.read_json("cells", key, name).items():
+        if not (value is None or validation.is_of(value, float)):
+            path = store.path("cells", key, name)
+            raise ValueError(
+                f"expected a number for {label!r:.80} in {path}, got {value!r:.80}; remove the "
+                f"folder {path.parent} and run the study again"
+            )
+        found[label] = math.nan if value is None else float(value)
+    return found

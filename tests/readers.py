@@ -1,0 +1,233 @@
+"""Every reader of files, and files that the library wrote: hostile ones are made of these."""
+
+import functools
+import gzip
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import mcbn
+from mcbn import checkpoints, declaration, files
+from mcbn.cell import Cell
+from mcbn.columns import write_columns
+from mcbn.datafiles import read_idx, read_numpy, read_table
+from mcbn.drawfiles import draws_file, read_draws
+from mcbn.examples import Examples
+from mcbn.moments import Moments
+from mcbn.outcome import as_json
+from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.prediction_tables import read_predictions, write_predictions
+from mcbn.store import Store
+from mcbn.study import Study
+
+FITTED = (
+    mcbn.TemperatureScaling(1.5),
+    mcbn.TemperedCategorical(1.5),
+    mcbn.VectorScaling((1.0, 2.0, 1.0), (0.0, 0.5, -0.5)),
+    mcbn.Isotonic((0.1, 0.6), (0.2, 0.7), 5),
+    mcbn.ConformalSets(0.9, 0.5, 12, "adaptive", 3),
+    mcbn.VarianceScaling(2.0),
+    mcbn.ConformalIntervals(0.9, float("inf"), 3),
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of files of one kind.
+
+    Attributes:
+        name: file name of a whole one.
+        write: writes a whole one to a path.
+        read: reads it, and uses what it read as others do.
+        is_text: whether people can read it.
+        is_value: whether it is given as values, so that no error can name the path.
+    """
+
+    name: str
+    write: Callable[[Path], object]
+    read: Callable[[Path], object]
+    is_text: bool = False
+    is_value: bool = False
+
+    def whole(self) -> bytes:
+        """The bytes of a whole file."""
+        return _whole(self.name)
+
+
+@functools.cache
+def _whole(name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        next(each for each in READERS if each.name == name).write(path)
+        return path.read_bytes()
+
+
+def bank() -> mcbn.Bank:
+    mean, variance = torch.tensor([[0.5, 1.0], [1.5, 2.0]]), torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+    statistics = {"1.running_mean": mean, "1.running_var": variance}
+    trained = {name: rows[0] for name, rows in statistics.items()}
+    return mcbn.Bank(statistics, trained, 4, population=9, model="Net", weights="ab", source="hand")
+
+
+def classes(*, columns=True, draws=False) -> mcbn.Predictions:
+    logits = torch.randn((3, 6, 3), generator=torch.Generator().manual_seed(0))
+    made = mcbn.Categorical().summarise(logits, keep_draws=draws)
+    extra = {"site": np.array(list("abcabc"))} if columns else {}
+    return mcbn.Predictions("M", made, torch.arange(6) % 3, "six", ("cat", "dog", "eel"), extra)
+
+
+def reals(*, kept: bool) -> mcbn.Predictions:
+    means = torch.randn((3, 6), generator=torch.Generator().manual_seed(0)).double()
+    mixture = mcbn.Gaussian(precision=4.0).summarise(means)
+    found = mixture if kept else Moments.from_predictive(mixture)
+    return mcbn.Predictions("M", found, means[0], "six")
+
+
+def _use_bank(path: Path) -> None:
+    found = mcbn.Bank.load(path)
+    repr(found.rescale(2.0).first(1)), found.thin(1).pooled(), found.state(0)
+
+
+def _write_draws(path: Path) -> None:
+    header = {"method": "M", "data": "six"}
+    with draws_file(path, examples=4, header=header) as add:
+        add(torch.arange(12.0).view(2, 2, 3))
+        add(torch.arange(12.0).view(2, 2, 3))
+
+
+def _use_predictions(path: Path) -> None:
+    found = read_predictions(path)
+    if found.targets is not None:
+        mcbn.evaluate(found.scored, found.targets, resamples=0)
+    with tempfile.TemporaryDirectory() as folder:
+        found.save(Path(folder) / "again")
+        mcbn.Predictions.load(Path(folder) / "again")
+
+
+def _table(made: mcbn.Predictions) -> Callable[[Path], object]:
+    return lambda path: write_predictions(path, made)
+
+
+def plan() -> Plan:
+    return Plan(
+        "hostile", DataAxes(train_sizes=(300,)), training=TrainingAxes((32,), 1),
+        inference=InferenceAxes((8,), (2,)), methods=("Deterministic", "MCBN"), seeds=(0,),
+    )  # fmt: skip
+
+
+def _study(part: str) -> tuple[Callable[[Path], object], Callable[[Path], object]]:
+    """Writes the scores, or the declaration, of a study; reads it at its place in one."""
+    key = plan().cells()[0].key
+    scores = as_json({"nll": 0.5, "accuracy": None})
+
+    def read(path: Path) -> None:
+        store = Store.create(path.parent / "study")
+        store.declaration.write_text(declaration.written(plan()))
+        store.discard("cells", key)
+        found = {"scores.json": scores, "cost.json": as_json({"total": 1.0})}
+        store.commit("cells", key, {**found, part: path.read_bytes()})
+        Study.load(store.folder).rows(cost=True)
+
+    return lambda path: path.write_bytes(scores), read
+
+
+def _read_declaration(path: Path) -> None:
+    read = declaration.read(path)
+    read.cells()
+    declaration.read_stored(path)
+
+
+def _write_json(values: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(json.dumps(values))
+
+
+def _fitted(given: Any) -> Reader:
+    """Reads what was fitted, and applies it."""
+
+    def read(path: Path) -> None:
+        found = type(given).from_dict(_values(path))
+        of_classes = not isinstance(given, (mcbn.VarianceScaling, mcbn.ConformalIntervals))
+        found(classes(draws=True).predictive if of_classes else reals(kept=True).predictive)
+        type(given).from_dict(json.loads(json.dumps(found.to_dict())))
+
+    name = f"{type(given).__name__.lower()}.json"
+    return Reader(name, _write_json(given.to_dict()), read, is_text=True, is_value=True)
+
+
+def _values(path: Path) -> Any:
+    """What is in a JSON file that the caller reads."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("expected JSON") from error
+
+
+def _read_cell(path: Path) -> None:
+    str(Cell.from_dict(_values(path)).key)
+
+
+def _write_idx(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"\0\0\x08\x02" + b"\0\0\0\3\0\0\0\2" + b"abcdef", mtime=0))
+
+
+def _write_weights(path: Path) -> None:
+    state = {k: torch.ones_like(v) for k, v in nn.BatchNorm1d(3).state_dict().items()}
+    if path.suffix == ".safetensors":
+        files.write_tensors(path, state, kind="weights", header={})
+    else:
+        torch.save(state, path)
+
+
+def _read_weights(path: Path) -> None:
+    checkpoints.load_network("readers:batch_norm", str(path))
+
+
+def batch_norm() -> nn.Module:
+    return nn.BatchNorm1d(3)
+
+
+def _npz(path: Path) -> None:
+    write_columns(path, {"inputs": np.ones((6, 2)), "targets": np.arange(6), "site": np.arange(6)})
+
+
+def _write_examples(path: Path) -> None:
+    arrays = {"inputs": torch.ones(6, 2), "targets": torch.arange(6), "site": torch.arange(6)}
+    files.write_tensors(path, arrays, kind="examples", header={})
+
+
+SCORES, COSTS = _study("scores.json"), _study("cost.json")
+READERS = (
+    Reader("bank.st", lambda path: bank().save(path), _use_bank),
+    Reader("draws.st", _write_draws, read_draws),
+    Reader("classes.st", lambda path: classes(draws=True).save(path), _use_predictions),
+    Reader("gaussian.st", lambda path: reals(kept=True).save(path), _use_predictions),
+    Reader("moments.st", lambda path: reals(kept=False).save(path), _use_predictions),
+    Reader("classes.csv", _table(classes()), _use_predictions, is_text=True),
+    Reader("reals.csv", _table(reals(kept=False)), _use_predictions, is_text=True),
+    Reader("classes.npz", _table(classes()), _use_predictions),
+    Reader("classes.parquet", _table(classes(columns=False)), _use_predictions),
+    Reader("examples.npz", _npz, Examples.from_file),
+    Reader("examples.safetensors", _write_examples, Examples.from_file),
+    Reader("study.yaml", lambda path: path.write_text(declaration.written(plan())),
+           _read_declaration, is_text=True),
+    Reader("scores.json", *SCORES, is_text=True),
+    Reader("cost.json", *COSTS, is_text=True),
+    Reader("cell.json", _write_json(asdict(plan().cells()[1])), _read_cell, is_text=True,
+           is_value=True),
+    *map(_fitted, FITTED),
+    Reader("images.idx.gz", _write_idx, read_idx),
+    Reader("table.txt", lambda path: path.write_text("1 2\n3 4\n"), read_table, is_text=True),
+    Reader("table.gz", lambda path: path.write_bytes(gzip.compress(b"1 2\n3 4\n", mtime=0)),
+           read_table),
+    Reader("labels.npy", lambda path: np.save(path, np.arange(5)), read_numpy),
+    Reader("test.npz", _npz, read_numpy),
+    Reader("weights.pt", _write_weights, _read_weights),
+    Reader("weights.safetensors", _write_weights, _read_weights),
+)  # fmt: skip
