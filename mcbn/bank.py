@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,13 @@ from mcbn.layers import (
 )
 
 KIND = "bank"
-HEADER = ("batch_size", "population", "model", "weights", "source")
+HEADER: Mapping[str, Any] = {  # what a file says of a bank, and the types it says it in
+    "batch_size": float,
+    "population": int | None,
+    "model": str,
+    "weights": str,
+    "source": str,
+}
 # Below every layer's epsilon, so that a dead channel has a logarithm.
 SMALLEST_VARIANCE = 1e-12
 # Statistics of the trained network are filed beside the draws under this prefix.
@@ -198,16 +205,18 @@ class Bank:
         tensors, header = read_tensors(path, kind=KIND)
         trained = {name: v for name, v in tensors.items() if name.startswith(TRAINED)}
         statistics = {name: v for name, v in tensors.items() if name not in trained}
-        try:
-            bank = cls(
-                statistics,
-                {name.removeprefix(TRAINED): value for name, value in trained.items()},
-                **{name: header[name] for name in HEADER},
-            )
-        except KeyError as error:
-            raise ValueError(
-                f"expected {error} in the header of a bank, got {path} without it; collect again"
-            ) from error
+        for name, kind in HEADER.items():
+            if not (name in header and validation.is_of(header[name], kind)):
+                found = f"{header[name]!r:.80}" if name in header else "nothing"
+                raise ValueError(
+                    f"expected {name!r} in the header of a bank, got {found} in {path}; collect "
+                    "again"
+                )
+        bank = cls(
+            statistics,
+            {name.removeprefix(TRAINED): value for name, value in trained.items()},
+            **{name: header[name] for name in HEADER},
+        )
         _require_whole(bank, path)
         return bank
 
@@ -224,8 +233,7 @@ def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
         and all(len(shape) == 2 and shape == shapes[_partner(n)] for n, shape in shapes.items())
         and {name: shape[1:] for name, shape in shapes.items()}
         == {name: tuple(value.shape) for name, value in bank.trained.items()}
-        and isinstance(bank.batch_size, (int, float))
-        and bank.batch_size > 0
+        and bank.size > 0
     )
     if not whole:
         raise ValueError(

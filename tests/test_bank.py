@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import math
 import struct
 
 import pytest
 import torch
 from models import examples, made, shaken, without_seed
+from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
 import mcbn
+from mcbn.files import read_tensors, write_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
-MEAN, VARIANCE = "1.running_mean", "1.running_var"
+PAIR = ("running_mean", "running_var")
+MEAN, VARIANCE = (f"1.{name}" for name in PAIR)
 
 
 @pytest.fixture
@@ -32,8 +36,26 @@ def test_a_bank_is_a_dictionary_with_a_leading_axis_of_draws(bank):
     assert bank.batch_size == 16
     assert bank.population == 400
     assert_close(bank.state(3)[MEAN], bank.statistics[MEAN][3], rtol=0, atol=0)
-    with pytest.raises(IndexError, match="expected a draw"):
-        bank.state(32)
+    assert_close(bank.state(-32)[MEAN], bank.statistics[MEAN][0], rtol=0, atol=0)
+    for draw in (32, -33):
+        with pytest.raises(IndexError, match=f"^expected a draw from 0 to 31, got {draw}$"):
+            bank.state(draw)
+
+
+def test_the_first_draws_are_a_bank(bank):
+    for count in (1, 32):
+        first = bank.first(count)
+        assert_close(dict(first.statistics), {k: v[:count] for k, v in bank.statistics.items()})
+        assert (first.batch_size, first.model) == (16, "Sequential")
+    for count in (0, 33):
+        with pytest.raises(ValueError, match=f"from 1 to 32 draws, got {count}; collect more"):
+            bank.first(count)
+
+
+def test_a_bank_says_what_it_is(bank):
+    said = "Bank(32 draws of 2 layers, batch_size=16, model='Sequential')"
+    assert repr(bank) == said
+    assert repr(mcbn.Bank(bank.statistics, bank.trained, torch.tensor(2.5))).count("=2.5,") == 1
 
 
 def test_saved_and_loaded_is_the_same_bank(bank, model, tmp_path):
@@ -115,12 +137,107 @@ def test_impossible_statistics_are_refused(bank, tmp_path, bad):
         mcbn.Bank.load(tmp_path / "bank")
 
 
+def without(name):
+    return lambda tensors: {key: value for key, value in tensors.items() if key != name}
+
+
+def reshaped(name, change):
+    return lambda tensors: {**tensors, name: change(tensors[name])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {},
+        without(MEAN),
+        without(VARIANCE),
+        without("trained/" + MEAN),
+        lambda tensors: {**tensors, "trained/2.running_mean": torch.ones(6)},
+        reshaped(MEAN, lambda rows: rows[:-1]),
+        reshaped(MEAN, lambda rows: rows[:, :-1]),
+        reshaped(VARIANCE, lambda rows: rows[0]),
+        reshaped("trained/" + VARIANCE, lambda row: row[:-1]),
+        # Both of one pair, so that they agree with each other and with nothing else.
+        lambda tensors: {name: v[None] if v.ndim == 2 else v for name, v in tensors.items()},
+        lambda tensors: {**tensors, **{f"2.{n}": torch.ones(8, 6) for n in PAIR},
+                         **{f"trained/2.{n}": torch.ones(6) for n in PAIR}},
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_fit_together_are_refused(bank, tmp_path, change):
+    path = tmp_path / "bank"
+    bank.save(path)
+    tensors, header = read_tensors(path, kind="bank")
+    write_tensors(path, change(tensors), kind="bank", header=header)
+    message = r"expected a mean and a variance of shape \(draws, channels\) for each layer, got "
+    with pytest.raises(ValueError, match=f"{message}.*bank with .*; collect again"):
+        mcbn.Bank.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("batch_size", size) for size in ("16", None, [16], True, math.nan, math.inf)],
+        *[("population", count) for count in ("9", 9.5, True, 2**70)],
+        *[(name, 3) for name in ("model", "weights", "source")],
+    ],
+)
+def test_a_header_of_other_types_is_refused_by_name(bank, tmp_path, field, value):
+    path = tmp_path / "bank"
+    bank.save(path)
+    tensors, header = read_tensors(path, kind="bank")
+    write_tensors(path, tensors, kind="bank", header={**header, field: value})
+    with pytest.raises(ValueError, match=f"'{field}' in the header of a bank, got .* in .*bank; "):
+        mcbn.Bank.load(path)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_that_is_no_size_is_refused(bank, tmp_path, size):
+    mcbn.Bank(bank.statistics, bank.trained, size).save(tmp_path / "bank")
+    with pytest.raises(ValueError, match="collect again"):
+        mcbn.Bank.load(tmp_path / "bank")
+
+
+def test_a_fraction_of_an_example_and_dead_channels_are_kept(bank, tmp_path):
+    rows = bank.statistics[VARIANCE].clone()
+    rows[:, 0] = 0
+    mcbn.Bank({**bank.statistics, VARIANCE: rows}, bank.trained, 0.5).save(tmp_path / "bank")
+    loaded = mcbn.Bank.load(tmp_path / "bank")
+    assert loaded.batch_size == 0.5
+    assert loaded.statistics[VARIANCE][:, 0].eq(0).all()
+
+
+@pytest.mark.parametrize("field", ["batch_size", "population", "model", "weights", "source"])
+def test_a_header_without_a_field_is_refused_by_name(bank, tmp_path, field):
+    path = tmp_path / "bank"
+    bank.save(path)
+    tensors, header = read_tensors(path, kind="bank")
+    write_tensors(path, tensors, kind="bank", header={k: header[k] for k in header if k != field})
+    with pytest.raises(
+        ValueError, match=f"'{field}' in the header of a bank, got nothing in .*bank; "
+    ):
+        mcbn.Bank.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"mcbn": "[]"}, {"mcbn": "3"}])
+def test_a_file_of_another_program_is_refused(bank, tmp_path, metadata):
+    path = tmp_path / "theirs"
+    save_file({MEAN: bank.statistics[MEAN].clone()}, path, metadata)
+    with pytest.raises(ValueError, match=r"expected a bank file, got .*theirs of kind None; give"):
+        mcbn.Bank.load(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         mcbn.Bank.load(tmp_path / "nowhere")
 
 
 def test_banks_of_other_models_are_refused_by_name(bank, model):
+    message = (
+        r"expected a model with the buffer '1\.running_mean', as Sequential has, got BatchNorm1d "
+        "without it; collect a bank from this model$"
+    )
+    with pytest.raises(ValueError, match=message):
+        bank.require_model(nn.BatchNorm1d(6))
     with pytest.raises(ValueError, match=r"expected a model with the buffer '1\.running_mean'"):
         mcbn.MCBatchNorm(made("2d"), bank)
     wider = shaken(without_seed(lambda: nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7))))
@@ -180,6 +297,18 @@ def test_rescaling_is_differentiable_in_the_batch_size(bank):
     (gradient,) = torch.autograd.grad(spread(size), size)
     # The variance is proportional to 1 / M', so its derivative is -variance / M'.
     assert_close(gradient, -(spread(size) / size).detach())
+
+
+def test_rescaling_keeps_the_type_and_takes_any_positive_size_to_the_last_bits(bank):
+    moved = bank.rescale(batch_size=0.1)
+    assert moved.statistics[MEAN].dtype == torch.float64
+    rows, centre = bank.statistics[MEAN], bank.statistics[MEAN].mean(0)
+    # In float64 throughout: 0.1 in float32 would be off by 1.5e-8.
+    expected = centre + (rows - centre) * math.sqrt(16 / 0.1)
+    assert_close(moved.statistics[MEAN], expected, rtol=1e-14, atol=1e-14)
+    narrow = {name: rows.float() for name, rows in bank.statistics.items()}
+    half = mcbn.Bank(narrow, bank.trained, 16).rescale(batch_size=2)
+    assert {rows.dtype for rows in half.statistics.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("size", [0, -3, float("nan")])

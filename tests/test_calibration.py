@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,6 +125,19 @@ def test_classwise_agrees_with_a_loop_and_with_two_classes_by_hand():
     image = probabilities.reshape(3, 4, 5, 3).permute(0, 3, 1, 2)
     shaped = calibration.classwise_calibration_error(image, targets.reshape(3, 4, 5))
     assert shaped == pytest.approx(total, rel=1e-10)
+
+
+def test_fifteen_bins_are_the_default_and_others_are_taken():
+    probabilities = torch.randn(90, 3, generator=torch.Generator().manual_seed(4)).softmax(1)
+    labels = torch.randint(3, (90,), generator=torch.Generator().manual_seed(5))
+    binned = [
+        partial(calibration.expected_calibration_error, *forecaster(count=90)),
+        partial(calibration.debiased_calibration_error, *forecaster(count=90)),
+        partial(calibration.classwise_calibration_error, probabilities, labels),
+    ]
+    for error in binned:
+        assert error() == error(bins=15)
+        assert len({error(bins=bins) for bins in (2, 14, 15, 16)}) == 4
 
 
 def test_classwise_of_two_classes_is_the_binary_error_in_mirrored_bins():
@@ -258,7 +272,11 @@ def test_quantile_error_in_closed_form():
     for count in (1, 4, 1000):
         even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         result = calibration.quantile_calibration_error(even.flip(0))
+        # Heights k / count in float32 would be off by 1e-8.
         assert result == pytest.approx(1 / (4 * count), rel=1e-10)
+    assert calibration.quantile_calibration_error(torch.full((3,), 0.4, dtype=torch.float64)) == (
+        pytest.approx((0.4**2 + 0.6**2) / 2, rel=1e-14)
+    )
     # Of the law of U^2, distribution function sqrt(u): int sqrt(u) - u = 1/6, from one side.
     squared = ((torch.arange(100_000).double() + 0.5) / 100_000) ** 2
     result = calibration.quantile_calibration_error(squared)
@@ -311,10 +329,10 @@ def test_half_precision_is_summed_in_float64():
         (lambda c, y: calibration.expected_calibration_error(c, y, norm="l2", bins=0), "1 bin"),
         (lambda c, y: calibration.expected_calibration_error(c, y, debiased=True), "norm 'l2'"),
         (lambda c, y: calibration.smooth_calibration_error(c * math.nan, y), "2 NaN"),
-        (lambda c, y: calibration.quantile_calibration_error(c + 1), "from 0 to 1"),
+        (lambda c, y: calibration.quantile_calibration_error(c + 1), "expected pit from 0 to 1"),
         (lambda c, y: calibration.quantile_calibration_error(c[:0]), "at least one value"),
         (lambda c, y: calibration.pit_band(0), "count of at least 1"),
-        (lambda c, y: calibration.pit_band(5, level=0.0), "between 0 and 1"),
+        (lambda c, y: calibration.pit_band(5, level=0.0), "expected level strictly between"),
         (
             lambda c, y: calibration.classwise_calibration_error(torch.ones(2, 2), y.long()),
             "sum to 1",

@@ -197,23 +197,26 @@ def test_scores_rank_a_calibrated_forecaster_over_two_that_are_not():
 
 
 BAD = torch.tensor([[0.5, 0.5], [math.nan, 1.0]])
+nll, squares = scores.negative_log_likelihood, scores.squared_error
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, y: scores.brier(BAD, y), r"1 NaN.*first at index \(1, 0\)"),
-        (lambda p, y: scores.entropy(BAD), "1 NaN"),
-        (lambda p, y: scores.correct(BAD, y), "1 NaN"),
-        (lambda p, y: scores.negative_log_likelihood(BAD.log(), y), "1 NaN"),
-        (lambda p, y: scores.negative_log_likelihood(p.log() + 1, y), "sum to 1"),
-        (lambda p, y: scores.negative_log_likelihood(p.log() + math.inf, y), "infinite"),
-        (lambda p, y: scores.brier(4 * p, y), "sum to 1"),
-        (lambda p, y: scores.entropy(p - 1), "at least 0"),
+        (lambda p, y: scores.brier(BAD, y), r"probabilities, got 1 NaN.*first at index \(1, 0\)"),
+        (lambda p, y: scores.entropy(BAD), "in probabilities, got 1 NaN"),
+        (lambda p, y: scores.correct(BAD, y), "in probabilities, got 1 NaN"),
+        (lambda p, y: scores.brier(4 * p, y), "probabilities that sum to 1"),
+        (lambda p, y: scores.entropy(p - 1), "probabilities of at least 0"),
         (lambda p, y: scores.correct(p, y + 2), "labels from 0 to 1, got 2 at index"),
         (lambda p, y: scores.brier(p, y - 1), "labels from 0 to 1, got -1"),
-        (lambda p, y: scores.brier(p[:0], y[:0]), "at least one value"),
-        (lambda p, y: scores.squared_error(p[:, 0], p[:, 0] * math.nan), "NaN"),
+        (lambda p, y: scores.brier(p[:0], y[:0]), "at least one value in probabilities"),
+        (lambda p, y: nll(BAD.log(), y), "in log_probabilities, got 1 NaN"),
+        (lambda p, y: nll(p.log() + math.inf, y), "in log_probabilities, got 4 NaN or infinite"),
+        (lambda p, y: nll(p.log() + 1, y), r"expected exp\(log_probabilities\) that sum to 1"),
+        (lambda p, y: nll(p[:0], y[:0]), "at least one value in log_probabilities"),
+        (lambda p, y: squares(p[:, 0] * math.nan, p[:, 0]), "in mean, got 2 NaN"),
+        (lambda p, y: squares(p[:, 0], p[:, 0] * math.nan), "in targets, got 2 NaN"),
     ],
 )
 def test_bad_input_is_refused_by_name(call, message):
@@ -228,7 +231,7 @@ def test_targets_of_another_shape_are_refused():
     brier, squared_error = inspect.unwrap(scores.brier), inspect.unwrap(scores.squared_error)
     with pytest.raises(ValueError, match=r"targets of shape \(2,\), got \(3,\)"):
         brier(probabilities, torch.tensor([0, 1, 1]))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="expected mean and targets of one shape"):
         squared_error(torch.ones(3), torch.ones(3, 1))
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -49,15 +50,34 @@ def test_an_ordinary_umask_lets_others_read(store):
     assert store.path("cells", KEY, "cost.json").stat().st_mode & 0o777 == 0o644
 
 
-def test_discarding_takes_it_away(store):
+def test_discarding_takes_it_away(store, monkeypatch):
     store.commit("failures", KEY, FILES)
     store.discard("failures", KEY)
     store.discard("failures", KEY)
     assert store.keys("failures") == frozenset()
+    assert list((store.folder / "unfinished").iterdir()) == []
+    store.commit("failures", KEY, FILES)
+    # The rename is what counts: files that cannot be removed now are swept later.
+    with monkeypatch.context() as patch:
+        Fault(patch, "rmdir", 1, OSError(errno.EIO, "broken"))
+        store.discard("failures", KEY)
+    assert store.keys("failures") == frozenset()
+    assert store.sweep(older_than=0) == 1
+
+
+def test_a_folder_without_the_store_s_own_folders_holds_nothing(tmp_path):
+    assert Store(tmp_path).keys("cells") == frozenset()
+    assert Store(tmp_path).in_work() == frozenset()
+
+
+NO_STUDY = (
+    r"expected a study in .*, got a folder without study\.yaml; give the folder that "
+    r"`mcbn study run \.\.\. --out` wrote$"
+)
 
 
 def test_an_empty_folder_is_no_study(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected a study in .*study\.yaml"):
+    with pytest.raises(FileNotFoundError, match=NO_STUDY):
         Store.open(tmp_path)
     store = Store.create(tmp_path)
     store.declare("title: x\n")
@@ -76,6 +96,12 @@ def test_a_file_damaged_later_is_named(store, content):
         store.read_json("cells", KEY, "scores.json")
 
 
+def test_json_that_is_no_object_is_told_from_what_is_no_json(store):
+    store.commit("cells", KEY, {"scores.json": b"[1]"})
+    with pytest.raises(ValueError, match=r"scores\.json, got no JSON object; remove the folder"):
+        store.read_json("cells", KEY, "scores.json")
+
+
 def test_abandoned_work_is_swept_and_work_at_hand_is_not(store):
     old, new = store.folder / "unfinished" / "old", store.folder / "unfinished" / "new"
     for folder in (old, new):
@@ -85,22 +111,56 @@ def test_abandoned_work_is_swept_and_work_at_hand_is_not(store):
     os.utime(old, (long_ago, long_ago))
     assert store.sweep() == 1
     assert [path.name for path in (store.folder / "unfinished").iterdir()] == ["new"]
-    assert store.sweep(older_than=0) == 1
+    (store.folder / "unfinished" / "third").mkdir()
+    assert store.sweep(older_than=0) == 2
+
+
+def test_what_another_sweep_removes_first_is_left_to_it(store, monkeypatch):
+    (store.folder / "unfinished" / "old").mkdir()
+    with monkeypatch.context() as patch:
+        Fault(patch, "rmdir", 1, FileNotFoundError(errno.ENOENT, "gone"))
+        assert store.sweep(older_than=0) == 0
+    marker = store.folder / "running" / f"{KEY}.{os.uname().nodename}.{gone()}"
+    marker.touch()
+    monkeypatch.setattr("mcbn.store._alive", lambda found: found.unlink() or False)
+    assert store.sweep() == 0
+
+
+def gone():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_who_works_on_what_is_seen_until_they_are_gone(store):
     with store.running(KEY):
         assert store.in_work() == {KEY}
     assert store.in_work() == frozenset()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    host = os.uname().nodename
-    (store.folder / "running" / f"{KEY}.{host}.{gone.pid}").touch()
-    (store.folder / "running" / f"{OTHER}.elsewhere.example.{gone.pid}").touch()
+    host, dead = os.uname().nodename, gone()
+    (store.folder / "running" / f"{KEY}.{host}.{dead}").touch()
+    (store.folder / "running" / f"{OTHER}.elsewhere.example.{dead}").touch()
     # Of a process on another machine nothing is known but what it says.
     assert store.in_work() == {OTHER}
-    Store.create(store.folder)
+    with store.running(KEY):
+        Store.create(store.folder)
+        assert store.in_work() == {KEY, OTHER}
     assert len(list((store.folder / "running").iterdir())) == 1
+
+
+def test_a_process_is_asked_whether_it_is_there_and_not_disturbed(store, monkeypatch):
+    """By signal 0; one that may not be asked, of another user, is there."""
+    asked = []
+
+    def refused(process, signal):
+        asked.append((process, signal))
+        raise PermissionError
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "node.example.org")
+    monkeypatch.setattr(os, "kill", refused)
+    (store.folder / "running" / f"{KEY}.node.example.org.77").touch()
+    assert store.in_work() == {KEY}
+    assert asked == [(77, 0)]
 
 
 class Fault:
@@ -149,6 +209,34 @@ def test_a_fault_at_any_step_is_told_and_tears_nothing(store, monkeypatch, name,
     assert places == least[name]
     # Nothing is in the way of doing it again.
     assert store.has("cells", KEY)
+
+
+def test_a_fault_beside_a_finished_one_is_told(store, monkeypatch):
+    store.commit("cells", KEY, FILES)
+    Fault(monkeypatch, "rename", 1, OSError(errno.EIO, "broken"))
+    with pytest.raises(OSError, match="broken"):
+        store.commit("cells", KEY, FILES)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_what_went_wrong_first_is_told(store, monkeypatch, error):
+    Fault(monkeypatch, "rename", 1, error)
+    Fault(monkeypatch, "rmdir", 1, OSError(errno.EIO, "broken"))
+    with pytest.raises(type(error), match="full" if isinstance(error, OSError) else None):
+        store.commit("cells", KEY, FILES)
+
+
+def test_a_system_that_opens_no_folder_still_writes(tmp_path, monkeypatch):
+    opened = os.open
+
+    def files_only(path, flags, *mode, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "a folder")
+        return opened(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", files_only)
+    write_whole(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", STEPS)
