@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
 
-.PHONY: demo test shuffled coverage slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions audit clean
+.PHONY: demo test shuffled coverage mutate slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions audit clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
@@ -25,6 +25,12 @@ coverage: .venv/ready  ## which branches the ordinary tests take
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report --fail-under=95
 	$(COVERAGE) report --fail-under=100 --include=$(subst $() ,$(comma),$(KEEPERS:%=mcbn/%.py))
+
+mutate: .venv/ready  ## break scores, calibration, bank and store in small ways; 90 % must be noticed
+	OMP_NUM_THREADS=1 .venv/bin/mutmut run
+	.venv/bin/mutmut results
+	.venv/bin/mutmut export-cicd-stats
+	.venv/bin/python tests/mutants.py
 
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
@@ -133,4 +139,4 @@ lock: $(UV)  ## pin every dependency, with hashes and without hosts
 	.uv/bin/pip install --quiet "uv>=0.9"
 
 clean:
-	rm -rf .venv .venv-* .uv demo dist audit docs/_build
+	rm -rf .venv .venv-* .uv demo dist audit mutants docs/_build
