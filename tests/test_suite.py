@@ -1,9 +1,14 @@
-"""The suite itself: it reaches no other machine, and depends on no order."""
+"""The suite itself: it reaches no other machine, and holds what the page of guarantees says."""
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 import torch
+
+TESTS = Path(__file__).parent
+GUARANTEES = TESTS.parent / "docs" / "guarantees.md"
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "example.org", b"example.org"])
@@ -21,3 +26,14 @@ def test_this_machine_is_reached(host):
 def test_data_that_would_be_downloaded_are_refused():
     with pytest.raises(OSError, match="no network"):
         torch.hub.download_url_to_file("https://example.org/weights.pt", "weights.pt")
+
+
+def test_every_guarantee_names_a_test_that_is_there():
+    named = re.findall(r"`(test_\w+)::(\w+)`", GUARANTEES.read_text("utf-8"))
+    assert len(named) >= 30
+    missing = [
+        f"{module}::{name}"
+        for module, name in named
+        if f"def {name}(" not in (TESTS / f"{module}.py").read_text("utf-8")
+    ]
+    assert not missing, f"expected tests that are there, got {missing}"
