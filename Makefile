@@ -2,8 +2,9 @@
 PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 OUT ?= demo
+SECONDS ?= 600
 
-.PHONY: demo test shuffled coverage mutate slow bench experiments experiments-fast docs check compat lint types layers lock wheel versions audit clean
+.PHONY: demo test shuffled coverage mutate slow fuzz bench experiments experiments-fast docs check compat lint types layers lock wheel versions audit clean
 
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
@@ -34,6 +35,9 @@ mutate: .venv/ready  ## break scores, calibration, bank and store in small ways;
 
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
+
+fuzz: .venv/ready  ## hostile files for every reader, guided by coverage; SECONDS are shared
+	.venv/bin/python fuzz/files.py $(SECONDS)
 
 bench: .venv/ready  ## the benchmarks; writes benchmarks/results.json and the tables of the docs
 	.venv/bin/python benchmarks/engines.py

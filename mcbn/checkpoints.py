@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch.nn import Module
 
 from mcbn.isolation import random_streams
+from mcbn.packed import require_modest_members
 
 
 def named_builder(name: str) -> Callable[[], Module]:
@@ -63,6 +65,8 @@ def _weights(path: str) -> dict[str, Any]:
     try:
         if path.endswith(".safetensors"):
             return dict(load_file(path))
+        if zipfile.is_zipfile(path):
+            require_modest_members(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file makes the readers raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)

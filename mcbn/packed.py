@@ -37,6 +37,17 @@ def require_modest(size: int, path: str | os.PathLike[str]) -> None:
         )
 
 
+def require_modest_members(path: str | os.PathLike[str]) -> None:
+    """Check the same of what the members of a zip archive say they hold together.
+
+    Raises:
+        ValueError: it is too much.
+        zipfile.BadZipFile: it is no archive, or a damaged one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        require_modest(sum(member.file_size for member in archive.infolist()), path)
+
+
 def gunzipped(path: str | os.PathLike[str]) -> bytearray:
     """The content of a gzipped file.
 
@@ -68,11 +79,10 @@ def read_arrays(
             name, or too much for its size.
     """
     try:
+        require_modest_members(path)
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            require_modest(sum(member.file_size for member in members), path)
             found = {}
-            for member in members:
+            for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 if name in found:
                     raise ValueError(f"two arrays named {name!r}")

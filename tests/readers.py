@@ -129,11 +129,10 @@ def _study(part: str) -> tuple[Callable[[Path], object], Callable[[Path], object
 
     def read(path: Path) -> None:
         store = Store.create(path.parent / "study")
-        store.declaration.write_text(declaration.written(plan()))
         store.discard("cells", key)
         found = {"scores.json": scores, "cost.json": as_json({"total": 1.0})}
         store.commit("cells", key, {**found, part: path.read_bytes()})
-        Study.load(store.folder).rows(cost=True)
+        Study.from_store(store, plan()).rows(cost=True)
 
     return lambda path: path.write_bytes(scores), read
 
