@@ -20,6 +20,7 @@ from mcbn.validation import EXCESS, SUM_TOLERANCE
 SUFFIXES = (".csv", ".parquet", ".npz")
 # Bytes in memory of a value of Parquet, at most: of text beside the text itself.
 NUMBER, TEXT = 8, 100
+COPIES = 3  # of the pages: as they are, as Arrow's and as ours
 
 
 def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -259,7 +260,8 @@ def _read_parquet(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     flat = [field for field in fields if not arrow.types.is_nested(field.type)]
     rows = sum(group.num_rows for group in groups)
     widths = sum(NUMBER if _is_number(arrow, field.type) else TEXT for field in flat)
-    require_modest(rows * widths + sum(group.total_byte_size for group in groups), path)
+    pages = sum(group.total_byte_size for group in groups)
+    require_modest(rows * widths + COPIES * pages, path)
     try:
         # One long text in many rows is kept once.
         texts = [field.name for field in flat if not _is_number(arrow, field.type)]

@@ -101,7 +101,7 @@ def _read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Plan:
         _require_plain(Path(path))
         return parsed(["--config", str(path), *overrides])
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{error}; in {path}") from error
 
 
 def _require_plain(path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from mcbn import validation
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
+from mcbn.plain import is_of
 
 F = TypeVar("F")
 
@@ -90,7 +90,7 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
     given = {name: values[name] for name in _names(method)}
     kinds = {field.name: field.type for field in fields(method)}  # type: ignore[arg-type]
     for name, value in given.items():
-        if not validation.is_of(value, kinds[name]):
+        if not is_of(value, kinds[name]):
             raise ValueError(
                 f"expected {name} of the type {kinds[name]} and finite, got {value!r:.80}; read a "
                 "file that mcbn wrote"

@@ -16,6 +16,7 @@ from mcbn.files import read_tensors, write_tensors
 from mcbn.gaussian import GaussianPredictive
 from mcbn.moments import Moments
 from mcbn.optional import optional
+from mcbn.plain import is_of
 
 KIND = "predictions"
 PARTS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
@@ -227,9 +228,9 @@ def _is_whole(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likeliho
         )
     return (
         fits
-        and validation.is_of(header.get("draws"), int)
+        and is_of(header.get("draws"), int)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
-        and validation.is_of(header.get("classes", ()), tuple[str, ...])
+        and is_of(header.get("classes", ()), tuple[str, ...])
     )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from mcbn import declaration, validation
+from mcbn import declaration
 from mcbn.catalogue import is_regression
 from mcbn.cell import Cell
 from mcbn.optional import optional
 from mcbn.outcome import COST, ERROR, RESULT
+from mcbn.plain import is_of
 from mcbn.plan import Plan
 from mcbn.store import Store
 
@@ -282,7 +283,7 @@ def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
     """Figures of a finished cell; null stands for what is not defined."""
     found = {}
     for label, value in store.read_json("cells", key, name).items():
-        if not (value is None or validation.is_of(value, float)):
+        if not (value is None or is_of(value, float)):
             path = store.path("cells", key, name)
             raise ValueError(
                 f"expected a number for {label!r:.80} in {path}, got {value!r:.80}; remove the "
