@@ -9,6 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# What a disk says that is full, broken or not to be written to.
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES,
+           errno.EPERM, errno.EINTR)  # fmt: skip
+
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that nobody ever sees a part of it: beside the target, synced, renamed."""
@@ -23,21 +27,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
     For content that is made piece by piece; nobody ever sees a part of it.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
+    with _named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
-            yield handle
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):  # what went wrong first is what the caller must hear
-            Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
+            try:
+                yield handle
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):  # what went wrong first is what the caller must hear
+                Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
 
 
 def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> bool:
@@ -52,23 +57,39 @@ def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> 
         Whether this call made it; a folder that another process made first is kept as it is.
     """
     temporary = beside / f"{target.name}.{secrets.token_hex(8)}"
-    os.mkdir(temporary)
-    try:
-        for name, content in files.items():
-            _write_file(temporary / name, content)
-        _sync_directory(temporary)
-        os.rename(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        # A rename onto a folder with files in it: somebody was faster.
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and target.is_dir():
-            return False
-        raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_directory(target.parent)
+    with _named(target):
+        os.mkdir(temporary)
+        try:
+            for name, content in files.items():
+                _write_file(temporary / name, content)
+            _sync_directory(temporary)
+            os.rename(temporary, target)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            # A rename onto a folder with files in it: somebody was faster.
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and target.is_dir():
+                return False
+            raise
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_directory(target.parent)
     return True
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Name the target in an error of the disk, which knows handles and temporary names only.
+
+    What the caller reads meanwhile may fail as well, and then says of which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or target.name in str(error.filename)
+        if error.errno in OF_DISK and ours:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
 
 
 def _write(handle: int, content: bytes) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import writers
+from faults import FAULTS, Fault
 
 from mcbn.durable import write_whole
 from mcbn.store import Store
@@ -20,7 +21,6 @@ from mcbn.store import Store
 KEY, OTHER = "a" * 32, "b" * 32
 FILES = {"scores.json": b'{"nll": 1}', "cost.json": b"{}"}
 STEPS = writers.STEPS
-FAULTS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 
 
 @pytest.fixture
@@ -161,21 +161,6 @@ def test_a_process_is_asked_whether_it_is_there_and_not_disturbed(store, monkeyp
     (store.folder / "running" / f"{KEY}.node.example.org.77").touch()
     assert store.in_work() == {KEY}
     assert asked == [(77, 0)]
-
-
-class Fault:
-    """Makes the n-th step of a kind fail, and counts the steps."""
-
-    def __init__(self, monkeypatch, name, at, error):
-        self.steps, self.at, self.error = 0, at, error
-        self.call = getattr(os, name)
-        monkeypatch.setattr(os, name, self)
-
-    def __call__(self, *args, **options):
-        self.steps += 1
-        if self.steps == self.at:
-            raise self.error
-        return self.call(*args, **options)
 
 
 def commits(store, monkeypatch, name, error):
