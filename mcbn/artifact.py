@@ -13,7 +13,7 @@ from torch import Tensor
 from mcbn.durable import write_whole
 from mcbn.gaussian import Gaussian
 from mcbn.inputs import Inputs, count, device_of, require_finite, tensors
-from mcbn.isolation import eval_mode, random_streams
+from mcbn.isolation import as_found, eval_mode, own_warnings, random_streams
 from mcbn.onnx_files import onnx_answers, onnx_bytes, require_onnx
 from mcbn.predictive import Likelihood, Sampler, family_of
 from mcbn.program import (
@@ -65,6 +65,7 @@ class Artifact:
     differences: Mapping[str, float]
 
 
+@as_found
 def export(
     sampler: Sampler,
     example: Inputs,
@@ -101,16 +102,17 @@ def export(
     _require_examples(example)
     outputs = OUTPUTS[isinstance(family, Gaussian)]
     tried, names = cycled(example, TRIED), _input_names(sampler, example)
-    with random_streams(0, "export"):
+    with random_streams(0, "export"), ExitStack() as stack:
         predicted = family.summarise(sampler.passes(tried))
-    expected = {name: getattr(predicted, name) for name in outputs}
-    with ExitStack() as stack:
-        for model in models_of(sampler):
+        expected = {name: getattr(predicted, name) for name in outputs}
+        # In one order for all threads, so that none waits for another that waits for it.
+        for model in sorted(models_of(sampler), key=id):
             stack.enter_context(eval_mode(model))
         program = traced_program(sampler, family, tried, expected, chunk)
     header = _header(sampler, outputs)
     if kind == "onnx":
-        content = onnx_bytes(program, names, outputs, header)
+        with own_warnings():  # the exporter has its own
+            content = onnx_bytes(program, names, outputs, header)
         found = onnx_answers(content, dict(zip(names, tensors(tried), strict=True)))
     else:
         content = pt2_bytes(program, header)

@@ -19,6 +19,7 @@ from mcbn.criterion import ELBO, Objective, elbo_of
 from mcbn.engine import Output
 from mcbn.gaussian import Gaussian
 from mcbn.inputs import Inputs, count
+from mcbn.isolation import as_found
 from mcbn.predictive import family_of
 
 # Multiples of the bank's own M in which rescaling was measured to hold (experiments/rescaling.py).
@@ -114,6 +115,7 @@ class BatchSizeChoice:
         }
 
 
+@as_found
 def choose_batch_size(
     model: Module,
     bank: Bank,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from mcbn.inputs import Inputs, Select, of_batch
-from mcbn.isolation import derived_seed, random_streams
+from mcbn.isolation import as_found, derived_seed, random_streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,10 @@ class MiniBatches(Dataset[Inputs]):
             # Rows of tensors and nothing else: taken at one go.
             rows = torch.as_tensor(indices)
             return of_batch([tensor[rows] for tensor in self.dataset.tensors], None)
+        return self._fetched(draw, indices)
+
+    @as_found
+    def _fetched(self, draw: int, indices: list[int]) -> Inputs:
         with random_streams(self.seed, draw, "examples"):
             fetch = getattr(self.dataset, "__getitems__", None)
             examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import Module
 
-from mcbn.isolation import random_streams
+from mcbn.isolation import as_found, random_streams
 from mcbn.packed import require_modest_members
 
 
@@ -42,6 +42,7 @@ def named_builder(name: str) -> Callable[[], Module]:
     return found
 
 
+@as_found
 def load_network(name: str, weights: str | None) -> Module:
     """Build the network that `module:function` names, and load its weights; in eval mode.
 

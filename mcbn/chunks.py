@@ -14,7 +14,7 @@ from mcbn.engine import Output, tensor_output
 from mcbn.folding import folded
 from mcbn.graph import Graph
 from mcbn.inputs import Inputs, count, forward, part
-from mcbn.isolation import eval_mode
+from mcbn.isolation import as_found, eval_mode
 
 Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
 # How tensors lie in memory. "channels last": images as convolutions work on them. "features first":
@@ -51,9 +51,7 @@ def rows(
         return
     for draw in range(_total(statistics)):
         one = {name: values[draw] for name, values in statistics.items()}
-        with eval_mode(model), torch.no_grad():
-            raw = plan.call(model, _matching(model, one), inputs)
-        yield tensor_output(raw, output)
+        yield tensor_output(_run(model, partial(plan.call, model), one, inputs), output)
 
 
 def _total(statistics: Statistics) -> int:
@@ -81,14 +79,16 @@ def _chunks(
     if plan.layout == "channels last":
         inputs = _channels_last(inputs)
     pieces = [part(inputs, start, start + piece) for start in range(0, examples, piece)]
-    with eval_mode(model), torch.no_grad():
-        given = [_trunk(plan, one) for one in pieces]
-        run = _pass(model, plan, given, output, (together, piece))
+    run = _prepared(model, plan, pieces, output, (together, piece))
     for start in range(0, total, together):
         chunk = {name: rows[start : start + together] for name, rows in statistics.items()}
-        with eval_mode(model), torch.no_grad():
-            found = run(_matching(model, chunk))
-        yield from found.contiguous()
+        yield from _run(model, run, chunk).contiguous()
+
+
+@as_found
+def _run(model: Module, call: Callable[..., Any], statistics: Statistics, *inputs: Inputs) -> Any:
+    with eval_mode(model), torch.no_grad():
+        return call(_matching(model, statistics), *inputs)
 
 
 def _trunk(plan: Plan, inputs: Inputs) -> Any:
@@ -101,6 +101,14 @@ def _trunk(plan: Plan, inputs: Inputs) -> Any:
         arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
         values = plan.graph.trunk(*arguments)
     return _features_first(values) if plan.layout == "features first" else values
+
+
+@as_found
+def _prepared(
+    model: Module, plan: Plan, pieces: list[Any], output: Output | None, size: tuple[int, int]
+) -> Callable[[Statistics], Tensor]:
+    with eval_mode(model), torch.no_grad():
+        return _pass(model, plan, [_trunk(plan, one) for one in pieces], output, size)
 
 
 def _pass(

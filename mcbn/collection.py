@@ -20,7 +20,7 @@ from mcbn.bank import Bank
 from mcbn.batches import MiniBatches
 from mcbn.grouping import agree, group_size, grouped_statistics
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
-from mcbn.isolation import eval_mode, random_streams
+from mcbn.isolation import alone, as_found, eval_mode, random_streams
 from mcbn.layers import (
     HALF,
     MEAN,
@@ -38,6 +38,7 @@ from mcbn.layers import (
 )
 
 
+@as_found
 def collect(
     model: Module,
     batches: Iterable[Any],
@@ -71,7 +72,10 @@ def collect(
     model = unwrapped(model)
     layers = batch_norm_layers(model)
     require_observable(layers)
-    require_finite_weights(model)
+    with alone(model):
+        require_finite_weights(model)
+        weights = fingerprint(model)
+        trained = {name: held.detach().clone() for name, held in model.named_buffers()}
     if frozen := frozen_layers(layers):
         warnings.warn(
             f"{len(frozen)} batch-norm layers were frozen in training (the first is "
@@ -94,11 +98,11 @@ def collect(
     _require_different(statistics, batches, size)
     bank = Bank(
         statistics,
-        {name: model.get_buffer(name).detach().clone() for name in rows[0]},
+        {name: trained[name] for name in rows[0]},
         batch_size=size,
         population=_population(batches),
         model=type(model).__name__,
-        weights=fingerprint(model),
+        weights=weights,
         source=_description(batches),
     )
     check = consistency(bank)

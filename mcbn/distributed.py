@@ -13,14 +13,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from mcbn.categorical import CategoricalPredictive, Totals
 from mcbn.gaussian import GaussianPredictive
-from mcbn.inputs import Select
+from mcbn.inputs import Select, ordered_loader
 from mcbn.predictive import (
     Likelihood,
     Predictive,
     Sampler,
     family_of,
     joined,
-    ordered_loader,
     summaries,
 )
 from mcbn.samplers import DeepEnsemble, MCBatchNorm

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.inputs import Inputs, device_of, forward, moved, require_finite, tensors
-from mcbn.isolation import eval_mode
+from mcbn.isolation import alone, as_found, eval_mode
 from mcbn.layers import batch_norm_layers, statistics_names
 
 Output = Callable[[Any], Tensor]
@@ -34,17 +34,26 @@ def passes(
     """
     require_finite(inputs, "the inputs")
     inputs = moved(inputs, device_of(model))
-    buffers = dict(model.named_buffers())
+    with alone(model):
+        buffers = {name: (held.dtype, held.device) for name, held in model.named_buffers()}
     wanted = any(tensor.requires_grad for tensor in tensors(inputs))
     for state in states:
-        matching = {name: value.to(buffers[name]) for name, value in state.items()}
-        tracked = torch.is_grad_enabled() and any(v.requires_grad for v in matching.values())
-        call = _differentiable if tracked else forward
+        matching = {
+            name: value.to(dtype=buffers[name][0], device=buffers[name][1])
+            for name, value in state.items()
+        }
         # Nothing stays switched while the caller holds the iterator: yield is outside.
-        gradients = torch.is_grad_enabled() and (wanted or tracked)
-        with eval_mode(model), torch.set_grad_enabled(gradients):
-            raw = call(model, matching, inputs)
-        yield tensor_output(raw, output)
+        yield tensor_output(_answer(model, matching, inputs, wanted=wanted), output)
+
+
+@as_found
+def _answer(model: Module, state: dict[str, Tensor], inputs: Inputs, *, wanted: bool) -> Any:
+    """The network's answer under `state`; gradients flow if `wanted`, or to the state's own."""
+    tracked = torch.is_grad_enabled() and any(v.requires_grad for v in state.values())
+    call = _differentiable if tracked else forward
+    gradients = torch.is_grad_enabled() and (wanted or tracked)
+    with eval_mode(model), torch.set_grad_enabled(gradients):
+        return call(model, state, inputs)
 
 
 def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:

@@ -16,6 +16,7 @@ from mcbn.chunks import Engine, Layout, Plan, Statistics, rows
 from mcbn.engine import Output, passes
 from mcbn.graph import traced
 from mcbn.inputs import Inputs, count, device_of, forward, moved, part, require_finite, tensors
+from mcbn.isolation import alone, as_found, own_warnings
 from mcbn.layers import batch_norm_layers, statistics_names
 
 logger = logging.getLogger(__name__)
@@ -102,13 +103,20 @@ def _remembered(
     # A power of two near the number of inputs: the pick may depend on it, the numbers do not.
     few = count(inputs).bit_length()
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
-    key = (engine, few, kind, tuple(statistics), output, _signature(model))
+    asked = (engine, few, kind, tuple(statistics), output)
     known = _plans.setdefault(model, {})
-    if key not in known:
-        for stale in [other for other in known if other[-1] != key[-1]]:
-            del known[stale]
-        known[key] = _tried(model, statistics, inputs, output, engine)
-    return known[key]
+    with alone(model):  # another thread may have hooked it, or swapped its tensors
+        found = known.get((*asked, _signature(model)))
+    if found is not None:
+        return found
+    # Tracing patches every module of the process, and warnings are caught in all of it.
+    with own_warnings(), alone(model):
+        key = (*asked, _signature(model))
+        if key not in known:
+            for stale in [other for other in known if other[-1] != key[-1]]:
+                del known[stale]
+            known[key] = _tried(model, statistics, inputs, output, engine)
+        return known[key]
 
 
 def _signature(model: Module) -> tuple[Any, ...]:
@@ -127,6 +135,7 @@ def _signature(model: Module) -> tuple[Any, ...]:
     return (*modules, *held)
 
 
+@as_found
 def _tried(
     model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
 ) -> Plan:

@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch.fx.node import Argument
 from torch.nn import Module, functional
 
 from mcbn.folding import DenseStack, Fold, multiplied_stack, scaled, scaled_stack
-from mcbn.isolation import eval_mode
+from mcbn.isolation import as_found, eval_mode
 from mcbn.layers import is_plain
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
@@ -64,6 +65,7 @@ class Graph:
         return found
 
 
+@as_found
 def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Graph:
     """Trace `model` in eval mode and cut it at its stochastic `layers`.
 
@@ -81,7 +83,7 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
         raise ValueError("expected a network without hooks, got some; run it as it is")
     with eval_mode(model):
-        whole = _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
+        whole = _whole(model, layers)
     names = {id(layer): name for name, layer in layers.items()}
     found: dict[fx.Node, str] = {}
     stochastic: set[fx.Node] = set()
@@ -92,6 +94,16 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
             stochastic.add(node)
     cut = _Cut(model, whole, stochastic, found, stacked)
     return Graph(cut.trunk(), cut.branch(), tuple(cut.folds), modules[1:])
+
+
+def _whole(model: Module, layers: Mapping[str, Module]) -> fx.Graph:
+    """The graph of the whole network; no patch of the tracing is left if an interrupt lands."""
+    call, attribute = Module.__call__, Module.__getattr__
+    try:
+        return _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
+    except BaseException:
+        Module.__call__, Module.__getattr__ = call, attribute  # type: ignore[method-assign]
+        raise
 
 
 def _defaults(model: Module) -> dict[str, Any]:
@@ -112,6 +124,18 @@ class _Tracer(fx.Tracer):
     def __init__(self, layers: Any) -> None:
         super().__init__()
         self.kept = {id(layer) for layer in layers}
+        self.thread = threading.get_ident()
+
+    # Tracing patches `Module` itself; what other threads do with theirs is no part of the graph.
+    def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         return id(m) in self.kept or super().is_leaf_module(m, module_qualified_name)

@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from mcbn import validation
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
+
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 # Entries of a dict batch that are answers, not questions.
 TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "idx"})
@@ -130,3 +140,33 @@ def device_of(model: Module) -> torch.device:
     for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def order_of(loader: DataLoader[Any]) -> Any:
+    """The sampler that a loader's order comes from."""
+    # A batch sampler holds the order itself; the loader's own is then a mere default.
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
+def ordered_loader(data: Any, batch_size: int) -> DataLoader[Any]:
+    """Whatever holds the data as a loader whose order is fixed.
+
+    Raises:
+        TypeError: data of another kind.
+        ValueError: a loader that shuffles.
+    """
+    if isinstance(data, DataLoader):
+        if isinstance(order_of(data), SHUFFLING):
+            raise ValueError(
+                "expected a loader in a fixed order, got one that shuffles, whose predictions "
+                "could not be matched with targets; give it shuffle=False"
+            )
+        return data
+    if isinstance(data, Tensor):
+        data = TensorDataset(data)
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"expected a tensor, a Dataset or a DataLoader, got {type(data).__name__}; "
+            "wrap several tensors in a TensorDataset"
+        )
+    return DataLoader(data, batch_size=batch_size)

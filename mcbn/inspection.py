@@ -13,6 +13,7 @@ from mcbn import anatomy
 from mcbn.anatomy import Normaliser, Skipped
 from mcbn.dropout import dropout_layers
 from mcbn.inputs import Inputs, count, require_finite, tensors
+from mcbn.isolation import as_found
 from mcbn.layers import unwrapped
 from mcbn.noisiness import FEWEST_EXAMPLES, Observation, observe
 from mcbn.symptoms import Finding, symptoms
@@ -88,6 +89,7 @@ class Inspection:
         return "\n".join(lines)
 
 
+@as_found
 def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32) -> Inspection:
     """Say what MCBN will find in a network, and what is amiss.
 

@@ -1,19 +1,56 @@
-"""The user's model and random streams, given back as they were found."""
+"""The user's model, random streams and settings, given back as they were found.
 
+An interrupt (Ctrl-C) can land between any two calls, also inside what tidies up: then the end of a
+`with` block is never reached, and its manager stays open for as long as somebody keeps the
+traceback. `as_found` is for that: what was found is written down before anything is changed, and
+put back from outside, so that an interrupt leaves nothing behind wherever it lands.
+"""
+
+import os
 import random
 import threading
+import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from inspect import GEN_SUSPENDED, getgeneratorstate
+from types import GeneratorType, TracebackType
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import Module
+from torch.overrides import _pop_mode
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # `functional_call` swaps tensors on the module itself, so one model serves one thread at a time.
 _locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
 _guard = threading.Lock()
+
+# Of the process there is one set of random streams and of warning filters: one thread at a time has
+# them. Where a thread needs these and a model, it takes these first.
+_process = threading.RLock()
+
+
+def _unlocked() -> None:
+    """Fork copies a lock that another thread holds, and nobody would release the copy."""
+    global _process, _guard
+    _process, _guard = threading.RLock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlocked)
+
+
+def alone(model: Module) -> threading.RLock:
+    """The lock of `model`, for a `with` block: while it is held its tensors are its own."""
+    with _guard:
+        return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager
@@ -22,9 +59,7 @@ def eval_mode(model: Module) -> Iterator[None]:
 
     The `training` flags are set directly, since a model may override `train()` with other effects.
     """
-    with _guard:
-        lock = _locks.setdefault(model, threading.RLock())
-    with lock:
+    with alone(model):
         training = [module for module in model.modules() if module.training]
         try:
             for module in training:
@@ -37,12 +72,14 @@ def eval_mode(model: Module) -> Iterator[None]:
 
 @contextmanager
 def random_streams(*key: int | str) -> Iterator[None]:
-    """Seed the global streams of torch, numpy and Python from `key`; give them back after."""
+    """Seed the global streams of torch, numpy and Python from `key`; give them back after.
+
+    One thread at a time has them: the streams are those of the process.
+    """
     seed = derived_seed(*key)
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        try:
+    with _process:
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+        with _put_back(_Streams.now()), torch.random.fork_rng(devices=devices):
             # Not torch.manual_seed: it would leave a seed waiting for a GPU not yet in use.
             torch.default_generator.manual_seed(seed)
             if devices:
@@ -50,9 +87,26 @@ def random_streams(*key: int | str) -> Iterator[None]:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
+
+
+@contextmanager
+def own_warnings() -> Iterator[None]:
+    """Warning filters of one's own for the block; one thread at a time has them."""
+    with _process, _put_back(_Filters.now()), warnings.catch_warnings():
+        yield
+
+
+@contextmanager
+def _put_back(found: "_Streams | _Filters") -> Iterator[None]:
+    """Put back what was found; once more if an interrupt lands in that."""
+    try:
+        try:
+            yield
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            found.put_back()
+    except BaseException:
+        found.put_back()
+        raise
 
 
 def derived_seed(*key: int | str) -> int:
@@ -65,3 +119,157 @@ def derived_seed(*key: int | str) -> int:
         raise ValueError(f"expected seeds of at least 0, got {key}; use a non-negative integer")
     words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def as_found(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, which leaves the process and every model it is given as found, if it raises too.
+
+    A model is an argument, or the `model` or `models` of an argument. A step of a generator is
+    guarded by `as_found(next)`. What goes well has its own `with` blocks to tidy up.
+    """
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = [*args, *kwargs.values()]
+        found: list[_Settings | _Held] = [_Settings.now(), *map(_Held.now, _models(given))]
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            _close(error.__traceback__)
+            for each in found:
+                each.put_back()
+            raise
+
+    return guarded
+
+
+def _models(given: Iterable[Any]) -> Iterator[Module]:
+    for each in given:
+        if isinstance(each, Module):
+            yield each
+            continue
+        held = getattr(each, "models", None) or (getattr(each, "model", None),)
+        if isinstance(held, tuple):
+            yield from (model for model in held if isinstance(model, Module))
+
+
+def _close(traceback: TracebackType | None) -> None:
+    """Close the context managers that an interrupt left open, the innermost first.
+
+    A manager written as a generator is left at its `yield` where the interrupt lands in the few
+    steps of `contextlib` before the block, or after it.
+    """
+    frames = []
+    while traceback is not None:
+        frames.append(traceback.tb_frame)
+        traceback = traceback.tb_next
+    for frame in reversed(frames):
+        if frame.f_code.co_name in ("__enter__", "__exit__"):
+            left = getattr(frame.f_locals.get("self"), "gen", None)
+            if isinstance(left, GeneratorType) and getgeneratorstate(left) == GEN_SUSPENDED:
+                with suppress(Exception):  # the interrupt is what the caller must hear
+                    left.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Filters:
+    """The warning filters of the process, and how warnings are shown."""
+
+    filters: Any
+    shown: Any
+
+    @classmethod
+    def now(cls) -> "_Filters":
+        return cls(warnings.filters, warnings.showwarning)
+
+    def put_back(self) -> None:
+        warnings.showwarning = self.shown
+        if warnings.filters is not self.filters:
+            warnings.filters = self.filters
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False)
+class _Streams:
+    """The states of the global random streams on the processor."""
+
+    torch: Tensor
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def now(cls) -> "_Streams":
+        state = np.random.get_state()  # noqa: NPY002
+        return cls(torch.get_rng_state(), state, random.getstate())
+
+    def put_back(self) -> None:
+        torch.set_rng_state(self.torch)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """What PyTorch's own managers switch in a thread."""
+
+    gradients: bool
+    modes: int
+    transforms: int
+
+    @classmethod
+    def now(cls) -> "_Settings":
+        return cls(
+            torch.is_grad_enabled(),
+            torch._C._len_torch_function_stack(),
+            torch._C._functorch.get_dynamic_layer_stack_depth(),
+        )
+
+    def put_back(self) -> None:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self.transforms)
+        while torch._C._len_torch_function_stack() > self.modes:
+            _pop_mode()  # type: ignore[no-untyped-call]
+        torch._C._set_grad_enabled(self.gradients)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """The modes, tensors and hooks of a model's modules, as one thread that holds it found them."""
+
+    model: Module
+    training: list[tuple[Module, bool]]
+    forwards: list[tuple[dict[str, Any], Any]]
+    dictionaries: list[tuple[Any, list[Any]]]
+
+    @classmethod
+    def now(cls, model: Module) -> "_Held":
+        with alone(model):
+            modules = list(model.modules())
+            return cls(
+                model,
+                [(module, module.training) for module in modules],
+                [(module.__dict__, module.__dict__.get("forward")) for module in modules],
+                [
+                    (found, list(found.items()))
+                    for module in modules
+                    for found in (
+                        module._parameters,
+                        module._buffers,
+                        module._forward_hooks,
+                        module._forward_pre_hooks,
+                        module._forward_hooks_with_kwargs,
+                        module._forward_pre_hooks_with_kwargs,
+                    )
+                ],
+            )
+
+    def put_back(self) -> None:
+        with alone(self.model):
+            for module, training in self.training:
+                module.training = training
+            for attributes, forward in self.forwards:
+                if forward is None:
+                    attributes.pop("forward", None)
+            for held, items in self.dictionaries:
+                if list(map(id, held.values())) != [id(value) for _, value in items]:
+                    held.clear()
+                    held.update(items)

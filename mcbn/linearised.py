@@ -16,7 +16,7 @@ from torch.nn import Module
 from mcbn.bank import Bank
 from mcbn.engine import Output, passes
 from mcbn.inputs import Inputs, device_of, moved, require_finite
-from mcbn.isolation import eval_mode
+from mcbn.isolation import as_found, eval_mode
 from mcbn.jacobian import recorded
 from mcbn.layers import require_finite_weights, unwrapped
 from mcbn.parametric import JointPosterior
@@ -117,6 +117,7 @@ class LinearizedBatchNorm:
         """Yield the output for all inputs under one draw after another; computed all at once."""
         yield from self(inputs)
 
+    @as_found
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch outputs"]:
         """All draws stacked.
 
@@ -135,6 +136,7 @@ class LinearizedBatchNorm:
             rows[:passed] = exact
         return rows
 
+    @as_found
     def linearity(self, inputs: Inputs, *, draws: int = 16) -> Linearity:
         """Compare the linear rows of a few inputs with exact ones.
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mcbn.collection import collect
 from mcbn.inputs import Inputs, count, device_of, forward, moved, part
-from mcbn.isolation import eval_mode, random_streams
+from mcbn.isolation import eval_mode, own_warnings, random_streams
 from mcbn.layers import HALF, statistics_names
 
 # With three, squares about their mean have the same relative spread whatever the values are.
@@ -120,7 +120,7 @@ def _eval_pass(
     calls: dict[str, list[_Call]] = {name: [] for name in layers}
     handles: list[RemovableHandle] = []
     failure = ""
-    with eval_mode(model), torch.no_grad(), random_streams(0, "inspect"):
+    with random_streams(0, "inspect"), eval_mode(model), torch.no_grad():
         try:
             for name, layer in layers.items():
                 hook = partial(_look, calls[name], count(inputs))
@@ -145,7 +145,8 @@ def _drawn(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tuple[fl
     starts = range(0, count(inputs) - size + 1, size)
     groups = [part(inputs, start, start + size) for start in starts]
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with own_warnings():
+            warnings.simplefilter("ignore")
             bank = collect(model, groups, inputs=lambda batch: batch, progress=False)
     except Exception:  # `symptoms` says what it is
         return {}

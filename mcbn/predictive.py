@@ -7,20 +7,13 @@ from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mcbn.categorical import Categorical, CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
-from mcbn.inputs import Inputs, Select, count, of_batch
-from mcbn.isolation import random_streams
+from mcbn.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader
+from mcbn.isolation import as_found, random_streams
 
 Predictive = CategoricalPredictive | GaussianPredictive
 P = TypeVar("P")
@@ -28,7 +21,6 @@ S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
 AXES = {"draws": 1, "means": 1, "variances": 1}
-SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 @runtime_checkable
@@ -120,7 +112,7 @@ def predict(
     bar = tqdm(
         stream, "predict", _length(loader), unit="batch", delay=0.5, leave=False, disable=hidden
     )
-    answer: Predictive | None = joined(bar, _length(_order(loader)) or 0)
+    answer: Predictive | None = joined(bar, _length(order_of(loader)) or 0)
     if answer is None:
         raise ValueError("expected at least one example to predict, got none; check the data")
     return answer
@@ -196,20 +188,34 @@ def summaries(
             draw the same for a batch, whoever loads it.
     """
     # The loader takes its base seed from the global stream.
-    with random_streams(0, "predict"):
-        batches = iter(loader)
+    batches = _seeded(partial(iter, loader))
     for index in counting(first):
         # Nothing stays switched while the caller holds the iterator: yield is outside.
-        with random_streams(0, "predict", index), torch.no_grad():
-            batch = next(batches, END)
-            if batch is END:
-                return
-            selected = of_batch(batch, inputs)
-            examples = count(selected)
-            found = summary(sampler.passes(selected)) if examples > 0 else None
-        del batch, selected  # not held while the caller works
+        found = _seeded(partial(_summary, sampler, batches, summary, inputs), index)
+        if found is END:
+            return
         if found is not None:
             yield found
+
+
+@as_found
+def _seeded(call: Callable[[], Any], *key: int) -> Any:
+    with random_streams(0, "predict", *key), torch.no_grad():
+        return call()
+
+
+def _summary(
+    sampler: Sampler,
+    batches: Iterator[Any],
+    summary: Callable[[Iterator[Tensor]], S],
+    inputs: Select | None,
+) -> Any:
+    """The summary of the next batch; None if it is empty, END if there is none."""
+    batch = next(batches, END)
+    if batch is END:
+        return END
+    selected = of_batch(batch, inputs)
+    return summary(sampler.passes(selected)) if count(selected) > 0 else None
 
 
 def joined(parts: Iterable[S], examples: int) -> S | None:
@@ -252,11 +258,6 @@ def _length(counted: Any) -> int | None:
         return None
 
 
-def _order(loader: DataLoader[Any]) -> Any:
-    # A batch sampler holds the order itself; the loader's own is then a mere default.
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)
-
-
 def family_of(likelihood: Any) -> Any:
     """The likelihood itself, for its name or itself.
 
@@ -272,27 +273,3 @@ def family_of(likelihood: Any) -> Any:
         f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got {likelihood!r}; "
         "use Gaussian(precision=tau) for regression"
     )
-
-
-def ordered_loader(data: Any, batch_size: int) -> DataLoader[Any]:
-    """Whatever holds the data as a loader whose order is fixed.
-
-    Raises:
-        TypeError: data of another kind.
-        ValueError: a loader that shuffles.
-    """
-    if isinstance(data, DataLoader):
-        if isinstance(_order(data), SHUFFLING):
-            raise ValueError(
-                "expected a loader in a fixed order, got one that shuffles, whose predictions "
-                "could not be matched with targets; give it shuffle=False"
-            )
-        return data
-    if isinstance(data, Tensor):
-        data = TensorDataset(data)
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"expected a tensor, a Dataset or a DataLoader, got {type(data).__name__}; "
-            "wrap several tensors in a TensorDataset"
-        )
-    return DataLoader(data, batch_size=batch_size)

@@ -17,7 +17,7 @@ from mcbn.drawn_network import Answer, DrawnNetwork, Members, categorical_answer
 from mcbn.engines import HALF_ROUNDING, ROUNDING
 from mcbn.gaussian import Gaussian
 from mcbn.inputs import Inputs, count
-from mcbn.isolation import random_streams
+from mcbn.isolation import own_warnings, random_streams
 from mcbn.onnx_files import reason
 from mcbn.samplers import DeepEnsemble, Deterministic, MCBatchNorm
 
@@ -97,7 +97,7 @@ def _traced(answer: Module, example: Inputs) -> ExportedProgram:
     axes = tree_map(lambda value: {0: batch} if isinstance(value, Tensor) else None, example)
     # The answer's own mode: those of the networks in it are held by the caller.
     answer.training = False
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), own_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
         program = torch.export.export(answer, (example,), dynamic_shapes=(axes,))
     for node in program.graph.nodes:
@@ -111,7 +111,7 @@ def _traced(answer: Module, example: Inputs) -> ExportedProgram:
 def pt2_bytes(program: ExportedProgram, header: Mapping[str, Any]) -> bytes:
     """The program as the content of a .pt2 file, with the header as its file mcbn.json."""
     content = io.BytesIO()
-    with warnings.catch_warnings():
+    with own_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
         files = {"mcbn.json": json.dumps(header, sort_keys=True)}
         torch.export.save(program, content, extra_files=files)

@@ -17,6 +17,7 @@ from mcbn.cell import Cell, Network
 from mcbn.checkpoints import named_builder
 from mcbn.collection import collect
 from mcbn.data import Task, cifar10, data_root, digits, mnist
+from mcbn.isolation import own_warnings
 from mcbn.networks import convnet, load_resnet20, mlp
 from mcbn.parametric import FactorisedPosterior, JointPosterior
 from mcbn.predictive import Sampler
@@ -134,7 +135,7 @@ def _collected(model: Module, cell: Cell, task: Task, *, batch_size: int, draws:
     augmented = task.augmented if cell.network.published else None
     examples = augmented if augmented is not None else task.train.dataset()
     batches = minibatches(examples, batch_size=batch_size, draws=draws, seed=cell.network.seed)
-    with warnings.catch_warnings():
+    with own_warnings():
         # A study goes to sizes and draws on purpose where the check has little to say.
         warnings.simplefilter("ignore", InconsistentBankWarning)
         return collect(model, batches, progress=False)

@@ -19,6 +19,7 @@ from mcbn.dropout import dropout_layers, masked
 from mcbn.engine import Output, passes
 from mcbn.engines import draws, require_engine
 from mcbn.inputs import Inputs
+from mcbn.isolation import as_found
 from mcbn.layers import (
     batch_norm_layers,
     chosen_layers,
@@ -126,13 +127,16 @@ class MCDropout:
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the output for all inputs under one draw after another."""
         for draw in range(self.draws):
-            with masked(self.model, self.seed, draw):
-                outputs = list(passes(self.model, [{}], inputs, output=self.output))
-            yield from outputs
+            yield self._masked(inputs, draw)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
+
+    @as_found
+    def _masked(self, inputs: Inputs, draw: int) -> Tensor:
+        with masked(self.model, self.seed, draw):
+            return next(passes(self.model, [{}], inputs, output=self.output))
 
 
 @dataclass(frozen=True, eq=False)
