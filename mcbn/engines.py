@@ -135,7 +135,6 @@ def _signature(model: Module) -> tuple[Any, ...]:
     return (*modules, *held)
 
 
-@as_found
 def _tried(
     model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
 ) -> Plan:
@@ -144,8 +143,7 @@ def _tried(
     states = _states(statistics)
     weighing = Weighing()
     try:
-        with weighing:
-            expected = list(passes(model, islice(states, 1), some, output=output))
+        expected = _weighed(model, weighing, islice(states, 1), some, output)
     # It may take no other number of examples; if anything else is wrong, the loop will say.
     except Exception as error:
         logger.debug("%s does not take %d examples: %r", type(model).__name__, count(some), error)
@@ -168,6 +166,18 @@ def _tried(
         except Exception as error:
             logger.debug("%s does not run %s: %r", type(model).__name__, name, error)
     return Plan("loop", load)
+
+
+@as_found
+def _weighed(
+    model: Module,
+    weighing: Weighing,
+    states: Iterator[dict[str, Tensor]],
+    inputs: Inputs,
+    output: Output | None,
+) -> list[Tensor]:
+    with weighing:
+        return list(passes(model, states, inputs, output=output))
 
 
 def _candidates(engine: Engine, load: Load, examples: int) -> Iterator[tuple[Engine, Layout]]:

@@ -17,7 +17,7 @@ from mcbn.drawn_network import Answer, DrawnNetwork, Members, categorical_answer
 from mcbn.engines import HALF_ROUNDING, ROUNDING
 from mcbn.gaussian import Gaussian
 from mcbn.inputs import Inputs, count
-from mcbn.isolation import own_warnings, random_streams
+from mcbn.isolation import as_found, own_warnings, random_streams
 from mcbn.onnx_files import reason
 from mcbn.samplers import DeepEnsemble, Deterministic, MCBatchNorm
 
@@ -92,6 +92,7 @@ def _networks(sampler: Exportable, chunk: int | None) -> Iterator[Module]:
         )
 
 
+@as_found
 def _traced(answer: Module, example: Inputs) -> ExportedProgram:
     batch = Dim("batch", min=1)
     axes = tree_map(lambda value: {0: batch} if isinstance(value, Tensor) else None, example)
@@ -123,6 +124,7 @@ def pt2_answers(content: bytes, inputs: Inputs) -> dict[str, Tensor]:
     return _answers(torch.export.load(io.BytesIO(content)), inputs)
 
 
+@as_found
 def _answers(program: ExportedProgram, inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
     with torch.no_grad(), random_streams(seed, "export"):
         found: dict[str, Tensor] = program.module()(inputs)

@@ -21,7 +21,7 @@ from torch.nn import Module
 
 from mcbn.cell import Cell, Network
 from mcbn.data import Task
-from mcbn.isolation import derived_seed
+from mcbn.isolation import as_found, derived_seed
 from mcbn.measurement import measure
 from mcbn.outcome import CONFIGURATION, COST, RESULT, Outcome, as_json, commit_failure
 from mcbn.recipes import load_published, load_task, make_sampler, untrained
@@ -67,6 +67,7 @@ class _Done:
     scores: Mapping[str, float]
 
 
+@as_found
 def _trained(network: Network) -> _Done:
     start = time.perf_counter()
     task = load_task(network)
@@ -88,6 +89,7 @@ def _trained(network: Network) -> _Done:
     return _Done({WEIGHTS: save(weights)}, cost, {})
 
 
+@as_found
 def _scored(store: Store, cell: Cell) -> _Done:
     task = load_task(cell)
     networks = [load_trained(store, network, task) for network in cell.networks]

@@ -1,0 +1,389 @@
+"""Isolation: after any public call, however it ended, the user's model and process are as found."""
+
+import subprocess
+import sys
+import tempfile
+import warnings
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import as_found
+import pytest
+import torch
+import torch.distributed as dist
+from injection import Injector
+from models import examples, made
+from tiny import Here, smallest
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import mcbn
+
+for (
+    each
+) in mcbn.__all__:  # what is imported late counts as no call: scikit-learn sets KMP_ variables
+    getattr(mcbn, each)
+
+pytestmark = pytest.mark.filterwarnings(
+    # An interrupt may land where Python throws away a generator, which cannot raise.
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+NAME = "1d of 2-D"
+X, Y = examples(NAME, 24, seed=8), torch.arange(24) % 3
+REAL = X[:, 0].clone()
+TRAINING = TensorDataset(examples(NAME, 60), torch.arange(60) % 3)
+
+
+def network() -> nn.Module:
+    """A network in train mode, one part in eval mode, with gradients and hooks of the user's."""
+    model = made(NAME).train()
+    model[3].eval()
+    model[0].weight.requires_grad_(False)
+    model[4].weight.grad = torch.ones_like(model[4].weight)
+    model[2].register_forward_hook(lambda module, args, answer: answer)
+    model[1].register_forward_pre_hook(lambda module, args: args)
+    model[6].register_full_backward_hook(lambda module, given, got: None)
+    return model
+
+
+def bank(model, draws=5):
+    return mcbn.collect(model, mcbn.minibatches(TRAINING, batch_size=8, draws=draws))
+
+
+def plain():
+    """A network without hooks: tracing and folding take it."""
+    return made(NAME).train()
+
+
+def sampled(engine, build=plain):
+    model = build()
+    drawn = bank(model)
+    return lambda: mcbn.predict(mcbn.MCBatchNorm(model, drawn, engine=engine), X), [model]
+
+
+def with_network(call, build=network):
+    """A case of a call on one network."""
+
+    def case(folder):
+        model = build()
+        drawn = bank(model)
+        return lambda: call(model, drawn), [model]
+
+    return case
+
+
+def ensemble(folder):
+    models = [network(), plain()]
+    return lambda: mcbn.predict(mcbn.DeepEnsemble(models), X), models
+
+
+def classes():
+    return mcbn.predict(mcbn.MCDropout(network(), draws=3), X)
+
+
+def real():
+    model = network()
+    sampler = mcbn.MCDropout(model, draws=3, output=lambda answer: answer[:, :1])
+    return mcbn.predict(sampler, X, mcbn.Gaussian(precision=2.0)), REAL[:, None]
+
+
+def without_network(call):
+    def case(folder):
+        return lambda: call(folder), []
+
+    return case
+
+
+def fitted(kind, **options):
+    """A case of a recalibration: fitted, then applied to other predictions."""
+
+    def call(found, other, targets):
+        return kind.fit(found, targets, **options)(other)
+
+    def case(folder):
+        found, other = classes(), classes()
+        return lambda: call(found, other, Y), []
+
+    return case
+
+
+def fitted_real(kind, **options):
+    def case(folder):
+        (found, targets), (other, _) = real(), real()
+        return lambda: kind.fit(found, targets, **options)(other), []
+
+    return case
+
+
+def regressed(call):
+    def case(folder):
+        found, targets = real()
+        return lambda: call(found, targets), []
+
+    return case
+
+
+def classified(call):
+    def case(folder):
+        found = classes()
+        return lambda: call(found, folder), []
+
+    return case
+
+
+def from_files(folder):
+    path = folder / "nets.py"
+    path.write_text("from test_isolation import plain as build\n")
+    bank(plain()).save(folder / "bank.st")
+    (folder / "x").mkdir(exist_ok=True)
+    predictor = lambda: mcbn.Predictor(f"{path}:build", bank=str(folder / "bank.st"))  # noqa: E731
+    return lambda: predictor()({"x": X.numpy()}), []
+
+
+def study(folder):
+    def call():
+        found = mcbn.run_study(smallest(), folder / "study", executor=Here(), progress=False)
+        return [dict(result.scores) for result in found.results]
+
+    return call, []
+
+
+def shared_out(folder):
+    model = network()
+    sampler = mcbn.MCBatchNorm(model, bank(model))
+
+    if not dist.is_initialized():
+        place = f"file://{folder / 'meeting'}"
+        dist.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+    return lambda: mcbn.predict_distributed(sampler, X), [model]
+
+
+def compared(folder):
+    model = network()
+    samplers = {"a": mcbn.Deterministic(model), "b": mcbn.MCDropout(model, draws=2)}
+    return lambda: mcbn.compare(samplers, X, Y, resamples=5), [model]
+
+
+def evaluations():
+    return {"MCBN": mcbn.evaluate(classes(), Y, resamples=5)}
+
+
+def exported(folder):
+    model = plain()
+    sampler = mcbn.MCBatchNorm(model, bank(model))
+    return lambda: mcbn.export(sampler, X, folder / "net.pt2"), [model]
+
+
+def round_trip(found, folder):
+    mcbn.write_predictions(folder / "p.csv", mcbn.Predictions("m", found, Y, "data"))
+    return mcbn.read_predictions(folder / "p.csv").predictive
+
+
+def kept(found, folder):
+    mcbn.Predictions("m", found, Y, "data").save(folder / "p.st")
+    return mcbn.Predictions.load(folder / "p.st").predictive
+
+
+# What takes a model, a loader or data: each public name with a call of it.
+CALLS = {
+    "MCBatchNorm": lambda folder: sampled("auto"),
+    "MCBatchNorm loop": lambda folder: sampled("loop", network),
+    "MCBatchNorm folded": lambda folder: sampled("folded"),
+    "MCBatchNorm batched": lambda folder: sampled("batched"),
+    "MCDropout": with_network(lambda m, _: mcbn.predict(mcbn.MCDropout(m, draws=3), X)),
+    "DeepEnsemble": ensemble,
+    "Deterministic": with_network(lambda m, _: mcbn.predict(mcbn.Deterministic(m), X)),
+    "LinearizedBatchNorm": with_network(lambda m, b: mcbn.LinearizedBatchNorm(m, b, exact=2)(X)),
+    "Linearity": with_network(
+        lambda m, b: mcbn.LinearizedBatchNorm(m, b).linearity(X, draws=3).residual),
+    "collect": with_network(lambda m, _: bank(m)),
+    "collect loader": with_network(lambda m, _: mcbn.collect(
+        m, DataLoader(TRAINING, batch_size=8, shuffle=True), draws=9)),
+    "minibatches": without_network(lambda _: list(mcbn.minibatches(
+        list(TRAINING), batch_size=8, draws=2))),
+    "predict": with_network(lambda m, b: mcbn.predict(
+        mcbn.MCBatchNorm(m, b), DataLoader(TRAINING, batch_size=16), keep_draws=True)),
+    "predict_batches": with_network(lambda m, b: list(mcbn.predict_batches(
+        mcbn.MCBatchNorm(m, b), X, batch_size=9))),
+    "predict_distributed": shared_out,
+    "evaluate": classified(lambda p, _: mcbn.evaluate(p, Y, resamples=5).to_dict()),
+    "evaluate real": regressed(lambda p, y: mcbn.evaluate(p, y, resamples=5).to_dict()),
+    "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
+    "compare": compared,
+    "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),
+    "choose_batch_size": with_network(lambda m, b: mcbn.choose_batch_size(
+        m, b, X, Y, points=3, resamples=3).to_dict()),
+    "ELBO": with_network(lambda m, b: mcbn.choose_batch_size(
+        m, b, X, Y, points=3, resamples=3, criterion=mcbn.ELBO()).to_dict()),
+    "choose_abstention": without_network(lambda _: mcbn.choose_abstention(
+        X[:, 0].float(), Y == 0, risk=0.9)),
+    "inspect": with_network(lambda m, _: str(mcbn.inspect(m, X))),
+    "export": exported,
+    "Bank": with_network(lambda m, b: b.rescale(batch_size=3.5)),
+    "JointPosterior": with_network(lambda m, b: mcbn.JointPosterior.from_bank(b).sample(3)),
+    "FactorisedPosterior": with_network(
+        lambda m, b: mcbn.FactorisedPosterior.from_bank(b).sample(3)),
+    "Predictor": from_files,
+    "run_study": study,
+    "to_model_card": without_network(
+        lambda _: mcbn.to_model_card(evaluations(), name="net", data="data")),
+    "read_predictions": classified(round_trip),
+    "write_predictions": classified(round_trip),
+    "Predictions": classified(kept),
+    "fit_precision": regressed(lambda p, y: mcbn.fit_precision(p, y)),
+    "TemperatureScaling": fitted(mcbn.TemperatureScaling),
+    "VectorScaling": fitted(mcbn.VectorScaling),
+    "Isotonic": fitted(mcbn.Isotonic),
+    "ConformalSets": fitted(mcbn.ConformalSets, level=0.6),
+    "TemperedCategorical": classified(lambda p, _: mcbn.TemperedCategorical.fit(
+        mcbn.predict(mcbn.MCDropout(plain(), draws=3), X, keep_draws=True), Y)),
+    "VarianceScaling": fitted_real(mcbn.VarianceScaling),
+    "ConformalIntervals": fitted_real(mcbn.ConformalIntervals, level=0.6),
+    "Study": lambda folder: (lambda: (study(folder)[0](), mcbn.Study.load(folder / "study"))[0],
+                             []),
+}  # fmt: skip
+
+# Values that are made of numbers and names, and what the calls above return.
+VALUES = {
+    "Abstention", "Artifact", "BatchSizeChoice", "Categorical", "CategoricalPredictive",
+    "Comparison", "Consistency", "Coverage", "Evaluation", "Gaussian", "GaussianPredictive",
+    "InconsistentBankWarning", "Inspection", "Plan", "PredictionIntervals", "PredictionSets",
+    "Score",
+}  # fmt: skip
+
+# The main calls, and at how many instants each is broken off in the ordinary suite: 100 in all.
+QUICK = {"MCBatchNorm": 12, "MCDropout": 16, "DeepEnsemble": 14, "LinearizedBatchNorm": 14,
+         "collect": 16, "predict": 8, "evaluate": 6, "compare": 4, "choose_batch_size": 2,
+         "inspect": 8}  # fmt: skip
+# Quick ones that between them use every stream.
+STREAMS = ("MCBatchNorm", "MCDropout", "collect loader", "minibatches", "predict", "inspect",
+           "Predictor", "JointPosterior")  # fmt: skip
+ERRORS = (KeyboardInterrupt, RuntimeError)
+
+
+def plainly(answer):
+    """Numbers of an answer, in a form that can be compared bit for bit."""
+    if isinstance(answer, Tensor):
+        return str(answer.dtype), tuple(answer.shape), as_found.bits(answer)
+    if is_dataclass(answer):
+        return [
+            plainly(getattr(answer, field.name))
+            for field in fields(answer)
+            if field.name != "seconds"
+        ]
+    if isinstance(answer, dict):
+        return {key: plainly(value) for key, value in answer.items()}
+    if isinstance(answer, (list, tuple)):
+        return [plainly(value) for value in answer]
+    return repr(answer)
+
+
+def quiet():
+    warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+
+
+@pytest.fixture(autouse=True)
+def no_complaints():
+    with warnings.catch_warnings():
+        quiet()
+        hook = sys.excepthook
+        yield
+        if dist.is_initialized():
+            dist.destroy_process_group()
+            sys.excepthook = hook
+
+
+def folder_of(path: Path, count: int) -> Path:
+    made = path / str(count)
+    made.mkdir()
+    return made
+
+
+def temporary_files(folder: Path) -> list[str]:
+    return [str(p) for p in folder.rglob("*") if p.name.startswith(".") or ".tmp" in p.name]
+
+
+def ended(call, models, error=(), *, python_stream=False) -> list[str]:
+    """Do the call; what is not as it was, be it that the call ended well or in `error`."""
+    before = as_found.process(python_stream=python_stream), [as_found.model(m) for m in models]
+    try:
+        call()
+    except (*error, Exception) if error else ():  # others may make another error of it
+        # Looked at while the traceback is still there, as it is in a notebook.
+        return differences(before, models, python_stream)
+    return differences(before, models, python_stream)
+
+
+def differences(before, models, python_stream) -> list[str]:
+    process = as_found.moved(before[0], as_found.process(python_stream=python_stream))
+    pairs = zip(before[1], models, strict=True)
+    return process + [name for was, m in pairs for name in as_found.moved(was, as_found.model(m))]
+
+
+def faults(name: str, folder: Path, *, points: int, seed: int) -> list[str]:
+    """Errors at random instants of a call: what is not as found, or goes wrong in the next call."""
+    build, chance, counting = CALLS[name], Random(seed), Injector()
+    expected = plainly(build(folder_of(folder, 0))[0]())
+    counting(build(folder_of(folder, 1))[0])
+    found = []
+    for point in range(points):
+        error = ERRORS[point % 2]
+        injector = Injector(chance.randint(1, counting.count), error)
+        own = folder_of(folder, point + 2)
+        call, models = build(own)
+        wrong = ended(partial(injector, call), models, (error,))
+        again = plainly(call())
+        # An error that is caught, as of a trial, may send later calls another way.
+        if error is KeyboardInterrupt and again != expected:
+            wrong.append("the next answer")
+        wrong += temporary_files(own)
+        found += [f"{error.__name__} at {injector.where}: {wrong}"] if wrong else []
+    return found
+
+
+def test_every_public_name_has_a_call_or_is_a_value():
+    called = {name.split()[0] for name in CALLS}
+    assert called.isdisjoint(VALUES)
+    assert called | VALUES == set(mcbn.__all__)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_leaves_everything_as_found(name, tmp_path):
+    call, models = CALLS[name](tmp_path)
+    assert ended(call, models) == []
+
+
+def all_calls_and_some_errors() -> None:
+    """For a process without the type checker of the tests, which draws from Python's stream."""
+    quiet()
+    for name in STREAMS:
+        with tempfile.TemporaryDirectory() as folder:
+            call, models = CALLS[name](Path(folder))
+            assert ended(call, models, python_stream=True) == [], name
+            injector = Injector(150, KeyboardInterrupt)
+            interrupted = partial(injector, call)
+            assert ended(interrupted, models, (KeyboardInterrupt,), python_stream=True) == [], name
+    print("as found")
+
+
+def test_python_s_own_stream_is_left_as_found():
+    script = "import torch; torch.set_num_threads(1); import test_isolation as t; "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "t.all_calls_and_some_errors()"],
+        capture_output=True, text=True, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.stdout == "as found\n", done.stderr
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_error_at_any_instant_leaves_everything_as_found(name, tmp_path):
+    """A hundred instants over the main calls."""
+    assert faults(name, tmp_path, points=QUICK[name], seed=0) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_an_error_at_any_of_a_hundred_instants_of_each_call_does(name, tmp_path):
+    assert faults(name, tmp_path, points=100, seed=1) == []
