@@ -3,7 +3,7 @@
 Inputs are a tensor (one argument), a tuple (several) or a dict (keyword arguments).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -24,6 +24,8 @@ from mcbn import validation
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
+
+BATCH = 256  # examples in a pass, where nobody says
 
 SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -100,6 +102,40 @@ def part(inputs: Any, start: int, stop: int) -> Any:
     return inputs
 
 
+def regrouped(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
+    """The same examples in the same order, exactly `size` at a time, the last group with the rest.
+
+    However a stream is cut, its groups are the same: so are the last bits of sums over them.
+    """
+    kept: list[Inputs] = []
+    held = 0
+    for inputs in stream:
+        start, examples = 0, count(inputs)
+        while start < examples:
+            piece = part(inputs, start, start + size - held)
+            kept.append(piece)
+            held, start = held + count(piece), start + count(piece)
+            if held == size:
+                yield together(kept)
+                kept, held = [], 0
+    if kept:
+        yield together(kept)
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Inputs of one kind as one, along the first axis of each tensor."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, Mapping):
+        return {key: together([each[key] for each in parts]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(together(entries) for entries in zip(*parts, strict=True))
+    return first
+
+
 def moved(inputs: Any, device: torch.device) -> Any:
     """The same inputs on `device`, anything that is no tensor unchanged."""
     if isinstance(inputs, Tensor):
@@ -148,13 +184,15 @@ def order_of(loader: DataLoader[Any]) -> Any:
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
-def ordered_loader(data: Any, batch_size: int) -> DataLoader[Any]:
+def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
     """Whatever holds the data as a loader whose order is fixed.
 
     Raises:
         TypeError: data of another kind.
-        ValueError: a loader that shuffles.
+        ValueError: a loader that shuffles, or a size below 1.
     """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {batch_size}; leave it out")
     if isinstance(data, DataLoader):
         if isinstance(order_of(data), SHUFFLING):
             raise ValueError(
@@ -169,4 +207,4 @@ def ordered_loader(data: Any, batch_size: int) -> DataLoader[Any]:
             f"expected a tensor, a Dataset or a DataLoader, got {type(data).__name__}; "
             "wrap several tensors in a TensorDataset"
         )
-    return DataLoader(data, batch_size=batch_size)
+    return DataLoader(data, batch_size=BATCH if batch_size is None else batch_size)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count as counting
+from itertools import takewhile
 from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import torch
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from mcbn.categorical import Categorical, CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
-from mcbn.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader
+from mcbn.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader, regrouped
 from mcbn.isolation import as_found, random_streams
 
 Predictive = CategoricalPredictive | GaussianPredictive
@@ -62,7 +63,7 @@ def predict(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     inputs: Select | None = ...,
     keep_draws: bool = ...,
     progress: bool = ...,
@@ -73,7 +74,7 @@ def predict(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Likelihood[GaussianPredictive],
     *,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     inputs: Select | None = ...,
     keep_draws: bool = ...,
     progress: bool = ...,
@@ -83,7 +84,7 @@ def predict(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     inputs: Select | None = None,
     keep_draws: bool = False,
     progress: bool = True,
@@ -97,7 +98,8 @@ def predict(
         sampler: what makes the draws, such as `MCBatchNorm`.
         data: inputs as a tensor, a data set, or a loader in fixed order; targets are ignored.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
-        batch_size: examples in a pass, unless a loader is given.
+        batch_size: examples in a pass; if not given, the loader's own, else 256. Where it is
+            given, the numbers are the same bits however a loader cuts the data.
         inputs: picks the network's inputs out of a batch where the default rule does not.
         keep_draws: keep the raw outputs of every draw too, for classes.
         progress: show a bar, on a terminal only.
@@ -108,7 +110,9 @@ def predict(
     """
     family, loader = family_of(likelihood), ordered_loader(data, batch_size)
     hidden = None if progress else True  # None: hidden unless on a terminal
-    stream = _predictives(sampler, loader, family, inputs, keep_draws)
+    stream = predict_batches(
+        sampler, loader, family, batch_size=batch_size, inputs=inputs, keep_draws=keep_draws
+    )
     bar = tqdm(
         stream, "predict", _length(loader), unit="batch", delay=0.5, leave=False, disable=hidden
     )
@@ -124,7 +128,7 @@ def predict_batches(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     inputs: Select | None = ...,
     keep_draws: bool = ...,
 ) -> Iterator[CategoricalPredictive]: ...
@@ -134,7 +138,7 @@ def predict_batches(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Likelihood[GaussianPredictive],
     *,
-    batch_size: int = ...,
+    batch_size: int | None = ...,
     inputs: Select | None = ...,
     keep_draws: bool = ...,
 ) -> Iterator[GaussianPredictive]: ...
@@ -143,7 +147,7 @@ def predict_batches(
     data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     inputs: Select | None = None,
     keep_draws: bool = False,
 ) -> Iterator[Predictive]:
@@ -158,15 +162,10 @@ def predict_batches(
         TypeError: data of another kind.
         ValueError: values that are not finite, a loader that shuffles.
     """
-    loader = ordered_loader(data, batch_size)
-    return _predictives(sampler, loader, family_of(likelihood), inputs, keep_draws)
-
-
-def _predictives(
-    sampler: Sampler, loader: DataLoader[Any], family: Any, inputs: Select | None, keep_draws: bool
-) -> Iterator[Predictive]:
+    loader, family = ordered_loader(data, batch_size), family_of(likelihood)
     summary = partial(family.summarise, keep_draws=keep_draws)
-    return summaries(sampler, loader, summary, inputs=inputs)
+    size = batch_size if loader is data else None
+    return summaries(sampler, loader, summary, inputs=inputs, batch_size=size)
 
 
 def summaries(
@@ -175,6 +174,7 @@ def summaries(
     summary: Callable[[Iterator[Tensor]], S],
     *,
     inputs: Select | None = None,
+    batch_size: int | None = None,
     first: int = 0,
 ) -> Iterator[S]:
     """What `summary` makes of the draws of one batch after another; empty batches are left out.
@@ -184,38 +184,45 @@ def summaries(
         loader: batches in fixed order.
         summary: takes the draws of a batch, one at a time.
         inputs: picks the network's inputs out of a batch.
+        batch_size: examples in a pass; those of the loader if not given.
         first: place of the loader's first batch in the whole data: transforms that draw at random
             draw the same for a batch, whoever loads it.
     """
-    # The loader takes its base seed from the global stream.
-    batches = _seeded(partial(iter, loader))
+    loaded = takewhile(lambda found: found is not END, _loads(loader, inputs, first))
+    groups = loaded if batch_size is None else regrouped(loaded, batch_size)
     for index in counting(first):
-        # Nothing stays switched while the caller holds the iterator: yield is outside.
-        found = _seeded(partial(_summary, sampler, batches, summary, inputs), index)
-        if found is END:
+        selected = next(groups, None)
+        if selected is None:
             return
+        found = _seeded(partial(_summary, sampler, selected, summary), "pass", index)
+        del selected  # not held while the caller works
+        # Nothing stays switched while the caller holds the iterator: yield is outside.
         if found is not None:
             yield found
 
 
-@as_found
-def _seeded(call: Callable[[], Any], *key: int) -> Any:
-    with random_streams(0, "predict", *key), torch.no_grad():
-        return call()
+def _loads(loader: DataLoader[Any], inputs: Select | None, first: int) -> Iterator[Any]:
+    """The network's inputs in one batch after another, then END for ever."""
+    # The loader takes its base seed from the global stream.
+    batches = _seeded(partial(iter, loader))
+
+    def load(index: int) -> Any:
+        batch = _seeded(partial(next, batches, END), index)
+        return END if batch is END else of_batch(batch, inputs)
+
+    return map(load, counting(first))
 
 
 def _summary(
-    sampler: Sampler,
-    batches: Iterator[Any],
-    summary: Callable[[Iterator[Tensor]], S],
-    inputs: Select | None,
-) -> Any:
-    """The summary of the next batch; None if it is empty, END if there is none."""
-    batch = next(batches, END)
-    if batch is END:
-        return END
-    selected = of_batch(batch, inputs)
-    return summary(sampler.passes(selected)) if count(selected) > 0 else None
+    sampler: Sampler, inputs: Inputs, summary: Callable[[Iterator[Tensor]], S]
+) -> S | None:
+    return summary(sampler.passes(inputs)) if count(inputs) > 0 else None
+
+
+@as_found
+def _seeded(call: Callable[[], Any], *key: int | str) -> Any:
+    with random_streams(0, "predict", *key), torch.no_grad():
+        return call()
 
 
 def joined(parts: Iterable[S], examples: int) -> S | None:

@@ -9,6 +9,7 @@ raise at: an instant is left out where the next step is guarded by another handl
 import contextlib
 import dis
 import functools
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def instants(code) -> frozenset[int]:
     steps = list(dis.get_instructions(code))
     after_calls = {
         step.offset
-        for before, step in zip(steps, steps[1:], strict=False)
+        for before, step in itertools.pairwise(steps)
         if before.opname.startswith("CALL") and handler(before.offset) == handler(step.offset)
     }
     return frozenset(after_calls | {s.offset for s in steps if s.opname == "JUMP_BACKWARD"})
