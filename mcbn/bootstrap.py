@@ -11,12 +11,12 @@ from mcbn.isolation import derived_seed
 
 # Columns of one group have one row an example and are resampled together.
 Columns = Mapping[str, Tensor]
-Measure = Callable[[Columns], dict[str, float]]
+Measure = Callable[[Columns], Mapping[str, float | Tensor]]
 
 
 def replicates(
     groups: Sequence[Columns], measure: Measure, *, resamples: int, seed: int, progress: bool
-) -> dict[str, Float64[Tensor, " resamples"]]:
+) -> dict[str, Float64[Tensor, "resamples *cells"]]:
     """Measure `resamples` resamples, drawn with replacement from each group on its own.
 
     The rows drawn depend on the seed and the numbers of rows alone, so methods measured on the
@@ -34,7 +34,7 @@ def replicates(
     )
     found = [measure(_resampled(groups, generator)) for _ in rounds]
     return {
-        name: torch.tensor([values[name] for values in found], dtype=torch.float64)
+        name: torch.stack([torch.as_tensor(values[name]).double() for values in found])
         for name in (found[0] if found else ())
     }
 

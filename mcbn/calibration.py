@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from scipy import fft, optimize, stats
 from torch import Tensor
 
@@ -159,6 +159,23 @@ def smooth_calibration_error(
 
     # The error falls as the bandwidth rises and is at most 1, so there is one crossing.
     return float(optimize.brentq(excess, 0.0, 2.0, xtol=1e-12))
+
+
+def smoothed_residuals(
+    confidence: Float[Tensor, " batch"],
+    correct: Bool[Tensor, " batch"],
+    *,
+    width: float,
+    cells: int,
+) -> Float64[Tensor, " cells"]:
+    """Return `1/n sum_i K_s(t, confidence_i) (correct_i - confidence_i)` at the cells' centres.
+
+    With the kernel of `smooth_calibration_error` at the bandwidth s = `width`. What is finer than
+    the cells is left out.
+    """
+    waves = fft.dct(_residual_mass(confidence.double(), correct).cpu().numpy())[:cells]
+    kernel = np.exp(-0.5 * (width * np.pi * np.arange(cells)) ** 2)
+    return torch.from_numpy(fft.idct(waves * kernel) * cells)
 
 
 def quantile_calibration_error(pit: Float[Tensor, " batch"]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_curve
 from torch import Tensor
 
 from mcbn import validation
@@ -17,8 +17,8 @@ from mcbn import validation
 RECALL = 0.95
 
 
-def _checked(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mask and the scores as scikit-learn takes them."""
+def _require_both(scores: Tensor, positive: Tensor) -> None:
+    """Refuse a mask that does not fit, or under which there is nothing to tell apart."""
     validation.vector(scores, "scores")
     validation.mask(positive, "positive", scores, "scores")
     count = int(positive.sum())
@@ -27,6 +27,11 @@ def _checked(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
             f"expected positive and negative examples, got {count} positive of {len(positive)}; "
             "the measure is not defined for one class, so leave it out"
         )
+
+
+def _checked(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mask and the scores as scikit-learn takes them."""
+    _require_both(scores, positive)
     return positive.cpu().numpy(), scores.detach().double().cpu().numpy()
 
 
@@ -44,7 +49,12 @@ def auroc(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> 
     >>> auroc(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
     0.75
     """
-    return float(roc_auc_score(*_checked(scores, positive)))
+    _require_both(scores, positive)
+    ordered, found = scores.sort().values, scores[positive]
+    # Twice the number of examples below each positive one, ties and itself counting one half.
+    below = sum(torch.searchsorted(ordered, found, right=right).sum() for right in (False, True))
+    count = len(found)
+    return (int(below) - count**2) / (2 * count * (len(scores) - count))
 
 
 def aupr(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:

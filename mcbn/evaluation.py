@@ -9,16 +9,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from mcbn import bootstrap, calibration, detection, scores, validation
+from mcbn import bootstrap, detection, gaps, measures, validation
 from mcbn.bootstrap import Columns
 from mcbn.catalogue import BETTER, Direction
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
-
-# Plug-in calibration errors are biased upwards, and resampling adds the bias once more: their
-# interval is mirrored about the score, which takes it off. The rest take plain percentiles.
-MIRRORED = frozenset({"ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth", "mce",
-                      "pit_error"})  # fmt: skip
 
 NONE = torch.zeros(0, dtype=torch.float64)  # replicates where nothing was resampled
 
@@ -32,7 +27,8 @@ class Score:
         low: lower end of the bootstrap interval; NaN without resamples.
         high: upper end.
         better: whether lower or higher is better.
-        replicates: the score on each resample, NaN where a resample does not define it.
+        replicates: the score on each resample, NaN where a resample does not define it; of a
+            calibration error, what the true one is by that resample (see docs/method.md).
     """
 
     value: float
@@ -122,7 +118,6 @@ class Evaluation(Mapping[str, Score]):
                 score.value - other[name].value,
                 score.replicates - other[name].replicates,
                 self.level,
-                signed=True,
             )
             for name, score in self.items()
             if name in other
@@ -163,14 +158,17 @@ def evaluate(
         ValueError: targets that do not fit, are out of range or not finite.
     """
     validation.fraction(level, "level")
+    columns: Columns
     if isinstance(predictive, CategoricalPredictive):
-        columns, measure = _categorical_columns(predictive, targets), _categorical_scores
+        columns = measures.class_columns(predictive, targets)
+        values, measure = measures.class_scores(columns), measures.class_means
+        gaps_of = gaps.class_gaps(columns)
     else:
-        columns, measure = _gaussian_columns(predictive, targets), _gaussian_scores
-    columns = {name: values.cpu() for name, values in columns.items()}
-    values = measure(columns)
-    replicates = bootstrap.replicates(
-        [columns], measure, resamples=resamples, seed=seed, progress=progress
+        columns = measures.real_columns(predictive, targets)
+        values, measure = measures.real_scores(columns), measures.real_scores
+        gaps_of = gaps.pit_gaps
+    replicates = gaps.replicates(
+        columns, measure, gaps_of=gaps_of, resamples=resamples, seed=seed, progress=progress
     )
     return Evaluation(
         {
@@ -222,79 +220,8 @@ def out_of_distribution(
     }
 
 
-def score_of(
-    name: str, value: float, replicates: Tensor, level: float, *, signed: bool = False
-) -> Score:
-    """A figure with the interval that its kind takes; of a signed difference it may end below 0."""
+def score_of(name: str, value: float, replicates: Tensor, level: float) -> Score:
+    """A figure with the interval from its replicates."""
     ends = bootstrap.percentile_interval(replicates, level)
-    if name in MIRRORED:
-        ends = bootstrap.mirrored_interval(value, replicates, level)
-        ends = ends if signed else (max(ends[0], 0.0), max(ends[1], 0.0))
     better = BETTER.get(name, "lower")  # of mutual information neither way is, and nothing asks
     return Score(value, *ends, better, replicates)
-
-
-def _categorical_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
-    targets = targets.to(predictive.log_probabilities.device)
-    return {
-        "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
-        "brier": scores.brier(predictive.probabilities, targets),
-        "correct": scores.correct(predictive.probabilities, targets),
-        "confidence": predictive.confidence,
-        "probabilities": predictive.probabilities,
-        "targets": targets,
-    }
-
-
-def _categorical_scores(columns: Columns) -> dict[str, float]:
-    correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
-    reliability = calibration.Reliability.from_predictions(confidence, correct)
-    selective = detection.risk_coverage(1 - confidence, ~correct)
-    values = {
-        "accuracy": float(correct.double().mean()),
-        "nll": float(columns["nll"].mean()),
-        "brier": float(columns["brier"].mean()),
-        "ece": reliability.expected_error,
-        "ece_equal_mass": calibration.expected_calibration_error(
-            confidence, correct, binning="mass"
-        ),
-        "ece_debiased": calibration.debiased_calibration_error(confidence, correct),
-        "ece_classwise": calibration.classwise_calibration_error(
-            columns["probabilities"], columns["targets"]
-        ),
-        "ece_smooth": calibration.smooth_calibration_error(confidence, correct),
-        "mce": reliability.maximum_error,
-        "aurc": selective.area,
-        "e_aurc": selective.excess_area,
-        "augrc": selective.generalised_area,
-    }
-    # Without a single error, or a single success, there is nothing to tell apart.
-    mixed = bool(correct.any()) and not bool(correct.all())
-    values["auroc_of_errors"] = detection.auroc(1 - confidence, ~correct) if mixed else float("nan")
-    return values
-
-
-def _gaussian_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
-    aligned = predictive.aligned(targets)
-    low, high = predictive.interval(0.9)
-    return {
-        "error": scores.squared_error(predictive.mean, aligned),
-        "log_prob": predictive.log_prob(aligned),
-        "crps": predictive.crps(aligned),
-        "crps_moment_matched": predictive.crps_moment_matched(aligned),
-        "inside": ((aligned >= low) & (aligned <= high)).double(),
-        "width": high - low,
-        "pit": predictive.cdf(aligned),
-    }
-
-
-def _gaussian_scores(columns: Columns) -> dict[str, float]:
-    return {
-        "rmse": float(columns["error"].mean().sqrt()),
-        "pll": float(columns["log_prob"].mean()),
-        "crps": float(columns["crps"].mean()),
-        "crps_moment_matched": float(columns["crps_moment_matched"].mean()),
-        "coverage_90": float(columns["inside"].mean()),
-        "width_90": float(columns["width"].mean()),
-        "pit_error": calibration.quantile_calibration_error(columns["pit"].flatten()),
-    }

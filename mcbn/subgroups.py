@@ -1,7 +1,7 @@
 """Scores of groups of examples, each with its interval and a test against the other examples."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from scipy.stats import ttest_ind_from_stats
 from torch import Tensor
 
-from mcbn import bootstrap, calibration, scores
+from mcbn import calibration, gaps, scores
 from mcbn.answers import by_number
 from mcbn.bootstrap import Columns
 from mcbn.catalogue import BETTER
@@ -90,10 +90,13 @@ def subgroups(
             f"got {len(labels)} values of which {len(names)} differ; put numbers into a few ranges"
         )
     columns: Columns
+    gaps_of: Callable[[Columns], gaps.GapsOf]
     if isinstance(predictive, CategoricalPredictive):
         columns, measure = _class_columns(predictive, targets), _class_scores
+        gaps_of = gaps.binned_gaps
     else:
         columns, measure = _real_columns(predictive, targets), _real_scores
+        gaps_of = _no_gaps
     place = {name: number for number, name in enumerate(names)}
     codes = torch.tensor([place[label] for label in labels])
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
@@ -101,8 +104,8 @@ def subgroups(
     for number, name in enumerate(names):
         inside = codes == number
         mine = {key: values[inside] for key, values in columns.items()}
-        drawn = bootstrap.replicates(
-            [mine], measure, resamples=resamples, seed=seed, progress=False
+        drawn = gaps.replicates(
+            mine, measure, gaps_of=gaps_of(mine), resamples=resamples, seed=seed
         )
         each = {key: score_of(key, value, drawn.get(key, NONE), level)
                 for key, value in measure(mine).items()}  # fmt: skip
@@ -182,6 +185,11 @@ def _class_scores(columns: Columns) -> dict[str, float]:
     if "mutual_information" in columns:
         found["mutual_information"] = float(columns["mutual_information"].mean())
     return found
+
+
+def _no_gaps(_: Columns) -> gaps.GapsOf:
+    """Groups of real targets are told no calibration error."""
+    return lambda _: {}
 
 
 def _real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:

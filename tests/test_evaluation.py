@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import mcbn
 from mcbn import bootstrap, calibration, comparison
 from mcbn.convergence import convergence
-from mcbn.evaluation import BETTER, MIRRORED
+from mcbn.evaluation import BETTER
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 CALIBRATION = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth")
