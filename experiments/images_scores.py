@@ -12,7 +12,7 @@ import mcbn
 from mcbn import CategoricalPredictive as Predictive
 from mcbn import bootstrap, calibration, detection, scores
 from mcbn.catalogue import BETTER
-from mcbn.evaluation import MIRRORED, NONE
+from mcbn.evaluation import NONE
 
 LEVEL = 0.95  # of intervals
 SCORES = ("accuracy", "nll", "ece", "ece_debiased")
@@ -61,8 +61,8 @@ def told(columns: bootstrap.Columns) -> dict[str, float]:
 
 
 def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
-    """A score with its interval, as `mcbn.evaluate` forms it."""
-    if name in MIRRORED:
+    """A score with its interval; that of a calibration error is mirrored."""
+    if name.startswith("ece"):
         ends = [max(end, 0.0) for end in bootstrap.mirrored_interval(value, resampled, LEVEL)]
     else:
         ends = bootstrap.percentile_interval(resampled, LEVEL)

@@ -34,7 +34,7 @@ def replicates(
     )
     found = [measure(_resampled(groups, generator)) for _ in rounds]
     return {
-        name: torch.stack([torch.as_tensor(values[name]).double() for values in found])
+        name: torch.stack([torch.as_tensor(values[name], dtype=torch.float64) for values in found])
         for name in (found[0] if found else ())
     }
 

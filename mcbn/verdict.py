@@ -95,7 +95,7 @@ def _calibration(comparison: Comparison) -> Claim:
     ends = sorted((abs(low), abs(high))) if low * high > 0 else [low, high]
     span = _span(ends[0] * 100, ends[1] * 100, 1)
     tail = f"its debiased calibration error is {with_span(error)}."
-    if error.value == 0:  # clipped there, and so is its interval: that would look too sure
+    if error.value == 0:  # clipped there: a value at the end of its interval would look too sure
         tail = "its debiased calibration error is 0, no more than chance explains."
     accuracy = entry.evaluation["accuracy"].value
     facts = f"{accuracy:.1%} right at a mean confidence of {accuracy + gap:.1%}".replace("%", " %")
