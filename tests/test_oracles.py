@@ -1,0 +1,902 @@
+"""Every public number against two independent oracles: 100 cases each, 1,000 by `make slow`.
+
+The first oracle is the definition, in loops of Python with exact sums or in mpmath with 30 digits;
+the second a library or another formula. Both to a relative 1e-10 in float64. A new public number
+without a row in `METRICS` fails the suite.
+"""
+
+import inspect
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import mpmath
+import numpy as np
+import pytest
+import scoringrules
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import integrate, optimize, special, stats
+from sklearn import metrics
+
+import mcbn
+from mcbn import calibration, catalogue, contrasts, detection, mixture, scores, slopes, study
+from mcbn.reliability import Reliability
+from mcbn.subgroups import welch
+
+mp = mpmath.mp.clone()
+mp.dps = 30
+FINE = 1e-10
+
+
+# Cases.
+
+
+def grid(low, high):
+    """Numbers of which many are equal, and some that are not."""
+    some = st.sampled_from(np.linspace(low, high, 5).tolist())
+    return st.one_of(some, st.floats(low, high, allow_subnormal=False))
+
+
+def arrays(shape, low=-3.0, high=3.0):
+    return hnp.arrays(np.float64, shape, elements=grid(low, high))
+
+
+@st.composite
+def classes(draw):
+    """Logits of up to 8 examples and 5 classes, and labels."""
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(2, 5)))
+    logits = draw(arrays(shape, -9.0, 9.0))
+    return logits, draw(hnp.arrays(np.int64, shape[0], elements=st.integers(0, shape[1] - 1)))
+
+
+@st.composite
+def drawn_logits(draw):
+    """Up to 4 draws of logits."""
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 4)))
+    return (draw(arrays(shape, -6.0, 6.0)),)
+
+
+@st.composite
+def flags(draw, low=0.0, high=1.0, least=1, most=12):
+    """Numbers and whether each is one of the positive ones."""
+    count = draw(st.integers(least, most))
+    return draw(arrays(count, low, high)), draw(hnp.arrays(np.bool_, count))
+
+
+@st.composite
+def both_kinds(draw):
+    values, positive = draw(flags(-2.0, 2.0, least=2))
+    positive = positive.copy()
+    positive[:2] = False, True
+    return values, positive
+
+
+@st.composite
+def losses(draw):
+    """Few, so that all orders of ties can be gone through."""
+    count = draw(st.integers(1, 5))
+    return draw(arrays(count)), draw(arrays(count, 0.0, 1.0))
+
+
+@st.composite
+def mixtures(draw, least=0.01):
+    """Means, variances and values of up to 5 components and 3 targets."""
+    shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 3)))
+    means, values = draw(arrays(shape)), draw(arrays(shape[1]))
+    return means, draw(arrays(shape, least, 4.0)), values
+
+
+@st.composite
+def levelled(draw):
+    means, variances, _ = draw(mixtures())
+    return means, variances, draw(st.floats(0.02, 0.98))
+
+
+@st.composite
+def pairs(draw, least=3, most=9, low=-3.0):
+    count = draw(st.integers(least, most))
+    return draw(arrays(count, low)), draw(arrays(count, low))
+
+
+@st.composite
+def several(draw):
+    """Two samples that vary, so that a test is defined."""
+    first, second = draw(pairs())
+    return first + 0.01 * np.arange(len(first)) ** 2, second + 0.02 * np.arange(len(second))
+
+
+unit = st.integers(1, 10).flatmap(lambda count: st.tuples(arrays(count, 0.0, 1.0)))
+counted = st.tuples(st.integers(1, 60), st.floats(0, 1), st.floats(0.5, 0.99)).map(
+    lambda case: (case[0], round(case[0] * case[1]), case[2])
+)
+tailed = st.tuples(st.integers(1, 7), st.floats(0.5, 0.99))
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=5).map(lambda values: (values,))
+
+
+# What this package says, as numpy.
+
+
+def tensors(*values):
+    return [torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values]
+
+
+def said(function, **options):
+    def call(*case):
+        return np.asarray(function(*tensors(*case), **options))
+
+    return call
+
+
+def of_logits(function):
+    """With the labels, if the function takes them, of probabilities."""
+
+    def call(logits, targets):
+        logs = torch.from_numpy(logits).log_softmax(1)
+        given_logs = function is scores.negative_log_likelihood
+        values = logs if given_logs else logs.exp()
+        takes = (values,) if function is scores.entropy else (values, torch.from_numpy(targets))
+        return function(*takes).double().numpy()
+
+    return call
+
+
+def softmax(row):
+    """Of one row, in 30 digits."""
+    weights = [mp.exp(mp.mpf(float(value))) for value in row]
+    return [weight / mp.fsum(weights) for weight in weights]
+
+
+def by_rows(function):
+    """An oracle of one example's probabilities and label, in 30 digits, made into one of all."""
+
+    def call(logits, targets):
+        return [
+            float(function(softmax(row), int(y))) for row, y in zip(logits, targets, strict=True)
+        ]
+
+    return call
+
+
+def entropy_of(p):
+    return -mp.fsum(x * mp.log(x) for x in p)
+
+
+# Calibration.
+
+
+def cells(confidence, edges):
+    """The examples of each right-closed bin, 0 in the first."""
+    for place, (low, high) in enumerate(itertools.pairwise(edges)):
+        inside = [i for i, c in enumerate(confidence) if low < c <= high or (place == 0 and c == 0)]
+        if inside:
+            yield inside
+
+
+def width_edges(_, bins=15):
+    return [k / bins for k in range(bins + 1)]
+
+
+def mass_edges(confidence, bins=15):
+    """Bin k ends at the example of rank ceil(k n / bins)."""
+    ordered, count = sorted(confidence.tolist()), len(confidence)
+    ends = {ordered[math.ceil(k * count / bins) - 1] for k in range(1, bins)}
+    return [0.0, *sorted(end for end in ends if 0 <= end < ordered[-1]), 1.0]
+
+
+def gaps_by_loop(confidence, correct, edges):
+    """Share, gap and outcomes of each bin that holds any."""
+    for inside in cells(confidence.tolist(), edges):
+        gap = math.fsum(float(correct[i]) - confidence[i] for i in inside) / len(inside)
+        yield len(inside) / len(confidence), gap, [float(correct[i]) for i in inside]
+
+
+def gaps_by_scipy(confidence, correct, edges):
+    """Left-closed bins of the negative numbers are right-closed ones."""
+    places = sorted(set(edges[1:]))
+    ends = np.array([-1.5, *(-np.array(places[::-1][1:])), 0.5])
+    # -c in [-e, ...) puts c = e below; what is up to the first edge goes to the last bin.
+    index = np.digitize(-confidence, ends[1:-1], right=False)
+    count = np.bincount(index, minlength=len(places))
+    total = np.bincount(index, correct - confidence, minlength=len(places))
+    return [
+        (n / len(confidence), t / n, correct[index == k].astype(float))
+        for k, (n, t) in enumerate(zip(count, total, strict=True))
+        if n
+    ]
+
+
+def combined(norm, gaps):
+    if norm == "l1":
+        return math.fsum(share * abs(gap) for share, gap, _ in gaps)
+    if norm == "l2":
+        return math.sqrt(math.fsum(share * gap**2 for share, gap, _ in gaps))
+    if norm == "max":
+        return max(abs(gap) for _, gap, _ in gaps)
+    chance = [np.var(y, ddof=1) / len(y) if len(y) > 1 else 0.0 for _, _, y in gaps]
+    square = math.fsum(
+        share * (gap**2 - v)
+        for (share, gap, y), v in zip(gaps, chance, strict=True) if len(y) > 1
+    )  # fmt: skip
+    return math.sqrt(max(square, 0.0))
+
+
+def binned(norm, edges, find):
+    return lambda confidence, correct: combined(
+        norm, list(find(confidence, correct, edges(confidence)))
+    )
+
+
+def classwise(find):
+    def call(logits, targets):
+        p = special.softmax(logits, axis=1)
+        return np.mean([combined("l1", list(find(p[:, c], targets == c, width_edges(p))))
+                        for c in range(p.shape[1])])  # fmt: skip
+
+    return call
+
+
+def classwise_said(logits, targets):
+    p = torch.from_numpy(special.softmax(logits, axis=1))
+    return calibration.classwise_calibration_error(p, torch.from_numpy(targets))
+
+
+CENTRES = (np.arange(8192) + 0.5) / 8192
+
+
+def masses(confidence, correct):
+    """Cells that hold mass, and the mass: each residual is shared by the two nearest."""
+    found = {}
+    for c, y in zip(confidence, correct, strict=True):
+        left = math.floor(c * 8192 - 0.5)
+        part = c * 8192 - 0.5 - left
+        for cell, weight in ((left, 1 - part), (left + 1, part)):
+            cell = min(max(cell, 0), 8191)
+            found[cell] = found.get(cell, 0.0) + weight * (float(y) - c) / len(confidence)
+    return np.array(list(found)), np.array(list(found.values()))
+
+
+def kernel_by_images(places, points, width):
+    """A Gaussian and its mirror images at 0 and 1."""
+    total = 0.0
+    for shift in range(-6, 8, 2):
+        for sign in (1, -1):
+            total = total + stats.norm.pdf(points[:, None], shift + sign * places, width)
+    return total
+
+
+def kernel_by_waves(places, points, width):
+    """The same as a sum of cosines."""
+    waves = np.arange(1, int(9 / (math.pi * width)) + 2)
+    decay = 2 * np.exp(-0.5 * (width * math.pi * waves) ** 2)
+    at_points = np.cos(math.pi * points[:, None] * waves) * decay
+    return 1 + at_points @ np.cos(math.pi * waves[:, None] * places)
+
+
+def smooth(kernel):
+    def call(confidence, correct):
+        where, mass = masses(confidence, correct)
+
+        def excess(width):
+            return np.abs(kernel(CENTRES[where], CENTRES, width) @ mass).mean() - width
+
+        return optimize.brentq(excess, 0.02, 2.0, xtol=1e-13) if excess(0.02) > 0 else None
+
+    return call
+
+
+def smooth_said(confidence, correct):
+    found = said(calibration.smooth_calibration_error)(confidence, correct)
+    return found if found > 0.02 else None
+
+
+def smoothed(kernel):
+    def call(confidence, correct):
+        where, mass = masses(confidence, correct)
+        points = (np.arange(64) + 0.5) / 64
+        return kernel(CENTRES[where], points, 0.06) @ mass
+
+    return call
+
+
+def quantile_error_by_quadrature(pit):
+    ends = [0.0, *sorted(pit), 1.0]
+    heights = [k / len(pit) for k in range(len(pit) + 1)]
+    total = []
+    for (low, high), h in zip(itertools.pairwise(ends), heights, strict=True):
+        for a, b in ((min(low, h), min(high, h)), (max(low, h), max(high, h))):
+            total.append(integrate.quad(lambda u, h=h: abs(u - h), a, b, epsabs=1e-15)[0])
+    return math.fsum(total)
+
+
+def quantile_error_by_transport(pit):
+    """The distance by transport between the PITs and a uniform law, by quantiles."""
+    total, count = [], len(pit)
+    for k, x in enumerate(sorted(pit)):
+        a, b = mp.mpf(k) / count, mp.mpf(k + 1) / count
+        x = mp.mpf(float(x))
+        ends = sorted((a, b, min(max(x, a), b)))
+        total += [abs(x - (p + q) / 2) * (q - p) for p, q in itertools.pairwise(ends)]
+    return float(mp.fsum(total))
+
+
+def steck(count, width):
+    """Chance that the whole curve is in the band, by Steck's determinant."""
+    low = [max(mp.mpf(i + 1) / count - width, 0) for i in range(count)]
+    high = [min(mp.mpf(i) / count + width, 1) for i in range(count)]
+    rows = mp.matrix(count)
+    for i, j in itertools.product(range(count), repeat=2):
+        power = j - i + 1
+        if power >= 0:
+            gap = max(high[i] - low[j], mp.mpf(0))
+            rows[i, j] = (gap**power if power else mp.mpf(1)) / mp.factorial(power)
+    return mp.factorial(count) * mp.det(rows)
+
+
+# Detection.
+
+
+def average_precision_by_thresholds(values, positive):
+    total, found = [], 0
+    for threshold in sorted(set(values), reverse=True):
+        flagged = values >= threshold
+        hits = int((positive & flagged).sum())
+        total.append((hits - found) / positive.sum() * hits / flagged.sum())
+        found = hits
+    return math.fsum(total)
+
+
+def average_precision_by_ranks(values, positive):
+    above = stats.rankdata(-values, method="max")
+    hits = stats.rankdata(-values[positive], method="max")
+    return np.mean(hits / above[positive])
+
+
+def false_alarms_by_thresholds(values, positive):
+    for threshold in sorted(set(values), reverse=True):
+        if (values[positive] >= threshold).mean() >= 0.95:
+            return float((values[~positive] >= threshold).mean())
+    return None
+
+
+def false_alarms_by_rank(values, positive):
+    found = np.sort(values[positive])[::-1]
+    return float((values[~positive] >= found[math.ceil(0.95 * len(found)) - 1]).mean())
+
+
+def auroc_by_pairs(values, positive):
+    pairs = itertools.product(values[positive], values[~positive])
+    won = [1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs]
+    return math.fsum(won) / len(won)
+
+
+def apart(function):
+    return lambda inside, outside: function(
+        np.concatenate([inside, outside]), np.arange(len(inside) + len(outside)) >= len(inside)
+    )
+
+
+def areas(uncertainty, loss, order):
+    """AURC, E-AURC and AUGRC of one order, by the definition."""
+    count, accepted = len(loss), np.cumsum(loss[order])
+    best = np.cumsum(np.sort(loss))
+    numbers = np.arange(1, count + 1)
+    curve = np.concatenate([[0.0], accepted]) / count
+    area = np.mean(accepted / numbers)
+    return area, area - np.mean(best / numbers), np.trapezoid(curve, dx=1 / count)
+
+
+def areas_over_all_orders(uncertainty, loss):
+    """The mean over all orders of ties."""
+    orders = [order for order in map(list, itertools.permutations(range(len(loss))))
+              if (np.diff(uncertainty[order]) >= 0).all()]  # fmt: skip
+    return np.mean([areas(uncertainty, loss, order) for order in orders], axis=0)
+
+
+def areas_of_mean_ties(uncertainty, loss):
+    """Ties have their mean loss, in any order."""
+    shared = np.array([loss[uncertainty == u].mean() for u in uncertainty])
+    order = np.argsort(uncertainty, kind="stable")
+    area, _, generalised = areas(uncertainty, shared, order)
+    best = np.mean(np.cumsum(np.sort(loss)) / np.arange(1, len(loss) + 1))
+    return area, area - best, generalised
+
+
+def areas_said(uncertainty, loss):
+    found = detection.risk_coverage(*tensors(uncertainty, loss))
+    return found.area, found.excess_area, found.generalised_area
+
+
+# Real targets.
+
+
+def components(means, variances, column):
+    return [(mp.mpf(float(m)), mp.sqrt(mp.mpf(float(v))))
+            for m, v in zip(means[:, column], variances[:, column], strict=True)]  # fmt: skip
+
+
+def of_mixture(function):
+    def call(means, variances, values):
+        return [float(function(components(means, variances, k), mp.mpf(float(y))))
+                for k, y in enumerate(values)]  # fmt: skip
+
+    return call
+
+
+def distance(d, s):
+    """E|d + s Z|."""
+    if s == 0:
+        return abs(d)
+    z = d / s
+    return s * mp.sqrt(2 / mp.pi) * mp.exp(-z * z / 2) + d * mp.erf(z / mp.sqrt(2))
+
+
+def crps_by_definition(parts, y):
+    count = len(parts)
+    pairs = mp.fsum(distance(m - n, mp.sqrt(s * s + r * r)) for m, s in parts for n, r in parts)
+    return mp.fsum(distance(y - m, s) for m, s in parts) / count - pairs / (2 * count**2)
+
+
+def density(parts, y):
+    return mp.fsum(mp.npdf(y, m, s) for m, s in parts) / len(parts)
+
+
+def below(parts, y):
+    return mp.fsum(mp.ncdf(y, m, s) for m, s in parts) / len(parts)
+
+
+def one_gaussian(function):
+    """The first component alone."""
+    return lambda means, variances, values: function(means[:1], variances[:1], values)
+
+
+def quantile_by_root(means, variances, level):
+    def at(column):
+        def excess(x):
+            return stats.norm.cdf(x, means[:, column], variances[:, column] ** 0.5).mean() - level
+
+        return optimize.brentq(excess, -40, 40, xtol=1e-13, rtol=1e-14)
+
+    return [at(column) for column in range(means.shape[1])]
+
+
+def quantile_by_newton(means, variances, level):
+    found = []
+    for column, start in enumerate(quantile_by_root(means, variances, level)):
+        parts = components(means, variances, column)
+        x = mp.mpf(start) + mp.mpf("1e-6")
+        for _ in range(6):
+            x -= (below(parts, x) - mp.mpf(level)) / density(parts, x)
+        found.append(float(x))
+    return found
+
+
+def ensemble_by_loop(fair):
+    def call(draws, _, values):
+        count = len(draws)
+        pairs = [math.fsum(abs(a - b) for a in column for b in column) for column in draws.T]
+        own = count * (count - 1) if fair else count**2
+        return [math.fsum(abs(column - y)) / count - pair / (2 * own)
+                for column, y, pair in zip(draws.T, values, pairs, strict=True)]  # fmt: skip
+
+    return call
+
+
+def ensemble_by_scoringrules(estimator):
+    return lambda draws, _, values: scoringrules.crps_ensemble(
+        values, draws, m_axis=0, estimator=estimator
+    )
+
+
+@st.composite
+def members(draw):
+    means, variances, values = draw(mixtures())
+    return np.concatenate([means, means[:1] + 0.5]), variances, values
+
+
+# Predictives.
+
+
+def uncertainties_said(draws):
+    found = mcbn.Categorical().summarise(torch.from_numpy(draws))
+    names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "confidence")
+    return np.concatenate([*(getattr(found, name).numpy() for name in names),
+                           found.probabilities.numpy().ravel(), found.variance.numpy().ravel()])  # fmt: skip
+
+
+def uncertainties_by_loop(draws):
+    p = [[softmax(row) for row in rows] for rows in draws.tolist()]
+    count, batch = len(p), len(p[0])
+    mean = [[mp.fsum(d[i][c] for d in p) / count for c in range(len(p[0][0]))]
+            for i in range(batch)]  # fmt: skip
+    total = [entropy_of(row) for row in mean]
+    expected = [mp.fsum(entropy_of(d[i]) for d in p) / count for i in range(batch)]
+    votes = [[int(np.argmax(d[i])) for d in draws] for i in range(batch)]
+    ratio = [1 - max(v.count(c) for c in v) / mp.mpf(count) for v in votes]
+    variance = [mp.fsum((d[i][c] - m) ** 2 for d in p) / count
+                for i, row in enumerate(mean) for c, m in enumerate(row)]  # fmt: skip
+    parts = [*total, *expected, *(a - b for a, b in zip(total, expected, strict=True)), *ratio,
+             *(max(row) for row in mean), *(m for row in mean for m in row), *variance]  # fmt: skip
+    return [float(part) for part in parts]
+
+
+def uncertainties_by_scipy(draws):
+    p = special.softmax(draws, axis=2)
+    mean = p.mean(0)
+    total, expected = stats.entropy(mean, axis=1), stats.entropy(p, axis=2).mean(0)
+    ratio = 1 - stats.mode(draws.argmax(2), axis=0).count / len(draws)
+    information = stats.entropy(p, mean[None], axis=2).mean(0)  # mean divergence from the mean
+    return np.concatenate(
+        [total, expected, information, ratio, mean.max(1), mean.ravel(), p.var(0).ravel()]
+    )
+
+
+def joint_said(means, variances, values):
+    return mcbn.GaussianPredictive(*tensors(means[:, None], variances[:, None])).log_prob(
+        torch.from_numpy(values[None])
+    )
+
+
+def joint_by_mpmath(means, variances, values):
+    total = [mp.fprod(mp.npdf(mp.mpf(float(y)), m, s) for y, (m, s) in zip(values, row, strict=True))
+             for row in zip(*(components(means, variances, k) for k in range(len(values))),
+                            strict=True)]  # fmt: skip
+    return [float(mp.log(mp.fsum(total) / len(means)))]
+
+
+def joint_by_scipy(means, variances, values):
+    each = stats.norm.logpdf(values, means, variances**0.5).sum(1)
+    return [special.logsumexp(each) - math.log(len(means))]
+
+
+def moments_said(means, variances, _):
+    found = mcbn.GaussianPredictive(*tensors(means, variances))
+    return [*found.mean, *found.epistemic_variance, *found.aleatoric_variance, *found.variance]
+
+
+def moments_by_loop(means, variances, _):
+    count = len(means)
+    mean = [math.fsum(column) / count for column in means.T]
+    spread = [math.fsum((x - m) ** 2 for x in column) / count
+              for column, m in zip(means.T, mean, strict=True)]  # fmt: skip
+    noise = [math.fsum(column) / count for column in variances.T]
+    return [*mean, *spread, *noise, *(a + b for a, b in zip(spread, noise, strict=True))]
+
+
+def moments_by_numpy(means, variances, _):
+    second = (variances + means**2).mean(0)  # the variance of a mixture by its moments
+    mean = means.mean(0)
+    return [*mean, *means.var(0), *variances.mean(0), *(second - mean**2)]
+
+
+# Tests and intervals.
+
+
+def student(t, freedom):
+    """Two-sided p value."""
+    x = freedom / (freedom + t * t)
+    return float(mp.betainc(mp.mpf(freedom) / 2, mp.mpf("0.5"), 0, x, regularized=True))
+
+
+def moments_of(values):
+    exact = [mp.mpf(float(value)) for value in values]
+    mean = mp.fsum(exact) / len(exact)
+    return mean, mp.fsum((x - mean) ** 2 for x in exact) / (len(exact) - 1), len(exact)
+
+
+def welch_by_formula(first, second):
+    (a, va, n), (b, vb, m) = moments_of(first), moments_of(second)
+    square = va / n + vb / m
+    freedom = square**2 / ((va / n) ** 2 / (n - 1) + (vb / m) ** 2 / (m - 1))
+    return student((a - b) / mp.sqrt(square), freedom)
+
+
+def paired_by_formula(first, second):
+    mean, variance, count = moments_of(first - second)
+    return student(mean / mp.sqrt(variance / count), count - 1)
+
+
+def point_by_root(values, _):
+    mean, variance, count = moments_of(values)
+    half = optimize.brentq(lambda t: student(mp.mpf(t), count - 1) - 0.05, 0.1, 40, xtol=1e-13)
+    half = half * mp.sqrt(variance / count)
+    return [float(mean), float(mean - half), float(mean + half)]
+
+
+def point_by_scipy(values, _):
+    ends = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return [np.mean(values), *ends]
+
+
+def point_said(values, _):
+    found = study.point(values.tolist())
+    return [found.mean, found.low, found.high]
+
+
+def slope_by_sums(x, y):
+    logs = [(mp.log(mp.mpf(float(a))), mp.log(mp.mpf(float(b)))) for a, b in zip(x, y, strict=True)]
+    mean = mp.fsum(a for a, _ in logs) / len(logs), mp.fsum(b for _, b in logs) / len(logs)
+    top = mp.fsum((a - mean[0]) * (b - mean[1]) for a, b in logs)
+    return float(top / mp.fsum((a - mean[0]) ** 2 for a, _ in logs))
+
+
+@st.composite
+def powers(draw):
+    sizes = draw(st.lists(st.integers(1, 500), min_size=2, max_size=6, unique=True))
+    return tuple(sizes), tuple(draw(arrays(len(sizes), 0.1, 5.0)).tolist())
+
+
+def holm_by_closure(values):
+    """A hypothesis falls if every set that holds it falls by Bonferroni."""
+    sets = [s for size in range(1, len(values) + 1)
+            for s in itertools.combinations(range(len(values)), size)]  # fmt: skip
+    return [max(min(1.0, len(s) * min(values[i] for i in s)) for s in sets if k in s)
+            for k in range(len(values))]  # fmt: skip
+
+
+def holm_by_steps(values):
+    order, count = np.argsort(values, kind="stable"), len(values)
+    found = np.empty(count)
+    scaled = np.array(values)[order] * np.arange(count, 0, -1)
+    found[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return found
+
+
+def wilson_said(count, hits, level):
+    one = torch.tensor([count])
+    edges = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    bins = Reliability(one, torch.tensor([hits]), torch.zeros(2, 1, dtype=torch.int64), edges)
+    return [float(end) for end in bins.interval(level=level)]
+
+
+def wilson_by_roots(count, hits, level):
+    """Where the score test is just passed."""
+    share, z2 = mp.mpf(hits) / count, mp.mpf(stats.norm.isf((1 - level) / 2)) ** 2
+    a, b, c = 1 + z2 / count, -(2 * share + z2 / count), share**2
+    root = mp.sqrt(b * b - 4 * a * c)
+    return [float((-b - root) / (2 * a)), float((-b + root) / (2 * a))]
+
+
+def share_by_library(method):
+    def call(count, hits, level):
+        found = stats.binomtest(hits, count).proportion_ci(level, method=method)
+        return [found.low, found.high]
+
+    return call
+
+
+def exact_said(count, hits, level):
+    members = torch.arange(count)[:, None].lt(hits).expand(count, 2)
+    found = mcbn.PredictionSets(members).coverage(torch.zeros(count).long(), level=level)
+    return [found.low, found.high]
+
+
+def exact_by_roots(count, hits, level):
+    tail = (1 - level) / 2
+
+    def root(excess):
+        return optimize.brentq(excess, 1e-15, 1 - 1e-15, xtol=1e-15, rtol=1e-14)
+
+    low = root(lambda p: stats.binom.sf(hits - 1, count, p) - tail) if hits else 0.0
+    high = root(lambda p: stats.binom.cdf(hits, count, p) - tail) if hits < count else 1.0
+    return [low, high]
+
+
+def exact_by_beta(count, hits, level):
+    tail = (1 - level) / 2
+    return [stats.beta.ppf(tail, hits, count - hits + 1) if hits else 0.0,
+            stats.beta.isf(tail, hits + 1, count - hits) if hits < count else 1.0]  # fmt: skip
+
+
+# The table.
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number, what draws its cases, and the two oracles; `atol` where it comes near 0."""
+
+    cases: Any
+    ours: Any
+    first: Any
+    second: Any
+    atol: float = 1e-13
+
+
+def binned_metric(binning, norm, **options):
+    edges = width_edges if binning == "width" else mass_edges
+    ours = said(calibration.expected_calibration_error, binning=binning, norm=norm, **options)
+    name = "debiased" if options else norm
+    return Metric(flags(), ours, binned(name, edges, gaps_by_loop),
+                  binned(name, edges, gaps_by_scipy), 3e-8 if options else 1e-13)  # fmt: skip
+
+
+METRICS = {
+    "negative_log_likelihood": Metric(
+        classes(), of_logits(scores.negative_log_likelihood), by_rows(lambda p, y: -mp.log(p[y])),
+        lambda z, y: -special.log_softmax(z, axis=1)[np.arange(len(y)), y], 1e-12,
+    ),
+    "brier": Metric(
+        classes(), of_logits(scores.brier),
+        by_rows(lambda p, y: mp.fsum((q - (c == y)) ** 2 for c, q in enumerate(p))),
+        lambda z, y: np.square(special.softmax(z, axis=1) - np.eye(z.shape[1])[y]).sum(1),
+    ),
+    "correct": Metric(
+        classes(), lambda z, y: np.mean(of_logits(scores.correct)(z, y)),
+        lambda z, y: np.mean([max(range(len(r)), key=lambda c: (r[c], -c)) == k
+                              for r, k in zip(special.softmax(z, axis=1).tolist(), y, strict=True)]),
+        lambda z, y: metrics.accuracy_score(y, special.softmax(z, axis=1).argmax(1)),
+    ),
+    "entropy": Metric(
+        classes(), of_logits(scores.entropy), by_rows(lambda p, _: entropy_of(p)),
+        lambda z, _: stats.entropy(special.softmax(z, axis=1), axis=1),
+    ),
+    "squared_error": Metric(
+        pairs(), said(scores.squared_error),
+        lambda a, b: [float((mp.mpf(float(x)) - mp.mpf(float(y))) ** 2)
+                      for x, y in zip(a, b, strict=True)],
+        lambda a, b: [metrics.mean_squared_error([x], [y]) for x, y in zip(a, b, strict=True)],
+    ),
+    "expected_calibration_error": binned_metric("width", "l1"),
+    "expected_calibration_error, l2": binned_metric("width", "l2"),
+    "expected_calibration_error, max": binned_metric("width", "max"),
+    "expected_calibration_error, mass": binned_metric("mass", "l1"),
+    "debiased_calibration_error": binned_metric("mass", "l2", debiased=True),
+    "classwise_calibration_error": Metric(
+        classes(), classwise_said, classwise(gaps_by_loop), classwise(gaps_by_scipy),
+    ),
+    "smooth_calibration_error": Metric(
+        flags(most=5), smooth_said, smooth(kernel_by_images), smooth(kernel_by_waves), 1e-11,
+    ),
+    "smoothed_residuals": Metric(
+        flags(most=5), said(calibration.smoothed_residuals, width=0.06, cells=64),
+        smoothed(kernel_by_images), smoothed(kernel_by_waves), 1e-11,
+    ),
+    "quantile_calibration_error": Metric(
+        unit, said(calibration.quantile_calibration_error), quantile_error_by_quadrature,
+        quantile_error_by_transport,
+    ),
+    "pit_band": Metric(
+        tailed, lambda n, level: calibration.pit_band(n, level=level),
+        lambda n, level: float(mp.findroot(
+            lambda w: steck(n, w) - mp.mpf(level),
+            (calibration.pit_band(n, level=level) - 1e-3,
+             calibration.pit_band(n, level=level) + 1e-3), solver="anderson")),
+        lambda n, level: optimize.brentq(
+            lambda w: stats.kstwo.cdf(w, n) - level, 0.5 / n, 1, xtol=1e-14, rtol=1e-13),
+    ),
+    "auroc": Metric(
+        both_kinds(), said(detection.auroc), auroc_by_pairs,
+        lambda s, y: metrics.roc_auc_score(y, s),
+    ),
+    "aupr": Metric(
+        both_kinds(), said(detection.aupr), average_precision_by_thresholds,
+        average_precision_by_ranks,
+    ),
+    "fpr95": Metric(
+        both_kinds(), said(detection.fpr95), false_alarms_by_thresholds, false_alarms_by_rank,
+    ),
+    "out_of_distribution": Metric(
+        pairs(), lambda a, b: [getattr(detection.out_of_distribution(*tensors(a, b)), name)
+                               for name in ("auroc", "aupr", "fpr95")],
+        lambda a, b: [apart(f)(a, b) for f in (
+            auroc_by_pairs, average_precision_by_thresholds, false_alarms_by_thresholds)],
+        lambda a, b: [stats.mannwhitneyu(b, a, method="asymptotic").statistic / len(a) / len(b),
+                      apart(average_precision_by_ranks)(a, b), apart(false_alarms_by_rank)(a, b)],
+    ),
+    "risk_coverage": Metric(losses(), areas_said, areas_over_all_orders, areas_of_mean_ties),
+    "log_density": Metric(
+        mixtures(), said(mixture.log_density), of_mixture(lambda p, y: mp.log(density(p, y))),
+        lambda m, v, y: special.logsumexp(stats.norm.logpdf(y, m, v**0.5), axis=0)
+        - math.log(len(m)), 1e-11,
+    ),
+    "cdf": Metric(
+        mixtures(), said(mixture.cdf), of_mixture(below),
+        lambda m, v, y: stats.norm.cdf(y, m, v**0.5).mean(0),
+    ),
+    "quantile": Metric(
+        levelled(), lambda m, v, level: mixture.quantile(*tensors(m, v), level),
+        quantile_by_newton, quantile_by_root, 1e-9,
+    ),
+    "crps": Metric(
+        mixtures(), said(mixture.crps), of_mixture(crps_by_definition),
+        lambda m, v, y: scoringrules.crps_mixnorm(y, m, v**0.5, m_axis=0),
+    ),
+    "gaussian_log_density": Metric(
+        mixtures(), lambda m, v, y: mixture.gaussian_log_density(*tensors(m[0], v[0], y)),
+        one_gaussian(of_mixture(lambda p, y: mp.log(density(p, y)))),
+        lambda m, v, y: stats.norm.logpdf(y, m[0], v[0] ** 0.5), 1e-11,
+    ),
+    "gaussian_crps": Metric(
+        mixtures(), lambda m, v, y: mixture.gaussian_crps(*tensors(m[0], v[0], y)),
+        one_gaussian(of_mixture(crps_by_definition)),
+        lambda m, v, y: scoringrules.crps_normal(y, m[0], v[0] ** 0.5),
+    ),
+    "ensemble_crps": Metric(
+        members(), lambda m, _, y: mixture.ensemble_crps(*tensors(m, y)), ensemble_by_loop(False),
+        ensemble_by_scoringrules("nrg"),
+    ),
+    "ensemble_crps, fair": Metric(
+        members(), lambda m, _, y: mixture.ensemble_crps(*tensors(m, y), fair=True),
+        ensemble_by_loop(True), ensemble_by_scoringrules("fair"),
+    ),
+    "CategoricalPredictive": Metric(
+        drawn_logits(), uncertainties_said, uncertainties_by_loop, uncertainties_by_scipy,
+    ),
+    "GaussianPredictive": Metric(mixtures(), moments_said, moments_by_loop, moments_by_numpy),
+    "GaussianPredictive.log_prob": Metric(
+        mixtures(), joint_said, joint_by_mpmath, joint_by_scipy, 1e-11
+    ),
+    "welch": Metric(
+        several(), lambda a, b: welch(*tensors(a, b)), welch_by_formula,
+        lambda a, b: stats.ttest_ind(a, b, equal_var=False).pvalue,
+    ),
+    "paired_test": Metric(
+        several(), lambda a, b: contrasts.paired_test((a - b).tolist()), paired_by_formula,
+        lambda a, b: stats.ttest_rel(a, b).pvalue,
+    ),
+    "point": Metric(several(), point_said, point_by_root, point_by_scipy),
+    "log_log_slope": Metric(
+        powers(), slopes.log_log_slope, slope_by_sums,
+        lambda x, y: stats.linregress(np.log(x), np.log(y)).slope, 1e-12,
+    ),
+    "holm": Metric(p_values, contrasts.holm, holm_by_closure, holm_by_steps),
+    "Reliability.interval": Metric(
+        counted, wilson_said, wilson_by_roots, share_by_library("wilson")
+    ),
+    "coverage": Metric(counted, exact_said, exact_by_roots, exact_by_beta),
+}  # fmt: skip
+
+# Of the scores of an evaluation: which row above it is the mean of, or otherwise made from.
+MADE_FROM = {
+    "accuracy": "correct", "nll": "negative_log_likelihood", "brier": "brier",
+    "ece": "expected_calibration_error", "ece_equal_mass": "expected_calibration_error, mass",
+    "ece_debiased": "debiased_calibration_error", "ece_classwise": "classwise_calibration_error",
+    "ece_smooth": "smooth_calibration_error", "mce": "expected_calibration_error, max",
+    "auroc_of_errors": "auroc", "aurc": "risk_coverage", "e_aurc": "risk_coverage",
+    "augrc": "risk_coverage", "rmse": "squared_error", "pll": "GaussianPredictive.log_prob",
+    "crps": "crps", "crps_moment_matched": "gaussian_crps", "coverage_90": "quantile",
+    "width_90": "quantile", "pit_error": "quantile_calibration_error",
+    "mutual_information": "CategoricalPredictive", "epistemic_sd": "GaussianPredictive",
+    "auroc_out_of_distribution": "out_of_distribution",
+    "aupr_out_of_distribution": "out_of_distribution",
+    "fpr95_out_of_distribution": "out_of_distribution",
+}  # fmt: skip
+
+
+def public(module):
+    return {name for name, found in vars(module).items()
+            if inspect.isfunction(found) and found.__module__ == module.__name__
+            and not name.startswith("_")}  # fmt: skip
+
+
+def test_every_public_number_has_its_oracles():
+    expected = {name for module in (scores, calibration, detection, mixture)
+                for name in public(module)}  # fmt: skip
+    rows = {name.split(",")[0] for name in METRICS}
+    assert expected <= rows, expected - rows
+    named = {*get_args(catalogue.ScoreName), *catalogue.BETTER}
+    assert named == set(MADE_FROM)
+    assert set(MADE_FROM.values()) <= set(METRICS)
+
+
+@pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", METRICS)
+def test_it_agrees_with_both(name, cases):
+    metric = METRICS[name]
+
+    def check(case):
+        found = metric.ours(*case)
+        for oracle in (metric.first, metric.second):
+            expected = oracle(*case)
+            if found is None or expected is None:  # outside of what the oracle resolves
+                continue
+            np.testing.assert_allclose(np.asarray(found, float), np.asarray(expected, float),
+                                       rtol=FINE, atol=metric.atol)  # fmt: skip
+
+    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    options = settings(max_examples=cases, derandomize=True, deadline=None, database=None,
+                       suppress_health_check=quiet)  # fmt: skip
+    options(given(metric.cases)(check))()
