@@ -12,6 +12,7 @@ import torch
 import torchmetrics.functional.classification as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law import DEVIATIONS
 from scipy import integrate, stats
 from torch.testing import assert_close
 
@@ -296,13 +297,13 @@ def test_quantile_error_tells_three_forecasters_apart():
 
 
 def test_pit_band_holds_the_whole_curve():
-    """2000 samples of 30 at 90 %: four standard errors, false alarm below 1e-4."""
+    """2000 samples of 30 at 90 %."""
     generator = torch.Generator().manual_seed(6)
     pits = torch.rand(2000, 30, generator=generator, dtype=torch.float64).sort(1).values
     ranks = torch.arange(30) / 30
     distance = torch.maximum((pits - ranks).amax(1), (ranks + 1 / 30 - pits).amax(1))
     covered = float((distance <= calibration.pit_band(30, level=0.9)).double().mean())
-    assert abs(covered - 0.9) < 4 * math.sqrt(0.09 / 2000)
+    assert abs(covered - 0.9) < DEVIATIONS * math.sqrt(0.09 / 2000)
 
 
 def test_pit_band_in_two_limits():

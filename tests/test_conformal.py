@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from law import DEVIATIONS, holds
 from scipy import special, stats
 from torch.testing import assert_close
 
@@ -53,9 +54,8 @@ RANK = 25  # ceil(31 * 0.8)
 def has_the_beta_law(coverages):
     """Given the held-out examples, coverage is the RANK-th smallest of N uniform numbers."""
     found = stats.kstest(coverages, stats.beta(RANK, N + 1 - RANK).cdf)
-    return found.pvalue > 1e-4 and abs(np.mean(coverages) - RANK / (N + 1)) < 4 * math.sqrt(
-        stats.beta(RANK, N + 1 - RANK).var() / len(coverages)
-    )
+    error = math.sqrt(stats.beta(RANK, N + 1 - RANK).var() / len(coverages))
+    return holds(found.pvalue) and abs(np.mean(coverages) - RANK / (N + 1)) < DEVIATIONS * error
 
 
 @pytest.mark.parametrize("options", [SETS[0], SETS[2]], ids=["probability", "randomised"])
@@ -141,7 +141,7 @@ def test_sets_cover_on_average_whatever_the_network(options):
         held, total = held + round(30 * found.value), total + 30
     # Within a trial the outcomes share the held-out examples: the variance is that of Beta.
     spread = math.sqrt(stats.betabinom(30, 22, 9).var() / 30**2 / 40)
-    assert held / total > 22 / 31 - 4 * spread
+    assert held / total > 22 / 31 - DEVIATIONS * spread
 
 
 # Against brute force

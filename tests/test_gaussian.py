@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scoringrules
 import torch
+from law import DEVIATIONS, holds
 from scipy import integrate, stats
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.testing import assert_close
@@ -162,7 +163,7 @@ def test_intervals_cover_their_level_within_four_standard_errors(level):
         (samples < low, (1 - level) / 2),
         (samples > high, (1 - level) / 2),
     ):
-        assert float((part.double().mean(0) - exact).abs().max()) < 4 * error
+        assert float((part.double().mean(0) - exact).abs().max()) < DEVIATIONS * error
 
 
 def test_quantile_is_the_inverse_of_the_distribution_function():
@@ -189,7 +190,7 @@ def test_transforms_are_uniform_if_right_and_not_if_wrong():
         precision: stats.kstest(predictive.with_precision(precision).cdf(targets), "uniform").pvalue
         for precision in (0.4, 4.0, 40.0)
     }
-    assert p_value[4.0] > 1e-3
+    assert holds(p_value[4.0])
     assert p_value[0.4] < 1e-6
     assert p_value[40.0] < 1e-6
 
@@ -321,7 +322,7 @@ def test_a_known_precision_is_found_within_four_standard_errors(criterion, preci
     # For Gaussian noise the standard error of log tau is sqrt(2 / n) at best; a tenth of epistemic
     # variance lifts it by as much, and the CRPS by 7 % more (its efficiency is 0.88).
     error = math.sqrt(2 / len(targets)) * 1.1 * (1.07 if criterion == "crps" else 1)
-    assert abs(math.log(fitted.precision / precision)) < 4 * error
+    assert abs(math.log(fitted.precision / precision)) < DEVIATIONS * error
 
 
 @pytest.mark.parametrize("criterion", ["log_prob", "crps"])

@@ -502,9 +502,9 @@ def members(draw):
 
 def uncertainties_said(draws):
     found = mcbn.Categorical().summarise(torch.from_numpy(draws))
-    names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "confidence")
-    return np.concatenate([*(getattr(found, name).numpy() for name in names),
-                           found.probabilities.numpy().ravel(), found.variance.numpy().ravel()])  # fmt: skip
+    names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "confidence",
+             "probabilities", "variance")  # fmt: skip
+    return np.concatenate([getattr(found, name).numpy().ravel() for name in names])
 
 
 def uncertainties_by_loop(draws):
@@ -541,9 +541,11 @@ def joint_said(means, variances, values):
 
 
 def joint_by_mpmath(means, variances, values):
-    total = [mp.fprod(mp.npdf(mp.mpf(float(y)), m, s) for y, (m, s) in zip(values, row, strict=True))
-             for row in zip(*(components(means, variances, k) for k in range(len(values))),
-                            strict=True)]  # fmt: skip
+    columns = (components(means, variances, k) for k in range(len(values)))
+    total = [
+        mp.fprod(mp.npdf(mp.mpf(float(y)), m, s) for y, (m, s) in zip(values, row, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
     return [float(mp.log(mp.fsum(total) / len(means)))]
 
 
@@ -725,8 +727,8 @@ METRICS = {
     ),
     "correct": Metric(
         classes(), lambda z, y: np.mean(of_logits(scores.correct)(z, y)),
-        lambda z, y: np.mean([max(range(len(r)), key=lambda c: (r[c], -c)) == k
-                              for r, k in zip(special.softmax(z, axis=1).tolist(), y, strict=True)]),
+        lambda z, y: np.mean([row.index(max(row)) == k for row, k in
+                              zip(special.softmax(z, axis=1).tolist(), y, strict=True)]),
         lambda z, y: metrics.accuracy_score(y, special.softmax(z, axis=1).argmax(1)),
     ),
     "entropy": Metric(

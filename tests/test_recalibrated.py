@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from law import DEVIATIONS
 
 import mcbn
 from mcbn.cli import main
@@ -113,7 +114,7 @@ def test_sets_as_predicted_and_conformal():
     assert plain.coverage.high < 0.9  # over-confident
     made = mcbn.ConformalSets.fit(held.scored, held.targets, level=0.9)(test.scored)
     assert conformal.coverage == made.coverage(test.targets)
-    assert abs(conformal.coverage.value - 0.9) < 4 * np.sqrt(2 * 0.09 / 2000)
+    assert abs(conformal.coverage.value - 0.9) < DEVIATIONS * np.sqrt(2 * 0.09 / 2000)
     assert (plain.rule, conformal.rule) == ("as predicted", "conformal")
 
 
@@ -128,7 +129,7 @@ def test_intervals_as_predicted_and_conformal():
     made = mcbn.ConformalIntervals.fit(held.scored, held.targets, level=0.9)(test.scored)
     assert conformal.coverage == made.coverage(test.targets)
     # Both the examples and the held-out ones have their chance: four standard errors.
-    assert abs(conformal.coverage.value - 0.9) < 4 * np.sqrt(2 * 0.09 / 2000)
+    assert abs(conformal.coverage.value - 0.9) < DEVIATIONS * np.sqrt(2 * 0.09 / 2000)
 
 
 @pytest.mark.parametrize(("made", "by"), [(classes, "temperature"), (reals, "variance")])
