@@ -20,6 +20,7 @@ from mcbn.layers import (
     statistics_names,
     unwrapped,
 )
+from mcbn.plain import is_of
 
 KIND = "bank"
 HEADER: Mapping[str, Any] = {  # what a file says of a bank, and the types it says it in
@@ -206,7 +207,7 @@ class Bank:
         trained = {name: v for name, v in tensors.items() if name.startswith(TRAINED)}
         statistics = {name: v for name, v in tensors.items() if name not in trained}
         for name, kind in HEADER.items():
-            if not (name in header and validation.is_of(header[name], kind)):
+            if not (name in header and is_of(header[name], kind)):
                 found = f"{header[name]!r:.80}" if name in header else "nothing"
                 raise ValueError(
                     f"expected {name!r} in the header of a bank, got {found} in {path}; collect "
