@@ -221,12 +221,7 @@ class Reliability:
         Reference: Broecker and Smith, Reliability of Reliability Diagrams, 2007; Hoeffding, 1956.
         """
         tail = (1 - validation.fraction(level, "level")) / 2
-        full = self.counts > 0
-        counts, confidence = self.counts[full].cpu().numpy(), self.confidence[full].cpu().numpy()
-        ends = []
-        for quantile in (tail, 1 - tail):
-            end = torch.full_like(self.edges[1:], math.nan)
-            hits = torch.as_tensor(stats.binom.ppf(quantile, counts, confidence.clip(0, 1)))
-            end[full] = hits.to(end) / self.counts[full]
-            ends.append(end)
-        return ends[0], ends[1]
+        counts, confidence = self.counts.cpu().numpy(), self.confidence.cpu().numpy()
+        low, high = (stats.binom.ppf(quantile, counts, confidence) for quantile in (tail, 1 - tail))
+        lower, upper = (torch.as_tensor(hits).to(self.edges) / self.counts for hits in (low, high))
+        return lower, upper

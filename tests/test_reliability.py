@@ -214,6 +214,24 @@ def test_interval_is_the_wilson_interval_of_scipy(level):
         assert float(upper[b]) == pytest.approx(reference.high, rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_interval_of_all_right_or_all_wrong_ends_at_the_end(right):
+    """Not a rounding error beyond it, at any count."""
+    for count in range(1, 200):
+        confidence = torch.full((count,), 0.5)
+        result = Reliability.from_predictions(confidence, torch.full((count,), right), bins=1)
+        lower, upper = (float(end) for end in result.interval())
+        assert 0 <= lower < upper <= 1
+        assert (upper if right else lower) == pytest.approx(float(right), abs=1e-15)
+
+
+def test_levels_are_named_where_they_are_none():
+    result = Reliability.from_predictions(torch.tensor([0.5]), torch.tensor([True]))
+    for ends in (result.interval, result.consistency_band):
+        with pytest.raises(ValueError, match="expected level strictly between 0 and 1, got 95"):
+            ends(level=95)
+
+
 def test_consistency_band_is_the_binomial_one():
     confidence = torch.full((10,), 0.7, dtype=torch.float64)
     result = Reliability.from_predictions(confidence, torch.arange(10) < 7, bins=1)

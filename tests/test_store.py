@@ -96,9 +96,18 @@ def test_a_file_damaged_later_is_named(store, content):
         store.read_json("cells", KEY, "scores.json")
 
 
-def test_json_that_is_no_object_is_told_from_what_is_no_json(store):
-    store.commit("cells", KEY, {"scores.json": b"[1]"})
-    with pytest.raises(ValueError, match=r"scores\.json, got no JSON object; remove the folder"):
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"[1]", "no JSON object"),
+        (b'{"nll": 1, "nll": 2}', "a key that is there twice"),
+        (b'{"nll": NaN}', "NaN, which is not JSON"),
+        (b'{"nll": -Infinity}', "-Infinity, which is not JSON"),
+    ],
+)
+def test_json_that_is_not_ours_is_refused_with_the_reason(store, content, found):
+    store.commit("cells", KEY, {"scores.json": content})
+    with pytest.raises(ValueError, match=rf"scores\.json, got {found}; remove the folder"):
         store.read_json("cells", KEY, "scores.json")
 
 
