@@ -1,12 +1,12 @@
 """Coverage-guided fuzzing of every reader of files; the law is that of tests/test_hostile_files.py.
 
-Usage: files.py SECONDS | files.py SECONDS READER FOLDER
+Usage: files.py SECONDS
 
 The seconds are shared between the readers, each in a process of its own. Files to begin with are
-written by the library; one that breaks the law is kept in the folder and named.
+written by the library; one that breaks the law is kept and named.
 """
 
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 with atheris.instrument_imports(include=["mcbn", "yaml", "json", "csv", "zipfile", "jsonargparse"]):
-    from readers import READERS
+    from readers import READERS, Reader
 from test_hostile_files import WORDS, check
 
 LARGEST = 2**14  # bytes of a file
@@ -29,9 +29,9 @@ def entry(word: bytes) -> str:
     return f'"{letters}"\n'
 
 
-def fuzz(seconds: int, name: str, folder: Path) -> None:
+def fuzz(seconds: int, reader: Reader, folder: Path) -> None:
     """Read ever new files of one kind, until the time is up or one breaks the law."""
-    reader = next(each for each in READERS if each.name == name)
+    name = reader.name
     corpus = folder / f"{name}.corpus"
     corpus.mkdir(parents=True)
     (corpus / "whole").write_bytes(reader.whole())
@@ -47,23 +47,35 @@ def fuzz(seconds: int, name: str, folder: Path) -> None:
     atheris.Fuzz()
 
 
-def fuzz_all(seconds: int) -> int:
+def fuzz_apart(seconds: int, reader: Reader, folder: Path) -> bool:
+    """The same in a process of its own, which the fuzzer ends; whether the law held."""
+    log = folder / f"{reader.name}.log"
+    child = os.fork()
+    if child == 0:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        fuzz(seconds, reader, folder)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    text = log.read_text(errors="replace")
+    runs = [line for line in text.splitlines() if "number_of_executed_units" in line]
+    print(f"{reader.name:<26} {runs[0].split()[-1] if runs else '?':>8} files", flush=True)
+    if status:
+        print(text[-3000:])
+    return status == 0
+
+
+def main(seconds: int) -> int:
     """Fuzz each reader for its share of the time; return how many broke the law."""
     folder = Path(tempfile.mkdtemp(prefix="mcbn-fuzz-"))
-    share, broken = max(1, seconds // len(READERS)), []
     for reader in READERS:
-        words = [sys.executable, __file__, str(share), reader.name, str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
-        runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
-        print(f"{reader.name:<24} {runs[0].split()[-1] if runs else '?':>8} files", flush=True)
-        if done.returncode:
-            broken.append(reader.name)
-            print(done.stderr[-3000:], done.stdout[-3000:], sep="\n")
-    print(f"{len(READERS) - len(broken)} of {len(READERS)} readers held; files in {folder}")
+        reader.whole()
+    share = max(1, seconds // len(READERS))
+    broken = [each.name for each in READERS if not fuzz_apart(share, each, folder)]
+    print(f"{len(READERS) - len(broken)} of {len(READERS)} readers held; files are in {folder}")
     return len(broken)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        sys.exit(fuzz_all(int(sys.argv[1])))
-    fuzz(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    sys.exit(main(int(sys.argv[1])))

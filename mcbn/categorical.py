@@ -88,7 +88,7 @@ class Categorical:
             totals.add(logits)
             if keep_draws:
                 kept.append(logits.detach())
-        return totals.predictive(torch.stack(kept) if keep_draws else None)
+        return totals.predictive(torch.stack(kept) if kept else None)
 
     def totals(self, passes: Iterable[Tensor]) -> "Totals":
         """The sums over draws that `summarise` divides, to be merged with those of others."""
@@ -188,7 +188,13 @@ class Totals:
         )
 
     def predictive(self, draws: Tensor | None = None) -> CategoricalPredictive:
-        """The averages, with the draws themselves if they were kept."""
+        """The averages, with the draws themselves if they were kept.
+
+        Raises:
+            ValueError: there were no draws.
+        """
+        if self.count == 0:
+            raise ValueError("expected at least one draw of logits, got none; give some")
         return CategoricalPredictive(
             self._log_mean(),
             self.entropy / self.count,

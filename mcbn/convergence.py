@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcbn import scores
+from mcbn import scores, validation
 from mcbn.categorical import Categorical
 
 
@@ -38,10 +38,11 @@ def convergence(
     """Cut the kept draws of a predictive into disjoint groups of 1, 2, 4, ... and score each.
 
     Raises:
-        ValueError: there are no draws.
+        ValueError: there are no draws, or some are not finite.
     """
     if len(draws) == 0:
         raise ValueError("expected draws, got none; predict with keep_draws=True")
+    validation.finite(draws, "draws")
     sizes = [2**power for power in range(int(math.log2(len(draws))) + 1)]
     means, spreads = [], []
     for size in sizes:

@@ -135,10 +135,11 @@ def _require_plain(path: Path) -> None:
 
 
 def _require_known_key(key: str, value: Any) -> None:
-    if key not in known_keys() or isinstance(value, dict):
+    words = value if isinstance(value, list) else [value]
+    if key not in known_keys() or not all(isinstance(word, str) for word in words):
         raise _unfit(f"Option '{key}' is not accepted")
     # The parser reads the text of numbers as YAML once more.
-    if key not in ("title", "network.names") and set("&*!") & set("".join(value)):
+    if key not in ("title", "network.names") and set("&*!") & set("".join(words)):
         raise _unfit(f"an anchor, an alias or a tag in {key}")
 
 

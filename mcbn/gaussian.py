@@ -143,9 +143,13 @@ class Gaussian:
         """Gather the draws of the mean, which are the distribution itself and always kept.
 
         Raises:
-            ValueError: outputs are not finite, or do not split into means and log-variances.
+            ValueError: there are no draws, outputs are not finite, or they do not split into means
+                and log-variances.
         """
-        outputs = torch.stack([output.detach().double() for output in passes])
+        found = [output.detach().double() for output in passes]
+        if not found:
+            raise ValueError("expected at least one draw of the mean, got none; give some")
+        outputs = torch.stack(found)
         validation.finite(outputs, "the network's outputs")
         if self.precision is not None:
             return GaussianPredictive(outputs, _noise(self.precision).to(outputs.device))

@@ -2,10 +2,11 @@
 
 import errno
 import functools
+import io
 import os
 import resource
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 import pytest
@@ -46,8 +47,10 @@ def write_table(made):
 
 def write_scores(path):
     found = path.parent.parent / "scored.st"
-    classes().save(found)
-    prediction_verbs.evaluate(str(found), out=str(path), resamples=2)
+    if not found.exists():
+        classes().save(found)
+    with redirect_stdout(io.StringIO()):
+        prediction_verbs.evaluate(str(found), out=str(path), resamples=2)
 
 
 @functools.cache
@@ -155,7 +158,7 @@ def test_a_fault_at_any_step_is_told_by_name_and_tears_nothing(name, code, folde
             places += 1
             assert told is not None, f"{step} failed and nobody was told"
             assert told.errno == code
-            assert str(path) in str(told) or "scored.st" in str(told)
+            assert str(path) in str(told)
             assert [each.name for each in folder.iterdir()] == [name]
             # Only the last sync comes after the file is in its place.
             after = (b"old", whole) if step in ("open", "fsync") else (b"old",)
@@ -200,12 +203,13 @@ def test_a_study_names_the_cell_that_could_not_be_kept(tmp_path, monkeypatch):
 
 
 def test_an_error_of_what_is_read_meanwhile_is_told_as_it_is(folder):
-    with (
-        pytest.raises(OSError, match=r"denied.*pictures"),
-        draws_file(folder / "draws.st", examples=4, header={}) as add,
-    ):
-        add(torch.ones(2, 2, 3))
-        raise PermissionError(errno.EACCES, "denied", "pictures/0.png")
+    def write():
+        with draws_file(folder / "draws.st", examples=4, header={}) as add:
+            add(torch.ones(2, 2, 3))
+            raise PermissionError(errno.EACCES, "denied", "pictures/0.png")
+
+    with pytest.raises(OSError, match=r"denied.*pictures"):
+        write()
     assert not list(folder.iterdir())
 
 
