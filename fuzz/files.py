@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of every reader of files; the law is that of tests/test_hostile_files.py.
 
-Usage: files.py SECONDS
+Usage: files.py SECONDS [READER ...]
 
 The seconds are shared between the readers, each in a process of its own. Files to begin with are
 written by the library; one that breaks the law is kept and named.
@@ -66,16 +66,17 @@ def fuzz_apart(seconds: int, reader: Reader, folder: Path) -> bool:
     return status == 0
 
 
-def main(seconds: int) -> int:
-    """Fuzz each reader for its share of the time; return how many broke the law."""
+def main(seconds: int, names: list[str]) -> int:
+    """Fuzz each reader of these names, or all, for its share of the time; return how many broke the law."""
     folder = Path(tempfile.mkdtemp(prefix="mcbn-fuzz-"))
-    for reader in READERS:
+    readers = [reader for reader in READERS if not names or reader.name in names]
+    for reader in readers:
         reader.whole()
-    share = max(1, seconds // len(READERS))
-    broken = [each.name for each in READERS if not fuzz_apart(share, each, folder)]
-    print(f"{len(READERS) - len(broken)} of {len(READERS)} readers held; files are in {folder}")
+    share = max(1, seconds // len(readers))
+    broken = [each.name for each in readers if not fuzz_apart(share, each, folder)]
+    print(f"{len(readers) - len(broken)} of {len(readers)} readers held; files are in {folder}")
     return len(broken)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -15,6 +15,8 @@ from torch.nn import Module
 from mcbn.isolation import as_found, random_streams
 from mcbn.packed import require_modest_members
 
+LENGTH = 500  # characters of another library's error that are told
+
 
 def named_builder(name: str) -> Callable[[], Module]:
     """The function that `module:function` or `file.py:function` names; importing runs its code.
@@ -56,8 +58,19 @@ def load_network(name: str, weights: str | None) -> Module:
     with random_streams(0, "model"):
         network = builder()
     if weights is not None:
-        network.load_state_dict(_weights(weights))
+        _load(network, weights)
     return network.eval()
+
+
+def _load(network: Module, path: str) -> None:
+    state = _weights(path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # says which names and shapes do not fit
+        raise ValueError(
+            f"expected the weights of a {type(network).__name__} in {path}, got others: "
+            f"{' '.join(str(error).split())[:LENGTH]}; check --model and --weights"
+        ) from error
 
 
 def _weights(path: str) -> dict[str, Any]:
@@ -69,7 +82,12 @@ def _weights(path: str) -> dict[str, Any]:
         if zipfile.is_zipfile(path):
             require_modest_members(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        found = dict(state.get("state_dict", state))
+        if not all(isinstance(name, str) for name in found):
+            raise ValueError("names that are no text")
     except Exception as error:  # whatever a foreign file makes the readers raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"expected a checkpoint of tensors, got {path} ({reason})") from error
-    return dict(state.get("state_dict", state))
+        raise ValueError(
+            f"expected a checkpoint of tensors, got {path} ({reason[:LENGTH]}); save its state_dict"
+        ) from error
+    return found
