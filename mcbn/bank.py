@@ -12,6 +12,7 @@ from torch.nn import Module
 from mcbn import validation
 from mcbn.files import read_tensors, write_tensors
 from mcbn.herding import herded
+from mcbn.isolation import alone
 from mcbn.layers import (
     MEAN,
     VARIANCE,
@@ -164,7 +165,8 @@ class Bank:
         """
         model = unwrapped(model)
         found = type(model).__name__
-        buffers = dict(model.named_buffers())
+        with alone(model):  # else another thread's draw may be in their place
+            shapes = {name: held.shape for name, held in model.named_buffers()}
         known = {n for pair in statistics_names(batch_norm_layers(model)).values() for n in pair}
         for name, rows in self.statistics.items():
             if name not in known:
@@ -172,10 +174,10 @@ class Bank:
                     f"expected a model with the buffer {name!r}, as {self.model} has, got {found} "
                     "without it; collect a bank from this model"
                 )
-            if buffers[name].shape != rows.shape[1:]:
+            if shapes[name] != rows.shape[1:]:
                 raise ValueError(
                     f"expected {rows.shape[1]} channels in {name!r}, as {self.model} has, got "
-                    f"{tuple(buffers[name].shape)} in {found}; collect a bank from this model"
+                    f"{tuple(shapes[name])} in {found}; collect a bank from this model"
                 )
         if self.weights and self.weights != fingerprint(model):
             raise ValueError(

@@ -8,6 +8,7 @@ from torch.nn import Module
 
 from mcbn import anatomy
 from mcbn.anatomy import Normaliser, Skipped
+from mcbn.isolation import alone
 from mcbn.layers import HALF, HOLDERS, MEAN, VARIANCE, require_finite_weights, unwrapped
 from mcbn.noisiness import Observation
 
@@ -110,7 +111,8 @@ def _of_tensors(model: Module, layers: tuple[Normaliser, ...]) -> Iterator[Findi
     untrained, dead, half = [], {}, []
     for layer in layers:
         module = model.get_submodule(layer.name)
-        mean, variance = module.get_buffer(MEAN), module.get_buffer(VARIANCE)
+        with alone(model):  # else another thread's draw may be in their place
+            mean, variance = module.get_buffer(MEAN), module.get_buffer(VARIANCE)
         if not mean.any() and bool((variance == 1).all()):
             untrained.append(layer.name)
         if count := int((variance <= DEAD * (layer.eps or 0)).sum()):
