@@ -20,7 +20,7 @@ from mcbn.bank import Bank
 from mcbn.batches import MiniBatches
 from mcbn.grouping import agree, group_size, grouped_statistics
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
-from mcbn.isolation import alone, as_found, eval_mode, random_streams
+from mcbn.isolation import alone, as_found, eval_mode, of_this_thread, random_streams
 from mcbn.layers import (
     HALF,
     MEAN,
@@ -74,7 +74,6 @@ def collect(
     require_observable(layers)
     with alone(model):
         require_finite_weights(model)
-        weights = fingerprint(model)
         trained = {name: held.detach().clone() for name, held in model.named_buffers()}
     if frozen := frozen_layers(layers):
         warnings.warn(
@@ -102,11 +101,10 @@ def collect(
         batch_size=size,
         population=_population(batches),
         model=type(model).__name__,
-        weights=weights,
+        weights=fingerprint(model),
         source=_description(batches),
     )
-    check = consistency(bank)
-    if not check.passed:
+    if not (check := consistency(bank)).passed:
         warnings.warn(str(check), InconsistentBankWarning, stacklevel=2)
     return bank
 
@@ -189,9 +187,11 @@ def _statistics(
         try:
             for name, layer in layers.items():
                 if name in plain:
-                    layer.__dict__["forward"] = partial(_normalise, row, name, layer)
+                    layer.__dict__["forward"] = of_this_thread(
+                        partial(_normalise, row, name, layer), partial(type(layer).forward, layer)
+                    )
                 else:
-                    hook = partial(_observe, row, name)
+                    hook = of_this_thread(partial(_observe, row, name))
                     handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             forward(model, {}, moved(batch, device_of(model)))
         finally:

@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from mcbn.isolation import derived_seed, eval_mode
+from mcbn.isolation import derived_seed, eval_mode, of_this_thread
 
 # Layers that drop whole channels: one decision for all positions behind the channel axis.
 CHANNELWISE = (torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d, FeatureAlphaDropout)
@@ -51,9 +51,8 @@ def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         try:
             for name, layer in dropout_layers(model).items():
-                handles.append(
-                    layer.register_forward_hook(partial(_apply, calls, (seed, draw, name)))
-                )
+                hook = of_this_thread(partial(_apply, calls, (seed, draw, name)))
+                handles.append(layer.register_forward_hook(hook))
             yield
         finally:
             for handle in handles:

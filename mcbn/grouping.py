@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from mcbn.inputs import Inputs, device_of
-from mcbn.isolation import eval_mode
+from mcbn.isolation import eval_mode, of_this_thread
 from mcbn.layers import MEAN, VARIANCE, batch_normalised, is_plain, statistics_names
 
 Rows = dict[str, Tensor]
@@ -63,9 +63,11 @@ def grouped_statistics(
         try:
             for name, layer in layers.items():
                 if layer in plain:
-                    layer.__dict__["forward"] = partial(_forward, seen, name, layer)
+                    layer.__dict__["forward"] = of_this_thread(
+                        partial(_forward, seen, name, layer), partial(type(layer).forward, layer)
+                    )
                 else:
-                    hook = partial(_feed, seen, name)
+                    hook = of_this_thread(partial(_feed, seen, name))
                     handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             model(inputs.to(device_of(model)))
         # A network may refuse another number of rows in any way; one by one it may take them.

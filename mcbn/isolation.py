@@ -109,6 +109,26 @@ def _put_back(found: "_Streams | _Filters") -> Iterator[None]:
         raise
 
 
+def unchanged(*_: Any, **__: Any) -> None:
+    """A hook that changes nothing."""
+
+
+def of_this_thread(
+    mine: Callable[..., Any], others: Callable[..., Any] = unchanged
+) -> Callable[..., Any]:
+    """`mine` in the thread that asks for this, `others` in any other: for hooks on a model.
+
+    Another thread may call the network too, whose answer is none of ours.
+    """
+    thread = threading.get_ident()
+
+    @wraps(mine)
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        return (mine if threading.get_ident() == thread else others)(*args, **kwargs)
+
+    return chosen
+
+
 def derived_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of `key` and on nothing else.
 

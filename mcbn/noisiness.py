@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mcbn.collection import collect
 from mcbn.inputs import Inputs, count, device_of, forward, moved, part
-from mcbn.isolation import eval_mode, own_warnings, random_streams
+from mcbn.isolation import eval_mode, of_this_thread, own_warnings, random_streams
 from mcbn.layers import HALF, statistics_names
 
 # With three, squares about their mean have the same relative spread whatever the values are.
@@ -123,7 +123,7 @@ def _eval_pass(
     with random_streams(0, "inspect"), eval_mode(model), torch.no_grad():
         try:
             for name, layer in layers.items():
-                hook = partial(_look, calls[name], count(inputs))
+                hook = of_this_thread(partial(_look, calls[name], count(inputs)))
                 handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             forward(model, {}, moved(inputs, device_of(model)))
         except Exception as error:  # whatever a foreign network raises on inputs not made for it

@@ -1,6 +1,7 @@
 """Eight threads on one model and one bank get the serial answer, bit for bit."""
 
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -79,7 +80,7 @@ def at_once(work, count=THREADS):
         return list(pool.map(started, work))
 
 
-@pytest.fixture(params=["plain", "hooked"])
+@pytest.fixture(params=["plain", pytest.param("hooked", marks=pytest.mark.slow)])
 def model(request):
     found = made(NAME).train()
     if request.param == "hooked":
@@ -120,6 +121,46 @@ def test_mixed_calls_get_the_serial_answers_and_leave_all_as_found(model, repeat
                     assert bits(answer) == serial[name], name
             after = as_found.process(python_stream=False), as_found.model(model)
             assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
+
+
+SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
+
+
+def watched(user, seconds=1.5):
+    """What `user` gives, time and again, while our calls run; True if all is well with both."""
+    model = made(NAME).eval()
+    every = calls(model)
+    for name in SAFE:
+        expected, stop, wrong = bits(every[name]()), threading.Event(), []
+
+        def go_on(stop=stop, wrong=wrong):
+            while not stop.is_set():
+                wrong.extend([] if user(model) else ["the user's"])
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                wrong.extend([] if bits(every[name]()) == expected else ["ours"])
+        finally:
+            stop.set()
+            thread.join()
+        yield name, wrong
+
+
+def test_a_network_that_is_called_by_its_owner_meanwhile_answers_as_ever():
+    """In eval mode, beside what puts no statistics into the network itself."""
+    plain = made(NAME).eval()
+    with torch.no_grad():
+        expected = plain(X)
+
+    def user(model):
+        with torch.no_grad():
+            return model(X).equal(expected)
+
+    for name, wrong in watched(user, seconds=0.5):
+        assert wrong == [], name
 
 
 def test_other_networks_of_other_threads_are_no_part_of_a_trace():
