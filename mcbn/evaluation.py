@@ -159,16 +159,17 @@ def evaluate(
     """
     validation.fraction(level, "level")
     columns: Columns
+    kind: gaps.Kind
     if isinstance(predictive, CategoricalPredictive):
         columns = measures.class_columns(predictive, targets)
         values, measure = measures.class_scores(columns), measures.class_means
-        gaps_of = gaps.class_gaps(columns)
+        kind = gaps.class_gaps
     else:
         columns = measures.real_columns(predictive, targets)
         values, measure = measures.real_scores(columns), measures.real_scores
-        gaps_of = gaps.pit_gaps
+        kind = gaps.pit_gaps
     replicates = gaps.replicates(
-        columns, measure, gaps_of=gaps_of, resamples=resamples, seed=seed, progress=progress
+        columns, measure, kind=kind, resamples=resamples, seed=seed, progress=progress
     )
     return Evaluation(
         {

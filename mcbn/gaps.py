@@ -23,6 +23,8 @@ from mcbn.reliability import Reliability
 
 # Measures the gaps of each calibration error, so weighted that the error is a norm of them.
 GapsOf = Callable[[Columns], dict[str, Tensor]]
+# Makes one for the cells of some data, which it keeps on their resamples.
+Kind = Callable[[Columns], GapsOf]
 # The largest gap is the maximum norm, a root mean square the Euclidean, the rest are sums.
 NORMS = {"mce": math.inf, "ece_debiased": 2.0}
 CELLS = 512  # of the curves that have no bins
@@ -81,20 +83,29 @@ def class_gaps(columns: Columns) -> GapsOf:
     return measure
 
 
-def pit_gaps(columns: Columns) -> dict[str, Tensor]:
-    """Measure how far the distribution function of PITs is from the diagonal, between cells."""
-    values = columns["pit"].flatten()
-    above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
-    reached = above.bincount(minlength=CELLS + 1)[:CELLS].cumsum(0).double() / len(values)
+def pit_gaps(_: Columns) -> GapsOf:
+    """Measure how far the distribution function of PITs is from the diagonal, cell by cell."""
     middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
-    return {"pit_error": (reached - middles) / CELLS}
+
+    def measure(chosen: Columns) -> dict[str, Tensor]:
+        values = chosen["pit"].flatten()
+        above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
+        reached = above.bincount(minlength=CELLS + 1)[:CELLS].cumsum(0).double() / len(values)
+        return {"pit_error": (reached - middles) / CELLS}
+
+    return measure
+
+
+def no_gaps(_: Columns) -> GapsOf:
+    """Measure none, where there is no calibration error among the scores."""
+    return lambda _: {}
 
 
 def replicates(
     columns: Columns,
     measure: bootstrap.Measure,
     *,
-    gaps_of: GapsOf,
+    kind: Kind,
     resamples: int,
     seed: int,
     progress: bool = False,
@@ -103,8 +114,8 @@ def replicates(
 
     Args:
         columns: one row an example.
-        measure: its values are taken as they are, but for those that `gaps_of` names too.
-        gaps_of: measures the gaps of each calibration error.
+        measure: its values are taken as they are, but for those that have gaps.
+        kind: of gaps: one of the functions above.
         resamples: how many; without any there is nothing, not even names.
         seed: chooses the resamples.
         progress: show a bar, on a terminal only.
@@ -112,6 +123,7 @@ def replicates(
     Raises:
         ValueError: the number of resamples is negative.
     """
+    gaps_of = (kind if resamples > 0 else no_gaps)(columns)
     found = gaps_of(columns)
     drawn = bootstrap.replicates(
         [columns],

@@ -1,7 +1,7 @@
 """Scores of groups of examples, each with its interval and a test against the other examples."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,13 +90,13 @@ def subgroups(
             f"got {len(labels)} values of which {len(names)} differ; put numbers into a few ranges"
         )
     columns: Columns
-    gaps_of: Callable[[Columns], gaps.GapsOf]
+    kind: gaps.Kind
     if isinstance(predictive, CategoricalPredictive):
         columns, measure = _class_columns(predictive, targets), _class_scores
-        gaps_of = gaps.binned_gaps
+        kind = gaps.binned_gaps
     else:
         columns, measure = _real_columns(predictive, targets), _real_scores
-        gaps_of = _no_gaps
+        kind = gaps.no_gaps
     place = {name: number for number, name in enumerate(names)}
     codes = torch.tensor([place[label] for label in labels])
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
@@ -104,9 +104,7 @@ def subgroups(
     for number, name in enumerate(names):
         inside = codes == number
         mine = {key: values[inside] for key, values in columns.items()}
-        drawn = gaps.replicates(
-            mine, measure, gaps_of=gaps_of(mine), resamples=resamples, seed=seed
-        )
+        drawn = gaps.replicates(mine, measure, kind=kind, resamples=resamples, seed=seed)
         each = {key: score_of(key, value, drawn.get(key, NONE), level)
                 for key, value in measure(mine).items()}  # fmt: skip
         p_value = welch(losses[inside], losses[~inside])
@@ -185,11 +183,6 @@ def _class_scores(columns: Columns) -> dict[str, float]:
     if "mutual_information" in columns:
         found["mutual_information"] = float(columns["mutual_information"].mean())
     return found
-
-
-def _no_gaps(_: Columns) -> gaps.GapsOf:
-    """Groups of real targets are told no calibration error."""
-    return lambda _: {}
 
 
 def _real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
