@@ -29,6 +29,8 @@ from torch.overrides import _pop_mode
 P = ParamSpec("P")
 T = TypeVar("T")
 
+OURS = "_mcbn"  # marks what stands in for a layer's forward
+
 # `functional_call` swaps tensors on the module itself, so one model serves one thread at a time.
 _locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
 _guard = threading.Lock()
@@ -126,6 +128,7 @@ def of_this_thread(
     def chosen(*args: Any, **kwargs: Any) -> Any:
         return (mine if threading.get_ident() == thread else others)(*args, **kwargs)
 
+    setattr(chosen, OURS, True)
     return chosen
 
 
@@ -176,8 +179,7 @@ def _models(given: Iterable[Any]) -> Iterator[Module]:
 def _close(traceback: TracebackType | None) -> None:
     """Close the context managers that an interrupt left open, the innermost first.
 
-    A manager written as a generator is left at its `yield` where the interrupt lands in the few
-    steps of `contextlib` before the block, or after it.
+    One written as a generator waits at its `yield` if the interrupt lands in contextlib's steps.
     """
     frames = []
     while traceback is not None:
@@ -253,12 +255,16 @@ class _Settings:
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """The modes, tensors and hooks of a model's modules, as one thread that holds it found them."""
+    """The modes, tensors and hooks of a model's modules, as one thread that holds it found them.
+
+    Taken for every pass, so in few steps: hooks of ours are the last ones of a module.
+    """
 
     model: Module
-    training: list[tuple[Module, bool]]
-    forwards: list[tuple[dict[str, Any], Any]]
-    dictionaries: list[tuple[Any, list[Any]]]
+    modules: list[Module]
+    training: list[Module]
+    tensors: list[tuple[dict[str, Any], dict[str, Any]]]
+    hooks: list[tuple[int, int]]
 
     @classmethod
     def now(cls, model: Module) -> "_Held":
@@ -266,30 +272,29 @@ class _Held:
             modules = list(model.modules())
             return cls(
                 model,
-                [(module, module.training) for module in modules],
-                [(module.__dict__, module.__dict__.get("forward")) for module in modules],
+                modules,
+                [module for module in modules if module.training],
                 [
-                    (found, list(found.items()))
+                    (held, held.copy())
                     for module in modules
-                    for found in (
-                        module._parameters,
-                        module._buffers,
-                        module._forward_hooks,
-                        module._forward_pre_hooks,
-                        module._forward_hooks_with_kwargs,
-                        module._forward_pre_hooks_with_kwargs,
-                    )
+                    for held in (module._parameters, module._buffers)
+                    if held
                 ],
+                [(len(each._forward_hooks), len(each._forward_pre_hooks)) for each in modules],
             )
 
     def put_back(self) -> None:
         with alone(self.model):
-            for module, training in self.training:
-                module.training = training
-            for attributes, forward in self.forwards:
-                if forward is None:
-                    attributes.pop("forward", None)
-            for held, items in self.dictionaries:
-                if list(map(id, held.values())) != [id(value) for _, value in items]:
-                    held.clear()
-                    held.update(items)
+            training = set(self.training)
+            for module, counts in zip(self.modules, self.hooks, strict=True):
+                module.training = module in training
+                if hasattr(module.__dict__.get("forward"), OURS):
+                    del module.__dict__["forward"]
+                kinds = (module._forward_hooks, module._forward_pre_hooks)
+                for hooks, count in zip(kinds, counts, strict=True):
+                    for key in list(hooks)[count:]:
+                        hooks.pop(key)
+                        module._forward_hooks_with_kwargs.pop(key, None)
+                        module._forward_pre_hooks_with_kwargs.pop(key, None)
+            for held, found in self.tensors:
+                held.update(found)

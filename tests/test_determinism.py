@@ -107,7 +107,9 @@ def test_a_mask_depends_on_seed_draw_and_layer_alone():
     same(masked(layers.train()), expected)
     alone = masked(nn.Sequential(nn.Dropout(0.3), nn.Identity()))
     kept = expected != 0
+    second = masked(nn.Sequential(nn.Identity(), nn.Dropout(0.4)))
     assert bool((alone[kept] != 0).all()), "the first layer's masks are those without the second"
+    assert bool((second[kept] != 0).all()), "the second layer's masks are those without the first"
     assert bool((masked(layers, seed=2) != expected).any())
     assert bool((alone[0] != alone[1]).any())
 
