@@ -67,7 +67,7 @@ def fuzz_apart(seconds: int, reader: Reader, folder: Path) -> bool:
 
 
 def main(seconds: int, names: list[str]) -> int:
-    """Fuzz the readers of these names, or all, in turn; return how many broke the law."""
+    """Fuzz each reader of these names, or all, for its share; return how many broke the law."""
     folder = Path(tempfile.mkdtemp(prefix="mcbn-fuzz-"))
     readers = [reader for reader in READERS if not names or reader.name in names]
     for reader in readers:
