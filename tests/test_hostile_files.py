@@ -11,9 +11,10 @@ from dataclasses import replace
 import bombs
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from readers import READERS, bank, plan
+from readers import READERS, bank, classes, plan, reals
 
 from mcbn import declaration
 from mcbn.columns import write_columns
@@ -280,3 +281,35 @@ def test_sweeping_a_study_removes_nothing_behind_a_link(tmp_path):
 def test_a_path_with_nul_in_it_is_refused(reader, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError)):
         reader.read(tmp_path / "nu\0l" / reader.name)
+
+
+def changed_predictions(path, made, change):
+    """A file of predictions in which some attributes are others."""
+    predictive = {k: v for k, v in change.items() if hasattr(made.predictive, k)}
+    rest = {k: v for k, v in change.items() if k not in predictive}
+    replace(made, predictive=replace(made.predictive, **predictive), **rest).save(path)
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "reason"),
+    [
+        (classes(), {"log_probabilities": torch.zeros(6, 3).double()}, "sum to 1"),
+        (classes(), {"log_probabilities": torch.full((6, 3), torch.nan).double()}, "18 NaN"),
+        (
+            classes(),
+            {"expected_entropy": torch.full((6,), torch.inf).double()},
+            "6 NaN or infinite",
+        ),
+        (classes(), {"targets": torch.full((6,), 3)}, "labels from 0 to 2"),
+        (classes(), {"targets": torch.zeros(5, dtype=torch.long)}, "shape"),
+        (classes(), {"classes": ("a", "b")}, "names of 3 classes"),
+        (reals(kept=True), {"targets": torch.zeros(5).double()}, "of one shape"),
+        (reals(kept=True), {"targets": torch.full((6,), torch.nan).double()}, "6 NaN"),
+        (reals(kept=False), {"variance": torch.zeros(6).double()}, "above 0"),
+        (reals(kept=False), {"mean": torch.full((6,), torch.nan).double()}, "6 NaN"),
+    ],
+)
+def test_predictions_that_contradict_themselves_are_refused(made, change, reason, tmp_path):
+    changed_predictions(tmp_path / "p.st", made, change)
+    with pytest.raises(ValueError, match=rf"p\.st: expected .*{reason}"):
+        read_predictions(tmp_path / "p.st")
