@@ -130,8 +130,8 @@ def numbers(values: np.ndarray, name: str, path: object) -> np.ndarray:
     if len(bad):
         place = tuple(bad[0])
         raise ValueError(
-            f"expected finite numbers in column {name!r} of {path}, got {str(values[place])!r} "
-            f"in row {place[0] + 1} ({len(bad)} such values); remove or repair them"
+            f"expected finite numbers in column {name!r} of {path}, got "
+            f"{str(values[place])[:80]!r} in row {place[0] + 1} ({len(bad)} such values); remove or repair them"
         )
     return found
 

@@ -5,7 +5,7 @@ import os
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from mcbn.catalogue import Architecture
+from mcbn.plain import is_of
 from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
 PARTS: Mapping[str, Any] = {
@@ -152,8 +153,18 @@ def _unfit(message: str) -> ValueError:
 
 def _part(name: str, value: Any) -> Any:
     if name not in PARTS:
-        return _frozen(value)
-    return PARTS[name](**{key: _frozen(item) for key, item in value.items()})
+        return _typed(Plan, {name: value})[name]
+    return PARTS[name](**_typed(PARTS[name], value))
+
+
+def _typed(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a part with tuples for lists; the parser lets a list that is null pass."""
+    kinds = {field.name: field.type for field in fields(kind)}
+    found = {name: _frozen(value) for name, value in values.items()}
+    for name, value in found.items():
+        if not is_of(value, kinds[name]):
+            raise _unfit(f"{name} that is {value!r:.80}")
+    return found
 
 
 def _frozen(value: Any) -> Any:

@@ -64,11 +64,9 @@ def edited(content, edit):
     return head + tail[size:]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=6,
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+LISTS = st.lists(SCALARS, max_size=3)
+JSON = SCALARS | LISTS | st.lists(LISTS, max_size=3) | st.dictionaries(st.text(), LISTS, max_size=3)
 
 
 @st.composite
@@ -197,6 +195,18 @@ def test_a_declaration_runs_and_shows_nothing(text, tmp_path, monkeypatch):
     assert "hunter2" not in str(told.value)
     assert not (tmp_path / "ran").exists()
     assert "evil" not in sys.modules
+
+
+OTHER = ("null", "", "[null]", ".nan", "1e400", "-1", "{}", "[[1]]", "9" * 30)
+
+
+@pytest.mark.parametrize("key", declaration.known_keys())
+def test_a_value_of_another_kind_in_a_declaration_is_answered_or_refused(key, tmp_path):
+    group, _, inner = key.rpartition(".")
+    reader = next(each for each in READERS if each.name == "study.yaml")
+    for value in OTHER:
+        text = f"{group}: {{{inner}: {value}}}\n" if group else f"{inner}: {value}\n"
+        check(reader, text.encode(), tmp_path / reader.name)
 
 
 def pickles():
