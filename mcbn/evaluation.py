@@ -162,7 +162,7 @@ def evaluate(
     kind: gaps.Kind
     if isinstance(predictive, CategoricalPredictive):
         columns = measures.class_columns(predictive, targets)
-        values, measure = measures.class_scores(columns), measures.class_means
+        values, measure = measures.class_scores(columns), measures.class_other_scores
         kind = gaps.class_gaps
     else:
         columns = measures.real_columns(predictive, targets)

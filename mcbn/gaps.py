@@ -58,13 +58,9 @@ def binned_gaps(columns: Columns) -> GapsOf:
 def class_gaps(columns: Columns) -> GapsOf:
     """Measure the gaps of all calibration errors of a classification."""
     in_bins = binned_gaps(columns)
-    classes = columns["probabilities"].shape[1]
-    edges = Reliability.from_predictions(columns["confidence"].flatten()[:1],
-                                         columns["correct"].flatten()[:1]).edges  # fmt: skip
-    bins = len(edges) - 1
-    width = calibration.smooth_calibration_error(
-        columns["confidence"].flatten(), columns["correct"].flatten()
-    )
+    flags = columns["confidence"].flatten(), columns["correct"].flatten()
+    edges, classes = Reliability.from_predictions(*flags).edges, columns["probabilities"].shape[1]
+    width, bins = calibration.smooth_calibration_error(*flags), len(edges) - 1
 
     def measure(chosen: Columns) -> dict[str, Tensor]:
         said = chosen["probabilities"].movedim(1, -1).reshape(-1, classes)
@@ -114,7 +110,7 @@ def replicates(
 
     Args:
         columns: one row an example.
-        measure: its values are taken as they are, but for those that have gaps.
+        measure: its values are taken as they are, but for those of which there are gaps.
         kind: of gaps: one of the functions above.
         resamples: how many; without any there is nothing, not even names.
         seed: chooses the resamples.

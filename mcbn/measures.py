@@ -26,13 +26,13 @@ def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns
 
 def class_scores(columns: Columns) -> dict[str, float]:
     """All scores of classes."""
-    means = class_means(columns)
-    return {**{name: means.pop(name) for name in ("accuracy", "nll", "brier")},
-            **_calibration_errors(columns), **means}  # fmt: skip
+    others = class_other_scores(columns)
+    first = {name: others.pop(name) for name in ("accuracy", "nll", "brier")}
+    return {**first, **_calibration_errors(columns), **others}
 
 
-def class_means(columns: Columns) -> dict[str, float]:
-    """The scores of classes without calibration errors, which are no means over examples."""
+def class_other_scores(columns: Columns) -> dict[str, float]:
+    """The scores of classes that are resampled as they are: all but calibration errors."""
     correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
     selective = detection.risk_coverage(1 - confidence, ~correct)
     # Without a single error, or a single success, there is nothing to tell apart.
