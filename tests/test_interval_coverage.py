@@ -3,7 +3,8 @@
 A 95 % interval is to hold it in 93.5 to 96.5 %, one of 90 % in 88.5 to 91.5 %. Where there is
 nothing to be found (a calibration error of 0 exactly) an interval of two equal tails holds it in
 97.5 %, and exact binomial ones are never under their level; those have a bound on one side only.
-Quick runs widen the band by the chance of their number, see `law.share_is`.
+2,000 simulations are held to the band itself: under their fixed seeds, for on fresh ones a right
+interval leaves it once in 500. Fewer widen it by the chance of their number (`law.share_is`).
 """
 
 import functools
@@ -56,7 +57,7 @@ def require(hits, runs, level=0.95, *, low=None, high=None, name=""):
     low, high = (end if end is not None else usual
                  for end, usual in zip((low, high), BAND[level], strict=True))  # fmt: skip
     said = f"{name} {hits} of {runs}, expected {low:g} to {high:g}"
-    assert share_is(hits, runs, low, high), said
+    assert low <= hits / runs <= high if runs >= 2000 else share_is(hits, runs, low, high), said
 
 
 def runs(quick, slow=2000):
@@ -125,16 +126,18 @@ def test_scores_of_classes_and_their_differences(pair):
         require(count, 2000, low=low, high=high, name=f"{name} {key}")
 
 
-@pytest.mark.parametrize("sharpness", [1.0, 1.4])
-@runs(60)
+@pytest.mark.parametrize(
+    ("sharpness", "runs"),
+    [(1.15, 150), *(pytest.param(each, 2000, marks=pytest.mark.slow) for each in (1.0, 1.15))],
+)
 def test_scores_of_groups(sharpness, runs):
-    """Groups of 300, 60 resamples in the quick run: their percentiles hold 3 % less."""
+    """Groups of 1,000, 60 resamples in the quick run: their percentiles hold 3 % less."""
     resamples, loss = (60, 0.03) if runs < 2000 else (400, 0)
     generator = torch.Generator().manual_seed(2)
     hits = dict.fromkeys(("accuracy", "nll", "ece_debiased"), 0)
     for run in range(runs):
-        predictive, targets = forecast(generator, 300, sharpness)
-        (found,) = subgroups(predictive, targets, ["a"] * 300, resamples=resamples, seed=run)
+        predictive, targets = forecast(generator, 1000, sharpness)
+        (found,) = subgroups(predictive, targets, ["a"] * 1000, resamples=resamples, seed=run)
         for name in hits:
             score = found.scores[name]
             hits[name] += score.low <= true_scores(sharpness)[name] <= score.high
