@@ -131,7 +131,8 @@ def numbers(values: np.ndarray, name: str, path: object) -> np.ndarray:
         place = tuple(bad[0])
         raise ValueError(
             f"expected finite numbers in column {name!r} of {path}, got "
-            f"{str(values[place])[:80]!r} in row {place[0] + 1} ({len(bad)} such values); remove or repair them"
+            f"{str(values[place])[:80]!r} in row {place[0] + 1} ({len(bad)} such values); "
+            "remove or repair them"
         )
     return found
 
