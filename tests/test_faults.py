@@ -217,7 +217,7 @@ def test_an_error_of_what_is_read_meanwhile_is_told_as_it_is(folder):
 
 
 class Failing(torch.nn.Module):
-    """Passes its input on, and fails at the n-th pass."""
+    """Passes its input on, and fails from the n-th pass on."""
 
     def __init__(self, at, error):
         super().__init__()
@@ -225,7 +225,7 @@ class Failing(torch.nn.Module):
 
     def forward(self, values):
         self.passes += 1
-        if self.passes == self.at:
+        if 0 < self.at <= self.passes:
             raise self.error
         return values
 
