@@ -128,7 +128,7 @@ def test_scores_of_classes_and_their_differences(pair):
 
 @pytest.mark.parametrize(
     ("sharpness", "runs"),
-    [(1.15, 150), *(pytest.param(each, 2000, marks=pytest.mark.slow) for each in (1.0, 1.15))],
+    [(1.15, 40), *(pytest.param(each, 2000, marks=pytest.mark.slow) for each in (1.0, 1.15))],
 )
 def test_scores_of_groups(sharpness, runs):
     """Groups of 1,000, 60 resamples in the quick run: their percentiles hold 3 % less."""
@@ -146,7 +146,7 @@ def test_scores_of_groups(sharpness, runs):
         require(count, runs, low=0.93 - loss, high=0.985 if free else 0.965)
 
 
-@runs(60)
+@runs(30)
 def test_scores_of_real_targets_and_their_differences(runs):
     """300 examples; a right forecaster and one of half the deviation."""
     resamples, loss = (60, 0.03) if runs < 2000 else (400, 0)
@@ -181,7 +181,7 @@ def told_apart(generator, count, shift):
     return mcbn.CategoricalPredictive(logs, known, torch.zeros_like(logs), known, 1)
 
 
-@runs(40)
+@runs(20)
 def test_separation(runs):
     """300 inside and 300 outside, one standard deviation apart."""
     resamples, loss = (40, 0.05) if runs < 2000 else (200, 0)
