@@ -63,7 +63,7 @@ def class_gaps(columns: Columns) -> GapsOf:
     width, bins = calibration.smooth_calibration_error(*flags), len(edges) - 1
 
     def measure(chosen: Columns) -> dict[str, Tensor]:
-        said = chosen["probabilities"].movedim(1, -1).reshape(-1, classes)
+        said = chosen["probabilities"].movedim(1, -1).reshape(-1, classes).contiguous()
         residuals = torch.nn.functional.one_hot(chosen["targets"].flatten(), classes) - said
         places = torch.bucketize(said, edges[1:-1]) + bins * torch.arange(classes)
         sums = _sums(places.flatten(), residuals.flatten(), bins * classes)

@@ -99,10 +99,13 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
 def _whole(model: Module, layers: Mapping[str, Module]) -> fx.Graph:
     """The graph of the whole network; no patch of the tracing is left if an interrupt lands."""
     call, attribute = Module.__call__, Module.__getattr__
+    names = getattr(type(model).forward, "__globals__", {})
+    found = dict(names)
     try:
         return _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
     except BaseException:
         Module.__call__, Module.__getattr__ = call, attribute  # type: ignore[method-assign]
+        names.update(found)
         raise
 
 

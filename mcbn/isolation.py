@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import Module
-from torch.overrides import _pop_mode
+
+from mcbn.surroundings import Filters, Settings, Streams
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def random_streams(*key: int | str) -> Iterator[None]:
     seed = derived_seed(*key)
     with _process:
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-        with _put_back(_Streams.now()), torch.random.fork_rng(devices=devices):
+        with _put_back(Streams.now()), torch.random.fork_rng(devices=devices):
             # Not torch.manual_seed: it would leave a seed waiting for a GPU not yet in use.
             torch.default_generator.manual_seed(seed)
             if devices:
@@ -94,12 +94,12 @@ def random_streams(*key: int | str) -> Iterator[None]:
 @contextmanager
 def own_warnings() -> Iterator[None]:
     """Warning filters of one's own for the block; one thread at a time has them."""
-    with _process, _put_back(_Filters.now()), warnings.catch_warnings():
+    with _process, _put_back(Filters.now()), warnings.catch_warnings():
         yield
 
 
 @contextmanager
-def _put_back(found: "_Streams | _Filters") -> Iterator[None]:
+def _put_back(found: Streams | Filters) -> Iterator[None]:
     """Put back what was found; once more if an interrupt lands in that."""
     try:
         try:
@@ -154,7 +154,7 @@ def as_found(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         given = [*args, *kwargs.values()]
-        found: list[_Settings | _Held] = [_Settings.now(), *map(_Held.now, _models(given))]
+        found: list[Settings | _Held] = [Settings.now(), *map(_Held.now, _models(given))]
         try:
             return function(*args, **kwargs)
         except BaseException as error:
@@ -194,66 +194,6 @@ def _close(traceback: TracebackType | None) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Filters:
-    """The warning filters of the process, and how warnings are shown."""
-
-    filters: Any
-    shown: Any
-
-    @classmethod
-    def now(cls) -> "_Filters":
-        return cls(warnings.filters, warnings.showwarning)
-
-    def put_back(self) -> None:
-        warnings.showwarning = self.shown
-        if warnings.filters is not self.filters:
-            warnings.filters = self.filters
-            warnings._filters_mutated()  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, eq=False)
-class _Streams:
-    """The states of the global random streams on the processor."""
-
-    torch: Tensor
-    numpy: Any
-    python: Any
-
-    @classmethod
-    def now(cls) -> "_Streams":
-        state = np.random.get_state()  # noqa: NPY002
-        return cls(torch.get_rng_state(), state, random.getstate())
-
-    def put_back(self) -> None:
-        torch.set_rng_state(self.torch)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        random.setstate(self.python)
-
-
-@dataclass(frozen=True, eq=False)
-class _Settings:
-    """What PyTorch's own managers switch in a thread."""
-
-    gradients: bool
-    modes: int
-    transforms: int
-
-    @classmethod
-    def now(cls) -> "_Settings":
-        return cls(
-            torch.is_grad_enabled(),
-            torch._C._len_torch_function_stack(),
-            torch._C._functorch.get_dynamic_layer_stack_depth(),
-        )
-
-    def put_back(self) -> None:
-        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self.transforms)
-        while torch._C._len_torch_function_stack() > self.modes:
-            _pop_mode()  # type: ignore[no-untyped-call]
-        torch._C._set_grad_enabled(self.gradients)
-
-
-@dataclass(frozen=True, eq=False)
 class _Held:
     """The modes, tensors and hooks of a model's modules, as one thread that holds it found them.
 
@@ -278,7 +218,7 @@ class _Held:
                     (held, held.copy())
                     for module in modules
                     for held in (module._parameters, module._buffers)
-                    if held
+                    if held and isinstance(held, dict)  # those of scripted code cannot be swapped
                 ],
                 [(len(each._forward_hooks), len(each._forward_pre_hooks)) for each in modules],
             )

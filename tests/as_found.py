@@ -2,6 +2,7 @@
 
 import locale
 import logging
+import math
 import os
 import random
 import signal
@@ -68,7 +69,7 @@ def torch_settings() -> dict:
         ),
         "modes": torch._C._len_torch_function_stack(),
         "transforms": torch._C._functorch.get_dynamic_layer_stack_depth(),
-        "patches": (Module.__call__, Module.__getattr__, Module.__setattr__),
+        "patches": (Module.__call__, Module.__getattr__, Module.__setattr__, dict(vars(math))),
         "module hooks": len(torch.nn.modules.module._global_forward_hooks),
     }  # fmt: skip
 
