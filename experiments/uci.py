@@ -1,6 +1,6 @@
 """Teye et al.'s evaluation on UCI regression sets: MCBN against MC Dropout, and Gal's baseline.
 
-Run: python experiments/uci.py [--fast] [SET ...]    (about 5 hours on 2 cores; data root in
+Run: python experiments/uci.py [--fast] [SET ...]    (about 7 hours on 2 cores; data root in
 MCBN_DATA). Sets that are named, or `gal`, are added to those measured before.
 """
 
