@@ -79,7 +79,7 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     columns = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": read_arrays}[suffix](path)
     if not columns or any(len(values) == 0 for values in columns.values() if values.ndim > 0):
         raise ValueError(
-            f"expected at least one row in {path}, got columns {list(columns)} without any; "
+            f"expected at least one row in {path}, got columns {_some(columns)} without any; "
             "write one row an example"
         )
     return columns
@@ -199,7 +199,7 @@ def _number(text: object) -> float:
 
 
 def _some(names: Iterable[str]) -> str:
-    shown = [repr(name) for name in names]
+    shown = [f"{name!r:.80}" for name in names]
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
 
 

@@ -163,9 +163,12 @@ def _fitted(given: Any) -> Reader:
 def _values(path: Path) -> Any:
     """What is in a JSON file that the caller reads."""
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError("expected JSON") from error
+    if not isinstance(found, dict):  # else the type checks of the test run would refuse it
+        raise ValueError("expected a JSON object")
+    return found
 
 
 def _read_cell(path: Path) -> None:
