@@ -360,3 +360,10 @@ def test_the_checks_say_what_was_expected():
         validation.mask(torch.ones(2).long(), "correct", torch.ones(2), "confidence")
     with pytest.raises(ValueError, match="correct and confidence of one shape"):
         validation.mask(torch.ones(3).bool(), "correct", torch.ones(2), "confidence")
+
+
+def test_fifteen_bins_of_equal_mass_are_the_default_and_one_edge_is_refused():
+    confidence, correct = forecaster(count=200)
+    assert len(Reliability.from_quantiles(confidence, correct).counts) == 15
+    with pytest.raises(ValueError, match="take those of another Reliability"):
+        Reliability.from_edges(confidence, correct, torch.tensor([0.5], dtype=torch.float64))
