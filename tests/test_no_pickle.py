@@ -10,10 +10,10 @@ import mcbn
 MODULES = sorted(Path(mcbn.__file__).parent.glob("*.py"))
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 RUNNERS = {"eval", "exec", "compile", "__import__"}
-SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "BaseLoader"}
 # Functions of other libraries that unpickle in passing.
 PICKLING = {"pandas.read_pickle", "pd.read_pickle", "np.fromregex", "torch.jit.load", "os.system",
-            "os.popen", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"}  # fmt: skip
+            "os.popen", "yaml.load", "yaml.load_all", "yaml.unsafe_load",
+            "yaml.full_load"}  # fmt: skip
 
 
 def dotted(node):
@@ -48,10 +48,6 @@ def of_call(node):
         yield f"{name} with a shell"
     if name == "np.load" and keyword(node, "allow_pickle") != "False":
         yield "np.load without allow_pickle=False"
-    if name == "yaml.load":
-        loader = keyword(node, "Loader") or ast.unparse(node.args[-1])
-        if loader.rpartition(".")[2] not in SAFE_LOADERS:
-            yield f"yaml.load by {loader}"
 
 
 def dangers(text):
@@ -76,7 +72,7 @@ def test_no_module_runs_what_a_file_holds(path):
         "import pickle", "from pickle import loads", "import torch, marshal", "import joblib as j",
         "def f():\n    from shelve import open", "torch.load(p)", "torch.load(p, weights_only=w)",
         "torch.load(p, None)", "np.load(p)", "np.load(p, allow_pickle=True)",
-        "np.lib.format.read_array(f, allow_pickle=True)", "yaml.load(t, yaml.Loader)",
+        "np.lib.format.read_array(f, allow_pickle=True)", "yaml.load(t, yaml.BaseLoader)",
         "yaml.load(t, Loader=yaml.FullLoader)", "yaml.unsafe_load(t)", "eval(t)", "exec(t)",
         "subprocess.run(w, shell=True)", "os.system(w)", "torch.export.load(p)",
         "pandas.read_pickle(p)",
@@ -89,7 +85,7 @@ def test_the_gate_sees_each_danger(text):
 @pytest.mark.parametrize(
     "text",
     ["torch.load(p, weights_only=True)", "np.load(p, allow_pickle=False)", "yaml.safe_load(t)",
-     "yaml.load(t, yaml.BaseLoader)", "re.compile(t)", "model.eval()", "subprocess.run(w)"],
+     "re.compile(t)", "model.eval()", "subprocess.run(w)"],
 )  # fmt: skip
 def test_the_gate_lets_the_rest_pass(text):
     assert not dangers(text)
