@@ -19,3 +19,20 @@ class Fault:
         if self.steps == self.at:
             raise self.error
         return self.call(*args, **options)
+
+
+def faults_of(act, monkeypatch, step, error):
+    """What an act raised for every place at which a step can fail, and at which it did."""
+    at = 0
+    while True:
+        at += 1
+        with monkeypatch.context() as patch:
+            fault = Fault(patch, step, at, error)
+            try:
+                act()
+                told = None
+            except (OSError, KeyboardInterrupt) as found:
+                told = found
+        if fault.steps < at:  # it went through: there was no such step
+            return
+        yield told

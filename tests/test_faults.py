@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 import numpy as np
 import pytest
 import torch
-from faults import Fault
+from faults import Fault, faults_of
 from models import examples, made
 from readers import bank, classes, reals
 from synthetic_studies import classification_study
@@ -126,23 +126,6 @@ def test_a_disk_that_is_full_at_any_byte_leaves_the_old_file(name, old, share, f
     check_old(folder, name, old)
     WRITERS[name](path)
     assert path.stat().st_size == size
-
-
-def faults_of(write, monkeypatch, step, error):
-    """What a writer raised for every place at which a step can fail, and at which it did."""
-    at = 0
-    while True:
-        at += 1
-        with monkeypatch.context() as patch:
-            fault = Fault(patch, step, at, error)
-            try:
-                write()
-                told = None
-            except OSError as found:
-                told = found
-        if fault.steps < at:
-            return
-        yield told
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "scores.json"])  # slow

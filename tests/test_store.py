@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import writers
-from faults import FAULTS, Fault
+from faults import FAULTS, Fault, faults_of
 
 from mcbn.durable import write_whole
 from mcbn.store import Store
@@ -173,17 +172,9 @@ def test_a_process_is_asked_whether_it_is_there_and_not_disturbed(store, monkeyp
 
 
 def commits(store, monkeypatch, name, error):
-    """Commit once for every place at which the step can fail; yield each store after its fault."""
-    at = 0
-    while True:
-        at += 1
-        with monkeypatch.context() as patch:
-            fault = Fault(patch, name, at, error)
-            with suppress(type(error)):
-                store.commit("cells", KEY, FILES)
-        if fault.steps < at:  # it went through: there was no such step
-            return
-        yield at
+    """Commit once for every place at which the step can fail; look at the store after each."""
+    for _ in faults_of(lambda: store.commit("cells", KEY, FILES), monkeypatch, name, error):
+        yield
         store.discard("cells", KEY)
 
 
