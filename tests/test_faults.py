@@ -1,5 +1,6 @@
 """A full, broken or read-only disk, and work that fails midway: told by name, with nothing torn."""
 
+import ast
 import errno
 import functools
 import io
@@ -16,6 +17,7 @@ from models import examples, made
 from readers import bank, classes, reals
 from synthetic_studies import classification_study
 from test_collection import assert_same, snapshot
+from test_no_pickle import MODULES, dotted, keyword
 from test_regression_report import report as regression_report
 from test_report import report
 from torch.utils.data import DataLoader
@@ -75,6 +77,7 @@ WRITERS = {
     "study.yaml": lambda path: Store(path.parent).declare("title: x\n"),
     "scores.json": write_scores,
     "study.csv": lambda path: write_whole(path, study_table.to_csv(study()).encode()),
+    "study.parquet": lambda path: write_whole(path, study_table.to_parquet(study())),
 }
 REPORTS = {
     "report": report,
@@ -82,6 +85,44 @@ REPORTS = {
     "study report": functools.cache(lambda: StudyReport(study())),
 }
 every_writer = pytest.mark.parametrize("name", WRITERS)
+
+
+# What puts a file somewhere. Text has a method called replace: that one is named in full.
+PUTS = {"write_bytes", "write_text", "symlink_to", "hardlink_to", "rename", "save_file", "tofile",
+        "os.replace", "os.link", "os.symlink", "shutil.copy", "shutil.copyfile", "shutil.move",
+        "np.save", "np.savez", "torch.save", "json.dump", "yaml.dump"}  # fmt: skip
+
+
+def puts_a_file(node):
+    """Whether a call writes a file by itself; a handle that `durable` gave is no file."""
+    name = dotted(node)
+    last = name.rpartition(".")[2]
+    if last not in ("open", "fdopen") or name.startswith("archive."):
+        return not PUTS.isdisjoint((name, last))
+    said = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
+    modes = [*(text for text in said if set(text) <= set("rwaxbt+")), keyword(node, "mode") or ""]
+    return not set("wax+").isdisjoint("".join(modes)) and keyword(node, "closefd") != "False"
+
+
+def writes(text):
+    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    return [ast.unparse(node) for node in calls if puts_a_file(node)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_every_file_is_written_by_the_one_writer(path):
+    moved = ["os.rename(self.folder / kind / key, doomed)"] if path.stem == "store" else []
+    if path.stem != "durable":
+        assert writes(path.read_text(encoding="utf-8")) == moved
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["open(p, 'w')", "open(p, mode='ab')", "Path(p).open('w')", "Path(p).write_text(t)",
+     "gzip.open(p, 'wb')", "os.replace(a, b)", "torch.save(x, p)", "path.rename(b)"],
+)  # fmt: skip
+def test_a_writer_of_its_own_is_seen(text):
+    assert writes(text) == [ast.unparse(ast.parse(text))]
 
 
 @pytest.fixture
