@@ -42,12 +42,20 @@ def test_arrays_in_either_order_come_back_in_every_version_that_is_plain(tmp_pat
         (packed(version=(3, 0)), r"version \(3, 0\) of the \.npy format"),
         (packed() + b"x", r"49 bytes for an array of float64 and shape \(2, 3\)"),
         (packed()[:-1], r"47 bytes for an array of float64 and shape \(2, 3\)"),
+        (packed(np.zeros(3, [("a", "f8")])), r"24 bytes for an array of \[\('a', '<f8'\)\]"),
     ],
 )
 def test_an_array_that_is_not_as_it_says_is_refused(content, reason, tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.npy, which is .*{reason}.*write it again"):
         read_array(tmp_path / "a.npy")
+
+
+def test_what_another_library_says_of_a_file_is_told_in_short(tmp_path):
+    (tmp_path / "a.npy").write_bytes(packed(np.zeros(3, [("a" * 999, "f8")])))
+    with pytest.raises(ValueError, match=r"aaa.*write it again") as told:
+        read_array(tmp_path / "a.npy")
+    assert len(str(told.value)) < 450 + len(str(tmp_path))
 
 
 def test_two_arrays_of_one_name_and_slow_compressions_are_refused(tmp_path):
