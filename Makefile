@@ -15,8 +15,9 @@ test: .venv/ready  ## the ordinary test suite
 shuffled: .venv/ready  ## the ordinary tests in random order; ORDER=seed repeats one
 	.venv/bin/pytest -m "not slow" -p randomly --randomly-dont-reset-seed $(ORDER:%=--randomly-seed=%)
 
-# The code that keeps the user's data: not one branch of it is left untried.
-KEEPERS := bank cell columns declaration drawfiles durable files prediction_tables predictions store
+# The code that keeps and reads the user's data: not one branch of it is left untried.
+KEEPERS := bank cell checkpoints columns datafiles declaration drawfiles durable files packed plain \
+	prediction_tables predictions store
 comma := ,
 COVERAGE := .venv/bin/coverage
 

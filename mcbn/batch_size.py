@@ -155,6 +155,7 @@ def choose_batch_size(
         progress: show a bar, on a terminal only.
 
     Raises:
+        TypeError: no network, no bank or no targets.
         ValueError: an argument is out of range, the bank has no spread or belongs to another
             model, or the targets do not fit.
 
@@ -163,6 +164,8 @@ def choose_batch_size(
         calls for treating the batch size as a variational parameter.
     """
     validation.fraction(level, "level")
+    validation.kind(bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+    validation.tensor(targets, "targets")
     _require_counts(points, resamples, count(inputs), len(targets))
     objective = Objective(
         model, bank, inputs, targets, family_of(likelihood), elbo_of(criterion, bank), output

@@ -1,6 +1,6 @@
 """Seeded mini-batches of training examples: draw t depends on the seed and on t alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,23 @@ def minibatches(
     )
     _require_possible(result)
     return result
+
+
+def require_batches(batches: Iterable[Any], draws: int | None) -> None:
+    """Check that something yields batches: not the data themselves, which yield single examples.
+
+    Raises:
+        TypeError: it does not.
+        ValueError: no draws are asked for.
+    """
+    if draws is not None and draws < 1:
+        raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
+    data = isinstance(batches, (Tensor, np.ndarray, Dataset))
+    if not isinstance(batches, MiniBatches) and (data or not isinstance(batches, Iterable)):
+        raise TypeError(
+            "expected mini-batches, a DataLoader or another iterable of batches, got "
+            f"{type(batches).__name__}; cut data by mcbn.minibatches(data, batch_size=, draws=)"
+        )
 
 
 def _require_possible(batches: MiniBatches) -> None:

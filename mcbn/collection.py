@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mcbn import validation
 from mcbn.agreement import InconsistentBankWarning, consistency
 from mcbn.bank import Bank
-from mcbn.batches import MiniBatches
+from mcbn.batches import MiniBatches, require_batches
 from mcbn.grouping import agree, group_size, grouped_statistics
 from mcbn.inputs import Inputs, Select, count, device_of, forward, moved, of_batch, require_finite
 from mcbn.isolation import alone, as_found, eval_mode, of_this_thread, random_streams
@@ -63,12 +63,13 @@ def collect(
         progress: show a bar, on a terminal only.
 
     Raises:
-        TypeError: no network, or no inputs in a batch.
+        TypeError: no network, no batches, or no inputs in one.
         ValueError: no usable batch-norm layer, too few batches, values that are not finite.
 
     Reference:
         Teye, Azizpour and Smith 2018, section 3.4. Biased variance as in their code.
     """
+    require_batches(batches, draws)
     model = unwrapped(model)
     layers = batch_norm_layers(model)
     require_observable(layers)
@@ -82,8 +83,6 @@ def collect(
             "MCBN draws is not one it was trained under",
             stacklevel=2,
         )
-    if draws is not None and draws < 1:
-        raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
     stream = _full_batches(batches, inputs, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
     with random_streams(seed, "collect"), _bar(draws, progress) as bar:

@@ -15,6 +15,7 @@ from mcbn.catalogue import BETTER, Direction
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
 
+PREDICTIVES = (CategoricalPredictive, GaussianPredictive)
 NONE = torch.zeros(0, dtype=torch.float64)  # replicates where nothing was resampled
 
 
@@ -154,9 +155,10 @@ def evaluate(
         progress: show a bar, on a terminal only.
 
     Raises:
-        TypeError: targets of the wrong kind.
+        TypeError: predictions or targets of the wrong kind.
         ValueError: targets that do not fit, are out of range or not finite.
     """
+    _require(predictive, PREDICTIVES)
     validation.fraction(level, "level")
     columns: Columns
     kind: gaps.Kind
@@ -195,7 +197,17 @@ def out_of_distribution(
     """How well uncertainty tells another data set from the training distribution.
 
     The data from outside are the positive class. Inside and outside are resampled apart.
+
+    Raises:
+        TypeError: predictions of the wrong kind.
+        ValueError: another kind of uncertainty.
     """
+    for predictive in (inside, outside):
+        _require(predictive, (CategoricalPredictive,))
+    if uncertainty not in ("mutual_information", "entropy"):
+        raise ValueError(
+            f"expected the uncertainty 'mutual_information' or 'entropy', got {uncertainty!r}"
+        )
     groups = [
         {"inside": getattr(inside, uncertainty).cpu()},
         {"outside": getattr(outside, uncertainty).cpu()},
@@ -219,6 +231,11 @@ def out_of_distribution(
         name: score_of(name, value, replicates.get(name, NONE), level)
         for name, value in values.items()
     }
+
+
+def _require(predictive: object, kinds: tuple[type, ...]) -> None:
+    names = " or ".join(kind.__name__ for kind in kinds)
+    validation.kind(predictive, kinds, f"a {names}", "give what mcbn.predict returns")
 
 
 def score_of(name: str, value: float, replicates: Tensor, level: float) -> Score:

@@ -188,8 +188,11 @@ def fit_precision(
             Teye et al. 2018 do.
 
     Raises:
+        TypeError: predictions or targets of the wrong kind.
         ValueError: another criterion, or predictions that fit the targets perfectly.
     """
+    advice = "give what mcbn.predict returns with mcbn.Gaussian(precision=1.0)"
+    validation.kind(predictive, GaussianPredictive, "a GaussianPredictive", advice)
     if criterion not in ("log_prob", "crps"):
         raise ValueError(f"expected criterion 'log_prob' or 'crps', got {criterion!r}")
     residual = float((predictive.mean - predictive.aligned(targets)).square().mean())

@@ -80,9 +80,15 @@ def count(inputs: Inputs) -> int:
     """How many examples there are: the length of the first tensor.
 
     Raises:
+        TypeError: there is no tensor.
         ValueError: the first tensor has no batch axis.
     """
-    first = next(tensors(inputs))
+    first = next(tensors(inputs), None)
+    if first is None:
+        raise TypeError(
+            f"expected a tensor, a tuple or a dict of tensors as inputs, got "
+            f"{type(inputs).__name__}; convert numbers with torch.as_tensor"
+        )
     if first.ndim == 0:
         raise ValueError(
             "expected inputs with a leading batch axis, got a single number; "

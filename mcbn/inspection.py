@@ -110,7 +110,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
 
     See docs/inspecting.md for the estimator and an example.
     """
-    _require(model, inputs, batch_size)
+    _require(inputs, batch_size)
     held, model = model, unwrapped(model)
     layers, skipped = anatomy.normalisers(model), anatomy.skipped(model)
     observation = None
@@ -129,11 +129,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     )
 
 
-def _require(model: Module, inputs: Inputs | None, batch_size: int) -> None:
-    if not isinstance(model, Module):
-        raise TypeError(
-            f"expected a torch.nn.Module, got {type(model).__name__}; give the network itself"
-        )
+def _require(inputs: Inputs | None, batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"expected a batch_size of at least 1, got {batch_size}; give M")
     if inputs is None:

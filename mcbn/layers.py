@@ -30,7 +30,11 @@ def unwrapped(model: Module) -> Module:
     """The network inside `torch.compile` and data parallelism; a plain network is its own.
 
     Statistics have the names of the network inside, so a bank fits it however it is held.
+
+    Raises:
+        TypeError: `model` is no module.
     """
+    validation.kind(model, Module, "a torch.nn.Module", "give the network itself")
     while (place := HOLDERS.get(type(model).__name__)) is not None:
         inner = getattr(model, place, None)
         if not isinstance(inner, Module):
@@ -49,10 +53,7 @@ def batch_norm_layers(model: Module) -> dict[str, Module]:
         TypeError: `model` is no module, or a compiled script whose layers cannot be seen.
         ValueError: there is no such layer, or one cannot be given statistics; says why.
     """
-    if not isinstance(model, Module):
-        raise TypeError(
-            f"expected a torch.nn.Module, got {type(model).__name__}; give the network itself"
-        )
+    validation.kind(model, Module, "a torch.nn.Module", "give the network itself")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             "expected an eager network, got a TorchScript module, whose layers cannot be observed; "

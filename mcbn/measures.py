@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from mcbn import calibration, detection, scores
+from mcbn import calibration, detection, scores, validation
 from mcbn.bootstrap import Columns
 from mcbn.categorical import CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
@@ -12,7 +12,8 @@ from mcbn.gaussian import GaussianPredictive
 
 def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
     """What the scores of classes are made from, one row an example."""
-    targets = targets.to(predictive.log_probabilities.device)
+    device = predictive.log_probabilities.device
+    targets = validation.tensor(targets, "targets").to(device)
     found = {
         "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
         "brier": scores.brier(predictive.probabilities, targets),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from mcbn import validation
 from mcbn.categorical import Categorical, CategoricalPredictive
 from mcbn.gaussian import GaussianPredictive
 from mcbn.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader, regrouped
@@ -105,7 +106,7 @@ def predict(
         progress: show a bar, on a terminal only.
 
     Raises:
-        TypeError: data of another kind.
+        TypeError: no sampler, or data of another kind.
         ValueError: no data, values that are not finite, a loader that shuffles.
     """
     family, loader = family_of(likelihood), ordered_loader(data, batch_size)
@@ -159,9 +160,11 @@ def predict_batches(
     The arguments are those of `predict`.
 
     Raises:
-        TypeError: data of another kind.
+        TypeError: no sampler, or data of another kind.
         ValueError: values that are not finite, a loader that shuffles.
     """
+    advice = "wrap the network by mcbn.MCBatchNorm(model, bank) or mcbn.Deterministic(model)"
+    validation.kind(sampler, Sampler, "a sampler", advice)
     loader, family = ordered_loader(data, batch_size), family_of(likelihood)
     summary = partial(family.summarise, keep_draws=keep_draws)
     size = batch_size if loader is data else None

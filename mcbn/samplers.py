@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 
+from mcbn import validation
 from mcbn.bank import Bank
 from mcbn.chunks import Engine
 from mcbn.dropout import dropout_layers, masked
@@ -44,6 +45,7 @@ class MCBatchNorm:
             stochastic layer runs once for all draws. Fewer layers hold less epistemic uncertainty.
 
     Raises:
+        TypeError: the model is no module, or the bank none.
         ValueError: the bank belongs to another model, a weight is not finite, or there is no such
             engine or layer.
 
@@ -60,6 +62,7 @@ class MCBatchNorm:
 
     def __post_init__(self) -> None:
         require_engine(self.engine)
+        validation.kind(self.bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
         # What holds a network (torch.compile, data parallelism) is taken off: a bank fits either.
         object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
@@ -103,6 +106,7 @@ class MCDropout:
         output: picks the output tensor where the network answers with something else.
 
     Raises:
+        TypeError: the model is no module.
         ValueError: no dropout layer with a positive rate, or a weight is not finite.
 
     Reference:
@@ -148,6 +152,7 @@ class DeepEnsemble:
         output: picks the output tensor where the networks answer with something else.
 
     Raises:
+        TypeError: these are no networks.
         ValueError: there is no network, or a weight is not finite.
 
     Reference:
@@ -159,6 +164,9 @@ class DeepEnsemble:
     output: Output | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        # A network of layers in a row has a length, too.
+        several = (list, tuple, ModuleList)
+        validation.kind(self.models, several, "a list of networks", "put them in one")
         if len(self.models) == 0:
             raise ValueError("expected at least one network, got none; train a few and list them")
         object.__setattr__(self, "models", tuple(unwrapped(model) for model in self.models))
@@ -187,6 +195,7 @@ class Deterministic:
         output: picks the output tensor where the network answers with something else.
 
     Raises:
+        TypeError: the model is no module.
         ValueError: a weight is not finite.
     """
 

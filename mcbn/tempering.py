@@ -104,7 +104,8 @@ def checked_logs(
         ValueError: targets that do not fit, or one of probability 0.
     """
     logs = predictive.log_probabilities
-    losses = scores.negative_log_likelihood(logs, targets.to(logs.device))
+    targets = validation.tensor(targets, "targets").to(logs.device)
+    losses = scores.negative_log_likelihood(logs, targets)
     validation.finite(losses, "the negative log-likelihood of the targets")
     return logs.clamp_min(MASKED)
 

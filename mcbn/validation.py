@@ -13,6 +13,22 @@ SUM_TOLERANCE = 1e-2
 EXCESS = 1e-6
 
 
+def kind(value: object, kinds: type | tuple[type, ...], expected: str, advice: str) -> None:
+    """Check that an argument is of the kind that is meant, before anything is asked of it.
+
+    Args:
+        value: the argument.
+        kinds: what it may be.
+        expected: what that is, in words.
+        advice: what to do, in words.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, kinds):
+        raise TypeError(f"expected {expected}, got {type(value).__name__}; {advice}")
+
+
 def tensor(values: object, name: str) -> Tensor:
     """Return `values` if it is a tensor with at least one element.
 

@@ -58,6 +58,15 @@ def test_what_another_library_says_of_a_file_is_told_in_short(tmp_path):
     assert len(str(told.value)) < 450 + len(str(tmp_path))
 
 
+def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
+    """Its directory and the header of the array agree on a size that is not there."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("a.npy", packed(np.arange(9.0).reshape(3, 3))[:-24])
+        file.filelist[0].file_size += 24
+    with pytest.raises(ValueError, match=r"a\.npz, which is .*no more bytes.*write it again"):
+        read_arrays(tmp_path / "a.npz")
+
+
 def test_two_arrays_of_one_name_and_slow_compressions_are_refused(tmp_path):
     archive(tmp_path / "twice.npz", ["a", "a.npy"])
     with pytest.raises(ValueError, match="two arrays named 'a'"):

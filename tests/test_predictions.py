@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,15 @@ def test_regression_is_saved_and_loaded(kept, precision, tmp_path):
         mcbn.evaluate(p.scored, p.targets, resamples=3).to_dict() for p in (mine, back)
     )  # fmt: skip
     assert json.dumps(one) == json.dumps(two)
+
+
+def test_regression_without_targets_comes_back_without(tmp_path):
+    mine = regression(True)
+    replace(mine, targets=None).save(tmp_path / "file")
+    back = Predictions.load(tmp_path / "file")
+    assert back.targets is None
+    assert "target" not in back.to_xarray()
+    assert_close(back.predictive.means, mine.predictive.means, rtol=0, atol=0)
 
 
 def test_moments_are_those_of_the_mixture_and_not_the_mixture():

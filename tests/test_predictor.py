@@ -231,3 +231,12 @@ def test_ray_data_maps_batches_to_the_same_numbers(cluster, files):
     columns = {name: np.stack([row[name] for row in found]) for name in CLASSES}
     # In other batches, a sum of single precision has another last bit.
     same(columns, expected(mcbn.predict(samplers(files)["mcbn"], rows())), 1e-5)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(files, tmp_path):
+    with pytest.raises(ValueError, match=r"weights of a Two in .*build\.safetensors, got others"):
+        load_network(f"{files}/nets.py:Two", f"{files}/build.safetensors")
+    path = str(tmp_path / "numbered.pt")
+    torch.save({0: torch.ones(2)}, path)
+    with pytest.raises(ValueError, match=r"numbered\.pt \(names that are no text\); save its"):
+        load_network(f"{files}/nets.py:build", path)
