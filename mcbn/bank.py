@@ -224,6 +224,15 @@ class Bank:
         return bank
 
 
+def require_bank(found: object) -> None:
+    """Check that something is a bank.
+
+    Raises:
+        TypeError: it is not.
+    """
+    validation.kind(found, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+
+
 def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
     """Check what the rest of the house trusts: paired, equally long, finite, not negative."""
     shapes = {name: tuple(rows.shape) for name, rows in bank.statistics.items()}

@@ -13,7 +13,7 @@ from torch.nn import Module
 from tqdm import tqdm
 
 from mcbn import bootstrap, validation
-from mcbn.bank import Bank
+from mcbn.bank import Bank, require_bank
 from mcbn.categorical import Categorical
 from mcbn.criterion import ELBO, Objective, elbo_of
 from mcbn.engine import Output
@@ -164,7 +164,7 @@ def choose_batch_size(
         calls for treating the batch size as a variational parameter.
     """
     validation.fraction(level, "level")
-    validation.kind(bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+    require_bank(bank)
     validation.tensor(targets, "targets")
     _require_counts(points, resamples, count(inputs), len(targets))
     objective = Objective(

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn import validation
-from mcbn.bank import Bank
+from mcbn.bank import Bank, require_bank
 from mcbn.engine import Output, passes
 from mcbn.inputs import Inputs, device_of, moved, require_finite
 from mcbn.isolation import as_found, eval_mode
@@ -104,7 +103,7 @@ class LinearizedBatchNorm:
             raise ValueError(f"expected exact of at least 0, got {self.exact}; give 4 or so")
         if self.top is not None and self.top < 1:
             raise ValueError(f"expected top of at least 1 output, got {self.top}; leave it for all")
-        validation.kind(self.bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+        require_bank(self.bank)
         if len(self.bank) < 2:
             raise ValueError(
                 f"expected a bank of at least 2 draws, got {len(self.bank)}; collect 256 or so"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from mcbn import validation
-from mcbn.bank import Bank
+from mcbn.bank import Bank, require_bank
 from mcbn.chunks import Engine
 from mcbn.dropout import dropout_layers, masked
 from mcbn.engine import Output, passes
@@ -62,7 +62,7 @@ class MCBatchNorm:
 
     def __post_init__(self) -> None:
         require_engine(self.engine)
-        validation.kind(self.bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+        require_bank(self.bank)
         # What holds a network (torch.compile, data parallelism) is taken off: a bank fits either.
         object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)

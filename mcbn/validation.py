@@ -1,4 +1,4 @@
-"""What every public function asks of its tensors, said once.
+"""What every public function asks of its arguments, said once.
 
 Each check raises `ValueError` or `TypeError` with one sentence: expected this, got that; do this.
 """
