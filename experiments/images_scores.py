@@ -5,6 +5,7 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
+from mirrored import mirrored_interval
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def told(columns: bootstrap.Columns) -> dict[str, float]:
 def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
     """A score with its interval; that of a calibration error is mirrored."""
     if name.startswith("ece"):
-        ends = [max(end, 0.0) for end in bootstrap.mirrored_interval(value, resampled, LEVEL)]
+        ends = [max(end, 0.0) for end in mirrored_interval(value, resampled, LEVEL)]
     else:
         ends = bootstrap.percentile_interval(resampled, LEVEL)
     return mcbn.Score(value, *ends, BETTER[name], resampled)

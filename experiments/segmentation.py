@@ -19,6 +19,7 @@ from camvid import (
     standardised,
     with_mirror_images,
 )
+from mirrored import mirrored_interval
 from pixels import UNCERTAINTIES, image_row, measure, uncertainty_maps
 from record import Record, asked
 from scipy.stats import spearmanr
@@ -256,7 +257,7 @@ def interval(name: str, value: float, replicates: Tensor, *, signed: bool = Fals
     if "ECE" not in name:
         return [value, *bootstrap.percentile_interval(replicates, LEVEL)]
     # Plug-in calibration errors are biased upwards, and resampling adds the bias once more.
-    ends = bootstrap.mirrored_interval(value, replicates, LEVEL)
+    ends = mirrored_interval(value, replicates, LEVEL)
     return [value, *(end if signed else max(end, 0.0) for end in ends)]
 
 

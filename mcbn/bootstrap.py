@@ -60,17 +60,3 @@ def percentile_interval(values: Float64[Tensor, " resamples"], level: float) -> 
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = known.quantile(tails).tolist()
     return low, high
-
-
-def mirrored_interval(
-    value: float, values: Float64[Tensor, " resamples"], level: float
-) -> tuple[float, float]:
-    """The percentile interval mirrored about `value`: `[2 v - q_high, 2 v - q_low]`.
-
-    For plug-in scores with a bias that resampling adds once more; mirroring takes it off.
-
-    Reference:
-        Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
-    """
-    low, high = percentile_interval(values, level)
-    return 2 * value - high, 2 * value - low
