@@ -12,8 +12,10 @@ demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browse
 test: .venv/ready  ## the ordinary test suite
 	.venv/bin/pytest -m "not slow"
 
+ORDER ?= $(shell date +%s)
+
 shuffled: .venv/ready  ## the ordinary tests in random order; ORDER=seed repeats one
-	.venv/bin/pytest -m "not slow" -p randomly --randomly-dont-reset-seed $(ORDER:%=--randomly-seed=%)
+	.venv/bin/pytest -m "not slow" -p randomly --randomly-dont-reset-seed --randomly-seed=$(ORDER)
 
 # The code that keeps and reads the user's data: not one branch of it is left untried.
 KEEPERS := bank cell checkpoints columns datafiles declaration drawfiles durable files packed plain \

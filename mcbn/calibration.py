@@ -117,16 +117,18 @@ def classwise_calibration_error(
     return math.fsum(errors) / classes
 
 
-def _residual_mass(confidence: Tensor, correct: Tensor) -> Tensor:
-    """Return `correct - confidence` as mass on the cells of the unit interval."""
-    residuals = (correct.double() - confidence) / len(confidence)
-    # Each residual is shared by the two nearest cell centres; beyond the ends it is reflected.
+def residual_shares(
+    confidence: Float[Tensor, "*batch"], correct: Bool[Tensor, "*batch"]
+) -> tuple[Int[Tensor, "2 *batch"], Float64[Tensor, "2 *batch"]]:
+    """Return on which cells of the unit interval each `correct - confidence` lies, and how much.
+
+    It is shared by the two nearest of `CELLS` cell centres; beyond the ends it is reflected.
+    """
+    residuals = correct.double() - confidence
     place = confidence * CELLS - 0.5
     left = place.floor()
-    mass = torch.zeros(CELLS, dtype=torch.float64, device=confidence.device)
-    for cell, weight in ((left, 1 - (place - left)), (left + 1, place - left)):
-        mass.index_add_(0, cell.clamp(0, CELLS - 1).long(), weight * residuals)
-    return mass
+    cells = torch.stack([left, left + 1]).clamp(0, CELLS - 1).long()
+    return cells, torch.stack([1 - (place - left), place - left]) * residuals
 
 
 def smooth_calibration_error(
@@ -150,7 +152,10 @@ def smooth_calibration_error(
     values = validation.unit_interval(confidence, "confidence")
     validation.mask(correct, "correct", confidence, "confidence")
     # Cosines are reflected at both ends, so the kernel is a factor on each of them.
-    waves = fft.dct(_residual_mass(values, correct).cpu().numpy())
+    cells, shares = residual_shares(values, correct)
+    mass = torch.zeros(CELLS, dtype=torch.float64, device=values.device)
+    mass.index_add_(0, cells.flatten(), shares.flatten() / len(values))
+    waves = fft.dct(mass.cpu().numpy())
     frequencies = np.pi * np.arange(CELLS)
 
     def excess(width: float) -> float:
@@ -162,20 +167,20 @@ def smooth_calibration_error(
 
 
 def smoothed_residuals(
-    confidence: Float[Tensor, " batch"],
-    correct: Bool[Tensor, " batch"],
-    *,
-    width: float,
-    cells: int,
+    mass: Float64[np.ndarray, " fine"], *, width: float, cells: int
 ) -> Float64[Tensor, " cells"]:
     """Return `1/n sum_i K_s(t, confidence_i) (correct_i - confidence_i)` at the cells' centres.
 
     With the kernel of `smooth_calibration_error` at the bandwidth s = `width`. What is finer than
     the cells is left out.
+
+    Args:
+        mass: mean over examples of their `residual_shares` on each of `CELLS` cells.
+        width: the bandwidth.
+        cells: how many to return.
     """
-    waves = fft.dct(_residual_mass(confidence.double(), correct).cpu().numpy())[:cells]
     kernel = np.exp(-0.5 * (width * np.pi * np.arange(cells)) ** 2)
-    return torch.from_numpy(fft.idct(waves * kernel) * cells)
+    return torch.from_numpy(fft.idct(fft.dct(mass)[:cells] * kernel) * cells)
 
 
 def quantile_calibration_error(pit: Float[Tensor, " batch"]) -> float:

@@ -13,83 +13,100 @@ Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float, Float64, Int
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from mcbn import bootstrap, calibration
 from mcbn.bootstrap import Columns
 from mcbn.reliability import Reliability
 
-# Measures the gaps of each calibration error, so weighted that the error is a norm of them.
-GapsOf = Callable[[Columns], dict[str, Tensor]]
-# Makes one for the cells of some data, which it keeps on their resamples.
+# How often each example was drawn.
+Counts = Float64[np.ndarray, " examples"]
+# The gaps of each calibration error in a resample, so weighted that the error is a norm of them.
+GapsOf = Callable[[Counts], dict[str, Tensor]]
+# Makes one for some data: what each example adds to each gap is worked out once.
 Kind = Callable[[Columns], GapsOf]
 # The largest gap is the maximum norm, a root mean square the Euclidean, the rest are sums.
 NORMS = {"mce": math.inf, "ece_debiased": 2.0}
 CELLS = 512  # of the curves that have no bins
+LARGE = ("probabilities", "targets")  # columns that nothing but gaps is made from
 HALVINGS = 40  # to twelve digits
 
 
 def binned_gaps(columns: Columns) -> GapsOf:
-    """Measure gaps in bins of equal width and mass, which stay those of `columns`."""
-    flags = columns["confidence"].flatten(), columns["correct"].flatten()
-    width, mass = Reliability.from_predictions(*flags), Reliability.from_quantiles(*flags)
-    shares = [bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in (width, mass)]
+    """The gaps in bins of equal width and mass, which stay those of `columns`."""
+    confidence, correct = columns["confidence"], columns["correct"]
+    flags = confidence.flatten(), correct.flatten()
+    kinds = Reliability.from_predictions(*flags), Reliability.from_quantiles(*flags)
+    width, mass = (bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in kinds)
+    residuals = (correct.double() - confidence) / confidence.numel()
+    by_width, by_mass = (
+        _adds(torch.bucketize(confidence, bins.edges[1:-1]), residuals, len(bins.counts))
+        for bins in kinds
+    )
 
-    def measure(chosen: Columns) -> dict[str, Tensor]:
-        confidence = chosen["confidence"].flatten()
-        residuals = chosen["correct"].flatten().double() - confidence
-        by_width, by_mass = (
-            _sums(torch.bucketize(confidence, bins.edges[1:-1]), residuals, len(bins.counts))
-            / len(confidence)
-            for bins in (width, mass)
-        )
+    def gaps_of(counts: Counts) -> dict[str, Tensor]:
+        wide, heavy = (torch.from_numpy(adds @ counts) for adds in (by_width, by_mass))
         return {
-            "ece": by_width,
-            "mce": by_width / shares[0],
-            "ece_equal_mass": by_mass,
-            "ece_debiased": by_mass / shares[1].sqrt(),
+            "ece": wide,
+            "mce": wide / width,
+            "ece_equal_mass": heavy,
+            "ece_debiased": heavy / mass.sqrt(),
         }
 
-    return measure
+    return gaps_of
 
 
 def class_gaps(columns: Columns) -> GapsOf:
-    """Measure the gaps of all calibration errors of a classification."""
-    in_bins = binned_gaps(columns)
-    flags = columns["confidence"].flatten(), columns["correct"].flatten()
-    edges, classes = Reliability.from_predictions(*flags).edges, columns["probabilities"].shape[1]
-    width, bins = calibration.smooth_calibration_error(*flags), len(edges) - 1
+    """The gaps of all calibration errors of a classification."""
+    in_bins, by_class = binned_gaps(columns), _of_classes(columns)
+    confidence, correct = columns["confidence"], columns["correct"]
+    width = calibration.smooth_calibration_error(confidence.flatten(), correct.flatten())
+    cells, shares = (
+        part.movedim(0, -1) for part in calibration.residual_shares(confidence, correct)
+    )
+    on_cells = _adds(cells, shares / confidence.numel(), calibration.CELLS)
 
-    def measure(chosen: Columns) -> dict[str, Tensor]:
-        said = chosen["probabilities"].movedim(1, -1).reshape(-1, classes).contiguous()
-        residuals = torch.nn.functional.one_hot(chosen["targets"].flatten(), classes) - said
-        places = torch.bucketize(said, edges[1:-1]) + bins * torch.arange(classes)
-        sums = _sums(places.flatten(), residuals.flatten(), bins * classes)
-        smooth = calibration.smoothed_residuals(
-            chosen["confidence"].flatten(), chosen["correct"].flatten(), width=width, cells=CELLS
-        )
+    def gaps_of(counts: Counts) -> dict[str, Tensor]:
+        smooth = calibration.smoothed_residuals(on_cells @ counts, width=width, cells=CELLS)
         return {
-            **in_bins(chosen),
-            "ece_classwise": sums / residuals.numel(),
+            **in_bins(counts),
+            "ece_classwise": torch.from_numpy(by_class @ counts),
             "ece_smooth": smooth / CELLS,
         }
 
-    return measure
+    return gaps_of
 
 
-def pit_gaps(_: Columns) -> GapsOf:
-    """Measure how far the distribution function of PITs is from the diagonal, cell by cell."""
+def _of_classes(columns: Columns) -> csc_array:
+    """What each example adds to the gaps of "is it this class", by class and bin of equal width."""
+    said = columns["probabilities"].movedim(1, -1).contiguous()
+    edges = Reliability.from_predictions(
+        columns["confidence"].flatten(), columns["correct"].flatten()
+    ).edges
+    bins, classes = len(edges) - 1, said.shape[-1]
+    happened = torch.ones_like(columns["targets"], dtype=said.dtype)
+    residuals = (-said).scatter_add(-1, columns["targets"].long()[..., None], happened[..., None])
+    places = torch.bucketize(said, edges[1:-1], out_int32=True)
+    places += bins * torch.arange(classes, dtype=torch.int32)
+    return _adds(places, residuals / said.numel(), bins * classes)
+
+
+def pit_gaps(columns: Columns) -> GapsOf:
+    """How far the distribution function of PITs is from the diagonal, cell by cell."""
     middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
+    values = columns["pit"]
+    above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
+    steps = _adds(above, torch.ones_like(values) / values.numel(), CELLS + 1)
 
-    def measure(chosen: Columns) -> dict[str, Tensor]:
-        values = chosen["pit"].flatten()
-        above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
-        reached = above.bincount(minlength=CELLS + 1)[:CELLS].cumsum(0).double() / len(values)
+    def gaps_of(counts: Counts) -> dict[str, Tensor]:
+        reached = torch.from_numpy(steps @ counts)[:CELLS].cumsum(0)
         return {"pit_error": (reached - middles) / CELLS}
 
-    return measure
+    return gaps_of
 
 
 def no_gaps(_: Columns) -> GapsOf:
@@ -120,10 +137,17 @@ def replicates(
         ValueError: the number of resamples is negative.
     """
     gaps_of = (kind if resamples > 0 else no_gaps)(columns)
-    found = gaps_of(columns)
+    examples = len(next(iter(columns.values())))
+    found = gaps_of(np.ones(examples))
+    kept = {name: values for name, values in columns.items() if name not in LARGE}
+
+    def measured(chosen: Columns) -> dict[str, float | Tensor]:
+        counts = chosen["row"].bincount(minlength=examples).double().numpy()
+        return {**measure(chosen), **gaps_of(counts)}
+
     drawn = bootstrap.replicates(
-        [columns],
-        lambda chosen: {**measure(chosen), **gaps_of(chosen)},
+        [{**kept, "row": torch.arange(examples)}],
+        measured,
         resamples=resamples,
         seed=seed,
         progress=progress,
@@ -150,7 +174,11 @@ def _errors(
     return errors
 
 
-def _sums(
-    places: Int[Tensor, " examples"], values: Float64[Tensor, " examples"], cells: int
-) -> Float64[Tensor, " cells"]:
-    return torch.zeros(cells, dtype=torch.float64).index_add_(0, places, values)
+def _adds(
+    places: Int[Tensor, "examples *values"], values: Float[Tensor, "examples *values"], cells: int
+) -> csc_array:
+    """A matrix (cells, examples) of what each example adds to each cell."""
+    each = places[0].numel()
+    starts = np.arange(len(places) + 1) * each
+    flat = values.double().flatten().numpy(), places.flatten().numpy(), starts
+    return csc_array(flat, shape=(cells, len(places)))

@@ -293,6 +293,28 @@ def smooth_said(confidence, correct):
     return found if found > 0.02 else None
 
 
+def mass_said(confidence, correct):
+    places, shares = calibration.residual_shares(*tensors(confidence, correct))
+    return np.bincount(places.flatten(), shares.flatten(), calibration.CELLS) / len(confidence)
+
+
+def mass_by_cells(confidence, correct):
+    where, mass = masses(confidence, correct)
+    return np.bincount(where, mass, 8192)
+
+
+def mass_by_hats(confidence, correct):
+    """Of each cell, by its distance from each place; beyond the outer centres all is in one."""
+    places = np.clip(confidence, CENTRES[0], CENTRES[-1])
+    hats = np.maximum(0, 1 - np.abs(CENTRES[:, None] - places) * 8192)
+    return hats @ ((correct - confidence) / len(confidence))
+
+
+def smoothed_said(confidence, correct):
+    mass = mass_said(confidence, correct)
+    return calibration.smoothed_residuals(mass, width=0.06, cells=64).numpy()
+
+
 def smoothed(kernel):
     def call(confidence, correct):
         where, mass = masses(confidence, correct)
@@ -752,8 +774,9 @@ METRICS = {
     "smooth_calibration_error": Metric(
         flags(most=5), smooth_said, smooth(kernel_by_images), smooth(kernel_by_waves), 1e-11,
     ),
+    "residual_shares": Metric(flags(most=5), mass_said, mass_by_cells, mass_by_hats, 1e-11),
     "smoothed_residuals": Metric(
-        flags(most=5), said(calibration.smoothed_residuals, width=0.06, cells=64),
+        flags(most=5), smoothed_said,
         smoothed(kernel_by_images), smoothed(kernel_by_waves), 1e-11,
     ),
     "quantile_calibration_error": Metric(

@@ -1,0 +1,74 @@
+"""Gaps between what was said and what happened, from what each example adds to them."""
+
+import numpy as np
+import pytest
+import torch
+from test_evaluation import evaluate, forecaster, regressor
+from torch.testing import assert_close
+
+from mcbn import calibration, gaps, measures
+
+DATA = {
+    "classes": (gaps.class_gaps, measures.class_columns, forecaster(batch=60)),
+    "pixels": (gaps.class_gaps, measures.class_columns, forecaster(batch=7, positions=(3, 2))),
+    "real": (gaps.pit_gaps, measures.real_columns, regressor(batch=60)),
+    "two real": (gaps.pit_gaps, measures.real_columns, regressor(batch=60, outputs=(2,))),
+}
+every = pytest.mark.parametrize("name", DATA)
+# Whose bins or bandwidth are not made from the data.
+FIXED = ("ece", "ece_classwise", "pit_error")
+
+
+def made(name):
+    kind, columns_of, data = DATA[name]
+    columns = columns_of(*data)
+    return kind, columns, len(next(iter(columns.values())))
+
+
+@every
+def test_the_norm_of_the_gaps_is_the_score(name):
+    kind, columns, count = made(name)
+    found, scores = kind(columns)(np.ones(count)), evaluate(*DATA[name][2])
+    scores = {error: score.value for error, score in scores.items()}
+    if "correct" in columns:  # the bias is taken off after the norm
+        flags = columns["confidence"].flatten(), columns["correct"].flatten()
+        biased = calibration.expected_calibration_error(*flags, binning="mass", norm="l2")
+        scores["ece_debiased"] = biased
+    for error, values in found.items():
+        order = gaps.NORMS.get(error, 1.0)
+        size = float(torch.linalg.vector_norm(values, order))
+        smooth = error in ("ece_smooth", "pit_error")  # sums over cells
+        near = {"abs": 2 / gaps.CELLS} if smooth else {"rel": 1e-12}
+        assert size == pytest.approx(scores[error], **near), error
+
+
+def test_the_curve_of_pits_is_their_distribution_function():
+    kind, columns, count = made("two real")
+    middles = (torch.arange(gaps.CELLS) + 0.5).double() / gaps.CELLS
+    reached = (columns["pit"].flatten()[:, None] <= middles).double().mean(0)
+    found = kind(columns)(np.ones(count))["pit_error"]
+    assert_close(found, (reached - middles) / gaps.CELLS, rtol=0, atol=1e-15)
+
+
+@every
+def test_counting_examples_is_choosing_them(name):
+    kind, columns, count = made(name)
+    rows = torch.randint(count, (count,), generator=torch.Generator().manual_seed(1))
+    counted = kind(columns)(rows.bincount(minlength=count).double().numpy())
+    chosen = kind({key: values[rows] for key, values in columns.items()})(np.ones(count))
+    assert set(FIXED) & set(counted)
+    for error in set(FIXED) & set(counted):
+        assert_close(counted[error], chosen[error], rtol=0, atol=1e-14)
+
+
+@every
+def test_gaps_are_sums_over_examples(name):
+    kind, columns, count = made(name)
+    gaps_of = kind(columns)
+    nothing, one = np.zeros(count), np.eye(count)
+    counts = np.random.default_rng(2).integers(0, 4, count).astype(float)
+    for error, whole in gaps_of(counts).items():
+        base = gaps_of(nothing)[error]
+        parts = [times * (gaps_of(row)[error] - base)
+                 for times, row in zip(counts, one, strict=True)]  # fmt: skip
+        assert_close(whole - base, torch.stack(parts).sum(0), rtol=0, atol=1e-13)
