@@ -9,13 +9,17 @@ SECONDS ?= 600
 demo: .venv/ready  ## train, wrap, compare; writes demo/report.html for a browser
 	.venv/bin/mcbn demo --out $(OUT)
 
-test: .venv/ready  ## the ordinary test suite
-	.venv/bin/pytest -m "not slow"
+# Tests of one file share what they build, so they stay in one process.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile
+
+test: .venv/ready  ## the ordinary test suite, in so many WORKERS
+	.venv/bin/pytest -m "not slow" $(PARALLEL)
 
 ORDER ?= $(shell date +%s)
 
 shuffled: .venv/ready  ## the ordinary tests in random order; ORDER=seed repeats one
-	.venv/bin/pytest -m "not slow" -p randomly --randomly-dont-reset-seed --randomly-seed=$(ORDER)
+	.venv/bin/pytest -m "not slow" $(PARALLEL) -p randomly --randomly-dont-reset-seed --randomly-seed=$(ORDER)
 
 # The code that keeps and reads the user's data: not one branch of it is left untried.
 KEEPERS := bank cell checkpoints columns datafiles declaration drawfiles durable files packed plain \

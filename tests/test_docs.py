@@ -238,6 +238,9 @@ def messages():
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "validation.kind":
+                expected = node.args[2]
+                yield f"expected {getattr(expected, 'value', '...')}, got ..."
 
 
 def test_messages_that_the_faq_explains_are_those_of_the_package():
