@@ -29,7 +29,7 @@ COVERAGE := .venv/bin/coverage
 
 coverage: .venv/ready  ## which branches the ordinary tests take
 	$(COVERAGE) erase
-	$(COVERAGE) run -m pytest -m "not slow"
+	$(COVERAGE) run -m pytest -m "not slow" $(PARALLEL)
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report --fail-under=95
 	$(COVERAGE) report --fail-under=100 --include=$(subst $() ,$(comma),$(KEEPERS:%=mcbn/%.py))
@@ -49,6 +49,7 @@ fuzz: .venv/ready  ## hostile files for every reader, guided by coverage; SECOND
 bench: .venv/ready  ## the benchmarks; writes benchmarks/results.json and the tables of the docs
 	.venv/bin/python benchmarks/engines.py
 	.venv/bin/python benchmarks/streaming.py
+	.venv/bin/python benchmarks/scoring.py
 	.venv/bin/python experiments/bench_study.py
 
 # In the order of their length; each goes on from where it was cut short.

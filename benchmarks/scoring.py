@@ -1,0 +1,56 @@
+"""What the intervals of scores cost: seconds of processor time for each resample.
+
+Run: python benchmarks/scoring.py    (2 minutes on one core)
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import mcbn
+from mcbn.durable import write_whole
+
+RESULTS = Path(__file__).parent / "scoring.json"
+# Examples, classes, and how many resamples are told from none.
+SIZES = ((1_000, 10, 200), (10_000, 10, 100), (10_000, 100, 100), (50_000, 1_000, 20))
+PAIRS = 5
+
+
+def main() -> None:
+    """Measure all sizes and keep what was found."""
+    torch.set_num_threads(1)
+    found = [scoring(*size) for size in SIZES]
+    write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
+    print(json.dumps(found, indent=1))
+
+
+def scoring(examples: int, classes: int, resamples: int) -> dict[str, float]:
+    """Of a resample, beyond a few; and of the scores alone. Medians of pairs."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(examples, classes, generator=generator)
+    targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    predictive = mcbn.Categorical().summarise([logits])
+
+    def seconds(count: int) -> float:
+        start = time.process_time()
+        mcbn.evaluate(predictive, targets, resamples=count, progress=False)
+        return time.process_time() - start
+
+    seconds(1)
+    pairs = [(seconds(1), seconds(1 + resamples)) for _ in range(PAIRS)]
+    each = statistics.median((many - few) / resamples for few, many in pairs)
+    once = statistics.median(seconds(0) for _ in range(PAIRS))
+    return {
+        "examples": examples,
+        "classes": classes,
+        "scores_ms": round(1e3 * once, 2),
+        "setup_ms": round(1e3 * (statistics.median(few for few, _ in pairs) - once - each), 2),
+        "resample_ms": round(1e3 * each, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
