@@ -275,7 +275,8 @@ def plainly(answer):
         return {key: plainly(value) for key, value in answer.items()}
     if isinstance(answer, (list, tuple)):
         return [plainly(value) for value in answer]
-    return repr(answer)
+    # Each call has a folder of its own.
+    return answer.name if isinstance(answer, Path) else repr(answer)
 
 
 def quiet():
