@@ -164,8 +164,14 @@ def compared(folder):
     return lambda: mcbn.compare(samplers, X, Y, resamples=5), [model]
 
 
-def evaluations():
-    return {"MCBN": mcbn.evaluate(classes(), Y, resamples=5)}
+def carded(folder):
+    scored = {"MCBN": mcbn.evaluate(classes(), Y, resamples=5)}
+    return lambda: mcbn.to_model_card(scored, name="net", data="data"), []
+
+
+def tempered(folder):
+    found = mcbn.predict(mcbn.MCDropout(plain(), draws=3), X, keep_draws=True)
+    return lambda: mcbn.TemperedCategorical.fit(found, Y).temperature, []
 
 
 def exported(folder):
@@ -225,8 +231,7 @@ CALLS = {
         lambda m, b: mcbn.FactorisedPosterior.from_bank(b).sample(3)),
     "Predictor": from_files,
     "run_study": study,
-    "to_model_card": without_network(
-        lambda _: mcbn.to_model_card(evaluations(), name="net", data="data")),
+    "to_model_card": carded,
     "read_predictions": classified(round_trip),
     "write_predictions": classified(round_trip),
     "Predictions": classified(kept),
@@ -235,8 +240,7 @@ CALLS = {
     "VectorScaling": fitted(mcbn.VectorScaling),
     "Isotonic": fitted(mcbn.Isotonic),
     "ConformalSets": fitted(mcbn.ConformalSets, level=0.6),
-    "TemperedCategorical": classified(lambda p, _: mcbn.TemperedCategorical.fit(
-        mcbn.predict(mcbn.MCDropout(plain(), draws=3), X, keep_draws=True), Y)),
+    "TemperedCategorical": tempered,
     "VarianceScaling": fitted_real(mcbn.VarianceScaling),
     "ConformalIntervals": fitted_real(mcbn.ConformalIntervals, level=0.6),
     "Study": lambda folder: (lambda: (study(folder)[0](), mcbn.Study.load(folder / "study"))[0],
