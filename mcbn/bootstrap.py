@@ -53,10 +53,18 @@ def _merged(groups: Sequence[Columns]) -> Columns:
 
 
 def percentile_interval(values: Float64[Tensor, " resamples"], level: float) -> tuple[float, float]:
-    """The central share `level` of the replicates, NaN left out; NaN if there are none."""
+    """The central share `level` of the replicates, NaN left out; NaN if there are none.
+
+    Its ends are the values of rank `(R + 1) p`: R values cut the line into R + 1 parts, into each
+    of which another one falls with the same chance. Few replicates give their extremes.
+
+    Reference:
+        Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
+    """
     known = values[~values.isnan()]
     if len(known) == 0:
         return float("nan"), float("nan")
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = known.quantile(tails).tolist()
+    last = max(len(known) - 1, 1)
+    low, high = known.quantile(((tails * (len(known) + 1) - 1) / last).clamp(0, 1)).tolist()
     return low, high

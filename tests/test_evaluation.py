@@ -299,7 +299,7 @@ def test_rows_are_drawn_uniformly_with_replacement():
 def test_intervals_are_percentiles_of_the_replicates():
     found = evaluate(*forecaster(batch=80), resamples=40, level=0.8)
     for name, score in found.items():
-        low, high = np.nanquantile(score.replicates.numpy(), [0.1, 0.9])
+        low, high = np.nanquantile(score.replicates.numpy(), [0.1, 0.9], method="weibull")
         assert (score.low, score.high) == pytest.approx((low, high), rel=1e-12), name
     assert found.level == 0.8
 
@@ -397,9 +397,9 @@ def test_differences_are_paired_and_far_narrower_for_methods_that_agree():
 
 
 def test_a_difference_is_the_negative_of_its_opposite_and_zero_of_itself():
-    targets = forecaster(batch=60)[1]
+    targets = forecaster(batch=300)[1]
     a, b = (
-        evaluate(forecaster(batch=60, sharpness=s)[0], targets, resamples=20) for s in (1.0, 3.0)
+        evaluate(forecaster(batch=300, sharpness=s)[0], targets, resamples=40) for s in (1.0, 3.0)
     )
     there, back = a.minus(b), b.minus(a)
     assert set(there) == set(CLASSES)
@@ -614,3 +614,13 @@ def test_convergence_is_plain_json():
 def test_convergence_without_draws_is_refused():
     with pytest.raises(ValueError, match="keep_draws=True"):
         convergence(torch.zeros(0, 5, 3), torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "ends"),
+    [(39, 0.95, (1, 39)), (199, 0.95, (5, 195)), (99, 0.9, (5, 95)), (9, 0.95, (1, 9))],
+)
+def test_ends_of_intervals_have_the_rank_of_their_chance(count, level, ends):
+    """With 39 replicates the extremes: one more of the same law is beyond each in 1 of 40."""
+    values = torch.randperm(count, generator=torch.Generator().manual_seed(0)).double() + 1
+    assert bootstrap.percentile_interval(values, level) == pytest.approx(ends)

@@ -262,7 +262,7 @@ def masses(confidence, correct):
 def kernel_by_images(places, points, width):
     """A Gaussian and its mirror images at 0 and 1."""
     total = 0.0
-    for shift in range(-6, 8, 2):
+    for shift in range(-12, 14, 2):
         for sign in (1, -1):
             total = total + stats.norm.pdf(points[:, None], shift + sign * places, width)
     return total
