@@ -13,7 +13,7 @@ from mcbn import anatomy
 from mcbn.anatomy import Normaliser, Skipped
 from mcbn.dropout import dropout_layers
 from mcbn.inputs import Inputs, count, require_finite, tensors
-from mcbn.isolation import as_found
+from mcbn.isolation import alone, as_found
 from mcbn.layers import unwrapped
 from mcbn.noisiness import FEWEST_EXAMPLES, Observation, observe
 from mcbn.symptoms import Finding, symptoms
@@ -112,7 +112,8 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     """
     _require(inputs, batch_size)
     held, model = model, unwrapped(model)
-    layers, skipped = anatomy.normalisers(model), anatomy.skipped(model)
+    with alone(model):  # another thread's call may stand in for a layer's forward meanwhile
+        layers, skipped = anatomy.normalisers(model), anatomy.skipped(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.
     if inputs is not None and not (isinstance(model, ScriptModule) or anatomy.lazy(model)):

@@ -123,6 +123,38 @@ def test_mixed_calls_get_the_serial_answers_and_leave_all_as_found(model, repeat
             assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
 
 
+class Waiting(nn.Module):
+    """Stops in the middle of a pass until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        self.reached.set()
+        self.go_on.wait(10)
+        return x
+
+
+def test_inspect_does_not_read_what_a_pass_of_another_thread_has_put_in_place():
+    waiting = Waiting()
+    model = made(NAME).append(waiting)
+    waiting.go_on.set()
+    expected = str(mcbn.inspect(model))
+    waiting.go_on.clear()
+    waiting.reached.clear()
+    with ThreadPoolExecutor(2) as pool:
+        bank = pool.submit(mcbn.collect, model, batches())
+        assert waiting.reached.wait(10)
+        # Without its guard, which waits too, but lets go again before the network is read.
+        found = pool.submit(mcbn.inspect.__wrapped__, model)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.2)
+        waiting.go_on.set()
+        assert str(found.result()) == expected
+        bank.result()
+
+
 SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
 
 
