@@ -52,8 +52,12 @@ def _merged(groups: Sequence[Columns]) -> Columns:
     return {name: values for columns in groups for name, values in columns.items()}
 
 
-def percentile_interval(values: Float64[Tensor, " resamples"], level: float) -> tuple[float, float]:
+def percentile_interval(
+    values: Float64[Tensor, "*ways resamples"], level: float
+) -> tuple[float, float]:
     """The central share `level` of the replicates, NaN left out; NaN if there are none.
+
+    Of replicates that were had in several ways it spans the intervals of all.
 
     Its ends are the values of rank `(R + 1) p`: R values cut the line into R + 1 parts, into each
     of which another one falls with the same chance. Few replicates give their extremes.
@@ -61,6 +65,9 @@ def percentile_interval(values: Float64[Tensor, " resamples"], level: float) -> 
     Reference:
         Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.
     """
+    if values.ndim > 1:
+        lows, highs = zip(*(percentile_interval(each, level) for each in values), strict=True)
+        return min(lows), max(highs)
     known = values[~values.isnan()]
     if len(known) == 0:
         return float("nan"), float("nan")

@@ -29,14 +29,15 @@ class Score:
         high: upper end.
         better: whether lower or higher is better.
         replicates: the score on each resample, NaN where a resample does not define it; of a
-            calibration error, what the true one is by that resample (see docs/method.md).
+            calibration error, what the true one is by that resample, in one row or two that its
+            interval spans (see docs/method.md).
     """
 
     value: float
     low: float
     high: float
     better: Direction
-    replicates: Float64[Tensor, " resamples"]
+    replicates: Float64[Tensor, "*shapes resamples"]
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -117,7 +118,7 @@ class Evaluation(Mapping[str, Score]):
             name: score_of(
                 name,
                 score.value - other[name].value,
-                score.replicates - other[name].replicates,
+                gaps.difference(score.replicates, other[name].replicates, self.level),
                 self.level,
             )
             for name, score in self.items()
@@ -126,7 +127,7 @@ class Evaluation(Mapping[str, Score]):
 
     def _pairing(self) -> tuple[int, int, float, int]:
         """What must be one for both of a pair; the last is the number of resamples."""
-        resamples = next((len(score.replicates) for score in self.values()), 0)
+        resamples = next((score.replicates.shape[-1] for score in self.values()), 0)
         return self.examples, self.seed, self.level, resamples
 
 

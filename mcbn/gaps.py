@@ -3,9 +3,13 @@
 A calibration error is a norm of gaps. Chance adds to a norm: the error found is too large, and
 resampled errors, to which chance was added twice, are larger still. The gaps themselves are means
 over examples: those of a resample differ from those found as those found do from the true ones.
-So the true gaps are taken to be k times those found. For each resample, k is the factor at which
-its noise would have given the error that was found, and k times that error a replicate of the
-true one. Their percentiles are an interval that reaches 0 where there may be no error.
+So the true gaps are taken to be k times a shape. For each resample, k is the factor at which its
+noise would have given the error that was found, and the error of k times the shape a replicate of
+the true one. Their percentiles are an interval that reaches 0 where there may be no error.
+
+What chance adds depends on how many gaps are large, and hides which they are. (But for a root mean
+square: to that it always adds the same.) So there are two rows of replicates, of a sparse and of an
+even shape, and the interval spans both.
 
 Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 """
@@ -122,8 +126,10 @@ def replicates(
     resamples: int,
     seed: int,
     progress: bool = False,
-) -> dict[str, Float64[Tensor, " resamples"]]:
+) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """Replicates of what `measure` says of resampled examples, and of calibration errors.
+
+    Those of a calibration error have a leading axis, of one shape or two.
 
     Args:
         columns: one row an example.
@@ -158,19 +164,62 @@ def replicates(
     }
 
 
+def difference(
+    mine: Float64[Tensor, "*shapes resamples"],
+    theirs: Float64[Tensor, "*shapes resamples"],
+    level: float,
+) -> Float64[Tensor, "*rows resamples"]:
+    """Replicates of a difference of two scores that were resampled alike.
+
+    Those of a calibration error are never below 0, so where there is none they are too large on
+    average. Where one may be 0, by its interval, the other alone is a replicate as well. Equal
+    replicates are of equal gaps, whose difference is 0.
+    """
+    if mine.ndim == 1 or mine.equal(theirs):
+        return mine - theirs
+    rows = [mine - theirs]
+    if bootstrap.percentile_interval(mine, level)[0] <= 0:
+        rows.append(-theirs)
+    if bootstrap.percentile_interval(theirs, level)[0] <= 0:
+        rows.append(mine)
+    return torch.cat(rows)
+
+
 def _errors(
     found: Float64[Tensor, " cells"], resampled: Float64[Tensor, "resamples cells"], order: float
-) -> Float64[Tensor, " resamples"]:
-    """`k |found|` with the k at which `|k found + noise| = |found|`; 0 where noise is larger."""
+) -> Float64[Tensor, "shapes resamples"]:
+    """Replicates of the true error, of each shape that its gaps may have."""
     noise = resampled - found
-    size, least = (torch.linalg.vector_norm(x, order, dim=-1) for x in (found, noise))
+    size = torch.linalg.vector_norm(found, order)
+    shapes = (found,) if order == 2 else _shapes(found, noise)
+    return torch.stack([_scaled(shape, noise, size, order) for shape in shapes])
+
+
+def _shapes(
+    found: Float64[Tensor, " cells"], noise: Float64[Tensor, "resamples cells"]
+) -> tuple[Float64[Tensor, " cells"], Float64[Tensor, " cells"]]:
+    """The gaps without the part that chance explains, and all of them as if chance had cut them."""
+    square, chance = found.square(), noise.var(0, correction=0)
+    sparse = found * (1 - chance / square.clamp(min=torch.finfo(square.dtype).tiny)).clamp(min=0)
+    return sparse if bool(sparse.any()) else found, found.sign() * (square + chance).sqrt()
+
+
+def _scaled(
+    shape: Float64[Tensor, " cells"],
+    noise: Float64[Tensor, "resamples cells"],
+    size: Float64[Tensor, ""],
+    order: float,
+) -> Float64[Tensor, " resamples"]:
+    """`k |shape|` with the k at which `|k shape + noise| = size`; 0 where noise is larger."""
+    one, least = (torch.linalg.vector_norm(x, order, dim=-1) for x in (shape, noise))
     low = torch.zeros_like(least)
-    high = 1 + least / size.clamp(min=torch.finfo(size.dtype).tiny)  # by the triangle inequality
+    # By the triangle inequality.
+    high = (size + least) / one.clamp(min=torch.finfo(one.dtype).tiny)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        under = torch.linalg.vector_norm(middle[:, None] * found + noise, order, dim=-1) < size
+        under = torch.linalg.vector_norm(middle[:, None] * shape + noise, order, dim=-1) < size
         low, high = torch.where(under, middle, low), torch.where(under, high, middle)
-    errors: Tensor = torch.where(least < size, high, 0.0) * size
+    errors: Tensor = torch.where(least < size, high, 0.0) * one
     return errors
 
 

@@ -299,13 +299,14 @@ def test_rows_are_drawn_uniformly_with_replacement():
 def test_intervals_are_percentiles_of_the_replicates():
     found = evaluate(*forecaster(batch=80), resamples=40, level=0.8)
     for name, score in found.items():
-        low, high = np.nanquantile(score.replicates.numpy(), [0.1, 0.9], method="weibull")
-        assert (score.low, score.high) == pytest.approx((low, high), rel=1e-12), name
+        rows = np.atleast_2d(score.replicates.numpy())
+        lows, highs = np.nanquantile(rows, [0.1, 0.9], axis=1, method="weibull")
+        assert (score.low, score.high) == pytest.approx((min(lows), max(highs)), rel=1e-12), name
     assert found.level == 0.8
 
 
 def test_replicates_of_calibration_errors_solve_for_the_scale_of_the_gaps():
-    """Of the factor k, by a root finder on the definition: |k gaps + noise| = |gaps|."""
+    """Of the factor k, by a root finder on the definition: |k shape + noise| = |gaps|."""
     predictive, targets = forecaster(batch=300, sharpness=1.6)
     found = evaluate(predictive, targets, resamples=12, seed=3)
     confidence, right = predictive.confidence, predictive.prediction == targets
@@ -320,14 +321,19 @@ def test_replicates_of_calibration_errors_solve_for_the_scale_of_the_gaps():
         return np.bincount(places[index], residual[index], 15) / 300
 
     whole, shares = gaps(np.arange(300)), np.bincount(places, minlength=15) / 300
-    norms = {"ece": lambda x: np.abs(x).sum(),
-             "mce": lambda x: max(np.abs(x[shares > 0]) / shares[shares > 0])}  # fmt: skip
+    noises, held = [gaps(row) - whole for row in rows.numpy()], shares > 0
+    chance = np.var(noises, axis=0)
+    large = whole**2 > chance
+    assert 0 < large.sum() < (whole != 0).sum()
+    sparse, even = np.zeros(15), np.sign(whole) * np.hypot(whole, np.sqrt(chance))
+    sparse[large] = (whole**2 - chance)[large] / whole[large]
+    norms = {"ece": lambda x: np.abs(x).sum(), "mce": lambda x: max(np.abs(x[held]) / shares[held])}
     for name, norm in norms.items():
-        for row, value in zip(rows.numpy(), found[name].replicates.tolist(), strict=True):
-            noise = gaps(row) - whole
-            excess = lambda k, norm=norm, noise=noise: norm(k * whole + noise) - norm(whole)  # noqa: E731
-            exact = optimize.brentq(excess, 0, 9, xtol=1e-13) if excess(0) < 0 else 0.0
-            assert value == pytest.approx(exact * norm(whole), rel=1e-9, abs=1e-12), name
+        for shape, values in zip((sparse, even), found[name].replicates.tolist(), strict=True):
+            for noise, value in zip(noises, values, strict=True):
+                excess = lambda k, s=shape, n=noise, norm=norm: norm(k * s + n) - norm(whole)  # noqa: E731
+                exact = optimize.brentq(excess, 0, 99, xtol=1e-13) if excess(0) < 0 else 0.0
+                assert value == pytest.approx(exact * norm(shape), rel=1e-9, abs=1e-12), name
 
 
 def covered(resamples=150, batch=200, runs=200, level=0.9):
@@ -411,6 +417,9 @@ def test_a_difference_is_the_negative_of_its_opposite_and_zero_of_itself():
     # A difference below 0 is not cut off.
     assert there["ece"].value < 0
     assert there["ece"].low < there["ece"].high < 0
+    # The first may have no error; then the difference is all of the other's.
+    assert a["ece"].low == 0 < b["ece"].low
+    assert there["ece"].low == pytest.approx(-b["ece"].high, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,38 @@ def test_gaps_are_sums_over_examples(name):
         parts = [times * (gaps_of(row)[error] - base)
                  for times, row in zip(counts, one, strict=True)]  # fmt: skip
         assert_close(whole - base, torch.stack(parts).sum(0), rtol=0, atol=1e-13)
+
+
+def test_where_no_gap_stands_out_of_chance_the_sparse_shape_is_the_one_found():
+    found = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
+    noise = torch.tensor([[0.3, 0.3, 0.0], [-0.3, -0.3, 0.0]], dtype=torch.float64)
+    sparse, even = gaps._shapes(found, noise)
+    assert sparse.tolist() == found.tolist()
+    assert even.tolist() == pytest.approx([0.1**0.5, -(0.13**0.5), 0.0])
+
+
+def test_a_difference_is_also_had_with_an_error_that_may_be_0_at_0():
+    """Three rows of replicates by hand: of both, of the other alone, of one's own alone."""
+    none = torch.tensor([[0.0, 0.0, 1.0, 2.0]], dtype=torch.float64)
+    some = torch.tensor([[5.0, 6.0, 8.0, 9.0]], dtype=torch.float64)
+    other = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert gaps.difference(some, some + 1, 0.5).tolist() == [[-1.0] * 4]
+    assert gaps.difference(none, some, 0.5).tolist() == [[-5, -6, -7, -7], [-5, -6, -8, -9]]
+    assert gaps.difference(some, none, 0.5).tolist() == [[5, 6, 7, 7], [5, 6, 8, 9]]
+    assert gaps.difference(none, other, 0.5).tolist() == [
+        [0, -1, 1, 2], [0, -1, 0, 0], [0, 0, 1, 2]]  # fmt: skip
+    assert gaps.difference(none, none.clone(), 0.5).tolist() == [[0.0] * 4]
+    assert gaps.difference(none[0], other[0], 0.5).tolist() == [0, -1, 1, 2]
+
+
+def test_a_root_mean_square_has_one_shape_and_solves_a_quadratic():
+    generator = torch.Generator().manual_seed(3)
+    found = torch.randn(6, generator=generator, dtype=torch.float64)
+    noise = torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    along, square = noise @ found, found.square().sum()
+    left = square - noise.square().sum(1)
+    root = (along.square() + square * left.clamp(min=0)).sqrt()
+    expected = torch.where(left > 0, (root - along) / square.sqrt(), 0.0)
+    assert 5 < int((left > 0).sum()) < 45
+    (errors,) = gaps._errors(found, found + noise, 2.0)
+    assert_close(errors, expected, rtol=1e-10, atol=0)
