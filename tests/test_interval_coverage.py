@@ -159,7 +159,7 @@ def test_scores_of_classes_that_are_means(sharpness):
     [(1.15, 40), *(pytest.param(each, 2000, marks=pytest.mark.slow) for each in (1.0, 1.15))],
 )
 def test_scores_of_groups(sharpness, runs):
-    """Groups of 1,000, 60 resamples in the quick run: their percentiles hold 3 % less."""
+    """Groups of 1,000; 60 resamples in the quick run, whose percentiles hold 3 % less."""
     resamples, loss = (60, 0.03) if runs < 2000 else (400, 0)
     generator = torch.Generator().manual_seed(2)
     hits = dict.fromkeys(("accuracy", "nll", "ece_debiased"), 0)
