@@ -51,10 +51,18 @@ def is_traced(path: str) -> bool:
 
 
 class Injector:
-    """Counts the instants of a call; raises `error` at number `target`, from 1 on."""
+    """Counts the instants of a call; raises `error` at number `target`, from 1 on.
 
-    def __init__(self, target: int | None = None, error: type[BaseException] = Exception):
-        self.target, self.error = target, error
+    Frames of files under `left_out` have none.
+    """
+
+    def __init__(
+        self,
+        target: int | None = None,
+        error: type[BaseException] = Exception,
+        left_out: tuple[str, ...] = (),
+    ):
+        self.target, self.error, self.left_out = target, error, left_out
         self.count, self.where = 0, ""
 
     def __call__(self, call: Callable):
@@ -66,7 +74,8 @@ class Injector:
             sys.settrace(before)
 
     def _entered(self, frame, event, _):
-        if not is_traced(frame.f_code.co_filename):
+        path = frame.f_code.co_filename
+        if not is_traced(path) or path.startswith(self.left_out):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._instant(frame)

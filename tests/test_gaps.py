@@ -74,6 +74,17 @@ def test_gaps_are_sums_over_examples(name):
         assert_close(whole - base, torch.stack(parts).sum(0), rtol=0, atol=1e-13)
 
 
+def test_beyond_the_outermost_centres_a_residual_lies_on_the_outermost_cell_whole():
+    last = calibration.CELLS - 1
+    ends = torch.tensor([0.0, 0.25 / calibration.CELLS, 1.0], dtype=torch.float64)
+    cells, shares = calibration.residual_shares(ends, torch.tensor([True, True, False]))
+    assert cells.tolist() == [[0, 0, last], [0, 0, last]]
+    assert shares.sum(0).tolist() == pytest.approx([1.0, 1 - float(ends[1]), -1.0])
+    within = torch.tensor([1.0 / calibration.CELLS, 1 - 1.0 / calibration.CELLS])
+    cells, _ = calibration.residual_shares(within.double(), torch.tensor([True, True]))
+    assert cells.tolist() == [[0, last - 1], [1, last]]
+
+
 def test_where_no_gap_stands_out_of_chance_the_sparse_shape_is_the_one_found():
     found = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
     noise = torch.tensor([[0.3, 0.3, 0.0], [-0.3, -0.3, 0.0]], dtype=torch.float64)

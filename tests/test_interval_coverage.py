@@ -325,7 +325,7 @@ def test_batch_size():
     hits = 0
     for seed in range(600):
         targets = drawn_targets(gamma=1.0, size=25, precision=50.0, count=200, seed=seed)
-        choice = by_log_score(targets, resamples=200, points=9)
+        choice = by_log_score(targets, resamples=200)
         hits += choice.interval[0] <= 25 <= choice.interval[1]
     require(hits, 600)
 
