@@ -4,7 +4,6 @@ import errno
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 # What a disk says that is full, broken or not to be written to.
 OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES,
            errno.EPERM, errno.EINTR)  # fmt: skip
+NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never a file or a link that is there
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -29,18 +29,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
     target = Path(path)
     with _named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        # Named before it is made: an interrupt right after would leave a file that nobody knows.
+        temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}"
         try:
+            handle = os.open(temporary, os.O_RDWR | NEW, 0o666)
             try:
                 yield handle
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, target)
         except BaseException:
             with suppress(OSError):  # what went wrong first is what the caller must hear
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
 
@@ -101,18 +102,12 @@ def _write(handle: int, content: bytes) -> None:
 
 def _write_file(path: Path, content: bytes) -> None:
     """Write a new file and sync it; its handle is closed whatever happens."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(path, os.O_WRONLY | NEW, 0o666)
     try:
         _write(handle, content)
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_directory(directory: Path) -> None:
