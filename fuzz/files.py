@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import atheris
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 with atheris.instrument_imports(include=["mcbn", "yaml", "json", "csv", "zipfile", "jsonargparse"]):
@@ -68,6 +69,7 @@ def fuzz_apart(seconds: int, reader: Reader, folder: Path) -> bool:
 
 def main(seconds: int, names: list[str]) -> int:
     """Fuzz each reader of these names, or all, for its share; return how many broke the law."""
+    torch.set_num_threads(1)  # a fork would wait for threads that it does not have
     folder = Path(tempfile.mkdtemp(prefix="mcbn-fuzz-"))
     readers = [reader for reader in READERS if not names or reader.name in names]
     for reader in readers:

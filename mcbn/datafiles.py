@@ -109,9 +109,11 @@ def read_numpy(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise missing(path, "no such file")
-    if zipfile.is_zipfile(path):
-        return read_arrays(path)
-    return {"": read_array(path)}
+    try:
+        packed = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:  # its end is that of an archive in several parts
+        raise damaged(path, "an npz or npy file", str(error)) from error
+    return read_arrays(path) if packed else {"": read_array(path)}
 
 
 def class_labels(path: Path, values: Tensor, count: int) -> Int[Tensor, " batch"]:

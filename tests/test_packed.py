@@ -1,6 +1,7 @@
 """Packed files: what is not as it says is refused, with what is wrong with it."""
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from mcbn.columns import read_columns, texts
+from mcbn.datafiles import read_numpy
 from mcbn.drawfiles import read_draws
 from mcbn.files import write_tensors
 from mcbn.packed import read_array, read_arrays
@@ -65,6 +67,14 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
         file.filelist[0].file_size += 24
     with pytest.raises(ValueError, match=r"a\.npz, which is .*no more bytes.*write it again"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_an_array_that_ends_as_an_archive_in_several_parts_is_refused(tmp_path):
+    path = tmp_path / "labels.npy"
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    path.write_bytes(packed() + locator + b"PK\x05\x06" + bytes(18))
+    with pytest.raises(ValueError, match=r"npz or npy file.*labels\.npy.*multiple disks"):
+        read_numpy(path)
 
 
 def test_two_arrays_of_one_name_and_slow_compressions_are_refused(tmp_path):
