@@ -159,6 +159,8 @@ def reshaped(name, change):
         reshaped(MEAN, lambda rows: rows[:, :-1]),
         reshaped(VARIANCE, lambda rows: rows[0]),
         reshaped("trained/" + VARIANCE, lambda row: row[:-1]),
+        lambda tensors: {**tensors, VARIANCE: tensors[VARIANCE][:, :-1],
+                         "trained/" + VARIANCE: tensors["trained/" + VARIANCE][:-1]},
         # Both of one pair, so that they agree with each other and with nothing else.
         lambda tensors: {name: v[None] if v.ndim == 2 else v for name, v in tensors.items()},
         lambda tensors: {**tensors, **{f"2.{n}": torch.ones(8, 6) for n in PAIR},
