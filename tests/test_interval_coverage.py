@@ -102,7 +102,9 @@ def band(name, key, pair):
         return UNLIKE.get(pair, 0.935) if name in CALIBRATION else 0.935, 1
     if name in MEANS:
         return 0.93, 0.965  # of 200 resamples; of 1,000 below
-    return LESS.get((name, pair[key]), 0.935), 1 if name in CALIBRATION else 0.965
+    if name in CALIBRATION:
+        return LESS.get((name, pair[key]), 0.935), 0.985 if pair[key] == 1 else 0.998
+    return 0.935, 0.965
 
 
 @pytest.mark.slow
