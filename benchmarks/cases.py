@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 import mcbn
-from mcbn import networks
+from mcbn.tasks import networks
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 import mcbn
-from mcbn.durable import write_whole
+from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"

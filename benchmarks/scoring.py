@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import mcbn
-from mcbn.durable import write_whole
+from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "scoring.json"
 # Examples, classes, and how many resamples are told from none.

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import resnet18, resnet50
 
 import mcbn
-from mcbn.durable import write_whole
-from mcbn.predictive import predict_batches
+from mcbn.io.atomic import write_whole
+from mcbn.predictive.predict import predict_batches
 
 RESULTS = Path(__file__).parent / "streaming.json"
 CLASSES, FEATURES, BATCH = 1000, 64, 256

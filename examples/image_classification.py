@@ -13,7 +13,8 @@ import os
 from matplotlib.figure import Figure
 
 import mcbn
-from mcbn import data, networks, report
+from mcbn.report import report
+from mcbn.tasks import datasets, networks
 
 SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; figures then mean nothing
 IMAGES = 40 if SMALL else 300  # of the 1,000 lossless test images
@@ -22,15 +23,19 @@ BATCH_SIZE = 32  # M; the network was trained at 128
 RESAMPLES = 20 if SMALL else 500
 
 # %%
-train, test = data.cifar10_images()
-inputs, targets = data.normalise_cifar10(test.inputs[:IMAGES]), test.targets[:IMAGES]
-network = networks.load_resnet20(data.data_root() / "cifar10_resnet_weights/resnet20-12fca82f.th")
+train, test = datasets.cifar10_images()
+inputs, targets = datasets.normalise_cifar10(test.inputs[:IMAGES]), test.targets[:IMAGES]
+network = networks.load_resnet20(
+    datasets.data_root() / "cifar10_resnet_weights/resnet20-12fca82f.th"
+)
 
 # %% [markdown]
 # Inspect: what is there to draw?
 
 # %%
-inspection = mcbn.inspect(network, data.normalise_cifar10(train.inputs[:32]), batch_size=BATCH_SIZE)
+inspection = mcbn.inspect(
+    network, datasets.normalise_cifar10(train.inputs[:32]), batch_size=BATCH_SIZE
+)
 print(inspection)
 
 # %% [markdown]
@@ -38,7 +43,7 @@ print(inspection)
 # network loses 2 to 3.5 points of accuracy.
 
 # %%
-batches = mcbn.minibatches(data.CropAndFlip(train), batch_size=BATCH_SIZE, draws=DRAWS, seed=0)
+batches = mcbn.minibatches(datasets.CropAndFlip(train), batch_size=BATCH_SIZE, draws=DRAWS, seed=0)
 bank = mcbn.collect(network, batches)
 print(bank)
 print(mcbn.consistency(bank))
@@ -51,7 +56,7 @@ comparison = mcbn.compare(
     {"Deterministic": mcbn.Deterministic(network), "MCBN": mcbn.MCBatchNorm(network, bank)},
     inputs,
     targets,
-    classes=data.CIFAR10,
+    classes=datasets.CIFAR10,
     resamples=RESAMPLES,
 )
 for name, entry in comparison.entries.items():
@@ -73,7 +78,7 @@ least = predictive.entropy.argsort(descending=True)[:8]
 figure = Figure(figsize=(8, 4.6), layout="constrained")
 for index, ax in zip(least, figure.subplots(2, 4).flat, strict=True):
     ax.imshow(test.inputs[index].permute(1, 2, 0).numpy())
-    said, true = (data.CIFAR10[int(k[index])] for k in (predictive.prediction, targets))
+    said, true = (datasets.CIFAR10[int(k[index])] for k in (predictive.prediction, targets))
     ax.set_title(f"{said}, is {true}\n{predictive.entropy[index]:.2f} nats", fontsize=9)
     ax.axis("off")
 figure.savefig("image_classification/least_certain.png", dpi=120)

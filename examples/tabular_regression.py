@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes
 
 import mcbn
-from mcbn import data, networks, training
+from mcbn.tasks import datasets, networks, training
 
 SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; figures then mean nothing
 EPOCHS = 40
@@ -38,7 +38,7 @@ standard = (targets - mean) / scale
 network = training.build(lambda: networks.mlp(10, 1, width=50, dropout=0.0), seed=0)
 training.train(
     network,
-    data.Labelled(inputs[train], standard[train]),
+    datasets.Labelled(inputs[train], standard[train]),
     epochs=EPOCHS,
     batch_size=BATCH_SIZE,
     loss="mse",

@@ -15,10 +15,10 @@ from record import Record, asked
 from torch import Tensor
 
 import mcbn
-from mcbn.data import Labelled, Task, mnist
-from mcbn.networks import convnet
-from mcbn.scores import negative_log_likelihood
-from mcbn.training import build, train
+from mcbn.evaluation.scores import negative_log_likelihood
+from mcbn.tasks.datasets import Labelled, Task, mnist
+from mcbn.tasks.networks import convnet
+from mcbn.tasks.training import build, train
 
 TRAINED_AT = 64  # batch size of training
 DROPOUT = 0.1

@@ -13,7 +13,7 @@ from large_batch import large_case
 from record import rounded
 
 import mcbn
-from mcbn.files import write_whole
+from mcbn.io.tensors import write_whole
 
 COLLECTED_AT, DRAWS = 64, 32  # M and T of the bank
 START, STEPS, RATE = 200.0, 60, 0.1  # Adam on log M

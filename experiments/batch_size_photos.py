@@ -13,12 +13,12 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import mcbn
-from mcbn.bootstrap import Columns, percentile_interval, replicates
-from mcbn.data import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10
-from mcbn.networks import convnet, load_resnet20
-from mcbn.scores import negative_log_likelihood
-from mcbn.slopes import log_log_slope
-from mcbn.training import build, train
+from mcbn.evaluation.bootstrap import Columns, percentile_interval, replicates
+from mcbn.evaluation.scores import negative_log_likelihood
+from mcbn.study.slopes import log_log_slope
+from mcbn.tasks.datasets import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.networks import convnet, load_resnet20
+from mcbn.tasks.training import build, train
 
 LEVEL = 0.95
 

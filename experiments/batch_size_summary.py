@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import mcbn
-from mcbn.bootstrap import percentile_interval, replicates
-from mcbn.slopes import log_log_slope
-from mcbn.study import point
+from mcbn.evaluation.bootstrap import percentile_interval, replicates
+from mcbn.study.results import point
+from mcbn.study.slopes import log_log_slope
 
 LEVEL = 0.95
 SPREADS = ("epistemic_sd", "logit_sd", "mutual_information")

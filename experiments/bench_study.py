@@ -12,11 +12,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mcbn import declaration
-from mcbn.durable import write_whole
-from mcbn.outcome import CONFIGURATION, COST, RESULT, as_json
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.store import Store
+from mcbn.io.atomic import write_whole
+from mcbn.study import declaration
+from mcbn.study.outcome import CONFIGURATION, COST, RESULT, as_json
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.study.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "bench_study.json"
 PAIRS = 3  # of one job and two jobs, in turn

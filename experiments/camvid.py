@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from mcbn.data import Labelled, data_root
+from mcbn.tasks.datasets import Labelled, data_root
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",

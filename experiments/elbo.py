@@ -19,8 +19,8 @@ from record import STYLE, Record, asked
 from torch import Tensor
 
 import mcbn
-from mcbn import figures
-from mcbn.slopes import log_log_slope
+from mcbn.report import figures
+from mcbn.study.slopes import log_log_slope
 
 MEASURES = {"objective": -1.0, "mean of q": -1.0, "ELBO lost": -2.0}  # expected slopes
 CLAIM = {

@@ -10,11 +10,11 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 import mcbn
-from mcbn.data import Labelled
-from mcbn.networks import mlp
-from mcbn.slopes import log_log_slope
-from mcbn.study import point
-from mcbn.training import build, train
+from mcbn.study.results import point
+from mcbn.study.slopes import log_log_slope
+from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.networks import mlp
+from mcbn.tasks.training import build, train
 
 UNIT = {"tau": 2.0, "gamma": 0.7, "sigma2": 1.5, "s": 3.0}  # of the closed form
 CHECKED_AT = 1000  # N of the worked example of the closed form

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
-from mcbn.data import CropAndFlip, cifar10_images, data_root, mnist, normalise_cifar10
-from mcbn.files import write_whole
-from mcbn.linearised import LinearizedBatchNorm
-from mcbn.networks import convnet, load_resnet20, mlp
-from mcbn.tabular import uci
-from mcbn.training import build, train
+from mcbn.io.tensors import write_whole
+from mcbn.samplers.linearized import LinearizedBatchNorm
+from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, mnist, normalise_cifar10
+from mcbn.tasks.networks import convnet, load_resnet20, mlp
+from mcbn.tasks.tabular import uci
+from mcbn.tasks.training import build, train
 
 BATCH_SIZE = 32  # M
 POOL = 256  # draws of the bank that every method chooses from

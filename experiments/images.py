@@ -28,8 +28,8 @@ from torch import Tensor
 
 import mcbn
 from mcbn import CategoricalPredictive as Predictive
-from mcbn.scores import negative_log_likelihood
-from mcbn.slopes import log_log_slope
+from mcbn.evaluation.scores import negative_log_likelihood
+from mcbn.study.slopes import log_log_slope
 
 MOST = 64  # draws in the comparison of batch sizes
 CURVES = (32, 128)  # M of the curves against T; the first is that of mini-batches and posteriors

@@ -17,9 +17,16 @@ from torch.utils.data import TensorDataset, default_collate
 
 import mcbn
 from mcbn import CategoricalPredictive as Predictive
-from mcbn.data import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10, read_idx
-from mcbn.files import read_tensors, write_tensors
-from mcbn.networks import load_resnet20
+from mcbn.io.tensors import read_tensors, write_tensors
+from mcbn.tasks.datasets import (
+    CropAndFlip,
+    Labelled,
+    cifar10_images,
+    data_root,
+    normalise_cifar10,
+    read_idx,
+)
+from mcbn.tasks.networks import load_resnet20
 
 SEED = 0  # of mini-batches, posteriors and resamples
 BORDER = 4  # pixels by which the crops of training move

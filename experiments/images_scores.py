@@ -11,9 +11,9 @@ from torch import Tensor
 
 import mcbn
 from mcbn import CategoricalPredictive as Predictive
-from mcbn import bootstrap, calibration, detection, scores
-from mcbn.catalogue import BETTER
-from mcbn.evaluation import NONE
+from mcbn.evaluation import bootstrap, calibration, detection, scores
+from mcbn.evaluation.evaluate import NONE
+from mcbn.study.names import BETTER
 
 LEVEL = 0.95  # of intervals
 SCORES = ("accuracy", "nll", "ece", "ece_debiased")

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import mcbn
-from mcbn import figures
-from mcbn.data import Labelled, mnist
-from mcbn.files import write_whole
-from mcbn.networks import mlp
-from mcbn.training import build, train
+from mcbn.io.tensors import write_whole
+from mcbn.report import figures
+from mcbn.tasks.datasets import Labelled, mnist
+from mcbn.tasks.networks import mlp
+from mcbn.tasks.training import build, train
 
 TRAINED_AT, TRAINED_ON = 1024, 4096  # M and N
 HELD_OUT = 2000  # of the 5,000 validation images

@@ -6,7 +6,7 @@
 from jaxtyping import Float64
 from torch import Tensor
 
-from mcbn.bootstrap import percentile_interval
+from mcbn.evaluation.bootstrap import percentile_interval
 
 
 def mirrored_interval(

@@ -5,10 +5,10 @@ from camvid import CLASSES, IGNORED
 from torch import Tensor
 
 import mcbn
-from mcbn import scores
-from mcbn.bootstrap import Columns
-from mcbn.calibration import Reliability
-from mcbn.detection import auroc, risk_coverage
+from mcbn.evaluation import scores
+from mcbn.evaluation.bootstrap import Columns
+from mcbn.evaluation.calibration import Reliability
+from mcbn.evaluation.detection import auroc, risk_coverage
 
 COUNT = len(CLASSES)
 BINS = 15  # of confidence

@@ -10,9 +10,9 @@ from pathlib import Path
 from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
-from mcbn.data import CropAndFlip, cifar10_images, data_root, normalise_cifar10
-from mcbn.durable import write_whole
-from mcbn.networks import load_resnet20
+from mcbn.io.atomic import write_whole
+from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.networks import load_resnet20
 
 BATCH_SIZES = (16, 32, 128)  # M; the network was trained at 128
 DRAWS = 64  # T

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
-from mcbn import figures
-from mcbn.data import (
+from mcbn.io.tensors import write_whole
+from mcbn.report import figures
+from mcbn.tasks.datasets import (
     CropAndFlip,
     Labelled,
     cifar10_images,
@@ -31,9 +32,8 @@ from mcbn.data import (
     digits,
     normalise_cifar10,
 )
-from mcbn.files import write_whole
-from mcbn.networks import load_resnet20, mlp
-from mcbn.training import build, train
+from mcbn.tasks.networks import load_resnet20, mlp
+from mcbn.tasks.training import build, train
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # M' over M
 FITTED = 64  # draws that the posteriors are fitted on

@@ -27,11 +27,11 @@ from segmentation_figure import draw, draw_maps
 from torch import Tensor, nn
 
 import mcbn
-from mcbn import bootstrap
-from mcbn.data import Labelled
-from mcbn.networks import unet
-from mcbn.predictive import Sampler
-from mcbn.training import build, train
+from mcbn.evaluation import bootstrap
+from mcbn.predictive.predict import Sampler
+from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.networks import unet
+from mcbn.tasks.training import build, train
 
 WIDTH, DROPOUT = 16, 0.1
 TRAINED_AT = 8  # examples a batch

@@ -16,7 +16,7 @@ from record import STYLE
 from torch import Tensor
 
 import mcbn
-from mcbn import figures
+from mcbn.report import figures
 
 # One colour a class, in the order of the classes, after those CamVid is usually shown in.
 COLORS = (

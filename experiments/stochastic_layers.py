@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import mcbn
-from mcbn.data import CropAndFlip, cifar10_images, data_root, normalise_cifar10
-from mcbn.durable import write_whole
-from mcbn.networks import load_resnet20
+from mcbn.io.atomic import write_whole
+from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.networks import load_resnet20
 
 LAYERS = (1, 2, 4, 8, 12, 16, 18, 19)  # last ones; ResNet20 has 19
 DRAWS, BATCH_SIZE = 64, 32

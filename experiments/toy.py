@@ -17,11 +17,11 @@ from record import STYLE, Record, asked
 from torch import Tensor, nn
 
 import mcbn
-from mcbn import figures
-from mcbn.data import Labelled
-from mcbn.networks import mlp
-from mcbn.study import point
-from mcbn.training import build, train
+from mcbn.report import figures
+from mcbn.study.results import point
+from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.networks import mlp
+from mcbn.tasks.training import build, train
 
 DEPTH, WIDTH, DRAWS = 3, 30, 500  # as in figure 1 of the paper
 LEVELS = (0.5, 0.95)  # of the bands, as there

@@ -20,9 +20,9 @@ from uci_gal import gal
 from uci_table import agreement, draw, precisions, published, rmse, scored, summary
 
 import mcbn
-from mcbn.data import Task
-from mcbn.gaussian import GaussianPredictive
-from mcbn.tabular import uci
+from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.tasks.datasets import Task
+from mcbn.tasks.tabular import uci
 
 DROPOUT_BATCH = 32
 ENSEMBLE_FOLDS = 2  # that the ensemble's precision is fitted on

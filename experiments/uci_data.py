@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcbn.data import Labelled, Task
+from mcbn.tasks.datasets import Labelled, Task
 
 FOLDS = 5
 

@@ -20,7 +20,7 @@ import torch
 from readers import READERS
 
 import mcbn
-from mcbn.columns import read_columns
+from mcbn.io.tables import read_columns
 
 ROOM = 2**30  # bytes of address space beside what is in use
 ZEROS = 2**27  # bytes that a bomb holds once it is unpacked

@@ -14,18 +14,20 @@ import torch
 from torch import nn
 
 import mcbn
-from mcbn import checkpoints, declaration, files
-from mcbn.cell import Cell
-from mcbn.columns import write_columns
-from mcbn.datafiles import read_idx, read_numpy, read_table
-from mcbn.drawfiles import draws_file, read_draws
-from mcbn.examples import Examples
-from mcbn.moments import Moments
-from mcbn.outcome import as_json
-from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
-from mcbn.prediction_tables import read_predictions, write_predictions
-from mcbn.store import Store
-from mcbn.study import Study
+from mcbn.cli.examples import Examples
+from mcbn.io import tensors
+from mcbn.io.drawfiles import draws_file, read_draws
+from mcbn.io.tables import write_columns
+from mcbn.network import checkpoints
+from mcbn.predictive.moments import Moments
+from mcbn.predictive.tables import read_predictions, write_predictions
+from mcbn.study import declaration
+from mcbn.study.cell import Cell
+from mcbn.study.outcome import as_json
+from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.study.results import Study
+from mcbn.study.store import Store
+from mcbn.tasks.readers import read_idx, read_numpy, read_table
 
 FITTED = (
     mcbn.TemperatureScaling(1.5),
@@ -182,7 +184,7 @@ def _write_idx(path: Path) -> None:
 def _write_weights(path: Path) -> None:
     state = {k: torch.ones_like(v) for k, v in nn.BatchNorm1d(3).state_dict().items()}
     if path.suffix == ".safetensors":
-        files.write_tensors(path, state, kind="weights", header={})
+        tensors.write_tensors(path, state, kind="weights", header={})
     else:
         torch.save(state, path)
 
@@ -201,7 +203,7 @@ def _npz(path: Path) -> None:
 
 def _write_examples(path: Path) -> None:
     arrays = {"inputs": torch.ones(6, 2), "targets": torch.arange(6), "site": torch.arange(6)}
-    files.write_tensors(path, arrays, kind="examples", header={})
+    tensors.write_tensors(path, arrays, kind="examples", header={})
 
 
 SCORES, COSTS = _study("scores.json"), _study("cost.json")

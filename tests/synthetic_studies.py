@@ -4,9 +4,9 @@ import zlib
 
 import numpy as np
 
-from mcbn.catalogue import OVER_BATCH_SIZES
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study import Result, Study
+from mcbn.study.names import OVER_BATCH_SIZES
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.study.results import Result, Study
 
 EVERY_METHOD = (
     "Deterministic", "Population BN", "MCBN", "MCBN rescaled", "MCBN joint", "Stochastic BN",

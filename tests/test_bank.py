@@ -15,7 +15,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.files import read_tensors, write_tensors
+from mcbn.io.tensors import read_tensors, write_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 PAIR = ("running_mean", "running_var")

@@ -11,10 +11,10 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.batch_size import _vertices
-from mcbn.criterion import elbo_of
-from mcbn.predictive import family_of
-from mcbn.training import build
+from mcbn.predictive.predict import family_of
+from mcbn.study.batch_size import _vertices
+from mcbn.study.criterion import elbo_of
+from mcbn.tasks.training import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 

@@ -16,8 +16,8 @@ from law import DEVIATIONS
 from scipy import integrate, stats
 from torch.testing import assert_close
 
-from mcbn import calibration
-from mcbn.calibration import Reliability
+from mcbn.evaluation import calibration
+from mcbn.evaluation.calibration import Reliability
 
 
 def forecaster(count=3000, power=1.0, seed=0):

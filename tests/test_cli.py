@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mcbn
-from mcbn.cli import main
-from mcbn.predictions import Predictions
+from mcbn.cli.main import main
+from mcbn.predictive.predictions import Predictions
 
 NETS = """
 from torch import nn
@@ -170,7 +170,7 @@ def test_targets_must_be_there_and_agree(files, capsys):
                                   ("report",)])  # fmt: skip
 def test_every_verb_has_help_with_an_example(verb):
     done = subprocess.run(
-        [sys.executable, "-m", "mcbn.cli", *verb, "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "mcbn.cli.main", *verb, "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
@@ -193,7 +193,7 @@ def test_the_doctor_prints_first_and_fails_where_mcbn_cannot_serve(files, capsys
 
 def test_an_unknown_option_is_refused():
     done = subprocess.run(
-        [sys.executable, "-m", "mcbn.cli", "evaluate", "--prediction", "x"],
+        [sys.executable, "-m", "mcbn.cli.main", "evaluate", "--prediction", "x"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_studies import made_study, noise
 
-from mcbn.contrasts import contrasts, count, holm, matched, paired_test
-from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
-from mcbn.study import Result, Study
+from mcbn.study.contrasts import contrasts, count, holm, matched, paired_test
+from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.study.results import Result, Study
 
 METHODS = ("Deterministic", "MCBN", "Stochastic BN", "MC Dropout", "Deep ensemble")
 

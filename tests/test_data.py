@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mcbn import data, tabular
+from mcbn.tasks import datasets, tabular
 
 real = pytest.mark.skipif(not os.environ.get("MCBN_DATA"), reason="MCBN_DATA is not set")
 
@@ -58,11 +58,11 @@ def test_labelled_refuses_another_number_of_targets():
     # On the check alone, because the shape checks of the test run would refuse it first.
     uneven = SimpleNamespace(inputs=torch.zeros(3, 1), targets=torch.zeros(2))
     with pytest.raises(ValueError, match="as many targets as inputs, got 2 and 3"):
-        data.Labelled.__post_init__(uneven)
+        datasets.Labelled.__post_init__(uneven)
 
 
 def test_labelled_gives_its_pairs_as_a_data_set():
-    pairs = data.Labelled(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]))
+    pairs = datasets.Labelled(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]))
     inputs, target = pairs.dataset()[1]
     assert len(pairs) == len(pairs.dataset()) == 3
     assert inputs.tolist() == [2, 3]
@@ -71,14 +71,14 @@ def test_labelled_gives_its_pairs_as_a_data_set():
 
 def test_data_root_is_the_argument_then_the_environment_then_data(monkeypatch):
     monkeypatch.setenv("MCBN_DATA", "/elsewhere")
-    assert data.data_root("here") == Path("here")
-    assert data.data_root() == Path("/elsewhere")
+    assert datasets.data_root("here") == Path("here")
+    assert datasets.data_root() == Path("/elsewhere")
     monkeypatch.delenv("MCBN_DATA")
-    assert data.data_root() == Path("data")
+    assert datasets.data_root() == Path("data")
 
 
 def test_digits_are_split_60_15_25_without_overlap():
-    task = data.digits()
+    task = datasets.digits()
     parts = [task.train, task.validation, task.test]
     assert [len(part) for part in parts] == [1078, 270, 449]
     # All 1,797 bitmaps differ, so an image in two parts would show here.
@@ -91,21 +91,21 @@ def test_digits_are_split_60_15_25_without_overlap():
 
 
 def test_digits_are_standardised_on_the_training_part():
-    task = data.digits()
+    task = datasets.digits()
     torch.testing.assert_close(task.train.inputs.mean(), torch.tensor(0.0), rtol=0, atol=1e-6)
     torch.testing.assert_close(task.train.inputs.square().mean(), torch.tensor(1.0))
     assert abs(task.test.inputs.mean()) > 1e-4
 
 
 def test_digits_depend_on_the_seed_alone():
-    first, again, other = data.digits(), data.digits(0), data.digits(1)
+    first, again, other = datasets.digits(), datasets.digits(0), datasets.digits(1)
     assert torch.equal(first.train.inputs, again.train.inputs)
     assert torch.equal(first.outside["photographs"], again.outside["photographs"])
     assert not torch.equal(first.test.targets, other.test.targets)
 
 
 def test_digits_have_outside_sets_in_their_own_range():
-    task = data.digits()
+    task = datasets.digits()
     low, high = task.train.inputs.aminmax()
     photographs = task.outside["photographs"]
     assert photographs.shape == (500, 1, 8, 8)
@@ -123,7 +123,7 @@ def test_idx_bytes_are_read_row_by_row(tmp_path):
     path.write_bytes(
         gzip.compress(bytes.fromhex("00000803 00000001 00000002 00000003 010203 0405ff"))
     )
-    assert data.read_idx(path).tolist() == [[[1, 2, 3], [4, 5, 255]]]
+    assert datasets.read_idx(path).tolist() == [[[1, 2, 3], [4, 5, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_a_damaged_idx_file_is_refused_by_name(tmp_path, content, message):
     path = tmp_path / "broken.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
-        data.read_idx(path)
+        datasets.read_idx(path)
     assert str(path) in str(caught.value)
 
 
 def test_mnist_from_files(tmp_path):
     write_mnist(tmp_path / "mnist")
-    task = data.mnist(tmp_path)
+    task = datasets.mnist(tmp_path)
     assert (len(task.train), len(task.validation), len(task.test)) == (20, 5_000, 30)
     assert keys(task.train.inputs).isdisjoint(keys(task.validation.inputs))
     assert task.test.targets.tolist() == [i % 10 for i in range(30)]
@@ -161,11 +161,11 @@ def test_mnist_from_files(tmp_path):
 
 def test_mnist_train_size_takes_the_first_of_the_full_training_part(tmp_path):
     write_mnist(tmp_path / "mnist")
-    few, all_of_them = data.mnist(tmp_path, train_size=5), data.mnist(tmp_path)
+    few, all_of_them = datasets.mnist(tmp_path, train_size=5), datasets.mnist(tmp_path)
     assert few.train.targets.tolist() == all_of_them.train.targets[:5].tolist()
     assert few.validation.targets.tolist() == all_of_them.validation.targets.tolist()
     with pytest.raises(ValueError, match="train_size from 1 to 20, got 21"):
-        data.mnist(tmp_path, train_size=21)
+        datasets.mnist(tmp_path, train_size=21)
 
 
 def test_mnist_outside_sets_are_optional_and_on_the_scale_of_the_inputs(tmp_path):
@@ -177,7 +177,7 @@ def test_mnist_outside_sets_are_optional_and_on_the_scale_of_the_inputs(tmp_path
     (tmp_path / "usps").mkdir()
     lines = [" ".join(["6"] + [value] * 256) for value in ("-1.0", "1.0")]
     (tmp_path / "usps" / "zip.test.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    task = data.mnist(tmp_path)
+    task = datasets.mnist(tmp_path)
     low, high = task.train.inputs.aminmax()
     assert list(task.outside) == ["notmnist", "usps"]
     for images in task.outside.values():
@@ -190,10 +190,10 @@ def test_mnist_with_labels_of_another_number_is_refused_by_name(tmp_path):
     path = folder / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(idx(np.zeros(29)))
     with pytest.raises(ValueError, match=r"t10k-labels.*\(30,\), got \(29,\)"):
-        data.mnist(tmp_path)
+        datasets.mnist(tmp_path)
     path.write_bytes(idx(np.full(30, 10)))
     with pytest.raises(ValueError, match=r"t10k-labels.*labels from 0 to 9, got 10"):
-        data.mnist(tmp_path)
+        datasets.mnist(tmp_path)
 
 
 def fake_torchvision(monkeypatch, **datasets):
@@ -210,7 +210,7 @@ def test_mnist_is_downloaded_only_where_it_is_missing(tmp_path, monkeypatch):
 
     fake_torchvision(monkeypatch, MNIST=download)
     for _ in range(2):
-        assert len(data.mnist(tmp_path).train) == 20
+        assert len(datasets.mnist(tmp_path).train) == 20
     assert calls == [True]
 
 
@@ -220,16 +220,16 @@ def test_a_failed_download_says_where_the_file_was_looked_for(tmp_path, monkeypa
 
     fake_torchvision(monkeypatch, MNIST=fail, CIFAR10=fail)
     with pytest.raises(FileNotFoundError, match=r"no network.*MCBN_DATA") as caught:
-        data.mnist(tmp_path)
+        datasets.mnist(tmp_path)
     assert str(tmp_path / "mnist") in str(caught.value)
     with pytest.raises(FileNotFoundError, match="cifar10, got a failed download: no network"):
-        data.cifar10_images(tmp_path)
+        datasets.cifar10_images(tmp_path)
 
 
 def test_a_torchvision_of_another_build_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match="torch and torchvision builds do not match"):
-        data.mnist(tmp_path)
+        datasets.mnist(tmp_path)
 
 
 def test_torchvision_is_not_imported_with_the_package():
@@ -246,10 +246,10 @@ def test_cifar10_downloaded_has_channels_first(tmp_path, monkeypatch):
         return SimpleNamespace(data=pixels, targets=[1] * 1_200)
 
     fake_torchvision(monkeypatch, CIFAR10=download)
-    train, test = data.cifar10_images(tmp_path)
+    train, test = datasets.cifar10_images(tmp_path)
     assert train.inputs[5].nonzero().tolist() == [[2, 0, 1]]
     assert (len(train), len(test)) == (1_200, 1_000)
-    assert data.cifar10_labels(tmp_path)[1].tolist() == [1] * 1_200
+    assert datasets.cifar10_labels(tmp_path)[1].tolist() == [1] * 1_200
 
 
 def write_cifar10(folder):
@@ -263,30 +263,32 @@ def write_cifar10(folder):
 def test_damaged_cifar10_files_are_refused_by_name(tmp_path):
     folder = write_cifar10(tmp_path / "cifar10")
     with pytest.raises(ValueError, match=r"25x40 tiles.*train_00.webp, got shape \(64, 64, 3\)"):
-        data.cifar10_images(tmp_path)
+        datasets.cifar10_images(tmp_path)
     (folder / "train_00.webp").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"webp picture in .*train_00.webp"):
-        data.cifar10_images(tmp_path)
+        datasets.cifar10_images(tmp_path)
     (folder / "train_00.webp").unlink()
     with pytest.raises(FileNotFoundError, match=r"train_00.webp"):
-        data.cifar10_images(tmp_path)
+        datasets.cifar10_images(tmp_path)
     (folder / "train_labels.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ValueError, match=r"an .npy file .*train_labels.npy"):
-        data.cifar10_labels(tmp_path)
+        datasets.cifar10_labels(tmp_path)
     np.save(folder / "train_labels.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"train_labels.npy.*array of object"):
-        data.cifar10_labels(tmp_path)
+        datasets.cifar10_labels(tmp_path)
 
 
 def test_normalise_cifar10_by_hand():
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     expected = [-0.485 / 0.229, (1 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
-    assert data.normalise_cifar10(images).flatten().tolist() == pytest.approx(expected, rel=1e-6)
+    assert datasets.normalise_cifar10(images).flatten().tolist() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_normalise_cifar10_refuses_what_is_not_bytes():
     # Unwrapped, because the type checks of the test run would refuse it first.
-    plain = inspect.unwrap(data.normalise_cifar10)
+    plain = inspect.unwrap(datasets.normalise_cifar10)
     with pytest.raises(TypeError, match=r"torch.uint8, got torch.float32"):
         plain(torch.zeros(1, 3, 2, 2))
 
@@ -296,13 +298,13 @@ def coded_images(count):
     images = torch.full((count, 3, 32, 32), 255, dtype=torch.uint8)
     images[:, 0] = torch.arange(1, 33, dtype=torch.uint8)[:, None]
     images[:, 1] = torch.arange(1, 33, dtype=torch.uint8)
-    return data.Labelled(images, torch.arange(count))
+    return datasets.Labelled(images, torch.arange(count))
 
 
 def crops(count, seed):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        pairs = data.CropAndFlip(coded_images(count)).__getitems__(range(count))
+        pairs = datasets.CropAndFlip(coded_images(count)).__getitems__(range(count))
     images = torch.stack([image for image, _ in pairs])
     scale = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -311,7 +313,7 @@ def crops(count, seed):
 
 def test_crop_and_flip_moves_whole_rows_and_columns_with_a_black_border():
     images, pixels = crops(2_000, seed=0)
-    black = data.normalise_cifar10(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+    black = datasets.normalise_cifar10(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
     border = pixels[:, 2] == 0
     assert border.any()
     torch.testing.assert_close(
@@ -348,7 +350,7 @@ def test_crop_and_flip_chooses_all_162_pictures_alike():
 
 
 def test_crop_and_flip_is_the_same_one_by_one_and_in_batches():
-    pairs = data.CropAndFlip(coded_images(50))
+    pairs = datasets.CropAndFlip(coded_images(50))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)
         together = [image for image, _ in pairs.__getitems__(list(range(50)))]
@@ -362,7 +364,7 @@ def test_crop_and_flip_is_the_same_one_by_one_and_in_batches():
 
 def test_crop_and_flip_in_a_loader_keeps_labels_with_their_images():
     with torch.random.fork_rng(devices=[]):
-        loader = DataLoader(data.CropAndFlip(coded_images(10)), batch_size=4)
+        loader = DataLoader(datasets.CropAndFlip(coded_images(10)), batch_size=4)
         batches = list(loader)
     assert [tuple(images.shape) for images, _ in batches] == [(4, 3, 32, 32)] * 2 + [(2, 3, 32, 32)]
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
@@ -481,7 +483,7 @@ def test_real_boston_targets_are_those_of_the_published_split():
 
 @real
 def test_real_mnist_and_what_lies_outside():
-    task = data.mnist(train_size=100)
+    task = datasets.mnist(train_size=100)
     assert (len(task.train), len(task.validation), len(task.test)) == (100, 5_000, 10_000)
     assert task.test.inputs.shape[1:] == (1, 28, 28)
     assert task.test.targets[:5].tolist() == [7, 2, 1, 0, 4]
@@ -498,8 +500,8 @@ def test_real_mnist_and_what_lies_outside():
 
 @real
 def test_real_mnist_statistics():
-    path = data.data_root() / "mnist" / "train-images-idx3-ubyte.gz"
-    images = data.read_idx(path).double() / 255
+    path = datasets.data_root() / "mnist" / "train-images-idx3-ubyte.gz"
+    images = datasets.read_idx(path).double() / 255
     # The figures every MNIST example normalises by.
     assert images.shape == (60_000, 28, 28)
     assert float(images.mean()) == pytest.approx(0.1307, abs=5e-5)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.testing import assert_close
 
-from mcbn import detection
+from mcbn.evaluation import detection
 
 
 def scored(count=400, gap=1.0, seed=0):

@@ -19,7 +19,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
-from mcbn.networks import convnet, mlp
+from mcbn.tasks.networks import convnet, mlp
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning"),

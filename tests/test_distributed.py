@@ -24,8 +24,8 @@ from torch.utils.data import (
 )
 
 import mcbn
-from mcbn.categorical import Totals
-from mcbn.distributed import predict_distributed
+from mcbn.predictive.categorical import Totals
+from mcbn.predictive.distributed import predict_distributed
 
 NAME = "1d of 2-D"
 WORLD = 2

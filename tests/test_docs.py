@@ -18,9 +18,10 @@ from tiny import Here
 from torch import nn
 
 import mcbn
-from mcbn import bootstrap, execution
-from mcbn.cli import VERBS, main
-from mcbn.drawfiles import draws_file
+from mcbn.cli.main import VERBS, main
+from mcbn.evaluation import bootstrap
+from mcbn.io.drawfiles import draws_file
+from mcbn.study import run as study_run
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -112,7 +113,7 @@ def surroundings(tmp_path, monkeypatch):
         monkeypatch.setenv("MCBN_DATA", str(Path(root).resolve()))  # it may be relative
     monkeypatch.chdir(tmp_path)
     left_by_commands()
-    monkeypatch.setattr(execution, "Processes", Here)
+    monkeypatch.setattr(study_run, "Processes", Here)
     # Most pages leave the default of 1,000, which would take most of the time.
     whole = bootstrap.replicates
     monkeypatch.setattr(

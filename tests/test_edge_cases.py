@@ -14,9 +14,10 @@ from readers import bank
 from torch import Tensor
 
 import mcbn
-from mcbn import abstention, calibration, detection, mixture, scores
-from mcbn.convergence import convergence
-from mcbn.subgroups import subgroups
+from mcbn.evaluation import abstention, calibration, detection, scores
+from mcbn.evaluation.convergence import convergence
+from mcbn.evaluation.subgroups import subgroups
+from mcbn.predictive import mixture
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 BAD = (float("nan"), float("inf"), -float("inf"))

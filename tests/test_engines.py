@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import batching, chunks, engines
-from mcbn.networks import convnet, mlp, resnet20, unet
+from mcbn.samplers import chunks, engines, vmap
+from mcbn.tasks.networks import convnet, mlp, resnet20, unet
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
@@ -181,7 +181,7 @@ def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
     model, x = network(name, torch.float64)
     loop = sampler(model, x)
     for name in ("DENSE", "IMAGES", "HEAVY"):
-        monkeypatch.setattr(batching, name, budget)
+        monkeypatch.setattr(vmap, name, budget)
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=1e-12, atol=1e-12)
 
 
@@ -190,8 +190,8 @@ def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
 @pytest.mark.parametrize("values", [1, 50, 10**8])
 def test_a_pass_stays_within_its_budget(examples, draws, values):
     for dense, weights in itertools.product((True, False), (10, 10**8)):
-        load = batching.Load(values, dense, weights)
-        piece, together = batching.cut(load, examples, draws)
+        load = vmap.Load(values, dense, weights)
+        piece, together = vmap.cut(load, examples, draws)
         assert 1 <= piece <= examples
         assert 1 <= together <= draws
         assert piece * together == 1 or piece * together * values <= load.budget
@@ -256,7 +256,7 @@ def test_a_network_that_no_engine_takes_runs_in_the_loop_and_says_so(engine, cap
     model = shaken(ValueDependent()).double().eval()
     x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     loop = sampler(model, x)
-    with caplog.at_level(logging.DEBUG, logger="mcbn.engines"):
+    with caplog.at_level(logging.DEBUG, logger="mcbn.samplers.engines"):
         assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
     assert "ValueDependent does not run" in caplog.text
 

@@ -15,9 +15,9 @@ from sklearn import metrics
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import bootstrap, calibration, comparison
-from mcbn.convergence import convergence
-from mcbn.evaluation import BETTER
+from mcbn.evaluation import bootstrap, calibration, compare
+from mcbn.evaluation.convergence import convergence
+from mcbn.evaluation.evaluate import BETTER
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 CALIBRATION = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth")
@@ -561,7 +561,7 @@ def test_a_comparison_is_plain_json(compared):
 
 def test_predictions_made_elsewhere_have_no_time():
     predictive, targets = forecaster(batch=20)
-    assert math.isnan(comparison.entry(predictive, targets, outside={}, resamples=0).seconds)
+    assert math.isnan(compare.entry(predictive, targets, outside={}, resamples=0).seconds)
 
 
 def test_a_comparison_of_nothing_is_refused():

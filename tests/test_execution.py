@@ -16,13 +16,13 @@ import pytest
 import torch
 from tiny import Here, smallest, tiny
 
-from mcbn import declaration
-from mcbn.execution import default_jobs, run_study
-from mcbn.executors import Dask, Processes, Ray, named_executor
-from mcbn.plan import NetworkAxes
-from mcbn.store import Store
-from mcbn.study import Study
-from mcbn.study_table import to_csv
+from mcbn.study import declaration
+from mcbn.study.executors import Dask, Processes, Ray, named_executor
+from mcbn.study.plan import NetworkAxes
+from mcbn.study.results import Study
+from mcbn.study.run import default_jobs, run_study
+from mcbn.study.store import Store
+from mcbn.study.table import to_csv
 
 CELLS = 48  # of the tiny study
 NETWORKS = 8
@@ -312,7 +312,7 @@ def test_weights_damaged_later_fail_their_cells_by_name(tmp_path):
 
 # Ends of the process that runs it.
 
-MCBN = [sys.executable, "-m", "mcbn.cli", "study", "run"]
+MCBN = [sys.executable, "-m", "mcbn.cli.main", "study", "run"]
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 import mcbn
-from mcbn import onnx_files
-from mcbn.drawn_network import DrawnNetwork, Members, categorical_answer, gaussian_answer
+from mcbn.deployment import onnx as onnx_files
+from mcbn.deployment.drawn_network import DrawnNetwork, Members, categorical_answer, gaussian_answer
 
 DRAWS = 8
 BATCHES = (1, 2, 7, 33)
@@ -428,8 +428,8 @@ def test_a_file_that_answers_otherwise_is_not_written(convolutional, tmp_path, m
         return {"probabilities": torch.full((count, 3), 1 / 3), "entropy": torch.zeros(count),
                 "mutual_information": torch.zeros(count)}  # fmt: skip
 
-    monkeypatch.setattr("mcbn.artifact.onnx_answers", wrong)
-    monkeypatch.setattr("mcbn.artifact.onnx_bytes", lambda *_: b"not a network")
+    monkeypatch.setattr("mcbn.deployment.export.onnx_answers", wrong)
+    monkeypatch.setattr("mcbn.deployment.export.onnx_bytes", lambda *_: b"not a network")
     with pytest.raises(ValueError, match="gives them"):
         mcbn.export(sampler, data[:1], tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

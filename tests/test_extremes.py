@@ -14,8 +14,9 @@ import torch
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import mixture, scores
-from mcbn.reliability import Reliability
+from mcbn.evaluation import scores
+from mcbn.evaluation.reliability import Reliability
+from mcbn.predictive import mixture
 
 mp = mpmath.mp.clone()
 mp.dps = 40

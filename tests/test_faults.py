@@ -23,13 +23,14 @@ from test_report import report
 from torch.utils.data import DataLoader
 
 import mcbn
-from mcbn import prediction_verbs, study_table
-from mcbn.columns import write_columns
-from mcbn.drawfiles import draws_file
-from mcbn.durable import write_whole
-from mcbn.recording import record
-from mcbn.store import Store
-from mcbn.study_report import StudyReport
+from mcbn.cli import predictions
+from mcbn.io.atomic import write_whole
+from mcbn.io.drawfiles import draws_file
+from mcbn.io.tables import write_columns
+from mcbn.predictive.recording import record
+from mcbn.report.study_report import StudyReport
+from mcbn.study import table
+from mcbn.study.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EINTR)
@@ -52,7 +53,7 @@ def write_scores(path):
     if not found.exists():
         classes().save(found)
     with redirect_stdout(io.StringIO()):
-        prediction_verbs.evaluate(str(found), out=str(path), resamples=2)
+        predictions.evaluate(str(found), out=str(path), resamples=2)
 
 
 @functools.cache
@@ -76,8 +77,8 @@ WRITERS = {
     "columns.csv": lambda path: write_columns(path, {"a": np.arange(99)}),
     "study.yaml": lambda path: Store(path.parent).declare("title: x\n"),
     "scores.json": write_scores,
-    "study.csv": lambda path: write_whole(path, study_table.to_csv(study()).encode()),
-    "study.parquet": lambda path: write_whole(path, study_table.to_parquet(study())),
+    "study.csv": lambda path: write_whole(path, table.to_csv(study()).encode()),
+    "study.parquet": lambda path: write_whole(path, table.to_parquet(study())),
 }
 REPORTS = {
     "report": report,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from mcbn import figures
-from mcbn.detection import risk_coverage
-from mcbn.figures import Curve
-from mcbn.reliability import Reliability
+from mcbn.evaluation.detection import risk_coverage
+from mcbn.evaluation.reliability import Reliability
+from mcbn.report import figures
+from mcbn.report.figures import Curve
 
 CONFIDENCE = torch.linspace(0.05, 1, 40, dtype=torch.float64)
 CORRECT = torch.arange(40) % 3 > 0

@@ -6,13 +6,13 @@ import torch
 from test_evaluation import evaluate, forecaster, regressor
 from torch.testing import assert_close
 
-from mcbn import calibration, gaps, measures
+from mcbn.evaluation import calibration, intervals, measures
 
 DATA = {
-    "classes": (gaps.class_gaps, measures.class_columns, forecaster(batch=60)),
-    "pixels": (gaps.class_gaps, measures.class_columns, forecaster(batch=7, positions=(3, 2))),
-    "real": (gaps.pit_gaps, measures.real_columns, regressor(batch=60)),
-    "two real": (gaps.pit_gaps, measures.real_columns, regressor(batch=60, outputs=(2,))),
+    "classes": (intervals.class_gaps, measures.class_columns, forecaster(batch=60)),
+    "pixels": (intervals.class_gaps, measures.class_columns, forecaster(batch=7, positions=(3, 2))),
+    "real": (intervals.pit_gaps, measures.real_columns, regressor(batch=60)),
+    "two real": (intervals.pit_gaps, measures.real_columns, regressor(batch=60, outputs=(2,))),
 }
 every = pytest.mark.parametrize("name", DATA)
 # Whose bins or bandwidth are not made from the data.
@@ -35,19 +35,19 @@ def test_the_norm_of_the_gaps_is_the_score(name):
         biased = calibration.expected_calibration_error(*flags, binning="mass", norm="l2")
         scores["ece_debiased"] = biased
     for error, values in found.items():
-        order = gaps.NORMS.get(error, 1.0)
+        order = intervals.NORMS.get(error, 1.0)
         size = float(torch.linalg.vector_norm(values, order))
         smooth = error in ("ece_smooth", "pit_error")  # sums over cells
-        near = {"abs": 2 / gaps.CELLS} if smooth else {"rel": 1e-12}
+        near = {"abs": 2 / intervals.CELLS} if smooth else {"rel": 1e-12}
         assert size == pytest.approx(scores[error], **near), error
 
 
 def test_the_curve_of_pits_is_their_distribution_function():
     kind, columns, count = made("two real")
-    middles = (torch.arange(gaps.CELLS) + 0.5).double() / gaps.CELLS
+    middles = (torch.arange(intervals.CELLS) + 0.5).double() / intervals.CELLS
     reached = (columns["pit"].flatten()[:, None] <= middles).double().mean(0)
     found = kind(columns)(np.ones(count))["pit_error"]
-    assert_close(found, (reached - middles) / gaps.CELLS, rtol=0, atol=1e-15)
+    assert_close(found, (reached - middles) / intervals.CELLS, rtol=0, atol=1e-15)
 
 
 @every
@@ -88,7 +88,7 @@ def test_beyond_the_outermost_centres_a_residual_lies_on_the_outermost_cell_whol
 def test_where_no_gap_stands_out_of_chance_the_sparse_shape_is_the_one_found():
     found = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
     noise = torch.tensor([[0.3, 0.3, 0.0], [-0.3, -0.3, 0.0]], dtype=torch.float64)
-    sparse, even = gaps._shapes(found, noise)
+    sparse, even = intervals._shapes(found, noise)
     assert sparse.tolist() == found.tolist()
     assert even.tolist() == pytest.approx([0.1**0.5, -(0.13**0.5), 0.0])
 
@@ -98,13 +98,13 @@ def test_a_difference_is_also_had_with_an_error_that_may_be_0_at_0():
     none = torch.tensor([[0.0, 0.0, 1.0, 2.0]], dtype=torch.float64)
     some = torch.tensor([[5.0, 6.0, 8.0, 9.0]], dtype=torch.float64)
     other = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
-    assert gaps.difference(some, some + 1, 0.5).tolist() == [[-1.0] * 4]
-    assert gaps.difference(none, some, 0.5).tolist() == [[-5, -6, -7, -7], [-5, -6, -8, -9]]
-    assert gaps.difference(some, none, 0.5).tolist() == [[5, 6, 7, 7], [5, 6, 8, 9]]
-    assert gaps.difference(none, other, 0.5).tolist() == [
+    assert intervals.difference(some, some + 1, 0.5).tolist() == [[-1.0] * 4]
+    assert intervals.difference(none, some, 0.5).tolist() == [[-5, -6, -7, -7], [-5, -6, -8, -9]]
+    assert intervals.difference(some, none, 0.5).tolist() == [[5, 6, 7, 7], [5, 6, 8, 9]]
+    assert intervals.difference(none, other, 0.5).tolist() == [
         [0, -1, 1, 2], [0, -1, 0, 0], [0, 0, 1, 2]]  # fmt: skip
-    assert gaps.difference(none, none.clone(), 0.5).tolist() == [[0.0] * 4]
-    assert gaps.difference(none[0], other[0], 0.5).tolist() == [0, -1, 1, 2]
+    assert intervals.difference(none, none.clone(), 0.5).tolist() == [[0.0] * 4]
+    assert intervals.difference(none[0], other[0], 0.5).tolist() == [0, -1, 1, 2]
 
 
 def test_a_root_mean_square_has_one_shape_and_solves_a_quadratic():
@@ -116,5 +116,5 @@ def test_a_root_mean_square_has_one_shape_and_solves_a_quadratic():
     root = (along.square() + square * left.clamp(min=0)).sqrt()
     expected = torch.where(left > 0, (root - along) / square.sqrt(), 0.0)
     assert 5 < int((left > 0).sum()) < 45
-    (errors,) = gaps._errors(found, found + noise, 2.0)
+    (errors,) = intervals._errors(found, found + noise, 2.0)
     assert_close(errors, expected, rtol=1e-10, atol=0)

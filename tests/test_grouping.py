@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
-from mcbn import collection, grouping
-from mcbn.layers import batch_norm_layers
+from mcbn.bank import collect, grouping
+from mcbn.network.batchnorm import batch_norm_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
@@ -87,11 +87,11 @@ ONE_BY_ONE = {
 def collected(monkeypatch, model, batches, *, together):
     """A bank, and the number of mini-batches that went alone."""
     alone = []
-    one = collection._statistics
+    one = collect._statistics
     with monkeypatch.context() as patch:
-        patch.setattr(collection, "_statistics", lambda *a, **k: alone.append(0) or one(*a, **k))
+        patch.setattr(collect, "_statistics", lambda *a, **k: alone.append(0) or one(*a, **k))
         if not together:
-            patch.setattr(collection, "group_size", lambda *_: 1)
+            patch.setattr(collect, "group_size", lambda *_: 1)
         return mcbn.collect(model, batches), len(alone)
 
 

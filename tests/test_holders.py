@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.layers import unwrapped
+from mcbn.network.batchnorm import unwrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 

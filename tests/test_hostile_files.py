@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import READERS, bank, classes, plan, reals
 
-from mcbn import declaration
-from mcbn.columns import write_columns
-from mcbn.outcome import commit_failure
-from mcbn.packed import LEAST
-from mcbn.prediction_tables import read_predictions, write_predictions
-from mcbn.store import Store
+from mcbn.io.archives import LEAST
+from mcbn.io.tables import write_columns
+from mcbn.predictive.tables import read_predictions, write_predictions
+from mcbn.study import declaration
+from mcbn.study.outcome import commit_failure
+from mcbn.study.store import Store
 
 # Values that readers trip over, as they stand in text and as integers in headers.
 WORDS = (

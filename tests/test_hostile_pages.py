@@ -12,10 +12,10 @@ from synthetic_studies import classification_plan, classification_scores, made_s
 from test_report import Page
 from test_report_browser import CHROMIUM, QUIET, browser  # noqa: F401 - a fixture
 
-from mcbn import prediction_verbs
-from mcbn.plan import InferenceAxes, TrainingAxes
-from mcbn.prediction_tables import write_predictions
-from mcbn.study_report import StudyReport
+from mcbn.cli import predictions
+from mcbn.predictive.tables import write_predictions
+from mcbn.report.study_report import StudyReport
+from mcbn.study.plan import InferenceAxes, TrainingAxes
 
 RUN = "window.ran=1"
 PAYLOADS = (
@@ -47,7 +47,7 @@ def of_classes(folder):
     paths = methods(folder, found)
     others = [str(folder / f"far {FILE}.npz")]
     write_predictions(others[0], found)
-    prediction_verbs.report(
+    predictions.report(
         paths[:1], str(folder), outside=others, title=EVIL, resamples=3, by=[EVIL],
         images=str(folder / "images.npz"),
     )  # fmt: skip
@@ -56,13 +56,13 @@ def of_classes(folder):
 def of_methods(folder):
     names = tuple(f"{letter} {EVIL}" for letter in "abc")
     found = replace(classes(), classes=names, columns={})
-    prediction_verbs.report(methods(folder, found), str(folder), title=EVIL, resamples=3)
+    predictions.report(methods(folder, found), str(folder), title=EVIL, resamples=3)
 
 
 def of_reals(folder):
     found = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
     paths = methods(folder, found)
-    prediction_verbs.report(paths, str(folder), title=EVIL, resamples=3, by=[EVIL])
+    predictions.report(paths, str(folder), title=EVIL, resamples=3, by=[EVIL])
 
 
 def of_study(folder):

@@ -22,7 +22,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.noisiness import observe, relative_spread
+from mcbn.inspection.noise import observe, relative_spread
 
 
 def normal(*shape, seed=0):

@@ -17,12 +17,13 @@ from scipy import stats
 from test_batch_size import by_log_score, drawn_targets
 
 import mcbn
-from mcbn import bootstrap, calibration, measures, study
-from mcbn.comparison import Entry
-from mcbn.coverage import PredictionSets
-from mcbn.findings import confidence_gap
-from mcbn.reliability import Reliability
-from mcbn.subgroups import subgroups, welch
+from mcbn.evaluation import bootstrap, calibration, measures
+from mcbn.evaluation.compare import Entry
+from mcbn.evaluation.reliability import Reliability
+from mcbn.evaluation.subgroups import subgroups, welch
+from mcbn.recalibration.coverage import PredictionSets
+from mcbn.report.findings import confidence_gap
+from mcbn.study import results
 
 # The intervals that reports, verbs and objects give, and the test of this file that covers each.
 INTERVALS = {
@@ -305,7 +306,7 @@ def test_exact_binomial(level, count):
 def test_means_over_seeds(level, seeds):
     """2,000 studies of a few seeds."""
     values = np.random.default_rng(7).normal(2.0, 0.3, (2000, seeds)).tolist()
-    found = [study.point(row, level=level) for row in values]
+    found = [results.point(row, level=level) for row in values]
     require(sum(point.low <= 2.0 <= point.high for point in found), 2000, level)
 
 

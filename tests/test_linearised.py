@@ -12,7 +12,7 @@ from torch.func import functional_call, jvp
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.linearised import LIMIT, LinearizedBatchNorm
+from mcbn.samplers.linearized import LIMIT, LinearizedBatchNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 FLAT = [name for name in CASES if name != "2d"]

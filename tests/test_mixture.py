@@ -13,7 +13,7 @@ from law import DEVIATIONS
 from scipy import integrate, optimize, special, stats
 from torch.testing import assert_close
 
-from mcbn import mixture
+from mcbn.predictive import mixture
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 

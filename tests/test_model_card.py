@@ -10,9 +10,9 @@ import yaml
 from test_report import comparison
 
 import mcbn
-from mcbn import glossary
-from mcbn.comparison import Comparison
-from mcbn.model_card import to_model_card
+from mcbn.evaluation import glossary
+from mcbn.evaluation.compare import Comparison
+from mcbn.report.model_card import to_model_card
 
 NASTY = 'a|b `c` <img src=x onerror=alert(1)> [d](e) *f* _g_ $h$ \\ & \n---\n"#: {i}, - j\t'
 SHOWN = glossary.HEADLINE

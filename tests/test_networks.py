@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mcbn import data, networks
+from mcbn.tasks import datasets, networks
 
 real = pytest.mark.skipif(not os.environ.get("MCBN_DATA"), reason="MCBN_DATA is not set")
 WEIGHTS = "cifar10_resnet_weights/resnet20-12fca82f.th"
@@ -193,16 +193,16 @@ def test_load_resnet20_refuses_what_is_no_such_network(tmp_path):
 @real
 def test_real_resnet20_reaches_its_published_accuracy():
     """README of the data: 0.915 and 0.384 on the first 1,000 lossless test images."""
-    model = networks.load_resnet20(data.data_root() / WEIGHTS)
-    train, test = data.cifar10_images()
+    model = networks.load_resnet20(datasets.data_root() / WEIGHTS)
+    train, test = datasets.cifar10_images()
     with torch.no_grad():
-        logits = model(data.normalise_cifar10(test.inputs))
+        logits = model(datasets.normalise_cifar10(test.inputs))
         # Only right with tiles, labels and order right: it was trained on these.
         seen = torch.arange(0, 50_000, 100)
-        known = model(data.normalise_cifar10(train.inputs[seen])).argmax(1)
+        known = model(datasets.normalise_cifar10(train.inputs[seen])).argmax(1)
     assert float((logits.argmax(1) == test.targets).float().mean()) == pytest.approx(0.915)
     assert float(functional.cross_entropy(logits, test.targets)) == pytest.approx(0.384, abs=5e-4)
     assert float((known == train.targets[seen]).float().mean()) > 0.97
     assert train.inputs.shape == (50_000, 3, 32, 32)
-    assert torch.equal(data.cifar10_labels()[1][:1_000], test.targets)
+    assert torch.equal(datasets.cifar10_labels()[1][:1_000], test.targets)
     assert train.targets.bincount().tolist() == [5_000] * 10

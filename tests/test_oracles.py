@@ -23,9 +23,11 @@ from scipy import integrate, optimize, special, stats
 from sklearn import metrics
 
 import mcbn
-from mcbn import calibration, catalogue, contrasts, detection, mixture, scores, slopes, study
-from mcbn.reliability import Reliability
-from mcbn.subgroups import welch
+from mcbn.evaluation import calibration, detection, scores
+from mcbn.evaluation.reliability import Reliability
+from mcbn.evaluation.subgroups import welch
+from mcbn.predictive import mixture
+from mcbn.study import contrasts, names, results, slopes
 
 mp = mpmath.mp.clone()
 mp.dps = 30
@@ -636,7 +638,7 @@ def point_by_scipy(values, _):
 
 
 def point_said(values, _):
-    found = study.point(values.tolist())
+    found = results.point(values.tolist())
     return [found.mean, found.low, found.high]
 
 
@@ -902,7 +904,7 @@ def test_every_public_number_has_its_oracles():
                 for name in public(module)}  # fmt: skip
     rows = {name.split(",")[0] for name in METRICS}
     assert expected <= rows, expected - rows
-    named = {*get_args(catalogue.ScoreName), *catalogue.BETTER}
+    named = {*get_args(names.ScoreName), *names.BETTER}
     assert named == set(MADE_FROM)
     assert set(MADE_FROM.values()) <= set(METRICS)
 

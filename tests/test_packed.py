@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mcbn.columns import read_columns, texts
-from mcbn.datafiles import read_numpy
-from mcbn.drawfiles import read_draws
-from mcbn.files import write_tensors
-from mcbn.packed import read_array, read_arrays
-from mcbn.prediction_tables import read_predictions
-from mcbn.predictions import Predictions
+from mcbn.io.archives import read_array, read_arrays
+from mcbn.io.drawfiles import read_draws
+from mcbn.io.tables import read_columns, texts
+from mcbn.io.tensors import write_tensors
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.tables import read_predictions
+from mcbn.tasks.readers import read_numpy
 
 VALUES = np.arange(6.0).reshape(2, 3)
 

@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 import mcbn
-from mcbn import declaration
-from mcbn.catalogue import BETTER, OUTSIDE, OVER_BATCH_SIZES, Method, Regression, ScoreName
-from mcbn.cell import Cell, Network
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.study import declaration
+from mcbn.study.cell import Cell, Network
+from mcbn.study.names import BETTER, OUTSIDE, OVER_BATCH_SIZES, Method, Regression, ScoreName
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
 EVERY = get_args(Method)
 
@@ -118,7 +118,7 @@ def test_every_field_of_a_cell_is_in_its_key(name, value):
 def test_keys_are_goldens_and_change_with_the_version_of_the_data(monkeypatch):
     cell = Plan(methods=("MCBN",), seeds=(0,)).cells()[0]
     assert (cell.key, cell.network.key) == GOLDEN
-    monkeypatch.setattr("mcbn.cell.DATA_VERSION", 2)
+    monkeypatch.setattr("mcbn.study.cell.DATA_VERSION", 2)
     assert cell.key != GOLDEN[0]
 
 

@@ -12,10 +12,10 @@ import torch
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import prediction_verbs
-from mcbn.moments import Moments
-from mcbn.prediction_tables import read_predictions, write_predictions
-from mcbn.predictions import Predictions
+from mcbn.cli import predictions
+from mcbn.predictive.moments import Moments
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.tables import read_predictions, write_predictions
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 # Rows are divided by their sums and logarithms taken again: a few roundings of float64.
@@ -378,15 +378,15 @@ def test_the_verbs_take_columns(tmp_path, capsys):
     columns = {f"p_{k}": p[:, k].tolist() for k in range(3)} | {"y": y, "site": ["a", "b"] * 45}
     path = written(tmp_path / "net.csv", columns)
     out = tmp_path / "scores.json"
-    prediction_verbs.evaluate(str(path), str(out), resamples=5, by="site")
+    predictions.evaluate(str(path), str(out), resamples=5, by="site")
     assert "Groups by site" in capsys.readouterr().out
     numbers = json.loads(out.read_text())
     assert numbers["groups"]["site"]["a"]["size"] == 45
     with pytest.raises(ValueError, match="did you mean 'site'"):
-        prediction_verbs.evaluate(str(path), by="sites", resamples=5)
+        predictions.evaluate(str(path), by="sites", resamples=5)
     images = tmp_path / "images.npz"
     np.savez(images, inputs=np.random.default_rng(0).random((90, 1, 4, 4)))
-    prediction_verbs.report([str(path)], str(tmp_path / "r"), by=["site"], images=str(images),
+    predictions.report([str(path)], str(tmp_path / "r"), by=["site"], images=str(images),
                             resamples=5)  # fmt: skip
     page = json.loads((tmp_path / "r" / "report.json").read_text())
     method = page["comparison"]["methods"]["net"]
@@ -405,7 +405,7 @@ def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
                for k, name in enumerate(("x", "y", "z"))}  # fmt: skip
     columns["truth"] = [("x", "y", "z")[k] for k in mine.targets]
     paths = [str(tmp_path / "mine.st"), str(written(tmp_path / "theirs.csv", columns))]
-    prediction_verbs.report(paths, str(tmp_path / "r"), target="truth", resamples=3)
+    predictions.report(paths, str(tmp_path / "r"), target="truth", resamples=3)
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())["comparison"]
     assert numbers["classes"] == ["x", "y", "z"]
     assert numbers["differences"]["theirs"]["nll"]["value"] == pytest.approx(0, abs=1e-12)
@@ -413,7 +413,7 @@ def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
     columns["truth"] = columns["truth"][::-1]
     paths[1] = str(written(tmp_path / "other.csv", columns))
     with pytest.raises(ValueError, match=r"other targets in .*other\.csv"):
-        prediction_verbs.report(paths, str(tmp_path / "r"), target="truth")
+        predictions.report(paths, str(tmp_path / "r"), target="truth")
 
 
 def test_outside_predictions_of_nobody_are_refused(tmp_path):
@@ -422,7 +422,7 @@ def test_outside_predictions_of_nobody_are_refused(tmp_path):
     paths = [str(tmp_path / f"{name}.csv") for name in ("one", "two")]
     far = [str(tmp_path / "far.csv")]
     with pytest.raises(ValueError, match="outside predictions of one of"):
-        prediction_verbs.report(paths, str(tmp_path / "r"), outside=far, resamples=2)
-    prediction_verbs.report(paths[:1], str(tmp_path / "r"), outside=far, resamples=2)
+        predictions.report(paths, str(tmp_path / "r"), outside=far, resamples=2)
+    predictions.report(paths[:1], str(tmp_path / "r"), outside=far, resamples=2)
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]["one"]["outside"]) == ["far"]

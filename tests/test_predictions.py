@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.cli import main
-from mcbn.drawfiles import draws_file, read_draws
-from mcbn.moments import Moments
-from mcbn.prediction_tables import read_predictions
-from mcbn.predictions import PARTS, Predictions
-from mcbn.recording import record
+from mcbn.cli.main import main
+from mcbn.io.drawfiles import draws_file, read_draws
+from mcbn.predictive.moments import Moments
+from mcbn.predictive.predictions import PARTS, Predictions
+from mcbn.predictive.recording import record
+from mcbn.predictive.tables import read_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.checkpoints import load_network
-from mcbn.predictor import CLASSES, Predictor
+from mcbn.deployment.predictor import CLASSES, Predictor
+from mcbn.network.checkpoints import load_network
 
 NETS = """
 import torch

@@ -6,8 +6,8 @@ import re
 import pytest
 from tiny import smallest
 
-from mcbn import progress
-from mcbn.progress import Progress
+from mcbn.study import progress
+from mcbn.study.progress import Progress
 
 CELLS = smallest().cells()
 NETWORK = CELLS[0].network

@@ -12,7 +12,7 @@ import torch
 from models import made
 from torch import nn
 
-from mcbn import isolation
+from mcbn.network import isolation
 
 # Put on the stack by PyTorch's own managers, whose ends an interrupt can keep from being reached.
 FUNCTORCH = torch._C._functorch

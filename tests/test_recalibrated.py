@@ -9,11 +9,11 @@ import torch
 from law import DEVIATIONS
 
 import mcbn
-from mcbn.cli import main
-from mcbn.prediction_tables import write_predictions
-from mcbn.predictions import Predictions
-from mcbn.recalibrated import before_and_after, fitted, held_targets
-from mcbn.scores import negative_log_likelihood
+from mcbn.cli.main import main
+from mcbn.evaluation.scores import negative_log_likelihood
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.tables import write_predictions
+from mcbn.recalibration.apply import before_and_after, fitted, held_targets
 
 
 def classes(seed, count=400, draws=1, temperature=3.0, method="net"):

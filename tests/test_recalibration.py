@@ -21,9 +21,10 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn import held_out, scores
-from mcbn.minimum import lowest
-from mcbn.recalibration import averaged
+from mcbn.evaluation import scores
+from mcbn.recalibration import held_out
+from mcbn.recalibration.minimum import lowest
+from mcbn.recalibration.vector import averaged
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 AVERAGED = (mcbn.TemperatureScaling, mcbn.VectorScaling, mcbn.Isotonic)

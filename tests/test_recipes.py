@@ -9,11 +9,11 @@ import torch
 from tiny import Here, tiny
 
 import mcbn
-from mcbn import recipes
-from mcbn.catalogue import REGRESSION
-from mcbn.execution import run_study
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.recipes import load_task
+from mcbn.study import recipes
+from mcbn.study.names import REGRESSION
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.study.recipes import load_task
+from mcbn.study.run import run_study
 
 real = pytest.mark.skipif("MCBN_DATA" not in os.environ, reason="no data root is named")
 

@@ -11,13 +11,13 @@ from scipy import stats
 from test_report import Page, looked_up
 
 import mcbn
-from mcbn import prediction_verbs
-from mcbn.moments import Moments
-from mcbn.prediction_tables import write_predictions
-from mcbn.predictions import Predictions
-from mcbn.regression_panels import pit_group, quantile_group
-from mcbn.regression_report import RegressionReport, evaluation_of
-from mcbn.subgroups import subgroups
+from mcbn.cli import predictions as verbs
+from mcbn.evaluation.subgroups import subgroups
+from mcbn.predictive.moments import Moments
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.tables import write_predictions
+from mcbn.report.regression_panels import pit_group, quantile_group
+from mcbn.report.regression_report import RegressionReport, evaluation_of
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 
@@ -122,14 +122,14 @@ def test_the_verb_reports_regression(tmp_path):
     for name, width in (("one", 1.0), ("two", 0.5)):
         paths.append(str(tmp_path / f"{name}.csv"))
         write_predictions(paths[-1], predictions(name, width))
-    prediction_verbs.report(paths, str(tmp_path / "r"), by="site", resamples=5)
+    verbs.report(paths, str(tmp_path / "r"), by="site", resamples=5)
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]) == ["one", "two"]
     assert numbers["comparison"]["methods"]["one"]["epistemic_share"] == pytest.approx(0.25)
     assert numbers["comparison"]["methods"]["one"]["draws"] == 8
     assert set(numbers["groups"]["site"]["two"]) == {"a", "b"}
     with pytest.raises(ValueError, match="no --outside and no --images"):
-        prediction_verbs.report(paths, str(tmp_path / "r"), outside=paths)
+        verbs.report(paths, str(tmp_path / "r"), outside=paths)
 
 
 def test_classes_and_reals_are_not_mixed(tmp_path):
@@ -140,4 +140,4 @@ def test_classes_and_reals_are_not_mixed(tmp_path):
     write_predictions(tmp_path / "r.csv", predictions("r", 1.0))
     for order in (("c.st", "r.csv"), ("r.csv", "c.st")):
         with pytest.raises(ValueError, match="same kind"):
-            prediction_verbs.report([str(tmp_path / name) for name in order], str(tmp_path / "x"))
+            verbs.report([str(tmp_path / name) for name in order], str(tmp_path / "x"))

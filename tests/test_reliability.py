@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from torch.testing import assert_close
 
 from mcbn import validation
-from mcbn.reliability import Reliability
+from mcbn.evaluation.reliability import Reliability
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 

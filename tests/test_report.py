@@ -8,12 +8,12 @@ import pytest
 import torch
 from synthetic_studies import made_study
 
-from mcbn import report as report_module
-from mcbn.categorical import Categorical
-from mcbn.comparison import Comparison, entry
-from mcbn.convergence import Convergence, convergence
-from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
-from mcbn.report import Report
+from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.convergence import Convergence, convergence
+from mcbn.predictive.categorical import Categorical
+from mcbn.report import report as report_module
+from mcbn.report.report import Report
+from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 
 CLASSES = 4
 

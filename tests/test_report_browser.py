@@ -5,8 +5,8 @@ from playwright.sync_api import sync_playwright
 from synthetic_studies import classification_plan, classification_scores, made_study
 from test_report import report
 
-from mcbn.plan import DataAxes, InferenceAxes, TrainingAxes
-from mcbn.study_report import StudyReport
+from mcbn.report.study_report import StudyReport
+from mcbn.study.plan import DataAxes, InferenceAxes, TrainingAxes
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

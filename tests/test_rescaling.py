@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 import mcbn
-from mcbn.data import Labelled, digits
-from mcbn.networks import mlp
-from mcbn.training import build, train
+from mcbn.tasks.datasets import Labelled, digits
+from mcbn.tasks.networks import mlp
+from mcbn.tasks.training import build, train
 
 SIZE = 128  # M, of training and of the bank
 NAMES = ("1", "5", "9")

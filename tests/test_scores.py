@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss
 from torch.testing import assert_close
 
-from mcbn import scores
+from mcbn.evaluation import scores
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 

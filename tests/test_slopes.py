@@ -8,10 +8,10 @@ from law import DEVIATIONS
 from scipy import stats
 from synthetic_studies import made_study, noise
 
-from mcbn.findings import decay
-from mcbn.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
-from mcbn.slopes import slopes, spreads
-from mcbn.study import Result, Study
+from mcbn.report.findings import decay
+from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.study.results import Result, Study
+from mcbn.study.slopes import slopes, spreads
 
 SIZES = (4, 16, 64, 256)
 

@@ -14,8 +14,8 @@ import pytest
 import writers
 from faults import FAULTS, Fault, faults_of
 
-from mcbn.durable import write_whole
-from mcbn.store import Store
+from mcbn.io.atomic import write_whole
+from mcbn.study.store import Store
 
 KEY, OTHER = "a" * 32, "b" * 32
 FILES = {"scores.json": b'{"nll": 1}', "cost.json": b"{}"}
@@ -130,7 +130,7 @@ def test_what_another_sweep_removes_first_is_left_to_it(store, monkeypatch):
         assert store.sweep(older_than=0) == 0
     marker = store.folder / "running" / f"{KEY}.{os.uname().nodename}.{gone()}"
     marker.touch()
-    monkeypatch.setattr("mcbn.store._alive", lambda found: found.unlink() or False)
+    monkeypatch.setattr("mcbn.study.store._alive", lambda found: found.unlink() or False)
     assert store.sweep() == 0
 
 

@@ -17,12 +17,12 @@ from synthetic_studies import (
 )
 from test_report import Page
 
-from mcbn import study_report as study_report_module
-from mcbn.figures import Curve
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study_panels import limits_of, shades
-from mcbn.study_report import StudyReport
-from mcbn.study_verdict import FLAT
+from mcbn.report import study_report as study_report_module
+from mcbn.report.figures import Curve
+from mcbn.report.study_claims import FLAT
+from mcbn.report.study_panels import limits_of, shades
+from mcbn.report.study_report import StudyReport
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
 FEW = ("Deterministic", "MCBN", "MC Dropout", "Deep ensemble")
 MINUS = "\N{MINUS SIGN}"

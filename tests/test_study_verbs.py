@@ -7,18 +7,19 @@ import sys
 import pytest
 from tiny import Here, smallest, tiny
 
-from mcbn import declaration, study_verbs
-from mcbn.cli import main
-from mcbn.execution import run_study
-from mcbn.store import Store
-from mcbn.study import Study
+from mcbn.cli import study
+from mcbn.cli.main import main
+from mcbn.study import declaration
+from mcbn.study.results import Study
+from mcbn.study.run import run_study
+from mcbn.study.store import Store
 
 
 @pytest.fixture
 def here(monkeypatch):
     """Runs of the command line do their work in this process."""
     executor = Here()
-    monkeypatch.setattr(study_verbs, "named_executor", lambda *_: executor)
+    monkeypatch.setattr(study, "named_executor", lambda *_: executor)
     return executor
 
 

@@ -18,11 +18,11 @@ from test_report_browser import CHROMIUM, QUIET
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.comparison import Comparison, entry
-from mcbn.contrasts import holm
-from mcbn.pictures import galleries
-from mcbn.report import Report
-from mcbn.subgroups import FEW, MOST, subgroups, welch, worst
+from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.subgroups import FEW, MOST, subgroups, welch, worst
+from mcbn.report.gallery import galleries
+from mcbn.report.report import Report
+from mcbn.study.contrasts import holm
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 

@@ -3,8 +3,8 @@
 from concurrent.futures import Future
 from typing import get_args
 
-from mcbn.catalogue import Method
-from mcbn.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.study.names import Method
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
 
 def tiny(**change) -> Plan:

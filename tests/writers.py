@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from mcbn.store import Store
+from mcbn.study.store import Store
 
 WRITERS = 4
 STEPS = ("mkdir", "open", "write", "fsync", "rename")

@@ -1,0 +1,5 @@
+"""`python -m mcbn`: the command line."""
+
+from mcbn.cli.main import main
+
+main()

@@ -1,0 +1,135 @@
+"""Does a bank agree with the network it was drawn from? Its draws against the running statistics.
+
+Over draws the statistics should average to what the network kept from training, within the noise
+of both. If they do not, the mini-batches are not what the network was trained on.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mcbn.bank.bank import Bank
+from mcbn.network.batchnorm import MEAN, VARIANCE
+
+# PyTorch's default momentum a: an average with weights a (1 - a)^k has the variance of one batch
+# times a / (2 - a).
+MOMENTUM = 0.1
+# The training batch size is not known; the running statistics are taken to come from batches at
+# least this large, or as large as the bank's.
+SMALLEST_TRAINING_BATCH = 32
+# A typical layer further off than this many times its expected noise is not noise.
+LIMIT = 3.0
+# Gaps below this share of a standard deviation change no prediction and are never held against it.
+SMALLEST_GAP = 0.005
+
+
+class InconsistentBankWarning(UserWarning):
+    """A bank disagrees with the running statistics of the network it was drawn from."""
+
+
+@dataclass(frozen=True)
+class LayerConsistency:
+    """How far one layer's draws are from its running statistics, as ratios to expected noise.
+
+    Attributes:
+        name: the layer.
+        mean_excess: root mean square over channels of the gap in the mean, over expected noise.
+        variance_excess: the same for the logarithm of the variance.
+        variance_ratio: median over channels of the pooled variance over the running one.
+    """
+
+    name: str
+    mean_excess: float
+    variance_excess: float
+    variance_ratio: float
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The check of a whole bank.
+
+    Attributes:
+        layers: each layer's figures, in the order of the network.
+        excess: the typical (median) layer's gap, in units of the noise expected; about 1 is right.
+        variance_ratio: median over all channels of the pooled variance over the running one.
+    """
+
+    layers: tuple[LayerConsistency, ...]
+    excess: float
+    variance_ratio: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gaps are no larger than noise explains."""
+        return self.excess <= LIMIT
+
+    def __str__(self) -> str:
+        if self.passed:
+            return (
+                f"the bank agrees with the running statistics: the typical gap is "
+                f"{self.excess:.1f} times the noise expected, the median ratio of variances "
+                f"{self.variance_ratio:.4f}"
+            )
+        worst = max(self.layers, key=lambda layer: max(layer.mean_excess, layer.variance_excess))
+        return (
+            f"the bank disagrees with the network's running statistics: the typical gap is "
+            f"{self.excess:.1f} times the noise expected, the median ratio of variances "
+            f"{self.variance_ratio:.4f}, the worst layer {worst.name!r}. Either the mini-batches "
+            "did not go through the training transform (augmentation included), or they are other "
+            "data or preprocessed otherwise, or the network was fine-tuned with frozen batch norm, "
+            "or its running statistics lag behind its last weights; predictions will differ from "
+            "the trained network's"
+        )
+
+
+def consistency(bank: Bank) -> Consistency:
+    """Compare the draws of a bank with the running statistics of its network.
+
+    The noise expected in a gap is that of the mean of T draws together with that of a running
+    average of mini-batches, both estimated from the spread of the draws. A bank of one draw has no
+    spread, and a bank without spread (M = N) no noise: both pass. See docs/method.md.
+    """
+    pooled = bank.pooled()
+    share = _noise_share(bank)
+    layers, ratios = [], []
+    for name in (name for name in bank.statistics if name.endswith(VARIANCE)):
+        mean_name = name.removesuffix(VARIANCE) + MEAN
+        alive = (bank.trained[name] > 0) & (bank.statistics[name] > 0).all(0)
+        if share is None or not alive.any():
+            continue
+        logs = bank.statistics[name].double().log()[:, alive]
+        ratio = pooled[name][alive] / bank.trained[name].double()[alive]
+        gap = (pooled[mean_name] - bank.trained[mean_name].double())[alive]
+        deviation = bank.trained[name].double()[alive].sqrt()
+        means = bank.statistics[mean_name].double()[:, alive] / deviation
+        ratios.append(ratio)
+        layers.append(
+            LayerConsistency(
+                name.removesuffix(VARIANCE).removesuffix("."),
+                _excess(gap / deviation, means.var(0), share),
+                _excess(ratio.log(), logs.var(0), share),
+                float(ratio.median()),
+            )
+        )
+    if not layers:
+        return Consistency((), 0.0, 1.0)
+    typical = statistics.median(max(each.mean_excess, each.variance_excess) for each in layers)
+    return Consistency(tuple(layers), typical, float(torch.cat(ratios).median()))
+
+
+def _noise_share(bank: Bank) -> float | None:
+    """Variance of a gap over that of one draw; None where the draws do not show their spread."""
+    size = float(bank.batch_size)
+    left = 1.0 if bank.population is None else (bank.population - size) / bank.population
+    if len(bank) < 2 or left <= 0:
+        return None
+    running = MOMENTUM / (2 - MOMENTUM) * max(1.0, size / SMALLEST_TRAINING_BATCH)
+    # Draws without replacement from few examples spread less than training's batches did.
+    return 1 / len(bank) + running / left
+
+
+def _excess(gap: Tensor, spread: Tensor, share: float) -> float:
+    noise = max(float((spread.mean() * share).sqrt()), SMALLEST_GAP)
+    return float(gap.square().mean().sqrt()) / noise

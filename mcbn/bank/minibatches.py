@@ -1,0 +1,162 @@
+"""Seeded mini-batches of training examples: draw t depends on the seed and on t alone."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+
+from mcbn.network.inputs import Inputs, Select, of_batch
+from mcbn.network.isolation import as_found, derived_seed, random_streams
+
+
+@dataclass(frozen=True, eq=False)
+class MiniBatches(Dataset[Inputs]):
+    """T independent mini-batches of exactly M examples; `self[t]` is the input batch of draw t.
+
+    Each one is drawn from the whole data set without replacement (or with it, on request), not cut
+    from an epoch. The global random streams are seeded from (seed, t) while its examples are
+    fetched, so a random transform gives the same picture whatever the number of workers.
+    """
+
+    dataset: Dataset[Any] | Sequence[Any]
+    batch_size: int
+    draws: int
+    seed: int
+    replacement: bool = False
+    num_workers: int = 0
+    collate: Callable[[list[Any]], Any] = default_collate
+    inputs: Select | None = None
+
+    @property
+    def population(self) -> int:
+        """The number N of training examples that a batch is drawn from."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def indices(self, draw: int) -> list[int]:
+        """Which examples form mini-batch `draw`, in order."""
+        generator = np.random.Generator(np.random.Philox(derived_seed(self.seed, draw)))
+        chosen = generator.choice(self.population, self.batch_size, replace=self.replacement)
+        return [int(index) for index in chosen]
+
+    def __getitem__(self, draw: int) -> Inputs:
+        if not 0 <= draw < self.draws:
+            raise IndexError(f"expected a draw from 0 to {self.draws - 1}, got {draw}")
+        indices = self.indices(draw)
+        as_they_are = self.collate is default_collate and self.inputs is None
+        if type(self.dataset) is TensorDataset and as_they_are:
+            # Rows of tensors and nothing else: taken at one go.
+            rows = torch.as_tensor(indices)
+            return of_batch([tensor[rows] for tensor in self.dataset.tensors], None)
+        return self._fetched(draw, indices)
+
+    @as_found
+    def _fetched(self, draw: int, indices: list[int]) -> Inputs:
+        with random_streams(self.seed, draw, "examples"):
+            fetch = getattr(self.dataset, "__getitems__", None)
+            examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+            return of_batch(self.collate(examples), self.inputs)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        if self.num_workers == 0:
+            return (self[draw] for draw in range(self.draws))
+        # A generator of its own: the loader would take its base seed from the global stream.
+        return iter(
+            DataLoader(
+                self, batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
+            )
+        )
+
+
+def minibatches(
+    dataset: Dataset[Any] | Tensor | Sequence[Any],
+    *,
+    batch_size: int = 32,
+    draws: int = 64,
+    seed: int = 0,
+    replacement: bool = False,
+    num_workers: int = 0,
+    collate: Callable[[list[Any]], Any] = default_collate,
+    inputs: Select | None = None,
+) -> MiniBatches:
+    """Draw T independent mini-batches of M training examples each, to `collect` a bank from.
+
+    The first k of T batches are those of a run with T = k, bit for bit. Give the data as the
+    network saw it in training, augmentation included: the statistics are those of what it sees.
+
+    Args:
+        dataset: training examples: a map-style data set, or a tensor with one example a row.
+        batch_size: M, as in training unless the batch size is studied.
+        draws: T, the number of mini-batches.
+        seed: chooses the batches, and the random transforms of their examples.
+        replacement: draw with replacement within a batch; then M may exceed N.
+        num_workers: processes that load the examples; the batches do not depend on it.
+        collate: makes a batch of a list of examples.
+        inputs: picks the network's inputs out of a batch where the default rule does not.
+
+    Raises:
+        TypeError: `dataset` is a loader or has no length.
+        ValueError: a number is out of range, or M exceeds N.
+    """
+    if isinstance(dataset, DataLoader):
+        raise TypeError(
+            "expected a data set, got a DataLoader; give collect(model, loader, draws=...) the "
+            "loader itself, or minibatches(loader.dataset, ...) its data set"
+        )
+    if isinstance(dataset, Tensor):
+        dataset = TensorDataset(dataset)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"expected a data set with a length, got {type(dataset).__name__}; wrap a stream in "
+            "a DataLoader and give that to collect"
+        )
+    result = MiniBatches(
+        dataset,
+        batch_size=batch_size,
+        draws=draws,
+        seed=seed,
+        replacement=replacement,
+        num_workers=num_workers,
+        collate=collate,
+        inputs=inputs,
+    )
+    _require_possible(result)
+    return result
+
+
+def require_batches(batches: Iterable[Any], draws: int | None) -> None:
+    """Check that something yields batches: not the data themselves, which yield single examples.
+
+    Raises:
+        TypeError: it does not.
+        ValueError: no draws are asked for.
+    """
+    if draws is not None and draws < 1:
+        raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
+    data = isinstance(batches, (Tensor, np.ndarray, Dataset))
+    if not isinstance(batches, MiniBatches) and (data or not isinstance(batches, Iterable)):
+        raise TypeError(
+            "expected mini-batches, a DataLoader or another iterable of batches, got "
+            f"{type(batches).__name__}; cut data by mcbn.minibatches(data, batch_size=, draws=)"
+        )
+
+
+def _require_possible(batches: MiniBatches) -> None:
+    for name in ("batch_size", "draws"):
+        value = getattr(batches, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"expected {name} to be an integer of at least 1, got {value!r}")
+    if batches.population == 0:
+        raise ValueError("expected training examples, got an empty data set; check its filter")
+    if not batches.replacement and batches.batch_size > batches.population:
+        raise ValueError(
+            f"expected batch_size of at most the {batches.population} training examples, got "
+            f"{batches.batch_size}; lower it, or draw with replacement=True"
+        )
+    derived_seed(batches.seed)

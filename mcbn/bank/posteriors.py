@@ -1,0 +1,131 @@
+"""Parametric posteriors of batch-norm statistics: fitted to a bank, drawn from without data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mcbn.bank.bank import Bank
+from mcbn.network.isolation import derived_seed
+
+
+@dataclass(frozen=True, eq=False)
+class JointPosterior:
+    """A Gaussian over all statistics of the network at once, spanned by a bank's deviations.
+
+    A draw is `centre + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`, on means and
+    log-variances: its covariance is the bank's own unbiased sample covariance, between channels
+    and layers too, in T numbers a statistic.
+
+    Attributes:
+        bank: the bank it was fitted to.
+        centre: mean over draws of each mean and log-variance, by buffer name.
+        deviations: each draw less the centre.
+    """
+
+    bank: Bank
+    centre: Mapping[str, Tensor]
+    deviations: Mapping[str, Tensor]
+
+    @classmethod
+    def from_bank(cls, bank: Bank) -> "JointPosterior":
+        """Fit to all draws of `bank`.
+
+        Raises:
+            ValueError: the bank has a single draw, and so no spread.
+        """
+        return cls(bank, *_centred(bank))
+
+    def sample(self, draws: int, *, seed: int = 0) -> Bank:
+        """A bank of `draws` new draws; draw t depends on `seed` and t alone.
+
+        Raises:
+            ValueError: `draws` or `seed` is out of range.
+        """
+        scale = (len(self.bank) - 1) ** -0.5
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.centre}
+        for draw in _numbered(draws):
+            # One product a draw: a larger matrix product would round otherwise.
+            noise = _noise(len(self.bank), seed, draw)
+            for name, centre in self.centre.items():
+                shift = noise.to(centre.device) @ self.deviations[name]
+                rows[name].append(centre + scale * shift)
+        return _filled(self.bank, rows, f"joint posterior, seed {seed}")
+
+
+@dataclass(frozen=True, eq=False)
+class FactorisedPosterior:
+    """Independent statistics: a normal mean and a log-normal variance for each channel.
+
+    A baseline. Statistics of neighbouring channels and layers move together in real mini-batches,
+    and without that most of the epistemic uncertainty of a convolutional network is lost: use
+    `JointPosterior`.
+
+    Attributes:
+        bank: the bank it was fitted to.
+        centre: mean over draws of each mean and log-variance, by buffer name.
+        spread: their unbiased standard deviation over draws.
+
+    Reference:
+        Atanov et al. 2018, "Uncertainty Estimation via Stochastic Batch Normalization".
+    """
+
+    bank: Bank
+    centre: Mapping[str, Tensor]
+    spread: Mapping[str, Tensor]
+
+    @classmethod
+    def from_bank(cls, bank: Bank) -> "FactorisedPosterior":
+        """Fit to all draws of `bank`.
+
+        Raises:
+            ValueError: the bank has a single draw, and so no spread.
+        """
+        centre, deviations = _centred(bank)
+        degrees = len(bank) - 1
+        spread = {k: (rows.square().sum(0) / degrees).sqrt() for k, rows in deviations.items()}
+        return cls(bank, centre, spread)
+
+    def sample(self, draws: int, *, seed: int = 0) -> Bank:
+        """A bank of `draws` new draws; draw t depends on `seed` and t alone.
+
+        Raises:
+            ValueError: `draws` or `seed` is out of range.
+        """
+        sizes = [len(centre) for centre in self.centre.values()]
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.centre}
+        for draw in _numbered(draws):
+            parts = torch.split(_noise(sum(sizes), seed, draw), sizes)
+            for (name, centre), part in zip(self.centre.items(), parts, strict=True):
+                rows[name].append(centre + self.spread[name] * part.to(centre.device))
+        return _filled(self.bank, rows, f"factorised posterior, seed {seed}")
+
+
+def _centred(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean over draws of each statistic, and every draw less it."""
+    if len(bank) < 2:
+        raise ValueError(
+            f"expected a bank of at least 2 draws, got {len(bank)}, which shows no spread to fit; "
+            "collect 64 or so"
+        )
+    coordinates = bank.coordinates()
+    centre = {name: rows.mean(0) for name, rows in coordinates.items()}
+    return centre, {name: rows - centre[name] for name, rows in coordinates.items()}
+
+
+def _numbered(draws: int) -> range:
+    if draws < 1:
+        raise ValueError(f"expected at least 1 draw, got {draws}; give 64 or so")
+    return range(draws)
+
+
+def _noise(count: int, seed: int, draw: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derived_seed(seed, draw, "posterior"))
+    return torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+def _filled(bank: Bank, rows: Mapping[str, list[Tensor]], kind: str) -> Bank:
+    """A bank of the drawn rows, in the types of the bank they were fitted to."""
+    drawn = bank.with_coordinates({name: torch.stack(values) for name, values in rows.items()})
+    return replace(drawn, source=f"{kind}, of {len(bank)} draws ({bank.source})")

@@ -1,0 +1,193 @@
+"""Several methods on the same examples: predictions, scores, differences, cost."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mcbn.evaluation.evaluate import Evaluation, Score, evaluate, out_of_distribution
+from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.predict import Sampler, predict
+
+# Mutual information under this, in nats, is what rounding leaves of none.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One method's predictions and what they are worth.
+
+    Attributes:
+        predictive: predictions of the test examples.
+        outside: predictions of each out-of-distribution set.
+        evaluation: scores with intervals.
+        separation: for each out-of-distribution set, how well mutual information (or, with a
+            single draw, entropy) tells it from the test examples.
+        seconds: wall time of predicting the test examples; NaN if it was not measured.
+    """
+
+    predictive: CategoricalPredictive
+    outside: Mapping[str, CategoricalPredictive]
+    evaluation: Evaluation
+    separation: Mapping[str, Mapping[str, Score]]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods by name on one test set; the first is the baseline the others are compared with."""
+
+    entries: Mapping[str, Entry]
+    targets: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that differences are taken from."""
+        return next(iter(self.entries))
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The scores of each method."""
+        return {name: entry.evaluation for name, entry in self.entries.items()}
+
+    def differences(self) -> dict[str, dict[str, Score]]:
+        """Each other method's scores less the baseline's, with paired intervals."""
+        return paired(self.evaluations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "baseline": self.baseline,
+            "classes": list(self.classes),
+            "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
+            "differences": {
+                name: interval_dicts(found) for name, found in self.differences().items()
+            },
+        }
+
+
+def compare(
+    samplers: Mapping[str, Sampler],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    outside: Mapping[str, Tensor] | None = None,
+    classes: tuple[str, ...] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Predict and score the same classification examples with several methods.
+
+    Args:
+        samplers: methods by name, the baseline first.
+        inputs: test examples.
+        targets: their class indices.
+        outside: inputs of out-of-distribution sets by name.
+        classes: names of the classes.
+        resamples: bootstrap resamples behind each interval.
+        seed: chooses the resamples.
+        progress: show bars, on a terminal only.
+
+    Raises:
+        ValueError: there is no method.
+    """
+    if not samplers:
+        raise ValueError("expected at least one method to compare, got none; name some samplers")
+    entries = {}
+    for name, sampler in samplers.items():
+        start = time.perf_counter()
+        predictive = predict(sampler, inputs, progress=progress)
+        seconds = time.perf_counter() - start
+        others = {
+            key: predict(sampler, values, progress=progress)
+            for key, values in (outside or {}).items()
+        }
+        entries[name] = entry(
+            predictive,
+            targets,
+            outside=others,
+            seconds=seconds,
+            resamples=resamples,
+            seed=seed,
+            progress=progress,
+        )
+    return Comparison(entries, targets, classes)
+
+
+def entry(
+    predictive: CategoricalPredictive,
+    targets: Tensor,
+    *,
+    outside: Mapping[str, CategoricalPredictive],
+    seconds: float = float("nan"),
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Entry:
+    """Score predictions that are already made."""
+    epistemic = knows_epistemic(predictive)
+    return Entry(
+        predictive,
+        outside,
+        evaluate(predictive, targets, resamples=resamples, seed=seed, progress=progress),
+        {
+            name: out_of_distribution(
+                predictive,
+                other,
+                uncertainty="mutual_information" if epistemic else "entropy",
+                resamples=resamples,
+                seed=seed,
+            )
+            for name, other in outside.items()
+        },
+        seconds,
+    )
+
+
+def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
+    """Each other method's scores less those of the first, with paired intervals."""
+    baseline, *others = evaluations
+    return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
+
+
+def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Values and the ends of their intervals, for JSON."""
+    return {
+        name: {"value": score.value, "low": score.low, "high": score.high}
+        for name, score in scores.items()
+    }
+
+
+def knows_epistemic(predictive: CategoricalPredictive) -> bool:
+    """Whether it is known how the draws disagree: predictions of another tool may not say."""
+    if predictive.draw_count:
+        return predictive.draw_count > 1
+    return bool((predictive.mutual_information > ROUNDING).any())
+
+
+def _mean_information(predictive: CategoricalPredictive) -> float:
+    """Mean mutual information: 0 for a single draw, NaN where nothing is known of the draws."""
+    if predictive.draw_count == 0 and not knows_epistemic(predictive):
+        return float("nan")
+    return float(predictive.mutual_information.mean())
+
+
+def _entry_dict(found: Entry) -> dict[str, Any]:
+    return {
+        **found.evaluation.to_dict(),
+        "draws": found.predictive.draw_count or None,
+        "seconds": found.seconds,
+        "mean_mutual_information": _mean_information(found.predictive),
+        "outside": {
+            name: {
+                "mean_mutual_information": _mean_information(other),
+                "mean_entropy": float(other.entropy.mean()),
+                **interval_dicts(found.separation[name]),
+            }
+            for name, other in found.outside.items()
+        },
+    }

@@ -1,0 +1,184 @@
+"""What the scores are called, how they are written, and what they mean in one line."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcbn.study.names import BETTER
+
+
+@dataclass(frozen=True)
+class Term:
+    """A score as the report writes it.
+
+    Attributes:
+        label: short name.
+        meaning: one plain sentence.
+        digits: digits after the point.
+        percent: whether it is written as a percentage.
+    """
+
+    label: str
+    meaning: str
+    digits: int = 4
+    percent: bool = False
+
+
+SCORES: Mapping[str, Term] = {
+    "accuracy": Term("Accuracy", "Share of examples whose most probable class is right.", 1, True),
+    "nll": Term("NLL", "Mean negative log-probability of the true class, in nats. It judges the "
+                "whole forecast and cannot be improved by anything but better probabilities."),
+    "brier": Term("Brier", "Mean squared distance between the probabilities and the true class, "
+                  "0 to 2. Proper like the NLL, but mild on rare confident errors."),
+    "ece": Term("ECE", "Expected calibration error: mean gap between confidence and accuracy over "
+                "15 bins of equal width. Biased upwards by chance."),
+    "ece_equal_mass": Term("ECE, equal mass", "The same over bins with equally many examples."),
+    "ece_debiased": Term("ECE, debiased", "Root mean square gap between confidence and accuracy "
+                         "over bins of equal mass, less what chance adds. 0 if calibrated."),
+    "ece_classwise": Term("ECE, classwise", "Calibration error of each class's probability, "
+                          "averaged over classes."),
+    "ece_smooth": Term("Smooth ECE", "Calibration error smoothed by a kernel: no bins to choose."),
+    "mce": Term("MCE", "Largest gap of any bin, however few examples it holds. Very noisy."),
+    "aurc": Term("AURC", "Area under the risk-coverage curve: mean error rate as ever more "
+                 "uncertain examples are answered."),
+    "e_aurc": Term("Excess AURC", "AURC less that of the best possible order of the same answers."),
+    "augrc": Term("AUGRC", "Area under the generalised risk-coverage curve: mean share of "
+                  "undetected errors."),
+    "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
+                            "a right one. 0.5 is guessing.", 3),
+    "rmse": Term("RMSE", "Root mean square error of the mean, in the unit of the target."),
+    "pll": Term("PLL", "Mean log-density of the true value under the forecast, in nats. It judges "
+                "the whole forecast."),
+    "crps": Term("CRPS", "Continuous ranked probability score, in the unit of the target: the "
+                 "absolute error of a whole forecast. Proper, and mild on rare misses."),
+    "crps_moment_matched": Term("CRPS, moment-matched", "The same of the Gaussian with the "
+                                "forecast's mean and variance."),
+    "coverage_90": Term("Coverage at 90 %", "Share of true values inside the central 90 % "
+                        "interval. 90 % is right, not more.", 1, True),
+    "width_90": Term("Width at 90 %", "Mean width of the central 90 % interval, in the unit of "
+                     "the target."),
+    "pit_error": Term("PIT error", "Mean distance of the probability integral transforms from "
+                      "uniform. 0 if calibrated."),
+    "mutual_information": Term("Mutual information", "Epistemic part of the entropy, in nats: how "
+                               "much the draws disagree.", 5),
+    "epistemic_sd": Term("Epistemic sd", "Mean standard deviation over draws of each class's "
+                         "probability, or of the predicted value in the unit of the target.", 5),
+    "auroc_out_of_distribution": Term("AUROC", "Chance that an example from outside is more "
+                                      "uncertain than one from inside. 0.5 is guessing.", 3),
+    "aupr_out_of_distribution": Term("AUPR", "Average precision of finding examples from outside. "
+                                     "Guessing gives their share.", 3),
+    "fpr95_out_of_distribution": Term("FPR95", "Share of examples from inside that are flagged "
+                                      "where 95 % of those from outside are found.", 1, True),
+}  # fmt: skip
+
+# Nearer to 0.9 is better of a coverage, and a width says nothing alone: neither way is better.
+UNJUDGED = ("coverage_90", "width_90")
+
+HEADLINE = (
+    "accuracy",
+    "nll",
+    "brier",
+    "ece_debiased",
+    "ece_smooth",
+    "aurc",
+    "auroc_of_errors",
+)
+REGRESSION_HEADLINE = ("pll", "crps", "rmse", "coverage_90", "width_90", "pit_error")
+SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_out_of_distribution")
+
+# Words of the page that are not scores.
+WORDS: Mapping[str, str] = {
+    "Interval": "Where the value would plausibly lie with other test examples of the same kind; "
+    "found by drawing the examples again with replacement, unless said otherwise. That of a "
+    "calibration error may lie below the value, which chance makes too large; of errors about as "
+    "small as chance, an interval of 95 % held the true difference of two in 82 % or more of our "
+    "simulations.",
+    "Paired difference": "Difference of two methods on the same examples. It can be clear although "
+    "the two separate intervals overlap.",
+    "Calibrated": "Of the answers given with confidence 0.8, 80 % are right.",
+    "Entropy": "Total uncertainty of a forecast, in nats.",
+    "Mutual information": "Epistemic part of the entropy, in nats: how much the draws disagree. "
+    "0 for a single draw.",
+    "M": "Inference batch size: how many training examples a mini-batch holds whose statistics "
+    "batch normalisation uses in one draw.",
+    "T": "Number of draws averaged: mini-batches for MCBN, dropout masks or networks of an "
+    "ensemble.",
+    "Monte Carlo error": "How much the score would change with other draws of the same number.",
+}
+
+
+# Words of a study page that mean something else there, or that it alone has.
+STUDY_WORDS: Mapping[str, str] = {
+    "Interval": "Where the mean would plausibly lie with other seeds and splits: Student's t.",
+    "Paired difference": "Difference of two methods at the same seed and split. It can be clear "
+    "although the two separate intervals overlap.",
+    "N": "Number of training examples.",
+    "M": WORDS["M"],
+    "T": WORDS["T"],
+    "Epistemic spread": "How much the draws disagree: a standard deviation, or the mutual "
+    "information, which goes as its square. 0 for a single draw.",
+    "MCBN": "Monte Carlo batch normalisation: each draw normalises by the statistics of a "
+    "mini-batch of training examples.",
+    "MCBN rescaled": "MCBN with mini-batches of one size, their deviations scaled as if they "
+    "were of size M.",
+    "MCBN joint": "Draws from a Gaussian fitted to the mini-batches' statistics together, "
+    "dependences between channels kept.",
+    "Stochastic BN": "Draws from distributions fitted to each channel's statistics apart.",
+    "Population BN": "One pass with the statistics of the whole training set.",
+    "Holm's method": "Makes p values larger, so that the chance of even one false alarm among "
+    "all tests of a score stays below 5 %.",
+}
+
+
+def label(name: str) -> str:
+    """What a score is called."""
+    return SCORES[name].label if name in SCORES else name.replace("_", " ")
+
+
+def arrow(name: str) -> str:
+    """Which way is better, as an arrow; nothing where neither is."""
+    signs = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
+    return signs[BETTER[name]] if judged(name) else ""
+
+
+def direction(name: str) -> str:
+    """Which way is better, in words; nothing where neither is."""
+    return f"{BETTER[name].capitalize()} is better." if judged(name) else ""
+
+
+def judged(name: str) -> bool:
+    """Whether one way is better of this score."""
+    return name in BETTER and name not in UNJUDGED
+
+
+def written(name: str, value: float, *, signed: bool = False) -> str:
+    """A score's value as text, with a true minus sign; a dash for NaN."""
+    term = SCORES.get(name, Term(name, ""))
+    return number(value * (100 if term.percent else 1), term.digits, signed=signed)
+
+
+def unit(name: str) -> str:
+    """The sign after a score's value."""
+    return " %" if name in SCORES and SCORES[name].percent else ""
+
+
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with fixed digits, a true minus sign, and a dash for NaN."""
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    if round(value, digits) == 0:
+        value = 0.0  # never a negative zero
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """A number with so many significant digits, a true minus sign, and a dash for NaN."""
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    text = f"{value:{'+' if signed and value else ''}#.{digits}g}".rstrip(".")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def probability(value: float) -> str:
+    """A p value as text."""
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"

@@ -1,0 +1,260 @@
+"""What MCBN will find in a network, before any work: its layers, their noise, what is amiss."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch.jit import ScriptModule
+from torch.nn import Module
+
+from mcbn.inspection import anatomy
+from mcbn.inspection.anatomy import Normaliser, Skipped
+from mcbn.inspection.findings import Finding, symptoms
+from mcbn.inspection.noise import FEWEST_EXAMPLES, Observation, observe
+from mcbn.network.batchnorm import unwrapped
+from mcbn.network.dropout import dropout_layers
+from mcbn.network.inputs import Inputs, count, require_finite, tensors
+from mcbn.network.isolation import alone, as_found
+
+WIDTH = 100
+# Columns of text, which stand left and are shortened where a line would be too long.
+TEXT = ("layer", "class", "note")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What MCBN has to work with in a network; `print` it to read it.
+
+    Attributes:
+        model: class name of the network.
+        batch_size: M that the noise is told for.
+        layers: every batch-norm layer that can be drawn, in the order of the network.
+        skipped: every layer that one might take for one, and why it is not drawn.
+        dropout: rate of every dropout layer of positive rate, by name.
+        observation: what a pass of the inputs showed; None without inputs.
+        findings: what is amiss, the most serious first.
+    """
+
+    model: str
+    batch_size: int
+    layers: tuple[Normaliser, ...]
+    skipped: tuple[Skipped, ...]
+    dropout: Mapping[str, float]
+    observation: Observation | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def servable(self) -> bool:
+        """Whether nothing was found that keeps MCBN from this network."""
+        return not any(finding.blocking for finding in self.findings)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each layer's share of the noise that the draws add to normalised outputs; sums to 1.
+
+        Of the noise where it enters, not of what is left of it at the network's output.
+        """
+        noise = {} if self.observation is None else self.observation.noise
+        total = sum(each.variance for each in noise.values())
+        return {name: each.variance / total for name, each in noise.items() if total > 0}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; None where something could not be told."""
+        return {
+            "model": self.model,
+            "batch_size": self.batch_size,
+            "servable": self.servable,
+            "findings": [asdict(finding) for finding in self.findings],
+            "layers": [asdict(layer) for layer in self.layers],
+            "skipped": [asdict(layer) for layer in self.skipped],
+            "dropout": dict(self.dropout),
+            "observation": None if self.observation is None else asdict(self.observation),
+            "shares": self.shares,
+        }
+
+    def __str__(self) -> str:
+        verdict = "MCBN can serve it" if self.servable else "MCBN cannot serve it as it is"
+        channels = sum(layer.channels for layer in self.layers)
+        lines = [
+            f"{self.model}: {verdict}.",
+            f"Batch-norm layers that can be drawn: {len(self.layers)}, of {channels:,} channels. "
+            f"{_basis(self)}".rstrip(),
+            *_table(_rows(self)),
+            *_others(self),
+        ]
+        for finding in self.findings:
+            lines += _wrapped("cannot: " if finding.blocking else "note: ", finding.text)
+        return "\n".join(lines)
+
+
+@as_found
+def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32) -> Inspection:
+    """Say what MCBN will find in a network, and what is amiss.
+
+    A network that MCBN cannot serve is explained, not refused. With inputs, one pass of them (two
+    from 16 examples on) tells how noisy each layer's statistics are in mini-batches of M examples.
+    The model, its modes, hooks and buffers and the global random streams are left as found.
+
+    Args:
+        model: the network, in train or eval mode.
+        inputs: a batch as the network is called with: a tensor, a tuple of arguments or a dict of
+            keyword arguments. One example shows the positions; noise needs 4, and 16 or more
+            training examples, in random order, estimate it better.
+        batch_size: M that the noise is told for.
+
+    Raises:
+        TypeError: `model` is no module, or `inputs` hold no tensor.
+        ValueError: the inputs are not finite, or `batch_size` is not positive.
+
+    See docs/inspecting.md for the estimator and an example.
+    """
+    _require(inputs, batch_size)
+    held, model = model, unwrapped(model)
+    with alone(model):  # another thread's call may stand in for a layer's forward meanwhile
+        layers, skipped = anatomy.normalisers(model), anatomy.skipped(model)
+    observation = None
+    # A pass would give lazy layers their weights, and so change the network.
+    if inputs is not None and not (isinstance(model, ScriptModule) or anatomy.lazy(model)):
+        modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
+        observation = observe(model, modules, inputs, batch_size=batch_size)
+    return Inspection(
+        anatomy.kind_of(model),
+        batch_size,
+        layers,
+        skipped,
+        _dropout_rates(model),
+        observation,
+        symptoms(held, layers, skipped, observation=observation, batch_size=batch_size),
+    )
+
+
+def _require(inputs: Inputs | None, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"expected a batch_size of at least 1, got {batch_size}; give M")
+    if inputs is None:
+        return
+    if next(tensors(inputs), None) is None:
+        raise TypeError(
+            f"expected a tensor, a tuple or a dict of tensors, got {type(inputs).__name__}; give "
+            "one batch, as the network is called with"
+        )
+    count(inputs)
+    if not any(tensor.is_meta for tensor in tensors(inputs)):
+        require_finite(inputs, "the inputs")
+
+
+def _dropout_rates(model: Module) -> dict[str, float]:
+    try:
+        return {name: float(layer.p) for name, layer in dropout_layers(model).items()}
+    except ValueError:  # there is none, which is no mistake here
+        return {}
+
+
+def _basis(inspection: Inspection) -> str:
+    seen = inspection.observation
+    if not inspection.layers:
+        return ""
+    if seen is None or not seen.values:
+        return "Give inputs to see their noise."
+    if not seen.noise:
+        return f"At M = {inspection.batch_size}; noise needs {FEWEST_EXAMPLES} examples."
+    how = "drawn with" if seen.drawn else "told by the spread of"
+    return f"Noise at M = {inspection.batch_size}, {how} {seen.examples} examples."
+
+
+def _rows(inspection: Inspection) -> list[dict[str, str]]:
+    """Each layer's cells by column."""
+    seen, shares = inspection.observation, inspection.shares
+    return [
+        {
+            **_form(layer),
+            **({} if seen is None or not seen.values else _noise(seen, shares, layer.name)),
+            "note": _note(layer, seen),
+        }
+        for layer in inspection.layers
+    ]
+
+
+def _form(layer: Normaliser) -> dict[str, str]:
+    return {
+        "layer": layer.name or "(itself)",
+        "class": layer.kind,
+        "channels": f"{layer.channels:,}",
+        "eps": "-" if layer.eps is None else f"{layer.eps:g}",
+        "momentum": "-" if layer.momentum is None else f"{layer.momentum:g}",
+    }
+
+
+def _noise(seen: Observation, shares: Mapping[str, float], name: str) -> dict[str, str]:
+    values, noise = seen.values.get(name), seen.noise.get(name)
+    return {
+        "values": "-" if values is None else f"{values:,}",
+        "independent": "-" if noise is None else f"{noise.independent:,.0f}",
+        "mean": "-" if noise is None else f"{noise.mean_sd:.3f}",
+        "log var": "-" if noise is None else f"{noise.log_variance_sd:.3f}",
+        "share": f"{shares[name]:.1%}" if name in shares else "-",
+    }
+
+
+def _note(layer: Normaliser, seen: Observation | None) -> str:
+    calls = 1 if seen is None or seen.failure else seen.calls[layer.name]
+    notes = {
+        "frozen": layer.frozen,
+        "own forward": not layer.plain and not layer.frozen,
+        "no affine": not layer.affine,
+        "not reached": calls == 0,
+        f"called {calls} times": calls > 1,
+    }
+    return ", ".join(note for note, holds in notes.items() if holds)
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    """Aligned lines of at most `WIDTH`; what is the same in all rows is said once, above."""
+    if not rows:
+        return []
+    same = [
+        name
+        for name in ("class", "eps", "momentum", "note")
+        if len({row[name] for row in rows}) == 1
+    ]
+    names = [name for name in rows[0] if name not in same]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    while sum(widths.values()) + 2 * (len(names) - 1) > WIDTH:
+        widths[max(set(TEXT) & set(names), key=widths.__getitem__)] -= 1
+    lines = [{name: name for name in names}, *rows]
+    common = ", ".join(f"{name} {rows[0][name]}" for name in same if rows[0][name])
+    return [
+        *_wrapped("all: ", common),
+        "",
+        *("  ".join(_cell(line[n], widths[n], n) for n in names).rstrip() for line in lines),
+        "",
+    ]
+
+
+def _cell(text: str, width: int, column: str) -> str:
+    if column not in TEXT:
+        return text.rjust(width)
+    # The end of a name tells layers apart, its beginning seldom.
+    return text.ljust(width) if len(text) <= width else f"..{text[len(text) - width + 2 :]}"
+
+
+def _others(inspection: Inspection) -> list[str]:
+    groups = Counter((layer.kind, layer.refused) for layer in inspection.skipped)
+    lines = []
+    for (kind, refused), number in groups.items():
+        first = next(s for s in inspection.skipped if (s.kind, s.refused) == (kind, refused))
+        lines += _wrapped(
+            f"skipped: {number} {kind} ", f"(the first {first.name!r}): {first.reason}"
+        )
+    rates = inspection.dropout.values()
+    if rates:
+        low, high = f"{min(rates):g}", f"{max(rates):g}"
+        span = low if low == high else f"{low} to {high}"
+        return [*lines, f"dropout: {len(rates)} of rate {span}, for MC Dropout to draw"]
+    return [*lines, "dropout: none of positive rate, so MC Dropout has nothing to draw"]
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(head + text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)

@@ -1,0 +1,85 @@
+"""Dropout switched on in a network that stays in eval mode, with masks that belong to a draw."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _DropoutNd
+from torch.utils.hooks import RemovableHandle
+
+from mcbn.network.isolation import derived_seed, eval_mode, of_this_thread
+
+# Layers that drop whole channels: one decision for all positions behind the channel axis.
+CHANNELWISE = (torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d, FeatureAlphaDropout)
+# The value that dropped units take in alpha dropout: SELU's limit at minus infinity.
+ALPHA = -1.7580993408473766
+
+
+def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
+    """Every dropout layer with a positive rate, by name.
+
+    Raises:
+        ValueError: there is none, so that all passes would be equal.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _DropoutNd) and module.p > 0
+    }
+    if not layers:
+        raise ValueError(
+            f"expected a network with dropout layers of positive rate, got {type(model).__name__} "
+            "with none; functional dropout cannot be seen, use nn.Dropout modules, or take "
+            "MCBatchNorm, which needs no dropout"
+        )
+    return layers
+
+
+@contextmanager
+def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
+    """Apply draw `draw`'s dropout masks in every pass inside the block; remove the hooks after.
+
+    A layer called several times in a pass gets a mask for each call.
+    """
+    calls: Counter[str] = Counter()
+    with eval_mode(model):
+        handles: list[RemovableHandle] = []
+        try:
+            for name, layer in dropout_layers(model).items():
+                hook = of_this_thread(partial(_apply, calls, (seed, draw, name)))
+                handles.append(layer.register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _apply(
+    calls: Counter[str],
+    key: tuple[int, int, str],
+    layer: _DropoutNd,
+    _args: tuple[Any, ...],
+    output: Tensor,
+) -> Tensor:
+    seed, draw, name = key
+    calls[name] += 1
+    return _dropped(output, layer, derived_seed(seed, draw, name, calls[name]))
+
+
+def _dropped(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
+    """What `layer` does in train mode, with one mask for all examples of the batch."""
+    channels = values.shape[1:2] if isinstance(layer, CHANNELWISE) else values.shape[1:]
+    shape = (1, *channels, *(1 for _ in values.shape[1 + len(channels) :]))
+    # On the CPU, so that a draw is the same on every device.
+    uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    keep = (uniform >= layer.p).to(values.device)
+    if isinstance(layer, (AlphaDropout, FeatureAlphaDropout)):
+        scale = ((1 - layer.p) * (1 + layer.p * ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
+        return scale * (torch.where(keep, values, ALPHA) - layer.p * ALPHA)
+    scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
+    return torch.where(keep, values * scale, 0.0)

@@ -1,0 +1,228 @@
+"""Classification: draws of logits made into a predictive distribution over classes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mcbn import validation
+from mcbn.evaluation import scores
+
+# Probabilities under this lose digits, or vanish, and are summed as logarithms.
+SMALL = 1e-290
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalPredictive:
+    """A distribution over classes for each example (and position), averaged over draws.
+
+    Probabilities are averaged, never logits, by a log-mean-exp in float64. Entropies are in nats.
+
+    Attributes:
+        log_probabilities: log of the mean probability of each class.
+        expected_entropy: mean over draws of the entropy; the aleatoric part of `entropy`.
+        variance: biased variance over draws of the probability of each class.
+        variation_ratio: share of the draws that do not vote for the class voted for most.
+        draw_count: T, the number of draws averaged.
+        draws: the network's outputs, one row a draw, if they were kept.
+    """
+
+    log_probabilities: Float64[Tensor, "batch classes *positions"]
+    expected_entropy: Float64[Tensor, "batch *positions"]
+    variance: Float64[Tensor, "batch classes *positions"]
+    variation_ratio: Float64[Tensor, "batch *positions"]
+    draw_count: int
+    draws: Float[Tensor, "draws batch classes *positions"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.log_probabilities)
+
+    @property
+    def probabilities(self) -> Float64[Tensor, "batch classes *positions"]:
+        """Mean over draws of the probability of each class."""
+        return self.log_probabilities.exp()
+
+    @property
+    def prediction(self) -> Tensor:
+        """The most probable class; the first of ties."""
+        return self.log_probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> Float64[Tensor, "batch *positions"]:
+        """The probability of the most probable class."""
+        return self.log_probabilities.amax(1).exp()
+
+    @property
+    def entropy(self) -> Float64[Tensor, "batch *positions"]:
+        """Predictive entropy: the total uncertainty, in nats."""
+        return scores.entropy(self.probabilities)
+
+    @property
+    def mutual_information(self) -> Float64[Tensor, "batch *positions"]:
+        """Predictive minus expected entropy: the epistemic uncertainty, in nats, at least 0.
+
+        Reference:
+            Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
+            Learning", equation 2.
+        """
+        return (self.entropy - self.expected_entropy).clamp_min(0.0)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """The likelihood of class labels: the network answers with logits along axis 1."""
+
+    def summarise(
+        self, passes: Iterable[Tensor], *, keep_draws: bool = False
+    ) -> CategoricalPredictive:
+        """Average the draws one at a time, in memory that does not grow with their number.
+
+        Raises:
+            ValueError: fewer than two classes, or logits that are not finite.
+        """
+        totals = Totals()
+        kept = []
+        for logits in passes:
+            totals.add(logits)
+            if keep_draws:
+                kept.append(logits.detach())
+        return totals.predictive(torch.stack(kept) if kept else None)
+
+    def totals(self, passes: Iterable[Tensor]) -> "Totals":
+        """The sums over draws that `summarise` divides, to be merged with those of others."""
+        totals = Totals()
+        for logits in passes:
+            totals.add(logits)
+        return totals
+
+    def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
+        """One predictive of the examples of all parts, in order."""
+        kept = [part.draws for part in parts if part.draws is not None]
+        return CategoricalPredictive(
+            torch.cat([part.log_probabilities for part in parts]),
+            torch.cat([part.expected_entropy for part in parts]),
+            torch.cat([part.variance for part in parts]),
+            torch.cat([part.variation_ratio for part in parts]),
+            parts[0].draw_count,
+            torch.cat(kept, dim=1) if kept else None,
+        )
+
+
+@dataclass(eq=False)
+class Totals:
+    """Running sums over draws: what the averages need, and no draw itself.
+
+    Attributes:
+        count: draws so far.
+        mean: mean probability of each class.
+        squares: sum of squared deviations of the probabilities from their mean.
+        entropy: sum of the entropies.
+        votes: how many draws chose each class.
+        log_sum: log of the sum of probabilities; kept only once one of them is near underflow.
+    """
+
+    count: int = 0
+    mean: Tensor = field(default_factory=torch.Tensor)
+    squares: Tensor = field(default_factory=torch.Tensor)
+    entropy: Tensor = field(default_factory=torch.Tensor)
+    votes: Tensor = field(default_factory=torch.Tensor)
+    log_sum: Tensor | None = None
+
+    def add(self, logits: Tensor) -> None:
+        """Take in one draw.
+
+        Raises:
+            ValueError: fewer than two classes, or logits that are not finite.
+        """
+        # One exponential an element: at a thousand classes these passes are all the cost.
+        values = _checked(logits, self.count).detach().to(torch.float64, copy=True)
+        top, chosen = values.max(1, keepdim=True)
+        values.sub_(top)
+        weights = values.exp()
+        total = weights.sum(1, keepdim=True)
+        if self.log_sum is not None or bool(weights.amin() < SMALL):
+            self._add_logs((values - total.log()).clamp_min(torch.finfo(values.dtype).min))
+            values.clamp_min_(torch.finfo(values.dtype).min)  # 0 times -inf is no number
+        # With the largest logit at 0 both terms are positive: nothing cancels.
+        entropy = (total.log() - values.mul_(weights).sum(1, keepdim=True) / total).squeeze(1)
+        probabilities = weights.div_(total)
+        self.count += 1
+        if self.count == 1:
+            self.mean, self.entropy = probabilities, entropy
+            self.squares, self.votes = torch.zeros_like(weights), torch.zeros_like(weights)
+        else:
+            # Welford's update: no difference of large sums, so equal draws have no variance.
+            step = probabilities.sub_(self.mean)
+            self.mean.add_(step, alpha=1 / self.count)
+            self.squares.addcmul_(step, step, value=1 - 1 / self.count)
+            self.entropy += entropy
+        self.votes.scatter_add_(1, chosen, torch.ones_like(top))
+
+    def _add_logs(self, logs: Tensor) -> None:
+        self.log_sum = logs if self.count == 0 else torch.logaddexp(self._logs(), logs)
+
+    def _logs(self) -> Tensor:
+        return self.log_sum if self.log_sum is not None else (self.mean * self.count).log()
+
+    def merged(self, other: "Totals") -> "Totals":
+        """The sums over the draws of both.
+
+        Reference:
+            Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance",
+            equation 1.5b.
+        """
+        count = self.count + other.count
+        step = other.mean - self.mean
+        logs = None
+        if self.log_sum is not None or other.log_sum is not None:
+            logs = torch.logaddexp(self._logs(), other._logs())
+        return Totals(
+            count,
+            self.mean + step * (other.count / count),
+            self.squares + other.squares + step.square() * (self.count * other.count / count),
+            self.entropy + other.entropy,
+            self.votes + other.votes,
+            logs,
+        )
+
+    def predictive(self, draws: Tensor | None = None) -> CategoricalPredictive:
+        """The averages, with the draws themselves if they were kept.
+
+        Raises:
+            ValueError: there were no draws.
+        """
+        if self.count == 0:
+            raise ValueError("expected at least one draw of logits, got none; give some")
+        return CategoricalPredictive(
+            self._log_mean(),
+            self.entropy / self.count,
+            self.squares / self.count,
+            1 - self.votes.amax(1) / self.count,
+            self.count,
+            draws,
+        )
+
+    def _log_mean(self) -> Tensor:
+        logs = self.mean.log()
+        if self.log_sum is not None:
+            logs = torch.where(self.mean < SMALL, self.log_sum - math.log(self.count), logs)
+        # Of a sure class by way of the others: its own probability is rounded to 1.
+        top, chosen = self.mean.max(1, keepdim=True)
+        others = self.mean.scatter(1, chosen, 0.0).sum(1, keepdim=True)
+        return logs.scatter_(1, chosen, torch.where(top > 0.5, (-others).log1p(), top.log()))
+
+
+def _checked(logits: Tensor, draw: int) -> Tensor:
+    if logits.ndim < 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"expected logits with axes (batch, classes, *positions) of at least 2 classes, got "
+            f"shape {tuple(logits.shape)}; for one logit a case give "
+            "output=lambda z: torch.cat([torch.zeros_like(z), z], 1)"
+        )
+    # A finite sum has finite terms, and is far quicker to see; the full check finds the place.
+    if logits.numel() > 0 and bool(logits.detach().sum().isfinite()):
+        return logits
+    return validation.finite(logits, f"the logits of draw {draw}")

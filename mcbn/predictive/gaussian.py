@@ -1,0 +1,226 @@
+"""Regression: draws of means made into a mixture of Gaussians, one component a draw."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from mcbn import validation
+from mcbn.predictive import mixture
+
+# Precisions searched, as multiples of one over the mean squared residual.
+SEARCHED = (1e-3, 1e6)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianPredictive:
+    """A mixture of T Gaussians for each example and output, in float64.
+
+    Attributes:
+        means: mean of each component.
+        variances: noise variance of each component, broadcastable to `means`.
+    """
+
+    means: Float[Tensor, "draws batch *outputs"]
+    variances: Float[Tensor, "..."]
+
+    def __len__(self) -> int:
+        return self.means.shape[1]
+
+    @property
+    def draw_count(self) -> int:
+        """T, the number of draws in the mixture."""
+        return len(self.means)
+
+    @property
+    def mean(self) -> Float[Tensor, "batch *outputs"]:
+        """Predictive mean."""
+        return self.means.mean(0)
+
+    @property
+    def epistemic_variance(self) -> Float[Tensor, "batch *outputs"]:
+        """Biased variance over draws of the mean (Teye et al. 2018, section 3.4)."""
+        return self.means.var(0, correction=0)
+
+    @property
+    def aleatoric_variance(self) -> Float[Tensor, "batch *outputs"]:
+        """Mean over draws of the noise variance; 1/tau for a constant precision."""
+        return self.variances.expand(self.means.shape).mean(0)
+
+    @property
+    def variance(self) -> Float[Tensor, "batch *outputs"]:
+        """Total variance: epistemic plus aleatoric."""
+        return self.epistemic_variance + self.aleatoric_variance
+
+    def log_prob(self, targets: Tensor) -> Float[Tensor, " batch"]:
+        """Log-density of the T-component mixture, joint over outputs; in nats, higher is better.
+
+        `log 1/T sum_t prod_d N(y_d; m_td, v_td)`, the predictive log-likelihood (PLL) of
+        Gal and Ghahramani 2016, equation 8.
+        """
+        targets = self.aligned(targets)
+        if self.means.ndim == 2:
+            return mixture.log_density(self.means, self.variances, targets)
+        variances = self.variances.expand(self.means.shape)
+        each = torch.stack(
+            [
+                mixture.gaussian_log_density(mean, variance, targets).flatten(1).sum(1)
+                for mean, variance in zip(self.means, variances, strict=True)
+            ]
+        )
+        return each.logsumexp(0) - math.log(self.draw_count)
+
+    def crps(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+        """Exact CRPS of the mixture, in target units; lower is better."""
+        return mixture.crps(self.means, self.variances, self.aligned(targets))
+
+    def crps_moment_matched(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+        """CRPS of the Gaussian with the mixture's mean and variance, as in Teye et al. 2018."""
+        return mixture.gaussian_crps(self.mean, self.variance, self.aligned(targets))
+
+    def cdf(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+        """Distribution function at the targets: their probability integral transform (PIT)."""
+        return mixture.cdf(self.means, self.variances, self.aligned(targets))
+
+    def quantile(self, level: float) -> Float[Tensor, "batch *outputs"]:
+        """The value that the target stays below with probability `level`."""
+        return mixture.quantile(self.means, self.variances, level)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper end of the central interval that holds the target with `level`."""
+        validation.fraction(level, "level")
+        return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+
+    def with_precision(self, precision: float) -> "GaussianPredictive":
+        """The same means under another noise precision."""
+        return replace(self, variances=_noise(precision).to(self.means.device))
+
+    def in_units(self, mean: float, scale: float) -> "GaussianPredictive":
+        """The same distribution for `mean + scale * y`: a standardised target's original units."""
+        return GaussianPredictive(mean + scale * self.means, scale**2 * self.variances)
+
+    def aligned(self, targets: Tensor) -> Tensor:
+        """Targets in the shape of the predictions; a lone output axis may be missing or extra.
+
+        Raises:
+            ValueError: they do not fit, or are not finite.
+        """
+        validation.finite(targets, "targets")
+        expected = self.means.shape[1:]
+        lone = expected.numel() == targets.numel() == len(self)
+        if lone and targets.shape[:1] == expected[:1]:
+            targets = targets.reshape(expected)
+        validation.same_shape(targets, self.means[0], ("targets", "predictions"))
+        return targets.to(self.means.device).double()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The likelihood of real targets with Gaussian noise.
+
+    Args:
+        precision: tau, one over the noise variance, in inverse squared target units. Without it
+            the network gives the noise itself: along axis 1 first the means, then as many
+            log-variances.
+    """
+
+    precision: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None:
+            _noise(self.precision)
+
+    def summarise(
+        self,
+        passes: Iterable[Tensor],
+        *,
+        keep_draws: bool = False,  # noqa: ARG002
+    ) -> GaussianPredictive:
+        """Gather the draws of the mean, which are the distribution itself and always kept.
+
+        Raises:
+            ValueError: there are no draws, outputs are not finite, or they do not split into means
+                and log-variances.
+        """
+        found = [output.detach().double() for output in passes]
+        if not found:
+            raise ValueError("expected at least one draw of the mean, got none; give some")
+        outputs = torch.stack(found)
+        validation.finite(outputs, "the network's outputs")
+        if self.precision is not None:
+            return GaussianPredictive(outputs, _noise(self.precision).to(outputs.device))
+        if outputs.ndim < 3 or outputs.shape[2] % 2:
+            raise ValueError(
+                "expected outputs of shape (batch, 2 * outputs), means then log-variances, got "
+                f"{tuple(outputs.shape[1:])}; give Gaussian(precision=...) if the network has "
+                "no noise output"
+            )
+        means, logs = outputs.chunk(2, dim=2)
+        return GaussianPredictive(means, logs.exp())
+
+    def join(self, parts: Sequence[GaussianPredictive]) -> GaussianPredictive:
+        """One predictive of the examples of all parts, in order."""
+        means = torch.cat([part.means for part in parts], dim=1)
+        if self.precision is not None:
+            return GaussianPredictive(means, parts[0].variances)
+        return GaussianPredictive(means, torch.cat([part.variances for part in parts], dim=1))
+
+
+def fit_precision(
+    predictive: GaussianPredictive,
+    targets: Tensor,
+    *,
+    criterion: Literal["log_prob", "crps"] = "log_prob",
+) -> Gaussian:
+    """The constant noise precision that predicts held-out targets best; the noise is refitted.
+
+    Never fit on the test set. A scan over nine decades brackets the optimum, Brent's method
+    refines it.
+
+    Args:
+        predictive: predictions of held-out examples, under any precision.
+        targets: what was observed, in the units of the predictions.
+        criterion: maximise the mean mixture log-density, or minimise the moment-matched CRPS, as
+            Teye et al. 2018 do.
+
+    Raises:
+        TypeError: predictions or targets of the wrong kind.
+        ValueError: another criterion, or predictions that fit the targets perfectly.
+    """
+    advice = "give what mcbn.predict returns with mcbn.Gaussian(precision=1.0)"
+    validation.kind(predictive, GaussianPredictive, "a GaussianPredictive", advice)
+    if criterion not in ("log_prob", "crps"):
+        raise ValueError(f"expected criterion 'log_prob' or 'crps', got {criterion!r}")
+    residual = float((predictive.mean - predictive.aligned(targets)).square().mean())
+    if residual == 0:
+        raise ValueError(
+            "expected targets that differ from the predictions, got a perfect fit, whose precision "
+            "is infinite; fit on data the network was not trained on"
+        )
+
+    def loss(log_precision: float) -> float:
+        candidate = predictive.with_precision(math.exp(log_precision))
+        if criterion == "log_prob":
+            return -float(candidate.log_prob(targets).mean())
+        return float(candidate.crps_moment_matched(targets).mean())
+
+    low, high = (math.log(factor / residual) for factor in SEARCHED)
+    scan = torch.linspace(low, high, 37, dtype=torch.float64).tolist()
+    best = min(range(len(scan)), key=lambda index: loss(scan[index]))
+    bounds = (scan[max(best - 1, 0)], scan[min(best + 1, len(scan) - 1)])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    return Gaussian(precision=math.exp(float(found.x)))
+
+
+def _noise(precision: float) -> Tensor:
+    if not (precision > 0 and math.isfinite(precision)):
+        raise ValueError(
+            f"expected a positive, finite precision tau, got {precision}; fit it on held-out data "
+            "with mcbn.fit_precision"
+        )
+    return torch.tensor(1 / precision, dtype=torch.float64)

@@ -1,0 +1,246 @@
+"""Split conformal prediction: sets and intervals that hold the target as often as was asked for.
+
+The promise: if held-out and new examples are exchangeable, a new target is in its set with a
+probability of at least `level`, over the draw of both. It holds for any network and any number of
+draws, on average over examples, not for each kind of example and not after a shift.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal, TypeVar
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mcbn import validation
+from mcbn.network.isolation import derived_seed
+from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.recalibration import held_out
+from mcbn.recalibration.coverage import PredictionIntervals, PredictionSets
+from mcbn.recalibration.held_out import HeldOut
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class ConformalSets:
+    """Sets of classes: those whose score is at most a threshold found on held-out examples.
+
+    The score "probability" is `-log p_c`: a class is in the set if it is probable enough. It is
+    the `1 - p_c` of LAC on a scale on which small probabilities do not tie; its sets are small,
+    and may be empty. "adaptive" (APS) is the probability of all classes from the most probable
+    down to c: its sets are larger, and follow the difficulty of an example more. With a `seed` it
+    is randomised, only a random part of c itself is counted, which takes the excess coverage off.
+
+    Attributes:
+        level: coverage promised.
+        threshold: the k-th smallest held-out score, k = ceil((n + 1) level); ties hold more. It
+            is infinite where k > n, that is for n < level / (1 - level): every set is then whole.
+        examples: n, the examples fitted on.
+        score: "probability" or "adaptive".
+        seed: of a randomised adaptive score; None for none. The part depends on it and on the
+            place of the example among those predicted.
+
+    Reference:
+        Sadinle, Lei and Wasserman 2019, "Least Ambiguous Set-Valued Classifiers with Bounded
+        Error Levels" (LAC); Romano, Sesia and Candes 2020, "Classification with Valid and
+        Adaptive Coverage" (APS).
+    """
+
+    level: float
+    threshold: float
+    examples: int
+    score: Literal["probability", "adaptive"] = "probability"
+    seed: int | None = None
+    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        validation.fraction(self.level, "level")
+        if self.score not in ("probability", "adaptive"):
+            raise ValueError(
+                f"expected the score 'probability' or 'adaptive', got {self.score!r}; choose one"
+            )
+        if self.score == "probability" and self.seed is not None:
+            raise ValueError(
+                f"expected a seed with the score 'adaptive' only, got {self.seed}; leave it out"
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        predictive: CategoricalPredictive,
+        targets: Tensor,
+        *,
+        level: float = 0.9,
+        score: Literal["probability", "adaptive"] = "probability",
+        seed: int | None = None,
+    ) -> "ConformalSets":
+        """The threshold from held-out examples that nothing before was fitted on.
+
+        The options are the attributes.
+
+        Raises:
+            TypeError: targets of the wrong kind.
+            ValueError: an option is unknown, targets do not fit, or predictions have positions.
+        """
+        blank = cls(level, math.inf, len(predictive), score, seed)
+        found = blank._scores(predictive, "held out")
+        index = validation.labels(targets, found.shape[1], (len(found),)).to(found.device)
+        threshold = _threshold(found.gather(1, index.long()[:, None]), level)
+        return replace(blank, threshold=threshold, held_out=HeldOut.of(predictive))
+
+    def __call__(self, predictive: CategoricalPredictive) -> PredictionSets:
+        """The set of each example.
+
+        Raises:
+            ValueError: they are the ones fitted on, or have positions.
+        """
+        self.held_out.require_other(predictive)
+        return PredictionSets(self._scores(predictive, "new") <= self.threshold)
+
+    def _scores(
+        self, predictive: CategoricalPredictive, stream: str
+    ) -> Float64[Tensor, "batch classes"]:
+        """The score of every class of each example."""
+        logs = predictive.log_probabilities
+        if logs.ndim > 2:
+            raise ValueError(
+                f"expected one label an example, got positions {tuple(logs.shape[2:])}, which are "
+                "not exchangeable: those of one image are alike; predict one label an image"
+            )
+        if self.score == "probability":
+            return -logs
+        ordered, order = logs.exp().sort(dim=1, descending=True, stable=True)
+        reached = ordered.cumsum(1)
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, stream))
+            part = torch.rand((len(logs), 1), generator=generator, dtype=torch.float64)
+            reached -= ordered * part.to(logs.device)
+        return torch.empty_like(reached).scatter_(1, order, reached)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; an infinite threshold is None."""
+        return _filed(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ConformalSets":
+        """What `to_dict` filed."""
+        return _unfiled(cls, values)
+
+
+@dataclass(frozen=True)
+class ConformalIntervals:
+    """Intervals of real values, as wide as held-out examples ask for.
+
+    The score "residual" is `|y - mean| / sd` with the total predictive deviation, and the
+    interval `mean +- threshold sd`. "quantile" starts from the central predictive interval
+    `(a, b)` of the same level; the score is `max(a - y, y - b)`, and both ends move outwards by
+    the threshold, inwards if it is negative, which may leave an interval empty. The first
+    multiplies the width, the second adds to it.
+
+    Attributes:
+        level: coverage promised.
+        threshold: the k-th smallest held-out score, k = ceil((n + 1) level). It is infinite where
+            k > n, that is for n < level / (1 - level): every interval is then the whole line.
+        examples: n, the examples fitted on.
+        score: "residual" or "quantile".
+
+    Reference:
+        Lei, G'Sell, Rinaldo, Tibshirani and Wasserman 2018, "Distribution-Free Predictive
+        Inference for Regression", section 5.2; Romano, Patterson and Candes 2019, "Conformalized
+        Quantile Regression".
+    """
+
+    level: float
+    threshold: float
+    examples: int
+    score: Literal["residual", "quantile"] = "residual"
+    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        validation.fraction(self.level, "level")
+        if self.score not in ("residual", "quantile"):
+            raise ValueError(
+                f"expected the score 'residual' or 'quantile', got {self.score!r}; choose one"
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        predictive: GaussianPredictive,
+        targets: Tensor,
+        *,
+        level: float = 0.9,
+        score: Literal["residual", "quantile"] = "residual",
+    ) -> "ConformalIntervals":
+        """The threshold from held-out examples that nothing before was fitted on.
+
+        Raises:
+            ValueError: an option is unknown, targets do not fit, predictions have several
+                outputs, or a predictive variance is 0.
+        """
+        blank = cls(level, math.inf, len(predictive), score)
+        values = predictive.aligned(targets).reshape(-1)
+        low, high, unit = blank._frame(predictive)
+        threshold = _threshold(torch.maximum(low - values, values - high) / unit, level)
+        return replace(blank, threshold=threshold, held_out=HeldOut.of(predictive))
+
+    def __call__(self, predictive: GaussianPredictive) -> PredictionIntervals:
+        """The interval of each example.
+
+        Raises:
+            ValueError: they are the ones fitted on, or as for `fit`.
+        """
+        self.held_out.require_other(predictive)
+        low, high, unit = self._frame(predictive)
+        return PredictionIntervals(low - self.threshold * unit, high + self.threshold * unit)
+
+    def _frame(self, predictive: GaussianPredictive) -> tuple[Tensor, Tensor, Tensor]:
+        """Lower and upper end of the interval with the threshold 0, and the unit it is in."""
+        if predictive.mean.numel() != len(predictive):
+            raise ValueError(
+                f"expected one output, got predictions of shape {tuple(predictive.mean.shape)}, "
+                "for which coverage would have several meanings; fit each output on its own"
+            )
+        if self.score == "quantile":
+            low, high = (end.reshape(-1) for end in predictive.interval(self.level))
+            return low, high, torch.ones_like(low)
+        mean, deviation = predictive.mean.reshape(-1), predictive.variance.sqrt().reshape(-1)
+        if not bool((deviation > 0).all()):
+            raise ValueError(
+                "expected predictive variances above 0, got one of 0, in units of which no "
+                "residual can be; add the noise variance 1/tau, or take score='quantile'"
+            )
+        return mean, mean, deviation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; an infinite threshold is None."""
+        return _filed(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ConformalIntervals":
+        """What `to_dict` filed."""
+        return _unfiled(cls, values)
+
+
+def _threshold(scores: Tensor, level: float) -> float:
+    """The score of rank `ceil((n + 1) level)`, infinite where there are not as many."""
+    # Of the decimal number that was written: in floating point 0.07 * 100 is above 7.
+    rank = math.ceil((scores.numel() + 1) * Fraction(str(level)))
+    ordered = scores.flatten().sort().values
+    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
+
+
+def _filed(fitted: Any) -> dict[str, Any]:
+    found = held_out.to_dict(fitted)
+    return {**found, "threshold": None} if found["threshold"] == math.inf else found
+
+
+def _unfiled(method: type[F], values: Mapping[str, Any]) -> F:
+    infinite = isinstance(values, Mapping) and values.get("threshold", 0.0) is None
+    found = held_out.from_dict(method, {**values, "threshold": 0.0} if infinite else values)
+    return replace(found, threshold=math.inf) if infinite else found  # type: ignore[type-var]

@@ -1,0 +1,105 @@
+"""Isotonic recalibration: one rising function for all probabilities, fitted on held-out data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import isotonic_regression
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.recalibration import held_out
+from mcbn.recalibration.held_out import HeldOut
+from mcbn.recalibration.temperature import checked_logs
+from mcbn.recalibration.vector import averaged
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """One rising function of probability, shared by all classes, then normalised to sum to 1.
+
+    `q_c = h(p_c) / sum_k h(p_k)` with `h(p) = (n g(p) + p) / (n + 1)`: g is the isotonic
+    regression of "is it this class" on the mean probability, all n labels with all classes
+    pooled, straight between its knots and level outside them. The one part in n + 1 of p itself
+    makes h rise strictly, and be 0 at most at 0. So the order of the classes stays (values nearer
+    than rounding may tie), and no log score is infinite that was not before. Entropy and its
+    parts are as in `TemperatureScaling`.
+
+    Attributes:
+        knots: probabilities, rising.
+        values: g at the knots.
+        examples: n, the labels fitted on.
+
+    Reference:
+        Zhang, Kailkhura and Han 2020, "Mix-n-Match: Ensemble and Compositional Methods for
+        Uncertainty Calibration in Deep Learning", section 4.1.2 (IRM), where the part of p is
+        any small number.
+    """
+
+    knots: tuple[float, ...]
+    values: tuple[float, ...]
+    examples: int
+    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rising = all(
+            np.all(np.diff(numbers) >= 0) and numbers[0] >= 0 and numbers[-1] <= 1
+            for numbers in (self.knots, self.values)
+            if len(numbers) > 0
+        )
+        some = min(len(self.knots), self.examples) >= 1
+        if not rising or not some or len(self.knots) != len(self.values):
+            raise ValueError(
+                "expected as many knots as values, both rising from 0 to 1, and at least 1 "
+                f"example, got {len(self.knots)} knots, {len(self.values)} values and "
+                f"{self.examples} examples; fit them with .fit"
+            )
+
+    @classmethod
+    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "Isotonic":
+        """The function of the least squared error on held-out targets; positions count as examples.
+
+        Equal probabilities are one point with their mean, as in scikit-learn.
+
+        Raises:
+            TypeError: targets of the wrong kind.
+            ValueError: targets that do not fit, or one of probability 0.
+        """
+        logs = checked_logs(predictive, targets)
+        happened = one_hot(targets.to(logs.device).long(), logs.shape[1]).movedim(-1, 1)
+        points, place, counts = np.unique(
+            logs.exp().cpu().numpy().ravel(), return_inverse=True, return_counts=True
+        )
+        means = np.bincount(place, happened.cpu().numpy().ravel()) / counts
+        found = isotonic_regression(means, weights=counts)
+        # Between the first and the last point of a block the function is level.
+        ends = np.unique(np.concatenate([found.blocks[:-1], found.blocks[1:] - 1]))
+        values = found.x[ends].clip(0, 1)
+        return cls(
+            tuple(points[ends].clip(0, 1).tolist()), tuple(values.tolist()), targets.numel(),
+            HeldOut.of(predictive),
+        )  # fmt: skip
+
+    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+        """Predictions recalibrated; draws are not kept.
+
+        Raises:
+            ValueError: they are the ones fitted on.
+        """
+        self.held_out.require_other(predictive)
+        logs = predictive.log_probabilities
+        level = np.interp(logs.exp().cpu().numpy(), self.knots, self.values)
+        fitted = torch.from_numpy(level).to(logs.device).log() + np.log(self.examples)
+        return averaged(predictive, torch.logaddexp(fitted, logs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return held_out.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Isotonic":
+        """What `to_dict` filed."""
+        return held_out.from_dict(cls, values)

@@ -1,0 +1,160 @@
+"""Tempering: the logits of every draw divided by one temperature before they are averaged."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from mcbn import validation
+from mcbn.evaluation import scores
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive, Totals
+from mcbn.recalibration import held_out
+from mcbn.recalibration.held_out import HeldOut
+from mcbn.recalibration.minimum import end_of, lowest
+
+# Temperatures searched.
+BOUNDS = (1e-2, 1e2)
+# A masked class has a log-probability of minus infinity; this is as good, and times 0 it is 0.
+MASKED = -1e100
+
+
+@dataclass(frozen=True)
+class TemperedCategorical:
+    """The likelihood of class labels with one temperature for each draw's logits.
+
+    `p = 1/T sum_t softmax(f_t / temperature)`. Give it to `predict`, which streams, or call it
+    with predictions whose draws were kept. Draws are averaged after it, so the probabilities are
+    no sharper than the draws disagree, and the most probable class may change. Entropy, its parts,
+    variance and votes are those of the tempered draws.
+
+    Attributes:
+        temperature: divides the logits of every draw.
+    """
+
+    temperature: float
+    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_temperature(self.temperature)
+
+    @classmethod
+    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperedCategorical":
+        """The temperature of the lowest mean negative log-likelihood of the average.
+
+        It is solved by its exact slope, which need not have one root only: the best is taken.
+
+        Raises:
+            TypeError: targets of the wrong kind.
+            ValueError: targets that do not fit, or predictions without draws.
+        """
+        draws = _draws(predictive)
+        checked_logs(predictive, targets)
+        return cls(best_temperature(draws, targets), HeldOut.of(predictive))
+
+    @property
+    def at_bound(self) -> str | None:
+        """The end of the search, 0.01 to 100, that the temperature lies at, if it does."""
+        return end_of(self.temperature, BOUNDS)
+
+    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+        """The kept draws at this temperature, averaged anew.
+
+        Raises:
+            ValueError: draws were not kept, or they are the ones fitted on.
+        """
+        self.held_out.require_other(predictive)
+        return self.summarise(_draws(predictive), keep_draws=True)
+
+    def summarise(
+        self, passes: Iterable[Tensor], *, keep_draws: bool = False
+    ) -> CategoricalPredictive:
+        """Average the tempered draws; kept draws are the tempered ones, in float64."""
+        return Categorical().summarise(self._tempered(passes), keep_draws=keep_draws)
+
+    def totals(self, passes: Iterable[Tensor]) -> Totals:
+        """The sums over tempered draws that `summarise` divides."""
+        return Categorical().totals(self._tempered(passes))
+
+    def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
+        """One predictive of the examples of all parts, in order."""
+        return Categorical().join(parts)
+
+    def _tempered(self, passes: Iterable[Tensor]) -> Iterable[Tensor]:
+        return (logits.double() / self.temperature for logits in passes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return held_out.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TemperedCategorical":
+        """What `to_dict` filed."""
+        return held_out.from_dict(cls, values)
+
+
+def checked_logs(
+    predictive: CategoricalPredictive, targets: Tensor
+) -> Float64[Tensor, "batch classes *positions"]:
+    """The log-probabilities, finite, once they and the targets are checked.
+
+    Raises:
+        TypeError: targets of the wrong kind.
+        ValueError: targets that do not fit, or one of probability 0.
+    """
+    logs = predictive.log_probabilities
+    targets = validation.tensor(targets, "targets").to(logs.device)
+    losses = scores.negative_log_likelihood(logs, targets)
+    validation.finite(losses, "the negative log-likelihood of the targets")
+    return logs.clamp_min(MASKED)
+
+
+def best_temperature(
+    draws: Float[Tensor, "draws batch classes *positions"], targets: Int[Tensor, "batch *positions"]
+) -> float:
+    """The temperature of all draws at which the targets' mean log-probability is highest."""
+    index = targets.to(draws.device).long().unsqueeze(1)
+
+    def curve(log_temperature: float) -> tuple[float, float]:
+        # The slope is in the logarithm of T, where beta = 1/T has the slope -beta.
+        beta = math.exp(-log_temperature)
+        rows = [_chosen(logits, index, beta) for logits in draws]
+        chosen, slopes = (torch.stack(part) for part in zip(*rows, strict=True))
+        loss = math.log(len(draws)) - chosen.logsumexp(0)
+        slope = beta * (chosen.softmax(0) * slopes).sum(0)
+        return float(loss.mean()), float(slope.mean())
+
+    return lowest(curve, BOUNDS)
+
+
+def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Of one draw: the log-probability of the targets, and its slope in beta."""
+    values = logits.double() - logits.double().amax(1, keepdim=True)
+    logs = (beta * values).log_softmax(1)
+    slope = values.gather(1, index) - (logs.exp() * values).sum(1, keepdim=True)
+    return logs.gather(1, index).squeeze(1), slope.squeeze(1)
+
+
+def _draws(predictive: CategoricalPredictive) -> Float[Tensor, "draws batch classes *positions"]:
+    if predictive.draws is None:
+        raise ValueError(
+            "expected predictions with their draws, got none for a temperature of each draw; "
+            "predict with keep_draws=True, or take TemperatureScaling"
+        )
+    return predictive.draws
+
+
+def require_temperature(temperature: float) -> None:
+    """Check that a temperature is one.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(
+            f"expected a positive, finite temperature, got {temperature}; fit it on held-out "
+            "data with .fit"
+        )

@@ -1,0 +1,140 @@
+"""Variance scaling: predictive intervals of a regression widened or narrowed by held-out data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mcbn.predictive import mixture
+from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.recalibration import held_out
+from mcbn.recalibration.held_out import HeldOut
+from mcbn.recalibration.minimum import end_of, lowest
+
+# Factors of the variance searched.
+BOUNDS = (1e-6, 1e6)
+PARTS = ("total", "epistemic")
+
+
+@dataclass(frozen=True)
+class VarianceScaling:
+    """One factor on the predictive variance, whole or epistemic; the mean stays.
+
+    Every draw moves from the mean by the root of the factor: `m + sqrt(f) (m_t - m)`. With the
+    part "total" noise variances are multiplied too, and the mixture keeps its form: its variance
+    is f times what it was. With "epistemic" they stay: `f epistemic + 1/tau`.
+
+    Attributes:
+        factor: f; above 1 widens.
+        part: "total" or "epistemic".
+
+    Reference:
+        Laves, Ihler, Fast, Kahrs and Ortmaier 2020, "Well-Calibrated Regression Uncertainty in
+        Medical Imaging with Deep Learning", for the total.
+    """
+
+    factor: float
+    part: Literal["total", "epistemic"] = "total"
+    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 0 and math.isfinite(self.factor)):
+            raise ValueError(
+                f"expected a positive, finite factor, got {self.factor}; fit it on held-out data "
+                "with .fit"
+            )
+        if self.part not in PARTS:
+            raise ValueError(f"expected the part 'total' or 'epistemic', got {self.part!r}")
+
+    @classmethod
+    def fit(
+        cls,
+        predictive: GaussianPredictive,
+        targets: Tensor,
+        *,
+        part: Literal["total", "epistemic"] = "total",
+        criterion: Literal["mixture", "moments"] = "mixture",
+    ) -> "VarianceScaling":
+        """The factor of the lowest negative log-likelihood of held-out targets, by its exact slope.
+
+        Args:
+            predictive: predictions of held-out examples.
+            targets: what was observed, in the units of the predictions.
+            part: what is scaled.
+            criterion: "mixture": of the mixture over draws, joint over outputs, which is what
+                `evaluate` scores; "moments": of the Gaussian of the mixture's mean and variance,
+                output by output. For the total that is the mean squared error in units of the
+                predictive variance.
+
+        Raises:
+            ValueError: an option is unknown, targets do not fit, a variance is 0, predictions are
+                perfect, or no epistemic part is there to scale.
+        """
+        if criterion not in ("mixture", "moments"):
+            raise ValueError(f"expected criterion 'mixture' or 'moments', got {criterion!r}")
+        aligned = predictive.aligned(targets)
+        scaling = cls(1.0, part)
+        if part == "epistemic" and not bool(predictive.epistemic_variance.any()):
+            raise ValueError(
+                "expected draws that differ, got none that do, so that there is no epistemic part "
+                "to scale; take part='total'"
+            )
+        if bool((predictive.mean == aligned).all()):
+            raise ValueError(
+                "expected targets that differ from the predictions, got a perfect fit, whose best "
+                "factor is 0; fit on data the network was not trained on"
+            )
+
+        def curve(log_factor: float) -> tuple[float, float]:
+            free = torch.tensor(log_factor, dtype=torch.float64, requires_grad=True)
+            scaled = _scaled(kept, free.exp(), scaling.part)
+            loss = -_log_likelihood(scaled, aligned, criterion).mean()
+            return float(loss.detach()), float(torch.autograd.grad(loss, free)[0])
+
+        # Predictions made in inference mode know no slopes; their copies do.
+        with torch.inference_mode(False), torch.enable_grad():
+            kept = GaussianPredictive(predictive.means.clone(), predictive.variances.clone())
+            factor = lowest(curve, BOUNDS)
+        return replace(scaling, factor=factor, held_out=HeldOut.of(predictive))
+
+    @property
+    def at_bound(self) -> str | None:
+        """The end of the search, 1e-6 to 1e6, that the factor lies at, if it does.
+
+        "lower" of the epistemic part: the draws' differences say nothing of the errors.
+        """
+        return end_of(self.factor, BOUNDS)
+
+    def __call__(self, predictive: GaussianPredictive) -> GaussianPredictive:
+        """Predictions with the variance scaled.
+
+        Raises:
+            ValueError: they are the ones fitted on.
+        """
+        self.held_out.require_other(predictive)
+        return _scaled(predictive, torch.tensor(self.factor, dtype=torch.float64), self.part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return held_out.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VarianceScaling":
+        """What `to_dict` filed."""
+        return held_out.from_dict(cls, values)
+
+
+def _scaled(predictive: GaussianPredictive, factor: Tensor, part: str) -> GaussianPredictive:
+    factor = factor.to(predictive.means.device)
+    means = torch.lerp(predictive.mean.expand_as(predictive.means), predictive.means, factor.sqrt())
+    noise = predictive.variances
+    return GaussianPredictive(means, noise * factor if part == "total" else noise)
+
+
+def _log_likelihood(predictive: GaussianPredictive, targets: Tensor, criterion: str) -> Tensor:
+    if criterion == "mixture":
+        return predictive.log_prob(targets)
+    return mixture.gaussian_log_density(predictive.mean, predictive.variance, targets)

@@ -1,0 +1,209 @@
+"""The figures of a report: which there are, what each shows, and the numbers drawn in it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mcbn.evaluation import glossary, scores
+from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
+from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.detection import RiskCoverage, risk_coverage
+from mcbn.evaluation.reliability import Reliability
+from mcbn.evaluation.subgroups import Subgroup
+from mcbn.report import figures
+from mcbn.report.figures import Curve
+
+SIZE = (3.6, 2.9)  # inches, at which letters are as large as the small print of the page
+DECADES, BINS = 5, 40  # of the histograms
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One figure.
+
+    Attributes:
+        title: above it; any text.
+        label: what it shows, in words, for those who cannot see it.
+        draw: draws it on an empty figure.
+        numbers: what is drawn.
+        size: in inches.
+    """
+
+    title: str
+    label: str
+    draw: Callable[[Figure], None]
+    numbers: Mapping[str, Any]
+    size: tuple[float, float] = SIZE
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Figures that share a heading and a key (name and style of each line)."""
+
+    title: str
+    key: tuple[tuple[str, int], ...]
+    panels: tuple[Panel, ...]
+
+
+def reliability_group(comparison: Comparison) -> Group:
+    """A reliability diagram for each method, with the counts under it."""
+    panels = []
+    for name, entry in comparison.entries.items():
+        confidence, correct = _forecast(entry, comparison)
+        found = Reliability.from_predictions(confidence, correct)
+        level = entry.evaluation.level
+        low, high = found.interval(level=level)
+        least, most = found.consistency_band(level=level)
+        numbers = {
+            "edges": found.edges, "counts": found.counts, "confidence": found.confidence,
+            "accuracy": found.accuracy, "low": low, "high": high,
+            "band_low": least, "band_high": most,
+        }  # fmt: skip
+        plain = {key: value.tolist() for key, value in numbers.items()}
+        label = f"Reliability diagram of {name}: accuracy against confidence in bins"
+        draw = partial(_draw_reliability, found, level)
+        panels.append(Panel(name, label, draw, plain, (3.6, 4.0)))
+    return Group("", (), tuple(panels))
+
+
+def selective_group(comparison: Comparison) -> Group:
+    """Risk-coverage curves of all methods in one figure."""
+    curves = {}
+    for name, entry in comparison.entries.items():
+        confidence, correct = _forecast(entry, comparison)
+        curves[name] = risk_coverage(1 - confidence, ~correct)
+    numbers = {}
+    for name, curve in curves.items():
+        chosen = figures.thinned(len(curve.coverage))
+        numbers[name] = {
+            "coverage": curve.coverage.cpu().numpy()[chosen].tolist(),
+            "risk": curve.risk.cpu().numpy()[chosen].tolist(),
+        }
+    label = "Error rate among the answered examples against their share, for " + ", ".join(curves)
+    draw = partial(_draw_selective, list(curves.values()))
+    panel = Panel("", label, draw, numbers, (5.4, 3.4))
+    return Group("", key_of(curves), (panel,))
+
+
+def outside_group(comparison: Comparison) -> Group:
+    """Histograms of uncertainty inside and outside, one figure a method."""
+    base = comparison.entries[comparison.baseline]
+    panels = []
+    for name, entry in comparison.entries.items():
+        measure = uncertainty(entry)
+        sets = [entry.predictive, *entry.outside.values()]
+        values = [getattr(found, measure).flatten().cpu().numpy() for found in sets]
+        edges = _edges([e for e in comparison.entries.values() if uncertainty(e) == measure])
+        # Below the first edge there is room for nothing else than "next to none".
+        shares = [
+            np.histogram(value.clip(edges[0], edges[-1]), edges)[0] / len(value) for value in values
+        ]
+        words = measure.replace("_", " ")
+        numbers = {
+            "uncertainty": measure,
+            "edges": edges.tolist(),
+            "inside": shares[0].tolist(),
+            "outside": {
+                place: share.tolist()
+                for place, share in zip(entry.outside, shares[1:], strict=True)
+            },
+        }
+        draw = partial(_draw_outside, shares, edges, f"{words.capitalize()} (nats)")
+        label = f"Histograms of the {words} of {name} for the test examples, " + ", ".join(
+            entry.outside
+        )
+        panels.append(Panel(f"{name}: {words}", label, draw, numbers))
+    names = ["Test examples", *base.outside]
+    return Group("", key_of(names), tuple(panels))
+
+
+def uncertainty(entry: Entry) -> str:
+    """What tells outside from inside: a single draw has no mutual information."""
+    return "mutual_information" if knows_epistemic(entry.predictive) else "entropy"
+
+
+def convergence_group(found: Mapping[str, Convergence]) -> Group:
+    """NLL and its Monte Carlo error against the number of draws, one figure a method."""
+    panels = []
+    for name, curve in found.items():
+        low = tuple(y - s for y, s in zip(curve.nll, curve.spread, strict=True))
+        high = tuple(y + s for y, s in zip(curve.nll, curve.spread, strict=True))
+        line = Curve(name, curve.draws, curve.nll, low, high, 0)
+        label = f"Negative log-likelihood of {name} against the number of draws"
+        draw = partial(_draw_convergence, line, curve.draws)
+        panels.append(Panel(name, label, draw, curve.to_dict()))
+    return Group("", (), tuple(panels))
+
+
+def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Group:
+    """Scores of the groups of a column with their intervals, one figure a score."""
+    panels = []
+    shown = next(iter(methods.values()))[0].scores
+    for name in shown:
+        known = {method: groups for method, groups in methods.items() if name in groups[0].scores}
+        scale = 100 if glossary.unit(name) else 1
+        lines = []
+        for style, (method, groups) in enumerate(known.items()):
+            found = [group.scores[name] for group in groups]
+            value, low, high = (
+                tuple(scale * getattr(score, part) for score in found)
+                for part in ("value", "low", "high")
+            )
+            places = tuple(range(1, len(groups) + 1))
+            lines.append(Curve(method, places, value, low, high, style))
+        label = f"{glossary.label(name)}{glossary.unit(name)}"
+        numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
+        about = f"{glossary.label(name)} of each group by {column}, for {', '.join(known)}"
+        size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))
+        draw = partial(_draw_groups, lines, label)
+        panels.append(Panel(glossary.label(name), about, draw, numbers, size))
+    return Group(column, key_of(methods), tuple(panels))
+
+
+def _forecast(entry: Entry, comparison: Comparison) -> tuple[Any, Any]:
+    found = entry.predictive
+    targets = comparison.targets.to(found.confidence.device)
+    return found.confidence.flatten(), scores.correct(found.probabilities, targets).flatten()
+
+
+def _edges(entries: Sequence[Entry]) -> np.ndarray:
+    """Logarithmic bins up to the largest uncertainty of any of the entries, the same for all."""
+    sets = [found for entry in entries for found in (entry.predictive, *entry.outside.values())]
+    top = max(float(getattr(found, uncertainty(entries[0])).max()) for found in sets)
+    return np.geomspace(top / 10**DECADES, top, BINS + 1) if top > 0 else np.geomspace(1e-5, 1, 41)
+
+
+def key_of(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Names with their styles, in order."""
+    return tuple((name, style) for style, name in enumerate(names))
+
+
+def _draw_reliability(found: Reliability, level: float, figure: Figure) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figures.draw_reliability(found, upper, level=level)
+    figures.draw_counts(found, lower)
+    figure.align_ylabels([upper, lower])
+
+
+def _draw_selective(curves: Sequence[RiskCoverage], figure: Figure) -> None:
+    figures.draw_risk_coverage(curves, figure.subplots())
+
+
+def _draw_outside(
+    shares: Sequence[np.ndarray], edges: np.ndarray, label: str, figure: Figure
+) -> None:
+    figures.draw_histograms(shares, edges, figure.subplots(), label=label)
+
+
+def _draw_groups(lines: Sequence[Curve], label: str, figure: Figure) -> None:
+    figures.draw_groups(lines, figure.subplots()).set_xlabel(label)
+
+
+def _draw_convergence(line: Curve, draws: Sequence[int], figure: Figure) -> None:
+    ax = figures.draw_curves([line], figure.subplots())
+    figures.doubling_axis(draws, ax, label="Draws averaged, T")
+    ax.set_ylabel("NLL (nats)")

@@ -1,0 +1,273 @@
+"""The batch size as a variational parameter: chosen by held-out log score or by the ELBO."""
+
+import math
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import Module
+from tqdm import tqdm
+
+from mcbn import validation
+from mcbn.bank.bank import Bank, require_bank
+from mcbn.evaluation import bootstrap
+from mcbn.network.inputs import Inputs, count
+from mcbn.network.isolation import as_found
+from mcbn.predictive.categorical import Categorical
+from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.predict import family_of
+from mcbn.samplers.loop import Output
+from mcbn.study.criterion import ELBO, Objective, elbo_of
+
+# Multiples of the bank's own M in which rescaling was measured to hold (experiments/rescaling.py).
+VALID = (1 / 4, 4.0)
+# Log sizes: a best size this near a bound is at the bound, and is refined a tenth as far.
+NEAR = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class BatchSizeChoice:
+    """The batch size that predicts best, how well it is known, and the curve it was read from.
+
+    Values are in nats an example; lower is better.
+
+    Attributes:
+        best: the best batch size, any real number.
+        value: the criterion there: the mean held-out negative log-likelihood, or minus the ELBO.
+        flat: smallest and largest size of the curve that, with all between, cannot be told from
+            the best by paired differences over examples.
+        interval: of `best`, by a bootstrap over examples.
+        batch_sizes: the sizes of the curve.
+        values: the criterion at each.
+        low: lower end of each value's bootstrap interval.
+        high: upper end.
+        criterion: "log_score" or "elbo".
+        bank_size: M of the bank that was rescaled.
+        draws: T of that bank.
+        level: of all intervals.
+    """
+
+    best: float
+    value: float
+    flat: tuple[float, float]
+    interval: tuple[float, float]
+    batch_sizes: Float64[Tensor, " points"]
+    values: Float64[Tensor, " points"]
+    low: Float64[Tensor, " points"]
+    high: Float64[Tensor, " points"]
+    criterion: Literal["log_score", "elbo"]
+    bank_size: float
+    draws: int
+    level: float
+
+    @property
+    def at_bound(self) -> Literal["lower", "upper"] | None:
+        """The end of the searched range that the best size lies at, if it does."""
+        for end, index in (("lower", 0), ("upper", -1)):
+            if abs(math.log(self.best / float(self.batch_sizes[index]))) < NEAR:
+                return "lower" if end == "lower" else "upper"
+        return None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the best size lies outside the range in which rescaling was measured to hold."""
+        return not VALID[0] * (1 - NEAR) <= self.best / self.bank_size <= VALID[1] * (1 + NEAR)
+
+    def __str__(self) -> str:
+        name = "held-out log score" if self.criterion == "log_score" else "ELBO"
+        lines = [
+            f"best batch size {self.best:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}] "
+            f"by {name}, {self.value:.4g} nats an example",
+            f"not told from it: {self.flat[0]:.4g} to {self.flat[1]:.4g}",
+            f"searched {float(self.batch_sizes[0]):.4g} to {float(self.batch_sizes[-1]):.4g} with "
+            f"{self.draws} draws collected at {self.bank_size:.4g}",
+        ]
+        if self.at_bound:
+            lines.append(
+                f"the best lies at the {self.at_bound} end of the search: collect a bank at that "
+                "size and choose again"
+            )
+        if self.extrapolated:
+            lines.append(
+                f"the best lies outside {VALID[0]:g} to {VALID[1]:g} times the bank's size, where "
+                "rescaling was measured to hold: collect a bank near it to confirm"
+            )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        curve = {name: getattr(self, name) for name in ("batch_sizes", "values", "low", "high")}
+        return {
+            "criterion": self.criterion,
+            "best": self.best,
+            "value": self.value,
+            "flat": list(self.flat),
+            "interval": list(self.interval),
+            "level": self.level,
+            "at_bound": self.at_bound,
+            "extrapolated": self.extrapolated,
+            "bank_size": self.bank_size,
+            "draws": self.draws,
+            **{name: values.tolist() for name, values in curve.items()},
+        }
+
+
+@as_found
+def choose_batch_size(
+    model: Module,
+    bank: Bank,
+    inputs: Inputs,
+    targets: Tensor,
+    *,
+    criterion: Literal["log_score", "elbo"] | ELBO = "log_score",
+    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    bounds: tuple[float, float] | None = None,
+    points: int = 17,
+    output: Output | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> BatchSizeChoice:
+    """Choose M by rescaling one bank, at no further pass over the training data.
+
+    All sizes share the bank's deviations, so that the curve is smooth: a grid, even in log M,
+    brackets the optimum and a bounded search refines it. Intervals hold the chance of the
+    examples, not that of the draws; more draws are the remedy for that.
+
+    Args:
+        model: the trained network.
+        bank: draws of its statistics, best at a size near the one looked for.
+        inputs: held-out examples for the log score, training examples for the ELBO.
+        targets: what was observed for them.
+        criterion: "log_score", "elbo", or `ELBO(...)` with a prior of its own.
+        likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
+        bounds: smallest and largest M; by default a quarter to four times the bank's M, where
+            rescaling was measured to hold, and never above N.
+        points: sizes on the grid.
+        output: picks the output tensor where the network answers with something else.
+        resamples: of the examples, for the intervals.
+        level: of the intervals.
+        seed: chooses the resamples.
+        progress: show a bar, on a terminal only.
+
+    Raises:
+        TypeError: no network, no bank or no targets.
+        ValueError: an argument is out of range, the bank has no spread or belongs to another
+            model, or the targets do not fit.
+
+    Reference:
+        Mukhoti et al. 2020, "On Batch Normalisation for Approximate Bayesian Inference", which
+        calls for treating the batch size as a variational parameter.
+    """
+    validation.fraction(level, "level")
+    require_bank(bank)
+    validation.tensor(targets, "targets")
+    _require_counts(points, resamples, count(inputs), len(targets))
+    objective = Objective(
+        model, bank, inputs, targets, family_of(likelihood), elbo_of(criterion, bank), output
+    )
+    low, high = (math.log(end) for end in _bounds(bounds, bank))
+    grid = torch.linspace(low, high, points, dtype=torch.float64)
+    hidden = None if progress else True  # None: hidden unless on a terminal
+    sizes = tqdm(grid.tolist(), "choose", unit="size", delay=0.5, leave=False, disable=hidden)
+    table = torch.stack([objective(log_size) for log_size in sizes])
+    best, at_best = _refined(grid, table, objective)
+    # The last column is the best size: each resample draws the same examples for all sizes.
+    columns = {"losses": torch.cat([table, at_best[None]]).T}
+    drawn = bootstrap.replicates(
+        [columns], _means, resamples=resamples, seed=seed, progress=progress
+    )
+    replicates = torch.stack(list(drawn.values()))
+    spans = [bootstrap.percentile_interval(row, level) for row in replicates[:-1]]
+    return BatchSizeChoice(
+        best=math.exp(best),
+        value=float(at_best.mean()),
+        flat=_flat(grid, best, replicates, level),
+        interval=bootstrap.percentile_interval(_vertices(grid, replicates[:-1]).exp(), level),
+        batch_sizes=grid.exp(),
+        values=table.mean(1),
+        low=torch.tensor([span[0] for span in spans], dtype=torch.float64),
+        high=torch.tensor([span[1] for span in spans], dtype=torch.float64),
+        criterion="log_score" if objective.elbo is None else "elbo",
+        bank_size=bank.size,
+        draws=len(bank),
+        level=level,
+    )
+
+
+def _refined(grid: Tensor, table: Tensor, objective: Objective) -> tuple[float, Tensor]:
+    """The best log size, between the neighbours of the best on the grid, and the losses there."""
+    lowest = int(table.mean(1).argmin())
+    last = len(grid) - 1
+    ends = float(grid[max(lowest - 1, 0)]), float(grid[min(lowest + 1, last)])
+    kept = {float(grid[lowest]): table[lowest]}
+
+    def value(log_size: float) -> float:
+        kept[float(log_size)] = objective(float(log_size))
+        return float(kept[float(log_size)].mean())
+
+    minimize_scalar(value, bounds=ends, method="bounded", options={"xatol": NEAR / 10})
+    best = min(kept, key=lambda log_size: float(kept[log_size].mean()))
+    return best, kept[best]
+
+
+def _means(columns: bootstrap.Columns) -> dict[str, float]:
+    return {str(index): mean for index, mean in enumerate(columns["losses"].mean(0).tolist())}
+
+
+def _flat(grid: Tensor, best: float, replicates: Tensor, level: float) -> tuple[float, float]:
+    """Ends of the run of sizes around the best whose paired difference to it may be 0."""
+    excess = replicates[:-1] - replicates[-1]
+    tied = [bootstrap.percentile_interval(row, level)[0] <= 0 for row in excess]
+    pairs = list(zip(grid.tolist(), tied, strict=True))
+    below = _run([pair for pair in reversed(pairs) if pair[0] <= best])
+    above = _run([pair for pair in pairs if pair[0] >= best])
+    return math.exp(min([best, *below])), math.exp(max([best, *above]))
+
+
+def _run(pairs: list[tuple[float, bool]]) -> list[float]:
+    """The first sizes, up to one that is not tied."""
+    return [log_size for log_size, _ in takewhile(lambda pair: pair[1], pairs)]
+
+
+def _vertices(
+    grid: Float64[Tensor, " points"], replicates: Float64[Tensor, "points resamples"]
+) -> Float64[Tensor, " resamples"]:
+    """Where each resample's curve is lowest: a parabola through its lowest point and neighbours."""
+    lowest = replicates.argmin(0, keepdim=True)
+    inner = lowest.clamp(1, len(grid) - 2)
+    left, middle, right = (replicates.gather(0, inner + step)[0] for step in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = torch.where(bend > 0, (left - right) / (2 * bend), 0.0).clamp(-0.5, 0.5)
+    # At an end of the grid the lowest point itself is all that is known.
+    shift = torch.where(inner == lowest, shift, 0.0)[0]
+    return grid[lowest[0]] + shift * (grid[1] - grid[0])
+
+
+def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, float]:
+    size = bank.size
+    limit = bank.population or math.inf
+    low, high = bounds or (VALID[0] * size, min(VALID[1] * size, limit))
+    if not 0 < low < high <= limit:
+        raise ValueError(
+            f"expected bounds 0 < smallest < largest <= N = {limit}, got ({low}, {high}); "
+            f"leave them out for a quarter to four times the bank's {size:g}"
+        )
+    return low, high
+
+
+def _require_counts(points: int, resamples: int, examples: int, targets: int) -> None:
+    if points < 3:
+        raise ValueError(f"expected at least 3 points, got {points}; 17 is usual")
+    if resamples < 1:
+        raise ValueError(f"expected at least 1 resample, got {resamples}; 1000 is usual")
+    if examples != targets or examples == 0:
+        raise ValueError(
+            f"expected one target for each of some inputs, got {examples} inputs and {targets} "
+            "targets; give both of the same examples"
+        )

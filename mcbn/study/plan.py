@@ -1,0 +1,283 @@
+"""A study as declared: the axes of its grid, expanded to cells."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from mcbn.study.cell import Cell, Network
+from mcbn.study.names import (
+    CLASSIFICATION,
+    OUTSIDE,
+    OVER_BATCH_SIZES,
+    PUBLISHED,
+    PUBLISHED_BATCH_SIZE,
+    REGRESSION,
+    DataName,
+    Method,
+    ScoreName,
+    is_regression,
+)
+
+# A file of a few lines may ask for more cells than a memory holds.
+MOST_CELLS, MOST_MEMBERS = 100_000, 1_000
+LAST_SPLIT = 4  # of the five splits 80/20 of the UCI sets
+
+
+@dataclass(frozen=True)
+class DataAxes:
+    """Which examples.
+
+    Attributes:
+        names: data sets, an axis.
+        splits: which splits of each, an axis.
+        train_sizes: N, training examples used, an axis; null for all.
+        test_size: test examples used, evenly spaced; null for all.
+        outside: out-of-distribution sets of every data set.
+        outside_size: examples of each outside set used, evenly spaced; null for all.
+    """
+
+    names: tuple[DataName, ...] = ("digits",)
+    splits: tuple[int, ...] = (0,)
+    train_sizes: tuple[int | None, ...] = (None,)
+    test_size: int | None = None
+    outside: tuple[str, ...] = ()
+    outside_size: int | None = None
+
+
+@dataclass(frozen=True)
+class NetworkAxes:
+    """Which networks.
+
+    Attributes:
+        names: mlp, convnet, or resnet20 (published, not trained), an axis.
+        width: units or channels of a layer.
+        depth: hidden layers of an mlp.
+        dropout: rate of the networks of every method but MC Dropout.
+    """
+
+    names: tuple[str, ...] = ("convnet",)
+    width: int = 16
+    depth: int = 2
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingAxes:
+    """How networks are trained.
+
+    Attributes:
+        batch_sizes: mini-batch sizes of training, an axis.
+        epochs: passes over the training examples.
+        learning_rate: its largest value.
+        weight_decay: decoupled.
+    """
+
+    batch_sizes: tuple[int, ...] = (32, 64, 256)
+    epochs: int = 15
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class InferenceAxes:
+    """How networks are made stochastic.
+
+    Attributes:
+        batch_sizes: M, mini-batch sizes at inference, an axis.
+        draws: T, an axis.
+        bank_batch_size: M of the bank that MCBN rescaled moves; null for that of training.
+        dropout_rates: rates of MC Dropout, an axis; a network is trained with each.
+        members: networks of a deep ensemble.
+    """
+
+    batch_sizes: tuple[int, ...] = (4, 16, 64, 256)
+    draws: tuple[int, ...] = (32,)
+    bank_batch_size: int | None = None
+    dropout_rates: tuple[float, ...] = (0.1,)
+    members: int = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch-size study as declared: every combination of its axes is a cell.
+
+    Attributes:
+        title: of the report.
+        data: which examples.
+        network: which networks.
+        training: how they are trained.
+        inference: how they are made stochastic.
+        methods: uncertainty methods, an axis.
+        seeds: of training, mini-batches and masks, an axis.
+        scores: what the table and the report show; all is measured whatever is shown. Empty for
+            the usual ones.
+        threads: of the arithmetic of one cell. They decide about the last bits, so they belong to
+            the declaration: results then do not depend on how many cells run at once.
+
+    Raises:
+        ValueError: a value is out of range, or axes do not fit each other.
+    """
+
+    title: str = "Batch-size study"
+    data: DataAxes = field(default_factory=DataAxes)
+    network: NetworkAxes = field(default_factory=NetworkAxes)
+    training: TrainingAxes = field(default_factory=TrainingAxes)
+    inference: InferenceAxes = field(default_factory=InferenceAxes)
+    methods: tuple[Method, ...] = ("Deterministic", "MCBN", "MC Dropout", "Deep ensemble")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    scores: tuple[ScoreName, ...] = ()
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+        _require_countable(self)
+        _require_fitting(self)
+
+    @property
+    def shown(self) -> tuple[ScoreName, ...]:
+        """The scores that the table and the report show."""
+        usual: dict[ScoreName, None] = {}
+        for name in self.data.names:
+            usual |= dict.fromkeys(REGRESSION if is_regression(name) else CLASSIFICATION)
+        return self.scores or tuple(usual)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell once, in the order of the table: those of one trained network together."""
+        return tuple(dict.fromkeys(self._expanded()))
+
+    def _expanded(self) -> Iterator[Cell]:
+        for name, architecture, train_size, split, seed, size in product(
+            self.data.names, self.network.names, self.data.train_sizes, self.data.splits,
+            self.seeds, self._training_sizes(),
+        ):  # fmt: skip
+            network = Network(
+                data=name,
+                split=split,
+                train_size=train_size,
+                architecture=architecture,
+                width=self.network.width,
+                depth=self.network.depth,
+                dropout=self.network.dropout,
+                batch_size=PUBLISHED_BATCH_SIZE if architecture == PUBLISHED else size,
+                epochs=self.training.epochs,
+                learning_rate=self.training.learning_rate,
+                weight_decay=self.training.weight_decay,
+                seed=seed,
+                member=0,
+                threads=self.threads,
+            )
+            for method in self.methods:
+                yield from self._of(network, method)
+
+    def _training_sizes(self) -> tuple[int, ...]:
+        return tuple(sorted(self.training.batch_sizes))
+
+    def _of(self, network: Network, method: Method) -> Iterator[Cell]:
+        def cell(batch_size: int | None, bank: int | None, draws: int, **change: Any) -> Cell:
+            data = self.data
+            return Cell(replace(network, **change), method, batch_size, bank, draws,
+                        data.test_size, data.outside, data.outside_size)  # fmt: skip
+
+        if method in ("Deterministic", "Population BN"):
+            yield cell(None, None, 1)
+        elif method == "Deep ensemble":
+            yield cell(None, None, self.inference.members)
+        elif method == "MC Dropout":
+            for rate, draws in product(self.inference.dropout_rates, self.inference.draws):
+                yield cell(None, None, draws, dropout=rate)
+        else:
+            moved = self.inference.bank_batch_size or network.batch_size
+            for size, draws in product(sorted(self.inference.batch_sizes), self.inference.draws):
+                yield cell(size, moved if method == "MCBN rescaled" else size, draws)
+
+
+def _require_fitting(plan: Plan) -> None:
+    """Check that data sets, networks, methods and sizes go together."""
+    for name, architecture in product(plan.data.names, plan.network.names):
+        _require_pair(name, architecture, plan)
+    sizes = [size for size in plan.data.train_sizes if size is not None]
+    largest = max(plan.training.batch_sizes)
+    if any(method in OVER_BATCH_SIZES for method in plan.methods):
+        largest = max(largest, *plan.inference.batch_sizes)
+    if sizes and largest > min(sizes):
+        raise ValueError(
+            f"expected batch sizes of at most the {min(sizes)} training examples, got {largest}; "
+            "lower it or raise data.train_sizes"
+        )
+
+
+def _require_countable(plan: Plan) -> None:
+    data, inference = plan.data, plan.inference
+    axes = (data.names, data.train_sizes, data.splits, plan.network.names,
+            plan.training.batch_sizes, plan.seeds, plan.methods, inference.draws)  # fmt: skip
+    widest = max(len(inference.batch_sizes), len(inference.dropout_rates), 1)
+    count = widest * math.prod(len(axis) for axis in axes)
+    if count > MOST_CELLS or inference.members > MOST_MEMBERS:
+        raise ValueError(
+            f"expected at most {MOST_CELLS:,} cells, of ensembles of at most {MOST_MEMBERS:,} "
+            f"members, got axes for up to {count:,} and {inference.members:,}; cut the study in "
+            "parts"
+        )
+
+
+def _require_pair(name: str, architecture: str, plan: Plan) -> None:
+    for other in plan.data.outside:
+        if other not in OUTSIDE.get(name, ()):
+            raise ValueError(
+                f"expected data.outside of {list(OUTSIDE.get(name, ()))} for {name}, got "
+                f"{other!r}; choose among them or leave it out"
+            )
+    if is_regression(name) and architecture == "convnet":
+        raise ValueError(f"expected network.names [mlp] for the table {name}, got convnet")
+    if is_regression(name) and max(plan.data.splits) > LAST_SPLIT:
+        raise ValueError(
+            f"expected data.splits from 0 to {LAST_SPLIT} for {name}, got {max(plan.data.splits)}"
+        )
+    if architecture == PUBLISHED:
+        if name != "cifar10":
+            raise ValueError(f"expected data.names [cifar10] for resnet20, got {name!r}")
+        for method in ("MC Dropout", "Deep ensemble"):
+            if method in plan.methods:
+                raise ValueError(
+                    "expected methods that need one trained network without dropout for the "
+                    f"published resnet20, got {method}; take it out"
+                )
+
+
+def _require_positive(plan: Plan) -> None:
+    least: dict[str, tuple[Sequence[float | None], float]] = {
+        "data.splits": (plan.data.splits, 0),
+        "data.train_sizes": (plan.data.train_sizes, 2),
+        "data.test_size": ([plan.data.test_size], 1),
+        "data.outside_size": ([plan.data.outside_size], 1),
+        "network.width": ([plan.network.width], 1),
+        "network.depth": ([plan.network.depth], 1),
+        "network.dropout": ([plan.network.dropout], 0),
+        "training.batch_sizes": (plan.training.batch_sizes, 2),
+        "training.epochs": ([plan.training.epochs], 1),
+        "training.weight_decay": ([plan.training.weight_decay], 0),
+        "inference.batch_sizes": (plan.inference.batch_sizes, 2),
+        "inference.draws": (plan.inference.draws, 1),
+        "inference.bank_batch_size": ([plan.inference.bank_batch_size], 2),
+        "inference.members": ([plan.inference.members], 1),
+        "seeds": (plan.seeds, 0),
+        "threads": ([plan.threads], 1),
+    }
+    for key, (values, minimum) in least.items():
+        if not values or any(value is not None and not value >= minimum for value in values):
+            raise ValueError(f"expected {key} of at least {minimum}, got {list(values)}; change it")
+    rates = (plan.network.dropout, *plan.inference.dropout_rates)
+    if not all(0 <= rate < 1 for rate in rates) or 0 in plan.inference.dropout_rates:
+        raise ValueError(
+            f"expected dropout rates in [0, 1), those of MC Dropout above 0, got {list(rates)}"
+        )
+    if not plan.training.learning_rate > 0:
+        raise ValueError(
+            f"expected training.learning_rate above 0, got {plan.training.learning_rate}"
+        )
+    for key, axis in (("data.names", plan.data.names), ("methods", plan.methods),
+                      ("network.names", plan.network.names)):  # fmt: skip
+        if not axis:
+            raise ValueError(f"expected at least one of {key}, got none; name some")

@@ -1,0 +1,293 @@
+"""A batch-size study: its plan, and the scores of every cell that is finished."""
+
+import math
+import os
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from scipy.special import stdtrit
+
+from mcbn.io.extras import optional
+from mcbn.plain import is_of
+from mcbn.study import declaration
+from mcbn.study.cell import Cell
+from mcbn.study.names import is_regression
+from mcbn.study.outcome import COST, ERROR, RESULT
+from mcbn.study.plan import Plan
+from mcbn.study.store import Store
+
+# Units of scores; outside sets follow their score.
+NATS = ("nll", "pll", "mutual_information")
+TARGET_UNITS = ("rmse", "crps", "crps_moment_matched", "width_90")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell.
+
+    Attributes:
+        cell: its configuration.
+        scores: figures by name: the scores of `evaluate`; mean `mutual_information` and
+            `epistemic_sd`, inside and (with `_NAME` behind) for each out-of-distribution set; and
+            `auroc_NAME_by_mutual_information`, `auroc_NAME_by_entropy` between them.
+        seconds: wall time of each part of the work: `collect` (mini-batches), `predict` (the test
+            examples), and the `total` with reading, outside sets and scores.
+    """
+
+    cell: Cell
+    scores: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean over seeds and splits with its Student-t interval; NaN ends with a single one."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """The finished cells of a study, in the order of its plan.
+
+    Attributes:
+        plan: the declaration.
+        results: what is finished.
+        failures: the error of each cell that failed, by the cell.
+        missing: how many cells are neither.
+    """
+
+    plan: Plan
+    results: tuple[Result, ...]
+    failures: Mapping[Cell, str]
+    missing: int
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Study":
+        """Read what is finished of the study in `folder`, also while it runs.
+
+        Raises:
+            FileNotFoundError: there is no study in the folder.
+            ValueError: a file was damaged.
+        """
+        store = Store.open(folder)
+        plan = declaration.read_stored(store.declaration)
+        return cls.from_store(store, plan)
+
+    @classmethod
+    def from_store(cls, store: Store, plan: Plan) -> "Study":
+        """What is finished of `plan` in a store."""
+        done, failed = store.keys("cells"), store.keys("failures")
+        results, failures, missing = [], {}, 0
+        for cell in plan.cells():
+            key = cell.key
+            if key in done:
+                scores, seconds = (_numbers(store, key, name) for name in (RESULT, COST))
+                results.append(Result(cell, scores, seconds))
+            elif key in failed:
+                failures[cell] = str(store.read_json("failures", key, ERROR).get("error"))
+            else:
+                missing += 1
+        return cls(plan, tuple(results), failures, missing)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Labels of the methods, in the order of the plan."""
+        return tuple(dict.fromkeys(result.cell.label for result in self.results))
+
+    @property
+    def training_batch_sizes(self) -> tuple[int, ...]:
+        """Training batch sizes, ascending."""
+        return tuple(sorted({result.cell.network.batch_size for result in self.results}))
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Inference batch sizes M, ascending."""
+        sizes = {result.cell.batch_size for result in self.results}
+        return tuple(sorted(size for size in sizes if size is not None))
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Names of the out-of-distribution sets."""
+        return self.plan.data.outside
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets of all data sets are real numbers."""
+        return all(is_regression(name) for name in self.plan.data.names)
+
+    def parts(self) -> dict[str, "Study"]:
+        """The study cut by data set, network, N and T, so that the rest is batch size and method.
+
+        A part of one T also holds the methods without a choice of T. Keys say what differs; a
+        study of one part has it under "".
+        """
+        found: dict[str, list[Result]] = {}
+        varied = self._varied()
+        for result in self.results:
+            for draws in self.plan.inference.draws:
+                if result.cell.chosen_draws in (None, draws):
+                    places = _places(result.cell, draws)
+                    name = ", ".join(words for axis, words in places.items() if axis in varied)
+                    found.setdefault(name, []).append(result)
+        return {
+            name: replace(self, results=tuple(results), failures={}, missing=0)
+            for name, results in found.items()
+        }
+
+    def _varied(self) -> set[str]:
+        """Axes besides batch sizes and methods that take more than one value."""
+        plan = self.plan
+        axes = {
+            "data": plan.data.names,
+            "network": plan.network.names,
+            "N": plan.data.train_sizes,
+            "T": plan.inference.draws,
+        }
+        return {axis for axis, values in axes.items() if len(set(values)) > 1}
+
+    def select(self, label: str, training_batch_size: int, batch_size: int | None = None
+               ) -> tuple[Result, ...]:  # fmt: skip
+        """Results of one method at one pair of batch sizes, a seed and split each."""
+        wanted = (label, training_batch_size, batch_size)
+        return tuple(
+            result
+            for result in self.results
+            if (result.cell.label, result.cell.network.batch_size, result.cell.batch_size) == wanted
+        )
+
+    def values(
+        self, score: str, label: str, *, training_batch_size: int, batch_size: int | None = None
+    ) -> dict[tuple[int, int], float]:
+        """A score of each split and seed, in a study of one part; NaN where it is not defined."""
+        return {
+            (result.cell.network.split, result.cell.network.seed): result.scores.get(
+                score, math.nan
+            )
+            for result in self.select(label, training_batch_size, batch_size)
+        }
+
+    def point(
+        self,
+        score: str,
+        label: str,
+        *,
+        training_batch_size: int,
+        batch_size: int | None = None,
+        level: float = 0.95,
+    ) -> Point:
+        """Mean of a score over seeds and splits, with the interval of that mean.
+
+        Raises:
+            KeyError: the study has no such cell.
+        """
+        chosen = self.select(label, training_batch_size, batch_size)
+        if not chosen:
+            raise KeyError(
+                f"expected a cell of the study, got {(label, training_batch_size, batch_size)}"
+            )
+        return point([result.scores[score] for result in chosen], level=level)
+
+    def rows(self, *, cost: bool = False) -> list[dict[str, Any]]:
+        """A table: a dictionary a cell, all with the same keys in the same order.
+
+        Units are in the names of the columns; None is what is not defined.
+
+        Args:
+            cost: add the seconds of each part of the work, which differ from run to run.
+        """
+        names = sorted({name for result in self.results for name in result.scores})
+        parts = sorted({name for result in self.results for name in result.seconds})
+        found = []
+        for result in self.results:
+            row = _axes(result.cell)
+            row |= {self.column(name): _defined(result.scores.get(name)) for name in names}
+            if cost:
+                row |= {f"{name}_seconds": result.seconds.get(name) for name in parts}
+            found.append(row)
+        return found
+
+    def column(self, score: str) -> str:
+        """The name of a score's column, with its unit; shares and areas have none."""
+        if score.startswith(NATS):
+            return f"{score}_nats"
+        if score in TARGET_UNITS or (self.regression and score == "epistemic_sd"):
+            return f"{score}_target_units"
+        return score
+
+    def to_dataframe(self, *, cost: bool = False) -> Any:
+        """The rows as a pandas frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return optional("pandas", extra="pandas").DataFrame.from_records(self.rows(cost=cost))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "plan": asdict(self.plan),
+            "results": [asdict(result) for result in self.results],
+            "failures": {str(cell): error for cell, error in self.failures.items()},
+            "missing": self.missing,
+        }
+
+
+def _axes(cell: Cell) -> dict[str, Any]:
+    """The columns of a row that say what was measured."""
+    network = cell.network
+    return {
+        "data": network.data,
+        "split": network.split,
+        "train_size": network.train_size,
+        "network": network.architecture,
+        "training_batch_size": network.batch_size,
+        "dropout": network.dropout,
+        "method": cell.method,
+        "batch_size": cell.batch_size,
+        "draws": cell.draws,
+        "seed": network.seed,
+    }
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _places(cell: Cell, draws: int) -> dict[str, str]:
+    """Where a cell lies on the axes that parts are cut by, in words."""
+    size = cell.network.train_size
+    return {
+        "data": cell.network.data,
+        "network": cell.network.architecture,
+        "N": "all N" if size is None else f"N = {size}",
+        "T": f"T = {draws}",
+    }
+
+
+def point(values: list[float], *, level: float = 0.95) -> Point:
+    """The mean of some values with the Student-t interval of that mean; NaN if a value is."""
+    mean = statistics.fmean(values)
+    if len(values) == 1 or not math.isfinite(mean):
+        return Point(mean, float("nan"), float("nan"))
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    return Point(mean, mean - half, mean + half)
+
+
+def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
+    """Figures of a finished cell; null stands for what is not defined."""
+    found = {}
+    for label, value in store.read_json("cells", key, name).items():
+        if not (value is None or is_of(value, float)):
+            path = store.path("cells", key, name)
+            raise ValueError(
+                f"expected a number for {label!r:.80} in {path}, got {value!r:.80}; remove the "
+                f"folder {path.parent} and run the study again"
+            )
+        found[label] = math.nan if value is None else float(value)
+    return found

@@ -1,0 +1,251 @@
+"""Real data sets as tensors: standardised, split by a seed, with sets from elsewhere beside them.
+
+Files are read in place under one data root; torchvision is asked only for what is missing there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from sklearn.datasets import load_digits, load_sample_images
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalise_cifar10
+from mcbn.tasks.readers import (
+    Labelled,
+    class_labels,
+    damaged,
+    data_root,
+    missing,
+    read_idx,
+    read_table,
+    torchvision_datasets,
+)
+
+__all__ = [
+    "CropAndFlip",
+    "Labelled",
+    "Task",
+    "cifar10",
+    "cifar10_images",
+    "cifar10_labels",
+    "data_root",
+    "digits",
+    "mnist",
+    "normalise_cifar10",
+    "read_idx",
+]
+
+DIGITS = tuple("0123456789")
+CIFAR10 = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set in three parts, with inputs from elsewhere to detect.
+
+    Attributes:
+        classes: names of the classes; empty for regression.
+        outside: out-of-distribution inputs by name, preprocessed as the others are.
+        description: where the data come from and how `outside` was made.
+        target_mean: what to add to a target after multiplying by `target_scale`.
+        target_scale: original target units per unit of the targets here.
+        augmented: training examples with the augmentation that published networks were trained
+            under; None where there is none.
+    """
+
+    name: str
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+    classes: tuple[str, ...]
+    outside: Mapping[str, Shaped[Tensor, "batch ..."]]
+    description: str
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+    augmented: Dataset[Any] | None = None
+
+
+def digits(seed: int = 0) -> Task:
+    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels, split 60/15/25 by `seed`."""
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images / 16).float()[:, None]
+    everything = Labelled(images, torch.from_numpy(bunch.target).long())
+    order = _permutation(len(images), seed)
+    train, validation, test = order.tensor_split(
+        [round(0.6 * len(order)), round(0.75 * len(order))]
+    )
+    return _image_task(
+        "digits",
+        [everything.rows(train), everything.rows(validation), everything.rows(test)],
+        {"photographs": _photographs(seed), "rotated": images[test].rot90(dims=(2, 3))},
+        "Handwritten digits of 8x8 pixels bundled with scikit-learn (1,797 images, 43 writers). "
+        "Outside sets made here: 'photographs' are 500 grey 8x8 patches of scikit-learn's two "
+        "sample photographs, shrunk four times and each stretched to the full range; 'rotated' "
+        "are the test digits turned by 90 degrees, some of which still look like digits.",
+    )
+
+
+def _photographs(seed: int) -> Float[Tensor, "patches 1 8 8"]:
+    patches = []
+    for photograph in load_sample_images().images:
+        grey = torch.from_numpy(photograph.mean(axis=2)).float()[None, None]
+        # Averaged first: 8 neighbouring pixels of a large photograph are all but equal.
+        small = functional.avg_pool2d(grey, 4)
+        patches.append(functional.unfold(small, 8, stride=8)[0].T.reshape(-1, 1, 8, 8))
+    every = torch.cat(patches)
+    every = every - every.amin((2, 3), keepdim=True)
+    # A patch of one grey stays black instead of becoming NaN.
+    every = every / every.amax((2, 3), keepdim=True).clamp(min=1)
+    return every[_permutation(len(every), seed)[:500]]
+
+
+def mnist(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
+    """Return MNIST, 5,000 of its training images (chosen by `seed`) kept for validation.
+
+    Args:
+        root: see `data_root`; MNIST is downloaded there if it is missing.
+        seed: of the split.
+        train_size: number of training images; all 55,000 by default.
+
+    Raises:
+        FileNotFoundError: MNIST is neither there nor to be downloaded.
+        ImportError: torchvision is needed and does not fit torch.
+        ValueError: a file is damaged, or `train_size` is out of range.
+    """
+    place = data_root(root)
+    folder = _mnist_folder(place)
+    every, test = _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
+    validation, train = _permutation(len(every), seed).tensor_split([5_000])
+    size = _checked_size(train_size, len(train))
+    outside = _mnist_outside(place)
+    return _image_task(
+        "mnist",
+        [every.rows(train[:size]), every.rows(validation), test],
+        outside,
+        f"MNIST handwritten digits of 28x28 pixels. Outside sets found: "
+        f"{', '.join(outside) or 'none'} (notmnist: letters A-J; fashion_mnist: clothes; usps: "
+        "digits of another source, resized from 16x16).",
+    )
+
+
+def _mnist_folder(root: Path) -> Path:
+    name = "train-images-idx3-ubyte.gz"
+    downloaded = root / "MNIST" / "raw"
+    for folder in (root / "mnist", downloaded):
+        if (folder / name).is_file():
+            return folder
+    datasets = torchvision_datasets()
+    try:
+        datasets.MNIST(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise missing(root / "mnist" / name, f"a failed download: {error}") from error
+    return downloaded
+
+
+def _mnist_outside(root: Path) -> dict[str, Tensor]:
+    outside = _grey_sets(root)
+    path = root / "usps" / "zip.test.gz"
+    if path.is_file():
+        rows = read_table(path, columns=257)[:, 1:].float()
+        images = (rows.view(-1, 1, 16, 16) + 1) / 2
+        outside["usps"] = functional.interpolate(images, (28, 28), mode="bilinear")
+    return outside
+
+
+def _grey_sets(root: Path) -> dict[str, Tensor]:
+    """Pictures of 28x28 from other data sets, those that are there."""
+    outside = {}
+    for name, folders in (
+        ("notmnist", ["notmnist"]),
+        ("fashion_mnist", ["fashion_mnist", "FashionMNIST/raw"]),
+    ):
+        for folder in folders:
+            path = root / folder / "t10k-images-idx3-ubyte.gz"
+            if path.is_file() and name not in outside:
+                outside[name] = _unit_images(path)
+    return outside
+
+
+def _unit_images(path: Path) -> Float[Tensor, "batch 1 28 28"]:
+    images = read_idx(path)
+    if images.shape[1:] != (28, 28):
+        raise damaged(path, "images of 28x28", f"shape {tuple(images.shape)}")
+    return images[:, None].float() / 255
+
+
+def _idx_pair(folder: Path, part: str) -> Labelled:
+    images = _unit_images(folder / f"{part}-images-idx3-ubyte.gz")
+    path = folder / f"{part}-labels-idx1-ubyte.gz"
+    return Labelled(images, class_labels(path, read_idx(path), len(images)))
+
+
+def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
+    """Return CIFAR-10, 5,000 of its training images (chosen by `seed`) kept for validation.
+
+    Test examples are the first 1,000 test images, which are lossless. `augmented` holds the
+    training images randomly cropped and flipped, as the published ResNets saw them.
+
+    Args:
+        root: see `data_root`; CIFAR-10 is downloaded there if it is missing.
+        seed: of the split.
+        train_size: number of training images; all 45,000 by default.
+
+    Raises:
+        FileNotFoundError: CIFAR-10 is neither there nor to be downloaded.
+        ImportError: torchvision is needed and does not fit torch.
+        ValueError: a file is damaged, or `train_size` is out of range.
+    """
+    place = data_root(root)
+    every, test = cifar10_images(place)
+    validation, train = _permutation(len(every), seed).tensor_split([5_000])
+    chosen = every.rows(train[: _checked_size(train_size, len(train))])
+    parts = (
+        Labelled(normalise_cifar10(part.inputs), part.targets)
+        for part in (chosen, every.rows(validation), test)
+    )
+    return Task(
+        "cifar10",
+        next(parts),
+        next(parts),
+        next(parts),
+        CIFAR10,
+        {
+            name: normalise_cifar10(_as_cifar10(images))
+            for name, images in _grey_sets(place).items()
+        },
+        "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. Outside "
+        "sets: grey 28x28 pictures with a black border (fashion_mnist: clothes; notmnist: "
+        "letters A-J).",
+        augmented=CropAndFlip(chosen),
+    )
+
+
+def _as_cifar10(images: Float[Tensor, "batch 1 28 28"]) -> UInt8[Tensor, "batch 3 32 32"]:
+    padded = functional.pad(images, (2, 2, 2, 2)).expand(-1, 3, -1, -1)
+    return (255 * padded).round().to(torch.uint8)
+
+
+def _checked_size(train_size: int | None, count: int) -> int:
+    size = count if train_size is None else train_size
+    if not 1 <= size <= count:
+        raise ValueError(f"expected train_size from 1 to {count}, got {train_size}; None takes all")
+    return size
+
+
+def _image_task(
+    name: str, parts: Sequence[Labelled], outside: Mapping[str, Tensor], description: str
+) -> Task:
+    scale, mean = torch.std_mean(parts[0].inputs, correction=0)
+    train, validation, test = (Labelled((p.inputs - mean) / scale, p.targets) for p in parts)
+    others = {key: (images - mean) / scale for key, images in outside.items()}
+    return Task(name, train, validation, test, DIGITS, others, description)
+
+
+def _permutation(count: int, seed: int) -> Int[Tensor, " count"]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,158 @@
+"""Files of data sets, read with checks: every error names the file."""
+
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from mcbn.io.archives import gunzipped, read_array, read_arrays
+from mcbn.validation import finite, labels, tensor
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Inputs and their targets, one row an example."""
+
+    inputs: Shaped[Tensor, "batch ..."]
+    targets: Shaped[Tensor, "batch ..."]
+
+    def __post_init__(self) -> None:
+        tensor(self.inputs, "inputs")
+        tensor(self.targets, "targets")
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(
+                f"expected as many targets as inputs, got {len(self.targets)} and "
+                f"{len(self.inputs)}; check that both come from one file pair"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def dataset(self) -> TensorDataset:
+        """Return the pairs as a torch data set."""
+        return TensorDataset(self.inputs, self.targets)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "Labelled":
+        """Return the examples at `index`, in that order."""
+        return Labelled(self.inputs[index], self.targets[index])
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Return the folder of the data: `root`, else the environment's MCBN_DATA, else ./data."""
+    return Path(root if root is not None else os.environ.get("MCBN_DATA") or "data")
+
+
+def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:
+    """Return the array of bytes in a gzipped idx file, the form MNIST is published in.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise missing(path, "no such file")
+    try:
+        content = gunzipped(path)
+        zero, kind, axes = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{axes}I", content, 4)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise damaged(path, "a whole gzipped idx file", str(error)) from error
+    if (zero, kind) != (0, 8):
+        raise damaged(path, "the idx magic of bytes, 00 00 08", content[:3].hex(" "))
+    start = 4 + 4 * axes
+    if len(content) - start != math.prod(shape) or len(content) == start:
+        count = len(content) - start
+        raise damaged(path, f"{math.prod(shape)} bytes for shape {shape}", str(count))
+    return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(shape)
+
+
+def read_table(path: Path, columns: int | None = None) -> Float[Tensor, "rows columns"]:
+    """Return the numbers in a text file, plain or gzipped, one row a line.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or has not as many columns as `columns` says.
+    """
+    if not path.is_file():
+        raise missing(path, "no such file")
+    try:
+        content = gunzipped(path) if path.suffix == ".gz" else path.read_bytes()
+        if not content.strip():
+            raise ValueError("an empty file")
+        lines = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+        values = np.loadtxt(lines, comments=None, ndmin=2)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise damaged(path, "a table of numbers", str(error)) from error
+    if columns is not None and values.shape[1] != columns:
+        raise damaged(path, f"{columns} columns", f"shape {values.shape}")
+    return finite(torch.from_numpy(values), str(path))
+
+
+def read_numpy(path: Path) -> dict[str, Any]:
+    """Return the arrays in an npz file by name, or the array of an npy file under the name "".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise missing(path, "no such file")
+    try:
+        packed = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:  # its end is that of an archive in several parts
+        raise damaged(path, "an npz or npy file", str(error)) from error
+    return read_arrays(path) if packed else {"": read_array(path)}
+
+
+def class_labels(path: Path, values: Tensor, count: int) -> Int[Tensor, " batch"]:
+    """Return `values` of the file `path` if they are `count` class indices from 0 to 9.
+
+    Raises:
+        ValueError: there is another number of them, or one is out of range.
+    """
+    try:
+        return labels(values.long(), 10, (count,))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def torchvision_datasets() -> Any:
+    """Return `torchvision.datasets`, imported only when something is to be downloaded.
+
+    Raises:
+        ImportError: torchvision does not fit the installed torch.
+    """
+    try:
+        # Slow to import, and raises on a torch it was not built for.
+        from torchvision import datasets  # noqa: PLC0415
+    except (ImportError, RuntimeError, OSError) as error:
+        raise ImportError(
+            f"expected a torchvision built for torch {torch.__version__}, got {error}; torch and "
+            "torchvision builds do not match, so install both from one index"
+        ) from error
+    return datasets
+
+
+def missing(path: Path, reason: str, source: str = "the data") -> FileNotFoundError:
+    """Return the error for a file that is not there; `source` says what to put in its place."""
+    return FileNotFoundError(
+        f"expected a file at {path.absolute()}, got {reason}; put {source} there, or give "
+        "another data root as root= or in the environment variable MCBN_DATA"
+    )
+
+
+def damaged(path: Path, expected: str, got: str) -> ValueError:
+    """Return the error for a file that is not as expected."""
+    return ValueError(f"expected {expected} in {path}, got {got}; fetch the file again")
