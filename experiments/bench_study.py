@@ -14,9 +14,8 @@ from pathlib import Path
 
 from mcbn.io.atomic import write_whole
 from mcbn.study import declaration
-from mcbn.study.outcome import CONFIGURATION, COST, RESULT, as_json
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study.store import Store
+from mcbn.study.store import CONFIGURATION, COST, RESULT, Store, as_json
 
 RESULTS = Path(__file__).parent / "results" / "bench_study.json"
 PAIRS = 3  # of one job and two jobs, in turn

@@ -21,9 +21,15 @@ from torch.utils.data import Dataset, TensorDataset
 import mcbn
 from mcbn.io.tensors import write_whole
 from mcbn.samplers.linearized import LinearizedBatchNorm
-from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, mnist, normalise_cifar10
+from mcbn.tasks.datasets import (
+    CropAndFlip,
+    cifar10_images,
+    data_root,
+    mnist,
+    normalise_cifar10,
+    uci,
+)
 from mcbn.tasks.networks import convnet, load_resnet20, mlp
-from mcbn.tasks.tabular import uci
 from mcbn.tasks.training import build, train
 
 BATCH_SIZE = 32  # M

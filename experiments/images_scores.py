@@ -13,7 +13,7 @@ import mcbn
 from mcbn import CategoricalPredictive as Predictive
 from mcbn.evaluation import bootstrap, calibration, detection, scores
 from mcbn.evaluation.evaluate import NONE
-from mcbn.study.names import BETTER
+from mcbn.evaluation.glossary import BETTER
 
 LEVEL = 0.95  # of intervals
 SCORES = ("accuracy", "nll", "ece", "ece_debiased")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import mcbn
 from mcbn.evaluation import bootstrap
-from mcbn.predictive.predict import Sampler
+from mcbn.samplers.sampler import Sampler
 from mcbn.tasks.datasets import Labelled
 from mcbn.tasks.networks import unet
 from mcbn.tasks.training import build, train

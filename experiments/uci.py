@@ -21,8 +21,7 @@ from uci_table import agreement, draw, precisions, published, rmse, scored, summ
 
 import mcbn
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.tasks.datasets import Task
-from mcbn.tasks.tabular import uci
+from mcbn.tasks.datasets import Task, uci
 
 DROPOUT_BATCH = 32
 ENSEMBLE_FOLDS = 2  # that the ensemble's precision is fitted on

@@ -13,7 +13,7 @@ from uci_data import Data, both, original, stacked, targets
 from uci_table import rmse
 
 import mcbn
-from mcbn.tasks.tabular import uci
+from mcbn.tasks.datasets import uci
 
 TAUS = {  # his, in original units; the larger sets take hours
     "yacht": (0.25, 0.5, 0.75), "bostonHousing": (0.1, 0.15, 0.2), "energy": (0.25, 0.5, 0.75),

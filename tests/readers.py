@@ -16,17 +16,16 @@ from torch import nn
 import mcbn
 from mcbn.cli.examples import Examples
 from mcbn.io import tensors
-from mcbn.io.drawfiles import draws_file, read_draws
 from mcbn.io.tables import write_columns
+from mcbn.io.tensors import draws_file, read_draws
 from mcbn.network import checkpoints
-from mcbn.predictive.moments import Moments
+from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.tables import read_predictions, write_predictions
 from mcbn.study import declaration
 from mcbn.study.cell import Cell
-from mcbn.study.outcome import as_json
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 from mcbn.study.results import Study
-from mcbn.study.store import Store
+from mcbn.study.store import Store, as_json
 from mcbn.tasks.readers import read_idx, read_numpy, read_table
 
 FITTED = (

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binom, multinomial
 
 import mcbn
-from mcbn.evaluation.abstention import STEPS
+from mcbn.evaluation.detection import STEPS
 
 # A world of three kinds of examples: uncertainty, probability, whether the network is wrong.
 KINDS = [(0, 0.5, False), (1, 0.19, False), (1, 0.31, True)]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_studies import made_study, noise
 
-from mcbn.study.contrasts import contrasts, count, holm, matched, paired_test
+from mcbn.evaluation.significance import holm, paired_test
+from mcbn.study.contrasts import contrasts, count, matched
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 from mcbn.study.results import Result, Study
 

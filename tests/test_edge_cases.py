@@ -14,10 +14,10 @@ from readers import bank
 from torch import Tensor
 
 import mcbn
-from mcbn.evaluation import abstention, calibration, detection, scores
+from mcbn.evaluation import calibration, detection, scores
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.subgroups import subgroups
-from mcbn.predictive import mixture
+from mcbn.predictive import categorical, mixture
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 BAD = (float("nan"), float("inf"), -float("inf"))
@@ -58,7 +58,7 @@ FUNCTIONS = {
         scores.negative_log_likelihood, lambda: [chances().log(), labels()]),
     "brier": (scores.brier, lambda: [chances(), labels()]),
     "correct": (scores.correct, lambda: [chances(), labels()]),
-    "entropy": (scores.entropy, lambda: [chances()]),
+    "entropy": (categorical.entropy, lambda: [chances()]),
     "squared_error": (scores.squared_error, lambda: [normal(CASES), normal(CASES, seed=1)]),
     "ece": (calibration.expected_calibration_error, lambda: [unit(), flags()]),
     "ece_debiased": (calibration.debiased_calibration_error, lambda: [unit(), flags()]),
@@ -71,7 +71,7 @@ FUNCTIONS = {
     "separation": (detection.out_of_distribution, lambda: [unit(), unit(seed=1)]),
     "risk_coverage": (detection.risk_coverage, lambda: [unit(), unit(seed=1)]),
     "choose_abstention": (
-        lambda *given: abstention.choose_abstention(*given, risk=0.9), lambda: [unit(), flags()]),
+        lambda *given: detection.choose_abstention(*given, risk=0.9), lambda: [unit(), flags()]),
     "log_density": (
         mixture.log_density, lambda: [normal(4, CASES), unit() + 0.1, normal(CASES)]),
     "cdf": (mixture.cdf, lambda: [normal(4, CASES), unit() + 0.1, normal(CASES)]),

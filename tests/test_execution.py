@@ -19,10 +19,9 @@ from tiny import Here, smallest, tiny
 from mcbn.study import declaration
 from mcbn.study.executors import Dask, Processes, Ray, named_executor
 from mcbn.study.plan import NetworkAxes
-from mcbn.study.results import Study
+from mcbn.study.results import Study, to_csv
 from mcbn.study.run import default_jobs, run_study
 from mcbn.study.store import Store
-from mcbn.study.table import to_csv
 
 CELLS = 48  # of the tiny study
 NETWORKS = 8

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 import mcbn
 from mcbn.cli import predictions
 from mcbn.io.atomic import write_whole
-from mcbn.io.drawfiles import draws_file
 from mcbn.io.tables import write_columns
-from mcbn.predictive.recording import record
+from mcbn.io.tensors import draws_file
+from mcbn.predictive.predictions import record
 from mcbn.report.study_report import StudyReport
-from mcbn.study import table
+from mcbn.study import results
 from mcbn.study.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -77,8 +77,8 @@ WRITERS = {
     "columns.csv": lambda path: write_columns(path, {"a": np.arange(99)}),
     "study.yaml": lambda path: Store(path.parent).declare("title: x\n"),
     "scores.json": write_scores,
-    "study.csv": lambda path: write_whole(path, table.to_csv(study()).encode()),
-    "study.parquet": lambda path: write_whole(path, table.to_parquet(study())),
+    "study.csv": lambda path: write_whole(path, results.to_csv(study()).encode()),
+    "study.parquet": lambda path: write_whole(path, results.to_parquet(study())),
 }
 REPORTS = {
     "report": report,

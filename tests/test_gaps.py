@@ -6,13 +6,14 @@ import torch
 from test_evaluation import evaluate, forecaster, regressor
 from torch.testing import assert_close
 
-from mcbn.evaluation import calibration, intervals, measures
+from mcbn.evaluation import calibration, intervals
+from mcbn.evaluation.evaluate import class_columns, real_columns
 
 DATA = {
-    "classes": (intervals.class_gaps, measures.class_columns, forecaster(batch=60)),
-    "pixels": (intervals.class_gaps, measures.class_columns, forecaster(batch=7, positions=(3, 2))),
-    "real": (intervals.pit_gaps, measures.real_columns, regressor(batch=60)),
-    "two real": (intervals.pit_gaps, measures.real_columns, regressor(batch=60, outputs=(2,))),
+    "classes": (intervals.class_gaps, class_columns, forecaster(batch=60)),
+    "pixels": (intervals.class_gaps, class_columns, forecaster(batch=7, positions=(3, 2))),
+    "real": (intervals.pit_gaps, real_columns, regressor(batch=60)),
+    "two real": (intervals.pit_gaps, real_columns, regressor(batch=60, outputs=(2,))),
 }
 every = pytest.mark.parametrize("name", DATA)
 # Whose bins or bandwidth are not made from the data.

@@ -6,7 +6,7 @@ from models import examples, made
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.bank.herding import herded
+from mcbn.bank.bank import herded
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 

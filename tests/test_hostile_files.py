@@ -20,8 +20,7 @@ from mcbn.io.archives import LEAST
 from mcbn.io.tables import write_columns
 from mcbn.predictive.tables import read_predictions, write_predictions
 from mcbn.study import declaration
-from mcbn.study.outcome import commit_failure
-from mcbn.study.store import Store
+from mcbn.study.store import Store, commit_failure
 
 # Values that readers trip over, as they stand in text and as integers in headers.
 WORDS = (

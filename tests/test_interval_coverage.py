@@ -17,12 +17,13 @@ from scipy import stats
 from test_batch_size import by_log_score, drawn_targets
 
 import mcbn
-from mcbn.evaluation import bootstrap, calibration, measures
+from mcbn.evaluation import bootstrap, calibration, evaluate
 from mcbn.evaluation.compare import Entry
 from mcbn.evaluation.reliability import Reliability
-from mcbn.evaluation.subgroups import subgroups, welch
-from mcbn.recalibration.coverage import PredictionSets
-from mcbn.report.findings import confidence_gap
+from mcbn.evaluation.significance import welch
+from mcbn.evaluation.subgroups import subgroups
+from mcbn.recalibration.conformal import PredictionSets
+from mcbn.report.claims import confidence_gap
 from mcbn.study import results
 
 # The intervals that reports, verbs and objects give, and the test of this file that covers each.
@@ -144,7 +145,7 @@ def test_scores_of_classes_that_are_means(sharpness):
     generator = torch.Generator().manual_seed(1)
     hits = dict.fromkeys(MEANS, 0)
     for run in range(2000):
-        columns = measures.class_columns(*forecast(generator, 1000, sharpness))
+        columns = evaluate.class_columns(*forecast(generator, 1000, sharpness))
         rows = torch.stack([columns["correct"].double(), columns["nll"], columns["brier"]], 1)
         drawn = bootstrap.replicates(
             [{"rows": rows}], lambda chosen: {"means": chosen["rows"].mean(0)},

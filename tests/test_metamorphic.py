@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mcbn
-from mcbn.evaluation import detection
+from mcbn.evaluation import detection, glossary
 from mcbn.evaluation.reliability import Reliability
-from mcbn.study import names
 
 CASES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 OF_PREDICTIONS = {"mutual_information", "epistemic_sd"}  # no targets: means over examples
@@ -87,7 +86,7 @@ def agree(found, expected, *, without=()):
 
 
 def test_the_tables_hold_every_score():
-    assert set(get_args(names.ScoreName)) == CLASSES | REAL | OF_PREDICTIONS
+    assert set(get_args(glossary.ScoreName)) == CLASSES | REAL | OF_PREDICTIONS
     assert MEANS | NOT_SPLIT.keys() == CLASSES | REAL
     assert not MEANS & NOT_SPLIT.keys()
 

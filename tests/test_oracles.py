@@ -23,11 +23,11 @@ from scipy import integrate, optimize, special, stats
 from sklearn import metrics
 
 import mcbn
-from mcbn.evaluation import calibration, detection, scores
+from mcbn.evaluation import calibration, detection, glossary, scores, significance
 from mcbn.evaluation.reliability import Reliability
-from mcbn.evaluation.subgroups import welch
-from mcbn.predictive import mixture
-from mcbn.study import contrasts, names, results, slopes
+from mcbn.evaluation.significance import welch
+from mcbn.predictive import categorical, mixture
+from mcbn.study import results, slopes
 
 mp = mpmath.mp.clone()
 mp.dps = 30
@@ -140,7 +140,9 @@ def of_logits(function):
         logs = torch.from_numpy(logits).log_softmax(1)
         given_logs = function is scores.negative_log_likelihood
         values = logs if given_logs else logs.exp()
-        takes = (values,) if function is scores.entropy else (values, torch.from_numpy(targets))
+        takes = (
+            (values,) if function is categorical.entropy else (values, torch.from_numpy(targets))
+        )
         return function(*takes).double().numpy()
 
     return call
@@ -756,7 +758,7 @@ METRICS = {
         lambda z, y: metrics.accuracy_score(y, special.softmax(z, axis=1).argmax(1)),
     ),
     "entropy": Metric(
-        classes(), of_logits(scores.entropy), by_rows(lambda p, _: entropy_of(p)),
+        classes(), of_logits(categorical.entropy), by_rows(lambda p, _: entropy_of(p)),
         lambda z, _: stats.entropy(special.softmax(z, axis=1), axis=1),
     ),
     "squared_error": Metric(
@@ -861,7 +863,7 @@ METRICS = {
         lambda a, b: stats.ttest_ind(a, b, equal_var=False).pvalue,
     ),
     "paired_test": Metric(
-        several(), lambda a, b: contrasts.paired_test((a - b).tolist()), paired_by_formula,
+        several(), lambda a, b: significance.paired_test((a - b).tolist()), paired_by_formula,
         lambda a, b: stats.ttest_rel(a, b).pvalue,
     ),
     "point": Metric(several(), point_said, point_by_root, point_by_scipy),
@@ -869,7 +871,7 @@ METRICS = {
         powers(), slopes.log_log_slope, slope_by_sums,
         lambda x, y: stats.linregress(np.log(x), np.log(y)).slope, 1e-12,
     ),
-    "holm": Metric(p_values, contrasts.holm, holm_by_closure, holm_by_steps),
+    "holm": Metric(p_values, significance.holm, holm_by_closure, holm_by_steps),
     "Reliability.interval": Metric(
         counted, wilson_said, wilson_by_roots, share_by_library("wilson")
     ),
@@ -904,7 +906,7 @@ def test_every_public_number_has_its_oracles():
                 for name in public(module)}  # fmt: skip
     rows = {name.split(",")[0] for name in METRICS}
     assert expected <= rows, expected - rows
-    named = {*get_args(names.ScoreName), *names.BETTER}
+    named = {*get_args(glossary.ScoreName), *glossary.BETTER}
     assert named == set(MADE_FROM)
     assert set(MADE_FROM.values()) <= set(METRICS)
 

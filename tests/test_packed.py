@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mcbn.io.archives import read_array, read_arrays
-from mcbn.io.drawfiles import read_draws
 from mcbn.io.tables import read_columns, texts
-from mcbn.io.tensors import write_tensors
+from mcbn.io.tensors import read_draws, write_tensors
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.tasks.readers import read_numpy

@@ -9,10 +9,12 @@ from typing import get_args
 import pytest
 
 import mcbn
+from mcbn.evaluation.glossary import BETTER, ScoreName
 from mcbn.study import declaration
 from mcbn.study.cell import Cell, Network
-from mcbn.study.names import BETTER, OUTSIDE, OVER_BATCH_SIZES, Method, Regression, ScoreName
+from mcbn.study.names import OVER_BATCH_SIZES, Method
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.tasks.names import OUTSIDE, Regression
 
 EVERY = get_args(Method)
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.cli import predictions
-from mcbn.predictive.moments import Moments
+from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions, write_predictions
 

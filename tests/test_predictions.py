@@ -13,10 +13,9 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.cli.main import main
-from mcbn.io.drawfiles import draws_file, read_draws
-from mcbn.predictive.moments import Moments
-from mcbn.predictive.predictions import PARTS, Predictions
-from mcbn.predictive.recording import record
+from mcbn.io.tensors import draws_file, read_draws
+from mcbn.predictive.gaussian import Moments
+from mcbn.predictive.predictions import PARTS, Predictions, record
 from mcbn.predictive.tables import read_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")

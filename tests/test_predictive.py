@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 import mcbn
-from mcbn.predictive.predict import Sampler
+from mcbn.samplers.sampler import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 NAME = "1d of 2-D"

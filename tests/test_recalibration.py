@@ -23,8 +23,8 @@ from torch.testing import assert_close
 import mcbn
 from mcbn.evaluation import scores
 from mcbn.recalibration import held_out
-from mcbn.recalibration.minimum import lowest
-from mcbn.recalibration.vector import averaged
+from mcbn.recalibration.held_out import lowest
+from mcbn.recalibration.temperature import averaged
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 AVERAGED = (mcbn.TemperatureScaling, mcbn.VectorScaling, mcbn.Isotonic)

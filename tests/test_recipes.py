@@ -9,11 +9,11 @@ import torch
 from tiny import Here, tiny
 
 import mcbn
-from mcbn.study import recipes
+from mcbn.study import worker
 from mcbn.study.names import REGRESSION
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study.recipes import load_task
 from mcbn.study.run import run_study
+from mcbn.study.worker import load_task
 
 real = pytest.mark.skipif("MCBN_DATA" not in os.environ, reason="no data root is named")
 
@@ -48,7 +48,7 @@ def test_networks_are_built_for_their_data():
     for name in ("mlp", "convnet"):
         network = replace(first(tiny()).network, architecture=name)
         with torch.random.fork_rng():
-            model = recipes.untrained(network, task).eval()
+            model = worker.untrained(network, task).eval()
         assert model(task.test.inputs[:3]).shape == (3, 10)
 
 
@@ -60,11 +60,11 @@ def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch)
     task = load_task(cell)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = recipes.untrained(cell.network, task).eval()
-    whole = recipes.make_sampler(cell, [model], task).bank
+        model = worker.untrained(cell.network, task).eval()
+    whole = worker.make_sampler(cell, [model], task).bank
     assert (len(whole), whole.batch_size) == (1, 300)
-    monkeypatch.setattr(recipes, "POPULATION_CHUNK", 100)
-    parts = recipes.make_sampler(cell, [model], task).bank
+    monkeypatch.setattr(worker, "POPULATION_CHUNK", 100)
+    parts = worker.make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.train.inputs, batch_size=100, draws=3, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
@@ -121,8 +121,8 @@ def test_the_published_network_is_loaded_and_its_mini_batches_are_augmented(tmp_
     assert drawn.scores["accuracy"] >= 0.8
     assert drawn.scores["mutual_information"] > 0.005
     cell = plan.cells()[1]
-    task, model = load_task(cell), recipes.load_published()
-    drawn_bank = recipes.make_sampler(cell, [model], task).bank
+    task, model = load_task(cell), worker.load_published()
+    drawn_bank = worker.make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.augmented, batch_size=64, draws=4, seed=0)
     augmented = mcbn.collect(model, batches).statistics
     torch.testing.assert_close(dict(drawn_bank.statistics), dict(augmented), rtol=0, atol=0)

@@ -13,10 +13,10 @@ from test_report import Page, looked_up
 import mcbn
 from mcbn.cli import predictions as verbs
 from mcbn.evaluation.subgroups import subgroups
-from mcbn.predictive.moments import Moments
+from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.report.regression_panels import pit_group, quantile_group
+from mcbn.report.panels import pit_group, quantile_group
 from mcbn.report.regression_report import RegressionReport, evaluation_of
 
 HOSTILE = '<script>alert(1)</script>"$x_"'

@@ -14,6 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torch.testing import assert_close
 
 from mcbn.evaluation import scores
+from mcbn.predictive import categorical
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -49,7 +50,7 @@ def test_values_by_hand():
         **TIGHT,
     )
     assert_close(
-        scores.entropy(probabilities),
+        categorical.entropy(probabilities),
         torch.tensor([1.5 * math.log(2), 0.0], dtype=torch.float64),
         **TIGHT,
     )
@@ -73,7 +74,9 @@ def test_each_example_agrees_with_a_loop_and_scipy():
         assert bool(scores.correct(*single)) is (int(p[i].argmax()) == y)
         nll = scores.negative_log_likelihood(single[0].log(), single[1])
         assert float(nll) == pytest.approx(-math.log(p[i, y]), rel=1e-10)
-        assert float(scores.entropy(single[0])) == pytest.approx(stats.entropy(p[i]), rel=1e-10)
+        assert float(categorical.entropy(single[0])) == pytest.approx(
+            stats.entropy(p[i]), rel=1e-10
+        )
 
 
 def test_positions_are_scored_like_a_flat_batch():
@@ -82,7 +85,7 @@ def test_positions_are_scored_like_a_flat_batch():
     labels = targets.reshape(2, 3, 4)
     for flat, shaped in (
         (scores.brier(probabilities, targets), scores.brier(image, labels)),
-        (scores.entropy(probabilities), scores.entropy(image)),
+        (categorical.entropy(probabilities), categorical.entropy(image)),
         (scores.correct(probabilities, targets), scores.correct(image, labels)),
         (
             scores.negative_log_likelihood(probabilities.log(), targets),
@@ -124,7 +127,7 @@ def test_everything_is_float64(dtype):
     assert_close(
         scores.brier(probabilities, targets), torch.tensor([1.125], dtype=torch.float64), **TIGHT
     )
-    assert scores.entropy(probabilities).dtype == torch.float64
+    assert categorical.entropy(probabilities).dtype == torch.float64
     log_probabilities = probabilities.log()
     result = scores.negative_log_likelihood(log_probabilities, targets)
     assert_close(result, -log_probabilities[:, 1].double(), **TIGHT)
@@ -133,12 +136,12 @@ def test_everything_is_float64(dtype):
 @given(distributions())
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_entropy_lies_between_zero_and_log_classes(probabilities):
-    result = float(scores.entropy(probabilities))
+    result = float(categorical.entropy(probabilities))
     assert 0 <= result <= math.log(probabilities.shape[1]) + 1e-12
 
 
 def test_entropy_is_never_negative_by_rounding():
-    assert float(scores.entropy(torch.tensor([[1.0000001, 0.0]]))) == 0.0
+    assert float(categorical.entropy(torch.tensor([[1.0000001, 0.0]]))) == 0.0
 
 
 @given(distributions(count=2))
@@ -204,10 +207,10 @@ nll, squares = scores.negative_log_likelihood, scores.squared_error
     ("call", "message"),
     [
         (lambda p, y: scores.brier(BAD, y), r"probabilities, got 1 NaN.*first at index \(1, 0\)"),
-        (lambda p, y: scores.entropy(BAD), "in probabilities, got 1 NaN"),
+        (lambda p, y: categorical.entropy(BAD), "in probabilities, got 1 NaN"),
         (lambda p, y: scores.correct(BAD, y), "in probabilities, got 1 NaN"),
         (lambda p, y: scores.brier(4 * p, y), "probabilities that sum to 1"),
-        (lambda p, y: scores.entropy(p - 1), "probabilities of at least 0"),
+        (lambda p, y: categorical.entropy(p - 1), "probabilities of at least 0"),
         (lambda p, y: scores.correct(p, y + 2), "labels from 0 to 1, got 2 at index"),
         (lambda p, y: scores.brier(p, y - 1), "labels from 0 to 1, got -1"),
         (lambda p, y: scores.brier(p[:0], y[:0]), "at least one value in probabilities"),

@@ -15,9 +15,8 @@ from mcbn.cli.demo import Settings, run_demo
 from mcbn.study.cell import Cell
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study.results import Result, Study, point
+from mcbn.study.results import Result, Study, point, to_csv, to_markdown, to_parquet
 from mcbn.study.run import run_study
-from mcbn.study.table import to_csv, to_markdown, to_parquet
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
@@ -108,9 +107,8 @@ def test_outside_is_more_uncertain_than_inside(study):
 
 def test_scores_are_those_of_the_library(tmp_path):
     """The same cell by hand, from the weights in the folder."""
-    from mcbn.study.recipes import load_task  # noqa: PLC0415 - the study above must not depend on it
     from mcbn.study.store import Store  # noqa: PLC0415
-    from mcbn.study.worker import load_trained  # noqa: PLC0415
+    from mcbn.study.worker import load_task, load_trained  # noqa: PLC0415
 
     plan = tiny(methods=("MCBN",), seeds=(1,), training=TrainingAxes(batch_sizes=(32,), epochs=1),
                 inference=InferenceAxes(batch_sizes=(8,), draws=(6,)))  # fmt: skip

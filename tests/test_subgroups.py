@@ -19,10 +19,10 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.evaluation.compare import Comparison, entry
-from mcbn.evaluation.subgroups import FEW, MOST, subgroups, welch, worst
+from mcbn.evaluation.significance import holm, welch
+from mcbn.evaluation.subgroups import FEW, MOST, subgroups, worst
 from mcbn.report.gallery import galleries
 from mcbn.report.report import Report
-from mcbn.study.contrasts import holm
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 

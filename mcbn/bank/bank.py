@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
 from mcbn import validation
-from mcbn.bank.herding import herded
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.network.batchnorm import (
     MEAN,
@@ -21,7 +21,7 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.isolation import alone
-from mcbn.plain import is_of
+from mcbn.validation import is_of
 
 KIND = "bank"
 HEADER: Mapping[str, Any] = {  # what a file says of a bank, and the types it says it in
@@ -275,3 +275,35 @@ def _partner(name: str) -> str:
     stem, _, last = name.rpartition(".")
     other = {MEAN: VARIANCE, VARIANCE: MEAN}.get(last, "")
     return f"{stem}.{other}" if stem else other
+
+
+def herded(points: Float[Tensor, "points features"], count: int) -> list[int]:
+    """Pick points one by one so that their mean in a kernel space nears that of all.
+
+    Each feature counts in units of its spread; one without spread does not count. The kernel is
+    Gaussian, as wide as the median distance. No randomness: ties go to the first.
+
+    Args:
+        points: one a row; a few thousand at most, since all pairs are compared.
+        count: how many to pick.
+
+    Raises:
+        ValueError: there are fewer points, or none is asked for.
+
+    Reference:
+        Chen, Welling and Smola 2010, "Super-samples from kernel herding", equation 8.
+    """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"expected from 1 to {len(points)} draws, got {count}; collect more")
+    rows = points.double() - points.double().mean(0)
+    spread = rows.square().mean(0).sqrt()
+    rows = rows / torch.where(spread > 0, spread, 1.0)
+    squares = torch.cdist(rows, rows).square()
+    width = squares.median()
+    kernel = (-squares / torch.where(width > 0, width, 1.0)).exp()
+    chosen: list[int] = []
+    for step in range(count):
+        score = kernel.mean(1) - kernel[:, chosen].sum(1) / (step + 1)
+        score[chosen] = -torch.inf
+        chosen.append(int(score.argmax()))
+    return chosen

@@ -15,17 +15,20 @@ from mcbn.bank.collect import collect
 from mcbn.bank.minibatches import minibatches
 from mcbn.evaluation.compare import compare
 from mcbn.evaluation.convergence import Convergence, convergence
-from mcbn.predictive.predict import Sampler, predict
+from mcbn.predictive.predict import predict
 from mcbn.report.report import Report
-from mcbn.samplers.samplers import DeepEnsemble, Deterministic, MCBatchNorm, MCDropout
-from mcbn.study.names import OUTSIDE
+from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.deterministic import Deterministic
+from mcbn.samplers.dropout import MCDropout
+from mcbn.samplers.ensemble import DeepEnsemble
+from mcbn.samplers.sampler import Sampler
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.study.recipes import load_task
 from mcbn.study.results import Study
 from mcbn.study.run import run_study
 from mcbn.study.store import Store
-from mcbn.study.worker import load_trained
+from mcbn.study.worker import load_task, load_trained
 from mcbn.tasks.datasets import Task
+from mcbn.tasks.names import OUTSIDE
 
 # Fewer draws than this have no curve against their number.
 FEWEST_DRAWS = 8

@@ -17,15 +17,14 @@ from mcbn.cli.examples import Examples
 from mcbn.deployment.export import export as export_file
 from mcbn.deployment.predictor import Method, Predictor
 from mcbn.inspection.inspect import inspect
-from mcbn.io.drawfiles import DrawType, draws_file
 from mcbn.io.tables import is_table
+from mcbn.io.tensors import DrawType, draws_file
 from mcbn.network.checkpoints import load_network
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predictions import Predictions
-from mcbn.predictive.recording import disagreement, record
+from mcbn.predictive.predictions import Predictions, disagreement, record
 from mcbn.predictive.tables import require_free, write_predictions
-from mcbn.samplers.samplers import MCBatchNorm
+from mcbn.samplers.batch_norm import MCBatchNorm
 
 METHODS: Mapping[Method, str] = {
     "mcbn": "MCBN",

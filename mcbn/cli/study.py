@@ -11,12 +11,10 @@ from typing import Literal, NoReturn
 from mcbn.io.atomic import write_whole
 from mcbn.study import declaration
 from mcbn.study.executors import named_executor
-from mcbn.study.outcome import ERROR
 from mcbn.study.plan import Plan
-from mcbn.study.results import Study
+from mcbn.study.results import Study, to_csv, to_markdown, to_parquet
 from mcbn.study.run import default_jobs, run_study
-from mcbn.study.store import Store
-from mcbn.study.table import to_csv, to_markdown, to_parquet
+from mcbn.study.store import ERROR, Store
 
 RUN = """Train and score every cell of a study, in processes of this machine or on a cluster.
 

@@ -27,8 +27,9 @@ from mcbn.io.atomic import write_whole
 from mcbn.network.inputs import Inputs, count, device_of, require_finite, tensors
 from mcbn.network.isolation import as_found, eval_mode, own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predict import Likelihood, Sampler, family_of
-from mcbn.samplers.samplers import MCBatchNorm
+from mcbn.predictive.predict import Likelihood, family_of
+from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.sampler import Sampler
 
 Format = Literal["pt2", "onnx"]
 OUTPUTS = {

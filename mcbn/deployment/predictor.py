@@ -14,8 +14,11 @@ from mcbn.network.checkpoints import load_network
 from mcbn.network.inputs import TARGET_KEYS
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predict import Predictive, Sampler, family_of, predict
-from mcbn.samplers.samplers import Deterministic, MCBatchNorm, MCDropout
+from mcbn.predictive.predict import Predictive, family_of, predict
+from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.deterministic import Deterministic
+from mcbn.samplers.dropout import MCDropout
+from mcbn.samplers.sampler import Sampler
 
 Method = Literal["mcbn", "dropout", "deterministic"]
 CLASSES = ("prediction", "confidence", "probabilities", "entropy", "mutual_information")

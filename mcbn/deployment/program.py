@@ -24,8 +24,10 @@ from mcbn.deployment.onnx import reason
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import as_found, own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
+from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.engines import HALF_ROUNDING, ROUNDING
-from mcbn.samplers.samplers import DeepEnsemble, Deterministic, MCBatchNorm
+from mcbn.samplers.ensemble import DeepEnsemble
 
 Exportable = MCBatchNorm | DeepEnsemble | Deterministic
 # Examples that a network is traced with: more than one, which tracing takes for a constant.

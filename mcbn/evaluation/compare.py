@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mcbn.evaluation.evaluate import Evaluation, Score, evaluate, out_of_distribution
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.predict import Sampler, predict
+from mcbn.predictive.predict import predict
+from mcbn.samplers.sampler import Sampler
 
 # Mutual information under this, in nats, is what rounding leaves of none.
 ROUNDING = 1e-9

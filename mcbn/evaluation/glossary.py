@@ -3,8 +3,61 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from mcbn.study.names import BETTER
+ScoreName = Literal[
+    "accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "ece_equal_mass",
+    "ece_debiased",
+    "ece_classwise",
+    "ece_smooth",
+    "mce",
+    "aurc",
+    "e_aurc",
+    "augrc",
+    "auroc_of_errors",
+    "rmse",
+    "pll",
+    "crps",
+    "crps_moment_matched",
+    "coverage_90",
+    "width_90",
+    "pit_error",
+    "mutual_information",
+    "epistemic_sd",
+]
+
+Direction = Literal["lower", "higher"]
+
+# What is better of each score. Keys name the positive class where there is one.
+BETTER: Mapping[str, Direction] = {
+    "accuracy": "higher",
+    "nll": "lower",
+    "brier": "lower",
+    "ece": "lower",
+    "ece_equal_mass": "lower",
+    "ece_debiased": "lower",
+    "ece_classwise": "lower",
+    "ece_smooth": "lower",
+    "mce": "lower",
+    "auroc_of_errors": "higher",
+    "aurc": "lower",
+    "e_aurc": "lower",
+    "augrc": "lower",
+    "rmse": "lower",
+    "pll": "higher",
+    "crps": "lower",
+    "crps_moment_matched": "lower",
+    "coverage_90": "higher",
+    "width_90": "lower",
+    "pit_error": "lower",
+    "auroc_out_of_distribution": "higher",
+    "aupr_out_of_distribution": "higher",
+    "fpr95_out_of_distribution": "lower",
+}
 
 
 @dataclass(frozen=True)

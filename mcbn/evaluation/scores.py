@@ -1,4 +1,4 @@
-"""Proper scores and entropies, one number per example; the caller takes the mean.
+"""Proper scores, one number per example; the caller takes the mean.
 
 All are computed in float64, whatever the type of the input. Half precision enters as it is.
 """
@@ -86,27 +86,6 @@ def correct(
     values = validation.probabilities(probabilities)
     index = _class_indices(values, targets)
     return values.argmax(1) == index.squeeze(1)
-
-
-def entropy(
-    probabilities: Float[Tensor, "batch classes *positions"],
-) -> Float64[Tensor, "batch *positions"]:
-    """Return the entropy of each predictive distribution.
-
-    `-sum_c p[c] log p[c]`, in nats, with `0 log 0 = 0`; from 0 (certain) to log(classes).
-    Rounding in the input (a probability a little over 1) cannot make it negative.
-
-    Raises:
-        ValueError: values are not probabilities.
-
-    Reference: Shannon, A Mathematical Theory of Communication, 1948.
-
-    >>> entropy(torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
-    tensor([0.6931, 0.0000], dtype=torch.float64)
-    """
-    values = validation.probabilities(probabilities).double()
-    total: Tensor = torch.special.entr(values).sum(1)
-    return total.clamp(min=0)
 
 
 def squared_error(

@@ -6,18 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from scipy.stats import ttest_ind_from_stats
 from torch import Tensor
 
 from mcbn.evaluation import calibration, intervals, scores
 from mcbn.evaluation.bootstrap import Columns
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
 from mcbn.evaluation.evaluate import NONE, Score, score_of
+from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.significance import holm, welch
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.targets import by_number
-from mcbn.study.contrasts import holm
-from mcbn.study.names import BETTER
 
 FEW = 50  # examples under which a group's scores say little
 MOST = 50  # groups of a column: more are no groups, and could not be read
@@ -139,26 +138,6 @@ def worst(groups: Sequence[Subgroup]) -> Subgroup:
 def loss_name(groups: Sequence[Subgroup]) -> str:
     """The score that groups are ordered and tested by."""
     return "nll" if "nll" in groups[0].scores else "pll"
-
-
-def welch(first: Tensor, second: Tensor) -> float:
-    """Two-sided p value of Welch's t test of equal means; NaN if it is not defined.
-
-    Reference:
-        Welch 1947, "The Generalization of 'Student's' Problem when Several Different Population
-        Variances are Involved".
-    """
-    if min(len(first), len(second)) < 2:
-        return math.nan
-    moments = [
-        part
-        for values in (first, second)
-        for part in (float(values.mean()), float(values.std()), len(values))
-    ]
-    spread = moments[1] + moments[4]
-    if not (math.isfinite(spread) and spread > 0):
-        return math.nan
-    return float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
 
 
 def _class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:

@@ -9,9 +9,8 @@ from typing import Any
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from mcbn.inspection import anatomy
-from mcbn.inspection.anatomy import Normaliser, Skipped
-from mcbn.inspection.findings import Finding, symptoms
+from mcbn.inspection import findings
+from mcbn.inspection.findings import Finding, Normaliser, Skipped, symptoms
 from mcbn.inspection.noise import FEWEST_EXAMPLES, Observation, observe
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
@@ -113,14 +112,14 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     _require(inputs, batch_size)
     held, model = model, unwrapped(model)
     with alone(model):  # another thread's call may stand in for a layer's forward meanwhile
-        layers, skipped = anatomy.normalisers(model), anatomy.skipped(model)
+        layers, skipped = findings.normalisers(model), findings.skipped(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.
-    if inputs is not None and not (isinstance(model, ScriptModule) or anatomy.lazy(model)):
+    if inputs is not None and not (isinstance(model, ScriptModule) or findings.lazy(model)):
         modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
         observation = observe(model, modules, inputs, batch_size=batch_size)
     return Inspection(
-        anatomy.kind_of(model),
+        findings.kind_of(model),
         batch_size,
         layers,
         skipped,

@@ -9,7 +9,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import scores
 
 # Probabilities under this lose digits, or vanish, and are summed as logarithms.
 SMALL = 1e-290
@@ -58,7 +57,7 @@ class CategoricalPredictive:
     @property
     def entropy(self) -> Float64[Tensor, "batch *positions"]:
         """Predictive entropy: the total uncertainty, in nats."""
-        return scores.entropy(self.probabilities)
+        return entropy(self.probabilities)
 
     @property
     def mutual_information(self) -> Float64[Tensor, "batch *positions"]:
@@ -226,3 +225,24 @@ def _checked(logits: Tensor, draw: int) -> Tensor:
     if logits.numel() > 0 and bool(logits.detach().sum().isfinite()):
         return logits
     return validation.finite(logits, f"the logits of draw {draw}")
+
+
+def entropy(
+    probabilities: Float[Tensor, "batch classes *positions"],
+) -> Float64[Tensor, "batch *positions"]:
+    """Return the entropy of each predictive distribution.
+
+    `-sum_c p[c] log p[c]`, in nats, with `0 log 0 = 0`; from 0 (certain) to log(classes).
+    Rounding in the input (a probability a little over 1) cannot make it negative.
+
+    Raises:
+        ValueError: values are not probabilities.
+
+    Reference: Shannon, A Mathematical Theory of Communication, 1948.
+
+    >>> entropy(torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+    tensor([0.6931, 0.0000], dtype=torch.float64)
+    """
+    values = validation.probabilities(probabilities).double()
+    total: Tensor = torch.special.entr(values).sum(1)
+    return total.clamp(min=0)

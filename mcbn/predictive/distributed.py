@@ -14,15 +14,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from mcbn.network.inputs import Select, ordered_loader
 from mcbn.predictive.categorical import CategoricalPredictive, Totals
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.predict import (
-    Likelihood,
-    Predictive,
-    Sampler,
-    family_of,
-    joined,
-    summaries,
-)
-from mcbn.samplers.samplers import DeepEnsemble, MCBatchNorm
+from mcbn.predictive.predict import Likelihood, Predictive, family_of, joined, summaries
+from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.ensemble import DeepEnsemble
+from mcbn.samplers.sampler import Sampler
 
 V = TypeVar("V")
 

@@ -16,6 +16,7 @@ from mcbn.network.inputs import Inputs, Select, count, of_batch, order_of, order
 from mcbn.network.isolation import as_found, random_streams
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.samplers.sampler import Sampler
 
 Predictive = CategoricalPredictive | GaussianPredictive
 P = TypeVar("P")
@@ -23,26 +24,6 @@ S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
 AXES = {"draws": 1, "means": 1, "variances": 1}
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """Inputs in, draws of outputs out: all that predicting asks of an uncertainty method.
-
-    The same inputs give the same rows, whatever they are batched with.
-    """
-
-    def __len__(self) -> int:
-        """T, the number of draws."""
-        ...
-
-    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """The network's outputs for all inputs, one draw at a time."""
-        ...
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """All draws stacked: axes (draws, batch, ...)."""
-        ...
 
 
 @runtime_checkable

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcbn.evaluation.scores import entropy
 from mcbn.io.tables import (
     SUFFIXES,
     column,
@@ -23,9 +22,8 @@ from mcbn.io.tables import (
     texts,
     write_columns,
 )
-from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.moments import Moments
+from mcbn.predictive.categorical import CategoricalPredictive, entropy
+from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.targets import (
     by_number,

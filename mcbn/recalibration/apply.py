@@ -9,12 +9,17 @@ from torch import Tensor
 
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.conformal import ConformalIntervals, ConformalSets
-from mcbn.recalibration.coverage import Coverage, PredictionIntervals, PredictionSets
+from mcbn.recalibration.conformal import (
+    ConformalIntervals,
+    ConformalSets,
+    Coverage,
+    PredictionIntervals,
+    PredictionSets,
+)
 from mcbn.recalibration.isotonic import Isotonic
-from mcbn.recalibration.temperature import TemperedCategorical
+from mcbn.recalibration.temperature import TemperatureScaling, TemperedCategorical
 from mcbn.recalibration.variance import VarianceScaling
-from mcbn.recalibration.vector import TemperatureScaling, VectorScaling
+from mcbn.recalibration.vector import VectorScaling
 
 Recalibration = Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"]
 # Each is fitted by `fit`, and called with predictions to be changed.

@@ -13,8 +13,7 @@ from torch.nn.functional import one_hot
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.temperature import checked_logs
-from mcbn.recalibration.vector import averaged
+from mcbn.recalibration.temperature import averaged, checked_logs
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from torch import Tensor
 from mcbn.predictive import mixture
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.minimum import end_of, lowest
+from mcbn.recalibration.held_out import HeldOut, end_of, lowest
 
 # Factors of the variance searched.
 BOUNDS = (1e-6, 1e6)

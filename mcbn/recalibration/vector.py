@@ -1,8 +1,4 @@
-"""Recalibration of class probabilities: temperatures and vector scaling, fitted on held-out data.
-
-Each method is fitted by `fit` and called with predictions of other examples; the answer is a
-predictive of the same kind. Which to use when: docs/recalibration.md.
-"""
+"""Vector scaling: a scale and a bias for each class, fitted on held-out data."""
 
 import math
 from collections.abc import Mapping
@@ -11,80 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from scipy.optimize import minimize
 from torch import Tensor
 
-from mcbn.evaluation import scores
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.minimum import end_of
 from mcbn.recalibration.temperature import (
-    BOUNDS,
     MASKED,
-    best_temperature,
+    averaged,
     checked_logs,
-    require_temperature,
 )
-
-
-@dataclass(frozen=True)
-class TemperatureScaling:
-    """One temperature for the average over draws: `softmax(log p / T)`, p the mean probability.
-
-    Above 1 it softens, below 1 it sharpens; the order of the classes stays. Entropy is that of the
-    new probabilities; the shares of its parts are as before, see `averaged`.
-
-    Attributes:
-        temperature: T.
-
-    Reference:
-        Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks"; the
-        average over draws stands for their one network.
-    """
-
-    temperature: float
-    held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        require_temperature(self.temperature)
-
-    @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperatureScaling":
-        """The temperature of the lowest mean negative log-likelihood of held-out targets.
-
-        It is convex in 1/T, and solved by its exact slope. Positions count as examples.
-
-        Raises:
-            TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, or one of probability 0.
-        """
-        rows = checked_logs(predictive, targets)[None]
-        return cls(best_temperature(rows, targets), HeldOut.of(predictive))
-
-    @property
-    def at_bound(self) -> str | None:
-        """The end of the search, 0.01 to 100, that T lies at, if it does: no T is best."""
-        return end_of(self.temperature, BOUNDS)
-
-    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
-        """Predictions at this temperature; draws are not kept.
-
-        Raises:
-            ValueError: they are the ones fitted on.
-        """
-        self.held_out.require_other(predictive)
-        return averaged(predictive, predictive.log_probabilities / self.temperature)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return held_out.to_dict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TemperatureScaling":
-        """What `to_dict` filed."""
-        return held_out.from_dict(cls, values)
 
 
 @dataclass(frozen=True)
@@ -175,35 +108,6 @@ class VectorScaling:
     def from_dict(cls, values: Mapping[str, Any]) -> "VectorScaling":
         """What `to_dict` filed."""
         return held_out.from_dict(cls, values)
-
-
-def averaged(
-    predictive: CategoricalPredictive, logits: Float64[Tensor, "batch classes *positions"]
-) -> CategoricalPredictive:
-    """The predictive with `softmax(logits)` for its mean probability; draws are not kept.
-
-    A change of the average says nothing of the draws. So each part of an uncertainty keeps its
-    share of the whole: expected entropy and mutual information of the entropy H, and the variance
-    over draws of `p (1 - p)`, which is the variance of "is it this class". No part is ever below
-    0 or above the whole. Votes are left as they were.
-    """
-    log_probabilities = logits.log_softmax(1)
-    entropy, before = scores.entropy(log_probabilities.exp()), predictive.entropy
-    aleatoric = torch.where(before > 0, predictive.expected_entropy / before, 1.0).clamp(0, 1)
-    spread, spread_before = _spread(log_probabilities), _spread(predictive.log_probabilities)
-    epistemic = torch.where(spread_before > 0, predictive.variance / spread_before, 0.0)
-    return CategoricalPredictive(
-        log_probabilities,
-        entropy * aleatoric,
-        spread * epistemic.clamp(0, 1),
-        predictive.variation_ratio,
-        predictive.draw_count,
-    )
-
-
-def _spread(log_probabilities: Tensor) -> Tensor:
-    """`p (1 - p)`, with all digits where p is nearly 1."""
-    return log_probabilities.exp() * -torch.expm1(log_probabilities)
 
 
 def _vector_loss(

@@ -12,11 +12,10 @@ from mcbn.evaluation.compare import interval_dicts, paired
 from mcbn.evaluation.evaluate import Evaluation, evaluate
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.moments import Moments
+from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import Held, held_dicts
-from mcbn.report import page, panels, regression_panels, tables
+from mcbn.report import page, panels, tables
 from mcbn.report.claims import Claim, group_claim, with_span
 from mcbn.report.panels import Group
 
@@ -130,8 +129,8 @@ class RegressionReport:
         }
         level = self.evaluations[self.baseline].level
         return {
-            "pit": [regression_panels.pit_group(transforms, level=level)],
-            "quantiles": [regression_panels.quantile_group(transforms, level=level)],
+            "pit": [panels.pit_group(transforms, level=level)],
+            "quantiles": [panels.quantile_group(transforms, level=level)],
             "groups": [
                 panels.subgroup_group(column, methods) for column, methods in self.groups.items()
             ],

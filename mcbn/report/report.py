@@ -14,8 +14,7 @@ from mcbn.evaluation.glossary import SEPARATION
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.recalibration.apply import Held, held_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claims import Claim, group_claim, verdict
-from mcbn.report.findings import confidence_gap, decay, monte_carlo_error
+from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, monte_carlo_error, verdict
 from mcbn.report.gallery import Gallery
 from mcbn.report.panels import Group
 from mcbn.study.results import Study

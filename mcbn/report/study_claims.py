@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mcbn.evaluation import glossary
+from mcbn.evaluation.glossary import BETTER
 from mcbn.report.claims import Claim, Mark
 from mcbn.report.study_sweeps import Trend
 from mcbn.report.study_tables import SIGNIFICANT
 from mcbn.study.contrasts import BASELINE, Contrast, count
-from mcbn.study.names import BETTER, OVER_BATCH_SIZES
+from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 from mcbn.study.slopes import Slope
 from mcbn.study.summary import best, main_score, pooled, span

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mcbn.evaluation import glossary
+from mcbn.evaluation.glossary import BETTER
 from mcbn.report import figures
 from mcbn.report.figures import Curve
 from mcbn.report.panels import SIZE, Group, Panel, key_of
-from mcbn.study.names import BETTER, OVER_BATCH_SIZES
+from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Study, point
 from mcbn.study.slopes import expected
 

@@ -16,10 +16,9 @@ from mcbn.report.study_panels import SPREADS
 from mcbn.report.tables import Table
 from mcbn.study import declaration, summary
 from mcbn.study.contrasts import Contrast, contrasts
-from mcbn.study.costs import Cost, costs
 from mcbn.study.results import Study
 from mcbn.study.slopes import Slope, slopes
-from mcbn.study.summary import Means
+from mcbn.study.summary import Cost, Means, costs
 
 AXES: tuple[study_sweeps.Axis, ...] = ("N", "T")
 REPEAT = "mcbn study run study.yaml --out DIR"

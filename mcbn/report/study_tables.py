@@ -9,10 +9,9 @@ from mcbn.report.study_panels import score_title
 from mcbn.report.study_sweeps import Trend
 from mcbn.report.tables import Cell, Table
 from mcbn.study.contrasts import BASELINE, Contrast
-from mcbn.study.costs import Cost
 from mcbn.study.results import Point, Study
 from mcbn.study.slopes import Slope, expected
-from mcbn.study.summary import Means, best, main_score, place, pooled
+from mcbn.study.summary import Cost, Means, best, main_score, place, pooled
 
 SIGNIFICANT = 0.05  # adjusted p values below it are called better or worse
 DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"

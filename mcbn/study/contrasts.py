@@ -1,19 +1,16 @@
 """Paired tests between the methods of a study, corrected for their number."""
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import stdtr
-
 from mcbn.evaluation import glossary
-from mcbn.study.names import BETTER, OVER_BATCH_SIZES
+from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.significance import holm, paired_test
+from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 
 BASELINE = "Deterministic"
-# Differences that vary by less than this share of their size vary by rounding alone.
-ROUNDING = 1e-12
 
 Place = tuple[str, int | None]  # a method, and its M where it has one
 
@@ -97,39 +94,6 @@ def _distinct(found: Sequence[Contrast]) -> list[Contrast]:
     """
     made = (contrast for contrast in found if not math.isnan(contrast.p_value))
     return list(dict.fromkeys(replace(contrast, part="") for contrast in made))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted by Holm's step-down method, which bounds the chance of any false alarm.
-
-    In ascending order, adjusted p(i) is the largest of (m - j + 1) p(j) over j up to i, at most 1.
-    NaN stays NaN and is not counted among the m.
-
-    Reference:
-        Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    known = [index for index, value in enumerate(p_values) if not math.isnan(value)]
-    known.sort(key=lambda index: p_values[index])
-    found, largest = [math.nan] * len(p_values), 0.0
-    for rank, index in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p_values[index]))
-        found[index] = largest
-    return found
-
-
-def paired_test(differences: Sequence[float]) -> float:
-    """Two-sided p value of the paired t test; NaN for fewer than two pairs or equal differences."""
-    count = len(differences)
-    if count < 2:
-        return math.nan
-    spread = statistics.stdev(differences)
-    if spread <= ROUNDING * max(abs(value) for value in differences):
-        return math.nan
-    statistic = statistics.fmean(differences) / (spread / count**0.5)
-    return float(2 * stdtr(count - 1, -abs(statistic)))
 
 
 def matched(batch_sizes: Sequence[int], training_batch_size: int) -> int:

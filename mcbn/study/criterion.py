@@ -15,8 +15,8 @@ from mcbn.evaluation import scores
 from mcbn.network.inputs import Inputs, count, part
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
+from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.loop import Output
-from mcbn.samplers.samplers import MCBatchNorm
 
 EXAMPLES = 256  # in a pass
 

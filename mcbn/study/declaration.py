@@ -12,9 +12,9 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser
 
-from mcbn.plain import is_of
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+from mcbn.validation import is_of
 
 PARTS: Mapping[str, Any] = {
     "data": DataAxes,

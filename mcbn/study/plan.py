@@ -6,19 +6,17 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from mcbn.evaluation.glossary import ScoreName
 from mcbn.study.cell import Cell, Network
 from mcbn.study.names import (
     CLASSIFICATION,
-    OUTSIDE,
     OVER_BATCH_SIZES,
     PUBLISHED,
     PUBLISHED_BATCH_SIZE,
     REGRESSION,
-    DataName,
     Method,
-    ScoreName,
-    is_regression,
 )
+from mcbn.tasks.names import OUTSIDE, DataName, is_regression
 
 # A file of a few lines may ask for more cells than a memory holds.
 MOST_CELLS, MOST_MEMBERS = 100_000, 1_000

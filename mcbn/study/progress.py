@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mcbn.evaluation.glossary import BETTER
 from mcbn.study.cell import Cell, Network
-from mcbn.study.names import BETTER
 
 QUIET_SECONDS = 10.0  # between plain lines
 

@@ -1,5 +1,7 @@
 """A batch-size study: its plan, and the scores of every cell that is finished."""
 
+import csv
+import io
 import math
 import os
 import statistics
@@ -10,13 +12,12 @@ from typing import Any
 from scipy.special import stdtrit
 
 from mcbn.io.extras import optional
-from mcbn.plain import is_of
 from mcbn.study import declaration
 from mcbn.study.cell import Cell
-from mcbn.study.names import is_regression
-from mcbn.study.outcome import COST, ERROR, RESULT
 from mcbn.study.plan import Plan
-from mcbn.study.store import Store
+from mcbn.study.store import COST, ERROR, RESULT, Store
+from mcbn.tasks.names import is_regression
+from mcbn.validation import is_of
 
 # Units of scores; outside sets follow their score.
 NATS = ("nll", "pll", "mutual_information")
@@ -291,3 +292,48 @@ def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
             )
         found[label] = math.nan if value is None else float(value)
     return found
+
+
+def to_csv(study: Study, *, cost: bool = False) -> str:
+    """Every score in full, so that reading gives the same numbers back."""
+    found = study.rows(cost=cost)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(found[0]) if found else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return buffer.getvalue()
+
+
+def to_markdown(study: Study, *, cost: bool = False) -> str:
+    """The shown scores, rounded, and of the other columns those that vary or tell the cell."""
+    found = study.rows(cost=cost)
+    scores = [study.column(name) for name in study.plan.shown]
+    seconds = [name for name in (found[0] if found else ()) if name.endswith("_seconds")]
+    always = ("training_batch_size", "method", "batch_size", "seed")
+    axes = [
+        name
+        for name in list(found[0] if found else ())[:10]
+        if name in always or len({row[name] for row in found}) > 1
+    ]
+    names = [*axes, *(name for name in scores if found and name in found[0]), *seconds]
+    lines = [names, ["---"] * len(names), *([_written(row[n]) for n in names] for row in found)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_parquet(study: Study, *, cost: bool = False) -> bytes:
+    """Every score in full, as a Parquet file.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    arrow = optional("pyarrow", extra="parquet")
+    parquet = optional("pyarrow.parquet", extra="parquet")
+    buffer = io.BytesIO()
+    parquet.write_table(arrow.Table.from_pylist(study.rows(cost=cost)), buffer)
+    return buffer.getvalue()
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "–"  # noqa: RUF001
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -12,11 +12,10 @@ from typing import Any
 from mcbn.study import declaration
 from mcbn.study.cell import Cell, Network
 from mcbn.study.executors import Executor, Processes
-from mcbn.study.outcome import Outcome, commit_failure
 from mcbn.study.plan import Plan
 from mcbn.study.progress import Progress
 from mcbn.study.results import Study
-from mcbn.study.store import Store
+from mcbn.study.store import Outcome, Store, commit_failure
 
 # Looked up where the work is done: whoever only hands it out does not wait for torch.
 WORK = "mcbn.study.worker:work"

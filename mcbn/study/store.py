@@ -13,11 +13,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from mcbn.io.atomic import commit_folder, write_whole
+from mcbn.study.cell import Cell, Network
 
 Kind = Literal["networks", "cells", "failures"]
 KINDS: tuple[Kind, ...] = ("networks", "cells", "failures")
@@ -178,3 +179,33 @@ def _alive(marker: Path) -> bool:
     except PermissionError:
         return True
     return True
+
+
+CONFIGURATION, RESULT, COST, ERROR = "config.json", "scores.json", "cost.json", "error.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one piece of work.
+
+    Attributes:
+        error: why it failed; empty if it is done.
+        seconds: wall time of the work, without committing it.
+        scores: of a cell that is done.
+    """
+
+    error: str
+    seconds: float
+    scores: Mapping[str, float]
+
+
+def commit_failure(store: Store, job: Network | Cell, reason: str, details: str = "") -> None:
+    """Commit that a job failed, with its reason, so that it is not tried again by itself."""
+    found = {"error": reason, "job": str(job), "traceback": details}
+    files = {ERROR: as_json(found), CONFIGURATION: as_json(asdict(job))}
+    store.commit("failures", job.key, files)
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file, the same for equal values."""
+    return (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

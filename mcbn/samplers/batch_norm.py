@@ -1,0 +1,84 @@
+"""MCBN as a sampler: one pass of the network for each draw of a bank."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.bank.bank import Bank, require_bank
+from mcbn.network.batchnorm import (
+    batch_norm_layers,
+    chosen_layers,
+    require_finite_weights,
+    statistics_names,
+    unwrapped,
+)
+from mcbn.network.inputs import Inputs
+from mcbn.samplers.chunks import Engine
+from mcbn.samplers.engines import draws, require_engine
+from mcbn.samplers.loop import Output
+
+
+@dataclass(frozen=True, eq=False)
+class MCBatchNorm:
+    """Monte Carlo batch normalisation: one pass for each draw of a bank.
+
+    Args:
+        model: the trained network.
+        bank: draws of its batch-norm statistics, from `collect`.
+        output: picks the output tensor where the network answers with something else.
+        engine: how the draws run, "loop", "folded", "batched" or "compiled"; "auto" picks the
+            fastest by the network and the number of inputs. The numbers are the same.
+        layers: which layers are stochastic: all, the last so many in the order of the network, or
+            those named. The others keep their running statistics, and what is before the first
+            stochastic layer runs once for all draws. Fewer layers hold less epistemic uncertainty.
+
+    Raises:
+        TypeError: the model is no module, or the bank none.
+        ValueError: the bank belongs to another model, a weight is not finite, or there is no such
+            engine or layer.
+
+    Reference:
+        Teye, Azizpour and Smith 2018, "Bayesian Uncertainty Estimation for Batch Normalized Deep
+        Networks", section 3.4.
+    """
+
+    model: Module
+    bank: Bank
+    output: Output | None = field(default=None, kw_only=True)
+    engine: Engine = field(default="auto", kw_only=True)
+    layers: int | Sequence[str] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_engine(self.engine)
+        require_bank(self.bank)
+        # What holds a network (torch.compile, data parallelism) is taken off: a bank fits either.
+        object.__setattr__(self, "model", unwrapped(self.model))
+        require_finite_weights(self.model)
+        self.bank.require_model(self.model)
+        self._statistics()
+
+    def __len__(self) -> int:
+        return len(self.bank)
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
+        return draws(self.model, self._statistics(), inputs, output=self.output, engine=self.engine)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
+        return torch.stack(list(self.passes(inputs)))
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """The draws of the stochastic layers."""
+        owned = self.bank.statistics
+        pairs = statistics_names(batch_norm_layers(self.model))
+        drawn = [name for name, pair in pairs.items() if pair[0] in owned]
+        return {
+            name: owned[name]
+            for layer in chosen_layers(drawn, self.layers)
+            for name in pairs[layer]
+        }

@@ -1,0 +1,48 @@
+"""The plain network as a sampler of one draw: what the others are compared with."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.network.batchnorm import (
+    require_finite_weights,
+    unwrapped,
+)
+from mcbn.network.inputs import Inputs
+from mcbn.samplers.loop import Output, passes
+
+
+@dataclass(frozen=True, eq=False)
+class Deterministic:
+    """The plain network in eval mode, as a single draw: what the others are compared with.
+
+    Args:
+        model: the trained network.
+        output: picks the output tensor where the network answers with something else.
+
+    Raises:
+        TypeError: the model is no module.
+        ValueError: a weight is not finite.
+    """
+
+    model: Module
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", unwrapped(self.model))
+        require_finite_weights(self.model)
+
+    def __len__(self) -> int:
+        return 1
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
+        return passes(self.model, [{}], inputs, output=self.output)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
+        return torch.stack(list(self.passes(inputs)))

@@ -1,0 +1,69 @@
+"""MC Dropout as a sampler: dropout stays on at inference, with masks that belong to a draw."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.network.batchnorm import (
+    require_finite_weights,
+    unwrapped,
+)
+from mcbn.network.dropout import dropout_layers, masked
+from mcbn.network.inputs import Inputs
+from mcbn.network.isolation import as_found
+from mcbn.samplers.loop import Output, passes
+
+
+@dataclass(frozen=True, eq=False)
+class MCDropout:
+    """Monte Carlo dropout: dropout stays on, batch norm keeps its running statistics.
+
+    A draw is one set of masks, shared by all inputs as a draw of the weights is; each depends on
+    (seed, draw, layer) alone, so an input's rows do not depend on what it is batched with.
+
+    Args:
+        model: the trained network, with dropout as modules; each keeps its trained rate.
+        draws: T, the number of passes.
+        seed: chooses the masks.
+        output: picks the output tensor where the network answers with something else.
+
+    Raises:
+        TypeError: the model is no module.
+        ValueError: no dropout layer with a positive rate, or a weight is not finite.
+
+    Reference:
+        Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation", equation 6.
+    """
+
+    model: Module
+    draws: int = field(default=64, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"expected at least 1 draw, got {self.draws}; give draws=64 or so")
+        object.__setattr__(self, "model", unwrapped(self.model))
+        dropout_layers(self.model)
+        require_finite_weights(self.model)
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
+        for draw in range(self.draws):
+            yield self._masked(inputs, draw)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
+        return torch.stack(list(self.passes(inputs)))
+
+    @as_found
+    def _masked(self, inputs: Inputs, draw: int) -> Tensor:
+        with masked(self.model, self.seed, draw):
+            return next(passes(self.model, [{}], inputs, output=self.output))

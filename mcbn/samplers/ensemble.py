@@ -1,0 +1,60 @@
+"""Deep ensembles as a sampler: one pass through each of several networks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module, ModuleList
+
+from mcbn import validation
+from mcbn.network.batchnorm import (
+    require_finite_weights,
+    unwrapped,
+)
+from mcbn.network.inputs import Inputs
+from mcbn.samplers.loop import Output, passes
+
+
+@dataclass(frozen=True, eq=False)
+class DeepEnsemble:
+    """A deep ensemble: one pass through each of several networks, running statistics throughout.
+
+    Args:
+        models: networks trained from different seeds.
+        output: picks the output tensor where the networks answer with something else.
+
+    Raises:
+        TypeError: these are no networks.
+        ValueError: there is no network, or a weight is not finite.
+
+    Reference:
+        Lakshminarayanan, Pritzel and Blundell 2017, "Simple and Scalable Predictive Uncertainty
+        Estimation using Deep Ensembles", section 2.4.
+    """
+
+    models: Sequence[Module]
+    output: Output | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        # A network of layers in a row has a length, too.
+        several = (list, tuple, ModuleList)
+        validation.kind(self.models, several, "a list of networks", "put them in one")
+        if len(self.models) == 0:
+            raise ValueError("expected at least one network, got none; train a few and list them")
+        object.__setattr__(self, "models", tuple(unwrapped(model) for model in self.models))
+        for model in self.models:
+            require_finite_weights(model)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def passes(self, inputs: Inputs) -> Iterator[Tensor]:
+        """Yield the output for all inputs under one draw after another."""
+        for model in self.models:
+            yield from passes(model, [{}], inputs, output=self.output)
+
+    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+        """All draws stacked."""
+        return torch.stack(list(self.passes(inputs)))
