@@ -38,13 +38,13 @@ mutate: .venv/ready  ## break scores, calibration, bank and store in small ways;
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
 	.venv/bin/mutmut results
 	.venv/bin/mutmut export-cicd-stats
-	.venv/bin/python tests/mutants.py
+	.venv/bin/python tests/helpers/mutants.py
 
 slow: .venv/ready  ## the long statistical tests
 	.venv/bin/pytest -m slow
 
 fuzz: .venv/ready  ## hostile files for every reader, guided by coverage; SECONDS are shared
-	.venv/bin/python fuzz/files.py $(SECONDS)
+	.venv/bin/python tests/hostile/fuzz.py $(SECONDS)
 
 bench: .venv/ready  ## the benchmarks; writes benchmarks/results.json and the tables of the docs
 	.venv/bin/python benchmarks/engines.py
@@ -67,7 +67,7 @@ docs: .venv/ready  ## the pages as a site in docs/_build/html; a warning is an e
 check: lint types layers docs test  ## all that must pass before a change lands
 
 compat: .venv-compat/ready  ## which networks are served and which refused; writes docs/compatibility.md
-	.venv-compat/bin/python tests/compatibility/matrix.py
+	.venv-compat/bin/python tests/networks/matrix.py
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -85,7 +85,7 @@ wheel: .venv/ready  ## build the package, install it alone in a fresh environmen
 	$(UV) build --quiet --wheel --out-dir dist/tree
 	$(UV) venv --quiet --python $(PYTHON) .venv-wheel
 	$(UV) pip install --quiet --python .venv-wheel dist/*.whl
-	MCBN_DIST=dist MCBN_INSTALLED=$(CURDIR)/.venv-wheel/bin/python .venv/bin/pytest tests/test_packaging.py
+	MCBN_DIST=dist MCBN_INSTALLED=$(CURDIR)/.venv-wheel/bin/python .venv/bin/pytest tests/integration/test_wheel.py
 
 # The core of the test suite, and what it needs beside the package.
 CORE := $(patsubst %,tests/test_%.py,bank collection engines evaluation predictive samplers)

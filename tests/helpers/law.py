@@ -1,0 +1,39 @@
+"""Thresholds of statistical tests: a suite on fresh seeds gives a false alarm once in a million.
+
+A comparison with chance takes its threshold from here, and its file is listed in `COMPARISONS` with
+how many there are at most, slow ones among them. Seeds are fixed all the same: a suite that passed
+once passes again.
+"""
+
+from scipy import stats
+
+FALSE_ALARMS = 1e-6  # chance that any statistical test of the whole suite fails on fresh seeds
+MOST = 1000  # comparisons in the whole suite
+ALPHA = FALSE_ALARMS / MOST
+DEVIATIONS = float(stats.norm.isf(ALPHA / 2))  # how many standard errors that is: 6.1
+
+COMPARISONS = {
+    "bank/test_bank.py": 20,
+    "evaluation/test_calibration.py": 1,
+    "bank/test_collect.py": 7,
+    "recalibration/test_conformal.py": 40,
+    "evaluation/test_evaluate.py": 5,
+    "predictive/test_gaussian.py": 20,
+    "laws/test_interval_coverage.py": 400,
+    "predictive/test_mixture.py": 1,
+    "laws/test_power.py": 20,
+    "recalibration/test_apply.py": 6,
+    "evaluation/test_reliability.py": 1,
+    "study/test_slopes.py": 2,
+}
+
+
+def holds(p_value: float) -> bool:
+    """Whether a p value leaves the law standing."""
+    return p_value > ALPHA
+
+
+def share_is(hits: int, runs: int, low: float, high: float) -> bool:
+    """Whether `hits` of `runs` may come from a chance between `low` and `high`: exact binomial."""
+    few, many = stats.binom.cdf(hits, runs, low), stats.binom.sf(hits - 1, runs, high)
+    return min(few, many) > ALPHA / 2

@@ -1,0 +1,36 @@
+"""Reports of made-up forecasts of real values."""
+
+import functools
+
+import numpy as np
+import torch
+
+from mcbn.evaluation.subgroups import subgroups
+from mcbn.predictive.gaussian import Moments
+from mcbn.predictive.predictions import Predictions
+from mcbn.report.regression_report import RegressionReport, evaluation_of
+
+HOSTILE = '<script>alert(1)</script>"$x_"'
+
+
+def predictions(name, width, *, examples=600, known=True):
+    """A forecast whose true standard deviation is 1, said to be `width`."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(examples, generator=generator).double()
+    targets = mean + torch.randn(examples, generator=generator).double()
+    variance = torch.full((examples,), float(width) ** 2).double()
+    moments = Moments(mean, variance, variance / 4 if known else None, 8 if known else 0)
+    return Predictions(name, moments, targets, "d", (), {"site": np.array(list("ab") * 300)})
+
+
+@functools.cache
+def report(widths=(1.0, 0.5), resamples=30, known=True):
+    found = {f"{HOSTILE} {w}": predictions(f"{w}", w, known=known) for w in widths}
+    scores = {name: evaluation_of(each, resamples=resamples) for name, each in found.items()}
+    groups = {
+        "site": {
+            name: subgroups(each.scored, each.targets, list("ab") * 300, resamples=5)
+            for name, each in found.items()
+        }
+    }
+    return RegressionReport("t", found, scores, {"Data": HOSTILE}, groups)

@@ -1,0 +1,149 @@
+"""Names made to run in a page: whatever others named something, it is shown and never followed."""
+
+import re
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, QUIET, browser  # noqa: F401 - a fixture
+from readers import classes, reals
+from reports import Page
+from synthetic_studies import classification_plan, classification_scores, made_study
+
+from mcbn.cli import predictions
+from mcbn.predictive.tables import write_predictions
+from mcbn.report.study_report import StudyReport
+from mcbn.study.plan import InferenceAxes, TrainingAxes
+
+RUN = "window.ran=1"
+PAYLOADS = (
+    f"<script>{RUN}</script>", f'"><img src=x onerror={RUN}>', f"'><svg onload={RUN}>",
+    f"</style><script>{RUN}</script>", f"</title><script>{RUN}</script>",
+    f"--><script>{RUN}</script>", f"]]><script>{RUN}</script>", f'" onmouseover="{RUN}" x="',
+    f"javascript:{RUN}", "{{ 7 * 7 }}{% raise %}", "${7*7} $x_", f"&lt;script&gt;{RUN}",
+    "<base href=//evil.example>", "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "</svg><iframe src=//evil.example>",
+)  # fmt: skip
+EVIL = " ".join(PAYLOADS)
+# Names of files have no slash.
+FILE = f'"><img src=x onerror={RUN}> <svg onload={RUN}>'
+
+
+def methods(folder, made, suffix=".npz"):
+    """Files of predictions by two methods, whose names are hostile."""
+    paths = [folder / f"{letter} {FILE}{suffix}" for letter in "ab"]
+    for path in paths:
+        write_predictions(path, made)
+    return [str(path) for path in paths]
+
+
+def of_classes(folder):
+    names = tuple(f"{letter} {EVIL}" for letter in "abc")
+    groups = np.array([f"{EVIL} one", f"{EVIL} two"] * 3)
+    found = replace(classes(), classes=names, columns={EVIL: groups})
+    np.savez(folder / "images.npz", inputs=np.random.default_rng(0).random((6, 1, 8, 8)))
+    paths = methods(folder, found)
+    others = [str(folder / f"far {FILE}.npz")]
+    write_predictions(others[0], found)
+    predictions.report(
+        paths[:1], str(folder), outside=others, title=EVIL, resamples=3, by=[EVIL],
+        images=str(folder / "images.npz"),
+    )  # fmt: skip
+
+
+def of_methods(folder):
+    names = tuple(f"{letter} {EVIL}" for letter in "abc")
+    found = replace(classes(), classes=names, columns={})
+    predictions.report(methods(folder, found), str(folder), title=EVIL, resamples=3)
+
+
+def of_reals(folder):
+    found = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
+    paths = methods(folder, found)
+    predictions.report(paths, str(folder), title=EVIL, resamples=3, by=[EVIL])
+
+
+def of_study(folder):
+    plan = classification_plan(
+        title=EVIL, seeds=(0, 1), training=TrainingAxes(batch_sizes=(32,)),
+        inference=InferenceAxes(batch_sizes=(4, 16, 64)), methods=("Deterministic", "MCBN"),
+    )  # fmt: skip
+    study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 16)
+    failures = dict.fromkeys(study.failures, EVIL)
+    # A study of others may name networks that no declaration of ours can.
+    network = replace(plan.network, names=(f"{EVIL}:net",))
+    results = tuple(
+        replace(each, cell=replace(
+            each.cell, network=replace(each.cell.network, architecture=f"{EVIL}:net")
+        ))
+        for each in study.results
+    )  # fmt: skip
+    changed = replace(study, plan=replace(plan, network=network), results=results)
+    StudyReport(replace(changed, failures=failures)).write(folder)
+
+
+PAGES = {"classes": of_classes, "methods": of_methods, "reals": of_reals, "study": of_study}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, tmp_path_factory):
+    """The path of a page of each kind, full of hostile names."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with redirect_stdout(StringIO()):
+        PAGES[request.param](folder)
+    return folder / "report.html"
+
+
+def test_the_hostile_names_are_in_the_page_and_escaped(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("&lt;script&gt;window.ran=1&lt;/script&gt;") > 3
+    assert text.count("<script>") == 1
+    assert "<script>window" not in text
+    tags = Page(text).tags
+    assert [tag for tag, _ in tags].count("script") == 1
+    assert not [name for _, names in tags for name in names if name.startswith("on")]
+    assert "49" not in re.findall(r"<title>(.*?)</title>", text)[0]
+
+
+LOOK = """() => ({
+    ran: window.ran === undefined ? 0 : 1,
+    scripts: document.scripts.length,
+    frames: document.querySelectorAll("iframe, object, embed, base, [content*=url]").length,
+    handlers: [...document.querySelectorAll("*")].filter(element => [...element.attributes]
+        .some(each => each.name.startsWith("on")
+            || /href|src|action/.test(each.name) && /^\\s*javascript:/i.test(each.value))).length,
+    pictures: [...document.images].filter(image => !image.src.startsWith("data:")).length,
+})"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("policy", [True, False], ids=["as it is", "without its policy"])
+def test_nothing_runs_and_nothing_is_asked_for(page, policy, browser, tmp_path):  # noqa: F811
+    text = page.read_text(encoding="utf-8")
+    if not policy:
+        # Escaping alone has to do.
+        text, count = re.subn(r"<meta[^>]*Content-Security-Policy[^>]*>", "", text)
+        assert count == 1
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    address, asked, said = (tmp_path / "page.html").as_uri(), [], []
+    context = browser.new_context()
+    try:
+        opened = context.new_page()
+        opened.on("dialog", lambda dialog: said.append(dialog.message))
+        opened.on("pageerror", lambda error: said.append(str(error)))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(address)
+        opened.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+        for button in opened.locator("thead th button").all()[:3]:
+            button.click()
+        opened.mouse.move(300, 300)
+        found = opened.evaluate(LOOK)
+        assert opened.url == address
+    finally:
+        context.close()
+    assert found == {"ran": 0, "scripts": 1, "frames": 0, "handlers": 0, "pictures": 0}
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [address]

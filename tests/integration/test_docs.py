@@ -1,0 +1,271 @@
+"""The pages: every block of code runs and prints what the page shows; links, commands, examples."""
+
+import ast
+import contextlib
+import io
+import math
+import os
+import re
+import runpy
+import socket
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from tiny import Here
+from torch import nn
+
+import mcbn
+from mcbn.cli.main import VERBS, main
+from mcbn.evaluation import bootstrap
+from mcbn.io.tensors import draws_file
+from mcbn.study import run as study_run
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+# Copies of files that have tests of their own.
+COPIES = {"experiments.md", "contributing.md", "changes.md"}
+# Whose blocks run in a test of their own: of the README here only those that make nothing.
+README, TRACKING = "README.md", "tracking.md"
+BLOCK = re.compile(r"^( *)```(python|py|text|sh)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+# Figures of a network that is trained here differ between kinds of processors by about this much.
+RELATIVE, ABSOLUTE = 0.1, 0.02
+
+
+def blocks(page, *languages):
+    """Language and text of the fenced blocks of a page, in order."""
+    found = [(words, textwrap.dedent(text)) for _, words, text in BLOCK.findall(PAGES[page])]
+    return [each for each in found if each[0] in languages]
+
+
+def world():
+    """What pages speak of without making it: a trained network, its bank, and data."""
+    images, labels = load_digits(return_X_y=True)
+    inputs, targets = torch.tensor(images / 16).float(), torch.tensor(labels)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 10)
+        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(100):
+            rows = torch.randint(1200, (32,), generator=generator)
+            loss = nn.functional.cross_entropy(model(inputs[rows]), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    batches = mcbn.minibatches(inputs[:1200], batch_size=32, draws=16, seed=0)
+    bank = mcbn.collect(model, batches)
+    names = {
+        "model": model,
+        "bank": bank,
+        "sampler": mcbn.MCBatchNorm(model, bank),
+        "training_data": inputs[:1200],
+        "images": inputs[1200:1300],
+        "some_inputs": inputs[:32],
+        "held_out_images": inputs[1200:],
+        "held_out_labels": targets[1200:],
+        "file": type("File", (), {"write": lambda self, values: None})(),
+        "torch": torch,
+        "math": math,
+        "mcbn": mcbn,
+    }
+    for part, rows in (("validation", slice(1200, 1300)), ("test", slice(1300, 1400))):
+        names |= {f"{part}_inputs": inputs[rows], f"{part}_targets": targets[rows]}
+        names[f"{part}_data"] = inputs[rows]
+    return names | {"inputs": inputs[1200:1300], "targets": targets[1200:1300]}
+
+
+# What a page lets a command make, or the reader.
+BEFORE = {"deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")'}
+
+TINY_STUDY = """
+data: {names: [digits], test_size: 40}
+network: {names: [mlp], width: 8}
+training: {batch_sizes: [32], epochs: 1}
+inference: {batch_sizes: [16], draws: [2]}
+methods: [MCBN]
+seeds: [0]
+"""
+
+
+def left_by_commands():
+    """What the commands that a page shows would have written here."""
+    study = Path("experiments/studies/digits.yaml")
+    study.parent.mkdir(parents=True)
+    study.write_text(TINY_STUDY)
+    logits = torch.arange(24.0).reshape(2, 4, 3).cos()
+    with draws_file("draws.st", examples=4, header={}) as add:
+        add(logits)
+    predictive = mcbn.Categorical().summarise(logits)
+    mcbn.Predictions("MCBN", predictive, torch.tensor([0, 1, 2, 0]), "four").save("mcbn.st")
+
+
+@pytest.fixture
+def surroundings(tmp_path, monkeypatch):
+    """A folder of its own, few resamples, studies in this process, a process group of one."""
+    if root := os.environ.get("MCBN_DATA"):
+        monkeypatch.setenv("MCBN_DATA", str(Path(root).resolve()))  # it may be relative
+    monkeypatch.chdir(tmp_path)
+    left_by_commands()
+    monkeypatch.setattr(study_run, "Processes", Here)
+    # Most pages leave the default of 1,000, which would take most of the time.
+    whole = bootstrap.replicates
+    monkeypatch.setattr(
+        intervals,
+        "replicates",
+        lambda *given, resamples, **named: whole(*given, resamples=min(resamples, 200), **named),
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"),
+                        ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port)):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with torch.random.fork_rng():
+        yield
+
+
+def run(page, names):
+    """Run a page's code in order; yield each block's output and what the page shows for it."""
+    printed = ""
+    exec(BEFORE.get(page, ""), names)
+    languages = ("py",) if page == README else ("python", "py", "text")
+    for number, (language, text) in enumerate(blocks(page, *languages), 1):
+        if language == "text":
+            yield number, printed, text
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(text, f"{page}, block {number}", "exec"), names)
+        printed = out.getvalue()
+
+
+NUMBER = re.compile(r"(-?\d+\.?\d*(?:e-?\d+)?)")
+
+
+def agree(printed, shown):
+    """The same words, and numbers that differ no more than processors make them."""
+    ours, theirs = (NUMBER.split(" ".join(text.split())) for text in (printed, shown))
+    assert ours[::2] == theirs[::2], f"printed:\n{printed}\nshown:\n{shown}"
+    for mine, other in zip(ours[1::2], theirs[1::2], strict=True):
+        assert float(mine) == pytest.approx(float(other), rel=RELATIVE, abs=ABSOLUTE), printed
+
+
+WITH_CODE = [
+    page for page in PAGES if page not in COPIES | {TRACKING} and blocks(page, "python", "py")
+]
+
+
+@pytest.mark.filterwarnings("default::mcbn.InconsistentBankWarning")
+@pytest.mark.parametrize("page", WITH_CODE)
+@pytest.mark.usefixtures("surroundings")
+def test_code_of_the_page_runs_and_prints_what_the_page_shows(page):
+    for _, printed, shown in run(page, world()):
+        agree(printed, shown)
+
+
+def test_a_page_that_shows_other_output_is_told():
+    agree("best 32.1 of 3", "best  31.9\nof 3")
+    with pytest.raises(AssertionError):
+        agree("best 32.1", "best 12.1")
+    with pytest.raises(AssertionError):
+        agree("best 32.1", "worst 32.1")
+
+
+def commands(verbs_of):
+    """The commands of the sh blocks of all pages that begin with a word."""
+    for page in PAGES.keys() - COPIES:
+        for _, text in blocks(page, "sh"):
+            for line in text.replace("\\\n", " ").splitlines():
+                if line.startswith(verbs_of + " "):
+                    yield page, line.split("#")[0].split()[1:]
+
+
+def test_commands_of_the_pages_have_the_options_they_are_given(capsys):
+    options = {}
+    for page, words in commands("mcbn"):
+        name = next((found for found in (" ".join(words[:2]), words[0]) if found in VERBS), None)
+        assert name or words[0] in ("VERB", "--help"), f"{page}: {words}"
+        if name and name not in options:
+            with pytest.raises(SystemExit) as ended:
+                main([*name.split(), "--help"])
+            assert ended.value.code == 0
+            options[name] = set(re.findall(r"--[\w.]+", capsys.readouterr().out))
+        given = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert not name or given <= options[name], f"{page}: {given - options[name]}"
+    assert len(options) > 5
+
+
+def test_make_targets_of_the_pages_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = [(page, words[0]) for page, words in commands("make")]
+    assert len(named) >= 2
+    for page, target in named:
+        assert f"\n{target}:" in makefile, f"{page}: make {target}"
+
+
+def test_every_page_is_in_the_table_of_contents_once():
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", PAGES["index.md"], flags=re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    assert sorted(listed) == sorted(
+        page.removesuffix(".md") for page in PAGES if page not in ("README.md", "index.md")
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page):
+    folder = ROOT if page == "README.md" else DOCS
+    text = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in link:
+            assert (folder / link).exists(), link
+    for shown in re.findall(r"\{(?:include|literalinclude)\} (\S+)", PAGES[page]):
+        assert (folder / shown).exists(), shown
+
+
+def messages():
+    """Every text in the package, with `...` where a value is put in."""
+    for path in (ROOT / "mcbn").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    part.value if isinstance(part, ast.Constant) else "..." for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "validation.kind":
+                expected = node.args[2]
+                yield f"expected {getattr(expected, 'value', '...')}, got ..."
+
+
+def test_messages_that_the_faq_explains_are_those_of_the_package():
+    quoted = re.findall(r"^### `(.*)`$", PAGES["faq.md"], flags=re.MULTILINE)
+    assert len(quoted) >= 25
+    known = [" ".join(message.split()) for message in messages()]
+    for head in quoted:
+        assert any(head in message for message in known), head
+
+
+def test_the_reference_names_everything_public():
+    reference = PAGES["api.md"]
+    missing = [name for name in mcbn.__all__ if not re.search(rf":: {name}$", reference, re.M)]
+    assert not missing, f"expected every public name in docs/api.md, got none of {missing}"
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("surroundings")
+def test_example_runs_from_top_to_bottom(script, tmp_path, monkeypatch):
+    if "MCBN_DATA" in script.read_text() and not os.environ.get("MCBN_DATA"):
+        pytest.skip("needs the data root MCBN_DATA")
+    monkeypatch.setenv("EXAMPLE_SIZE", "small")
+    runpy.run_path(str(script), run_name="__main__")
+    assert list(tmp_path.rglob("*.png"))

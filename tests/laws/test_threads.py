@@ -1,0 +1,220 @@
+"""Eight threads on one model and one bank get the serial answer, bit for bit."""
+
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import as_found
+import pytest
+import torch
+from models import Jittered, examples, made, without_seed
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import mcbn
+
+NAME = "1d of 2-D"
+X, Y = examples(NAME, 24, seed=8), torch.arange(24) % 3
+TRAINING = examples(NAME, 60)
+ENGINES = ("auto", "loop", "folded", "batched")
+THREADS = 8
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+
+
+def batches(draws=5, seed=0, data=TRAINING):
+    return mcbn.minibatches(data, batch_size=8, draws=draws, seed=seed)
+
+
+def calls(model):
+    """Calls of every kind on one model and one bank, by name."""
+    bank = mcbn.collect(model, batches())
+    drawn = mcbn.MCBatchNorm(model, bank)
+    return {
+        **{engine: lambda e=engine: replace(drawn, engine=e)(X) for engine in ENGINES},
+        "fewer draws": lambda: mcbn.MCBatchNorm(model, bank.first(2), engine="loop")(X),
+        "one layer": lambda: mcbn.MCBatchNorm(model, bank, layers=1)(X),
+        "rescaled": lambda: mcbn.MCBatchNorm(model, bank.rescale(batch_size=3.0))(X),
+        "MCDropout": lambda: mcbn.MCDropout(model, draws=3)(X),
+        "Deterministic": lambda: mcbn.Deterministic(model)(X),
+        "DeepEnsemble": lambda: mcbn.DeepEnsemble([model, model])(X),
+        "LinearizedBatchNorm": lambda: mcbn.LinearizedBatchNorm(model, bank, exact=2)(X),
+        "predict": lambda: mcbn.predict(drawn, X, batch_size=7).probabilities,
+        "transforms": lambda: mcbn.predict(drawn, Jittered(X), batch_size=7).probabilities,
+        "evaluate": lambda: accuracy(mcbn.predict(drawn, X)),
+        "inspect": lambda: str(mcbn.inspect(model, X)),
+        "collect": lambda: rows(mcbn.collect(model, batches(seed=1))),
+        "collect transforms": lambda: rows(mcbn.collect(model, batches(data=Jittered(TRAINING)))),
+        "collect loader": lambda: rows(mcbn.collect(
+            model, DataLoader(TensorDataset(TRAINING), batch_size=8, shuffle=True), draws=9)),
+    }  # fmt: skip
+
+
+def rows(bank):
+    """All numbers of a bank, those of the trained network too, in one row."""
+    every = (*bank.statistics.values(), *bank.trained.values())
+    return torch.cat([values.flatten() for values in every])
+
+
+def accuracy(predictive):
+    found = mcbn.evaluate(predictive, Y, resamples=3)
+    return torch.tensor([found[name].value for name in ("accuracy", "nll", "brier")])
+
+
+def bits(answer):
+    return answer if isinstance(answer, str) else as_found.bits(answer)
+
+
+def at_once(work, count=THREADS):
+    """What each call gives, all of them started together."""
+    barrier = threading.Barrier(count)
+
+    def started(each):
+        barrier.wait()
+        return each()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(started, work))
+
+
+@pytest.fixture(params=["plain", pytest.param("hooked", marks=pytest.mark.slow)])
+def model(request):
+    found = made(NAME).train()
+    if request.param == "hooked":
+        found[2].register_forward_hook(lambda module, args, answer: answer)
+    return found
+
+
+def test_eight_threads_of_one_call_get_the_serial_answer(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+        for name, call in calls(model).items():
+            expected = bits(call())
+            fresh = calls_again(model)[name]
+            assert {bits(found) for found in at_once([fresh] * THREADS)} == {expected}, name
+
+
+def calls_again(model):
+    """The same calls on a copy of the network that nothing is known of yet."""
+    twin = made(NAME).train()
+    for module, other in zip(twin, model, strict=True):
+        module._forward_hooks.update(other._forward_hooks)
+    return calls(twin)
+
+
+@pytest.mark.parametrize("repeats", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_mixed_calls_get_the_serial_answers_and_leave_all_as_found(model, repeats):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
+        serial = {name: bits(call()) for name, call in calls(model).items()}
+        for repeat in range(repeats):
+            work = list(calls_again(model).items())
+            work = work[repeat:] + work[:repeat]
+            before = as_found.process(python_stream=False), as_found.model(model)
+            for start in range(0, len(work), THREADS):
+                group = work[start : start + THREADS]
+                found = at_once([call for _, call in group], len(group))
+                for (name, _), answer in zip(group, found, strict=True):
+                    assert bits(answer) == serial[name], name
+            after = as_found.process(python_stream=False), as_found.model(model)
+            assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
+
+
+class Waiting(nn.Module):
+    """Stops in the middle of a pass until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        self.reached.set()
+        self.go_on.wait(10)
+        return x
+
+
+def test_inspect_does_not_read_what_a_pass_of_another_thread_has_put_in_place():
+    waiting = Waiting()
+    model = made(NAME).append(waiting)
+    waiting.go_on.set()
+    expected = str(mcbn.inspect(model))
+    waiting.go_on.clear()
+    waiting.reached.clear()
+    with ThreadPoolExecutor(2) as pool:
+        bank = pool.submit(mcbn.collect, model, batches())
+        assert waiting.reached.wait(10)
+        # Without its guard, which waits too, but lets go again before the network is read.
+        found = pool.submit(mcbn.inspect.__wrapped__, model)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.2)
+        waiting.go_on.set()
+        assert str(found.result()) == expected
+        bank.result()
+
+
+SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
+
+
+def watched(user, seconds=1.5):
+    """What `user` gives, time and again, while our calls run; True if all is well with both."""
+    model = made(NAME).eval()
+    every = calls(model)
+    for name in SAFE:
+        expected, stop, wrong = bits(every[name]()), threading.Event(), []
+
+        def go_on(stop=stop, wrong=wrong):
+            while not stop.is_set():
+                wrong.extend([] if user(model) else ["the user's"])
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                wrong.extend([] if bits(every[name]()) == expected else ["ours"])
+        finally:
+            stop.set()
+            thread.join()
+        yield name, wrong
+
+
+def test_a_network_that_is_called_by_its_owner_meanwhile_answers_as_ever():
+    """In eval mode, beside what puts no statistics into the network itself."""
+    plain = made(NAME).eval()
+    with torch.no_grad():
+        expected = plain(X)
+
+    def user(model):
+        with torch.no_grad():
+            return model(X).equal(expected)
+
+    for name, wrong in watched(user, seconds=0.5):
+        assert wrong == [], name
+
+
+def test_other_networks_of_other_threads_are_no_part_of_a_trace():
+    """Tracing patches `Module` for all threads; what the others call meanwhile is their own."""
+    stop, wrong = threading.Event(), []
+    own = without_seed(lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    x = torch.ones(3, 4)
+    with torch.no_grad():
+        expected = own(x)
+
+    def user():
+        while not stop.is_set():
+            with torch.no_grad():
+                if not own(x).equal(expected):
+                    wrong.append("other numbers")
+
+    thread = threading.Thread(target=user)
+    thread.start()
+    try:
+        for _ in range(20):
+            model = made(NAME)
+            mcbn.MCBatchNorm(model, mcbn.collect(model, batches()), engine="folded")(X)
+    finally:
+        stop.set()
+        thread.join()
+    assert wrong == []

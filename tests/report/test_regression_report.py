@@ -1,0 +1,115 @@
+"""The report of regression: its numbers are those of the JSON, and its verdict follows them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from regression_reports import HOSTILE, predictions, report
+from reports import Page, looked_up
+from scipy import stats
+
+import mcbn
+from mcbn.cli import predictions as verbs
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.tables import write_predictions
+from mcbn.report.panels import pit_group, quantile_group
+
+
+def test_numbers_of_the_page_are_those_of_the_json():
+    text = report().to_html()
+    numbers, cells = report().to_dict(), Page(text).cells
+    found = [key for key in cells if key.startswith("comparison.")]
+    assert len(found) > 15
+    for key in found:
+        # Names of methods have points in them.
+        kind, rest = key.removeprefix("comparison.").split(".", 1)
+        name = next(name for name in report().evaluations if rest.startswith(name))
+        part = numbers["comparison"][kind][name]
+        for cell in cells[key]:
+            assert float(cell["data-value"]) == looked_up(part, rest.removeprefix(f"{name}."))
+    assert json.dumps(numbers, allow_nan=False)
+    assert [tag for tag, _ in Page(text).tags].count("script") == 1
+    assert "<script>alert" not in text
+    assert len(Page(text).ids) == len(set(Page(text).ids))
+    assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
+    assert "Epistemic part of the variance" in text
+
+
+def test_equal_input_gives_an_equal_page():
+    again = report.__wrapped__()
+    assert again.to_html() == report().to_html()
+
+
+def test_coverage_and_width_are_never_called_better():
+    cells = Page(report().to_html()).cells
+    for key, found in cells.items():
+        if key.endswith(("coverage_90", "width_90")):
+            assert all(cell["class"] == "" for cell in found), key
+
+
+@pytest.mark.parametrize(
+    ("width", "mark", "words"),
+    [(1.0, "good", "as they should"), (0.5, "bad", "over-confident"),
+     (2.0, "bad", "under-confident")],
+)  # fmt: skip
+def test_verdict_tells_right_from_wrong_forecasts(width, mark, words):
+    """The calibrated one is good in 95 % of seeds, the others beyond doubt."""
+    claim = report((width,)).verdict[0]
+    assert claim.mark == mark
+    assert words in claim.sentence
+
+
+def test_verdict_on_methods():
+    worse, better = report().verdict[1], report((0.5, 1.0)).verdict[1]
+    assert (worse.mark, better.mark) == ("bad", "good")
+    assert f"{HOSTILE} 1.0 has the highest PLL" in better.sentence
+
+
+def test_without_intervals_and_draws_nothing_is_praised_or_made_up():
+    found = report((1.0,), resamples=0, known=False)
+    assert found.verdict[0].mark == "uncertain"
+    text = found.to_html()
+    assert "not known" in text
+    assert "Epistemic part" not in text
+    assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
+    name = next(iter(found.evaluations))
+    assert found.to_dict()["comparison"]["methods"][name]["epistemic_share"] is None
+
+
+def test_bands_are_those_of_the_binomial():
+    values = np.random.default_rng(0).random(200)
+    numbers = pit_group({"a": values}, level=0.9).panels[0].numbers
+    assert sum(numbers["height"]) == pytest.approx(20)
+    ends = stats.binom(200, 1 / 20).ppf([0.05, 0.95]) / 10
+    assert [numbers["band_low"], numbers["band_high"]] == pytest.approx(ends.tolist())
+    found = quantile_group({"a": values}, level=0.9).panels[0].numbers
+    assert found["share"][9] == (values <= 0.5).mean()
+    assert found["band_high"][9] == stats.binom(200, 0.5).ppf(0.95) / 200
+
+
+def test_the_verb_reports_regression(tmp_path):
+    paths = []
+    for name, width in (("one", 1.0), ("two", 0.5)):
+        paths.append(str(tmp_path / f"{name}.csv"))
+        write_predictions(paths[-1], predictions(name, width))
+    verbs.report(paths, str(tmp_path / "r"), by="site", resamples=5)
+    numbers = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert list(numbers["comparison"]["methods"]) == ["one", "two"]
+    assert numbers["comparison"]["methods"]["one"]["epistemic_share"] == pytest.approx(0.25)
+    assert numbers["comparison"]["methods"]["one"]["draws"] == 8
+    assert set(numbers["groups"]["site"]["two"]) == {"a", "b"}
+    with pytest.raises(ValueError, match="no --outside and no --images"):
+        verbs.report(paths, str(tmp_path / "r"), outside=paths)
+
+
+def test_classes_and_reals_are_not_mixed(tmp_path):
+    draws = torch.randn(3, 600, 2, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(600, dtype=torch.int64)
+    classes = Predictions("c", mcbn.Categorical().summarise(draws), targets, "d")
+    write_predictions(tmp_path / "c.st", classes)
+    write_predictions(tmp_path / "r.csv", predictions("r", 1.0))
+    for order in (("c.st", "r.csv"), ("r.csv", "c.st")):
+        with pytest.raises(ValueError, match="same kind"):
+            verbs.report([str(tmp_path / name) for name in order], str(tmp_path / "x"))

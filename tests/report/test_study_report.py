@@ -1,0 +1,440 @@
+import functools
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from reports import Page
+from synthetic_studies import (
+    classification_plan,
+    classification_scores,
+    classification_study,
+    made_study,
+    regression_scores,
+    regression_study,
+    spread_of,
+)
+
+from mcbn.report import study_report as study_report_module
+from mcbn.report.figures import Curve
+from mcbn.report.study_claims import FLAT
+from mcbn.report.study_panels import limits_of, shades
+from mcbn.report.study_report import StudyReport
+from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
+
+FEW = ("Deterministic", "MCBN", "MC Dropout", "Deep ensemble")
+MINUS = "\N{MINUS SIGN}"
+BAD = '<script>alert(1)</script>"$x_"'
+
+
+@functools.cache
+def report():
+    return StudyReport(classification_study())
+
+
+@functools.cache
+def page():
+    return report().to_html()
+
+
+def small(**changes):
+    """Few methods and sizes, so that a page is quick to draw."""
+    given = {
+        "methods": FEW,
+        "training": TrainingAxes(batch_sizes=(32,)),
+        "inference": InferenceAxes(batch_sizes=(8, 64)),
+        "scores": ("nll", "epistemic_sd"),
+        "data": DataAxes(outside=("rotated",)),
+        "seeds": (0, 1, 2),
+    }
+    return classification_plan(**given | changes)
+
+
+def claims(study, topic):
+    found = StudyReport(study).to_dict()
+    every = [*found["verdict"], *(claim for part in found["parts"] for claim in part["verdict"])]
+    return [claim for claim in every if claim["topic"] == topic]
+
+
+def looked_up(numbers, key):
+    for part in key.split("."):
+        numbers = numbers[int(part) if isinstance(numbers, list) else part]
+    return numbers
+
+
+def test_numbers_of_the_page_are_those_of_the_json():
+    numbers, cells = report().to_dict(), Page(page()).cells
+    assert len(cells) > 1000
+    kinds = {key.split(".")[2] for key in cells}
+    assert kinds == {"means", "slopes", "contrasts", "costs", "figures"}
+    for key, found in cells.items():
+        for cell in found:
+            value = looked_up(numbers, key)
+            assert value is None or float(cell["data-value"]) == value, key
+
+
+def test_json_has_no_nan_and_both_files_are_written(tmp_path):
+    found = StudyReport(made_study(small(seeds=(0,)), classification_scores))
+    path = found.write(tmp_path / "new")
+    assert path == tmp_path / "new" / "report.html"
+    assert path.read_text(encoding="utf-8") == found.to_html()
+    text = path.with_suffix(".json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_equal_studies_give_equal_pages():
+    first, second = (made_study(small(), classification_scores) for _ in range(2))
+    assert StudyReport(first).to_html() == StudyReport(second).to_html()
+
+
+def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    found = StudyReport(made_study(small(), classification_scores))
+    found.write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_, **__):
+        raise ValueError("no figure")
+
+    monkeypatch.setattr(study_report_module.page, "filled", fail)
+    with pytest.raises(ValueError, match="no figure"):
+        StudyReport(made_study(small(seeds=(0,)), classification_scores)).write(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_page_asks_for_nothing_and_repeats_no_id():
+    found = Page(page())
+    assert len(found.ids) == len(set(found.ids)) > 100
+    links = [
+        attrs.get("src") or attrs.get("href") or attrs.get("xlink:href") for _, attrs in found.tags
+    ]
+    for link in filter(None, links):
+        assert link.startswith(("#", "data:")) or link == "report.json"
+    assert {use[1:] for use in links if use and use.startswith("#")} <= set(found.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", page())) <= set(found.ids)
+    assert "default-src 'none'" in page()
+    assert not re.search(r"\bnan\b", re.sub(r"<svg.*?</svg>", "", page(), flags=re.DOTALL))
+
+
+def test_sections_are_those_that_the_study_has():
+    every = {"verdict", "declared", "scores", "slopes", "outside", "tests", "heat", "cost"}
+    assert every <= set(Page(page()).ids)
+    plain = StudyReport(made_study(small(data=DataAxes()), classification_scores)).to_html()
+    assert every - set(Page(plain).ids) == {"outside"}
+    assert "N" not in Page(plain).ids
+
+
+def test_every_shown_score_is_drawn_for_every_training_size():
+    figures = report().to_dict()["parts"][0]["figures"]
+    titles = [group["title"] for group in figures["scores"]]
+    assert titles == ["NLL", "Accuracy", "Brier", "ECE, debiased", "Smooth ECE", "AUROC of errors",
+                      "AURC"]  # fmt: skip
+    assert [group["title"] for group in figures["slopes"]] == ["Epistemic sd", "Mutual information"]
+    study = report().study
+    for group in (*figures["scores"], *figures["slopes"]):
+        assert len(group["panels"]) == 3
+    nll = figures["scores"][0]["panels"][1]
+    assert nll["title"] == "Trained at batch size 64"
+    for method in study.methods:
+        sizes = study.batch_sizes if len(nll[method]["x"]) > 1 else (None,)
+        for place, size in enumerate(sizes):
+            point = study.point("nll", method, training_batch_size=64, batch_size=size)
+            found = (nll[method]["y"][place], nll[method]["low"][place])
+            assert found == (point.mean, point.low)
+
+
+def test_page_draws_auroc_by_what_a_method_has():
+    figures = report().to_dict()["parts"][0]["figures"]
+    group = next(g for g in figures["outside"] if g["title"].startswith("AUROC of rotated"))
+    study, panel = report().study, group["panels"][0]
+    by = {"Deterministic": "entropy", "Deep ensemble": "mutual_information"}
+    for method, measure in by.items():
+        point = study.point(f"auroc_rotated_by_{measure}", method, training_batch_size=32)
+        assert panel[method]["y"] == [point.mean]
+
+
+def test_heat_map_has_the_means_and_full_colour_is_best():
+    panel = report().to_dict()["parts"][0]["figures"]["heat"][0]["panels"][0]
+    assert panel["training"] == [32, 64, 256]
+    assert panel["inference"] == [4, 16, 64, 256]
+    point = report().study.point("nll", "MCBN", training_batch_size=64, batch_size=16)
+    assert panel["mean"][1][1] == point.mean
+    values = np.array([[0.5, 0.3], [math.nan, 0.4]])
+    found = shades(values, "nll")
+    assert found[0].tolist() == [0.0, 1.0]
+    assert math.isnan(found[1, 0])
+    assert shades(values, "pll")[0].tolist() == [1.0, 0.0]
+
+
+def test_axes_show_the_means_however_wide_the_bands():
+    means = Curve("a", (1.0, 2.0), (0.4, 0.6), (-9.0, -9.0), (9.0, 9.0), 0)
+    assert limits_of([means], log=False) == pytest.approx((0.2, 0.8))
+    narrow = replace(means, low=(0.38, 0.58), high=(0.42, 0.62))
+    assert limits_of([narrow], log=False) == pytest.approx((0.32, 0.68))
+    one = replace(means, y=(0.5, 0.5), low=(0.4, 0.4), high=(0.6, 0.6))
+    assert limits_of([one], log=False) == pytest.approx((0.4, 0.6))
+    assert limits_of([replace(means, y=(1e-9, 1.0))], log=True)[0] > 1e-6
+
+
+def test_axes_end_a_little_outside_of_what_a_score_can_be():
+    wide = Curve("a", (1.0, 2.0), (0.5, 0.98), (-9.0, -9.0), (9.0, 9.0), 0)
+    # From 0.02, 0.48 below the least, to 1, with 3 % of that span above it.
+    for score in ("accuracy", "auroc_rotated", "coverage_90"):
+        assert limits_of([wide], log=False, score=score) == pytest.approx((0.02, 1 + 0.03 * 0.98))
+    low = replace(wide, y=(0.1, 0.3))
+    assert limits_of([low], log=False, score="ece") == pytest.approx((-0.03 * 0.5, 0.5))
+    assert limits_of([low], log=False, score="pll") == pytest.approx((-0.1, 0.5))
+
+
+def test_titles_and_errors_are_escaped():
+    plan = small(title=BAD, seeds=(0, 1))
+    study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 8)
+    failures = dict.fromkeys(study.failures, BAD)
+    text = StudyReport(replace(study, failures=failures)).to_html()
+    assert text.count("<script>") == 1
+    assert "<script>alert" not in text
+    assert [tag for tag, _ in Page(text).tags].count("script") == 1
+    assert "&lt;script&gt;alert(1)" in text
+
+
+@pytest.mark.parametrize(
+    ("failed", "missing", "mark", "words"),
+    [
+        (False, False, "good", "All 15 cells are finished."),
+        (True, False, "bad", "12 of 15 cells are finished; 3 failed"),
+        (False, True, "uncertain", "14 of 15 cells are finished; 1 is missing"),
+    ],
+)
+def test_failed_and_missing_cells_are_said_first(failed, missing, mark, words):
+    study = made_study(
+        small(), classification_scores,
+        failed=lambda cell: failed and cell.batch_size == 8,
+        missing=lambda cell: missing and cell.method == "MC Dropout" and cell.network.seed == 2,
+    )  # fmt: skip
+    first = StudyReport(study).to_dict()["verdict"][0]
+    assert first["mark"] == mark
+    assert first["sentence"].startswith(words)
+    text = StudyReport(study).to_html()
+    assert words.replace("<", "&lt;") in text
+    assert ("RuntimeError: the loss is &lt;nan&gt;" in text) == failed
+
+
+def test_study_without_a_finished_cell_says_so():
+    study = made_study(small(), classification_scores, missing=lambda cell: True)
+    text = StudyReport(study).to_html()
+    assert "0 of 15 cells are finished" in text
+    assert {"verdict", "declared", "glossary"} <= set(Page(text).ids)
+
+
+def test_missing_cells_leave_gaps_and_do_not_stop_the_page():
+    study = made_study(
+        small(methods=("Deterministic", "MCBN", "Stochastic BN")), classification_scores,
+        missing=lambda cell: cell.method == "MCBN" and cell.batch_size == 8,
+    )  # fmt: skip
+    part = StudyReport(study).to_dict()["parts"][0]
+    panel = part["figures"]["scores"][0]["panels"][0]
+    assert [y is None for y in panel["MCBN"]["y"]] == [True, False]
+    assert [y is None for y in panel["Stochastic BN"]["y"]] == [False, False]
+    assert {slope["method"] for slope in part["slopes"]} == {"Stochastic BN"}
+    assert part["figures"]["heat"][0]["panels"][0]["mean"][0][0] is None
+
+
+def test_single_seed_has_no_bands_no_tests_and_says_so():
+    study = made_study(small(seeds=(0,)), classification_scores)
+    numbers = StudyReport(study).to_dict()
+    (claim,) = claims(study, "Replicates")
+    assert "no tests" in claim["sentence"]
+    part = numbers["parts"][0]
+    assert {test["adjusted"] for tests in part["contrasts"].values() for test in tests} == {None}
+    assert {mean["scores"]["nll"]["low"] for mean in part["means"]} == {None}
+    assert {claim["mark"] for claim in part["verdict"]} == {"uncertain"}
+    assert "no test" in StudyReport(study).to_html()
+
+
+def power(value):
+    return lambda cell: (
+        classification_scores(cell) | {"epistemic_sd": spread_of(cell, power=value, sd=0.01)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "mark", "words"),
+    [
+        (-0.5, "bad", f"cannot be told apart from the power {MINUS}1/2"),
+        (-0.7, "bad", f"steeper than the power {MINUS}1/2"),
+        (-0.35, "bad", f"slower than the power {MINUS}1/2"),
+        (0.0, "good", "Most of it is kept"),
+    ],
+)
+def test_verdict_on_the_slope(value, mark, words):
+    (claim,) = claims(made_study(small(), power(value)), "Epistemic spread")
+    assert claim["mark"] == mark
+    assert words in claim["sentence"]
+    assert FLAT < 0
+
+
+def test_slope_that_could_be_flat_or_steep_is_left_open():
+    def scores(cell):
+        own = (-0.05, -0.25, -0.45)[cell.network.seed]
+        return classification_scores(cell) | {"epistemic_sd": (cell.batch_size or 1) ** own}
+
+    (claim,) = claims(made_study(small(), scores), "Epistemic spread")
+    assert claim["mark"] == "uncertain"
+    assert "little of it" not in claim["sentence"]
+    assert "kept" not in claim["sentence"]
+
+
+def test_verdict_takes_the_slope_without_the_effect_of_few_examples():
+    def scores(cell):
+        found = classification_scores(cell)
+        drawn = cell.bank_batch_size or 0
+        factor = math.sqrt((128 - drawn) / 127)
+        return found | {"epistemic_sd": spread_of(cell, sd=0.01) * factor}
+
+    study = made_study(small(data=DataAxes(train_sizes=(128,))), scores)
+    (claim,) = claims(study, "Epistemic spread")
+    assert f"goes as M to the power {MINUS}0.6" in claim["sentence"]
+    assert f"drawing from N examples only it is {MINUS}0.50" in claim["sentence"]
+    assert f"cannot be told apart from the power {MINUS}1/2" in claim["sentence"]
+
+
+def shifted(amount):
+    """NLL of MCBN at M = 64 is lower by an amount than the other methods'."""
+
+    def scores(cell):
+        found = classification_scores(cell)
+        own = 0.4 + 0.1 * cell.network.seed + 0.001 * (found["nll"] - 0.4)
+        return found | {"nll": own - amount * (cell.batch_size == 64)}
+
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("amount", "mark", "words"),
+    [
+        (0.2, "good", "is that of MCBN, M = 64, trained at 32. Less that of Deterministic"),
+        (-0.2, "bad", "is that of Deterministic, trained at 32. No other method"),
+    ],
+)
+def test_verdict_on_the_best_method(amount, mark, words):
+    plan = small(methods=("Deterministic", "MCBN"), inference=InferenceAxes(batch_sizes=(64,)))
+    (claim,) = claims(made_study(plan, shifted(amount)), "Best method")
+    assert claim["mark"] == mark
+    assert words in claim["sentence"]
+    assert ("beyond chance after correction for 1 test " in claim["sentence"]) == (mark == "good")
+
+
+def test_lead_within_chance_is_not_praised():
+    def scores(cell):
+        own = {"MCBN": (0.1, 0.5, 0.2)}.get(cell.method, (0.3, 0.3, 0.3))[cell.network.seed]
+        return classification_scores(cell) | {"nll": own}
+
+    plan = small(methods=("Deterministic", "MCBN"), inference=InferenceAxes(batch_sizes=(64,)))
+    (claim,) = claims(made_study(plan, scores), "Best method")
+    assert claim["mark"] == "uncertain"
+    assert "not beyond chance" in claim["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("auroc", "mark", "words"),
+    [(0.95, "good", "tells it apart well"), (0.7, "uncertain", "in part"),
+     (0.5, "bad", "cannot be shown to tell it apart")],
+)  # fmt: skip
+def test_verdict_on_outside_sets(auroc, mark, words):
+    def scores(cell):
+        wobble = 0.01 * (cell.network.seed - 1)
+        return classification_scores(cell) | {
+            "auroc_rotated_by_mutual_information": auroc + wobble - (cell.batch_size == 64) * 0.1
+        }
+
+    (claim,) = claims(made_study(small(), scores), "Outside")
+    assert claim["mark"] == mark
+    assert words in claim["sentence"]
+    assert "best with M = 8" in claim["sentence"]
+    assert "with M = 64 there" in claim["sentence"]
+
+
+def test_real_targets_are_judged_by_their_log_density():
+    found = StudyReport(regression_study())
+    numbers, text = found.to_dict(), found.to_html()
+    assert [part["name"] for part in numbers["parts"]] == ["bostonHousing", "yacht"]
+    for part in numbers["parts"]:
+        assert "PLL" in next(c for c in part["verdict"] if c["topic"] == "Best method")["sentence"]
+        tops = [mean["scores"]["pll"]["mean"] for mean in part["means"]]
+        best = part["means"][tops.index(max(tops))]
+        claim = next(c for c in part["verdict"] if c["topic"] == "Best method")
+        assert f"that of {best['method']}, M = {best['batch_size']}," in claim["sentence"]
+        assert list(part["contrasts"]) == ["pll", "rmse", "crps", "pit_error"]
+        heat = [panel["title"] for panel in part["figures"]["heat"][0]["panels"]]
+        assert heat == ["PLL of MCBN", "Epistemic sd of MCBN"]
+    found_ids = Page(text).ids
+    assert len(found_ids) == len(set(found_ids))
+    assert "outside" not in found_ids
+    assert "All parts" in text
+
+
+def test_classes_and_real_targets_in_one_study():
+    plan = Plan(
+        data=DataAxes(names=("digits", "yacht")), network=NetworkAxes(names=("mlp",)),
+        training=TrainingAxes(batch_sizes=(32,)), inference=InferenceAxes(batch_sizes=(8, 64)),
+        methods=("Deterministic", "MCBN"),
+    )  # fmt: skip
+    study = made_study(
+        plan,
+        lambda cell: (
+            regression_scores(cell) if cell.network.data == "yacht" else classification_scores(cell)
+        ),
+    )
+    digits, yacht = StudyReport(study).to_dict()["parts"]
+    assert "nll" in digits["contrasts"]
+    assert "pll" not in digits["contrasts"]
+    assert "pll" in yacht["contrasts"]
+    assert "nll" not in yacht["means"][0]["scores"]
+
+
+def test_spread_that_does_not_contract_with_more_examples_is_shown():
+    def scores(cell):
+        found, size = classification_scores(cell), cell.network.train_size
+        spread = 0.3 * (cell.batch_size or size) ** -0.5 * (1 + 0.01 * cell.network.seed)
+        return found | {"epistemic_sd": spread}
+
+    plan = small(data=DataAxes(train_sizes=(100, 400, 1600)))
+    found = StudyReport(made_study(plan, scores))
+    numbers = found.to_dict()
+    slopes = {(t["method"], t["batch_size"]): t["estimate"]["mean"] for t in numbers["trends"]}
+    assert slopes["MCBN", 8] == pytest.approx(0, abs=1e-9)
+    assert slopes["MCBN", 64] == pytest.approx(0, abs=1e-9)
+    assert slopes["Deep ensemble", None] == pytest.approx(-0.5)
+    (claim,) = [claim for claim in numbers["verdict"] if claim["topic"] == "More data"]
+    assert claim["mark"] == "bad"
+    assert "does not contract" in claim["sentence"]
+    panel = numbers["sweeps"]["N"][1]["panels"][0]
+    assert panel["MCBN, M = 8"]["x"] == [100.0, 400.0, 1600.0]
+    assert "N" in Page(found.to_html()).ids
+
+
+def test_draws_are_swept_and_methods_without_them_are_level():
+    plan = small(inference=InferenceAxes(batch_sizes=(8, 64), draws=(4, 16)), seeds=(0, 1))
+    numbers = StudyReport(made_study(plan, classification_scores)).to_dict()
+    assert [part["name"] for part in numbers["parts"]] == ["T = 4", "T = 16"]
+    panel = numbers["sweeps"]["T"][0]["panels"][0]
+    assert panel["Deterministic"]["y"][0] == panel["Deterministic"]["y"][1]
+    assert panel["MCBN, M = 8"]["y"][0] != panel["MCBN, M = 8"]["y"][1]
+
+
+def test_methods_without_batch_sizes_have_tables_and_no_curves():
+    study = made_study(small(methods=("Deterministic", "MC Dropout")), classification_scores)
+    text = StudyReport(study).to_html()
+    assert {"scores", "tests", "cost"} <= set(Page(text).ids)
+    assert not {"slopes", "heat"} & set(Page(text).ids)
+
+
+def test_cost_is_relative_to_the_plain_network():
+    costs = {(c["method"], c["batch_size"]): c for c in report().to_dict()["parts"][0]["costs"]}
+    assert costs["MCBN", 64]["collect"] == pytest.approx(0.64)
+    assert costs["MCBN", 64]["predict"] == pytest.approx(3.2)
+    assert costs["MCBN", 64]["ratio"] == pytest.approx(32)
+    assert costs["Deterministic", None]["ratio"] == 1
+    assert "Predicting 1,000 examples" in page()  # 400 test examples, 3.2 s
+    assert ">8 s<" in page()

@@ -1,0 +1,337 @@
+"""The laws of the linearised sampler: the right slope, the right order of error, exact rows."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+from models import CASES, examples, made, without_seed
+from snapshots import assert_same, snapshot
+from torch import nn
+from torch.func import functional_call, jvp
+from torch.testing import assert_close
+
+import mcbn
+from mcbn.samplers.linearized import LIMIT, LinearizedBatchNorm
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+FLAT = [name for name in CASES if name != "2d"]
+
+
+def flat(answer):
+    """Some networks answer with images; every position is an output then."""
+    return answer.flatten(1)
+
+
+def bank_of(model, name, *, size=8, draws=6):
+    return mcbn.collect(model, mcbn.minibatches(examples(name, 90), batch_size=size, draws=draws))
+
+
+def sampler_of(name, **options):
+    model = made(name)
+    return LinearizedBatchNorm(model, bank_of(model, name), output=flat, **options)
+
+
+def oracle(sampler, x):
+    """Forward-mode derivatives of the network called with other buffers, through plain formulas.
+
+    PyTorch's batch norm has no derivative in its buffers, so its formula is written out here, in
+    place of the layer's, for networks whose layers are PyTorch's own.
+    """
+    coordinates = sampler.bank.coordinates()
+    centre = {name: rows.mean(0) for name, rows in coordinates.items()}
+    rows = []
+
+    def network(values):
+        statistics = {n: v.exp() if n.endswith("var") else v for n, v in values.items()}
+        return flat(functional_call(sampler.model, statistics, x))
+
+    for draw in range(len(sampler)):
+        step = {name: values[draw] - centre[name] for name, values in coordinates.items()}
+        h = 1e-4
+        up = network({name: centre[name] + h * step[name] for name in centre})
+        down = network({name: centre[name] - h * step[name] for name in centre})
+        rows.append(network(centre) + (up - down) / (2 * h))
+    return torch.stack(rows).detach()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_slope_is_that_of_central_differences(name):
+    """Of the network itself, called with other buffers; float64, the step's own error 1e-8."""
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    found = sampler(x)
+    assert_close(found, oracle(sampler, x), rtol=1e-6, atol=1e-6)
+    assert found.std(0).max() > 1e-2
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("top", [1, 2, 99])
+@pytest.mark.parametrize("name", ["1d of 2-D", "2d"])
+def test_only_the_largest_outputs_move(name, top):
+    """The deviations of a bank sum to zero, so the mean row is the answer at its centre."""
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    whole = sampler(x)
+    centre = whole.mean(0)
+    order = centre.argsort(dim=1, descending=True).argsort(dim=1)
+    found = dataclasses.replace(sampler, top=top)(x)
+    assert_close(found, torch.where(order < top, whole, centre), rtol=1e-10, atol=1e-10)
+
+
+class Written(nn.Module):
+    """A batch norm whose formula is plain arithmetic, which forward mode differentiates."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+        self.register_buffer("running_mean", layer.running_mean)
+        self.register_buffer("running_var", layer.running_var)
+
+    def forward(self, x):
+        return (x - self.running_mean) / (self.running_var + self.eps).sqrt() * self.weight + (
+            self.bias
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_the_slope_is_that_of_forward_mode():
+    """Exact derivatives by an independent route, to rounding."""
+    name = "1d of 2-D"
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    twin = nn.Sequential(
+        *(Written(part) if isinstance(part, nn.BatchNorm1d) else part for part in sampler.model)
+    )
+    coordinates = sampler.bank.coordinates()
+    centre = {key: rows.mean(0) for key, rows in coordinates.items()}
+
+    def network(values):
+        statistics = {k: v.exp() if k.endswith("var") else v for k, v in values.items()}
+        return functional_call(twin, statistics, x)
+
+    for draw, row in enumerate(sampler(x)):
+        step = {key: rows[draw] - centre[key] for key, rows in coordinates.items()}
+        base, slope = jvp(network, (centre,), (step,))
+        assert_close(row, base + slope, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["1d of 3-D", "3d", "timm BatchNormAct2d", "eps"])
+def test_the_error_falls_as_the_square_of_the_deviations(name):
+    """Halving the deviations, at a fixed centre, quarters the error: a slope of 2 within 0.1."""
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    bank = sampler.bank
+    coordinates = bank.coordinates()
+    errors = []
+    for factor in (2.0**-9, 2.0**-10):
+        moved = {n: v.mean(0) + factor * (v - v.mean(0)) for n, v in coordinates.items()}
+        small = bank.with_coordinates(moved)
+        linear = LinearizedBatchNorm(sampler.model, small, exact=0, output=flat)(x)
+        exact = mcbn.MCBatchNorm(sampler.model, small, output=flat)(x)
+        errors.append((linear - exact).square().mean().sqrt())
+    assert torch.log2(errors[0] / errors[1]).item() == pytest.approx(2, abs=0.1)
+
+
+def test_rescaling_the_bank_to_a_larger_batch_makes_it_linear():
+    sampler, x = sampler_of("timm BatchNormAct2d"), examples("timm BatchNormAct2d", 5, seed=4)
+    found = [
+        LinearizedBatchNorm(sampler.model, sampler.bank.rescale(size)).linearity(x, draws=6)
+        for size in (8, 32, 128)
+    ]
+    residuals = torch.tensor([each.residual for each in found])
+    # Four times M halves the deviations and so the error relative to them; 20 % for third order.
+    assert_close(residuals[1:] / residuals[:-1], torch.tensor([0.5, 0.5]), rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("exact", [1, 4, 6, 9])
+def test_exact_rows_are_those_of_the_network(name, exact):
+    sampler, x = sampler_of(name, exact=exact), examples(name, 5, seed=4)
+    expected = mcbn.MCBatchNorm(sampler.model, sampler.bank, output=flat)(x)
+    found = sampler(x)
+    assert found.shape == expected.shape
+    assert_close(found[:exact], expected[:exact], rtol=1e-12, atol=1e-12)
+
+
+def test_the_other_rows_are_moved_by_the_mean_of_what_the_exact_ones_show():
+    x = examples("eps", 5, seed=4)
+    linear, found = sampler_of("eps", exact=0)(x), sampler_of("eps", exact=2)(x)
+    moved = (found[:2] - linear[:2]).mean(0)
+    assert_close(found[2:], linear[2:] + moved, rtol=1e-12, atol=1e-12)
+    assert moved.abs().max() > 1e-3
+
+
+def test_a_network_that_is_linear_in_the_means_is_met_exactly():
+    model = made("is batch norm")
+    bank = bank_of(model, "is batch norm")
+    same = {n: v.mean(0).expand_as(v) if "var" in n else v for n, v in bank.coordinates().items()}
+    bank, x = bank.with_coordinates(same), examples("is batch norm", 5, seed=4)
+    sampler = LinearizedBatchNorm(model, bank, exact=0)
+    assert_close(sampler(x), mcbn.MCBatchNorm(model, bank)(x), rtol=1e-12, atol=1e-12)
+    assert sampler.linearity(x, draws=3).residual < 1e-12
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_an_example_does_not_depend_on_its_neighbours_or_order(name):
+    sampler, x = sampler_of(name), examples(name, 11, seed=8)
+    whole = sampler(x)
+    order = torch.arange(10, -1, -1)
+    assert_close(sampler(x[order])[:, order], whole, rtol=1e-12, atol=1e-12)
+    pieces = torch.cat([sampler(part) for part in x.split(4)], dim=1)
+    assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_found(training):
+    sampler, x = sampler_of("timm BatchNormAct2d"), examples("timm BatchNormAct2d", 5)
+    model = sampler.model.train(training)
+    before = snapshot(model)
+    expected = sampler(x)
+    assert_close(sampler(x), expected, rtol=0, atol=0)
+    assert_close(torch.stack(list(sampler.passes(x))), expected, rtol=0, atol=0)
+    next(iter(sampler.passes(x)))
+    with pytest.raises(RuntimeError):
+        sampler(torch.zeros(2, 9, 3, 3, dtype=torch.float64))
+    assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_callers_gradient_mode_does_not_matter(context):
+    sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 5)
+    expected = sampler(x)
+    with context():
+        found = sampler(x)
+        assert_close(found, expected, rtol=0, atol=0)
+        assert_close(sampler(x + 0), expected, rtol=0, atol=0)
+    assert not found.requires_grad
+
+
+def test_predictions_are_the_same_in_pieces():
+    sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 11)
+    whole = mcbn.predict(sampler, x)
+    pieces = mcbn.predict(sampler, x, batch_size=4)
+    assert_close(pieces.probabilities, whole.probabilities, rtol=1e-12, atol=1e-12)
+    assert_close(whole.probabilities, sampler(x).softmax(-1).mean(0), rtol=1e-12, atol=1e-12)
+    regression = mcbn.predict(sampler, x, likelihood=mcbn.Gaussian(precision=2.0))
+    assert_close(regression.means, sampler(x), rtol=1e-12, atol=1e-12)
+
+
+def test_eight_threads_get_the_serial_answer():
+    sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 5)
+    sampler.model.train()
+    expected, found = sampler(x), [None] * 8
+
+    def work(index):
+        found[index] = sampler(x)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in found:
+        assert_close(each, expected, rtol=0, atol=0)
+
+
+class Shared(nn.Module):
+    """One layer called twice, with a branch that goes round it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix = nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        once = torch.tanh(self.norm(self.mix(x)))
+        return self.norm(once) + x * once
+
+
+def test_a_layer_called_twice_with_a_branch_round_it():
+    """`collect` refuses the first, but a bank from elsewhere may hold such a layer."""
+    model = without_seed(Shared).double().eval()
+    means, logs = examples("two places", 6, seed=2).split(3)
+    statistics = {"norm.running_mean": means / 4, "norm.running_var": (logs / 4).exp()}
+    bank = mcbn.Bank(statistics, {}, batch_size=8)
+    x = examples("two places", 5, seed=4)
+    sampler = LinearizedBatchNorm(model, bank, exact=0)
+    assert_close(sampler(x), oracle(sampler, x), rtol=1e-6, atol=1e-6)
+
+
+def test_float32_agrees_with_float64():
+    name = "timm BatchNormAct2d"
+    double = sampler_of(name)
+    x = examples(name, 5)
+    single = made(name, torch.float32)
+    bank = mcbn.collect(single, mcbn.minibatches(x.float(), batch_size=5, draws=6))
+    bank = bank.with_coordinates(double.bank.coordinates())
+    found = LinearizedBatchNorm(single, bank)(x.float())
+    assert found.dtype == torch.float32
+    assert_close(found.double(), double(x), rtol=1e-4, atol=1e-4)
+
+
+def test_linearity_tells_a_nearly_linear_network_from_one_that_is_not():
+    """A dense net at M = 2 must not be trusted; its own bank as if M were 1,000 must be."""
+    model = made("1d of 2-D")
+    bank, x = bank_of(model, "1d of 2-D", size=2, draws=40), examples("1d of 2-D", 60, seed=4)
+    wrong = LinearizedBatchNorm(model, bank).linearity(x)
+    right = LinearizedBatchNorm(model, bank.rescale(1000)).linearity(x)
+    assert right.residual < LIMIT < wrong.residual
+    assert right.trusted
+    assert not wrong.trusted
+    assert str(right).startswith("Trusted")
+    assert "Not to be trusted" in str(wrong)
+    assert "M = 2" in str(wrong)
+    assert len(right.outputs) == 3
+
+
+def test_linearity_is_a_ratio_of_standard_deviations():
+    sampler, x = sampler_of("eps", exact=0), examples("eps", 7, seed=4)
+    linear, exact = sampler(x), mcbn.MCBatchNorm(sampler.model, sampler.bank)(x)
+    missed, spread = (exact - linear).var(0).mean(0), linear.var(0).mean(0)
+    found = sampler.linearity(x, draws=6)
+    assert found.residual == pytest.approx((missed.sum() / spread.sum()).sqrt().item())
+    assert_close(torch.tensor(found.outputs).double(), (missed / spread).sqrt())
+    bias = ((exact - linear).mean(0).square().mean(0).sum() / spread.sum()).sqrt()
+    assert found.bias == pytest.approx(bias.item())
+
+
+def test_what_is_refused_names_what_to_do():
+    model = made("1d of 2-D")
+    bank, x = bank_of(model, "1d of 2-D"), examples("1d of 2-D", 5)
+    with pytest.raises(ValueError, match="exact of at least 0, got -1; give"):
+        LinearizedBatchNorm(model, bank, exact=-1)
+    with pytest.raises(ValueError, match="at least 2 draws, got 1"):
+        LinearizedBatchNorm(model, bank.first(1))
+    with pytest.raises(ValueError, match="collect a bank from this model"):
+        LinearizedBatchNorm(made("is batch norm"), bank)
+    with pytest.raises(ValueError, match="from 2 to 6 draws"):
+        LinearizedBatchNorm(model, bank).linearity(x, draws=7)
+    with pytest.raises(ValueError, match=r"axes \(batch, outputs\)"):
+        LinearizedBatchNorm(model, bank, output=lambda y: y[:, 0])(x)
+    with pytest.raises(ValueError, match="records no gradients"):
+        LinearizedBatchNorm(model, bank, output=lambda y: y.detach())(x)
+    with pytest.raises(TypeError, match="got dict"):
+        LinearizedBatchNorm(model, bank, exact=0, output=lambda y: {"y": y})(x)
+    x[3, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"first at index \(3, 1\)"):
+        LinearizedBatchNorm(model, bank)(x)
+    weight = model[0].bias
+    with torch.no_grad():
+        weight[0] = float("nan")
+    with pytest.raises(ValueError, match=r"0\.bias"):
+        LinearizedBatchNorm(model, bank)
+
+
+class Folded(nn.Module):
+    """Frames folded into the batch axis, where examples can no longer be told apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        return self.norm(x.reshape(-1, 2)).reshape(len(x), -1)
+
+
+def test_examples_that_cannot_be_told_apart_are_refused():
+    model = Folded().double().eval()
+    x = examples("two places", 5)
+    bank = mcbn.collect(model, mcbn.minibatches(examples("two places", 60), batch_size=8, draws=3))
+    with pytest.raises(ValueError, match=r"expected activations of 5 examples at 'norm.*'"):
+        LinearizedBatchNorm(model, bank, exact=0)(x)

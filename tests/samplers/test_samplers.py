@@ -1,0 +1,303 @@
+"""The law book of samplers: every sampler passes every law by being listed."""
+
+import copy
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from models import examples, made
+from snapshots import assert_same, snapshot
+from torch import nn
+from torch.testing import assert_close
+
+import mcbn
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+NAME = "1d of 2-D"
+
+
+def mc_batch_norm(model):
+    batches = mcbn.minibatches(examples(NAME, 60), batch_size=8, draws=5)
+    return mcbn.MCBatchNorm(model, mcbn.collect(model, batches))
+
+
+def rescaled(model):
+    sampler = mc_batch_norm(model)
+    return mcbn.MCBatchNorm(model, sampler.bank.rescale(batch_size=3.5))
+
+
+def mc_dropout(model):
+    return mcbn.MCDropout(model, draws=5, seed=2)
+
+
+def deep_ensemble(model):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight.mul_(1.1)
+    return mcbn.DeepEnsemble([model, other])
+
+
+def last_layer(model):
+    return mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=1)
+
+
+SAMPLERS = {
+    "MCBatchNorm": mc_batch_norm,
+    "MCBatchNorm last layer": last_layer,
+    "MCBatchNorm rescaled": rescaled,
+    "MCDropout": mc_dropout,
+    "DeepEnsemble": deep_ensemble,
+    "Deterministic": mcbn.Deterministic,
+}
+
+
+@pytest.fixture(params=SAMPLERS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def model():
+    return made(NAME)
+
+
+@pytest.fixture
+def x():
+    return examples(NAME, 11, seed=8)
+
+
+def test_axes_are_draws_then_batch(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    assert sampler(x).shape == (len(sampler), 11, 3)
+
+
+def test_passes_are_the_rows_of_the_call(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    assert_close(torch.stack(list(sampler.passes(x))), sampler(x), rtol=0, atol=0)
+
+
+def test_asked_twice_it_answers_the_same(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    assert_close(sampler(x), sampler(x), rtol=0, atol=0)
+
+
+def test_an_example_does_not_depend_on_its_neighbours_or_order(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    whole = sampler(x)
+    order = torch.arange(10, -1, -1)
+    assert_close(sampler(x[order])[:, order], whole, rtol=1e-12, atol=1e-12)
+    pieces = torch.cat([sampler(part) for part in x.split(4)], dim=1)
+    assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_found(kind, model, x, training):
+    model.train(training)
+    before = snapshot(model)
+    sampler = SAMPLERS[kind](model)
+    sampler(x)
+    next(iter(sampler.passes(x)))
+    with pytest.raises(RuntimeError):
+        sampler(torch.zeros(2, 9, dtype=torch.float64))
+    assert_same(before, snapshot(model))
+
+
+def test_the_mode_it_was_handed_over_in_does_not_matter(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    expected = sampler(x)
+    model.train()
+    assert_close(sampler(x), expected, rtol=0, atol=0)
+
+
+def test_gradients_of_the_inputs_flow_when_asked_for(kind, model, x):
+    sampler = SAMPLERS[kind](model)
+    assert not sampler(x).requires_grad
+    wanted = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(sampler(wanted).sum(), wanted)
+    assert gradient.abs().max() > 0
+    with torch.no_grad():
+        assert not sampler(wanted).requires_grad
+
+
+def test_inputs_that_are_not_finite_are_refused(kind, model, x):
+    x[3, 1] = float("inf")
+    with pytest.raises(ValueError, match=r"first at index \(3, 1\)"):
+        SAMPLERS[kind](model)(x)
+
+
+def test_weights_that_are_not_finite_are_refused(kind, model):
+    sampler = SAMPLERS[kind]
+    with torch.no_grad():
+        model[0].bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"0\.bias"):
+        sampler(model)
+
+
+def test_outputs_that_are_no_tensor_need_a_picker(kind, x):
+    class Answers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = made(NAME)
+
+        def forward(self, inputs):
+            return {"logits": self.net(inputs), "other": 1}
+
+    builders = {
+        "MCBatchNorm": lambda m, **o: mcbn.MCBatchNorm(
+            m, mcbn.collect(m, [examples(NAME, 8)]), **o
+        ),
+        "MCDropout": lambda m, **o: mcbn.MCDropout(m, draws=2, **o),
+        "DeepEnsemble": lambda m, **o: mcbn.DeepEnsemble([m], **o),
+        "Deterministic": mcbn.Deterministic,
+    }
+    if kind not in builders:
+        pytest.skip("the same class as MCBatchNorm")
+    with pytest.raises(TypeError, match=r"keys \['logits', 'other'\]"):
+        builders[kind](Answers())(x)
+    picked = builders[kind](Answers(), output=lambda answer: answer["logits"])
+    assert picked(x).shape[1:] == (11, 3)
+
+
+def test_eight_threads_get_the_serial_answer(kind, model, x):
+    model.train()
+    sampler = SAMPLERS[kind](model)
+    expected, found = sampler(x), [None] * 8
+
+    def work(index):
+        found[index] = sampler(x)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in found:
+        assert_close(each, expected, rtol=0, atol=0)
+    assert model.training
+
+
+def test_the_ensemble_of_one_is_the_plain_network(model, x):
+    expected = model.eval()(x).detach()
+    assert_close(mcbn.Deterministic(model)(x)[0], expected, rtol=0, atol=0)
+    assert_close(mcbn.DeepEnsemble([model])(x)[0], expected, rtol=0, atol=0)
+
+
+DROPOUTS = {
+    "Dropout": (nn.Dropout, (2, 3)),
+    "Dropout1d": (nn.Dropout1d, (2, 3)),
+    "Dropout2d": (nn.Dropout2d, (2, 3, 3)),
+    "Dropout3d": (nn.Dropout3d, (2, 2, 2, 2)),
+    "AlphaDropout": (nn.AlphaDropout, (2, 3)),
+    "FeatureAlphaDropout": (nn.FeatureAlphaDropout, (2, 3, 3)),
+    "in place": (lambda p: nn.Dropout(p, inplace=True), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_every_dropout_has_the_law_of_its_train_mode(name):
+    """Means, second moments and the values themselves; 5 standard errors, fixed seeds."""
+    build, shape = DROPOUTS[name]
+    layer = build(0.3)
+    x = torch.ones(1, *shape, dtype=torch.float64) * 2
+    ours = mcbn.MCDropout(layer, draws=3000)(x)[:, 0]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = layer.train()(torch.ones(3000, *shape, dtype=torch.float64) * 2)
+    assert_close(ours.unique(), theirs.unique(), rtol=1e-6, atol=1e-6)
+    error = 5 * (2 / 3000) ** 0.5 * theirs.std().item()
+    assert (ours.mean(0) - theirs.mean(0)).abs().max().item() < error
+    # Whole channels fall together, or each unit alone.
+    together = ours[:, 0] == ours[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
+    reference = theirs[:, 0] == theirs[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
+    assert abs(together.double().mean() - reference.double().mean()).item() < 0.05
+
+
+def test_a_dropout_layer_called_twice_drops_anew():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x):
+            return torch.stack([self.drop(x), self.drop(x)], 1)
+
+    found = mcbn.MCDropout(Twice(), draws=4)(torch.ones(1, 64))
+    assert (found[:, :, 0] != found[:, :, 1]).any()
+
+
+def test_dropout_draws_are_those_of_a_shorter_run(model, x):
+    long, short = mcbn.MCDropout(model, draws=6)(x), mcbn.MCDropout(model, draws=2)(x)
+    assert_close(long[:2], short, rtol=0, atol=0)
+    assert (long[0] != long[1]).any()
+
+
+@pytest.mark.parametrize("network", [nn.Linear(4, 3), nn.Sequential(nn.Dropout(0.0))])
+def test_a_network_without_dropout_is_refused(network):
+    with pytest.raises(ValueError, match="functional dropout"):
+        mcbn.MCDropout(network)
+
+
+def test_no_draws_and_no_networks_are_refused(model):
+    with pytest.raises(ValueError, match="at least 1 draw"):
+        mcbn.MCDropout(model, draws=0)
+    with pytest.raises(ValueError, match="at least one network"):
+        mcbn.DeepEnsemble([])
+
+
+ISOLATION = """
+import random, sys, numpy as np, torch
+import mcbn
+assert "torchvision" not in sys.modules, "import mcbn must not import torchvision"
+assert "matplotlib.pyplot" not in sys.modules
+model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5))
+def state():
+    kept = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+    return kept, torch.cuda.is_initialized(), torch.get_num_threads()
+before = state()
+data = torch.utils.data.TensorDataset(torch.rand(40, 3, generator=torch.Generator()))
+loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+import warnings; warnings.simplefilter("ignore")
+bank = mcbn.collect(model, loader, draws=7)
+mcbn.collect(model, mcbn.minibatches(data, batch_size=8, draws=3))
+for sampler in (mcbn.MCBatchNorm(model, bank), mcbn.MCDropout(model)):
+    found = mcbn.predict(sampler, data)
+    mcbn.evaluate(found, torch.arange(40) % 3, resamples=3)
+assert state() == before, "a global random stream was moved"
+"""
+
+
+def test_a_whole_run_leaves_every_global_stream_and_needs_no_torchvision():
+    done = subprocess.run([sys.executable, "-c", ISOLATION], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
+    """Copying a wrapped model, or wrapping a second one, must not disturb the first."""
+    sampler = SAMPLERS[kind](model)
+    expected = sampler(x)
+    twin = copy.deepcopy(sampler)
+    SAMPLERS[kind](made("1d of 2-D"))
+    assert_close(twin(x), expected, rtol=0, atol=0)
+    assert_close(sampler(x), expected, rtol=0, atol=0)
+
+
+def test_layers_that_are_left_out_keep_their_running_statistics(model, x):
+    bank = mc_batch_norm(model).bank
+    names = list(bank.statistics)
+    for layers, kept in ((1, names[2:]), (["1"], names[:2]), ("5", names[2:]), (2, names)):
+        statistics = {
+            name: rows if name in kept else bank.trained[name].expand(len(bank), -1)
+            for name, rows in bank.statistics.items()
+        }
+        expected = mcbn.MCBatchNorm(model, replace(bank, statistics=statistics), engine="loop")(x)
+        found = mcbn.MCBatchNorm(model, bank, layers=layers)(x)
+        assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layers", [0, 3, ["1", "nowhere"], []])
+def test_layers_that_are_not_there_are_refused(model, layers):
+    with pytest.raises(ValueError, match=r"expected (from 1 to 2|batch-norm layers among)"):
+        mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=layers)
