@@ -32,7 +32,7 @@ def scoring(examples: int, classes: int, resamples: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(examples, classes, generator=generator)
     targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    predictive = mcbn.Categorical().summarise([logits])
+    predictive = mcbn.Categorical().summarize([logits])
 
     def seconds(count: int) -> float:
         start = time.process_time()

@@ -177,7 +177,7 @@ def throughput(name: str, sampler: mcbn.MCBatchNorm, inputs: Tensor) -> dict[str
     # The summary alone, on outputs at hand: the difference of two long times is mostly noise.
     outputs = list(sampler.passes(inputs))
     summary = statistics.median(
-        seconds(lambda: mcbn.Categorical().summarise(outputs)) for _ in range(PAIRS)
+        seconds(lambda: mcbn.Categorical().summarize(outputs)) for _ in range(PAIRS)
     )
     engine = statistics.median(first for first, _ in pairs)
     return {

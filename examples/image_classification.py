@@ -24,7 +24,7 @@ RESAMPLES = 20 if SMALL else 500
 
 # %%
 train, test = datasets.cifar10_images()
-inputs, targets = datasets.normalise_cifar10(test.inputs[:IMAGES]), test.targets[:IMAGES]
+inputs, targets = datasets.normalize_cifar10(test.inputs[:IMAGES]), test.targets[:IMAGES]
 network = networks.load_resnet20(
     datasets.data_root() / "cifar10_resnet_weights/resnet20-12fca82f.th"
 )
@@ -34,7 +34,7 @@ network = networks.load_resnet20(
 
 # %%
 inspection = mcbn.inspect(
-    network, datasets.normalise_cifar10(train.inputs[:32]), batch_size=BATCH_SIZE
+    network, datasets.normalize_cifar10(train.inputs[:32]), batch_size=BATCH_SIZE
 )
 print(inspection)
 

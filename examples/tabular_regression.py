@@ -38,7 +38,7 @@ standard = (targets - mean) / scale
 network = training.build(lambda: networks.mlp(10, 1, width=50, dropout=0.0), seed=0)
 training.train(
     network,
-    datasets.Labelled(inputs[train], standard[train]),
+    datasets.Labeled(inputs[train], standard[train]),
     epochs=EPOCHS,
     batch_size=BATCH_SIZE,
     loss="mse",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mcbn
 from mcbn.evaluation.scores import negative_log_likelihood
-from mcbn.tasks.datasets import Labelled, Task, mnist
+from mcbn.tasks.datasets import Labeled, Task, mnist
 from mcbn.tasks.networks import convnet
 from mcbn.tasks.training import build, train
 
@@ -116,7 +116,7 @@ def sizes_at(scale: Scale, size: int) -> list[int]:
 
 def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
     """One network: MCBN at every M and at the chosen one, MC Dropout, and its own logits."""
-    data = Labelled(task.train.inputs[:size], task.train.targets[:size])
+    data = Labeled(task.train.inputs[:size], task.train.targets[:size])
     net = build(lambda: convnet(1, 10, width=scale.width, dropout=DROPOUT), seed=seed)
     epochs = max(1, scale.steps // (size // TRAINED_AT))
     train(net, data, epochs=epochs, batch_size=TRAINED_AT, seed=seed)
@@ -145,7 +145,7 @@ def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
         "statistics": spreads,
         "choice": choice.to_dict(),
         "epochs": epochs,
-        "logits": {name: found.draws[0].tolist() for name, found in plain.items()},
+        "logits": {name: found.logits[0].tolist() for name, found in plain.items()},
     }
 
 
@@ -189,13 +189,13 @@ def spreads_of(predictive: mcbn.CategoricalPredictive) -> dict[str, float]:
     """Means over images; standard deviations over draws from unbiased variances."""
     found = {"entropy": float(predictive.entropy.mean())}
     count = predictive.draw_count
-    if count > 1 and predictive.draws is not None:
+    if count > 1 and predictive.logits is not None:
         variance = predictive.variance * count / (count - 1)
-        logits = predictive.draws.double()
-        centred = logits - logits.mean(2, keepdim=True)  # a shift of all classes says nothing
+        logits = predictive.logits.double()
+        centered = logits - logits.mean(2, keepdim=True)  # a shift of all classes says nothing
         found |= {
             "epistemic_sd": float(variance.sqrt().mean()),
-            "logit_sd": float(centred.std(0).mean()),
+            "logit_sd": float(centered.std(0).mean()),
             "mutual_information": float(predictive.mutual_information.mean()),
         }
     return found

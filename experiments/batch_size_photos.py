@@ -16,7 +16,7 @@ import mcbn
 from mcbn.evaluation.bootstrap import Columns, percentile_interval, replicates
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.study.slopes import log_log_slope
-from mcbn.tasks.datasets import CropAndFlip, Labelled, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.datasets import CropAndFlip, Labeled, cifar10_images, data_root, normalize_cifar10
 from mcbn.tasks.networks import convnet, load_resnet20
 from mcbn.tasks.training import build, train
 
@@ -74,7 +74,7 @@ def trained_here(photos: Photos, training: Training) -> dict:
     """Small networks trained on plain images, MC Dropout and the ensemble of them beside MCBN."""
     images, _ = cifar10_images()
     rows = images.rows(torch.arange(training.images))
-    data = Labelled(normalise_cifar10(rows.inputs), rows.targets)
+    data = Labeled(normalize_cifar10(rows.inputs), rows.targets)
     nets, found = [], []
     for seed in range(training.seeds):
         net = build(
@@ -110,7 +110,7 @@ def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
     sets = {"lossless": test.inputs[:count], "JPEG": jpegs(folder / "test_jpeg.tar.xz", count)}
     votes = torch.from_numpy(np.load(folder / "cifar10h_counts.npy")[:count]).double()
     votes = votes / votes.sum(1, keepdim=True)
-    inputs = {name: normalise_cifar10(images) for name, images in sets.items()}
+    inputs = {name: normalize_cifar10(images) for name, images in sets.items()}
     found = {
         method: {name: mcbn.predict(sampler, images) for name, images in inputs.items()}
         for method, sampler in samplers.items()

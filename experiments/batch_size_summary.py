@@ -92,7 +92,7 @@ def ensembles_of(runs: Runs, targets: Tensor, score: Score) -> tuple[Row, list[R
         found = {}
         for name in runs[0]["logits"]:
             logits = (torch.tensor(member["logits"][name]) for member in members)
-            found[name] = mcbn.Categorical().summarise(logits, keep_draws=True)
+            found[name] = mcbn.Categorical().summarize(logits, keep_draws=True)
         return score(found, targets)
 
     return scored(runs), [scored([*runs[:i], *runs[i + 1 :]]) for i in range(len(runs))]

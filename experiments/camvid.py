@@ -9,17 +9,17 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from mcbn.tasks.datasets import Labelled, data_root
+from mcbn.tasks.datasets import Labeled, data_root
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
     "cyclist",
 )  # fmt: skip
-UNLABELLED = 11  # in the files
+UNLABELED = 11  # in the files
 IGNORED = -100  # what training skips
 
 
-def camvid(part: str, *, every: int = 1) -> Labelled:
+def camvid(part: str, *, every: int = 1) -> Labeled:
     """Return the images, from 0 to 1, and the class of every pixel, -100 where there is no label.
 
     Args:
@@ -39,13 +39,13 @@ def camvid(part: str, *, every: int = 1) -> Labelled:
     pixels = torch.stack([read_pixels(path) for path in images])
     annotated = [folder / f"{part}annot" / f"{path.stem}.png" for path in images]
     labels = torch.stack([read_pixels(path) for path in annotated]).to(torch.int8)
-    labels[labels == UNLABELLED] = IGNORED
-    return Labelled(pixels.permute(0, 3, 1, 2).contiguous().float() / 255, labels)
+    labels[labels == UNLABELED] = IGNORED
+    return Labeled(pixels.permute(0, 3, 1, 2).contiguous().float() / 255, labels)
 
 
-def with_mirror_images(data: Labelled) -> Labelled:
+def with_mirror_images(data: Labeled) -> Labeled:
     """Return the examples and, after them, the same ones with left and right swapped."""
-    return Labelled(
+    return Labeled(
         torch.cat([data.inputs, data.inputs.flip(-1)]),
         torch.cat([data.targets, data.targets.flip(-1)]),
     )

@@ -106,7 +106,7 @@ def optimum(data: exact.Data, form: exact.Form) -> tuple[exact.Posterior, float]
     def objective(free: Tensor) -> Tensor:
         return exact.population_elbo(exact.posterior(free, data, form), data)
 
-    free, value = exact.maximise(objective, exact.start(data, form))
+    free, value = exact.maximize(objective, exact.start(data, form))
     return exact.posterior(free, data, form), value
 
 
@@ -125,7 +125,7 @@ def gaps(scale: Scale, index: int) -> dict[str, Any]:
         batches = exact.cut(scale.examples, size, scale.permutations, index)
 
         objective = partial(over_batches, data, form, batches)
-        free, top = exact.maximise(objective, exact.start(data, form))
+        free, top = exact.maximize(objective, exact.start(data, form))
         moved = exact.posterior(free, data, form)
         lost = value - float(exact.population_elbo(moved, data))
         rows["objective"].append((value - top) / scale.examples)
@@ -171,8 +171,8 @@ def dropout(scale: Scale) -> dict[str, Any]:
         data = exact.sample(scale.examples // 4, 100 + index)
         best: dict[str, tuple[float, exact.Layer]] = {}
         values: dict[str, list[float]] = {}
-        for name, (normed, penalised) in forms.items():
-            value = partial(exact.dropout_objective, data=data, penalised=penalised)
+        for name, (normed, penalized) in forms.items():
+            value = partial(exact.dropout_objective, data=data, penalized=penalized)
             nets = [peak(data, value, seed, normed) for seed in range(scale.starts)]
             values[name] = [float(value(net)) for net in nets]
             best[name] = max(zip(values[name], nets, strict=True), key=lambda pair: pair[0])
@@ -182,7 +182,7 @@ def dropout(scale: Scale) -> dict[str, Any]:
         layers = {name: exact.canonical(net) for name, (_, net) in best.items()}
         apart.append(float((layers["plain"] - layers["batch norm"]).abs().max()))
         moved.append(float((layers["plain"] - layers["own"]).norm()))
-        own = exact.dropout_objective(best["own"][1], data, penalised="effective")
+        own = exact.dropout_objective(best["own"][1], data, penalized="effective")
         lost.append(best["plain"][0] - float(own))
     return {
         "masks": 2 ** (exact.FEATURES + exact.UNITS),
@@ -197,7 +197,7 @@ def dropout(scale: Scale) -> dict[str, Any]:
 
 def peak(data: exact.Data, value: Any, seed: int, batch_norm: bool) -> exact.Layer:
     """The layer that one random start leads to."""
-    free, _ = exact.maximise(
+    free, _ = exact.maximize(
         lambda free: value(exact.layer(free, data, batch_norm=batch_norm)),
         exact.dropout_start(data, seed, batch_norm=batch_norm),
     )

@@ -12,7 +12,7 @@ from torch import nn
 import mcbn
 from mcbn.study.results import point
 from mcbn.study.slopes import log_log_slope
-from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.datasets import Labeled
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -87,16 +87,16 @@ def trained(scale: Scale, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def regression(count: int, seed: int) -> Labelled:
+def regression(count: int, seed: int) -> Labeled:
     """Four inputs, even in [-1, 1], and a smooth function of them with noise."""
     generator = torch.Generator().manual_seed(1000 + seed)
     x = 2 * torch.rand(count, 4, generator=generator, dtype=torch.float64) - 1
     y = torch.sin(3 * x[:, :1]) + x[:, 1:2] * x[:, 2:3] + x[:, 3:] / 2
     noise = torch.randn(count, 1, generator=generator, dtype=torch.float64)
-    return Labelled(x, y + NOISE_SD * noise)
+    return Labeled(x, y + NOISE_SD * noise)
 
 
-def chosen(net: nn.Module, data: Labelled, count: int, scale: Scale) -> dict[str, Any]:
+def chosen(net: nn.Module, data: Labeled, count: int, scale: Scale) -> dict[str, Any]:
     """M* by the ELBO for N = count; where it lies at a bound, collect there and choose again."""
     size = count // 8
     for again in range(5):
@@ -121,7 +121,7 @@ def chosen(net: nn.Module, data: Labelled, count: int, scale: Scale) -> dict[str
     }  # fmt: skip
 
 
-def rmse(net: nn.Module, data: Labelled) -> float:
+def rmse(net: nn.Module, data: Labeled) -> float:
     """Of the network with running statistics, in target units."""
     likelihood = mcbn.Gaussian(precision=NOISE_SD**-2)
     predictive = mcbn.predict(mcbn.Deterministic(net), data.inputs, likelihood)

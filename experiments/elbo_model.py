@@ -162,7 +162,7 @@ def cut(count: int, batch_size: int, permutations: int, seed: int) -> Tensor:
     return torch.cat([order.view(-1, batch_size) for order in orders])
 
 
-def maximise(objective: Callable[[Tensor], Tensor], free: Tensor) -> tuple[Tensor, float]:
+def maximize(objective: Callable[[Tensor], Tensor], free: Tensor) -> tuple[Tensor, float]:
     """Where L-BFGS finds the maximum, and the maximum."""
     free = free.clone().requires_grad_()
     descent = torch.optim.LBFGS(
@@ -227,7 +227,7 @@ def masked_outputs(net: Layer, data: Data) -> tuple[Tensor, Tensor]:
     return hidden @ net.c + net.offset, chances
 
 
-def dropout_objective(net: Layer, data: Data, *, penalised: Literal["effective", "own"]) -> Tensor:
+def dropout_objective(net: Layer, data: Data, *, penalized: Literal["effective", "own"]) -> Tensor:
     """Expected log-likelihood over all masks less the penalty of MC dropout, in nats.
 
     The penalty is on the effective a, b, c, or, as weight decay has it in a network with batch
@@ -239,7 +239,7 @@ def dropout_objective(net: Layer, data: Data, *, penalised: Literal["effective",
     kept = 1 - RATE
     effective = kept * net.a.square().sum() + net.b.square().sum()
     own = kept * net.gamma.square().sum() + net.beta.square().sum()
-    penalty = effective if penalised == "effective" else own
+    penalty = effective if penalized == "effective" else own
     penalty = penalty + kept * net.c.square().sum() + net.offset.square().sum()
     return (constant - OBSERVED_PRECISION * error - PRIOR_SCALE**2 * penalty) / 2
 

@@ -26,7 +26,7 @@ from mcbn.tasks.datasets import (
     cifar10_images,
     data_root,
     mnist,
-    normalise_cifar10,
+    normalize_cifar10,
     uci,
 )
 from mcbn.tasks.networks import convnet, load_resnet20, mlp
@@ -71,14 +71,14 @@ class Case:
     def summary(self, rows: Tensor) -> dict[str, Tensor]:
         """Mean, epistemic measure and NLL of each example."""
         if self.noise is None:
-            found = mcbn.Categorical().summarise(rows)
+            found = mcbn.Categorical().summarize(rows)
             nll = -found.log_probabilities.gather(1, self.targets[:, None])[:, 0]
             return {
                 "mean": found.probabilities,
                 "epistemic": found.mutual_information,
                 "nll": nll,
             }
-        gaussian = mcbn.Gaussian(precision=1 / self.noise).summarise(rows)
+        gaussian = mcbn.Gaussian(precision=1 / self.noise).summarize(rows)
         return {
             "mean": gaussian.mean,
             "epistemic": gaussian.epistemic_variance.sqrt(),
@@ -90,7 +90,7 @@ def resnet20_case() -> Case:
     """The published CIFAR-10 ResNet20 with crops and flips; 100 test images."""
     data, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
-    inputs, targets = normalise_cifar10(test.inputs[:100]), test.targets[:100]
+    inputs, targets = normalize_cifar10(test.inputs[:100]), test.targets[:100]
     return Case(network, CropAndFlip(data), inputs, targets, reference=512, sizes=(4, 8, 32, 128))
 
 
@@ -200,13 +200,13 @@ def with_exact(linear: Tensor, exact: Tensor, chosen: Tensor) -> Tensor:
 def deviations(bank: mcbn.Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The mean of the bank's coordinates and each draw less it."""
     found = mcbn.JointPosterior.from_bank(bank)
-    return dict(found.centre), dict(found.deviations)
+    return dict(found.center), dict(found.deviations)
 
 
 def combined(bank: mcbn.Bank, weights: Tensor) -> mcbn.Bank:
     """The bank of centre + weights @ deviations."""
-    centre, moved = deviations(bank)
-    return bank.with_coordinates({n: centre[n] + weights @ rows for n, rows in moved.items()})
+    center, moved = deviations(bank)
+    return bank.with_coordinates({n: center[n] + weights @ rows for n, rows in moved.items()})
 
 
 def mirrored(bank: mcbn.Bank) -> list[mcbn.Bank]:

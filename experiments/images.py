@@ -134,7 +134,7 @@ def mini_batches(case: Case) -> dict[str, Any]:
     base = case.scored(averaged(case.passes(f"{size}", right)[:few]))
     rows = {}
     for name, bank in banks.items():
-        quiet = mcbn.predict(mcbn.MCBatchNorm(case.network, centred(bank)), case.inputs)
+        quiet = mcbn.predict(mcbn.MCBatchNorm(case.network, centered(bank)), case.inputs)
         rows[name] = {
             "consistency": mcbn.consistency(bank).excess,
             "without noise": row(case.scored(quiet)),
@@ -147,7 +147,7 @@ def mini_batches(case: Case) -> dict[str, Any]:
     return {"rows": rows, "layers": layers(case, right, bare), "stages": stages(case, bare)}
 
 
-def centred(bank: mcbn.Bank) -> mcbn.Bank:
+def centered(bank: mcbn.Bank) -> mcbn.Bank:
     """The bank's population statistics as its one draw: what it says without noise."""
     return replace(bank, statistics={k: v[None].float() for k, v in bank.pooled().items()})
 
@@ -189,7 +189,7 @@ def stages(case: Case, bare: mcbn.Bank) -> dict[str, Any]:
 
 def alone(case: Case, bare: mcbn.Bank, names: list[str]) -> dict[str, float]:
     """Accuracy and NLL with the centres of these layers alone."""
-    sampler = mcbn.MCBatchNorm(case.network, centred(bare), layers=names)
+    sampler = mcbn.MCBatchNorm(case.network, centered(bare), layers=names)
     predictive = mcbn.predict(sampler, case.inputs)
     found = scored(predictive, case.targets, resamples=0, seed=SEED)
     return {name: found[name].value for name in ("accuracy", "nll")}
@@ -233,7 +233,7 @@ def detected(case: Case, plain: Predictive) -> dict[str, Any]:
     """AUROC of each uncertainty for images from elsewhere, against that of the plain network."""
     sets, few = elsewhere(case), case.scale.few
     every, ends = torch.cat(list(sets.values())), [len(images) for images in sets.values()]
-    quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).draws
+    quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).logits
     away = {"plain": [averaged(each) for each in quiet.split(ends, 1)]}
     home = {"plain": plain}
     for size in METHODS:
@@ -279,7 +279,7 @@ def parametric(case: Case) -> dict[str, Any]:
     bank = case.bank(size)
     count = min(MOST, len(bank))
     found = {"bank": averaged(case.passes(f"{size}", bank)[:count])}
-    for name, kind in (("joint", mcbn.JointPosterior), ("factorised", mcbn.FactorisedPosterior)):
+    for name, kind in (("joint", mcbn.JointPosterior), ("factorised", mcbn.FactorizedPosterior)):
         drawn = kind.from_bank(bank).sample(count, seed=SEED)
         found[name] = averaged(case.passes(name, drawn))
     scored = {name: case.scored(each) for name, each in found.items()}

@@ -20,10 +20,10 @@ from mcbn import CategoricalPredictive as Predictive
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.tasks.datasets import (
     CropAndFlip,
-    Labelled,
+    Labeled,
     cifar10_images,
     data_root,
-    normalise_cifar10,
+    normalize_cifar10,
     read_idx,
 )
 from mcbn.tasks.networks import load_resnet20
@@ -71,7 +71,7 @@ class Case:
     record: Record
     scale: Scale
     network: nn.Module
-    train: Labelled
+    train: Labeled
     inputs: Tensor
     targets: Tensor
 
@@ -100,7 +100,7 @@ class Case:
             sampler = mcbn.MCBatchNorm(self.network, bank)
             chosen = self.inputs if inputs is None else inputs
             found = mcbn.predict(sampler, chosen, keep_draws=True)
-            write_tensors(path, {"draws": found.draws}, kind="passes", header={})
+            write_tensors(path, {"draws": found.logits}, kind="passes", header={})
         return read_tensors(path, kind="passes")[0]["draws"]
 
     def scored(self, found: Predictive) -> mcbn.Evaluation:
@@ -124,7 +124,7 @@ def load(record: Record, scale: Scale) -> Case:
     train, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
     test = test.rows(torch.arange(scale.images))
-    return Case(record, scale, network, train, normalise_cifar10(test.inputs), test.targets)
+    return Case(record, scale, network, train, normalize_cifar10(test.inputs), test.targets)
 
 
 def prepared(examples: list[tuple[Tensor]], *, source: str) -> Tensor:
@@ -133,7 +133,7 @@ def prepared(examples: list[tuple[Tensor]], *, source: str) -> Tensor:
     "unaugmented" as they are, "flipped" at random, or flipped and cropped with a border of the
     mean colour ("mean border") or of the image's own mirror image ("mirrored border").
     """
-    images = normalise_cifar10(torch.stack([image for (image,) in examples]))
+    images = normalize_cifar10(torch.stack([image for (image,) in examples]))
     if source == "unaugmented":
         return images
     flip, top, left = (
@@ -160,4 +160,4 @@ def elsewhere(case: Case) -> dict[str, Tensor]:
         grey = read_idx(root / folder / "t10k-images-idx3-ubyte.gz")[: scale.outside, None].float()
         larger = functional.interpolate(grey, (32, 32), mode="bilinear")
         sets[name] = larger.round().to(torch.uint8).expand(-1, 3, -1, -1)
-    return {name: normalise_cifar10(images) for name, images in sets.items()}
+    return {name: normalize_cifar10(images) for name, images in sets.items()}

@@ -22,7 +22,7 @@ DOUBTS = ("entropy", "mutual_information", "maximum probability")
 
 def averaged(draws: Tensor) -> Predictive:
     """The predictive of some draws of logits."""
-    return mcbn.Categorical().summarise(draws.unbind(0))
+    return mcbn.Categorical().summarize(draws.unbind(0))
 
 
 def scored(found: Predictive, targets: Tensor, *, resamples: int, seed: int) -> mcbn.Evaluation:

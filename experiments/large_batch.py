@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 import mcbn
 from mcbn.io.tensors import write_whole
 from mcbn.report import figures
-from mcbn.tasks.datasets import Labelled, mnist
+from mcbn.tasks.datasets import Labeled, mnist
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -40,11 +40,11 @@ def main() -> None:
     draw(json.loads(RESULT.read_text()))
 
 
-def large_case() -> tuple[Case, Labelled]:
+def large_case() -> tuple[Case, Labeled]:
     """A dense net trained at M = 1,024 on 4,096 MNIST digits, held-out ones, and the test set."""
     task = mnist(train_size=TRAINED_ON)
     data, held_out, test = (
-        Labelled(part.inputs.flatten(1), part.targets)
+        Labeled(part.inputs.flatten(1), part.targets)
         for part in (task.train, task.validation.rows(torch.arange(HELD_OUT)), task.test)
     )
     network = build(lambda: mlp(784, 10, width=128, depth=3, dropout=0.0), seed=0)
@@ -57,7 +57,7 @@ def large_case() -> tuple[Case, Labelled]:
 def large_batch() -> dict:
     """M chosen from the one bank at M = 1,024, and again where it says so, against real banks."""
     case, test = large_case()
-    network, held_out = case.network, Labelled(case.inputs, case.targets)
+    network, held_out = case.network, Labeled(case.inputs, case.targets)
     origin = case.bank(TRAINED_AT, seed=0)
     ask = partial(
         mcbn.choose_batch_size, network, inputs=held_out.inputs, targets=held_out.targets, points=9
@@ -98,7 +98,7 @@ def large_batch() -> dict:
     }
 
 
-def losses(network: nn.Module, bank: mcbn.Bank | None, data: Labelled) -> Tensor:
+def losses(network: nn.Module, bank: mcbn.Bank | None, data: Labeled) -> Tensor:
     """Negative log-likelihood of each example; by running statistics without a bank."""
     sampler = mcbn.MCBatchNorm(network, bank) if bank else mcbn.Deterministic(network)
     predictive = mcbn.predict(sampler, data.inputs)

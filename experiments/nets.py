@@ -218,7 +218,7 @@ def forward(
             flat, own = x.view(1, -1, x.shape[2]), (layer.scale.flatten(), layer.shift.flatten())
             x = functional.batch_norm(flat, None, None, *own, True, 0.0, EPSILON).view_as(x)
         else:
-            x = _normalised(layer, torch.bmm(layer.weight, x), moments[index])
+            x = _normalized(layer, torch.bmm(layer.weight, x), moments[index])
         x = x.relu() if index < len(layers) - 1 else x
     return x[:, 0]
 
@@ -230,11 +230,11 @@ def statistics(layers: list[Layer], x: Float[Tensor, "nets features batch"]) -> 
         x = torch.bmm(layer.weight, x)
         variance, mean = torch.var_mean(x, 2, correction=0, keepdim=True)
         found.append((mean, variance))
-        x = _normalised(layer, x, found[-1]).relu()
+        x = _normalized(layer, x, found[-1]).relu()
     return found
 
 
-def _normalised(layer: Layer, x: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+def _normalized(layer: Layer, x: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
     mean, variance = moments
     factor = layer.scale * torch.rsqrt(variance + EPSILON)
     return torch.addcmul(layer.shift - mean * factor, x, factor)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
 from mcbn.io.atomic import write_whole
-from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalize_cifar10
 from mcbn.tasks.networks import load_resnet20
 
 BATCH_SIZES = (16, 32, 128)  # M; the network was trained at 128
@@ -26,10 +26,10 @@ def main() -> None:
     """Score the plain network and MCBN on the first 1,000 lossless test images."""
     train, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
-    inputs = normalise_cifar10(test.inputs)
+    inputs = normalize_cifar10(test.inputs)
     sources: dict[str, Dataset] = {
         "augmented": CropAndFlip(train),
-        "plain": TensorDataset(normalise_cifar10(train.inputs), train.targets),
+        "plain": TensorDataset(normalize_cifar10(train.inputs), train.targets),
     }
     plain = mcbn.predict(mcbn.Deterministic(network), inputs)
     baseline = mcbn.evaluate(plain, test.targets, resamples=RESAMPLES)

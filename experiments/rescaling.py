@@ -26,11 +26,11 @@ from mcbn.io.tensors import write_whole
 from mcbn.report import figures
 from mcbn.tasks.datasets import (
     CropAndFlip,
-    Labelled,
+    Labeled,
     cifar10_images,
     data_root,
     digits,
-    normalise_cifar10,
+    normalize_cifar10,
 )
 from mcbn.tasks.networks import load_resnet20, mlp
 from mcbn.tasks.training import build, train
@@ -71,7 +71,7 @@ class Case:
 def digits_case() -> Case:
     """Three dense layers trained on 8x8 digits at M = 128."""
     task = digits()
-    data = Labelled(task.train.inputs.flatten(1), task.train.targets)
+    data = Labeled(task.train.inputs.flatten(1), task.train.targets)
     network = build(lambda: mlp(64, 10, width=64, depth=3, dropout=0.0), seed=0)
     train(network, data, epochs=20, batch_size=128)
     inputs, targets = task.test.inputs.flatten(1), task.test.targets
@@ -82,7 +82,7 @@ def cifar_case() -> Case:
     """The published ResNet20, trained at M = 128 with random crops and flips; 200 test images."""
     data, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
-    inputs = normalise_cifar10(test.inputs[:200])
+    inputs = normalize_cifar10(test.inputs[:200])
     dataset = CropAndFlip(data)
     return Case(network, dataset, inputs, test.targets[:200], batch_size=128, draws=128)
 
@@ -99,7 +99,7 @@ def rescaled_against_real(case: Case) -> dict:
         print(rows[-1], flush=True)
     exact = real[case.batch_size]
     posteriors = {}
-    for kind in (mcbn.JointPosterior, mcbn.FactorisedPosterior):
+    for kind in (mcbn.JointPosterior, mcbn.FactorizedPosterior):
         drawn = kind.from_bank(origin.first(FITTED)).sample(case.draws)
         posteriors[kind.__name__] = compared(case, drawn, exact)
         print(kind.__name__, posteriors[kind.__name__], flush=True)
@@ -205,7 +205,7 @@ def repeated_fits() -> dict:
     origin, exact = case.bank(case.batch_size, seed=0), case.bank(case.batch_size, seed=4)
     real = case.probabilities(exact)
     found: dict[str, dict[str, list[float]]] = {}
-    for kind in (mcbn.JointPosterior, mcbn.FactorisedPosterior):
+    for kind in (mcbn.JointPosterior, mcbn.FactorizedPosterior):
         ratios: dict[str, list[float]] = {"probability_sd": [], "mutual_information": []}
         for start in range(0, FITS * FITTED, FITTED):
             rows = {k: v[start : start + FITTED] for k, v in origin.statistics.items()}

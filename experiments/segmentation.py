@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import mcbn
 from mcbn.evaluation import bootstrap
 from mcbn.samplers.sampler import Sampler
-from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.datasets import Labeled
 from mcbn.tasks.networks import unet
 from mcbn.tasks.training import build, train
 
@@ -106,7 +106,7 @@ def main(record: Record) -> None:
     weights.unlink()
 
 
-def streets(scale: Scale) -> tuple[Labelled, Labelled]:
+def streets(scale: Scale) -> tuple[Labeled, Labeled]:
     """Training images with their mirror images, and test images, standardised alike."""
     data = camvid("train", every=scale.train_every)
     test = camvid("test", every=scale.test_every)
@@ -114,11 +114,11 @@ def streets(scale: Scale) -> tuple[Labelled, Labelled]:
         standardised(part.inputs, data.inputs).to(memory_format=torch.channels_last)
         for part in (data, test)
     )
-    mirrored = with_mirror_images(Labelled(inputs, data.targets))
-    return mirrored, Labelled(test_inputs, test.targets)
+    mirrored = with_mirror_images(Labeled(inputs, data.targets))
+    return mirrored, Labeled(test_inputs, test.targets)
 
 
-def trained(data: Labelled, scale: Scale, path: Path) -> nn.Module:
+def trained(data: Labeled, scale: Scale, path: Path) -> nn.Module:
     """The network, from the file `path` if a run that was cut short has left it there."""
     network = build(lambda: unet(3, len(CLASSES), width=WIDTH, dropout=DROPOUT), seed=0)
     # Trains in a third of the time on processors.
@@ -132,7 +132,7 @@ def trained(data: Labelled, scale: Scale, path: Path) -> nn.Module:
     return network
 
 
-def bank(network: nn.Module, data: Labelled, size: int, scale: Scale, *, seed: int) -> mcbn.Bank:
+def bank(network: nn.Module, data: Labeled, size: int, scale: Scale, *, seed: int) -> mcbn.Bank:
     """Statistics of mini-batches of training images and mirror images."""
     size = min(size, len(data))
     batches = mcbn.minibatches(data.inputs, batch_size=size, draws=scale.draws, seed=seed)
@@ -158,7 +158,7 @@ def samplers_of(
     }
 
 
-def set_up(network: nn.Module, data: Labelled, test: Labelled, scale: Scale) -> dict[str, Any]:
+def set_up(network: nn.Module, data: Labeled, test: Labeled, scale: Scale) -> dict[str, Any]:
     """What was run."""
     known = test.targets[test.targets != IGNORED].long()
     shares = known.bincount(minlength=len(CLASSES)) / len(known)
@@ -178,7 +178,7 @@ def set_up(network: nn.Module, data: Labelled, test: Labelled, scale: Scale) -> 
 
 
 def measured(
-    samplers: Mapping[str, Sampler], test: Labelled
+    samplers: Mapping[str, Sampler], test: Labeled
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """Columns of every method, and of the likeness of their maps, with one row an image."""
     streams = (mcbn.predict_batches(each, test.inputs, batch_size=1) for each in samplers.values())

@@ -23,7 +23,7 @@ COLORS = (
     "#8ab4d8", "#8c2f2f", "#d9d3b0", "#7d5f8f", "#3f3fb0", "#7d8c1f", "#d98c8c", "#5a5f96",
     "#4a1f8c", "#f08030", "#20b0c0",
 )  # fmt: skip
-UNLABELLED = "#202020"
+UNLABELED = "#202020"
 WRONG = "#d55e00"
 
 
@@ -117,14 +117,14 @@ def draw_maps(
         keys = [
             Patch(color=shade, label=label) for shade, label in zip(COLORS, CLASSES, strict=True)
         ]
-        keys.append(Patch(color=UNLABELLED, label="no label"))
+        keys.append(Patch(color=UNLABELED, label="no label"))
         figure.legend(handles=keys, loc="outside lower center", ncols=12, frameon=False)
         figure.savefig(path, dpi=150, pil_kwargs={"quality": 85})
 
 
 def colored(labels: Tensor) -> Tensor:
     """The colour of every pixel's class."""
-    table = torch.tensor([matplotlib.colors.to_rgb(each) for each in (*COLORS, UNLABELLED)])
+    table = torch.tensor([matplotlib.colors.to_rgb(each) for each in (*COLORS, UNLABELED)])
     return table[torch.where(labels == IGNORED, len(COLORS), labels.long())]
 
 
@@ -141,5 +141,5 @@ def shaded(values: Tensor, known: Tensor) -> Tensor:
 
 def wrong_pixels(wrong: Tensor, known: Tensor) -> Tensor:
     """Orange where wrong, white where right, dark where there is no label."""
-    table = torch.tensor([matplotlib.colors.to_rgb(each) for each in ("white", WRONG, UNLABELLED)])
+    table = torch.tensor([matplotlib.colors.to_rgb(each) for each in ("white", WRONG, UNLABELED)])
     return table[torch.where(known, wrong.long(), 2)]

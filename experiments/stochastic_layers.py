@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import mcbn
 from mcbn.io.atomic import write_whole
-from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalise_cifar10
+from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalize_cifar10
 from mcbn.tasks.networks import load_resnet20
 
 LAYERS = (1, 2, 4, 8, 12, 16, 18, 19)  # last ones; ResNet20 has 19
@@ -28,7 +28,7 @@ def main() -> None:
     """Measure each choice of layers against all of them and against the plain network."""
     data, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
-    inputs, targets = normalise_cifar10(test.inputs[:EXAMPLES]), test.targets[:EXAMPLES]
+    inputs, targets = normalize_cifar10(test.inputs[:EXAMPLES]), test.targets[:EXAMPLES]
     batches = mcbn.minibatches(CropAndFlip(data), batch_size=BATCH_SIZE, draws=DRAWS, seed=0)
     bank = mcbn.collect(network, batches)
     samplers = {count: mcbn.MCBatchNorm(network, bank, layers=count) for count in LAYERS}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import mcbn
 from mcbn.report import figures
 from mcbn.study.results import point
-from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.datasets import Labeled
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -104,11 +104,11 @@ def truth(x: Tensor) -> Tensor:
     return torch.sin(3 * x) + x / 2
 
 
-def sample(count: int, ends: tuple[float, float], generator: torch.Generator) -> Labelled:
+def sample(count: int, ends: tuple[float, float], generator: torch.Generator) -> Labeled:
     """Noisy targets at inputs with |x| even between the ends, either sign."""
     size = ends[0] + (ends[1] - ends[0]) * torch.rand(count, 1, generator=generator)
     x = size * (2 * torch.randint(2, (count, 1), generator=generator) - 1)
-    return Labelled(x, truth(x) + NOISE_SD * torch.randn(count, 1, generator=generator))
+    return Labeled(x, truth(x) + NOISE_SD * torch.randn(count, 1, generator=generator))
 
 
 def dropout_net() -> nn.Module:
@@ -119,7 +119,7 @@ def dropout_net() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(WIDTH, 1))
 
 
-def samplers(scale: Scale, seed: int, data: Labelled) -> dict[str, Any]:
+def samplers(scale: Scale, seed: int, data: Labeled) -> dict[str, Any]:
     """Trained networks with the randomness that is left in them."""
     made: dict[str, Any] = {}
     for size in BATCH_SIZES:
@@ -132,7 +132,7 @@ def samplers(scale: Scale, seed: int, data: Labelled) -> dict[str, Any]:
     return made
 
 
-def fit(net: nn.Module, scale: Scale, data: Labelled, batch_size: int, seed: int) -> nn.Module:
+def fit(net: nn.Module, scale: Scale, data: Labeled, batch_size: int, seed: int) -> nn.Module:
     """Train with as many steps at every batch size."""
     epochs = scale.steps * batch_size // len(data)
     return train(net, data, epochs=epochs, batch_size=batch_size, seed=seed, loss="mse")

@@ -241,7 +241,7 @@ def ensemble(data: Data, trained: Trained, members: Sequence[int]) -> GaussianPr
 def predicted(data: Data, sampled: Callable, index: int) -> GaussianPredictive:
     """Held-out predictions of one set in original units; the precision is still to be set."""
     outputs = (each[:, 0] for each in sampled.passes(data.held_inputs[index].T))
-    found = mcbn.Gaussian(precision=1.0).summarise(outputs)
+    found = mcbn.Gaussian(precision=1.0).summarize(outputs)
     return found.in_units(float(data.means[index]), float(data.scales[index]))
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcbn.tasks.datasets import Labelled, Task
+from mcbn.tasks.datasets import Labeled, Task
 
 FOLDS = 5
 
@@ -43,21 +43,21 @@ class Data:
         return torch.arange(len(self.seeds)).repeat(nets // len(self.seeds))
 
 
-def original(task: Task, part: Labelled) -> Labelled:
+def original(task: Task, part: Labeled) -> Labeled:
     """The examples with targets in original units."""
     values = part.targets.flatten().double()
-    return Labelled(part.inputs, task.target_mean + task.target_scale * values)
+    return Labeled(part.inputs, task.target_mean + task.target_scale * values)
 
 
-def both(task: Task) -> Labelled:
+def both(task: Task) -> Labeled:
     """The 80 % (or 90 %) that are not test."""
     parts = [original(task, task.train), original(task, task.validation)]
-    return Labelled(
+    return Labeled(
         *(torch.cat(each) for each in zip(*((p.inputs, p.targets) for p in parts), strict=True))
     )
 
 
-def fold_parts(task: Task) -> list[tuple[Labelled, Labelled]]:
+def fold_parts(task: Task) -> list[tuple[Labeled, Labeled]]:
     """Training and held-out examples of folds of one size; what is left over is never held out."""
     outer = both(task)
     order = torch.from_numpy(np.random.RandomState(1).permutation(len(outer)))
@@ -66,7 +66,7 @@ def fold_parts(task: Task) -> list[tuple[Labelled, Labelled]]:
     return [(outer.rows(order[~rows]), outer.rows(order[rows])) for rows in held]
 
 
-def stacked(parts: Sequence[tuple[Labelled, Labelled]], seeds: Sequence[int]) -> Data:
+def stacked(parts: Sequence[tuple[Labeled, Labeled]], seeds: Sequence[int]) -> Data:
     """Training and held-out parts, standardised each on its training part."""
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     for inside, held in parts:

@@ -64,7 +64,7 @@ def gal_scores(
     drawn = torch.stack(list(passes(data, train(data, settings), DRAWS)))
     found = {"rmse": torch.zeros(len(options), splits), "ll": torch.zeros(len(options), splits)}
     for option, split in product(range(len(options)), range(splits)):
-        own = mcbn.Gaussian(precision=1.0).summarise(drawn[:, option * splits + split])
+        own = mcbn.Gaussian(precision=1.0).summarize(drawn[:, option * splits + split])
         own = own.in_units(float(data.means[split]), float(data.scales[split]))
         observed = targets(data, split)
         found["rmse"][option, split] = rmse(own, observed)

@@ -4,7 +4,7 @@ from .bank.consistency import Consistency as Consistency
 from .bank.consistency import InconsistentBankWarning as InconsistentBankWarning
 from .bank.consistency import consistency as consistency
 from .bank.minibatches import minibatches as minibatches
-from .bank.posteriors import FactorisedPosterior as FactorisedPosterior
+from .bank.posteriors import FactorizedPosterior as FactorizedPosterior
 from .bank.posteriors import JointPosterior as JointPosterior
 from .deployment.export import Artifact as Artifact
 from .deployment.export import export as export

@@ -126,8 +126,8 @@ class Bank:
         population = _coordinates(self.pooled())
         moved = {}
         for name, values in self.coordinates().items():
-            centre, factor, limit = values.mean(0), ratio.to(values.device), population[name]
-            moved[name] = limit + (centre - limit) * factor + (values - centre) * factor.sqrt()
+            center, factor, limit = values.mean(0), ratio.to(values.device), population[name]
+            moved[name] = limit + (center - limit) * factor + (values - center) * factor.sqrt()
         return replace(self.with_coordinates(moved), batch_size=batch_size)
 
     def coordinates(self) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from mcbn.network.batchnorm import (
     MEAN,
     VARIANCE,
     batch_norm_layers,
-    batch_normalised,
+    batch_normalized,
     batch_statistics,
     fingerprint,
     frozen_layers,
@@ -53,7 +53,7 @@ def collect(
     batches: Iterable[Any],
     *,
     draws: int | None = None,
-    inputs: Select | None = None,
+    select: Select | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Bank:
@@ -67,7 +67,7 @@ def collect(
         model: a trained network with batch-norm layers, in train or eval mode.
         batches: `minibatches(...)`, a DataLoader, or any iterable of batches of training data.
         draws: T; all of `batches` if not given. A DataLoader starts another epoch when it needs to.
-        inputs: picks the network's inputs out of a batch where the default rule does not.
+        select: picks the network's inputs out of a batch where the default rule does not.
         seed: seeds the global random streams that a DataLoader's order or transforms may use.
         progress: show a bar, on a terminal only.
 
@@ -92,7 +92,7 @@ def collect(
             "MCBN draws is not one it was trained under",
             stacklevel=2,
         )
-    stream = _full_batches(batches, inputs, repeat=draws is not None)
+    stream = _full_batches(batches, select, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
     with random_streams(seed, "collect"), _bar(draws, progress) as bar:
         first, rest = next(stream, None), islice(stream, None if draws is None else draws - 1)
@@ -196,7 +196,7 @@ def _statistics(
             for name, layer in layers.items():
                 if name in plain:
                     layer.__dict__["forward"] = of_this_thread(
-                        partial(_normalise, row, name, layer), partial(type(layer).forward, layer)
+                        partial(_normalize, row, name, layer), partial(type(layer).forward, layer)
                     )
                 else:
                     hook = of_this_thread(partial(_observe, row, name))
@@ -212,13 +212,13 @@ def _statistics(
     return row
 
 
-def _normalise(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
+def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
     """A plain layer's forward by its batch's own statistics, written into the row on the way."""
     if input.dtype in HALF or not layer.eps > 0:
         _observe(row, name, layer, (input,), {})
         return type(layer).forward(layer, input)  # type: ignore[no-any-return]
     with _written(row, name) as (mean, variance):
-        answer, row[mean], row[variance] = batch_normalised(
+        answer, row[mean], row[variance] = batch_normalized(
             input, layer.weight, layer.bias, layer.eps
         )
     return answer

@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from mcbn.network.batchnorm import MEAN, VARIANCE, batch_normalised, is_plain, statistics_names
+from mcbn.network.batchnorm import MEAN, VARIANCE, batch_normalized, is_plain, statistics_names
 from mcbn.network.inputs import Inputs, device_of
 from mcbn.network.isolation import eval_mode, of_this_thread
 
@@ -116,7 +116,7 @@ def _interleaved(batches: Sequence[Inputs], size: int) -> Tensor | None:
 
 def _forward(seen: _Pass, name: str, layer: Any, input: Tensor) -> Tensor:
     """A plain layer's forward with each mini-batch's own statistics."""
-    found = _normalised(seen, name, layer, input, (layer.weight, layer.bias))
+    found = _normalized(seen, name, layer, input, (layer.weight, layer.bias))
     return input if found is None else found
 
 
@@ -128,7 +128,7 @@ def _feed(
     It holds the mean 0 and the variance 1 less its epsilon meanwhile, which change nothing.
     """
     activations = args[0] if len(args) == 1 and not kwargs else None
-    fed = _normalised(seen, name, layer, activations, (None, None))
+    fed = _normalized(seen, name, layer, activations, (None, None))
     if fed is None:
         return args, kwargs
     layer._buffers[MEAN] = torch.zeros_like(layer.get_buffer(MEAN))
@@ -136,7 +136,7 @@ def _feed(
     return (fed,), kwargs
 
 
-def _normalised(
+def _normalized(
     seen: _Pass,
     name: str,
     layer: Module,
@@ -158,7 +158,7 @@ def _normalised(
         return None
     table = activations.reshape(seen.examples, -1)
     weight, bias = (None if part is None else part.repeat(seen.size) for part in affine)
-    fed, mean, variance = batch_normalised(table, weight, bias, _epsilon(layer))
+    fed, mean, variance = batch_normalized(table, weight, bias, _epsilon(layer))
     seen.found[mean_name] = mean.view(seen.size, -1)
     seen.found[variance_name] = variance.view(seen.size, -1)
     return fed.view_as(activations)

@@ -29,7 +29,7 @@ class MiniBatches(Dataset[Inputs]):
     replacement: bool = False
     num_workers: int = 0
     collate: Callable[[list[Any]], Any] = default_collate
-    inputs: Select | None = None
+    select: Select | None = None
 
     @property
     def population(self) -> int:
@@ -49,7 +49,7 @@ class MiniBatches(Dataset[Inputs]):
         if not 0 <= draw < self.draws:
             raise IndexError(f"expected a draw from 0 to {self.draws - 1}, got {draw}")
         indices = self.indices(draw)
-        as_they_are = self.collate is default_collate and self.inputs is None
+        as_they_are = self.collate is default_collate and self.select is None
         if type(self.dataset) is TensorDataset and as_they_are:
             # Rows of tensors and nothing else: taken at one go.
             rows = torch.as_tensor(indices)
@@ -61,7 +61,7 @@ class MiniBatches(Dataset[Inputs]):
         with random_streams(self.seed, draw, "examples"):
             fetch = getattr(self.dataset, "__getitems__", None)
             examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
-            return of_batch(self.collate(examples), self.inputs)
+            return of_batch(self.collate(examples), self.select)
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:
@@ -83,7 +83,7 @@ def minibatches(
     replacement: bool = False,
     num_workers: int = 0,
     collate: Callable[[list[Any]], Any] = default_collate,
-    inputs: Select | None = None,
+    select: Select | None = None,
 ) -> MiniBatches:
     """Draw T independent mini-batches of M training examples each, to `collect` a bank from.
 
@@ -98,7 +98,7 @@ def minibatches(
         replacement: draw with replacement within a batch; then M may exceed N.
         num_workers: processes that load the examples; the batches do not depend on it.
         collate: makes a batch of a list of examples.
-        inputs: picks the network's inputs out of a batch where the default rule does not.
+        select: picks the network's inputs out of a batch where the default rule does not.
 
     Raises:
         TypeError: `dataset` is a loader or has no length.
@@ -124,7 +124,7 @@ def minibatches(
         replacement=replacement,
         num_workers=num_workers,
         collate=collate,
-        inputs=inputs,
+        select=select,
     )
     _require_possible(result)
     return result

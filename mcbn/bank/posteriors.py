@@ -14,7 +14,7 @@ from mcbn.network.isolation import derived_seed
 class JointPosterior:
     """A Gaussian over all statistics of the network at once, spanned by a bank's deviations.
 
-    A draw is `centre + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`, on means and
+    A draw is `center + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`, on means and
     log-variances: its covariance is the bank's own unbiased sample covariance, between channels
     and layers too, in T numbers a statistic.
 
@@ -25,7 +25,7 @@ class JointPosterior:
     """
 
     bank: Bank
-    centre: Mapping[str, Tensor]
+    center: Mapping[str, Tensor]
     deviations: Mapping[str, Tensor]
 
     @classmethod
@@ -35,7 +35,7 @@ class JointPosterior:
         Raises:
             ValueError: the bank has a single draw, and so no spread.
         """
-        return cls(bank, *_centred(bank))
+        return cls(bank, *_centered(bank))
 
     def sample(self, draws: int, *, seed: int = 0) -> Bank:
         """A bank of `draws` new draws; draw t depends on `seed` and t alone.
@@ -44,18 +44,18 @@ class JointPosterior:
             ValueError: `draws` or `seed` is out of range.
         """
         scale = (len(self.bank) - 1) ** -0.5
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.centre}
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.center}
         for draw in _numbered(draws):
             # One product a draw: a larger matrix product would round otherwise.
             noise = _noise(len(self.bank), seed, draw)
-            for name, centre in self.centre.items():
-                shift = noise.to(centre.device) @ self.deviations[name]
-                rows[name].append(centre + scale * shift)
+            for name, center in self.center.items():
+                shift = noise.to(center.device) @ self.deviations[name]
+                rows[name].append(center + scale * shift)
         return _filled(self.bank, rows, f"joint posterior, seed {seed}")
 
 
 @dataclass(frozen=True, eq=False)
-class FactorisedPosterior:
+class FactorizedPosterior:
     """Independent statistics: a normal mean and a log-normal variance for each channel.
 
     A baseline. Statistics of neighbouring channels and layers move together in real mini-batches,
@@ -72,20 +72,20 @@ class FactorisedPosterior:
     """
 
     bank: Bank
-    centre: Mapping[str, Tensor]
+    center: Mapping[str, Tensor]
     spread: Mapping[str, Tensor]
 
     @classmethod
-    def from_bank(cls, bank: Bank) -> "FactorisedPosterior":
+    def from_bank(cls, bank: Bank) -> "FactorizedPosterior":
         """Fit to all draws of `bank`.
 
         Raises:
             ValueError: the bank has a single draw, and so no spread.
         """
-        centre, deviations = _centred(bank)
+        center, deviations = _centered(bank)
         degrees = len(bank) - 1
         spread = {k: (rows.square().sum(0) / degrees).sqrt() for k, rows in deviations.items()}
-        return cls(bank, centre, spread)
+        return cls(bank, center, spread)
 
     def sample(self, draws: int, *, seed: int = 0) -> Bank:
         """A bank of `draws` new draws; draw t depends on `seed` and t alone.
@@ -93,16 +93,16 @@ class FactorisedPosterior:
         Raises:
             ValueError: `draws` or `seed` is out of range.
         """
-        sizes = [len(centre) for centre in self.centre.values()]
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.centre}
+        sizes = [len(center) for center in self.center.values()]
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.center}
         for draw in _numbered(draws):
             parts = torch.split(_noise(sum(sizes), seed, draw), sizes)
-            for (name, centre), part in zip(self.centre.items(), parts, strict=True):
-                rows[name].append(centre + self.spread[name] * part.to(centre.device))
+            for (name, center), part in zip(self.center.items(), parts, strict=True):
+                rows[name].append(center + self.spread[name] * part.to(center.device))
         return _filled(self.bank, rows, f"factorised posterior, seed {seed}")
 
 
-def _centred(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _centered(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Mean over draws of each statistic, and every draw less it."""
     if len(bank) < 2:
         raise ValueError(
@@ -110,8 +110,8 @@ def _centred(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             "collect 64 or so"
         )
     coordinates = bank.coordinates()
-    centre = {name: rows.mean(0) for name, rows in coordinates.items()}
-    return centre, {name: rows - centre[name] for name, rows in coordinates.items()}
+    center = {name: rows.mean(0) for name, rows in coordinates.items()}
+    return center, {name: rows - center[name] for name, rows in coordinates.items()}
 
 
 def _numbered(draws: int) -> range:

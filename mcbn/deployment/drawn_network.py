@@ -49,7 +49,7 @@ class Unfolding(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is functional.batch_norm and _stacked(*args, **kwargs):
-            found = self._normalised(*args, **kwargs)
+            found = self._normalized(*args, **kwargs)
             self.drawn[found] = True
             return found
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -69,7 +69,7 @@ class Unfolding(TorchFunctionMode):
         known = isinstance(value, Tensor) and value in self.same
         return self.repeated(value) if known else value
 
-    def _normalised(
+    def _normalized(
         self,
         input: Tensor,
         running_mean: Tensor,

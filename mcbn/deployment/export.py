@@ -104,7 +104,7 @@ def export(
     outputs = OUTPUTS[isinstance(family, Gaussian)]
     tried, names = cycled(example, TRIED), _input_names(sampler, example)
     with random_streams(0, "export"), ExitStack() as stack:
-        predicted = family.summarise(sampler.passes(tried))
+        predicted = family.summarize(sampler.passes(tried))
         expected = {name: getattr(predicted, name) for name in outputs}
         # In one order for all threads, so that none waits for another that waits for it.
         for model in sorted(models_of(sampler), key=id):

@@ -102,7 +102,7 @@ class Predictor:
         # One column is the input itself; a tuple of several would be positional arguments.
         named = None if len(names) == 1 else lambda row: dict(zip(names, row, strict=True))
         family: Any = family_of(self.likelihood)
-        return kept | _answers(predict(self.sampler, data, family, inputs=named, progress=False))
+        return kept | _answers(predict(self.sampler, data, family, select=named, progress=False))
 
     def _input_names(self, columns: Mapping[str, Any]) -> list[str]:
         asked = [self.inputs] if isinstance(self.inputs, str) else self.inputs

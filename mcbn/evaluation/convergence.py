@@ -56,5 +56,5 @@ def convergence(
 
 
 def _nll(group: Tensor, targets: Tensor) -> float:
-    predictive = Categorical().summarise(group)
+    predictive = Categorical().summarize(group)
     return float(scores.negative_log_likelihood(predictive.log_probabilities, targets).mean())

@@ -135,14 +135,14 @@ class RiskCoverage:
         risk: mean loss of those; within ties the expectation over their order.
         area: AURC, the plain mean of `risk`; lower is better.
         excess_area: E-AURC, `area` less that of the best order; 0 is best.
-        generalised_area: AUGRC, the area under `risk * coverage`; lower is better.
+        generalized_area: AUGRC, the area under `risk * coverage`; lower is better.
     """
 
     coverage: Float64[Tensor, " batch"]
     risk: Float64[Tensor, " batch"]
     area: float
     excess_area: float
-    generalised_area: float
+    generalized_area: float
 
 
 def risk_coverage(

@@ -281,7 +281,7 @@ def class_other_scores(columns: Columns) -> dict[str, float]:
         "brier": float(columns["brier"].mean()),
         "aurc": selective.area,
         "e_aurc": selective.excess_area,
-        "augrc": selective.generalised_area,
+        "augrc": selective.generalized_area,
         "auroc_of_errors": detection.auroc(1 - confidence, ~correct) if mixed else math.nan,
     }
 

@@ -33,7 +33,7 @@ CONVOLUTIONS = (
 
 
 @dataclass(frozen=True)
-class Normaliser:
+class NormalizationLayer:
     """A batch-norm layer that MCBN can draw.
 
     Attributes:
@@ -74,10 +74,10 @@ class Skipped:
     refused: bool
 
 
-def normalisers(model: Module) -> tuple[Normaliser, ...]:
+def normalization_layers(model: Module) -> tuple[NormalizationLayer, ...]:
     """Every batch-norm layer that MCBN can draw, in the order of the network."""
     return tuple(
-        Normaliser(
+        NormalizationLayer(
             name,
             kind_of(layer),
             layer.get_buffer(MEAN).numel(),
@@ -193,7 +193,7 @@ class Finding:
 
 def symptoms(
     model: Module,
-    layers: tuple[Normaliser, ...],
+    layers: tuple[NormalizationLayer, ...],
     skipped: tuple[Skipped, ...],
     *,
     observation: Observation | None,
@@ -223,7 +223,7 @@ def _of_wrapper(wrapper: str, model: Module) -> Iterator[Finding]:
 
 
 def _of_form(
-    model: Module, layers: tuple[Normaliser, ...], skipped: tuple[Skipped, ...]
+    model: Module, layers: tuple[NormalizationLayer, ...], skipped: tuple[Skipped, ...]
 ) -> Iterator[Finding]:
     if isinstance(model, torch.jit.ScriptModule):
         yield Finding(
@@ -250,7 +250,7 @@ def _of_form(
         )
 
 
-def _of_tensors(model: Module, layers: tuple[Normaliser, ...]) -> Iterator[Finding]:
+def _of_tensors(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterator[Finding]:
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         yield Finding("The weights are on the meta device: only the form of the network was seen.")
         return
@@ -292,7 +292,7 @@ def _of_tensors(model: Module, layers: tuple[Normaliser, ...]) -> Iterator[Findi
         )
 
 
-def _of_layers(layers: tuple[Normaliser, ...], batch_size: int) -> Iterator[Finding]:
+def _of_layers(layers: tuple[NormalizationLayer, ...], batch_size: int) -> Iterator[Finding]:
     frozen = [layer.name for layer in layers if layer.frozen]
     if frozen:
         rest = "no layer has noise that it was trained under" if len(frozen) == len(layers) else (
@@ -313,7 +313,7 @@ def _of_layers(layers: tuple[Normaliser, ...], batch_size: int) -> Iterator[Find
 
 
 def _of_pass(
-    layers: tuple[Normaliser, ...], observation: Observation, batch_size: int
+    layers: tuple[NormalizationLayer, ...], observation: Observation, batch_size: int
 ) -> Iterator[Finding]:
     if observation.failure:
         yield Finding(
@@ -354,7 +354,7 @@ def _of_pass(
         )
 
 
-def _of_place(model: Module, layers: tuple[Normaliser, ...]) -> Iterator[Finding]:
+def _of_place(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterator[Finding]:
     after, total = after_last(model)
     if total and after / total > LARGEST_REST:
         yield Finding(
@@ -363,7 +363,7 @@ def _of_place(model: Module, layers: tuple[Normaliser, ...]) -> Iterator[Finding
         )
 
 
-def _of(names: list[str], layers: tuple[Normaliser, ...]) -> str:
+def _of(names: list[str], layers: tuple[NormalizationLayer, ...]) -> str:
     """These layers as a subject in the singular."""
     if len(names) == 1:
         return f"Layer {names[0]!r}"

@@ -10,7 +10,7 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 
 from mcbn.inspection import findings
-from mcbn.inspection.findings import Finding, Normaliser, Skipped, symptoms
+from mcbn.inspection.findings import Finding, NormalizationLayer, Skipped, symptoms
 from mcbn.inspection.noise import FEWEST_EXAMPLES, Observation, observe
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
@@ -38,7 +38,7 @@ class Inspection:
 
     model: str
     batch_size: int
-    layers: tuple[Normaliser, ...]
+    layers: tuple[NormalizationLayer, ...]
     skipped: tuple[Skipped, ...]
     dropout: Mapping[str, float]
     observation: Observation | None
@@ -112,7 +112,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     _require(inputs, batch_size)
     held, model = model, unwrapped(model)
     with alone(model):  # another thread's call may stand in for a layer's forward meanwhile
-        layers, skipped = findings.normalisers(model), findings.skipped(model)
+        layers, skipped = findings.normalization_layers(model), findings.skipped(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.
     if inputs is not None and not (isinstance(model, ScriptModule) or findings.lazy(model)):
@@ -176,7 +176,7 @@ def _rows(inspection: Inspection) -> list[dict[str, str]]:
     ]
 
 
-def _form(layer: Normaliser) -> dict[str, str]:
+def _form(layer: NormalizationLayer) -> dict[str, str]:
     return {
         "layer": layer.name or "(itself)",
         "class": layer.kind,
@@ -197,7 +197,7 @@ def _noise(seen: Observation, shares: Mapping[str, float], name: str) -> dict[st
     }
 
 
-def _note(layer: Normaliser, seen: Observation | None) -> str:
+def _note(layer: NormalizationLayer, seen: Observation | None) -> str:
     calls = 1 if seen is None or seen.failure else seen.calls[layer.name]
     notes = {
         "frozen": layer.frozen,

@@ -147,7 +147,7 @@ def _drawn(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tuple[fl
     try:
         with own_warnings():
             warnings.simplefilter("ignore")
-            bank = collect(model, groups, inputs=lambda batch: batch, progress=False)
+            bank = collect(model, groups, select=lambda batch: batch, progress=False)
     except Exception:  # `symptoms` says what it is
         return {}
     rows, pooled = bank.coordinates(), bank.pooled()

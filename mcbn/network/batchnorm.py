@@ -139,10 +139,10 @@ def batch_statistics(
     """Mean and biased variance of each channel, over all other axes; in float32 or better."""
     if activations.dtype in HALF:
         activations = activations.float()
-    return batch_normalised(activations)[1:]
+    return batch_normalized(activations)[1:]
 
 
-def batch_normalised(
+def batch_normalized(
     activations: Float[Tensor, "batch channels *positions"],
     weight: Float[Tensor, " channels"] | None = None,
     bias: Float[Tensor, " channels"] | None = None,

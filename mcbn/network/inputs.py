@@ -60,7 +60,7 @@ def _checked(found: Any) -> Inputs:
         return found
     raise TypeError(
         f"expected a tensor, a tuple or a dict of tensors as inputs, got {type(found).__name__}; "
-        "give inputs=function that takes a batch and returns what the network is called with"
+        "give select=function that takes a batch and returns what the network is called with"
     )
 
 

@@ -26,7 +26,7 @@ class CategoricalPredictive:
         variance: biased variance over draws of the probability of each class.
         variation_ratio: share of the draws that do not vote for the class voted for most.
         draw_count: T, the number of draws averaged.
-        draws: the network's outputs, one row a draw, if they were kept.
+        logits: the network's outputs, one row for each draw, if they were kept.
     """
 
     log_probabilities: Float64[Tensor, "batch classes *positions"]
@@ -34,7 +34,7 @@ class CategoricalPredictive:
     variance: Float64[Tensor, "batch classes *positions"]
     variation_ratio: Float64[Tensor, "batch *positions"]
     draw_count: int
-    draws: Float[Tensor, "draws batch classes *positions"] | None = None
+    logits: Float[Tensor, "draws batch classes *positions"] | None = None
 
     def __len__(self) -> int:
         return len(self.log_probabilities)
@@ -74,7 +74,7 @@ class CategoricalPredictive:
 class Categorical:
     """The likelihood of class labels: the network answers with logits along axis 1."""
 
-    def summarise(
+    def summarize(
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
     ) -> CategoricalPredictive:
         """Average the draws one at a time, in memory that does not grow with their number.
@@ -91,7 +91,7 @@ class Categorical:
         return totals.predictive(torch.stack(kept) if kept else None)
 
     def totals(self, passes: Iterable[Tensor]) -> "Totals":
-        """The sums over draws that `summarise` divides, to be merged with those of others."""
+        """The sums over draws that `summarize` divides, to be merged with those of others."""
         totals = Totals()
         for logits in passes:
             totals.add(logits)
@@ -99,7 +99,7 @@ class Categorical:
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """One predictive of the examples of all parts, in order."""
-        kept = [part.draws for part in parts if part.draws is not None]
+        kept = [part.logits for part in parts if part.logits is not None]
         return CategoricalPredictive(
             torch.cat([part.log_probabilities for part in parts]),
             torch.cat([part.expected_entropy for part in parts]),

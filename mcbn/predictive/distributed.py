@@ -31,7 +31,7 @@ def predict_distributed(
     shard: Literal["data", "draws"] = ...,
     group: dist.ProcessGroup | None = ...,
     batch_size: int = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
 ) -> CategoricalPredictive: ...
 @overload
 def predict_distributed(
@@ -42,7 +42,7 @@ def predict_distributed(
     shard: Literal["data", "draws"] = ...,
     group: dist.ProcessGroup | None = ...,
     batch_size: int = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
 ) -> GaussianPredictive: ...
 def predict_distributed(
     sampler: Sampler,
@@ -52,7 +52,7 @@ def predict_distributed(
     shard: Literal["data", "draws"] = "data",
     group: dist.ProcessGroup | None = None,
     batch_size: int = 256,
-    inputs: Select | None = None,
+    select: Select | None = None,
 ) -> Predictive:
     """What `predict` answers, worked out by all processes of a group; each gets the whole of it.
 
@@ -68,7 +68,7 @@ def predict_distributed(
             agree to rounding. Take it where there are fewer batches than processes.
         group: which processes; all if not given.
         batch_size: examples in a pass, unless a loader is given.
-        inputs: picks the network's inputs out of a batch where the default rule does not.
+        select: picks the network's inputs out of a batch where the default rule does not.
 
     Raises:
         ValueError: no process group, no data, or another shard.
@@ -80,7 +80,7 @@ def predict_distributed(
 
     def share() -> _Share:
         loader = ordered_loader(data, batch_size)
-        whole = _Share(sampler, loader, family_of(likelihood), inputs, batches=_count(loader))
+        whole = _Share(sampler, loader, family_of(likelihood), select, batches=_count(loader))
         return whole.of_data(rank, world) if shard == "data" else whole.of_draws(rank, world)
 
     def description(share: _Share) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class _Share:
     sampler: Sampler | None
     loader: DataLoader[Any]
     family: Any
-    inputs: Select | None
+    select: Select | None
     batches: int  # of the whole data
     first: int = 0  # place of the loader's first batch among them
 
@@ -144,7 +144,7 @@ class _Share:
     def summaries(self, summary: Callable[[Iterator[Tensor]], V]) -> Iterator[V]:
         if self.sampler is None:
             return iter(())
-        return summaries(self.sampler, self.loader, summary, inputs=self.inputs, first=self.first)
+        return summaries(self.sampler, self.loader, summary, select=self.select, first=self.first)
 
 
 def _place(group: dist.ProcessGroup | None) -> tuple[int, int]:
@@ -199,13 +199,13 @@ def _require_equal(calls: list[tuple[Any, ...]]) -> None:
 def _by_data(share: _Share, group: dist.ProcessGroup | None) -> list[Predictive]:
     def work() -> Predictive | None:
         examples = sum(map(len, share.loader.batch_sampler or ()))
-        return joined(share.summaries(share.family.summarise), examples)
+        return joined(share.summaries(share.family.summarize), examples)
 
     return [part for part in _everywhere(work, group) if part is not None]
 
 
 def _by_draws(share: _Share, group: dist.ProcessGroup | None) -> Iterator[Predictive]:
-    stream = share.summaries(getattr(share.family, "totals", share.family.summarise))
+    stream = share.summaries(getattr(share.family, "totals", share.family.summarize))
     # Batch by batch, so that no process ever holds the sums of more than one.
     for _ in range(share.batches):
         parts = _everywhere(partial(next, stream, None), group)

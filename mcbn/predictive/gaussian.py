@@ -135,7 +135,7 @@ class Gaussian:
         if self.precision is not None:
             _noise(self.precision)
 
-    def summarise(
+    def summarize(
         self,
         passes: Iterable[Tensor],
         *,

@@ -23,14 +23,14 @@ P = TypeVar("P")
 S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
-AXES = {"draws": 1, "means": 1, "variances": 1}
+AXES = {"logits": 1, "means": 1, "variances": 1}
 
 
 @runtime_checkable
 class Likelihood(Protocol[P]):
     """How draws of outputs become a distribution of targets."""
 
-    def summarise(self, passes: Iterable[Tensor], *, keep_draws: bool = False) -> P:
+    def summarize(self, passes: Iterable[Tensor], *, keep_draws: bool = False) -> P:
         """The predictive of one batch of inputs."""
         ...
 
@@ -46,7 +46,7 @@ def predict(
     likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
     batch_size: int | None = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
     keep_draws: bool = ...,
     progress: bool = ...,
 ) -> CategoricalPredictive: ...
@@ -57,7 +57,7 @@ def predict(
     likelihood: Likelihood[GaussianPredictive],
     *,
     batch_size: int | None = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
     keep_draws: bool = ...,
     progress: bool = ...,
 ) -> GaussianPredictive: ...
@@ -67,7 +67,7 @@ def predict(
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
-    inputs: Select | None = None,
+    select: Select | None = None,
     keep_draws: bool = False,
     progress: bool = True,
 ) -> Predictive:
@@ -82,7 +82,7 @@ def predict(
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
         batch_size: examples in a pass; if not given, the loader's own, else 256. Where it is
             given, the numbers are the same bits however a loader cuts the data.
-        inputs: picks the network's inputs out of a batch where the default rule does not.
+        select: picks the network's inputs out of a batch where the default rule does not.
         keep_draws: keep the raw outputs of every draw too, for classes.
         progress: show a bar, on a terminal only.
 
@@ -93,7 +93,7 @@ def predict(
     family, loader = family_of(likelihood), ordered_loader(data, batch_size)
     hidden = None if progress else True  # None: hidden unless on a terminal
     stream = predict_batches(
-        sampler, loader, family, batch_size=batch_size, inputs=inputs, keep_draws=keep_draws
+        sampler, loader, family, batch_size=batch_size, select=select, keep_draws=keep_draws
     )
     bar = tqdm(
         stream, "predict", _length(loader), unit="batch", delay=0.5, leave=False, disable=hidden
@@ -111,7 +111,7 @@ def predict_batches(
     likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
     *,
     batch_size: int | None = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
     keep_draws: bool = ...,
 ) -> Iterator[CategoricalPredictive]: ...
 @overload
@@ -121,7 +121,7 @@ def predict_batches(
     likelihood: Likelihood[GaussianPredictive],
     *,
     batch_size: int | None = ...,
-    inputs: Select | None = ...,
+    select: Select | None = ...,
     keep_draws: bool = ...,
 ) -> Iterator[GaussianPredictive]: ...
 def predict_batches(
@@ -130,7 +130,7 @@ def predict_batches(
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
-    inputs: Select | None = None,
+    select: Select | None = None,
     keep_draws: bool = False,
 ) -> Iterator[Predictive]:
     """The predictive of one batch after another: `predict` before its parts are joined.
@@ -147,9 +147,9 @@ def predict_batches(
     advice = "wrap the network by mcbn.MCBatchNorm(model, bank) or mcbn.Deterministic(model)"
     validation.kind(sampler, Sampler, "a sampler", advice)
     loader, family = ordered_loader(data, batch_size), family_of(likelihood)
-    summary = partial(family.summarise, keep_draws=keep_draws)
+    summary = partial(family.summarize, keep_draws=keep_draws)
     size = batch_size if loader is data else None
-    return summaries(sampler, loader, summary, inputs=inputs, batch_size=size)
+    return summaries(sampler, loader, summary, select=select, batch_size=size)
 
 
 def summaries(
@@ -157,7 +157,7 @@ def summaries(
     loader: DataLoader[Any],
     summary: Callable[[Iterator[Tensor]], S],
     *,
-    inputs: Select | None = None,
+    select: Select | None = None,
     batch_size: int | None = None,
     first: int = 0,
 ) -> Iterator[S]:
@@ -167,12 +167,12 @@ def summaries(
         sampler: what makes the draws.
         loader: batches in fixed order.
         summary: takes the draws of a batch, one at a time.
-        inputs: picks the network's inputs out of a batch.
+        select: picks the network's inputs out of a batch.
         batch_size: examples in a pass; those of the loader if not given.
         first: place of the loader's first batch in the whole data: transforms that draw at random
             draw the same for a batch, whoever loads it.
     """
-    loaded = takewhile(lambda found: found is not END, _loads(loader, inputs, first))
+    loaded = takewhile(lambda found: found is not END, _loads(loader, select, first))
     groups = loaded if batch_size is None else regrouped(loaded, batch_size)
     for index in counting(first):
         selected = next(groups, None)
@@ -185,14 +185,14 @@ def summaries(
             yield found
 
 
-def _loads(loader: DataLoader[Any], inputs: Select | None, first: int) -> Iterator[Any]:
+def _loads(loader: DataLoader[Any], select: Select | None, first: int) -> Iterator[Any]:
     """The network's inputs in one batch after another, then END for ever."""
     # The loader takes its base seed from the global stream.
     batches = _seeded(partial(iter, loader))
 
     def load(index: int) -> Any:
         batch = _seeded(partial(next, batches, END), index)
-        return END if batch is END else of_batch(batch, inputs)
+        return END if batch is END else of_batch(batch, select)
 
     return map(load, counting(first))
 

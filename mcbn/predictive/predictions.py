@@ -72,7 +72,7 @@ class Predictions:
         likelihood, names = _parts_of(self.predictive)
         tensors = {
             name: value
-            for name in (*names, "draws")
+            for name in (*names, "logits")
             if (value := getattr(self.predictive, name, None)) is not None
         }
         if self.targets is not None:
@@ -112,8 +112,8 @@ class Predictions:
         count = header["draws"]
         predictive: Predictive
         if likelihood == "categorical":
-            draws = tensors.get("draws")
-            predictive = CategoricalPredictive(**found, draw_count=count, draws=draws)
+            logits = tensors.get("logits")
+            predictive = CategoricalPredictive(**found, draw_count=count, logits=logits)
         elif likelihood == "gaussian":
             predictive = GaussianPredictive(**found)
         else:
@@ -192,7 +192,7 @@ def _variables(predictive: Predictive) -> list[tuple[str, Tensor, str]]:
             ("expected_entropy", predictive.expected_entropy, "cases"),
             ("mutual_information", predictive.mutual_information, "cases"),
             ("variation_ratio", predictive.variation_ratio, "cases"),
-            ("logits", predictive.draws, "draws"),
+            ("logits", predictive.logits, "draws"),
         ]
     else:
         noise, epistemic = predictive.aleatoric_variance, predictive.epistemic_variance
@@ -248,9 +248,9 @@ def _require_sound(found: Predictions) -> None:
             raise ValueError(
                 f"expected the names of {count} classes, got {len(found.classes)}; predict again"
             )
-        if given.draws is not None:
-            validation.finite(given.draws, "draws")
-            validation.same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
+        if given.logits is not None:
+            validation.finite(given.logits, "logits")
+            validation.same_shape(given.logits[0], logs, ("a draw", "log_probabilities"))
         if found.targets is not None:
             validation.labels(found.targets, count, tuple(cases))
         return
@@ -337,7 +337,7 @@ def _kept(
             elif isinstance(part, GaussianPredictive):
                 yield Moments.from_predictive(part)
             else:
-                yield replace(part, draws=None)
+                yield replace(part, logits=None)
 
 
 def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
@@ -345,6 +345,6 @@ def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
     if isinstance(part, GaussianPredictive):
         constant = part.variances.ndim == 0
         return part.means if constant else torch.cat([part.means, part.variances.log()], dim=2)
-    if part.draws is None:
+    if part.logits is None:
         raise ValueError("expected predictives with their draws, got none; keep the draws")
-    return part.draws
+    return part.logits

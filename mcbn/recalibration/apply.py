@@ -138,7 +138,7 @@ def _partner(
             f"expected held-out predictions by {each.method!r} once, got those of "
             f"{[other.method for other in held_out]}; a file of columns is named after its method"
         )
-    if torch.equal(_centre(each), _centre(partners[0])):
+    if torch.equal(_center(each), _center(partners[0])):
         raise ValueError(
             f"expected held-out predictions of other examples, got those of {each.method!r} that "
             "are to be scored, on which every score is too good; predict a held-out part"
@@ -146,7 +146,7 @@ def _partner(
     return partners[0]
 
 
-def _centre(found: Predictions) -> Tensor:
+def _center(found: Predictions) -> Tensor:
     scored = found.scored
     return scored.log_probabilities if isinstance(scored, CategoricalPredictive) else scored.mean
 

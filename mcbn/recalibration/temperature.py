@@ -70,16 +70,16 @@ class TemperedCategorical:
             ValueError: draws were not kept, or they are the ones fitted on.
         """
         self.held_out.require_other(predictive)
-        return self.summarise(_draws(predictive), keep_draws=True)
+        return self.summarize(_draws(predictive), keep_draws=True)
 
-    def summarise(
+    def summarize(
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
     ) -> CategoricalPredictive:
         """Average the tempered draws; kept draws are the tempered ones, in float64."""
-        return Categorical().summarise(self._tempered(passes), keep_draws=keep_draws)
+        return Categorical().summarize(self._tempered(passes), keep_draws=keep_draws)
 
     def totals(self, passes: Iterable[Tensor]) -> Totals:
-        """The sums over tempered draws that `summarise` divides."""
+        """The sums over tempered draws that `summarize` divides."""
         return Categorical().totals(self._tempered(passes))
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
@@ -142,12 +142,12 @@ def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]
 
 
 def _draws(predictive: CategoricalPredictive) -> Float[Tensor, "draws batch classes *positions"]:
-    if predictive.draws is None:
+    if predictive.logits is None:
         raise ValueError(
             "expected predictions with their draws, got none for a temperature of each draw; "
             "predict with keep_draws=True, or take TemperatureScaling"
         )
-    return predictive.draws
+    return predictive.logits
 
 
 def require_temperature(temperature: float) -> None:

@@ -76,8 +76,8 @@ class VectorScaling:
             method="L-BFGS-B", options={"ftol": 0.0, "gtol": 1e-10, "maxiter": 2000, "maxcor": 30},
         ).x  # fmt: skip
         scales, biases = found[:classes], found[classes:]
-        centred = biases - biases.mean()
-        return cls(tuple(scales.tolist()), tuple(centred.tolist()), HeldOut.of(predictive))
+        centered = biases - biases.mean()
+        return cls(tuple(scales.tolist()), tuple(centered.tolist()), HeldOut.of(predictive))
 
     def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
         """Predictions scaled class by class; draws are not kept.

@@ -92,8 +92,8 @@ def folded(
         scale = torch.rsqrt(variance + fold.layer.eps)
         if fold.layer.weight is not None:
             scale = scale * fold.layer.weight
-        centre = mean if fold.mixer is None else mean - _bias(fold.mixer, mean)
-        shift = -centre * scale if fold.layer.bias is None else fold.layer.bias - centre * scale
+        center = mean if fold.mixer is None else mean - _bias(fold.mixer, mean)
+        shift = -center * scale if fold.layer.bias is None else fold.layer.bias - center * scale
         found[fold.bias] = shift
         found[fold.weight] = scale
         if fold.mixer is not None:

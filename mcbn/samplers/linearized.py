@@ -182,7 +182,7 @@ class LinearizedBatchNorm:
         # The caller may be in inference mode, where nothing is recorded.
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
             posterior = JointPosterior.from_bank(self.bank)
-            record = recorded(self.model, posterior.centre, inputs, self.output)
+            record = recorded(self.model, posterior.center, inputs, self.output)
             moved_by = [posterior.deviations[name] for name in record.names]
             deviations = torch.cat(moved_by, dim=1).to(record.layers[0].mean)
             outputs = record.outputs.detach()
@@ -244,23 +244,23 @@ class _Layer:
         return torch.cat([-shift, self.factor * scale], dim=1)
 
 
-def _layers(model: Module, centre: Mapping[str, Tensor]) -> list[_Layer]:
+def _layers(model: Module, center: Mapping[str, Tensor]) -> list[_Layer]:
     """Those that the bank has draws of."""
     modules, buffers = batch_norm_layers(model), dict(model.named_buffers())
     found = []
     for name, (mean, variance) in statistics_names(modules).items():
-        if mean in centre:
+        if mean in center:
             epsilon = getattr(modules[name], "eps", None)
             if not isinstance(epsilon, (int, float)):
                 raise ValueError(
                     f"expected a batch-norm layer with a known epsilon, got {name!r} "
                     f"({type(modules[name]).__name__}) without the attribute eps; use MCBatchNorm"
                 )
-            factor = -0.5 / (1 + epsilon / centre[variance].exp())
+            factor = -0.5 / (1 + epsilon / center[variance].exp())
             # Sums over positions are taken in float32 or better.
             kind = torch.promote_types(buffers[mean].dtype, torch.float32)
             like = torch.empty(0, dtype=kind, device=buffers[mean].device)
-            numbers = (centre[mean].to(like), factor.to(like))
+            numbers = (center[mean].to(like), factor.to(like))
             found.append(_Layer(modules[name], (mean, variance), *numbers, fed=[]))
     return found
 
@@ -298,9 +298,9 @@ class Record:
 
 
 def recorded(
-    model: Module, centre: Mapping[str, Tensor], inputs: Inputs, output: Output | None
+    model: Module, center: Mapping[str, Tensor], inputs: Inputs, output: Output | None
 ) -> Record:
-    """Pass `inputs` through `model` with the statistics `centre`, gradients on.
+    """Pass `inputs` through `model` with the statistics `center`, gradients on.
 
     Args:
         model: the network, in eval mode.
@@ -312,11 +312,11 @@ def recorded(
         ValueError: the answer is no (batch, outputs), records no gradients, or mixes examples.
         TypeError: the network's output is no tensor.
     """
-    layers = _layers(model, centre)
+    layers = _layers(model, center)
     # Detached, so that nothing is left on the weights.
     state = {name: weight.detach() for name, weight in model.named_parameters()}
     buffers = dict(model.named_buffers())
-    for name, values in centre.items():
+    for name, values in center.items():
         variance = name.endswith(VARIANCE)
         state[name] = (values.exp() if variance else values).to(buffers[name])
     handles = [x.module.register_forward_pre_hook(x.feed, with_kwargs=True) for x in layers]

@@ -76,7 +76,7 @@ def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) 
         for name, (mean, variance) in statistics_names(layers).items():
             if mean in state:
                 epsilon = _epsilon(name, layers[name])
-                hook = partial(_normalise, state[mean], state[variance], epsilon)
+                hook = partial(_normalize, state[mean], state[variance], epsilon)
                 handles.append(layers[name].register_forward_pre_hook(hook, with_kwargs=True))
                 replaced[mean] = torch.zeros_like(state[mean])
                 replaced[variance] = torch.ones_like(state[variance])
@@ -86,7 +86,7 @@ def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) 
             handle.remove()
 
 
-def _normalise(
+def _normalize(
     mean: Tensor,
     variance: Tensor,
     epsilon: float,

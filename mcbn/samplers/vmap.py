@@ -62,13 +62,13 @@ class Scaling(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if func is functional.batch_norm:
-            return _normalised(*args, **(kwargs or {}))
+            return _normalized(*args, **(kwargs or {}))
         if func is functional.adaptive_avg_pool2d:
             return _averaged(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _normalised(
+def _normalized(
     input: Tensor,
     running_mean: Tensor,
     running_var: Tensor,

@@ -76,7 +76,7 @@ class Objective:
         targets = self.targets[start : start + EXAMPLES]
         add = torch.logaddexp if self.elbo is None else torch.add
         rows = (
-            _log_likelihood(self.family.summarise([row]), targets.to(row.device))
+            _log_likelihood(self.family.summarize([row]), targets.to(row.device))
             for row in sampler.passes(part(self.inputs, start, start + EXAMPLES))
         )
         total = reduce(add, rows).reshape(len(targets), -1).cpu()

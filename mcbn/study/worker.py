@@ -25,7 +25,7 @@ from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect
 from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.bank.minibatches import minibatches
-from mcbn.bank.posteriors import FactorisedPosterior, JointPosterior
+from mcbn.bank.posteriors import FactorizedPosterior, JointPosterior
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.network.checkpoints import named_builder
 from mcbn.network.isolation import as_found, derived_seed, own_warnings
@@ -312,7 +312,7 @@ def _bank(cell: Cell, model: Module, task: Task) -> Bank:
     if cell.method == "MCBN joint":
         return JointPosterior.from_bank(bank).sample(cell.draws, seed=cell.network.seed)
     if cell.method == "Stochastic BN":
-        return FactorisedPosterior.from_bank(bank).sample(cell.draws, seed=cell.network.seed)
+        return FactorizedPosterior.from_bank(bank).sample(cell.draws, seed=cell.network.seed)
     return bank
 
 

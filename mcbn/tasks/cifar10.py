@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mcbn.tasks.readers import (
-    Labelled,
+    Labeled,
     class_labels,
     damaged,
     data_root,
@@ -45,10 +45,10 @@ def cifar10_labels(root: str | Path | None = None) -> tuple[Tensor, Tensor]:
     return parts[0], parts[1]
 
 
-def cifar10_images(root: str | Path | None = None) -> tuple[Labelled, Labelled]:
+def cifar10_images(root: str | Path | None = None) -> tuple[Labeled, Labeled]:
     """Return CIFAR-10 as bytes: all training images, and the first 1,000 test images.
 
-    They are lossless and in the original order. `normalise_cifar10` makes them inputs.
+    They are lossless and in the original order. `normalize_cifar10` makes them inputs.
 
     Raises:
         FileNotFoundError: the files are neither under the data root nor to be downloaded.
@@ -68,17 +68,17 @@ def cifar10_images(root: str | Path | None = None) -> tuple[Labelled, Labelled]:
         raise damaged(path, "1,000 images x of 32x32x3 bytes and labels y", str(shapes))
     test = torch.from_numpy(arrays["x"]).permute(0, 3, 1, 2).contiguous()
     test_targets = class_labels(path, torch.from_numpy(arrays["y"]), 1_000)
-    return Labelled(images, targets), Labelled(test, test_targets)
+    return Labeled(images, targets), Labeled(test, test_targets)
 
 
-def _downloaded(root: Path, train: bool) -> Labelled:
+def _downloaded(root: Path, train: bool) -> Labeled:
     datasets = torchvision_datasets()
     try:
         found = datasets.CIFAR10(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise missing(root / "cifar10", f"a failed download: {error}") from error
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return Labelled(images, torch.tensor(found.targets))
+    return Labeled(images, torch.tensor(found.targets))
 
 
 def _mosaic(path: Path) -> UInt8[Tensor, "tiles 3 32 32"]:
@@ -95,7 +95,7 @@ def _mosaic(path: Path) -> UInt8[Tensor, "tiles 3 32 32"]:
     return tiles.permute(0, 2, 4, 1, 3).reshape(1_000, 3, 32, 32)
 
 
-def normalise_cifar10(
+def normalize_cifar10(
     images: UInt8[Tensor, "batch 3 height width"],
 ) -> Float[Tensor, "batch 3 height width"]:
     """Return bytes as network inputs: scaled to 0..1, then by the channel means and deviations.
@@ -123,7 +123,7 @@ class CropAndFlip(Dataset[tuple[Tensor, Tensor]]):
         data: images as bytes, and their labels.
     """
 
-    def __init__(self, data: Labelled) -> None:
+    def __init__(self, data: Labeled) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class CropAndFlip(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Return the examples at `indices`; loaders fetch a whole batch by this."""
         rows = self.data.rows(torch.as_tensor(indices))
-        return list(zip(normalise_cifar10(_crop_and_flip(rows.inputs)), rows.targets, strict=True))
+        return list(zip(normalize_cifar10(_crop_and_flip(rows.inputs)), rows.targets, strict=True))
 
 
 def _crop_and_flip(

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalise_cifar10
+from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalize_cifar10
 from mcbn.tasks.names import Regression
 from mcbn.tasks.readers import (
-    Labelled,
+    Labeled,
     class_labels,
     damaged,
     data_root,
@@ -31,7 +31,7 @@ from mcbn.tasks.readers import (
 
 __all__ = [
     "CropAndFlip",
-    "Labelled",
+    "Labeled",
     "Task",
     "cifar10",
     "cifar10_images",
@@ -39,7 +39,7 @@ __all__ = [
     "data_root",
     "digits",
     "mnist",
-    "normalise_cifar10",
+    "normalize_cifar10",
     "read_idx",
 ]
 
@@ -62,9 +62,9 @@ class Task:
     """
 
     name: str
-    train: Labelled
-    validation: Labelled
-    test: Labelled
+    train: Labeled
+    validation: Labeled
+    test: Labeled
     classes: tuple[str, ...]
     outside: Mapping[str, Shaped[Tensor, "batch ..."]]
     description: str
@@ -77,7 +77,7 @@ def digits(seed: int = 0) -> Task:
     """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels, split 60/15/25 by `seed`."""
     bunch = load_digits()
     images = torch.from_numpy(bunch.images / 16).float()[:, None]
-    everything = Labelled(images, torch.from_numpy(bunch.target).long())
+    everything = Labeled(images, torch.from_numpy(bunch.target).long())
     order = _permutation(len(images), seed)
     train, validation, test = order.tensor_split(
         [round(0.6 * len(order)), round(0.75 * len(order))]
@@ -181,10 +181,10 @@ def _unit_images(path: Path) -> Float[Tensor, "batch 1 28 28"]:
     return images[:, None].float() / 255
 
 
-def _idx_pair(folder: Path, part: str) -> Labelled:
+def _idx_pair(folder: Path, part: str) -> Labeled:
     images = _unit_images(folder / f"{part}-images-idx3-ubyte.gz")
     path = folder / f"{part}-labels-idx1-ubyte.gz"
-    return Labelled(images, class_labels(path, read_idx(path), len(images)))
+    return Labeled(images, class_labels(path, read_idx(path), len(images)))
 
 
 def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
@@ -208,7 +208,7 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
     validation, train = _permutation(len(every), seed).tensor_split([5_000])
     chosen = every.rows(train[: _checked_size(train_size, len(train))])
     parts = (
-        Labelled(normalise_cifar10(part.inputs), part.targets)
+        Labeled(normalize_cifar10(part.inputs), part.targets)
         for part in (chosen, every.rows(validation), test)
     )
     return Task(
@@ -218,7 +218,7 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
         next(parts),
         CIFAR10,
         {
-            name: normalise_cifar10(_as_cifar10(images))
+            name: normalize_cifar10(_as_cifar10(images))
             for name, images in _grey_sets(place).items()
         },
         "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. Outside "
@@ -241,10 +241,10 @@ def _checked_size(train_size: int | None, count: int) -> int:
 
 
 def _image_task(
-    name: str, parts: Sequence[Labelled], outside: Mapping[str, Tensor], description: str
+    name: str, parts: Sequence[Labeled], outside: Mapping[str, Tensor], description: str
 ) -> Task:
     scale, mean = torch.std_mean(parts[0].inputs, correction=0)
-    train, validation, test = (Labelled((p.inputs - mean) / scale, p.targets) for p in parts)
+    train, validation, test = (Labeled((p.inputs - mean) / scale, p.targets) for p in parts)
     others = {key: (images - mean) / scale for key, images in outside.items()}
     return Task(name, train, validation, test, DIGITS, others, description)
 
@@ -287,7 +287,7 @@ def uci(
     train, validation = outer.tensor_split([len(outer) - round(0.2 * len(outer))])
     input_mean, input_scale = _mean_and_scale(inputs[train])
     mean, scale = _mean_and_scale(targets[train])
-    every = Labelled(
+    every = Labeled(
         ((inputs - input_mean) / input_scale).float(), ((targets - mean) / scale).float()
     )
     return Task(

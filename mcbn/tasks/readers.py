@@ -21,7 +21,7 @@ from mcbn.validation import finite, labels, tensor
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Inputs and their targets, one row an example."""
 
     inputs: Shaped[Tensor, "batch ..."]
@@ -43,9 +43,9 @@ class Labelled:
         """Return the pairs as a torch data set."""
         return TensorDataset(self.inputs, self.targets)
 
-    def rows(self, index: Int[Tensor, " rows"]) -> "Labelled":
+    def rows(self, index: Int[Tensor, " rows"]) -> "Labeled":
         """Return the examples at `index`, in that order."""
-        return Labelled(self.inputs[index], self.targets[index])
+        return Labeled(self.inputs[index], self.targets[index])
 
 
 def data_root(root: str | Path | None = None) -> Path:

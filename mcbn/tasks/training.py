@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from mcbn.network.isolation import random_streams
-from mcbn.tasks.datasets import Labelled
+from mcbn.tasks.datasets import Labeled
 from mcbn.validation import finite, labels, same_shape
 
 Loss = Literal["cross_entropy", "mse"]
@@ -34,7 +34,7 @@ def build(builder: Callable[[], nn.Module], *, seed: int) -> nn.Module:
 
 def train(
     model: nn.Module,
-    data: Labelled,
+    data: Labeled,
     *,
     epochs: int,
     batch_size: int,
@@ -101,7 +101,7 @@ def _device(model: nn.Module) -> torch.device:
 
 def _train_epoch(
     model: nn.Module,
-    data: Labelled,
+    data: Labeled,
     order: Int[Tensor, "steps batch"],
     loss: Loss,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
@@ -132,7 +132,7 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
 
 
 def _check_numbers(
-    data: Labelled, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
+    data: Labeled, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> None:
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}; give a positive number")
@@ -152,7 +152,7 @@ def _check_numbers(
     finite(data.inputs, "data.inputs")
 
 
-def _check_fit(model: nn.Module, data: Labelled, loss: str) -> None:
+def _check_fit(model: nn.Module, data: Labeled, loss: str) -> None:
     if loss not in get_args(Loss):
         raise ValueError(f"expected loss to be one of {get_args(Loss)}, got {loss!r}; choose one")
     # Evaluation mode: one example is enough, and the running statistics stay as they are.

@@ -308,9 +308,9 @@ def test_rescaling_is_differentiable_in_the_batch_size(bank):
 def test_rescaling_keeps_the_type_and_takes_any_positive_size_to_the_last_bits(bank):
     moved = bank.rescale(batch_size=0.1)
     assert moved.statistics[MEAN].dtype == torch.float64
-    rows, centre = bank.statistics[MEAN], bank.statistics[MEAN].mean(0)
+    rows, center = bank.statistics[MEAN], bank.statistics[MEAN].mean(0)
     # In float64 throughout: 0.1 in float32 would be off by 1.5e-8.
-    expected = centre + (rows - centre) * math.sqrt(16 / 0.1)
+    expected = center + (rows - center) * math.sqrt(16 / 0.1)
     assert_close(moved.statistics[MEAN], expected, rtol=1e-14, atol=1e-14)
     narrow = {name: rows.float() for name, rows in bank.statistics.items()}
     half = mcbn.Bank(narrow, bank.trained, 16).rescale(batch_size=2)

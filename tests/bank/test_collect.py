@@ -260,7 +260,7 @@ def test_several_inputs_and_keyword_inputs():
     nested = [((DATA[:8], DATA[8:16]), LABELS[:8])]
     named = [{"left": DATA[:8], "right": DATA[8:16], "labels": LABELS[:8]}]
     chosen = mcbn.collect(model, [{"all": DATA}],
-                          inputs=lambda b: (b["all"][:8], b["all"][8:16]))  # fmt: skip
+                          select=lambda b: (b["all"][:8], b["all"][8:16]))  # fmt: skip
     for batches in (nested, named):
         found = mcbn.collect(model, batches)
         assert_close(dict(found.statistics), dict(chosen.statistics), rtol=0, atol=0)

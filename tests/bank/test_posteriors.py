@@ -8,7 +8,7 @@ from torch.testing import assert_close
 import mcbn
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
-KINDS = [mcbn.JointPosterior, mcbn.FactorisedPosterior]
+KINDS = [mcbn.JointPosterior, mcbn.FactorizedPosterior]
 NAME = "1d of 2-D"
 
 
@@ -61,7 +61,7 @@ def test_float32_banks_stay_float32(kind):
     assert {v.dtype for v in kind.from_bank(bank).sample(3).statistics.values()} == {torch.float32}
 
 
-def standardised_moments(kind, bank, draws=20_000):
+def standardized_moments(kind, bank, draws=20_000):
     """Sample mean and covariance of a posterior in units of the bank's standard deviations."""
     rows = matrix(bank)
     drawn = (matrix(kind.from_bank(bank).sample(draws)) - rows.mean(0)) / rows.std(0)
@@ -70,7 +70,7 @@ def standardised_moments(kind, bank, draws=20_000):
 
 def test_the_joint_posterior_has_the_mean_and_covariance_of_the_bank(bank):
     """Between channels and layers too; 5 standard errors of 20,000 draws, 300 moments."""
-    mean, covariance, expected = standardised_moments(mcbn.JointPosterior, bank)
+    mean, covariance, expected = standardized_moments(mcbn.JointPosterior, bank)
     assert mean.abs().max() < 5 * 20_000**-0.5
     # The variance of a sample covariance of Gaussians of unit variance is (1 + r^2) / n.
     error = ((1 + expected**2) / 20_000).sqrt()
@@ -79,7 +79,7 @@ def test_the_joint_posterior_has_the_mean_and_covariance_of_the_bank(bank):
 
 
 def test_the_factorised_posterior_keeps_the_variances_and_loses_the_correlations(bank):
-    mean, covariance, expected = standardised_moments(mcbn.FactorisedPosterior, bank)
+    mean, covariance, expected = standardized_moments(mcbn.FactorizedPosterior, bank)
     assert mean.abs().max() < 5 * 20_000**-0.5
     error = ((1 + torch.eye(24)) / 20_000).sqrt()
     assert ((covariance - torch.eye(24)) / error).abs().max() < 5
@@ -92,8 +92,8 @@ def test_the_joint_posterior_never_leaves_the_span_of_the_bank(bank):
     drawn = matrix(mcbn.JointPosterior.from_bank(bank.first(5)).sample(50))
     few = rows[:5] - rows[:5].mean(0)
     assert torch.linalg.matrix_rank(deviations) > 4
-    centred = drawn - rows[:5].mean(0)
-    assert torch.linalg.matrix_rank(torch.cat([few, centred]), rtol=1e-10) == 4
+    centered = drawn - rows[:5].mean(0)
+    assert torch.linalg.matrix_rank(torch.cat([few, centered]), rtol=1e-10) == 4
 
 
 def test_the_posterior_of_a_rescaled_bank_is_the_rescaled_posterior(kind, bank):
@@ -101,8 +101,8 @@ def test_the_posterior_of_a_rescaled_bank_is_the_rescaled_posterior(kind, bank):
     wide = kind.from_bank(bank.rescale(4.0))
     narrow = kind.from_bank(bank)
     first, second = (matrix(posterior.sample(6)) for posterior in (wide, narrow))
-    centres = [matrix(b).mean(0) for b in (bank.rescale(4.0), bank)]
-    assert_close(first - centres[0], 2 * (second - centres[1]), rtol=1e-9, atol=1e-12)
+    centers = [matrix(b).mean(0) for b in (bank.rescale(4.0), bank)]
+    assert_close(first - centers[0], 2 * (second - centers[1]), rtol=1e-9, atol=1e-12)
 
 
 def test_a_single_draw_has_no_spread_to_fit(kind, bank):

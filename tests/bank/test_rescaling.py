@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import mcbn
-from mcbn.tasks.datasets import Labelled, digits
+from mcbn.tasks.datasets import Labeled, digits
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -24,7 +24,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def network(task):
-    data = Labelled(task.train.inputs.flatten(1), task.train.targets)
+    data = Labeled(task.train.inputs.flatten(1), task.train.targets)
     model = build(lambda: mlp(64, 10, width=64, depth=3, dropout=0.1), seed=0)
     return train(model, data, epochs=20, batch_size=SIZE)
 
@@ -100,7 +100,7 @@ def test_the_joint_posterior_is_like_a_real_bank_and_the_factorised_is_not(netwo
     fitted = collected(network, task, SIZE, 64, seed=1)
     real = collected(network, task, SIZE, 256, seed=2)
     joint = mcbn.JointPosterior.from_bank(fitted).sample(256)
-    alone = mcbn.FactorisedPosterior.from_bank(fitted).sample(256)
+    alone = mcbn.FactorizedPosterior.from_bank(fitted).sample(256)
     deviation, information = uncertainty_ratios(network, task, joint, real)
     assert deviation == pytest.approx(1, abs=0.15)
     assert information == pytest.approx(1, abs=0.15)

@@ -252,14 +252,14 @@ def test_extreme_logits_in_float32(scale):
     """At 1e38 they are finite, but further apart than a float32 is long."""
     logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).clamp(-3, 3) * scale
     found = categorical_answer(logits)
-    expected = mcbn.Categorical().summarise(list(logits.transpose(0, 1)))
+    expected = mcbn.Categorical().summarize(list(logits.transpose(0, 1)))
     require_same(found, expected, CLASSES)
 
 
 def test_variances_far_from_zero():
     means = 1e4 + torch.randn(5, 9, 2, generator=torch.Generator().manual_seed(0))
     found = gaussian_answer(2.0, means)
-    expected = mcbn.Gaussian(precision=2.0).summarise(list(means.transpose(0, 1)))
+    expected = mcbn.Gaussian(precision=2.0).summarize(list(means.transpose(0, 1)))
     # The mean in float32 is off by 1e-3, half a unit in the last place; its square is not seen.
     for name in REALS[1:]:
         torch.testing.assert_close(found[name].double(), getattr(expected, name), rtol=0, atol=2e-6)
@@ -287,7 +287,7 @@ def test_several_inputs_and_an_output_to_pick(kind, tmp_path):
     found = run_program(artifact.path, both)
     torch.testing.assert_close(
         found["probabilities"].double(),
-        mcbn.Categorical().summarise(sampler.passes(both)).probabilities,
+        mcbn.Categorical().summarize(sampler.passes(both)).probabilities,
         rtol=0, atol=1e-6,
     )  # fmt: skip
 

@@ -217,7 +217,7 @@ def test_risk_coverage_agrees_with_a_loop():
     assert result.area == pytest.approx(risk.mean(), rel=1e-10)
     assert result.excess_area == pytest.approx(risk.mean() - best.mean(), rel=1e-10)
     area = np.trapezoid(np.concatenate([[0], accepted]) / 50, np.arange(51) / 50)
-    assert result.generalised_area == pytest.approx(area, rel=1e-10)
+    assert result.generalized_area == pytest.approx(area, rel=1e-10)
 
 
 def test_ties_are_the_mean_over_all_orders():
@@ -231,7 +231,7 @@ def test_ties_are_the_mean_over_all_orders():
     result = detection.risk_coverage(uncertainty, loss)
     mean = torch.stack([curve.risk for curve in broken]).mean(0)
     assert_close(result.risk, mean, rtol=1e-12, atol=0)
-    for name in ("area", "excess_area", "generalised_area"):
+    for name in ("area", "excess_area", "generalized_area"):
         mean = np.mean([getattr(curve, name) for curve in broken])
         assert getattr(result, name) == pytest.approx(mean, rel=1e-12)
 
@@ -244,7 +244,7 @@ def test_generalised_area_of_errors_has_a_closed_form(data):
     wrong_order = 1 - detection.auroc(uncertainty, errors)
     exact = wrong_order * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2
     result = detection.risk_coverage(uncertainty, errors)
-    assert result.generalised_area == pytest.approx(exact, abs=1e-12)
+    assert result.generalized_area == pytest.approx(exact, abs=1e-12)
 
 
 @given(tied())
@@ -263,7 +263,7 @@ def test_no_order_beats_the_oracle_and_full_coverage_is_the_mean(data):
 def test_all_ties_are_a_flat_curve():
     result = detection.risk_coverage(torch.zeros(8), torch.arange(8) < 2)
     assert_close(result.risk, torch.full((8,), 0.25, dtype=torch.float64), rtol=1e-15, atol=0)
-    assert result.generalised_area == pytest.approx(0.125, rel=1e-12)
+    assert result.generalized_area == pytest.approx(0.125, rel=1e-12)
 
 
 def test_risk_by_hand():
@@ -276,7 +276,7 @@ def test_risk_by_hand():
     assert result.area == pytest.approx(1 / 3, rel=1e-12)
     assert result.excess_area == pytest.approx(1 / 3 - (1 / 3 + 1 / 2) / 4, rel=1e-12)
     # Accepted losses 0, 1, 1, 2 of 4; trapezoids from 0.
-    assert result.generalised_area == pytest.approx((0 + 0.5 + 1 + 1.5) / 16, rel=1e-12)
+    assert result.generalized_area == pytest.approx((0 + 0.5 + 1 + 1.5) / 16, rel=1e-12)
 
 
 def test_a_useful_uncertainty_is_told_from_a_useless_and_a_wrong_one():
@@ -285,7 +285,7 @@ def test_a_useful_uncertainty_is_told_from_a_useless_and_a_wrong_one():
     useful, useless, wrong = (
         detection.risk_coverage(u, errors) for u in (uncertainty, noise, -uncertainty)
     )
-    for name in ("area", "excess_area", "generalised_area"):
+    for name in ("area", "excess_area", "generalized_area"):
         values = [getattr(curve, name) for curve in (useful, useless, wrong)]
         assert values[0] < 0.7 * values[1]
         assert values[2] > 1.3 * values[1]

@@ -139,12 +139,12 @@ def test_dense_predictions_are_resampled_by_whole_example():
 def test_perfect_predictions_have_no_errors_to_tell_apart_and_do_not_crash():
     targets = torch.arange(40) % 4
     logits = 9.0 * torch.nn.functional.one_hot(targets, 4).double()
-    found = evaluate(mcbn.Categorical().summarise([logits]), targets, resamples=5)
+    found = evaluate(mcbn.Categorical().summarize([logits]), targets, resamples=5)
     assert found["accuracy"].value == 1
     assert math.isnan(found["auroc_of_errors"].value)
     assert math.isnan(found["auroc_of_errors"].low)
     assert found["aurc"].value == 0
-    always_wrong = evaluate(mcbn.Categorical().summarise([logits.roll(1, 1)]), targets)
+    always_wrong = evaluate(mcbn.Categorical().summarize([logits.roll(1, 1)]), targets)
     assert math.isnan(always_wrong["auroc_of_errors"].value)
 
 
@@ -424,8 +424,8 @@ def inside_and_outside():
 
     def made_of(batch, spread):
         noise = torch.randn(6, batch, 3, generator=generator, dtype=torch.float64)
-        centre = torch.randn(batch, 3, generator=generator, dtype=torch.float64)
-        return mcbn.Categorical().summarise(centre + spread * noise)
+        center = torch.randn(batch, 3, generator=generator, dtype=torch.float64)
+        return mcbn.Categorical().summarize(center + spread * noise)
 
     return made_of(60, 0.5), made_of(45, 0.9)
 

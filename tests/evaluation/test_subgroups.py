@@ -37,7 +37,7 @@ def forecast(examples=400, draws=4, hard=("b",), names="abcd"):
         if label in hard:
             targets[place] = int(torch.randint(3, (), generator=generator))
     noise = 0.3 * torch.randn(draws, examples, 3, generator=generator).double()
-    return mcbn.Categorical().summarise(logits + noise * (draws > 1)), targets, labels
+    return mcbn.Categorical().summarize(logits + noise * (draws > 1)), targets, labels
 
 
 def test_the_scores_of_a_group_are_those_of_its_examples_alone():
@@ -137,7 +137,7 @@ def test_groups_of_one_example_and_a_single_group_have_scores():
 
 def test_regression_has_groups_too():
     generator = torch.Generator().manual_seed(0)
-    predictive = mcbn.Gaussian(precision=1.0).summarise(torch.zeros(2, 200).double())
+    predictive = mcbn.Gaussian(precision=1.0).summarize(torch.zeros(2, 200).double())
     targets = torch.randn(200, generator=generator).double()
     targets[::2] *= 4
     groups = subgroups(predictive, targets, ["wide", "narrow"] * 100, resamples=20)

@@ -25,7 +25,7 @@ def forecaster(batch=300, classes=4, positions=(), sharpness=1.0, seed=0, draws=
     targets = drawn(logits.softmax(1), seed + 1)
     jitter = 0.5 * torch.randn((draws, *shape), generator=generator, dtype=torch.float64)
     stack = sharpness * logits + (jitter if draws > 1 else 0 * jitter)
-    return mcbn.Categorical().summarise(stack), targets
+    return mcbn.Categorical().summarize(stack), targets
 
 
 def regressor(batch=300, outputs=(), precision=4.0, seed=0, draws=5):
@@ -38,4 +38,4 @@ def regressor(batch=300, outputs=(), precision=4.0, seed=0, draws=5):
     truth = normal(batch, *outputs)
     targets = truth + 0.5 * normal(batch, *outputs)
     means = truth + 0.05 * normal(draws, batch, *outputs)
-    return mcbn.Gaussian(precision=precision).summarise(means), targets
+    return mcbn.Gaussian(precision=precision).summarize(means), targets

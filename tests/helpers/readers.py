@@ -79,14 +79,14 @@ def bank() -> mcbn.Bank:
 
 def classes(*, columns=True, draws=False) -> mcbn.Predictions:
     logits = torch.randn((3, 6, 3), generator=torch.Generator().manual_seed(0))
-    made = mcbn.Categorical().summarise(logits, keep_draws=draws)
+    made = mcbn.Categorical().summarize(logits, keep_draws=draws)
     extra = {"site": np.array(list("abcabc"))} if columns else {}
     return mcbn.Predictions("M", made, torch.arange(6) % 3, "six", ("cat", "dog", "eel"), extra)
 
 
 def reals(*, kept: bool) -> mcbn.Predictions:
     means = torch.randn((3, 6), generator=torch.Generator().manual_seed(0)).double()
-    mixture = mcbn.Gaussian(precision=4.0).summarise(means)
+    mixture = mcbn.Gaussian(precision=4.0).summarize(means)
     found = mixture if kept else Moments.from_predictive(mixture)
     return mcbn.Predictions("M", found, means[0], "six")
 

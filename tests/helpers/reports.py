@@ -32,9 +32,9 @@ def comparison(
             for x, width in ((base, 0.2), (others, 0.6))
         )
         entries[name] = entry(
-            Categorical().summarise(inside, keep_draws=True),
+            Categorical().summarize(inside, keep_draws=True),
             targets,
-            outside={"noise": Categorical().summarise(outside)} if far else {},
+            outside={"noise": Categorical().summarize(outside)} if far else {},
             seconds=0.1 * count,
             resamples=resamples,
             progress=False,
@@ -74,7 +74,7 @@ def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64), training=(8, 32)):
 def report():
     found = comparison()
     curves = {
-        name: convergence(entry.predictive.draws, found.targets)
+        name: convergence(entry.predictive.logits, found.targets)
         for name, entry in found.entries.items()
         if entry.predictive.draw_count > 1
     }

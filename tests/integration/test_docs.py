@@ -102,7 +102,7 @@ def left_by_commands():
     logits = torch.arange(24.0).reshape(2, 4, 3).cos()
     with draws_file("draws.st", examples=4, header={}) as add:
         add(logits)
-    predictive = mcbn.Categorical().summarise(logits)
+    predictive = mcbn.Categorical().summarize(logits)
     mcbn.Predictions("MCBN", predictive, torch.tensor([0, 1, 2, 0]), "four").save("mcbn.st")
 
 

@@ -45,11 +45,11 @@ def labels(count=CASES, classes=3):
 
 
 def predicted(draws=4, count=CASES, classes=3):
-    return mcbn.Categorical().summarise(normal(draws, count, classes), keep_draws=True)
+    return mcbn.Categorical().summarize(normal(draws, count, classes), keep_draws=True)
 
 
 def forecast(draws=4, count=CASES, noise=1.0):
-    return mcbn.Gaussian(precision=noise).summarise(normal(draws, count))
+    return mcbn.Gaussian(precision=noise).summarize(normal(draws, count))
 
 
 # By name: the function, and the tensors it is given.
@@ -85,8 +85,8 @@ FUNCTIONS = {
         mixture.gaussian_crps, lambda: [normal(CASES), unit() + 0.1, normal(CASES)]),
     "ensemble_crps": (mixture.ensemble_crps, lambda: [normal(4, CASES), normal(CASES)]),
     "convergence": (convergence, lambda: [normal(4, CASES, 3), labels()]),
-    "Categorical": (mcbn.Categorical().summarise, lambda: [normal(4, CASES, 3)]),
-    "Gaussian": (mcbn.Gaussian(1.0).summarise, lambda: [normal(4, CASES)]),
+    "Categorical": (mcbn.Categorical().summarize, lambda: [normal(4, CASES, 3)]),
+    "Gaussian": (mcbn.Gaussian(1.0).summarize, lambda: [normal(4, CASES)]),
     "predict": (
         lambda inputs: mcbn.predict(
             mcbn.Deterministic(torch.nn.Identity().eval()), inputs, likelihood="categorical"
@@ -262,7 +262,7 @@ OF_CLASSES = {
     "one class": lambda: (predicted(classes=1), labels(classes=1)),
     "a class never seen": lambda: (predicted(), labels(classes=2)),
     "a single class seen": lambda: (predicted(), labels(classes=1)),
-    "ties": lambda: (mcbn.Categorical().summarise(torch.zeros(4, CASES, 3), keep_draws=True),
+    "ties": lambda: (mcbn.Categorical().summarize(torch.zeros(4, CASES, 3), keep_draws=True),
                      labels()),
     "no examples": lambda: (predicted(count=0), labels(0)),
 }  # fmt: skip
@@ -286,9 +286,9 @@ def test_classes_at_the_edge_have_the_answer_that_is_written(name, edge):
 OF_REALS = {
     "one example": lambda: (forecast(count=1), normal(1, seed=1)),
     "one draw": lambda: (forecast(draws=1), normal(CASES, seed=1)),
-    "ties": lambda: (mcbn.Gaussian(1.0).summarise(torch.zeros(4, CASES)), torch.ones(CASES)),
+    "ties": lambda: (mcbn.Gaussian(1.0).summarize(torch.zeros(4, CASES)), torch.ones(CASES)),
     "right to the last bit": lambda: (
-        mcbn.Gaussian(1.0).summarise(torch.zeros(4, CASES)), torch.zeros(CASES)),
+        mcbn.Gaussian(1.0).summarize(torch.zeros(4, CASES)), torch.zeros(CASES)),
     "no spread": lambda: (
         mcbn.GaussianPredictive(torch.zeros(4, CASES).double(), torch.zeros(()).double()),
         normal(CASES)),

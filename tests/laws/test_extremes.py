@@ -57,7 +57,7 @@ def test_logits_of_any_size_have_exact_scores(size, dtype):
         weights = [mp.exp(mp.mpf(value)) for value in row]
         p.append([weight / mp.fsum(weights) for weight in weights])
     mean = [(a + b) / 2 for a, b in zip(*p, strict=True)]
-    found = mcbn.Categorical().summarise(draws)
+    found = mcbn.Categorical().summarize(draws)
     exact = torch.tensor([[float(mp.log(each)) for each in mean]], dtype=torch.float64)
     assert_close(found.log_probabilities, exact, rtol=1e-12, atol=1e-12)
     entropy = -mp.fsum(each * mp.log(each) for each in mean)
@@ -73,7 +73,7 @@ def test_evaluations_of_large_logits_are_finite(size):
     generator = torch.Generator().manual_seed(0)
     logits = size * torch.randn(3, 200, 4, generator=generator)
     targets = torch.randint(4, (200,), generator=generator)
-    found = mcbn.evaluate(mcbn.Categorical().summarise(logits), targets, resamples=10)
+    found = mcbn.evaluate(mcbn.Categorical().summarize(logits), targets, resamples=10)
     for name, score in found.items():
         assert math.isfinite(score.value), name
         assert math.isfinite(score.low), name
@@ -84,7 +84,7 @@ def test_targets_of_large_units_keep_their_digits():
     generator = torch.Generator().manual_seed(1)
     errors = 0.01 * torch.randn(300, generator=generator, dtype=torch.float64)
     near, far = (
-        mcbn.evaluate(mcbn.Gaussian(precision=1e4).summarise([torch.zeros(300) + place]),
+        mcbn.evaluate(mcbn.Gaussian(precision=1e4).summarize([torch.zeros(300) + place]),
                       errors + place, resamples=0)
         for place in (0.0, 1e4)
     )  # fmt: skip
@@ -103,7 +103,7 @@ def scored(side):
     """Scores of all pixels, and by how many bytes they lifted the peak of memory."""
     draws, targets = pixels(side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = mcbn.evaluate(mcbn.Categorical().summarise(draws), targets, resamples=0)
+    found = mcbn.evaluate(mcbn.Categorical().summarize(draws), targets, resamples=0)
     lifted = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     return [found[name].value for name in ("nll", "brier", "accuracy", "ece")], lifted
 

@@ -185,7 +185,7 @@ def test_scores_of_real_targets_and_their_differences(runs):
     generator = torch.Generator().manual_seed(3)
 
     def score(values, deviation, count):
-        predictive = mcbn.Gaussian(precision=deviation**-2).summarise([torch.zeros_like(values)])
+        predictive = mcbn.Gaussian(precision=deviation**-2).summarize([torch.zeros_like(values)])
         return mcbn.evaluate(predictive, values, resamples=count, seed=0, progress=False)
 
     quantiles = torch.special.ndtri((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)

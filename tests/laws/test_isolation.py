@@ -228,7 +228,7 @@ CALLS = {
     "Bank": with_network(lambda m, b: b.rescale(batch_size=3.5)),
     "JointPosterior": with_network(lambda m, b: mcbn.JointPosterior.from_bank(b).sample(3)),
     "FactorisedPosterior": with_network(
-        lambda m, b: mcbn.FactorisedPosterior.from_bank(b).sample(3)),
+        lambda m, b: mcbn.FactorizedPosterior.from_bank(b).sample(3)),
     "Predictor": from_files,
     "run_study": study,
     "to_model_card": carded,

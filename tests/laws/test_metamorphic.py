@@ -66,7 +66,7 @@ def real(draw):
 def scored(values, targets):
     """All scores of draws of logits (three axes) or of means (two)."""
     likelihood = mcbn.Categorical() if values.ndim == 3 else mcbn.Gaussian(precision=2.0)
-    predictive = likelihood.summarise(values)
+    predictive = likelihood.summarize(values)
     found = {name: s.value for name, s in
              mcbn.evaluate(predictive, targets, resamples=0, progress=False).items()}  # fmt: skip
     if values.ndim == 3:
@@ -172,7 +172,7 @@ def test_scores_of_the_whole_are_means_of_those_of_the_parts(kind):
 @given(classes(), st.floats(0.1, 0.9))
 def test_errors_of_the_whole_come_from_the_sum_of_the_bins_of_the_parts(case, share):
     logits, targets = case
-    p = mcbn.Categorical().summarise(logits)
+    p = mcbn.Categorical().summarize(logits)
     flags = p.confidence, p.prediction == targets
     cut = min(max(1, round(share * len(targets))), len(targets) - 1)
     whole = scored(logits, targets)
@@ -221,14 +221,14 @@ def test_only_the_order_of_uncertainty_counts_and_its_sign_turns_the_auroc(case)
         assert detection.auroc(-scores, positive) == pytest.approx(turned, rel=1e-12)
         assert detection.auroc(scores, ~positive) == pytest.approx(turned, rel=1e-12)
     plain, moved = (detection.risk_coverage(x, positive) for x in (scores, (scores / 3).exp()))
-    assert (plain.area, plain.generalised_area) == (moved.area, moved.generalised_area)
+    assert (plain.area, plain.generalized_area) == (moved.area, moved.generalized_area)
 
 
 @CASES
 @given(real(), st.floats(-100, 100), st.floats(0.01, 100))
 def test_other_units_of_the_target_scale_errors_and_shift_the_log_score(case, shift, scale):
     means, targets = case
-    predictive = mcbn.Gaussian(precision=2.0).summarise(means)
+    predictive = mcbn.Gaussian(precision=2.0).summarize(means)
     whole = scored(means, targets)
     moved = {name: s.value for name, s in mcbn.evaluate(
         predictive.in_units(shift, scale), shift + scale * targets, resamples=0, progress=False

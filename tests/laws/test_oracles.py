@@ -248,7 +248,7 @@ def classwise_said(logits, targets):
     return calibration.classwise_calibration_error(p, torch.from_numpy(targets))
 
 
-CENTRES = (np.arange(8192) + 0.5) / 8192
+CENTERS = (np.arange(8192) + 0.5) / 8192
 
 
 def masses(confidence, correct):
@@ -285,7 +285,7 @@ def smooth(kernel):
         where, mass = masses(confidence, correct)
 
         def excess(width):
-            return np.abs(kernel(CENTRES[where], CENTRES, width) @ mass).mean() - width
+            return np.abs(kernel(CENTERS[where], CENTERS, width) @ mass).mean() - width
 
         return optimize.brentq(excess, 0.02, 2.0, xtol=1e-13) if excess(0.02) > 0 else None
 
@@ -309,8 +309,8 @@ def mass_by_cells(confidence, correct):
 
 def mass_by_hats(confidence, correct):
     """Of each cell, by its distance from each place; beyond the outer centres all is in one."""
-    places = np.clip(confidence, CENTRES[0], CENTRES[-1])
-    hats = np.maximum(0, 1 - np.abs(CENTRES[:, None] - places) * 8192)
+    places = np.clip(confidence, CENTERS[0], CENTERS[-1])
+    hats = np.maximum(0, 1 - np.abs(CENTERS[:, None] - places) * 8192)
     return hats @ ((correct - confidence) / len(confidence))
 
 
@@ -323,7 +323,7 @@ def smoothed(kernel):
     def call(confidence, correct):
         where, mass = masses(confidence, correct)
         points = (np.arange(64) + 0.5) / 64
-        return kernel(CENTRES[where], points, 0.06) @ mass
+        return kernel(CENTERS[where], points, 0.06) @ mass
 
     return call
 
@@ -433,7 +433,7 @@ def areas_of_mean_ties(uncertainty, loss):
 
 def areas_said(uncertainty, loss):
     found = detection.risk_coverage(*tensors(uncertainty, loss))
-    return found.area, found.excess_area, found.generalised_area
+    return found.area, found.excess_area, found.generalized_area
 
 
 # Real targets.
@@ -527,7 +527,7 @@ def members(draw):
 
 
 def uncertainties_said(draws):
-    found = mcbn.Categorical().summarise(torch.from_numpy(draws))
+    found = mcbn.Categorical().summarize(torch.from_numpy(draws))
     names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "confidence",
              "probabilities", "variance")  # fmt: skip
     return np.concatenate([getattr(found, name).numpy().ravel() for name in names])

@@ -149,7 +149,7 @@ def _pruned() -> nn.Module:
     return held
 
 
-def _parametrised() -> nn.Module:
+def _parametrized() -> nn.Module:
     held = net()
     parametrizations.weight_norm(held[0])
     return held
@@ -237,7 +237,7 @@ HOLDERS: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
     },
     "weights": {
         "weights tied between layers": (_tied, {}),
-        "weight_norm (parametrised)": (_parametrised, {}),
+        "weight_norm (parametrised)": (_parametrized, {}),
         "pruned": (_pruned, {}),
         "hooks of the user's own": (_hooked, {}),
         "activations given by keyword": (

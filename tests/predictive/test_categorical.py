@@ -24,8 +24,8 @@ def logits(draws=6, batch=9, classes=4, positions=(), scale=2.0, seed=0):
     return scale * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def summarise(draws, **options):
-    return mcbn.Categorical().summarise(draws, **options)
+def summarize(draws, **options):
+    return mcbn.Categorical().summarize(draws, **options)
 
 
 def of(rows):
@@ -34,7 +34,7 @@ def of(rows):
 
 
 def test_probabilities_are_averaged_and_logits_are_not():
-    predictive = summarise(of([[9.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
+    predictive = summarize(of([[9.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
     each = np.array([special.expit(9), special.expit(-1), special.expit(-1)])
     assert float(predictive.probabilities[0, 0]) == pytest.approx(each.mean(), rel=1e-13)
     # The mean of the logits would say 7/3 : 0, far surer of the first class.
@@ -42,7 +42,7 @@ def test_probabilities_are_averaged_and_logits_are_not():
 
 
 def test_mean_logits_and_mean_probabilities_may_choose_different_classes():
-    predictive = summarise(of([[9.0, 0.0], [0.0, 1.5], [0.0, 1.5]]))
+    predictive = summarize(of([[9.0, 0.0], [0.0, 1.5], [0.0, 1.5]]))
     assert predictive.prediction.tolist() == [1]
     assert of([[9.0, 0.0], [0.0, 1.5], [0.0, 1.5]]).mean(0).argmax(1).tolist() == [0]
 
@@ -51,7 +51,7 @@ def test_every_part_agrees_with_numpy():
     draws = logits()
     p = special.softmax(draws.numpy(), axis=2)
     mean = p.mean(0)
-    predictive = summarise(draws)
+    predictive = summarize(draws)
     expected = {
         "log_probabilities": np.log(mean),
         "probabilities": mean,
@@ -69,7 +69,7 @@ def test_every_part_agrees_with_numpy():
 
 
 def test_variance_is_the_biased_one_of_teye():
-    predictive = summarise(of([[0.0, 0.0], [math.log(3), 0.0]]))
+    predictive = summarize(of([[0.0, 0.0], [math.log(3), 0.0]]))
     # Probabilities 1/2 and 3/4: the mean square distance from 5/8 is 1/64, unbiased 1/32.
     assert_close(predictive.variance, torch.full((1, 2), 1 / 64, dtype=torch.float64), **TIGHT)
 
@@ -77,21 +77,21 @@ def test_variance_is_the_biased_one_of_teye():
 def test_variance_keeps_its_digits_where_the_mean_is_large():
     # A difference of large sums would lose all digits of a variance of 1e-18.
     draws = of([[0.0, 20.0 + step * 1e-3] for step in range(8)])
-    with_mean_near_one = summarise(draws).variance[0, 1]
+    with_mean_near_one = summarize(draws).variance[0, 1]
     exact = special.expit(-draws[:, 0, 1].numpy()).var()
     assert float(with_mean_near_one) == pytest.approx(exact, rel=1e-3)
 
 
 def test_variation_ratio_by_hand():
     votes = [[5, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 9]]
-    assert summarise(of(votes)).variation_ratio.tolist() == [0.5]
-    assert summarise(of(votes[:2])).variation_ratio.tolist() == [0.0]
-    assert summarise(of(votes[1:])).variation_ratio.tolist() == pytest.approx([2 / 3])
+    assert summarize(of(votes)).variation_ratio.tolist() == [0.5]
+    assert summarize(of(votes[:2])).variation_ratio.tolist() == [0.0]
+    assert summarize(of(votes[1:])).variation_ratio.tolist() == pytest.approx([2 / 3])
 
 
 def test_variation_ratio_counts_votes_and_not_the_mean():
     # Two of three vote for the second class; the mean chooses it or not, the votes do not care.
-    ratio = summarise(of([[50.0, 0.0], [0.0, 0.01], [0.0, 0.01]])).variation_ratio
+    ratio = summarize(of([[50.0, 0.0], [0.0, 0.01], [0.0, 0.01]])).variation_ratio
     assert ratio.tolist() == pytest.approx([1 / 3])
 
 
@@ -100,17 +100,17 @@ def test_variation_ratio_counts_votes_and_not_the_mean():
 def test_log_probabilities_stay_finite_where_probabilities_underflow(gap, dtype):
     draws = torch.tensor([[[0.0, gap]], [[0.0, gap + 1]]], dtype=dtype)
     assert torch.softmax(draws.float(), 2).mean(0)[0, 0] == 0
-    result = summarise(draws).log_probabilities
+    result = summarize(draws).log_probabilities
     assert result.dtype == torch.float64
     exact = -gap + math.log((1 + math.exp(-1)) / 2)
     assert float(result[0, 0]) == pytest.approx(exact, rel=1e-12)
-    assert summarise(draws).entropy.isfinite().all()
+    assert summarize(draws).entropy.isfinite().all()
 
 
 def test_half_precision_is_averaged_in_float64():
     draws = logits().to(torch.bfloat16)
     expected = draws.double().softmax(2).mean(0)
-    assert_close(summarise(draws).probabilities, expected, **TIGHT)
+    assert_close(summarize(draws).probabilities, expected, **TIGHT)
 
 
 @st.composite
@@ -123,7 +123,7 @@ def any_logits(draw):
 @given(any_logits())
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_bounds_of_the_uncertainties(draws):
-    predictive = summarise(draws)
+    predictive = summarize(draws)
     information, entropy = predictive.mutual_information, predictive.entropy
     classes, count, slack = draws.shape[2], len(draws), 1e-12
     assert bool((information >= 0).all())
@@ -143,8 +143,8 @@ def test_bounds_of_the_uncertainties(draws):
 @given(any_logits(), st.integers(2, 9))
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_equal_draws_are_one_draw(draws, count):
-    one = summarise(draws[:1])
-    many = summarise(draws[:1].expand(count, -1, -1, *draws.shape[3:]))
+    one = summarize(draws[:1])
+    many = summarize(draws[:1].expand(count, -1, -1, *draws.shape[3:]))
     assert_close(many.log_probabilities, one.log_probabilities, rtol=1e-12, atol=1e-13)
     assert_close(many.mutual_information, torch.zeros_like(one.entropy), rtol=0, atol=1e-13)
     assert int(many.variance.count_nonzero()) == 0
@@ -156,14 +156,14 @@ def test_equal_draws_are_one_draw(draws, count):
 def test_the_order_of_draws_does_not_matter(order):
     draws = logits()
     for name in PARTS:
-        shuffled, plain = (getattr(summarise(d), name) for d in (draws[list(order)], draws))
+        shuffled, plain = (getattr(summarize(d), name) for d in (draws[list(order)], draws))
         assert_close(shuffled, plain, **TIGHT)
 
 
 def test_dense_outputs_are_scored_like_a_flat_batch():
     draws = logits(batch=3, positions=(4, 5))
-    flat = summarise(draws.movedim(2, -1).reshape(len(draws), -1, 4))
-    dense = summarise(draws)
+    flat = summarize(draws.movedim(2, -1).reshape(len(draws), -1, 4))
+    dense = summarize(draws)
     for name in PARTS:
         values = getattr(dense, name)
         if name in ("log_probabilities", "probabilities", "variance"):
@@ -178,7 +178,7 @@ def test_dense_outputs_are_scored_like_a_flat_batch():
 def test_a_stream_of_draws_gives_what_the_stack_gives():
     draws = logits()
     stream = (draw.clone() for draw in draws)
-    streamed, stacked = summarise(stream), summarise(draws)
+    streamed, stacked = summarize(stream), summarize(draws)
     for name in PARTS:
         assert_close(getattr(streamed, name), getattr(stacked, name), rtol=0, atol=0)
 
@@ -186,40 +186,40 @@ def test_a_stream_of_draws_gives_what_the_stack_gives():
 def test_draws_are_left_as_they_were():
     draws = logits()
     before = draws.clone()
-    summarise(draws, keep_draws=True)
+    summarize(draws, keep_draws=True)
     assert_close(draws, before, rtol=0, atol=0)
 
 
 def test_draws_are_kept_when_asked_for():
     draws = logits().float()
-    assert summarise(draws).draws is None
-    assert_close(summarise(iter(draws), keep_draws=True).draws, draws, rtol=0, atol=0)
+    assert summarize(draws).logits is None
+    assert_close(summarize(iter(draws), keep_draws=True).logits, draws, rtol=0, atol=0)
 
 
 def test_joined_parts_are_the_whole():
     draws = logits()
-    whole = summarise(draws, keep_draws=True)
-    parts = [summarise(part, keep_draws=True) for part in draws.split(4, dim=1)]
+    whole = summarize(draws, keep_draws=True)
+    parts = [summarize(part, keep_draws=True) for part in draws.split(4, dim=1)]
     joined = mcbn.Categorical().join(parts)
-    for name in (*PARTS, "draws"):
+    for name in (*PARTS, "logits"):
         assert_close(getattr(joined, name), getattr(whole, name), rtol=0, atol=0)
     assert joined.draw_count == whole.draw_count
 
 
 def test_no_graph_is_kept():
-    predictive = summarise(logits().requires_grad_(), keep_draws=True)
-    assert not any(getattr(predictive, name).requires_grad for name in (*PARTS, "draws"))
+    predictive = summarize(logits().requires_grad_(), keep_draws=True)
+    assert not any(getattr(predictive, name).requires_grad for name in (*PARTS, "logits"))
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 1, 3)])
 def test_a_single_logit_is_refused_with_the_cure(shape):
     with pytest.raises(ValueError, match=r"at least 2 classes.*torch\.cat\(\[torch\.zeros_like"):
-        summarise([torch.zeros(shape)])
+        summarize([torch.zeros(shape)])
 
 
 def test_the_cure_for_a_single_logit_is_the_sigmoid():
     z = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
-    predictive = summarise([torch.cat([torch.zeros_like(z), z], 1)])
+    predictive = summarize([torch.cat([torch.zeros_like(z), z], 1)])
     assert_close(predictive.probabilities[:, 1], z[:, 0].sigmoid(), **TIGHT)
 
 
@@ -228,4 +228,4 @@ def test_logits_that_are_not_finite_are_refused_naming_the_draw(bad):
     draws = logits()
     draws[3, 2, 1] = bad
     with pytest.raises(ValueError, match=r"the logits of draw 3, .*\(2, 1\)"):
-        summarise(draws)
+        summarize(draws)

@@ -304,7 +304,7 @@ def test_merged_sums_are_the_sums_of_all(cut, scale):
     family = mcbn.Categorical()
     merged = family.totals(draws[:cut]).merged(family.totals(draws[cut:]))
     assert isinstance(merged, Totals)
-    same(vars(merged.predictive()), vars(family.summarise(draws)), 1e-12)
+    same(vars(merged.predictive()), vars(family.summarize(draws)), 1e-12)
 
 
 def test_sums_of_which_only_some_underflow_are_merged():
@@ -312,7 +312,7 @@ def test_sums_of_which_only_some_underflow_are_merged():
     family = mcbn.Categorical()
     one, other = (family.totals(draws[[index]]) for index in (0, 1))
     for merged in (one.merged(other), other.merged(one)):
-        same(vars(merged.predictive()), vars(family.summarise(draws)), 1e-12)
+        same(vars(merged.predictive()), vars(family.summarize(draws)), 1e-12)
 
 
 def test_batches_come_one_by_one_and_join_to_the_whole():

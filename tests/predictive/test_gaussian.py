@@ -26,13 +26,13 @@ def heteroscedastic(draws=5, batch=7, outputs=(3,), seed=0):
     """Means and log-variances of a network with its own noise, and targets."""
     means = 2 * normal(draws, batch, *outputs, seed=seed)
     logs = normal(draws, batch, *outputs, seed=seed + 1)
-    predictive = mcbn.Gaussian().summarise(torch.cat([means, logs], 2))
+    predictive = mcbn.Gaussian().summarize(torch.cat([means, logs], 2))
     return predictive, means, logs, 3 * normal(batch, *outputs, seed=seed + 2)
 
 
 def constant(precision=4.0, draws=5, shape=(7,), spread=1.0, seed=0):
     means = spread * normal(draws, *shape, seed=seed)
-    return mcbn.Gaussian(precision=precision).summarise(means), means
+    return mcbn.Gaussian(precision=precision).summarize(means), means
 
 
 def test_moments_agree_with_numpy():
@@ -53,13 +53,13 @@ def test_noise_of_a_constant_precision_is_its_inverse():
 
 
 def test_epistemic_variance_is_the_biased_one_of_teye():
-    predictive = mcbn.Gaussian(precision=1.0).summarise(torch.tensor([[0.0], [2.0]]))
+    predictive = mcbn.Gaussian(precision=1.0).summarize(torch.tensor([[0.0], [2.0]]))
     assert predictive.epistemic_variance.tolist() == [1.0]
 
 
 def test_means_and_log_variances_are_the_halves_of_axis_1():
     outputs = torch.tensor([[[1.0, 2.0, 0.0, math.log(9)]]], dtype=torch.float64)
-    predictive = mcbn.Gaussian().summarise(outputs)
+    predictive = mcbn.Gaussian().summarize(outputs)
     assert predictive.mean.tolist() == [[1.0, 2.0]]
     assert_close(predictive.variance, torch.tensor([[1.0, 9.0]], dtype=torch.float64), **TIGHT)
 
@@ -258,17 +258,17 @@ def test_targets_that_are_not_finite_are_refused():
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 1)])
 def test_outputs_that_do_not_split_are_refused_with_the_cure(shape):
     with pytest.raises(ValueError, match=r"means then log-variances.*precision="):
-        mcbn.Gaussian().summarise([torch.zeros(shape)])
+        mcbn.Gaussian().summarize([torch.zeros(shape)])
 
 
 def test_outputs_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="the network's outputs"):
-        mcbn.Gaussian(precision=1.0).summarise([torch.tensor([0.0, float("inf")])])
+        mcbn.Gaussian(precision=1.0).summarize([torch.tensor([0.0, float("inf")])])
 
 
 def test_no_graph_is_kept_and_half_precision_becomes_float64():
     outputs = normal(3, 4, 2).to(torch.bfloat16).requires_grad_()
-    predictive = mcbn.Gaussian().summarise(outputs)
+    predictive = mcbn.Gaussian().summarize(outputs)
     assert not predictive.means.requires_grad
     assert not predictive.variances.requires_grad
     assert predictive.means.dtype == predictive.variances.dtype == torch.float64
@@ -277,8 +277,8 @@ def test_no_graph_is_kept_and_half_precision_becomes_float64():
 @pytest.mark.parametrize("likelihood", [mcbn.Gaussian(), mcbn.Gaussian(precision=2.0)])
 def test_joined_parts_are_the_whole(likelihood):
     outputs = normal(4, 10, 2)
-    whole = likelihood.summarise(outputs)
-    joined = likelihood.join([likelihood.summarise(part) for part in outputs.split(3, dim=1)])
+    whole = likelihood.summarize(outputs)
+    joined = likelihood.join([likelihood.summarize(part) for part in outputs.split(3, dim=1)])
     assert_close(joined.means, whole.means, rtol=0, atol=0)
     assert_close(joined.variance, whole.variance, rtol=0, atol=0)
 

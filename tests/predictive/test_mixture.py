@@ -288,10 +288,10 @@ def test_scores_are_best_for_the_true_spread(score):
     y, w = torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
 
     def expected(mean, variance):
-        centre = torch.full_like(y, mean)
+        center = torch.full_like(y, mean)
         if score == "crps":
-            return float((w * mixture.gaussian_crps(centre, variance, y)).sum())
-        return -float((w * mixture.gaussian_log_density(centre, variance, y)).sum())
+            return float((w * mixture.gaussian_crps(center, variance, y)).sum())
+        return -float((w * mixture.gaussian_log_density(center, variance, y)).sum())
 
     best = expected(0.0, 1.0)
     for mean, variance in ((0.0, 0.25), (0.0, 0.8), (0.0, 1.25), (0.0, 4.0), (0.3, 1.0)):

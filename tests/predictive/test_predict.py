@@ -130,9 +130,9 @@ def test_the_order_of_the_data_is_kept(sampler, x, likelihood):
 
 def test_it_says_what_the_draws_say(sampler, x):
     draws = sampler(x)
-    assert_same(mcbn.predict(sampler, x), mcbn.Categorical().summarise(draws), 1e-12)
+    assert_same(mcbn.predict(sampler, x), mcbn.Categorical().summarize(draws), 1e-12)
     gaussian = mcbn.Gaussian(precision=2.0)
-    assert_same(mcbn.predict(sampler, x, gaussian), gaussian.summarise(draws), 1e-12)
+    assert_same(mcbn.predict(sampler, x, gaussian), gaussian.summarize(draws), 1e-12)
 
 
 def test_categorical_is_the_default_and_its_object_the_same(sampler, x):
@@ -154,14 +154,14 @@ def test_a_network_with_its_own_noise(x):
 
 def test_inputs_picks_what_the_default_rule_does_not(sampler, x):
     data = TensorDataset(torch.arange(len(x)), x)
-    picked = mcbn.predict(sampler, data, inputs=lambda batch: batch[1])
+    picked = mcbn.predict(sampler, data, select=lambda batch: batch[1])
     assert_same(picked, mcbn.predict(sampler, x))
 
 
 def test_kept_draws_are_those_of_the_sampler(sampler, x):
     predictive = mcbn.predict(sampler, x, keep_draws=True, batch_size=6)
-    assert_close(predictive.draws, sampler(x), rtol=1e-12, atol=1e-12)
-    assert mcbn.predict(sampler, x).draws is None
+    assert_close(predictive.logits, sampler(x), rtol=1e-12, atol=1e-12)
+    assert mcbn.predict(sampler, x).logits is None
 
 
 def shuffled(x, kind):
@@ -267,7 +267,7 @@ def test_no_graph_is_kept(sampler, x, likelihood):
     wanted = x.clone().requires_grad_()
     predictive = mcbn.predict(sampler, wanted, likelihood, batch_size=10)
     assert not any(value.requires_grad for value in parts_of(predictive).values())
-    kept = mcbn.predict(sampler, wanted, keep_draws=True).draws
+    kept = mcbn.predict(sampler, wanted, keep_draws=True).logits
     assert not kept.requires_grad
     assert kept.grad_fn is None
 

@@ -26,7 +26,7 @@ def predictions(targets=True, positions=()):
     draws = torch.randn((5, 7, 3, *positions), generator=generator)
     answers = torch.randint(3, (7, *positions), generator=generator) if targets else None
     return Predictions(
-        "MCBN, M = 8", mcbn.Categorical().summarise(draws), answers, "seven in three"
+        "MCBN, M = 8", mcbn.Categorical().summarize(draws), answers, "seven in three"
     )
 
 
@@ -152,7 +152,7 @@ def regression(kept, precision=4.0, outputs=(2,)):
     generator = torch.Generator().manual_seed(0)
     width = outputs if precision else tuple(2 * each for each in outputs)
     draws = torch.randn((5, 7, *width), generator=generator)
-    mixture = mcbn.Gaussian(precision=precision).summarise(draws)
+    mixture = mcbn.Gaussian(precision=precision).summarize(draws)
     found = mixture if kept else Moments.from_predictive(mixture)
     answers = torch.randn((7, *outputs), generator=generator).double()
     return Predictions("R", found, answers, "seven")
@@ -197,11 +197,11 @@ def test_moments_are_those_of_the_mixture_and_not_the_mixture():
 
 def test_kept_draws_names_and_columns_come_back(tmp_path):
     draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
-    found = mcbn.Categorical().summarise(draws, keep_draws=True)
+    found = mcbn.Categorical().summarize(draws, keep_draws=True)
     columns = {"sex": np.array(list("fmfmfmx")), "site": np.arange(7) % 2}
     Predictions("a", found, None, "b", ("x", "y", "<z>"), columns).save(tmp_path / "file")
     back = Predictions.load(tmp_path / "file")
-    assert_close(back.predictive.draws, draws, rtol=0, atol=0)
+    assert_close(back.predictive.logits, draws, rtol=0, atol=0)
     assert back.classes == ("x", "y", "<z>")
     assert {name: "".join(values) for name, values in back.columns.items()} == {
         "sex": "fmfmfmx", "site": "0101010"
@@ -240,7 +240,7 @@ def test_columns_that_do_not_fit_are_refused(tmp_path):
 def test_xarray_has_the_dimensions_that_arviz_takes():
     """`arviz.from_dict({"posterior_predictive": {...}})` wants (chain, draw, *shape)."""
     draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
-    kept = mcbn.Categorical().summarise(draws, keep_draws=True)
+    kept = mcbn.Categorical().summarize(draws, keep_draws=True)
     answers, columns = torch.arange(7) % 3, {"sex": np.array(list("fmfmfmf"))}
     found = Predictions("a", kept, answers, "b", ("x", "y", "z"), columns).to_xarray()
     assert found["logits"].dims == ("chain", "draw", "case", "class")
@@ -261,7 +261,7 @@ def test_xarray_has_the_dimensions_that_arviz_takes():
 @pytest.mark.parametrize("outputs", [(), (2,)])
 def test_xarray_of_regression(outputs):
     found = regression(True, outputs=outputs).to_xarray() if outputs else Predictions(
-        "R", mcbn.Gaussian(precision=1.0).summarise(torch.zeros(5, 7)), torch.zeros(7), "x"
+        "R", mcbn.Gaussian(precision=1.0).summarize(torch.zeros(5, 7)), torch.zeros(7), "x"
     ).to_xarray()  # fmt: skip
     ends = ("output",) * len(outputs)
     assert found["means"].dims == ("chain", "draw", "case", *ends)
@@ -368,7 +368,7 @@ def test_recording_is_predicting_with_the_draws_written_away(likelihood, keep_dr
     assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
     if isinstance(likelihood, mcbn.Categorical):
         assert_close(found.log_probabilities, whole.log_probabilities, rtol=0, atol=0)
-        assert (found.draws is not None) == keep_draws
+        assert (found.logits is not None) == keep_draws
     else:
         assert isinstance(found, Moments) == (not keep_draws)
         assert_close(found.variance, whole.variance, rtol=1e-14, atol=1e-14)

@@ -27,13 +27,13 @@ def classes(names=(), draws=6, columns=True, targets=True):
     logits = 3 * torch.randn((draws, 40, 3), generator=generator)
     answers = torch.randint(3, (40,), generator=generator) if targets else None
     extra = {"sex": np.array(list("fm") * 20), "site": np.arange(40) % 4} if columns else {}
-    return Predictions("M", mcbn.Categorical().summarise(logits), answers, "forty", names, extra)
+    return Predictions("M", mcbn.Categorical().summarize(logits), answers, "forty", names, extra)
 
 
 def reals(outputs=(), kept=False):
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn((6, 40, *outputs), generator=generator).double()
-    mixture = mcbn.Gaussian(precision=4.0).summarise(draws)
+    mixture = mcbn.Gaussian(precision=4.0).summarize(draws)
     found = mixture if kept else Moments.from_predictive(mixture)
     return Predictions("M", found, torch.randn((40, *outputs), generator=generator).double(), "x")
 
@@ -115,7 +115,7 @@ def test_without_targets_there_is_no_column_of_them(tmp_path):
 
 def test_positions_go_into_npz_and_nowhere_else(tmp_path):
     draws = torch.randn((4, 5, 3, 2, 2), generator=torch.Generator().manual_seed(0))
-    mine = Predictions("M", mcbn.Categorical().summarise(draws), None, "x")
+    mine = Predictions("M", mcbn.Categorical().summarize(draws), None, "x")
     write_predictions(tmp_path / "m.npz", mine)
     back = read_predictions(tmp_path / "m.npz")
     assert_close(back.predictive.probabilities, mine.predictive.probabilities, **ROUNDING)

@@ -21,7 +21,7 @@ def classes(seed, count=400, draws=1, temperature=3.0, method="net"):
     generator = torch.Generator().manual_seed(seed)
     logits = 1.5 * torch.randn(draws, count, 4, generator=generator).double()
     targets = torch.multinomial(logits.mean(0).softmax(1), 1, generator=generator)[:, 0]
-    predictive = mcbn.Categorical().summarise(temperature * logits, keep_draws=True)
+    predictive = mcbn.Categorical().summarize(temperature * logits, keep_draws=True)
     return Predictions(method, predictive, targets, "simulated")
 
 
@@ -30,7 +30,7 @@ def reals(seed, count=400, method="net"):
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(8, count, generator=generator).double() * 0.3
     targets = means.mean(0) + 2 * torch.randn(count, generator=generator).double()
-    return Predictions(method, mcbn.Gaussian(1.0).summarise(means), targets, "simulated")
+    return Predictions(method, mcbn.Gaussian(1.0).summarize(means), targets, "simulated")
 
 
 def nll(each):

@@ -28,7 +28,7 @@ def stream(seed=0):
 
 def classes_of(probabilities):
     """A predictive of one draw with these probabilities."""
-    return mcbn.Categorical().summarise([torch.as_tensor(probabilities).double().log()])
+    return mcbn.Categorical().summarize([torch.as_tensor(probabilities).double().log()])
 
 
 def predicted(batch=200, classes=4, seed=0):
@@ -310,7 +310,7 @@ def test_it_is_filed_and_remembers_what_it_was_fitted_on(options):
 def test_bad_arguments_are_refused():
     predictive, targets = predicted(20)
     real, values = regressed(20)
-    dense = mcbn.Categorical().summarise([torch.zeros(4, 3, 2, dtype=torch.float64)])
+    dense = mcbn.Categorical().summarize([torch.zeros(4, 3, 2, dtype=torch.float64)])
     two = mcbn.GaussianPredictive(real.means.expand(-1, -1, 2), real.variances)
     sure = mcbn.GaussianPredictive(real.means[:1], torch.tensor(0.0, dtype=torch.float64))
     cases = [

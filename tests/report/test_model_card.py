@@ -21,7 +21,7 @@ SHOWN = glossary.HEADLINE
 def evaluation(resamples=20, right=False):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 60, 3, generator=generator, dtype=torch.float64)
-    predictive = mcbn.Categorical().summarise(logits)
+    predictive = mcbn.Categorical().summarize(logits)
     targets = predictive.prediction if right else torch.randint(3, (60,), generator=generator)
     return mcbn.evaluate(predictive, targets, resamples=resamples, progress=False)
 
@@ -29,7 +29,7 @@ def evaluation(resamples=20, right=False):
 def regression():
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(5, 40, 1, generator=generator, dtype=torch.float64)
-    predictive = mcbn.Gaussian(precision=1.0).summarise(means)
+    predictive = mcbn.Gaussian(precision=1.0).summarize(means)
     return mcbn.evaluate(predictive, means[0], resamples=20, progress=False)
 
 

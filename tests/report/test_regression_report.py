@@ -107,7 +107,7 @@ def test_the_verb_reports_regression(tmp_path):
 def test_classes_and_reals_are_not_mixed(tmp_path):
     draws = torch.randn(3, 600, 2, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(600, dtype=torch.int64)
-    classes = Predictions("c", mcbn.Categorical().summarise(draws), targets, "d")
+    classes = Predictions("c", mcbn.Categorical().summarize(draws), targets, "d")
     write_predictions(tmp_path / "c.st", classes)
     write_predictions(tmp_path / "r.csv", predictions("r", 1.0))
     for order in (("c.st", "r.csv"), ("r.csv", "c.st")):

@@ -39,7 +39,7 @@ def oracle(sampler, x):
     place of the layer's, for networks whose layers are PyTorch's own.
     """
     coordinates = sampler.bank.coordinates()
-    centre = {name: rows.mean(0) for name, rows in coordinates.items()}
+    center = {name: rows.mean(0) for name, rows in coordinates.items()}
     rows = []
 
     def network(values):
@@ -47,11 +47,11 @@ def oracle(sampler, x):
         return flat(functional_call(sampler.model, statistics, x))
 
     for draw in range(len(sampler)):
-        step = {name: values[draw] - centre[name] for name, values in coordinates.items()}
+        step = {name: values[draw] - center[name] for name, values in coordinates.items()}
         h = 1e-4
-        up = network({name: centre[name] + h * step[name] for name in centre})
-        down = network({name: centre[name] - h * step[name] for name in centre})
-        rows.append(network(centre) + (up - down) / (2 * h))
+        up = network({name: center[name] + h * step[name] for name in center})
+        down = network({name: center[name] - h * step[name] for name in center})
+        rows.append(network(center) + (up - down) / (2 * h))
     return torch.stack(rows).detach()
 
 
@@ -71,10 +71,10 @@ def test_only_the_largest_outputs_move(name, top):
     """The deviations of a bank sum to zero, so the mean row is the answer at its centre."""
     sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
     whole = sampler(x)
-    centre = whole.mean(0)
-    order = centre.argsort(dim=1, descending=True).argsort(dim=1)
+    center = whole.mean(0)
+    order = center.argsort(dim=1, descending=True).argsort(dim=1)
     found = dataclasses.replace(sampler, top=top)(x)
-    assert_close(found, torch.where(order < top, whole, centre), rtol=1e-10, atol=1e-10)
+    assert_close(found, torch.where(order < top, whole, center), rtol=1e-10, atol=1e-10)
 
 
 class Written(nn.Module):
@@ -101,15 +101,15 @@ def test_the_slope_is_that_of_forward_mode():
         *(Written(part) if isinstance(part, nn.BatchNorm1d) else part for part in sampler.model)
     )
     coordinates = sampler.bank.coordinates()
-    centre = {key: rows.mean(0) for key, rows in coordinates.items()}
+    center = {key: rows.mean(0) for key, rows in coordinates.items()}
 
     def network(values):
         statistics = {k: v.exp() if k.endswith("var") else v for k, v in values.items()}
         return functional_call(twin, statistics, x)
 
     for draw, row in enumerate(sampler(x)):
-        step = {key: rows[draw] - centre[key] for key, rows in coordinates.items()}
-        base, slope = jvp(network, (centre,), (step,))
+        step = {key: rows[draw] - center[key] for key, rows in coordinates.items()}
+        base, slope = jvp(network, (center,), (step,))
         assert_close(row, base + slope, rtol=1e-12, atol=1e-12)
 
 

@@ -281,7 +281,7 @@ def test_tuples_of_inputs_are_cut_along(model, bank, held_out):
     x, targets = held_out
     pair = (x - 1, torch.ones_like(x))
     batches = [tuple(part[start : start + 16] for part in pair) for start in (0, 16)]
-    own = mcbn.collect(two, batches, inputs=lambda batch: batch)
+    own = mcbn.collect(two, batches, select=lambda batch: batch)
     found = mcbn.choose_batch_size(
         two, own, pair, targets, output=lambda a: a["logits"], points=3, resamples=5
     )

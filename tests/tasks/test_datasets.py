@@ -58,11 +58,11 @@ def test_labelled_refuses_another_number_of_targets():
     # On the check alone, because the shape checks of the test run would refuse it first.
     uneven = SimpleNamespace(inputs=torch.zeros(3, 1), targets=torch.zeros(2))
     with pytest.raises(ValueError, match="as many targets as inputs, got 2 and 3"):
-        datasets.Labelled.__post_init__(uneven)
+        datasets.Labeled.__post_init__(uneven)
 
 
 def test_labelled_gives_its_pairs_as_a_data_set():
-    pairs = datasets.Labelled(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]))
+    pairs = datasets.Labeled(torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9]))
     inputs, target = pairs.dataset()[1]
     assert len(pairs) == len(pairs.dataset()) == 3
     assert inputs.tolist() == [2, 3]
@@ -281,14 +281,14 @@ def test_damaged_cifar10_files_are_refused_by_name(tmp_path):
 def test_normalise_cifar10_by_hand():
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     expected = [-0.485 / 0.229, (1 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
-    assert datasets.normalise_cifar10(images).flatten().tolist() == pytest.approx(
+    assert datasets.normalize_cifar10(images).flatten().tolist() == pytest.approx(
         expected, rel=1e-6
     )
 
 
 def test_normalise_cifar10_refuses_what_is_not_bytes():
     # Unwrapped, because the type checks of the test run would refuse it first.
-    plain = inspect.unwrap(datasets.normalise_cifar10)
+    plain = inspect.unwrap(datasets.normalize_cifar10)
     with pytest.raises(TypeError, match=r"torch.uint8, got torch.float32"):
         plain(torch.zeros(1, 3, 2, 2))
 
@@ -298,7 +298,7 @@ def coded_images(count):
     images = torch.full((count, 3, 32, 32), 255, dtype=torch.uint8)
     images[:, 0] = torch.arange(1, 33, dtype=torch.uint8)[:, None]
     images[:, 1] = torch.arange(1, 33, dtype=torch.uint8)
-    return datasets.Labelled(images, torch.arange(count))
+    return datasets.Labeled(images, torch.arange(count))
 
 
 def crops(count, seed):
@@ -313,7 +313,7 @@ def crops(count, seed):
 
 def test_crop_and_flip_moves_whole_rows_and_columns_with_a_black_border():
     images, pixels = crops(2_000, seed=0)
-    black = datasets.normalise_cifar10(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+    black = datasets.normalize_cifar10(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
     border = pixels[:, 2] == 0
     assert border.any()
     torch.testing.assert_close(
@@ -341,9 +341,9 @@ def test_crop_and_flip_moves_whole_rows_and_columns_with_a_black_border():
 def test_crop_and_flip_chooses_all_162_pictures_alike():
     """Chi-square with 161 degrees of freedom: false alarm 1e-4 at 237 (the seed is fixed)."""
     _, pixels = crops(8_100, seed=1)
-    centre = pixels[:, :, 16, 16]
-    turned = pixels[:, 1, 16, 17] < centre[:, 1]
-    codes = torch.stack([centre[:, 0], centre[:, 1], turned.int()], dim=1)
+    center = pixels[:, :, 16, 16]
+    turned = pixels[:, 1, 16, 17] < center[:, 1]
+    codes = torch.stack([center[:, 0], center[:, 1], turned.int()], dim=1)
     counts = codes.unique(dim=0, return_counts=True)[1]
     assert len(counts) == 162
     assert float(((counts - 50) ** 2 / 50).sum()) < 237

@@ -196,10 +196,10 @@ def test_real_resnet20_reaches_its_published_accuracy():
     model = networks.load_resnet20(datasets.data_root() / WEIGHTS)
     train, test = datasets.cifar10_images()
     with torch.no_grad():
-        logits = model(datasets.normalise_cifar10(test.inputs))
+        logits = model(datasets.normalize_cifar10(test.inputs))
         # Only right with tiles, labels and order right: it was trained on these.
         seen = torch.arange(0, 50_000, 100)
-        known = model(datasets.normalise_cifar10(train.inputs[seen])).argmax(1)
+        known = model(datasets.normalize_cifar10(train.inputs[seen])).argmax(1)
     assert float((logits.argmax(1) == test.targets).float().mean()) == pytest.approx(0.915)
     assert float(functional.cross_entropy(logits, test.targets)) == pytest.approx(0.384, abs=5e-4)
     assert float((known == train.targets[seen]).float().mean()) > 0.97

@@ -23,7 +23,7 @@ def one_thread():
 def points(count=64):
     stream = torch.Generator().manual_seed(0)
     inputs = torch.randn(count, 4, generator=stream)
-    return datasets.Labelled(inputs, (inputs[:, 0] > 0).long())
+    return datasets.Labeled(inputs, (inputs[:, 0] > 0).long())
 
 
 def small(seed=0, outputs=2):
@@ -53,7 +53,7 @@ def test_build_is_the_builder_itself_with_other_randomness():
 def test_equal_seeds_give_equal_weights_whatever_the_global_stream(loss):
     points_ = points()
     if loss == "mse":
-        points_ = datasets.Labelled(points_.inputs, points_.inputs[:, :2])
+        points_ = datasets.Labeled(points_.inputs, points_.inputs[:, :2])
 
     def run(seed, stream):
         with torch.random.fork_rng(devices=[]):
@@ -75,7 +75,7 @@ def test_the_seed_moves_the_order():
 
 def test_the_seed_moves_the_dropout_masks():
     # Examples that are all alike have no order.
-    alike = datasets.Labelled(torch.ones(16, 4), torch.ones(16).long())
+    alike = datasets.Labeled(torch.ones(16, 4), torch.ones(16).long())
 
     def run(seed):
         model = training.build(
@@ -109,7 +109,7 @@ class Recorder(nn.Module):
 
 
 def test_batches_are_whole_and_shuffled_anew_each_epoch():
-    part = datasets.Labelled(torch.arange(11.0)[:, None], torch.zeros(11).long())
+    part = datasets.Labeled(torch.arange(11.0)[:, None], torch.zeros(11).long())
     model = training.build(Recorder, seed=0)
     training.train(model, part, epochs=30, batch_size=4)
     assert [len(batch) for batch in model.seen] == [4] * 60
@@ -126,7 +126,7 @@ def test_a_linear_fit_is_that_of_least_squares():
     noise = torch.randn(256, 1, generator=stream, dtype=torch.float64)
     targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64) + noise
     model = training.build(lambda: nn.Linear(3, 1, bias=False).double(), seed=0)
-    pairs = datasets.Labelled(inputs, targets)
+    pairs = datasets.Labeled(inputs, targets)
     training.train(
         model,
         pairs,
@@ -158,7 +158,7 @@ def test_digits_are_learnt_in_a_few_epochs():
 @pytest.mark.parametrize("batch_size", [8, 256])
 def test_small_and_large_batches_learn_the_digits(batch_size):
     task = datasets.digits()
-    parts = [datasets.Labelled(p.inputs.flatten(1), p.targets) for p in (task.train, task.test)]
+    parts = [datasets.Labeled(p.inputs.flatten(1), p.targets) for p in (task.train, task.test)]
     model = training.build(lambda: networks.mlp(64, 10), seed=0)
     training.train(model, parts[0], epochs=20 if batch_size > 8 else 6, batch_size=batch_size)
     assert accuracy(model, parts[1]) >= 0.95
@@ -171,8 +171,8 @@ def test_unlabelled_positions_are_left_out():
     marked = targets.clone()
     marked[:, :4] = training.IGNORED
     model = training.build(lambda: networks.unet(1, 2, width=4), seed=0)
-    training.train(model, datasets.Labelled(images, marked), epochs=20, batch_size=4)
-    assert accuracy(model, datasets.Labelled(images[:, :, 4:], targets[:, 4:])) > 0.9
+    training.train(model, datasets.Labeled(images, marked), epochs=20, batch_size=4)
+    assert accuracy(model, datasets.Labeled(images[:, :, 4:], targets[:, 4:])) > 0.9
 
 
 def test_a_diverging_run_names_the_epoch_and_the_remedy():
@@ -193,7 +193,7 @@ def test_a_diverging_run_names_the_epoch_and_the_remedy():
 
 def test_a_loss_that_overflows_is_noticed_though_the_weights_stay_finite():
     """Adam divides by the squared gradient, so an infinite one moves nothing."""
-    huge = datasets.Labelled(points().inputs, torch.full((64, 2), 1e30))
+    huge = datasets.Labeled(points().inputs, torch.full((64, 2), 1e30))
     with pytest.raises(ValueError, match="in epoch 1; lower learning_rate"):
         training.train(small(), huge, epochs=1, batch_size=64, loss="mse")
 
@@ -208,7 +208,7 @@ def test_weights_lost_in_the_very_last_step_are_noticed():
 def with_nan(part):
     inputs = part.inputs.clone()
     inputs[3, 2] = math.nan
-    return datasets.Labelled(inputs, part.targets)
+    return datasets.Labeled(inputs, part.targets)
 
 
 @pytest.mark.parametrize(
@@ -225,17 +225,17 @@ def with_nan(part):
         ({"loss": "mse"}, ValueError, "one shape, got"),
         ({"data": with_nan(points())}, ValueError, r"data.inputs.*index \(3, 2\)"),
         (
-            {"data": datasets.Labelled(points().inputs, points().targets + 1)},
+            {"data": datasets.Labeled(points().inputs, points().targets + 1)},
             ValueError,
             "labels from 0 to 1, got 2",
         ),
         (
-            {"data": datasets.Labelled(points().inputs, points().inputs[:, 0])},
+            {"data": datasets.Labeled(points().inputs, points().inputs[:, 0])},
             TypeError,
             r"Int|integer",
         ),
         (
-            {"data": datasets.Labelled(points().inputs, points().targets[:, None])},
+            {"data": datasets.Labeled(points().inputs, points().targets[:, None])},
             ValueError,
             r"shape \(1,\) for one example, got \(1, 1\)",
         ),
