@@ -20,7 +20,7 @@ from mcbn.network.batchnorm import (
     statistics_names,
     unwrapped,
 )
-from mcbn.network.isolation import alone
+from mcbn.network.isolation import model_lock
 from mcbn.validation import is_of
 
 KIND = "bank"
@@ -165,7 +165,7 @@ class Bank:
         """
         model = unwrapped(model)
         found = type(model).__name__
-        with alone(model):  # else another thread's draw may be in their place
+        with model_lock(model):  # else another thread's draw may be in their place
             shapes = {name: held.shape for name, held in model.named_buffers()}
         known = {n for pair in statistics_names(batch_norm_layers(model)).values() for n in pair}
         for name, rows in self.statistics.items():

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader
-from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from mcbn import validation
@@ -44,10 +43,9 @@ from mcbn.network.inputs import (
     of_batch,
     require_finite,
 )
-from mcbn.network.isolation import alone, as_found, eval_mode, of_this_thread, random_streams
+from mcbn.network.isolation import StreamStates, intercepted, model_lock, random_streams
 
 
-@as_found
 def collect(
     model: Module,
     batches: Iterable[Any],
@@ -82,7 +80,7 @@ def collect(
     model = unwrapped(model)
     layers = batch_norm_layers(model)
     require_observable(layers)
-    with alone(model):
+    with model_lock(model):
         require_finite_weights(model)
         trained = {name: held.detach().clone() for name, held in model.named_buffers()}
     if frozen := frozen_layers(layers):
@@ -94,11 +92,17 @@ def collect(
         )
     stream = _full_batches(batches, select, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
-    with random_streams(seed, "collect"), _bar(draws, progress) as bar:
+    with ExitStack() as seeded, _bar(draws, progress) as bar:
+        seeded.enter_context(random_streams(seed, "collect"))
+        streams = StreamStates.now()
         first, rest = next(stream, None), islice(stream, None if draws is None else draws - 1)
         for drawn in _drawn(model, layers, first, rest):
             rows.append(drawn)
             bar.update(_length(drawn))
+            # Mini-batches of ours seed their own loading; where the network draws nothing either,
+            # the streams of the process are free for other threads.
+            if len(rows) == 1 and isinstance(batches, MiniBatches) and streams.unmoved():
+                seeded.close()
     _require_enough(rows, draws)
     statistics = {name: _joined(name, rows) for name in rows[0]}
     size = 0 if first is None else count(first)
@@ -158,9 +162,9 @@ def _drawn(
         return
     stream = torch.get_rng_state()
     alone = _statistics(model, layers, first, draw=0)
-    yield {name: value[None] for name, value in alone.items()}
     # A network that draws random numbers gets them one mini-batch at a time.
     size = group_size(model, layers, first) if torch.equal(stream, torch.get_rng_state()) else 1
+    yield {name: value[None] for name, value in alone.items()}
     draw, tried = 1, [first]
     while chunk := list(islice(rest, max(1, size - len(tried)))):
         found = None
@@ -188,27 +192,18 @@ def _statistics(
     """Send one batch through; each layer writes down its statistics and normalises by them."""
     require_finite(batch, f"the inputs of mini-batch {draw}")
     row: dict[str, Tensor] = {}
-    with eval_mode(model), torch.no_grad():
-        kept = {name: dict(layer._buffers) for name, layer in layers.items()}
-        plain = {name: layer for name, layer in layers.items() if is_plain(layer)}
-        handles: list[RemovableHandle] = []
-        try:
-            for name, layer in layers.items():
-                if name in plain:
-                    layer.__dict__["forward"] = of_this_thread(
-                        partial(_normalize, row, name, layer), partial(type(layer).forward, layer)
-                    )
-                else:
-                    hook = of_this_thread(partial(_observe, row, name))
-                    handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-            forward(model, {}, moved(batch, device_of(model)))
-        finally:
-            for handle in handles:
-                handle.remove()
-            for layer in plain.values():
-                layer.__dict__.pop("forward", None)
-            for name, layer in layers.items():
-                layer._buffers.update(kept[name])
+    forwards = {
+        layer: partial(_normalize, row, name, layer)
+        for name, layer in layers.items()
+        if is_plain(layer)
+    }
+    hooks = {
+        layer: partial(_observe, row, name)
+        for name, layer in layers.items()
+        if layer not in forwards
+    }
+    with torch.no_grad(), intercepted(model, forwards, hooks):
+        forward(model, {}, moved(batch, device_of(model)))
     return row
 
 

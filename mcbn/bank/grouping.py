@@ -10,11 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from mcbn.network.batchnorm import MEAN, VARIANCE, batch_normalized, is_plain, statistics_names
 from mcbn.network.inputs import Inputs, device_of
-from mcbn.network.isolation import eval_mode, of_this_thread
+from mcbn.network.isolation import intercepted
 
 Rows = dict[str, Tensor]
 
@@ -56,30 +55,20 @@ def grouped_statistics(
     if inputs is None:
         return None
     seen = _Pass({}, [], len(inputs) // size, size)
-    with eval_mode(model), torch.no_grad():
-        kept = {name: dict(layer._buffers) for name, layer in layers.items()}
-        plain = [layer for layer in layers.values() if is_plain(layer)]
-        handles: list[RemovableHandle] = []
-        try:
-            for name, layer in layers.items():
-                if layer in plain:
-                    layer.__dict__["forward"] = of_this_thread(
-                        partial(_forward, seen, name, layer), partial(type(layer).forward, layer)
-                    )
-                else:
-                    hook = of_this_thread(partial(_feed, seen, name))
-                    handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+    forwards = {
+        layer: partial(_forward, seen, name, layer)
+        for name, layer in layers.items()
+        if is_plain(layer)
+    }
+    hooks = {
+        layer: partial(_feed, seen, name) for name, layer in layers.items() if layer not in forwards
+    }
+    try:
+        with torch.no_grad(), intercepted(model, forwards, hooks):
             model(inputs.to(device_of(model)))
-        # A network may refuse another number of rows in any way; one by one it may take them.
-        except Exception:
-            return None
-        finally:
-            for handle in handles:
-                handle.remove()
-            for layer in plain:
-                layer.__dict__.pop("forward", None)
-            for name, layer in layers.items():
-                layer._buffers.update(kept[name])
+    # A network may refuse another number of rows in any way; one by one it may take them.
+    except Exception:
+        return None
     if seen.refused or not seen.found:
         return None
     return {name: rows[: len(batches)] for name, rows in seen.found.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from mcbn.network.inputs import Inputs, Select, of_batch
-from mcbn.network.isolation import as_found, derived_seed, random_streams
+from mcbn.network.isolation import derived_seed, random_streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,6 @@ class MiniBatches(Dataset[Inputs]):
             return of_batch([tensor[rows] for tensor in self.dataset.tensors], None)
         return self._fetched(draw, indices)
 
-    @as_found
     def _fetched(self, draw: int, indices: list[int]) -> Inputs:
         with random_streams(self.seed, draw, "examples"):
             fetch = getattr(self.dataset, "__getitems__", None)

@@ -25,7 +25,7 @@ from mcbn.deployment.program import (
 )
 from mcbn.io.atomic import write_whole
 from mcbn.network.inputs import Inputs, count, device_of, require_finite, tensors
-from mcbn.network.isolation import as_found, eval_mode, own_warnings, random_streams
+from mcbn.network.isolation import eval_mode, own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.predict import Likelihood, family_of
 from mcbn.samplers.batch_norm import MCBatchNorm
@@ -66,7 +66,6 @@ class Artifact:
     differences: Mapping[str, float]
 
 
-@as_found
 def export(
     sampler: Sampler,
     example: Inputs,

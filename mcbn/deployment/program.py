@@ -22,7 +22,7 @@ from mcbn.deployment.drawn_network import (
 )
 from mcbn.deployment.onnx import reason
 from mcbn.network.inputs import Inputs, count
-from mcbn.network.isolation import as_found, own_warnings, random_streams
+from mcbn.network.isolation import own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
@@ -100,7 +100,6 @@ def _networks(sampler: Exportable, chunk: int | None) -> Iterator[Module]:
         )
 
 
-@as_found
 def _traced(answer: Module, example: Inputs) -> ExportedProgram:
     batch = Dim("batch", min=1)
     axes = tree_map(lambda value: {0: batch} if isinstance(value, Tensor) else None, example)
@@ -132,7 +131,6 @@ def pt2_answers(content: bytes, inputs: Inputs) -> dict[str, Tensor]:
     return _answers(torch.export.load(io.BytesIO(content)), inputs)
 
 
-@as_found
 def _answers(program: ExportedProgram, inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
     with torch.no_grad(), random_streams(seed, "export"):
         found: dict[str, Tensor] = program.module()(inputs)

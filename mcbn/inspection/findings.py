@@ -22,7 +22,7 @@ from mcbn.network.batchnorm import (
     require_finite_weights,
     unwrapped,
 )
-from mcbn.network.isolation import alone
+from mcbn.network.isolation import model_lock
 
 # Normalisers that no mini-batch enters, by their class's name: most libraries write their own.
 WITHIN_EXAMPLE = re.compile(r"(Layer|RMS|Group|Instance|Response)Norm|LocalResponse|EvoNorm\w*S\d")
@@ -266,7 +266,7 @@ def _of_tensors(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterat
     untrained, dead, half = [], {}, []
     for layer in layers:
         module = model.get_submodule(layer.name)
-        with alone(model):  # else another thread's draw may be in their place
+        with model_lock(model):  # else another thread's draw may be in their place
             mean, variance = module.get_buffer(MEAN), module.get_buffer(VARIANCE)
         if not mean.any() and bool((variance == 1).all()):
             untrained.append(layer.name)

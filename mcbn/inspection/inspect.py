@@ -15,7 +15,7 @@ from mcbn.inspection.noise import FEWEST_EXAMPLES, Observation, observe
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
 from mcbn.network.inputs import Inputs, count, require_finite, tensors
-from mcbn.network.isolation import alone, as_found
+from mcbn.network.isolation import model_lock
 
 WIDTH = 100
 # Columns of text, which stand left and are shortened where a line would be too long.
@@ -88,7 +88,6 @@ class Inspection:
         return "\n".join(lines)
 
 
-@as_found
 def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32) -> Inspection:
     """Say what MCBN will find in a network, and what is amiss.
 
@@ -111,7 +110,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     """
     _require(inputs, batch_size)
     held, model = model, unwrapped(model)
-    with alone(model):  # another thread's call may stand in for a layer's forward meanwhile
+    with model_lock(model):  # another thread's call may stand in for a layer's forward meanwhile
         layers, skipped = findings.normalization_layers(model), findings.skipped(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.

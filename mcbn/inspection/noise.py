@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.hooks import RemovableHandle
 
 from mcbn.bank.collect import collect
 from mcbn.network.batchnorm import HALF, statistics_names
 from mcbn.network.inputs import Inputs, count, device_of, forward, moved, part
-from mcbn.network.isolation import eval_mode, of_this_thread, own_warnings, random_streams
+from mcbn.network.isolation import intercepted, own_warnings, random_streams
 
 # With three, squares about their mean have the same relative spread whatever the values are.
 FEWEST_EXAMPLES = 4
@@ -118,19 +117,13 @@ def _eval_pass(
 ) -> tuple[dict[str, list[_Call]], str]:
     """The calls of each layer, and what the network raised."""
     calls: dict[str, list[_Call]] = {name: [] for name in layers}
-    handles: list[RemovableHandle] = []
+    hooks = {layer: partial(_look, calls[name], count(inputs)) for name, layer in layers.items()}
     failure = ""
-    with random_streams(0, "inspect"), eval_mode(model), torch.no_grad():
-        try:
-            for name, layer in layers.items():
-                hook = of_this_thread(partial(_look, calls[name], count(inputs)))
-                handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        with random_streams(0, "inspect"), torch.no_grad(), intercepted(model, {}, hooks):
             forward(model, {}, moved(inputs, device_of(model)))
-        except Exception as error:  # whatever a foreign network raises on inputs not made for it
-            failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        finally:
-            for handle in handles:
-                handle.remove()
+    except Exception as error:  # whatever a user's network raises on inputs not made for it
+        failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return calls, failure
 
 

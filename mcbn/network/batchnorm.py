@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from mcbn import validation
-from mcbn.network.isolation import alone
+from mcbn.network.isolation import model_lock
 
 MEAN, VARIANCE = "running_mean", "running_var"
 HALF = (torch.float16, torch.bfloat16)
@@ -181,7 +181,7 @@ def require_finite_weights(model: Module) -> None:
     Raises:
         ValueError: names the tensor, the count and the first place.
     """
-    with alone(model):  # else another thread's draw may be in their place
+    with model_lock(model):  # else another thread's draw may be in their place
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if tensor.is_floating_point() and not is_lazy(tensor) and tensor.numel():
                 validation.finite(tensor.detach(), f"the network's {name}")

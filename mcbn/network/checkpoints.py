@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.nn import Module
 
 from mcbn.io.archives import require_modest_members
-from mcbn.network.isolation import as_found, random_streams
+from mcbn.network.isolation import random_streams
 
 LENGTH = 500  # characters of another library's error that are told
 
@@ -44,7 +44,6 @@ def named_builder(name: str) -> Callable[[], Module]:
     return found
 
 
-@as_found
 def load_network(name: str, weights: str | None) -> Module:
     """Build the network that `module:function` names, and load its weights; in eval mode.
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _DropoutNd
-from torch.utils.hooks import RemovableHandle
 
-from mcbn.network.isolation import derived_seed, eval_mode, of_this_thread
+from mcbn.network.isolation import derived_seed, eval_mode, in_this_thread
 
 # Layers that drop whole channels: one decision for all positions behind the channel axis.
 CHANNELWISE = (torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d, FeatureAlphaDropout)
@@ -47,16 +46,11 @@ def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
     A layer called several times in a pass gets a mask for each call.
     """
     calls: Counter[str] = Counter()
-    with eval_mode(model):
-        handles: list[RemovableHandle] = []
-        try:
-            for name, layer in dropout_layers(model).items():
-                hook = of_this_thread(partial(_apply, calls, (seed, draw, name)))
-                handles.append(layer.register_forward_hook(hook))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with eval_mode(model), ExitStack() as hooks:
+        for name, layer in dropout_layers(model).items():
+            hook = in_this_thread(partial(_apply, calls, (seed, draw, name)))
+            hooks.enter_context(layer.register_forward_hook(hook))
+        yield
 
 
 def _apply(

@@ -1,9 +1,7 @@
-"""The user's model, random streams and settings, given back as they were found.
+"""The user's model, random streams and settings, given back as they were before the call.
 
-An interrupt (Ctrl-C) can land between any two calls, also inside what tidies up: then the end of a
-`with` block is never reached, and its manager stays open for as long as somebody keeps the
-traceback. `as_found` is for that: what was found is written down before anything is changed, and
-put back from outside, so that an interrupt leaves nothing behind wherever it lands.
+Everything is given back by `with` and `finally`, so after a call that returns or raises, by Ctrl-C
+too, all is as before it. The one exception is an interrupt that lands inside the tidying itself.
 """
 
 import os
@@ -11,57 +9,51 @@ import random
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from inspect import GEN_SUSPENDED, getgeneratorstate
-from types import GeneratorType, TracebackType
-from typing import Any, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.surroundings import Filters, Settings, Streams
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-OURS = "_mcbn"  # marks what stands in for a layer's forward
-
 # `functional_call` swaps tensors on the module itself, so one model serves one thread at a time.
-_locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
-_guard = threading.Lock()
+_model_locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
+_registry_lock = threading.Lock()
 
-# Of the process there is one set of random streams and of warning filters: one thread at a time has
-# them. Where a thread needs these and a model, it takes these first.
-_process = threading.RLock()
-
-
-def _unlocked() -> None:
-    """Fork copies a lock that another thread holds, and nobody would release the copy."""
-    global _process, _guard
-    _process, _guard = threading.RLock(), threading.Lock()
+# A process has one set of random streams and of warning filters: one thread at a time uses them.
+# A thread that needs these and a model takes these first.
+_process_lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_unlocked)
+def _renew_locks() -> None:
+    """Forget all locks: a forked child has copies of those that other threads held at the time."""
+    global _process_lock, _registry_lock, _model_locks
+    _process_lock, _registry_lock = threading.RLock(), threading.Lock()
+    _model_locks = WeakKeyDictionary()
 
 
-def alone(model: Module) -> threading.RLock:
-    """The lock of `model`, for a `with` block: while it is held its tensors are its own."""
-    with _guard:
-        return _locks.setdefault(model, threading.RLock())
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+def model_lock(model: Module) -> threading.RLock:
+    """The lock of `model`, for a `with` block in which no other thread swaps its tensors."""
+    with _registry_lock:
+        return _model_locks.setdefault(model, threading.RLock())
 
 
 @contextmanager
 def eval_mode(model: Module) -> Iterator[None]:
-    """Hold `model` alone and in eval mode for the block; restore each module's own mode after.
+    """Lock `model` and hold it in eval mode for the block; give each module its own mode back.
 
     The `training` flags are set directly, since a model may override `train()` with other effects.
     """
-    with alone(model):
+    with model_lock(model):
         training = [module for module in model.modules() if module.training]
         try:
             for module in training:
@@ -72,63 +64,111 @@ def eval_mode(model: Module) -> Iterator[None]:
                 module.training = True
 
 
+@dataclass(frozen=True, eq=False)
+class StreamStates:
+    """The states of the global random streams of torch, numpy and Python at one moment."""
+
+    torch: Tensor
+    cuda: list[Tensor]
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def now(cls) -> "StreamStates":
+        """The present states; of GPUs only where they are in use."""
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())  # noqa: NPY002
+
+    def restore(self) -> None:
+        """Give the streams these states again."""
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+    def unmoved(self) -> bool:
+        """Whether nothing has been drawn from a stream since."""
+        now = StreamStates.now()
+        return (
+            torch.equal(self.torch, now.torch)
+            and all(map(torch.equal, self.cuda, now.cuda))
+            and self.numpy[2:] == now.numpy[2:]
+            and np.array_equal(self.numpy[1], now.numpy[1])
+            and self.python == now.python
+        )
+
+
 @contextmanager
 def random_streams(*key: int | str) -> Iterator[None]:
     """Seed the global streams of torch, numpy and Python from `key`; give them back after.
 
-    One thread at a time has them: the streams are those of the process.
+    The streams are those of the process, so one thread at a time has them.
     """
     seed = derived_seed(*key)
-    with _process:
-        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-        with _put_back(Streams.now()), torch.random.fork_rng(devices=devices):
+    with _process_lock:
+        before = StreamStates.now()
+        try:
             # Not torch.manual_seed: it would leave a seed waiting for a GPU not yet in use.
             torch.default_generator.manual_seed(seed)
-            if devices:
+            if before.cuda:
                 torch.cuda.manual_seed_all(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
+        finally:
+            before.restore()
 
 
 @contextmanager
 def own_warnings() -> Iterator[None]:
     """Warning filters of one's own for the block; one thread at a time has them."""
-    with _process, _put_back(Filters.now()), warnings.catch_warnings():
+    with _process_lock, warnings.catch_warnings():
         yield
 
 
+Forward = Callable[..., Any]
+
+
 @contextmanager
-def _put_back(found: Streams | Filters) -> Iterator[None]:
-    """Put back what was found; once more if an interrupt lands in that."""
-    try:
-        try:
-            yield
-        finally:
-            found.put_back()
-    except BaseException:
-        found.put_back()
-        raise
+def intercepted(
+    model: Module, forwards: Mapping[Any, Forward], pre_hooks: Mapping[Any, Forward]
+) -> Iterator[None]:
+    """Hold `model` in eval mode, with some layers' forwards replaced and others' inputs watched.
+
+    Only calls of this thread are intercepted: what another thread asks of the model is not ours.
+    The buffers of all these layers are put back after, whatever the forwards wrote there.
+
+    Args:
+        model: the network.
+        forwards: what stands in for the forward of each of these layers.
+        pre_hooks: a forward pre-hook, which takes keyword arguments too, for each of these layers.
+    """
+    with eval_mode(model), ExitStack() as stack:
+        for layer in (*forwards, *pre_hooks):
+            stack.callback(layer._buffers.update, dict(layer._buffers))
+        for layer, forward in forwards.items():
+            stack.callback(layer.__dict__.pop, "forward", None)
+            layer.__dict__["forward"] = in_this_thread(forward, partial(type(layer).forward, layer))
+        for layer, hook in pre_hooks.items():
+            stack.enter_context(
+                layer.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True)
+            )
+        yield
 
 
-def unchanged(*_: Any, **__: Any) -> None:
+def _no_change(*_: Any, **__: Any) -> None:
     """A hook that changes nothing."""
 
 
-def of_this_thread(
-    mine: Callable[..., Any], others: Callable[..., Any] = unchanged
-) -> Callable[..., Any]:
-    """`mine` in the thread that asks for this, `others` in any other: for hooks on a model.
-
-    Another thread may call the network too, whose answer is none of ours.
-    """
+def in_this_thread(mine: Forward, others: Forward = _no_change) -> Forward:
+    """`mine` for calls from the thread that asks for this, `others` for those from any other."""
     thread = threading.get_ident()
 
     @wraps(mine)
     def chosen(*args: Any, **kwargs: Any) -> Any:
         return (mine if threading.get_ident() == thread else others)(*args, **kwargs)
 
-    setattr(chosen, OURS, True)
     return chosen
 
 
@@ -142,99 +182,3 @@ def derived_seed(*key: int | str) -> int:
         raise ValueError(f"expected seeds of at least 0, got {key}; use a non-negative integer")
     words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def as_found(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, which leaves the process and every model it is given as found, if it raises too.
-
-    A model is an argument, or the `model` or `models` of an argument. A step of a generator is
-    guarded by `as_found(next)`. What goes well has its own `with` blocks to tidy up.
-    """
-
-    @wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = [*args, *kwargs.values()]
-        found: list[Settings | _Held] = [Settings.now(), *map(_Held.now, _models(given))]
-        try:
-            return function(*args, **kwargs)
-        except BaseException as error:
-            _close(error.__traceback__)
-            for each in found:
-                each.put_back()
-            raise
-
-    return guarded
-
-
-def _models(given: Iterable[Any]) -> Iterator[Module]:
-    for each in given:
-        if isinstance(each, Module):
-            yield each
-            continue
-        held = getattr(each, "models", None) or (getattr(each, "model", None),)
-        if isinstance(held, tuple):
-            yield from (model for model in held if isinstance(model, Module))
-
-
-def _close(traceback: TracebackType | None) -> None:
-    """Close the context managers that an interrupt left open, the innermost first.
-
-    One written as a generator waits at its `yield` if the interrupt lands in contextlib's steps.
-    """
-    frames = []
-    while traceback is not None:
-        frames.append(traceback.tb_frame)
-        traceback = traceback.tb_next
-    for frame in reversed(frames):
-        if frame.f_code.co_name in ("__enter__", "__exit__"):
-            left = getattr(frame.f_locals.get("self"), "gen", None)
-            if isinstance(left, GeneratorType) and getgeneratorstate(left) == GEN_SUSPENDED:
-                with suppress(Exception):  # the interrupt is what the caller must hear
-                    left.close()
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """The modes, tensors and hooks of a model's modules, as one thread that holds it found them.
-
-    Taken for every pass, so in few steps: hooks of ours are the last ones of a module.
-    """
-
-    model: Module
-    modules: list[Module]
-    training: list[Module]
-    tensors: list[tuple[dict[str, Any], dict[str, Any]]]
-    hooks: list[tuple[int, int]]
-
-    @classmethod
-    def now(cls, model: Module) -> "_Held":
-        with alone(model):
-            modules = list(model.modules())
-            return cls(
-                model,
-                modules,
-                [module for module in modules if module.training],
-                [
-                    (held, held.copy())
-                    for module in modules
-                    for held in (module._parameters, module._buffers)
-                    if held and isinstance(held, dict)  # those of scripted code cannot be swapped
-                ],
-                [(len(each._forward_hooks), len(each._forward_pre_hooks)) for each in modules],
-            )
-
-    def put_back(self) -> None:
-        with alone(self.model):
-            training = set(self.training)
-            for module, counts in zip(self.modules, self.hooks, strict=True):
-                module.training = module in training
-                if hasattr(module.__dict__.get("forward"), OURS):
-                    del module.__dict__["forward"]
-                kinds = (module._forward_hooks, module._forward_pre_hooks)
-                for hooks, count in zip(kinds, counts, strict=True):
-                    for key in list(hooks)[count:]:
-                        hooks.pop(key)
-                        module._forward_hooks_with_kwargs.pop(key, None)
-                        module._forward_pre_hooks_with_kwargs.pop(key, None)
-            for held, found in self.tensors:
-                held.update(found)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mcbn import validation
 from mcbn.network.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader, regrouped
-from mcbn.network.isolation import as_found, random_streams
+from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.samplers.sampler import Sampler
@@ -174,12 +174,18 @@ def summaries(
     """
     loaded = takewhile(lambda found: found is not END, _loads(loader, select, first))
     groups = loaded if batch_size is None else regrouped(loaded, batch_size)
+    # Streams belong to the process: they are seeded for a pass only where the network draws.
+    seeded = False
     for index in counting(first):
         selected = next(groups, None)
         if selected is None:
             return
-        found = _seeded(partial(_summary, sampler, selected, summary), "pass", index)
-        del selected  # not held while the caller works
+        step = partial(_summary, sampler, selected, summary)
+        if not seeded:
+            found, seeded = _watched(step)
+        if seeded:
+            found = _seeded(step, "pass", index)
+        del selected, step  # not held while the caller works
         # Nothing stays switched while the caller holds the iterator: yield is outside.
         if found is not None:
             yield found
@@ -203,8 +209,22 @@ def _summary(
     return summary(sampler.passes(inputs)) if count(inputs) > 0 else None
 
 
-@as_found
+def _watched(call: Callable[[], Any]) -> tuple[Any, bool]:
+    """The answer, and whether a random stream was moved, which is put back."""
+    before = StreamStates.now()
+    moved = True
+    try:
+        with torch.no_grad():
+            found = call()
+        moved = not before.unmoved()
+        return found, moved
+    finally:
+        if moved:
+            before.restore()
+
+
 def _seeded(call: Callable[[], Any], *key: int | str) -> Any:
+    """The answer under streams seeded from `key`."""
     with random_streams(0, "predict", *key), torch.no_grad():
         return call()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.inputs import Inputs, count, forward, part
-from mcbn.network.isolation import as_found, eval_mode
+from mcbn.network.isolation import eval_mode
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
 from mcbn.samplers.loop import Output, tensor_output
@@ -85,7 +85,6 @@ def _chunks(
         yield from _run(model, run, chunk).contiguous()
 
 
-@as_found
 def _run(model: Module, call: Callable[..., Any], statistics: Statistics, *inputs: Inputs) -> Any:
     with eval_mode(model), torch.no_grad():
         return call(_matching(model, statistics), *inputs)
@@ -103,7 +102,6 @@ def _trunk(plan: Plan, inputs: Inputs) -> Any:
     return _features_first(values) if plan.layout == "features first" else values
 
 
-@as_found
 def _prepared(
     model: Module, plan: Plan, pieces: list[Any], output: Output | None, size: tuple[int, int]
 ) -> Callable[[Statistics], Tensor]:

@@ -14,7 +14,6 @@ from mcbn.network.batchnorm import (
 )
 from mcbn.network.dropout import dropout_layers, masked
 from mcbn.network.inputs import Inputs
-from mcbn.network.isolation import as_found
 from mcbn.samplers.loop import Output, passes
 
 
@@ -63,7 +62,6 @@ class MCDropout:
         """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
 
-    @as_found
     def _masked(self, inputs: Inputs, draw: int) -> Tensor:
         with masked(self.model, self.seed, draw):
             return next(passes(self.model, [{}], inputs, output=self.output))

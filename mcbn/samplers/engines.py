@@ -22,7 +22,7 @@ from mcbn.network.inputs import (
     require_finite,
     tensors,
 )
-from mcbn.network.isolation import alone, as_found, own_warnings
+from mcbn.network.isolation import model_lock, own_warnings
 from mcbn.samplers.chunks import Engine, Layout, Plan, Statistics, rows
 from mcbn.samplers.graph import traced
 from mcbn.samplers.loop import Output, passes
@@ -114,12 +114,12 @@ def _remembered(
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
     asked = (engine, few, kind, tuple(statistics), output)
     known = _plans.setdefault(model, {})
-    with alone(model):  # another thread may have hooked it, or swapped its tensors
+    with model_lock(model):  # another thread may have hooked it, or swapped its tensors
         found = known.get((*asked, _signature(model)))
     if found is not None:
         return found
     # Tracing patches every module of the process, and warnings are caught in all of it.
-    with own_warnings(), alone(model):
+    with own_warnings(), model_lock(model):
         key = (*asked, _signature(model))
         if key not in known:
             for stale in [other for other in known if other[-1] != key[-1]]:
@@ -177,7 +177,6 @@ def _tried(
     return Plan("loop", load)
 
 
-@as_found
 def _weighed(
     model: Module,
     weighing: Weighing,

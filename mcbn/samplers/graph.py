@@ -14,7 +14,7 @@ from torch.fx.node import Argument
 from torch.nn import Module, functional
 
 from mcbn.network.batchnorm import is_plain
-from mcbn.network.isolation import as_found, eval_mode
+from mcbn.network.isolation import eval_mode
 from mcbn.samplers.folding import DenseStack, Fold, multiplied_stack, scaled, scaled_stack
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
@@ -65,7 +65,6 @@ class Graph:
         return found
 
 
-@as_found
 def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Graph:
     """Trace `model` in eval mode and cut it at its stochastic `layers`.
 

@@ -24,7 +24,7 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.inputs import Inputs, count, device_of, forward, moved, require_finite
-from mcbn.network.isolation import as_found, eval_mode
+from mcbn.network.isolation import eval_mode
 from mcbn.samplers.loop import Output, passes, tensor_output
 
 # Largest residual, as a share of the spread over draws, that is called linear enough: up to it,
@@ -125,7 +125,6 @@ class LinearizedBatchNorm:
         """Yield the output for all inputs under one draw after another; computed all at once."""
         yield from self(inputs)
 
-    @as_found
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch outputs"]:
         """All draws stacked.
 
@@ -144,7 +143,6 @@ class LinearizedBatchNorm:
             rows[:passed] = exact
         return rows
 
-    @as_found
     def linearity(self, inputs: Inputs, *, draws: int = 16) -> Linearity:
         """Compare the linear rows of a few inputs with exact ones.
 

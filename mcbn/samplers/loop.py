@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
 from mcbn.network.inputs import Inputs, device_of, forward, moved, require_finite, tensors
-from mcbn.network.isolation import alone, as_found, eval_mode
+from mcbn.network.isolation import eval_mode, model_lock
 
 Output = Callable[[Any], Tensor]
 
@@ -34,7 +34,7 @@ def passes(
     """
     require_finite(inputs, "the inputs")
     inputs = moved(inputs, device_of(model))
-    with alone(model):
+    with model_lock(model):
         buffers = {name: (held.dtype, held.device) for name, held in model.named_buffers()}
     wanted = any(tensor.requires_grad for tensor in tensors(inputs))
     for state in states:
@@ -46,7 +46,6 @@ def passes(
         yield tensor_output(_answer(model, matching, inputs, wanted=wanted), output)
 
 
-@as_found
 def _answer(model: Module, state: dict[str, Tensor], inputs: Inputs, *, wanted: bool) -> Any:
     """The network's answer under `state`; gradients flow if `wanted`, or to the state's own."""
     tracked = torch.is_grad_enabled() and any(v.requires_grad for v in state.values())

@@ -16,7 +16,6 @@ from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.evaluation import bootstrap
 from mcbn.network.inputs import Inputs, count
-from mcbn.network.isolation import as_found
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.predict import family_of
@@ -116,7 +115,6 @@ class BatchSizeChoice:
         }
 
 
-@as_found
 def choose_batch_size(
     model: Module,
     bank: Bank,

@@ -28,7 +28,7 @@ from mcbn.bank.minibatches import minibatches
 from mcbn.bank.posteriors import FactorizedPosterior, JointPosterior
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.network.checkpoints import named_builder
-from mcbn.network.isolation import as_found, derived_seed, own_warnings
+from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision
 from mcbn.predictive.predict import predict
@@ -92,7 +92,6 @@ class _Done:
     scores: Mapping[str, float]
 
 
-@as_found
 def _trained(network: Network) -> _Done:
     start = time.perf_counter()
     task = load_task(network)
@@ -114,7 +113,6 @@ def _trained(network: Network) -> _Done:
     return _Done({WEIGHTS: save(weights)}, cost, {})
 
 
-@as_found
 def _scored(store: Store, cell: Cell) -> _Done:
     task = load_task(cell)
     networks = [load_trained(store, network, task) for network in cell.networks]

@@ -313,7 +313,7 @@ REFUSED = {
     "repeating loader": (lambda: dense(nn.BatchNorm1d(6)),
                          DataLoader(TensorDataset(DATA), batch_size=8), ValueError, "shuffle=True"),
     "too few": (lambda: dense(nn.BatchNorm1d(6)), [DATA], ValueError, "expected 5 full"),
-    "no tensors": (lambda: nn.BatchNorm1d(4), [("a", "b")], TypeError, "inputs="),
+    "no tensors": (lambda: nn.BatchNorm1d(4), [("a", "b")], TypeError, "select="),
     "fused": (lambda: torch.ao.nn.intrinsic.qat.ConvBn1d(
         4, 4, 1, qconfig=torch.ao.quantization.default_qat_qconfig), [DATA], ValueError, "fus"),
 }  # fmt: skip
