@@ -103,7 +103,7 @@ RUNS = {
     "transforms": lambda: (flat(), Augmented(), "categorical", {"batch_size": 8}),
     "loader": lambda: (flat(), batch_sampled(TensorDataset(rows())), "categorical", {}),
     "inputs": lambda: (flat(), TensorDataset(torch.arange(37), rows()), "categorical",
-                       {"inputs": lambda batch: batch[1], "batch_size": 8}),
+                       {"select": lambda batch: batch[1], "batch_size": 8}),
 }  # fmt: skip
 
 
