@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
 from mcbn.bank.grouping import agree, group_size, grouped_statistics
 from mcbn.bank.minibatches import MiniBatches, require_batches
+from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import (
     HALF,
     MEAN,
@@ -92,7 +92,10 @@ def collect(
         )
     stream = _full_batches(batches, select, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
-    with ExitStack() as seeded, _bar(draws, progress) as bar:
+    with (
+        ExitStack() as seeded,
+        progress_bar(label="collect", unit="draw", total=draws, shown=progress) as bar,
+    ):
         seeded.enter_context(random_streams(seed, "collect"))
         streams = StreamStates.now()
         first, rest = next(stream, None), islice(stream, None if draws is None else draws - 1)
@@ -119,11 +122,6 @@ def collect(
     if not (check := consistency(bank)).passed:
         warnings.warn(str(check), InconsistentBankWarning, stacklevel=2)
     return bank
-
-
-def _bar(draws: int | None, progress: bool) -> Any:
-    hidden = None if progress else True  # None: hidden unless on a terminal
-    return tqdm(desc="collect", total=draws, unit="draw", delay=0.5, leave=False, disable=hidden)
 
 
 def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool) -> Iterator[Any]:

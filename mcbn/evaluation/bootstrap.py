@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from tqdm import tqdm
 
+from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import derived_seed
 
 # Columns of one group have one row an example and are resampled together.
@@ -28,10 +28,7 @@ def replicates(
     if resamples < 0:
         raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
     generator = torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
-    hidden = None if progress else True  # None: hidden unless on a terminal
-    rounds = tqdm(
-        range(resamples), desc="bootstrap", unit="resample", delay=0.5, leave=False, disable=hidden
-    )
+    rounds = progress_bar(range(resamples), label="bootstrap", unit="resample", shown=progress)
     found = [measure(_resampled(groups, generator)) for _ in rounds]
     return {
         name: torch.stack([torch.as_tensor(values[name], dtype=torch.float64) for values in found])

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from mcbn import validation
+from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader, regrouped
 from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
@@ -91,13 +91,10 @@ def predict(
         ValueError: no data, values that are not finite, a loader that shuffles.
     """
     family, loader = family_of(likelihood), ordered_loader(data, batch_size)
-    hidden = None if progress else True  # None: hidden unless on a terminal
     stream = predict_batches(
         sampler, loader, family, batch_size=batch_size, select=select, keep_draws=keep_draws
     )
-    bar = tqdm(
-        stream, "predict", _length(loader), unit="batch", delay=0.5, leave=False, disable=hidden
-    )
+    bar = progress_bar(stream, label="predict", unit="batch", total=_length(loader), shown=progress)
     answer: Predictive | None = joined(bar, _length(order_of(loader)) or 0)
     if answer is None:
         raise ValueError("expected at least one example to predict, got none; check the data")

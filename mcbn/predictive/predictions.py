@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mcbn import validation
 from mcbn.io.extras import optional
+from mcbn.io.progress import progress_bar
 from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
@@ -326,8 +326,7 @@ def disagreement(predictive: Predictive) -> str:
 def _kept(
     parts: Iterator[Any], examples: int, keep_draws: bool, add: Callable[[Tensor], None] | None
 ) -> Iterator[Any]:
-    bar = tqdm(total=examples, desc="predict", unit="example", delay=0.5, leave=False, disable=None)
-    with bar:
+    with progress_bar(label="predict", unit="example", total=examples) as bar:
         for part in parts:
             bar.update(len(part))
             if add is not None:

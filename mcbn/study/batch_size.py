@@ -10,11 +10,11 @@ from jaxtyping import Float64
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import Module
-from tqdm import tqdm
 
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.evaluation import bootstrap
+from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, count
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
@@ -171,8 +171,7 @@ def choose_batch_size(
     )
     low, high = (math.log(end) for end in _bounds(bounds, bank))
     grid = torch.linspace(low, high, points, dtype=torch.float64)
-    hidden = None if progress else True  # None: hidden unless on a terminal
-    sizes = tqdm(grid.tolist(), "choose", unit="size", delay=0.5, leave=False, disable=hidden)
+    sizes = progress_bar(grid.tolist(), label="choose", unit="size", shown=progress)
     table = torch.stack([objective(log_size) for log_size in sizes])
     best, at_best = _refined(grid, table, objective)
     # The last column is the best size: each resample draws the same examples for all sizes.

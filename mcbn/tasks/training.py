@@ -1,7 +1,6 @@
 """Training of small networks: repeatable bit for bit, the caller's random streams left alone."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
@@ -9,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import random_streams
 from mcbn.tasks.datasets import Labeled
 from mcbn.validation import finite, labels, same_shape
@@ -67,12 +66,14 @@ def train(
     _check_numbers(data, epochs, batch_size, learning_rate, weight_decay)
     schedule = _schedule(model, epochs * (len(data) // batch_size), learning_rate, weight_decay)
     orders = _orders(len(data), epochs, batch_size, seed)
-    hidden = not (progress and sys.stderr.isatty())
     try:
         with random_streams(seed, "training"):
             _check_fit(model, data, loss)
             model.train()
-            for order in tqdm(orders, "training", epochs, unit="epoch", disable=hidden):
+            epochs_bar = progress_bar(
+                orders, label="training", unit="epoch", total=epochs, shown=progress
+            )
+            for order in epochs_bar:
                 _train_epoch(model, data, order, loss, schedule)
     finally:
         model.eval()
