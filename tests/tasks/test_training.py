@@ -263,6 +263,7 @@ class Terminal(io.StringIO):
 )
 def test_the_bar_is_shown_on_request_on_a_terminal(monkeypatch, progress, stream, shown):
     monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setattr("mcbn.io.progress.DELAY_SECONDS", 0)
     training.train(small(), points(), epochs=2, batch_size=32, progress=progress)
     assert ("training" in sys.stderr.getvalue()) == shown
 
