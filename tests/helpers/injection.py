@@ -1,12 +1,13 @@
 """An error raised at a chosen instant of a call, where Python really lets an interrupt in.
 
 CPython 3.11 and later handle a signal at the start of a function, after a call, and where a loop
-goes back; never between two other steps. So these are the instants, of frames of this package, of
-torch and of contextlib. After a call the error belongs to the call itself, which a tracer cannot
-raise at: an instant is left out where the next step is guarded by another handler.
+goes back; never between two other steps. These are the instants, in functions of this package and
+of the network's own modules. Left out is what tidies up: context managers and the calls that end
+them, where an interrupt can keep something from being given back. After a call the error belongs to
+the call itself, which a tracer cannot raise at: an instant is left out where the next step is
+guarded by another handler.
 """
 
-import contextlib
 import dis
 import functools
 import itertools
@@ -17,15 +18,11 @@ from pathlib import Path
 import torch
 
 import mcbn
+from mcbn.network import isolation
 
-PACKAGE, TORCH = str(Path(mcbn.__file__).parent), str(Path(torch.__file__).parent)
-TRACED = (PACKAGE, TORCH, contextlib.__file__)
-# Of the compiler and the exporter: hundreds of thousands of steps that know no model of the user's.
-LEFT_OUT = tuple(
-    f"{TORCH}/{name}/" for name in ("_dynamo", "_export", "_inductor", "_subclasses", "_decomp",
-                                    "_refs", "_prims_common", "_prims", "_higher_order_ops",
-                                    "fx/experimental", "onnx", "utils/_sympy", "export", "testing")
-)  # fmt: skip
+PACKAGE = str(Path(mcbn.__file__).parent)
+TRACED = (PACKAGE, str(Path(torch.nn.__file__).parent))
+TIDYING = str(Path(isolation.__file__))
 
 
 @functools.lru_cache(None)
@@ -47,22 +44,23 @@ def instants(code) -> frozenset[int]:
 
 @functools.lru_cache(None)
 def is_traced(path: str) -> bool:
-    return path.startswith(TRACED) and not path.startswith(LEFT_OUT)
+    return path.startswith(TRACED) and path != TIDYING
+
+
+def tidies_up(frame) -> bool:
+    """Whether a context manager of ours is at work, and not merely a hook that it has set."""
+    while frame is not None:
+        if frame.f_code.co_filename == TIDYING and frame.f_code.co_name != "chosen":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Injector:
-    """Counts the instants of a call; raises `error` at number `target`, from 1 on.
+    """Counts the instants of a call; raises `error` at number `target`, from 1 on."""
 
-    Frames of files under `left_out` have none.
-    """
-
-    def __init__(
-        self,
-        target: int | None = None,
-        error: type[BaseException] = Exception,
-        left_out: tuple[str, ...] = (),
-    ):
-        self.target, self.error, self.left_out = target, error, left_out
+    def __init__(self, target: int | None = None, error: type[BaseException] = Exception):
+        self.target, self.error = target, error
         self.count, self.where = 0, ""
 
     def __call__(self, call: Callable):
@@ -74,8 +72,7 @@ class Injector:
             sys.settrace(before)
 
     def _entered(self, frame, event, _):
-        path = frame.f_code.co_filename
-        if not is_traced(path) or path.startswith(self.left_out):
+        if not is_traced(frame.f_code.co_filename) or tidies_up(frame):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._instant(frame)

@@ -1,136 +1,120 @@
-"""What an interrupt may leave behind, one thing at a time: `as_found` puts each of them back."""
+"""What is given back: model, streams and locks, after a block that ended well or in an error."""
 
-import contextlib
-import math
-import sys
+import os
+import random
 import threading
 import warnings
 
 import as_found
+import numpy as np
 import pytest
 import torch
 from models import made
-from torch import nn
 
 from mcbn.network import isolation
 
-# Put on the stack by PyTorch's own managers, whose ends an interrupt can keep from being reached.
-FUNCTORCH = torch._C._functorch
+
+def draw_from_every_stream():
+    return float(torch.rand(()) + random.random() + np.random.rand())  # noqa: NPY002
 
 
-def hooks(model):
-    model[0].register_forward_hook(isolation.of_this_thread(print))
-    model[0].register_forward_hook(print, with_kwargs=True)
-    model[0].register_forward_pre_hook(print)
-    model[0].register_forward_pre_hook(print, with_kwargs=True)
+BLOCKS = {
+    "eval_mode": (isolation.eval_mode, lambda model: None),
+    "intercepted": (
+        lambda model: isolation.intercepted(model, {model[1]: print}, {model[4]: print}),
+        lambda model: model[1]._buffers.update(running_mean=torch.zeros(6)),
+    ),
+    "random_streams": (
+        lambda model: isolation.random_streams(0), lambda model: draw_from_every_stream()),
+    "own_warnings": (
+        lambda model: isolation.own_warnings(), lambda model: warnings.simplefilter("error")),
+}  # fmt: skip
 
 
-def forward(model):
-    model[0].forward = isolation.of_this_thread(print)
-
-
-def mode(model):
-    for module in model.modules():
-        module.training = not module.training
-
-
-def tensors(model):
-    model[0]._parameters["weight"] = nn.Parameter(torch.zeros(6, 4))
-    model[1]._buffers["running_mean"] = torch.zeros(6)
-
-
-def gradients(_):
-    torch.set_grad_enabled(not torch.is_grad_enabled())
-
-
-def function_mode(_):
-    torch.overrides.BaseTorchFunctionMode().__enter__()
-
-
-def transform(_):
-    FUNCTORCH._vmap_increment_nesting(2, "error")
-
-
-def functions_of_math(_):
-    math.sqrt = print
-
-
-THINGS = (hooks, forward, mode, tensors, gradients, function_mode, transform, functions_of_math)
-
-
-@pytest.mark.parametrize("leave", THINGS, ids=lambda each: each.__name__)
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_what_is_left_behind_is_put_back(leave, error):
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize(("block", "change"), BLOCKS.values(), ids=BLOCKS)
+def test_a_block_gives_back_what_it_changed(block, change, error):
     model = made("1d of 2-D").train()
-    model[0].register_forward_hook(lambda *_: None)
     model[3].eval()
-    before = as_found.process(python_stream=False), as_found.model(model)
+    before = as_found.process(python_stream=True), as_found.model(model)
 
-    @isolation.as_found
-    def interrupted(model):
-        leave(model)
-        raise error
+    def interrupted():
+        with block(model):
+            change(model)
+            if error is not None:
+                raise error
 
-    with pytest.raises(error):
-        interrupted(model)
-    after = as_found.process(python_stream=False), as_found.model(model)
+    if error is None:
+        interrupted()
+    else:
+        with pytest.raises(error):
+            interrupted()
+    after = as_found.process(python_stream=True), as_found.model(model)
     assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
-
-
-def interrupting(code):
-    """Interrupt the next call of a function at its start."""
-
-    def trace(frame, event, _):
-        if frame.f_code is code:
-            raise KeyboardInterrupt
-
-    return trace
-
-
-def nothing():
-    """`eval_mode` has changed what it is for by itself."""
-
-
-MANAGERS = {
-    "eval_mode": (isolation.eval_mode, nothing),
-    "random_streams": (lambda _: isolation.random_streams(0), lambda: torch.rand(1)),
-    "own_warnings": (lambda _: isolation.own_warnings(), lambda: warnings.simplefilter("error")),
-}
-
-
-@pytest.mark.parametrize(("manager", "change"), MANAGERS.values(), ids=MANAGERS)
-def test_a_manager_whose_end_is_not_reached_is_closed(manager, change):
-    """Its locks too: nobody else would ever get them while the traceback is kept."""
-    model = made("1d of 2-D").train()
-    before = as_found.process(python_stream=False), as_found.model(model)
-    trace = sys.gettrace()
-
-    @isolation.as_found
-    def interrupted(model):
-        with manager(model):
-            change()
-            sys.settrace(interrupting(contextlib._GeneratorContextManager.__exit__.__code__))
-
-    try:
-        with pytest.raises(KeyboardInterrupt) as kept:
-            interrupted(model)
-    finally:
-        sys.settrace(trace)
-    after = as_found.process(python_stream=False), as_found.model(model)
-    assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
-    assert all(free_for_others(lock) for lock in (isolation.alone(model), isolation._process))
-    assert kept.traceback
+    assert free_for_others(isolation.model_lock(model))
+    assert free_for_others(isolation._process_lock)
 
 
 def free_for_others(lock):
-    found = []
+    """Whether another thread can take the lock at once."""
+    taken = []
 
     def ask():
         if lock.acquire(blocking=False):
             lock.release()
-            found.append(True)
+            taken.append(True)
 
     asking = threading.Thread(target=ask)
     asking.start()
     asking.join()
-    return found == [True]
+    return taken == [True]
+
+
+def test_streams_are_repeatable_and_told_to_have_moved():
+    with isolation.random_streams(3, "a"):
+        first = draw_from_every_stream()
+    before = isolation.StreamStates.now()
+    assert before.unmoved()
+    with isolation.random_streams(3, "a"):
+        assert draw_from_every_stream() == first
+    assert before.unmoved()
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [lambda: torch.rand(1), lambda: np.random.rand(), random.random],  # noqa: NPY002
+    ids=["torch", "numpy", "python"],
+)
+def test_a_draw_from_any_stream_is_seen_and_can_be_undone(drawn):
+    before = isolation.StreamStates.now()
+    drawn()
+    assert not before.unmoved()
+    before.restore()
+    assert before.unmoved()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_waits_for_no_lock_of_its_parent():
+    """A thread of the parent holds the model, its lock's registry and the process meanwhile."""
+    model = made("1d of 2-D")
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with isolation._process_lock, isolation.model_lock(model):
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        free = isolation.model_lock(model).acquire(timeout=5)
+        free = free and isolation._process_lock.acquire(timeout=5)
+        os._exit(0 if free else 1)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        done.set()
+        holder.join()
