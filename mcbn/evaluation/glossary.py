@@ -1,7 +1,7 @@
 """What the scores are called, how they are written, and what they mean in one line."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -235,3 +235,17 @@ def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
 def probability(value: float) -> str:
     """A p value as text."""
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+
+
+def interval(low: float, high: float, write: Callable[[float], str], *, missing: str = "") -> str:
+    """The two ends of an interval in brackets, or `missing` where an end is NaN.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        write: turns an end into text.
+        missing: what is said without an interval.
+    """
+    if math.isnan(low) or math.isnan(high):
+        return missing
+    return f"[{write(low)}, {write(high)}]"
