@@ -145,13 +145,35 @@ def test_inspect_does_not_read_what_a_pass_of_another_thread_has_put_in_place():
     with ThreadPoolExecutor(2) as pool:
         bank = pool.submit(mcbn.collect, model, batches())
         assert waiting.reached.wait(10)
-        # Without its guard, which waits too, but lets go again before the network is read.
-        found = pool.submit(mcbn.inspect.__wrapped__, model)
+        found = pool.submit(mcbn.inspect, model)
         with pytest.raises(TimeoutError):
             found.result(timeout=0.2)
         waiting.go_on.set()
         assert str(found.result()) == expected
         bank.result()
+
+
+def test_threads_with_networks_of_their_own_do_not_wait_for_each_other():
+    """One stops in the middle of a pass; nothing is drawn from the streams they share."""
+    waiting, data = Waiting(), examples(NAME, 24)
+    stopped, free = made(NAME).append(waiting).eval(), made(NAME).eval()
+    waiting.go_on.set()
+    drawn = mcbn.minibatches(data, batch_size=8, draws=3)
+    bank = mcbn.collect(stopped, drawn)
+    for call in (
+        lambda model: mcbn.predict(mcbn.MCBatchNorm(model, bank, engine="loop"), data),
+        lambda model: mcbn.predict(mcbn.Deterministic(model), data),
+    ):
+        waiting.go_on.clear()
+        waiting.reached.clear()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(call, stopped)
+            assert waiting.reached.wait(10)
+            try:
+                pool.submit(call, free).result(timeout=5)
+            finally:
+                waiting.go_on.set()
+            first.result()
 
 
 SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
