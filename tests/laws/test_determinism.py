@@ -5,11 +5,13 @@ matrix of studies (executors, shards, orders) is in test_execution, that of proc
 work in test_distributed.
 """
 
+import random
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from models import Jittered, examples, made, shaken, without_seed
@@ -18,6 +20,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
+from mcbn.network.isolation import StreamStates
 from mcbn.tasks.networks import convnet, mlp
 
 pytestmark = [
@@ -262,12 +265,44 @@ def test_the_number_of_threads_shows_in_rounding_alone(name, engine):
     near(found, expected)
 
 
+class Drawing(nn.Module):
+    """A network with noise of its own in every pass, from one of the three global streams."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.net, self.noise = made("1d of 2-D").eval(), noise
+
+    def forward(self, x):
+        return self.net(x) + self.noise()
+
+
+NOISES = {
+    "torch": lambda: torch.rand(()).double(),
+    "numpy": lambda: np.random.rand(),  # noqa: NPY002
+    "python": random.random,
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_a_network_that_draws_in_its_passes_repeats_and_leaves_the_streams(noise):
+    model, data = Drawing(noise), examples("1d of 2-D", 36)
+    batches = mcbn.minibatches(data, batch_size=8, draws=5)
+    before = StreamStates.now()
+    banks = [mcbn.collect(model, batches) for _ in range(2)]
+    sampler = mcbn.MCBatchNorm(model, banks[0], engine="loop")
+    first, again, in_one = (mcbn.predict(sampler, data, batch_size=size) for size in (9, 9, 36))
+    assert before.unmoved()
+    same(dict(banks[0].statistics), dict(banks[1].statistics))
+    same(first.log_probabilities, again.log_probabilities)
+    assert not torch.equal(first.log_probabilities, in_one.log_probabilities)  # it does draw
+
+
 FRESH = """
 import hashlib, sys, warnings, torch
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 import mcbn
-from mcbn.networks import convnet, mlp
+from mcbn.tasks.networks import convnet, mlp
 def digest():
     found = hashlib.sha256()
     for model, shape in MODELS:
