@@ -14,10 +14,10 @@ from torch import Tensor
 # Softmax in half precision over a few thousand classes still sums to one within this.
 SUM_TOLERANCE = 1e-2
 # Rounding may lift a single probability this far over 1.
-EXCESS = 1e-6
+PROBABILITY_TOLERANCE = 1e-6
 
 
-def kind(value: object, kinds: type | tuple[type, ...], expected: str, advice: str) -> None:
+def require_type(value: object, kinds: type | tuple[type, ...], expected: str, advice: str) -> None:
     """Check that an argument is of the kind that is meant, before anything is asked of it.
 
     Args:
@@ -73,7 +73,7 @@ def finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
-def same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
+def require_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
     """Check that two tensors have one shape, so that nothing is broadcast by accident.
 
     Raises:
@@ -171,7 +171,7 @@ def mask(values: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
             f"expected {name} of type torch.bool, got {values.dtype}; compare it with what counts "
             "as true, for example `targets == 1`"
         )
-    same_shape(values, other, (name, other_name))
+    require_same_shape(values, other, (name, other_name))
     return values
 
 
@@ -195,7 +195,7 @@ def unit_interval(values: Tensor, name: str) -> Tensor:
         ValueError: it has another number of axes, or a value is not finite or not in [0, 1].
     """
     low, high = (float(end) for end in vector(values, name).aminmax())
-    if low < 0 or high > 1 + EXCESS:
+    if low < 0 or high > 1 + PROBABILITY_TOLERANCE:
         raise ValueError(
             f"expected {name} from 0 to 1, got values from {low:.4g} to {high:.4g}; "
             "logits have to go through a softmax or a sigmoid first"
@@ -203,7 +203,7 @@ def unit_interval(values: Tensor, name: str) -> Tensor:
     return values.double().clamp(max=1)
 
 
-def is_of(value: object, kind: Any) -> bool:
+def matches_type(value: object, kind: Any) -> bool:
     """Whether a plain value, of JSON, is of a declared type, and a number is finite.
 
     Args:
@@ -211,12 +211,12 @@ def is_of(value: object, kind: Any) -> bool:
         kind: float, int, str, None, a tuple of one type, a choice of literals, or a union.
     """
     if get_origin(kind) is UnionType:
-        return any(is_of(value, each) for each in get_args(kind))
+        return any(matches_type(value, each) for each in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, (list, tuple)) and all(
-            is_of(each, get_args(kind)[0]) for each in value
+            matches_type(each, get_args(kind)[0]) for each in value
         )
     if kind is float:
         largest = sys.float_info.max

@@ -21,7 +21,7 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.isolation import model_lock
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 KIND = "bank"
 HEADER: Mapping[str, Any] = {  # what a file says of a bank, and the types it says it in
@@ -105,7 +105,7 @@ class Bank:
             ValueError: there are fewer draws.
         """
         points = torch.cat([rows.detach().cpu() for rows in self.coordinates().values()], 1)
-        kept = sorted(herded(points, draws))
+        kept = sorted(herd(points, draws))
         return replace(self, statistics={k: v[kept] for k, v in self.statistics.items()})
 
     def rescale(self, batch_size: float | Tensor) -> "Bank":
@@ -209,7 +209,7 @@ class Bank:
         trained = {name: v for name, v in tensors.items() if name.startswith(TRAINED)}
         statistics = {name: v for name, v in tensors.items() if name not in trained}
         for name, kind in HEADER.items():
-            if not (name in header and is_of(header[name], kind)):
+            if not (name in header and matches_type(header[name], kind)):
                 found = f"{header[name]!r:.80}" if name in header else "nothing"
                 raise ValueError(
                     f"expected {name!r} in the header of a bank, got {found} in {path}; collect "
@@ -230,7 +230,7 @@ def require_bank(found: object) -> None:
     Raises:
         TypeError: it is not.
     """
-    validation.kind(found, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+    validation.require_type(found, Bank, "a bank", "load the file of one by mcbn.Bank.load")
 
 
 def _require_whole(bank: Bank, path: str | os.PathLike[str]) -> None:
@@ -277,7 +277,7 @@ def _partner(name: str) -> str:
     return f"{stem}.{other}" if stem else other
 
 
-def herded(points: Float[Tensor, "points features"], count: int) -> list[int]:
+def herd(points: Float[Tensor, "points features"], count: int) -> list[int]:
     """Pick points one by one so that their mean in a kernel space nears that of all.
 
     Each feature counts in units of its spread; one without spread does not count. The kernel is

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
-from mcbn.bank.grouping import agree, group_size, grouped_statistics
+from mcbn.bank.grouping import equal_draws, group_size, grouped_statistics
 from mcbn.bank.minibatches import MiniBatches, require_batches
 from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import (
-    HALF,
+    HALF_PRECISION,
     MEAN,
     VARIANCE,
     batch_norm_layers,
@@ -39,9 +39,9 @@ from mcbn.network.inputs import (
     count,
     device_of,
     forward,
-    moved,
-    of_batch,
     require_finite,
+    select_inputs,
+    to_device,
 )
 from mcbn.network.isolation import StreamStates, intercepted, model_lock, random_streams
 
@@ -134,7 +134,7 @@ def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool
     while True:
         found = False
         for batch in batches:
-            inputs = batch if isinstance(batches, MiniBatches) else of_batch(batch, select)
+            inputs = batch if isinstance(batches, MiniBatches) else select_inputs(batch, select)
             size = size or count(inputs)
             if count(inputs) == size:
                 found = True
@@ -181,7 +181,7 @@ def _drawn(
 
 def _same(found: dict[str, Tensor], alone: dict[str, Tensor]) -> bool:
     """Whether the first draw of many is the one that went alone."""
-    return found.keys() == alone.keys() and bool(agree(found, alone)[0])
+    return found.keys() == alone.keys() and bool(equal_draws(found, alone)[0])
 
 
 def _statistics(
@@ -201,13 +201,13 @@ def _statistics(
         if layer not in forwards
     }
     with torch.no_grad(), intercepted(model, forwards, hooks):
-        forward(model, {}, moved(batch, device_of(model)))
+        forward(model, {}, to_device(batch, device_of(model)))
     return row
 
 
 def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
     """A plain layer's forward by its batch's own statistics, written into the row on the way."""
-    if input.dtype in HALF or not layer.eps > 0:
+    if input.dtype in HALF_PRECISION or not layer.eps > 0:
         _observe(row, name, layer, (input,), {})
         return type(layer).forward(layer, input)  # type: ignore[no-any-return]
     with _written(row, name) as (mean, variance):
@@ -275,7 +275,7 @@ def _require_different(statistics: dict[str, Tensor], batches: Iterable[Any], si
     if not isinstance(batches, DataLoader) or size == _population(batches):
         return
     first = {name: rows[0] for name, rows in statistics.items()}
-    repeated = agree(statistics, first).nonzero().flatten().tolist()[1:]
+    repeated = equal_draws(statistics, first).nonzero().flatten().tolist()[1:]
     if repeated:
         raise ValueError(
             f"expected {_length(statistics)} different mini-batches, got draw {repeated[0]} equal "

@@ -18,11 +18,11 @@ from mcbn.network.isolation import intercepted
 Rows = dict[str, Tensor]
 
 # Values in the widest tensor of a pass, 1 MB in float32: more leaves the cache and is slower.
-BUDGET = 2**18
+MAX_VALUES_PER_PASS = 2**18
 # Beyond this what a pass costs besides its arithmetic no longer counts.
-LARGEST_GROUP = 64
+MAX_BATCHES_PER_PASS = 64
 # Largest difference that rounding explains, relative to a statistic's own scale.
-ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
+RELATIVE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def group_size(model: Module, layers: Mapping[str, Module], batch: Inputs) -> int:
@@ -31,13 +31,13 @@ def group_size(model: Module, layers: Mapping[str, Module], batch: Inputs) -> in
     The widest tensor of a pass holds at most `BUDGET` values, and two or three of them live at a
     time. That mini-batches can share a pass at all is seen by `agree` on a first one.
     """
-    if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.dtype not in ROUNDING:
+    if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.dtype not in RELATIVE_TOLERANCE:
         return 1
     if not all(isinstance(layer, _BatchNorm) for layer in layers.values()):
         return 1
     widths = [size for weight in model.parameters() for size in weight.shape]
     widest = max(batch.shape[1], *widths) if widths else batch.shape[1]
-    return max(1, min(LARGEST_GROUP, BUDGET // max(1, batch.shape[0] * widest)))
+    return max(1, min(MAX_BATCHES_PER_PASS, MAX_VALUES_PER_PASS // max(1, batch.shape[0] * widest)))
 
 
 def grouped_statistics(
@@ -139,7 +139,7 @@ def _normalized(
         or not isinstance(activations, Tensor)
         or activations.ndim != 2
         or len(activations) != seen.examples * seen.size
-        or activations.dtype not in ROUNDING
+        or activations.dtype not in RELATIVE_TOLERANCE
         or activations.dtype != layer.get_buffer(MEAN).dtype
         or seen.examples < 2
     ):
@@ -157,7 +157,7 @@ def _epsilon(layer: Module) -> float:
     return float(layer.eps)  # type: ignore[arg-type]  # every batch norm of PyTorch has one
 
 
-def agree(
+def equal_draws(
     rows: Mapping[str, Float[Tensor, "draws _"]], one: Mapping[str, Float[Tensor, " _"]]
 ) -> Bool[Tensor, " draws"]:
     """Which draws equal the draw `one`, up to rounding.
@@ -169,7 +169,7 @@ def agree(
     for mean_name in (name for name in one if name.endswith(MEAN)):
         variance_name = mean_name.removesuffix(MEAN) + VARIANCE
         mean, variance = one[mean_name], one[variance_name]
-        limit = ROUNDING.get(mean.dtype, ROUNDING[torch.float32])
+        limit = RELATIVE_TOLERANCE.get(mean.dtype, RELATIVE_TOLERANCE[torch.float32])
         near = (rows[mean_name] - mean).abs() <= limit * (mean.abs() + variance.sqrt())
         scale = variance + limit * mean.square()
         near &= (rows[variance_name] - variance).abs() <= limit * scale

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from mcbn.network.inputs import Inputs, Select, of_batch
+from mcbn.network.inputs import Inputs, Select, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
 
 
@@ -53,14 +53,14 @@ class MiniBatches(Dataset[Inputs]):
         if type(self.dataset) is TensorDataset and as_they_are:
             # Rows of tensors and nothing else: taken at one go.
             rows = torch.as_tensor(indices)
-            return of_batch([tensor[rows] for tensor in self.dataset.tensors], None)
+            return select_inputs([tensor[rows] for tensor in self.dataset.tensors], None)
         return self._fetched(draw, indices)
 
     def _fetched(self, draw: int, indices: list[int]) -> Inputs:
         with random_streams(self.seed, draw, "examples"):
             fetch = getattr(self.dataset, "__getitems__", None)
             examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
-            return of_batch(self.collate(examples), self.select)
+            return select_inputs(self.collate(examples), self.select)
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mcbn.io.archives import read_arrays
+from mcbn.io.archives import damaged, read_arrays
 from mcbn.io.tables import texts
 
 
@@ -72,7 +72,7 @@ class Examples:
 
 def _arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     if Path(path).suffix != ".safetensors":
-        return read_arrays(path, kind=".npz or .safetensors data")
+        return read_arrays(path, expected=".npz or .safetensors data")
     try:
         # Numbers with a point stay tensors: numpy has no bfloat16.
         return {
@@ -80,6 +80,4 @@ def _arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
             for name, value in load_file(path).items()
         }
     except SafetensorError as error:
-        raise ValueError(
-            f"expected .npz or .safetensors data, got {path} ({error}); write it again"
-        ) from error
+        raise damaged(path, ".npz or .safetensors data", error) from error

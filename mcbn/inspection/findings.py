@@ -11,13 +11,13 @@ from torch.nn.parameter import is_lazy
 
 from mcbn.inspection.noise import Observation
 from mcbn.network.batchnorm import (
-    HALF,
-    HOLDERS,
+    HALF_PRECISION,
     MEAN,
     VARIANCE,
+    WRAPPERS,
     frozen_layers,
+    incompatibility,
     is_plain,
-    obstacle,
     owns_statistics,
     require_finite_weights,
     unwrapped,
@@ -33,7 +33,7 @@ CONVOLUTIONS = (
 
 
 @dataclass(frozen=True)
-class NormalizationLayer:
+class BatchNormLayer:
     """A batch-norm layer that MCBN can draw.
 
     Attributes:
@@ -58,7 +58,7 @@ class NormalizationLayer:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedLayer:
     """A layer that looks like batch norm and whose statistics are not drawn.
 
     Attributes:
@@ -74,12 +74,12 @@ class Skipped:
     refused: bool
 
 
-def normalization_layers(model: Module) -> tuple[NormalizationLayer, ...]:
+def batch_norm_layers_of(model: Module) -> tuple[BatchNormLayer, ...]:
     """Every batch-norm layer that MCBN can draw, in the order of the network."""
     return tuple(
-        NormalizationLayer(
+        BatchNormLayer(
             name,
-            kind_of(layer),
+            class_name(layer),
             layer.get_buffer(MEAN).numel(),
             getattr(layer, "eps", None),
             getattr(layer, "momentum", None),
@@ -88,36 +88,36 @@ def normalization_layers(model: Module) -> tuple[NormalizationLayer, ...]:
             is_plain(layer),
         )
         for name, layer in model.named_modules()
-        if owns_statistics(layer) and obstacle(name, layer) is None
+        if owns_statistics(layer) and incompatibility(name, layer) is None
     )
 
 
-def skipped(model: Module) -> tuple[Skipped, ...]:
+def skipped_layers(model: Module) -> tuple[SkippedLayer, ...]:
     """Every layer that one might take for batch norm and that is not drawn, and why."""
     return tuple(_skipped(model))
 
 
-def _skipped(model: Module) -> Iterator[Skipped]:
+def _skipped(model: Module) -> Iterator[SkippedLayer]:
     for name, layer in model.named_modules():
-        kind = kind_of(layer)
+        kind = class_name(layer)
         kept = {MEAN, VARIANCE} & {key for key, _ in layer.named_buffers(recurse=False)}
-        if reason := obstacle(name, layer):
-            yield Skipped(name, kind, reason, refused=True)
+        if reason := incompatibility(name, layer):
+            yield SkippedLayer(name, kind, reason, refused=True)
         elif isinstance(layer, _InstanceNorm) or WITHIN_EXAMPLE.search(kind):
-            yield Skipped(
+            yield SkippedLayer(
                 name, kind, "normalises each example by itself: no mini-batch enters", refused=False
             )
         elif len(kept) == 1:
             text = f"keeps {kept.pop()} alone, and MCBN draws a mean and a variance"
-            yield Skipped(name, kind, text, refused=False)
+            yield SkippedLayer(name, kind, text, refused=False)
 
 
-def kind_of(module: Module) -> str:
+def class_name(module: Module) -> str:
     """Name of a module's class; of the one it was written as, where it is TorchScript."""
     return str(getattr(module, "original_name", type(module).__name__))
 
 
-def lazy(model: Module) -> bool:
+def has_lazy_layers(model: Module) -> bool:
     """Whether some layers have no weights yet."""
     return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
@@ -191,10 +191,10 @@ class Finding:
     blocking: bool = False
 
 
-def symptoms(
+def diagnose(
     model: Module,
-    layers: tuple[NormalizationLayer, ...],
-    skipped: tuple[Skipped, ...],
+    layers: tuple[BatchNormLayer, ...],
+    skipped: tuple[SkippedLayer, ...],
     *,
     observation: Observation | None,
     batch_size: int,
@@ -215,15 +215,15 @@ def symptoms(
 
 
 def _of_wrapper(wrapper: str, model: Module) -> Iterator[Finding]:
-    if wrapper in HOLDERS:
+    if wrapper in WRAPPERS:
         yield Finding(
-            f"{wrapper} holds a {kind_of(model)}: what is inside is used, under its own "
+            f"{wrapper} holds a {class_name(model)}: what is inside is used, under its own "
             "names, so a bank fits both."
         )
 
 
 def _of_form(
-    model: Module, layers: tuple[NormalizationLayer, ...], skipped: tuple[Skipped, ...]
+    model: Module, layers: tuple[BatchNormLayer, ...], skipped: tuple[SkippedLayer, ...]
 ) -> Iterator[Finding]:
     if isinstance(model, torch.jit.ScriptModule):
         yield Finding(
@@ -250,11 +250,11 @@ def _of_form(
         )
 
 
-def _of_tensors(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterator[Finding]:
+def _of_tensors(model: Module, layers: tuple[BatchNormLayer, ...]) -> Iterator[Finding]:
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         yield Finding("The weights are on the meta device: only the form of the network was seen.")
         return
-    if lazy(model):
+    if has_lazy_layers(model):
         yield Finding(
             "Lazy layers have no weights yet, so no pass was made; run one batch through the "
             "network first, and train it."
@@ -272,7 +272,7 @@ def _of_tensors(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterat
             untrained.append(layer.name)
         if count := int((variance <= DEAD * (layer.eps or 0)).sum()):
             dead[layer.name] = count
-        if {mean.dtype, *(p.dtype for p in module.parameters())} & {*HALF}:
+        if {mean.dtype, *(p.dtype for p in module.parameters())} & {*HALF_PRECISION}:
             half.append(layer.name)
     if untrained:
         yield Finding(
@@ -292,7 +292,7 @@ def _of_tensors(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterat
         )
 
 
-def _of_layers(layers: tuple[NormalizationLayer, ...], batch_size: int) -> Iterator[Finding]:
+def _of_layers(layers: tuple[BatchNormLayer, ...], batch_size: int) -> Iterator[Finding]:
     frozen = [layer.name for layer in layers if layer.frozen]
     if frozen:
         rest = "no layer has noise that it was trained under" if len(frozen) == len(layers) else (
@@ -313,7 +313,7 @@ def _of_layers(layers: tuple[NormalizationLayer, ...], batch_size: int) -> Itera
 
 
 def _of_pass(
-    layers: tuple[NormalizationLayer, ...], observation: Observation, batch_size: int
+    layers: tuple[BatchNormLayer, ...], observation: Observation, batch_size: int
 ) -> Iterator[Finding]:
     if observation.failure:
         yield Finding(
@@ -354,7 +354,7 @@ def _of_pass(
         )
 
 
-def _of_place(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterator[Finding]:
+def _of_place(model: Module, layers: tuple[BatchNormLayer, ...]) -> Iterator[Finding]:
     after, total = after_last(model)
     if total and after / total > LARGEST_REST:
         yield Finding(
@@ -363,7 +363,7 @@ def _of_place(model: Module, layers: tuple[NormalizationLayer, ...]) -> Iterator
         )
 
 
-def _of(names: list[str], layers: tuple[NormalizationLayer, ...]) -> str:
+def _of(names: list[str], layers: tuple[BatchNormLayer, ...]) -> str:
     """These layers as a subject in the singular."""
     if len(names) == 1:
         return f"Layer {names[0]!r}"

@@ -10,8 +10,8 @@ from torch.jit import ScriptModule
 from torch.nn import Module
 
 from mcbn.inspection import findings
-from mcbn.inspection.findings import Finding, NormalizationLayer, Skipped, symptoms
-from mcbn.inspection.noise import FEWEST_EXAMPLES, Observation, observe
+from mcbn.inspection.findings import BatchNormLayer, Finding, SkippedLayer, diagnose
+from mcbn.inspection.noise import MIN_EXAMPLES, Observation, observe
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
 from mcbn.network.inputs import Inputs, count, require_finite, tensors
@@ -38,8 +38,8 @@ class Inspection:
 
     model: str
     batch_size: int
-    layers: tuple[NormalizationLayer, ...]
-    skipped: tuple[Skipped, ...]
+    layers: tuple[BatchNormLayer, ...]
+    skipped: tuple[SkippedLayer, ...]
     dropout: Mapping[str, float]
     observation: Observation | None
     findings: tuple[Finding, ...]
@@ -111,20 +111,22 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     _require(inputs, batch_size)
     held, model = model, unwrapped(model)
     with model_lock(model):  # another thread's call may stand in for a layer's forward meanwhile
-        layers, skipped = findings.normalization_layers(model), findings.skipped(model)
+        layers, skipped = findings.batch_norm_layers_of(model), findings.skipped_layers(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.
-    if inputs is not None and not (isinstance(model, ScriptModule) or findings.lazy(model)):
+    if inputs is not None and not (
+        isinstance(model, ScriptModule) or findings.has_lazy_layers(model)
+    ):
         modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
         observation = observe(model, modules, inputs, batch_size=batch_size)
     return Inspection(
-        findings.kind_of(model),
+        findings.class_name(model),
         batch_size,
         layers,
         skipped,
         _dropout_rates(model),
         observation,
-        symptoms(held, layers, skipped, observation=observation, batch_size=batch_size),
+        diagnose(held, layers, skipped, observation=observation, batch_size=batch_size),
     )
 
 
@@ -157,7 +159,7 @@ def _basis(inspection: Inspection) -> str:
     if seen is None or not seen.values:
         return "Give inputs to see their noise."
     if not seen.noise:
-        return f"At M = {inspection.batch_size}; noise needs {FEWEST_EXAMPLES} examples."
+        return f"At M = {inspection.batch_size}; noise needs {MIN_EXAMPLES} examples."
     how = "drawn with" if seen.drawn else "told by the spread of"
     return f"Noise at M = {inspection.batch_size}, {how} {seen.examples} examples."
 
@@ -175,7 +177,7 @@ def _rows(inspection: Inspection) -> list[dict[str, str]]:
     ]
 
 
-def _form(layer: NormalizationLayer) -> dict[str, str]:
+def _form(layer: BatchNormLayer) -> dict[str, str]:
     return {
         "layer": layer.name or "(itself)",
         "class": layer.kind,
@@ -196,7 +198,7 @@ def _noise(seen: Observation, shares: Mapping[str, float], name: str) -> dict[st
     }
 
 
-def _note(layer: NormalizationLayer, seen: Observation | None) -> str:
+def _note(layer: BatchNormLayer, seen: Observation | None) -> str:
     calls = 1 if seen is None or seen.failure else seen.calls[layer.name]
     notes = {
         "frozen": layer.frozen,

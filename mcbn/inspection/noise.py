@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank.collect import collect
-from mcbn.network.batchnorm import HALF, statistics_names
-from mcbn.network.inputs import Inputs, count, device_of, forward, moved, part
+from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
+from mcbn.network.inputs import Inputs, count, device_of, forward, slice_examples, to_device
 from mcbn.network.isolation import intercepted, own_warnings, random_streams
 
 # With three, squares about their mean have the same relative spread whatever the values are.
-FEWEST_EXAMPLES = 4
+MIN_EXAMPLES = 4
 # The examples are cut into at least so many mini-batches, of so many examples: the noise of fewer
 # than four is far from that of many, and more than eight are better spent on more mini-batches.
-FEWEST_GROUPS, SMALLEST_GROUP, LARGEST_GROUP = 4, 4, 8
+MIN_GROUPS, MIN_GROUP_EXAMPLES, MAX_GROUP_EXAMPLES = 4, 4, 8
 # Share of a variance below which it is rounding.
 ROUNDING = 1e-10
 
@@ -92,7 +92,7 @@ def observe(
     calls, failure = _eval_pass(model, layers, inputs)
     once = {name: found[0] for name, found in calls.items() if len(found) == 1}
     noise = {
-        name: noisiness(call.spread, batch_size)
+        name: noise_at(call.spread, batch_size)
         for name, call in once.items()
         if call.spread is not None
     }
@@ -121,7 +121,7 @@ def _eval_pass(
     failure = ""
     try:
         with random_streams(0, "inspect"), torch.no_grad(), intercepted(model, {}, hooks):
-            forward(model, {}, moved(inputs, device_of(model)))
+            forward(model, {}, to_device(inputs, device_of(model)))
     except Exception as error:  # whatever a user's network raises on inputs not made for it
         failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return calls, failure
@@ -132,11 +132,11 @@ def _drawn(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tuple[fl
 
     Empty where the examples are too few, or the network cannot be drawn.
     """
-    size = min(count(inputs) // FEWEST_GROUPS, LARGEST_GROUP)
-    if size < SMALLEST_GROUP:
+    size = min(count(inputs) // MIN_GROUPS, MAX_GROUP_EXAMPLES)
+    if size < MIN_GROUP_EXAMPLES:
         return {}
     starts = range(0, count(inputs) - size + 1, size)
-    groups = [part(inputs, start, start + size) for start in starts]
+    groups = [slice_examples(inputs, start, start + size) for start in starts]
     try:
         with own_warnings():
             warnings.simplefilter("ignore")
@@ -170,9 +170,9 @@ def _look(
 
 def _spread(activations: Tensor, examples: int) -> tuple[float, float] | None:
     rows, channels = activations.shape[:2]
-    if examples < FEWEST_EXAMPLES or rows % examples or activations.is_meta:
+    if examples < MIN_EXAMPLES or rows % examples or activations.is_meta:
         return None
-    if activations.dtype in HALF:
+    if activations.dtype in HALF_PRECISION:
         activations = activations.float()
     # A network of clips or crops has several rows an example, one after the other.
     grouped = activations.reshape(examples, rows // examples, channels, -1).transpose(1, 2)
@@ -217,7 +217,7 @@ def relative_spread(
     return float(of_mean.mean()), float(of_log_variance.mean())
 
 
-def noisiness(spread: tuple[float, float], batch_size: int) -> Noisiness:
+def noise_at(spread: tuple[float, float], batch_size: int) -> Noisiness:
     """The noise of a layer of that relative spread at mini-batches of `batch_size` examples."""
     of_mean, of_log_variance = spread
     return Noisiness(

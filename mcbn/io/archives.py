@@ -1,139 +1,151 @@
-"""Files of packed numbers: what they say they hold is checked before any of it is read."""
+"""Read NumPy and gzip files of unknown origin: sizes are checked before any memory is taken."""
 
 import gzip
+import io
 import math
 import os
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# A file may hold so many times its own size: pictures and tables rarely pass 20, while a file that
-# was made to fill the memory reaches a thousand.
-RATIO = 100
-LEAST = 2**26  # bytes that any file may hold
-PIECE = 2**20  # bytes read at once
-REASON = 250  # characters of another library's error that are told
+# A file may expand to this many times its own size: pictures and tables rarely pass 20, while a
+# file made to fill the memory reaches a thousand.
+MAX_EXPANSION = 100
+ALWAYS_ALLOWED_BYTES = 2**26  # that any file may expand to
+CHUNK_BYTES = 2**20  # read at once
+MAX_REASON_CHARACTERS = 250  # quoted from another library's error
 # Numbers, text and dates. Arrays of objects are pickles.
-KINDS = "biufcSUMm"
-HEADERS: dict[tuple[int, int], Any] = {
+PLAIN_KINDS = "biufcSUMm"
+HEADER_READERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+MAX_HEADER_BYTES = 2**17  # numpy itself refuses a header of more than 10,000 characters
 
 
-def require_modest(size: int, path: str | os.PathLike[str]) -> None:
-    """Check that a file of a few bytes does not hold so much that it fills the memory.
+def require_unpacked_size(size: int, path: str | os.PathLike[str]) -> None:
+    """Check that a small file does not expand to so much that it fills the memory.
 
     Raises:
-        ValueError: it holds more than 64 MiB, and than 100 times its own size.
+        ValueError: it expands to more than 64 MiB, and to more than 100 times its own size.
     """
-    most = max(LEAST, RATIO * os.path.getsize(path))
-    if size > most:
+    limit = max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * os.path.getsize(path))
+    if size > limit:
         raise ValueError(
-            f"expected at most {most:,} bytes in {path}, {RATIO} times its size, got {size:,} "
-            "unpacked; if the file is your own, write it without compression"
+            f"expected at most {limit:,} bytes in {path}, {MAX_EXPANSION} times its size, got "
+            f"{size:,} unpacked; if the file is your own, write it without compression"
         )
 
 
-def require_modest_members(path: str | os.PathLike[str]) -> None:
-    """Check the same of what the members of a zip archive say they hold together.
+def require_archive_size(path: str | os.PathLike[str]) -> None:
+    """Check the sizes that the members of a zip archive declare, all together.
 
     Raises:
-        ValueError: it is too much.
-        zipfile.BadZipFile: it is no archive, or a damaged one.
+        ValueError: they are too large for the archive.
+        zipfile.BadZipFile: it is not an archive, or a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
-        require_modest(sum(member.file_size for member in archive.infolist()), path)
+        require_unpacked_size(sum(member.file_size for member in archive.infolist()), path)
 
 
-def gunzipped(path: str | os.PathLike[str]) -> bytearray:
-    """The content of a gzipped file.
+def read_gzip(path: str | os.PathLike[str]) -> bytearray:
+    """Read the content of a gzipped file.
 
     Raises:
-        EOFError: it was cut short.
-        OSError: it is no gzipped file.
-        ValueError: it holds too much for its size.
+        EOFError: the file was cut short.
+        OSError: it is not a gzipped file.
+        ValueError: it expands to too much for its size.
         zlib.error: it is damaged.
     """
-    found = bytearray()
-    with gzip.open(path) as file:
-        while piece := file.read(PIECE):
-            found += piece
-            require_modest(len(found), path)
-    return found
+    with gzip.open(path) as stream:
+        return _read_to_end(stream, path)
 
 
 def read_arrays(
-    path: str | os.PathLike[str], *, kind: str = "an .npz file"
+    path: str | os.PathLike[str], *, expected: str = "an .npz archive of plain arrays"
 ) -> dict[str, np.ndarray]:
-    """Read the arrays of an NPZ file, of any shapes; arrays of objects are refused.
+    """Read the arrays of an .npz file, of any shapes; arrays of objects are refused.
 
     Args:
         path: of the file.
-        kind: what is expected, in words, for the error.
+        expected: what the file should hold, for the error.
 
     Raises:
-        ValueError: the file is truncated, corrupted or foreign, holds objects, two arrays of one
-            name, or too much for its size.
+        ValueError: the file is truncated, corrupted or of another format, holds objects or two
+            arrays of one name, or expands to too much for its size.
     """
+    arrays: dict[str, np.ndarray] = {}
     try:
-        require_modest_members(path)
+        require_archive_size(path)
         with zipfile.ZipFile(path) as archive:
-            found = {}
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
-                if name in found:
+                if name in arrays:
                     raise ValueError(f"two arrays named {name!r}")
-                # Others may ask for gigabytes to unpack a byte.
+                # Other compressions may ask for gigabytes to unpack a byte.
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise ValueError(f"compression {member.compress_type} of {name!r}")
                 with archive.open(member) as stream:
-                    found[name] = _array(stream, member.file_size)
-            return found
+                    arrays[name] = _as_array(_read_to_end(stream, path))
     # A damaged file fails in many ways: numpy reads headers as Python.
     except Exception as error:
-        raise damaged(path, f"{kind} of plain arrays", error) from error
+        raise damaged(path, expected, error) from error
+    return arrays
 
 
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read the array of an NPY file; one of objects is refused.
+    """Read the array of an .npy file; one of objects is refused.
 
     Raises:
-        ValueError: the file is truncated, corrupted or foreign, or holds objects.
+        ValueError: the file is truncated, corrupted or of another format, or holds objects.
     """
     try:
         with open(path, "rb") as stream:
-            return _array(stream, Path(path).stat().st_size)
+            return _as_array(_read_to_end(stream, path))
     except Exception as error:  # as above
-        raise damaged(path, "an .npy file of plain numbers", error) from error
+        raise damaged(path, "an .npy file of a plain array", error) from error
 
 
-def damaged(path: object, kind: str, error: Exception) -> ValueError:
-    """The error of a file that cannot be read, in which another one is told in short."""
-    reason = str(error) or type(error).__name__
+def damaged(
+    path: object, expected: str, got: str | Exception, *, remedy: str = "write it again"
+) -> ValueError:
+    """The error for a file that does not hold what it should.
+
+    Args:
+        path: of the file.
+        expected: what it should hold.
+        got: what it holds instead, or the error that a library raised when reading it.
+        remedy: what to do.
+    """
+    if isinstance(got, str):
+        return ValueError(f"expected {expected} in {path}, got {got}; {remedy}")
+    reason = (str(got) or type(got).__name__)[:MAX_REASON_CHARACTERS]
     return ValueError(
-        f"expected {kind}, got {path}, which is truncated, corrupted or foreign "
-        f"({reason[:REASON]}); write it again"
+        f"expected {expected} in {path}, got a truncated, corrupted or different file ({reason}); "
+        f"{remedy}"
     )
 
 
-def _array(stream: Any, size: int) -> np.ndarray:
-    """The array in a stream of `size` bytes, allocated once its header is known to be true."""
-    version = np.lib.format.read_magic(stream)
-    if version not in HEADERS:
+def _read_to_end(stream: Any, path: str | os.PathLike[str]) -> bytearray:
+    """Read in chunks, so that too large a content ends at the first chunk beyond the limit."""
+    content = bytearray()
+    while chunk := stream.read(CHUNK_BYTES):
+        content += chunk
+        require_unpacked_size(len(content), path)
+    return content
+
+
+def _as_array(content: bytearray) -> np.ndarray:
+    """The array of an .npy file, on its own memory; the header must agree with the size."""
+    header = io.BytesIO(content[:MAX_HEADER_BYTES])
+    version = np.lib.format.read_magic(header)
+    if version not in HEADER_READERS:
         raise ValueError(f"version {version} of the .npy format")
-    shape, by_columns, kind = HEADERS[version](stream)
-    rest = size - stream.tell()
-    whole = kind.itemsize > 0 and all(length >= 0 for length in shape)
-    if kind.kind not in KINDS or not whole or kind.itemsize * math.prod(shape) != rest:
-        raise ValueError(f"{rest} bytes for an array of {kind} and shape {shape}")
-    values = np.empty(math.prod(shape), kind)
-    room: Any = memoryview(values.view(np.uint8).data)
-    while room:
-        count = stream.readinto(room[:PIECE])
-        if not count:
-            raise EOFError("no more bytes")
-        room = room[count:]
-    return values.reshape(shape, order="F" if by_columns else "C")
+    shape, fortran_order, dtype = HEADER_READERS[version](header)
+    size = len(content) - header.tell()
+    if dtype.kind not in PLAIN_KINDS or dtype.itemsize * math.prod(shape) != size:
+        raise ValueError(f"{size} bytes for an array of {dtype} and shape {shape}")
+    values = np.frombuffer(content, dtype, offset=header.tell())
+    # A header of an odd length would leave the numbers at addresses that torch may not take.
+    return np.require(values, requirements="A").reshape(shape, order="F" if fortran_order else "C")

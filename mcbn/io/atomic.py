@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside the target, synced, renamed."""
+"""Atomic writes: files and folders are written beside the target, synced, and renamed over it."""
 
 import errno
 import os
@@ -8,31 +8,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What a disk says that is full, broken or not to be written to.
-OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES,
+# Errors of a disk that is full, broken or write-protected.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES,
            errno.EPERM, errno.EINTR)  # fmt: skip
-NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never a file or a link that is there
+NEW_FILE = os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never an existing file or link
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it: beside the target, synced, renamed."""
+    """Write a file atomically: at every moment `path` holds the old content or all of the new."""
     with replacing(path) as handle:
         _write(handle, content)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
-    """A handle to write to: what is written takes the place of `path` when the block ends well.
+    """Open a file descriptor whose content replaces `path` once the block ends without an error.
 
-    For content that is made piece by piece; nobody ever sees a part of it.
+    For content that is made piece by piece; no reader ever sees a part of it.
     """
     target = Path(path)
-    with _named(target):
+    with _names_target(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Named before it is made: an interrupt right after would leave a file that nobody knows.
+        # The name is stored before the file is made: an interrupt in between could otherwise leave
+        # a file that is never removed.
         temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}"
         try:
-            handle = os.open(temporary, os.O_RDWR | NEW, 0o666)
+            handle = os.open(temporary, os.O_RDWR | NEW_FILE, 0o666)
             try:
                 yield handle
                 os.fsync(handle)
@@ -40,25 +41,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
                 os.close(handle)
             os.replace(temporary, target)
         except BaseException:
-            with suppress(OSError):  # what went wrong first is what the caller must hear
+            with suppress(OSError):  # the caller must see the first error
                 temporary.unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
 
 
 def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> bool:
-    """Make the folder `target` with these files, by one rename of a finished folder.
+    """Create the folder `target` with these files atomically, by renaming a finished folder.
 
     Args:
-        target: the folder; its parent is there.
+        target: the folder; its parent exists.
         files: content by name.
-        beside: a folder of the same file system, where unfinished work lies meanwhile.
+        beside: a folder on the same file system that holds unfinished work.
 
     Returns:
-        Whether this call made it; a folder that another process made first is kept as it is.
+        Whether this call created it; a folder that another process made first is kept as it is.
     """
     temporary = beside / f"{target.name}.{secrets.token_hex(8)}"
-    with _named(target):
+    with _names_target(target):
         os.mkdir(temporary)
         try:
             for name, content in files.items():
@@ -67,7 +68,7 @@ def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> 
             os.rename(temporary, target)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            # A rename onto a folder with files in it: somebody was faster.
+            # The target has files in it: another process was faster.
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and target.is_dir():
                 return False
             raise
@@ -79,30 +80,30 @@ def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> 
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Name the target in an error of the disk, which knows handles and temporary names only.
+def _names_target(target: Path) -> Iterator[None]:
+    """Name the target in disk errors, which know only file descriptors and temporary names.
 
-    What the caller reads meanwhile may fail as well, and then says of which file.
+    An error about another file, which the caller reads in the block, keeps its own name.
     """
     try:
         yield
     except OSError as error:
-        ours = error.filename is None or target.name in str(error.filename)
-        if error.errno in OF_DISK and ours:
+        of_target = error.filename is None or target.name in str(error.filename)
+        if error.errno in DISK_ERRORS and of_target:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
 
 
 def _write(handle: int, content: bytes) -> None:
     """Write all of `content`, in as many calls as the system needs."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+    unwritten = memoryview(content)
+    while unwritten:
+        unwritten = unwritten[os.write(handle, unwritten) :]
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    """Write a new file and sync it; its handle is closed whatever happens."""
-    handle = os.open(path, os.O_WRONLY | NEW, 0o666)
+    """Write a new file and sync it."""
+    handle = os.open(path, os.O_WRONLY | NEW_FILE, 0o666)
     try:
         _write(handle, content)
         os.fsync(handle)
@@ -111,10 +112,10 @@ def _write_file(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable, where the system can open one."""
+    """Sync the entries of a directory, where the system allows one to be opened."""
     try:
         handle = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # Windows opens no directories
+    except PermissionError:  # Windows does not open directories
         return
     try:
         os.fsync(handle)

@@ -1,14 +1,14 @@
-"""Packages that are needed for one thing only, and that a user may not have."""
+"""Optional dependencies: packages that only some features need."""
 
 import importlib
 from typing import Any
 
 
 def optional(package: str, *, extra: str) -> Any:
-    """Import a package that comes with an extra of ours.
+    """Import a package that one of the extras of mcbn installs.
 
     Raises:
-        ImportError: it is not installed; says how to get it.
+        ImportError: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(package)

@@ -1,11 +1,11 @@
-"""Progress bars on a terminal: one look for every long piece of work."""
+"""Progress bars, all in one style."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-DELAY_SECONDS = 0.5  # work that is done sooner shows no bar
+DELAY_SECONDS = 0.5  # shorter work shows no bar
 
 
 def progress_bar(
@@ -16,17 +16,17 @@ def progress_bar(
     total: int | None = None,
     shown: bool = True,
 ) -> Any:
-    """Wrap `steps` in a bar that shows on a terminal only, and goes when the work is done.
+    """Wrap `steps` in a progress bar, shown on a terminal only and removed at the end.
 
     Args:
-        steps: what is iterated over; without it, call `update` on the answer.
+        steps: what is iterated over; without it, call `update` on the bar.
         label: what is being done, in a word.
         unit: what is counted.
-        total: how many there will be, if that is not the length of `steps`.
+        total: number of steps, if that is not the length of `steps`.
         shown: False for no bar at all.
     """
-    # tqdm reads None as "disabled where there is no terminal".
-    hidden = None if shown else True
+    # tqdm takes None for "disabled where there is no terminal".
+    disabled = None if shown else True
     return tqdm(
         steps,
         desc=label,
@@ -34,5 +34,5 @@ def progress_bar(
         unit=unit,
         delay=DELAY_SECONDS,
         leave=False,
-        disable=hidden,
+        disable=disabled,
     )

@@ -1,4 +1,4 @@
-"""Files of tensors with a header: written whole or not at all, read without running anything."""
+"""Files of tensors with a JSON header: written atomically, read without running any code."""
 
 import json
 import math
@@ -13,9 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mcbn.io.archives import damaged
 from mcbn.io.atomic import replacing, write_whole
 
 VERSION = 1
+DRAWS_KIND = "draws"
+DrawType = Literal["float32", "float16"]
+# By name: the type in memory, its name in the file, and the bytes per number.
+DRAW_TYPES: Mapping[str, tuple[torch.dtype, str, int]] = {
+    "float32": (torch.float32, "F32", 4),
+    "float16": (torch.float16, "F16", 2),
+}
 
 
 def write_tensors(
@@ -26,11 +34,12 @@ def write_tensors(
     header: Mapping[str, Any],
 ) -> None:
     """Write tensors and a JSON header as one safetensors file of the given kind."""
-    # One metadata entry: the library writes several in no fixed order, and bytes are a promise.
+    # A single metadata entry: safetensors writes several in no fixed order, and the bytes of a
+    # file are guaranteed.
     line = json.dumps({"kind": kind, "version": VERSION, **header}, sort_keys=True)
-    # Cloned: the library refuses tensors that share memory.
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_whole(path, save(whole, {"mcbn": line}))
+    # Cloned: safetensors refuses tensors that share memory.
+    separate = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_whole(path, save(separate, {"mcbn": line}))
 
 
 def read_tensors(
@@ -40,7 +49,7 @@ def read_tensors(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, corrupted, foreign, of another kind or version.
+        ValueError: it is not a readable mcbn file, or is one of another kind or version.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,33 +60,22 @@ def read_tensors(
             _require_kind(header, kind, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"expected a {kind} file, got {path}, which is truncated, corrupted or foreign "
-            f"({error}); write it again"
-        ) from error
+        raise damaged(path, f"the content of an mcbn {kind} file", error) from error
     return tensors, header
 
 
 def _require_kind(header: Any, kind: str, path: Path) -> None:
     if not isinstance(header, dict) or header.get("kind") != kind:
-        found = header.get("kind") if isinstance(header, dict) else None
+        other = header.get("kind") if isinstance(header, dict) else None
+        got = "a file that mcbn did not write" if other is None else f"a file of kind {other!r}"
         raise ValueError(
-            f"expected a {kind} file, got {path} of kind {found!r}; give a file written by mcbn"
+            f"expected an mcbn {kind} file at {path}, got {got}; give the path of a {kind} file"
         )
     if header.get("version") != VERSION:
         raise ValueError(
             f"expected version {VERSION} of a {kind} file, got version {header.get('version')!r} "
             f"in {path}; read it with the mcbn that wrote it, or write it again"
         )
-
-
-KIND = "draws"
-DrawType = Literal["float32", "float16"]
-# By name: the type in memory, its name in the file, and the bytes of a number.
-TYPES: Mapping[str, tuple[torch.dtype, str, int]] = {
-    "float32": (torch.float32, "F32", 4),
-    "float16": (torch.float16, "F16", 2),
-}
 
 
 @contextmanager
@@ -88,24 +86,29 @@ def draws_file(
     precision: str = "float32",
     header: Mapping[str, Any],
 ) -> Iterator[Callable[[Tensor], None]]:
-    """A function that takes the draws of one batch after another and writes them to their place.
+    """Open a draws file for writing batch by batch; only one batch is in memory at a time.
 
-    The file is safetensors with one tensor, `draws`, of axes (draws, examples, ...). Memory holds
-    one batch. The file appears at `path` when the block ends well and all examples were given.
+    The file is safetensors with one tensor, `draws`, of axes (draws, examples, ...). It appears at
+    `path` once the block has ended without an error and all examples were written.
 
     Args:
         path: of the file.
-        examples: how many there will be in all.
+        examples: their number over all batches.
         precision: type of the numbers in the file, float32 or float16.
         header: written into the file, as JSON.
 
+    Yields:
+        A function that writes the draws of the next batch, with axes (draws, batch, ...).
+
     Raises:
-        ValueError: another number of examples was given, shapes differ between batches, or a
+        ValueError: another number of examples was written, shapes differ between batches, or a
             number is too large for the precision.
     """
-    if precision not in TYPES:
-        raise ValueError(f"expected draws as {' or '.join(TYPES)}, got {precision!r}")
-    shape: list[int] = []  # of the whole, known with the first batch
+    if precision not in DRAW_TYPES:
+        raise ValueError(
+            f"expected precision to be {' or '.join(DRAW_TYPES)}, got {precision!r}; choose one"
+        )
+    shape: list[int] = []  # of the whole tensor, known from the first batch on
     done = start = 0
     with replacing(path) as handle:
 
@@ -118,29 +121,32 @@ def draws_file(
             if shape != whole or done + batch.shape[1] > examples:
                 raise ValueError(
                     f"expected draws of shape {tuple(shape)} in all, got a batch of shape "
-                    f"{tuple(batch.shape)} after {done} examples; give the number of examples"
+                    f"{tuple(batch.shape)} after {done} examples; check examples= and that all "
+                    "batches have the same draws"
                 )
-            kind, _, size = TYPES[precision]
-            row = size * math.prod(shape[2:])  # bytes of an example of a draw
-            values = _narrowed(batch, kind)
-            for draw, rows in enumerate(values):
-                place = start + row * (draw * examples + done)
-                _write_at(handle, rows.contiguous().numpy().tobytes(), place)
+            dtype, _, size = DRAW_TYPES[precision]
+            row_bytes = size * math.prod(shape[2:])  # of one example in one draw
+            for draw, rows in enumerate(_to_precision(batch, dtype)):
+                position = start + row_bytes * (draw * examples + done)
+                _write_at(handle, rows.contiguous().numpy().tobytes(), position)
             done += batch.shape[1]
 
         yield add
         if done != examples:
-            raise ValueError(f"expected draws of {examples} examples, got {done}; add the rest")
+            raise ValueError(
+                f"expected draws of {examples} examples, got {done}; write the other batches too, "
+                "or lower examples="
+            )
 
 
 def read_draws(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, Any]]:
-    """The draws of such a file, with axes (draws, examples, ...), and its header.
+    """Read the draws that `draws_file` wrote, with axes (draws, examples, ...), and their header.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, corrupted, foreign, of another kind or version.
+        ValueError: it is not a readable mcbn draws file, or is one of another version.
     """
-    tensors, header = read_tensors(path, kind=KIND)
+    tensors, header = read_tensors(path, kind=DRAWS_KIND)
     if set(tensors) != {"draws"} or tensors["draws"].ndim < 2:
         raise ValueError(
             f"expected one tensor 'draws' of at least two axes in {path}, got "
@@ -150,34 +156,34 @@ def read_draws(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _write_header(handle: int, shape: list[int], precision: str, header: Mapping[str, Any]) -> int:
-    """Write what stands before the numbers, and return where these begin."""
-    line = json.dumps({"kind": KIND, "version": VERSION, **header}, sort_keys=True)
-    _, name, size = TYPES[precision]
+    """Write the safetensors header, and return the position where the numbers begin."""
+    line = json.dumps({"kind": DRAWS_KIND, "version": VERSION, **header}, sort_keys=True)
+    _, name, size = DRAW_TYPES[precision]
     count = size * math.prod(shape)
     about = {
         "__metadata__": {"mcbn": line},
         "draws": {"dtype": name, "shape": shape, "data_offsets": [0, count]},
     }
     text = json.dumps(about).encode()
-    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8, as the format asks
+    text += b" " * (-len(text) % 8)  # the format requires numbers to begin at a multiple of 8
     _write_at(handle, len(text).to_bytes(8, "little") + text, 0)
     start = 8 + len(text)
-    os.truncate(handle, start + count)  # a full disk is not found so, but the size is right
+    os.truncate(handle, start + count)  # sets the size; a full disk is noticed only by writes
     return start
 
 
-def _narrowed(batch: Tensor, kind: torch.dtype) -> Tensor:
-    values = batch.detach().cpu().to(kind)
+def _to_precision(batch: Tensor, dtype: torch.dtype) -> Tensor:
+    values = batch.detach().cpu().to(dtype)
     if not bool(values.isfinite().all()):
         raise ValueError(
-            f"expected draws of at most {torch.finfo(kind).max:g} for {kind}, got "
-            f"{float(batch.abs().max()):g}; write them as float32"
+            f"expected finite draws of at most {torch.finfo(dtype).max:g} for {dtype}, got "
+            f"{float(batch.abs().max()):g}; write them as float32, or check the network's outputs"
         )
     return values
 
 
-def _write_at(handle: int, content: bytes, place: int) -> None:
-    rest = memoryview(content)
-    while rest:
-        count = os.pwrite(handle, rest, place)
-        rest, place = rest[count:], place + count
+def _write_at(handle: int, content: bytes, position: int) -> None:
+    unwritten = memoryview(content)
+    while unwritten:
+        count = os.pwrite(handle, unwritten, position)
+        unwritten, position = unwritten[count:], position + count

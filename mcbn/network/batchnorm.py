@@ -15,11 +15,11 @@ from mcbn import validation
 from mcbn.network.isolation import model_lock
 
 MEAN, VARIANCE = "running_mean", "running_var"
-HALF = (torch.float16, torch.bfloat16)
+HALF_PRECISION = (torch.float16, torch.bfloat16)
 # Forwards that normalise, scale and shift, and do nothing else in eval mode.
-PLAIN = (_BatchNorm.forward, SyncBatchNorm.forward)
+PLAIN_FORWARDS = (_BatchNorm.forward, SyncBatchNorm.forward)
 # Modules that hold a network and answer as it does, by class name: the name they hold it under.
-HOLDERS = {
+WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
@@ -34,8 +34,8 @@ def unwrapped(model: Module) -> Module:
     Raises:
         TypeError: `model` is no module.
     """
-    validation.kind(model, Module, "a torch.nn.Module", "give the network itself")
-    while (place := HOLDERS.get(type(model).__name__)) is not None:
+    validation.require_type(model, Module, "a torch.nn.Module", "give the network itself")
+    while (place := WRAPPERS.get(type(model).__name__)) is not None:
         inner = getattr(model, place, None)
         if not isinstance(inner, Module):
             break
@@ -53,7 +53,7 @@ def batch_norm_layers(model: Module) -> dict[str, Module]:
         TypeError: `model` is no module, or a compiled script whose layers cannot be seen.
         ValueError: there is no such layer, or one cannot be given statistics; says why.
     """
-    validation.kind(model, Module, "a torch.nn.Module", "give the network itself")
+    validation.require_type(model, Module, "a torch.nn.Module", "give the network itself")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             "expected an eager network, got a TorchScript module, whose layers cannot be observed; "
@@ -61,7 +61,7 @@ def batch_norm_layers(model: Module) -> dict[str, Module]:
         )
     layers = {}
     for name, module in model.named_modules():
-        if reason := obstacle(name, module):
+        if reason := incompatibility(name, module):
             raise ValueError(reason)
         if owns_statistics(module):
             layers[name] = module
@@ -80,7 +80,7 @@ def owns_statistics(module: Module) -> bool:
     return MEAN in buffers and VARIANCE in buffers and not isinstance(module, _InstanceNorm)
 
 
-def obstacle(name: str, module: Module) -> str | None:
+def incompatibility(name: str, module: Module) -> str | None:
     """Why this batch norm cannot be given statistics; None if it can, or is no batch norm."""
     kind = type(module)
     ours = owns_statistics(module)
@@ -130,14 +130,14 @@ def frozen_layers(layers: dict[str, Module]) -> list[str]:
 
 def is_plain(layer: Module) -> bool:
     """Whether the layer does what PyTorch's batch norm does and nothing else."""
-    return type(layer).forward in PLAIN and "forward" not in layer.__dict__
+    return type(layer).forward in PLAIN_FORWARDS and "forward" not in layer.__dict__
 
 
 def batch_statistics(
     activations: Float[Tensor, "batch channels *positions"],
 ) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
     """Mean and biased variance of each channel, over all other axes; in float32 or better."""
-    if activations.dtype in HALF:
+    if activations.dtype in HALF_PRECISION:
         activations = activations.float()
     return batch_normalized(activations)[1:]
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import Module
 
-from mcbn.io.archives import require_modest_members
+from mcbn.io.archives import require_archive_size
 from mcbn.network.isolation import random_streams
 
 LENGTH = 500  # characters of another library's error that are told
 
 
-def named_builder(name: str) -> Callable[[], Module]:
+def import_builder(name: str) -> Callable[[], Module]:
     """The function that `module:function` or `file.py:function` names; importing runs its code.
 
     Raises:
@@ -52,7 +52,7 @@ def load_network(name: str, weights: str | None) -> Module:
         ImportError: there is no such module.
         ValueError: the name or the checkpoint is not as expected.
     """
-    builder = named_builder(name)
+    builder = import_builder(name)
     # Building draws weights, even if a checkpoint replaces them: not from the caller's stream.
     with random_streams(0, "model"):
         network = builder()
@@ -79,7 +79,7 @@ def _weights(path: str) -> dict[str, Any]:
         if path.endswith(".safetensors"):
             return dict(load_file(path))
         if zipfile.is_zipfile(path):
-            require_modest_members(path)
+            require_archive_size(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         found = dict(state.get("state_dict", state))
         if not all(isinstance(name, str) for name in found):

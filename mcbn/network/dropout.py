@@ -40,7 +40,7 @@ def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
 
 
 @contextmanager
-def masked(model: Module, seed: int, draw: int) -> Iterator[None]:
+def dropout_masks(model: Module, seed: int, draw: int) -> Iterator[None]:
     """Apply draw `draw`'s dropout masks in every pass inside the block; remove the hooks after.
 
     A layer called several times in a pass gets a mask for each call.

@@ -25,15 +25,15 @@ from mcbn import validation
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
 
-BATCH = 256  # examples in a pass, where nobody says
+DEFAULT_BATCH_SIZE = 256  # examples in a pass, where nobody says
 
-SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 # Entries of a dict batch that are answers, not questions.
 TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "idx"})
 
 
-def of_batch(batch: Any, select: Select | None = None) -> Inputs:
+def select_inputs(batch: Any, select: Select | None = None) -> Inputs:
     """The network's inputs in one batch of a data set or loader.
 
     A tensor is the input itself. Of a tuple or list the first entry counts, so `(x, y)`,
@@ -97,18 +97,18 @@ def count(inputs: Inputs) -> int:
     return first.shape[0]
 
 
-def part(inputs: Any, start: int, stop: int) -> Any:
+def slice_examples(inputs: Any, start: int, stop: int) -> Any:
     """The examples from `start` up to `stop`, in each tensor of nested inputs."""
     if isinstance(inputs, Tensor):
         return inputs[start:stop]
     if isinstance(inputs, Mapping):
-        return {key: part(value, start, stop) for key, value in inputs.items()}
+        return {key: slice_examples(value, start, stop) for key, value in inputs.items()}
     if isinstance(inputs, tuple):
-        return tuple(part(value, start, stop) for value in inputs)
+        return tuple(slice_examples(value, start, stop) for value in inputs)
     return inputs
 
 
-def regrouped(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
+def rebatched(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
     """The same examples in the same order, exactly `size` at a time, the last group with the rest.
 
     However a stream is cut, its groups are the same: so are the last bits of sums over them.
@@ -118,17 +118,17 @@ def regrouped(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
     for inputs in stream:
         start, examples = 0, count(inputs)
         while start < examples:
-            piece = part(inputs, start, start + size - held)
+            piece = slice_examples(inputs, start, start + size - held)
             kept.append(piece)
             held, start = held + count(piece), start + count(piece)
             if held == size:
-                yield together(kept)
+                yield concatenate(kept)
                 kept, held = [], 0
     if kept:
-        yield together(kept)
+        yield concatenate(kept)
 
 
-def together(parts: Sequence[Any]) -> Any:
+def concatenate(parts: Sequence[Any]) -> Any:
     """Inputs of one kind as one, along the first axis of each tensor."""
     first = parts[0]
     if len(parts) == 1:
@@ -136,22 +136,22 @@ def together(parts: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
     if isinstance(first, Mapping):
-        return {key: together([each[key] for each in parts]) for key in first}
+        return {key: concatenate([each[key] for each in parts]) for key in first}
     if isinstance(first, tuple):
-        return tuple(together(entries) for entries in zip(*parts, strict=True))
+        return tuple(concatenate(entries) for entries in zip(*parts, strict=True))
     return first
 
 
-def moved(inputs: Any, device: torch.device) -> Any:
+def to_device(inputs: Any, device: torch.device) -> Any:
     """The same inputs on `device`, anything that is no tensor unchanged."""
     if isinstance(inputs, Tensor):
         return inputs.to(device)
     if isinstance(inputs, Mapping):
-        return {key: moved(value, device) for key, value in inputs.items()}
+        return {key: to_device(value, device) for key, value in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(moved(value, device) for value in inputs))
+        return type(inputs)(*(to_device(value, device) for value in inputs))
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(moved(value, device) for value in inputs)
+        return type(inputs)(to_device(value, device) for value in inputs)
     return inputs
 
 
@@ -184,7 +184,7 @@ def device_of(model: Module) -> torch.device:
     return torch.device("cpu")
 
 
-def order_of(loader: DataLoader[Any]) -> Any:
+def order_sampler(loader: DataLoader[Any]) -> Any:
     """The sampler that a loader's order comes from."""
     # A batch sampler holds the order itself; the loader's own is then a mere default.
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
@@ -200,7 +200,7 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}; leave it out")
     if isinstance(data, DataLoader):
-        if isinstance(order_of(data), SHUFFLING):
+        if isinstance(order_sampler(data), SHUFFLING_SAMPLERS):
             raise ValueError(
                 "expected a loader in a fixed order, got one that shuffles, whose predictions "
                 "could not be matched with targets; give it shuffle=False"
@@ -213,4 +213,4 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
             f"expected a tensor, a Dataset or a DataLoader, got {type(data).__name__}; "
             "wrap several tensors in a TensorDataset"
         )
-    return DataLoader(data, batch_size=BATCH if batch_size is None else batch_size)
+    return DataLoader(data, batch_size=DEFAULT_BATCH_SIZE if batch_size is None else batch_size)

@@ -115,7 +115,7 @@ class GaussianPredictive:
         lone = expected.numel() == targets.numel() == len(self)
         if lone and targets.shape[:1] == expected[:1]:
             targets = targets.reshape(expected)
-        validation.same_shape(targets, self.means[0], ("targets", "predictions"))
+        validation.require_same_shape(targets, self.means[0], ("targets", "predictions"))
         return targets.to(self.means.device).double()
 
 
@@ -193,7 +193,7 @@ def fit_precision(
         ValueError: another criterion, or predictions that fit the targets perfectly.
     """
     advice = "give what mcbn.predict returns with mcbn.Gaussian(precision=1.0)"
-    validation.kind(predictive, GaussianPredictive, "a GaussianPredictive", advice)
+    validation.require_type(predictive, GaussianPredictive, "a GaussianPredictive", advice)
     if criterion not in ("log_prob", "crps"):
         raise ValueError(f"expected criterion 'log_prob' or 'crps', got {criterion!r}")
     residual = float((predictive.mean - predictive.aligned(targets)).square().mean())

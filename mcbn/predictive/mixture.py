@@ -35,7 +35,7 @@ def _checked(
     if values is None:
         values = means[0]
     validation.finite(values, "values")
-    validation.same_shape(values, means[0], ("values", "one draw of means"))
+    validation.require_same_shape(values, means[0], ("values", "one draw of means"))
     try:
         expanded = variances.double().expand(means.shape)
     except RuntimeError:

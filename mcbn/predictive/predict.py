@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
-from mcbn.network.inputs import Inputs, Select, count, of_batch, order_of, ordered_loader, regrouped
+from mcbn.network.inputs import (
+    Inputs,
+    Select,
+    count,
+    order_sampler,
+    ordered_loader,
+    rebatched,
+    select_inputs,
+)
 from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
@@ -95,7 +103,7 @@ def predict(
         sampler, loader, family, batch_size=batch_size, select=select, keep_draws=keep_draws
     )
     bar = progress_bar(stream, label="predict", unit="batch", total=_length(loader), shown=progress)
-    answer: Predictive | None = joined(bar, _length(order_of(loader)) or 0)
+    answer: Predictive | None = joined(bar, _length(order_sampler(loader)) or 0)
     if answer is None:
         raise ValueError("expected at least one example to predict, got none; check the data")
     return answer
@@ -142,7 +150,7 @@ def predict_batches(
         ValueError: values that are not finite, a loader that shuffles.
     """
     advice = "wrap the network by mcbn.MCBatchNorm(model, bank) or mcbn.Deterministic(model)"
-    validation.kind(sampler, Sampler, "a sampler", advice)
+    validation.require_type(sampler, Sampler, "a sampler", advice)
     loader, family = ordered_loader(data, batch_size), family_of(likelihood)
     summary = partial(family.summarize, keep_draws=keep_draws)
     size = batch_size if loader is data else None
@@ -170,7 +178,7 @@ def summaries(
             draw the same for a batch, whoever loads it.
     """
     loaded = takewhile(lambda found: found is not END, _loads(loader, select, first))
-    groups = loaded if batch_size is None else regrouped(loaded, batch_size)
+    groups = loaded if batch_size is None else rebatched(loaded, batch_size)
     # Streams belong to the process: they are seeded for a pass only where the network draws.
     seeded = False
     for index in counting(first):
@@ -195,7 +203,7 @@ def _loads(loader: DataLoader[Any], select: Select | None, first: int) -> Iterat
 
     def load(index: int) -> Any:
         batch = _seeded(partial(next, batches, END), index)
-        return END if batch is END else of_batch(batch, select)
+        return END if batch is END else select_inputs(batch, select)
 
     return map(load, counting(first))
 

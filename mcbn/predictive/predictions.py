@@ -18,7 +18,7 @@ from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
 from mcbn.predictive.predict import joined, predict_batches
 from mcbn.samplers.sampler import Sampler
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 KIND = "predictions"
 PARTS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
@@ -230,9 +230,9 @@ def _is_whole(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likeliho
         )
     return (
         fits
-        and is_of(header.get("draws"), int)
+        and matches_type(header.get("draws"), int)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
-        and is_of(header.get("classes", ()), tuple[str, ...])
+        and matches_type(header.get("classes", ()), tuple[str, ...])
     )
 
 
@@ -250,7 +250,7 @@ def _require_sound(found: Predictions) -> None:
             )
         if given.logits is not None:
             validation.finite(given.logits, "logits")
-            validation.same_shape(given.logits[0], logs, ("a draw", "log_probabilities"))
+            validation.require_same_shape(given.logits[0], logs, ("a draw", "log_probabilities"))
         if found.targets is not None:
             validation.labels(found.targets, count, tuple(cases))
         return
@@ -261,7 +261,7 @@ def _require_sound(found: Predictions) -> None:
         raise ValueError("expected variances above 0, got others; predict again")
     if found.targets is not None:
         validation.finite(found.targets, "targets")
-        validation.same_shape(found.targets, given.mean, ("targets", "means"))
+        validation.require_same_shape(found.targets, given.mean, ("targets", "means"))
 
 
 def _columns(

@@ -33,7 +33,7 @@ from mcbn.predictive.targets import (
     stacked,
     target_column,
 )
-from mcbn.validation import EXCESS, SUM_TOLERANCE
+from mcbn.validation import PROBABILITY_TOLERANCE, SUM_TOLERANCE
 
 Columns = Mapping[str, np.ndarray]
 PREFIX = "p_"
@@ -280,7 +280,7 @@ def _expected_entropy(columns: Columns, total: Tensor, path: object) -> Tensor:
         found = total - _values(columns, "mutual_information", cases, path)
     else:
         return total
-    off = (found < -EXCESS) | (found > total + SUM_TOLERANCE)
+    off = (found < -PROBABILITY_TOLERANCE) | (found > total + SUM_TOLERANCE)
     if bool(off.any()):
         raise ValueError(
             f"expected an expected entropy from 0 to the entropy, in nats, in {path}, got "

@@ -98,7 +98,7 @@ class PredictionIntervals:
         values = validation.finite(targets, "targets").to(self.low.device)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
-        validation.same_shape(values, self.low, ("targets", "intervals"))
+        validation.require_same_shape(values, self.low, ("targets", "intervals"))
         return _coverage((values >= self.low) & (values <= self.high), level)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 F = TypeVar("F")
 
@@ -92,7 +92,7 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
     given = {name: values[name] for name in _names(method)}
     kinds = {field.name: field.type for field in fields(method)}  # type: ignore[arg-type]
     for name, value in given.items():
-        if not is_of(value, kinds[name]):
+        if not matches_type(value, kinds[name]):
             raise ValueError(
                 f"expected {name} of the type {kinds[name]} and finite, got {value!r:.80}; read a "
                 "file that mcbn wrote"

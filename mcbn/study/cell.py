@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mcbn.study.names import PUBLISHED, Method
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 # Raise it when the same configuration would give other figures: old results are then not reused.
 DATA_VERSION = 1
@@ -148,7 +148,7 @@ def _made(kind: Any, values: Mapping[str, Any]) -> Any:
         )
     for field in fields(kind):
         value = values[field.name]
-        if not (isinstance(value, Network) or is_of(value, field.type)):
+        if not (isinstance(value, Network) or matches_type(value, field.type)):
             raise ValueError(
                 f"expected the fields of a cell, got {field.name} {value!r:.80}; it is damaged"
             )

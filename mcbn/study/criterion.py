@@ -12,11 +12,11 @@ from torch.nn import Module
 
 from mcbn.bank.bank import Bank
 from mcbn.evaluation import scores
-from mcbn.network.inputs import Inputs, count, part
+from mcbn.network.inputs import Inputs, count, slice_examples
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.samplers.batch_norm import MCBatchNorm
-from mcbn.samplers.loop import Output
+from mcbn.samplers.outputs import Output
 
 EXAMPLES = 256  # in a pass
 
@@ -77,7 +77,7 @@ class Objective:
         add = torch.logaddexp if self.elbo is None else torch.add
         rows = (
             _log_likelihood(self.family.summarize([row]), targets.to(row.device))
-            for row in sampler.passes(part(self.inputs, start, start + EXAMPLES))
+            for row in sampler.passes(slice_examples(self.inputs, start, start + EXAMPLES))
         )
         total = reduce(add, rows).reshape(len(targets), -1).cpu()
         if self.elbo is None:

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 PARTS: Mapping[str, Any] = {
     "data": DataAxes,
@@ -163,7 +163,7 @@ def _typed(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {field.name: field.type for field in fields(kind)}
     found = {name: _frozen(value) for name, value in values.items()}
     for name, value in found.items():
-        if not is_of(value, kinds[name]):
+        if not matches_type(value, kinds[name]):
             raise _unfit(f"{name} that is {value!r:.80}")
     return found
 

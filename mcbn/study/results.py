@@ -17,7 +17,7 @@ from mcbn.study.cell import Cell
 from mcbn.study.plan import Plan
 from mcbn.study.store import COST, ERROR, RESULT, Store
 from mcbn.tasks.names import is_regression
-from mcbn.validation import is_of
+from mcbn.validation import matches_type
 
 # Units of scores; outside sets follow their score.
 NATS = ("nll", "pll", "mutual_information")
@@ -284,7 +284,7 @@ def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
     """Figures of a finished cell; null stands for what is not defined."""
     found = {}
     for label, value in store.read_json("cells", key, name).items():
-        if not (value is None or is_of(value, float)):
+        if not (value is None or matches_type(value, float)):
             path = store.path("cells", key, name)
             raise ValueError(
                 f"expected a number for {label!r:.80} in {path}, got {value!r:.80}; remove the "

@@ -27,7 +27,7 @@ from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.bank.minibatches import minibatches
 from mcbn.bank.posteriors import FactorizedPosterior, JointPosterior
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
-from mcbn.network.checkpoints import named_builder
+from mcbn.network.checkpoints import import_builder
 from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision
@@ -277,7 +277,7 @@ def untrained(network: Network, task: Task) -> Module:
         return Sequential(Flatten(), dense)
     if network.architecture == "convnet":
         return convnet(shape[0], outputs, width=network.width, dropout=network.dropout)
-    return named_builder(network.architecture)()
+    return import_builder(network.architecture)()
 
 
 def load_published() -> Module:

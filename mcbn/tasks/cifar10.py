@@ -88,7 +88,7 @@ def _mosaic(path: Path) -> UInt8[Tensor, "tiles 3 32 32"]:
         with Image.open(path) as picture:
             pixels = np.array(picture.convert("RGB"))
     except OSError as error:
-        raise damaged(path, "a webp picture", str(error)) from error
+        raise damaged(path, "a webp picture", error) from error
     if pixels.shape != (800, 1280, 3):
         raise damaged(path, "a picture of 25x40 tiles of 32x32", f"shape {pixels.shape}")
     tiles = torch.from_numpy(pixels).view(25, 32, 40, 32, 3)

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from mcbn.io.archives import gunzipped, read_array, read_arrays
+from mcbn.io import archives
+from mcbn.io.archives import read_array, read_arrays, read_gzip
 from mcbn.validation import finite, labels, tensor
 
 
@@ -64,11 +65,11 @@ def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:
     if not path.is_file():
         raise missing(path, "no such file")
     try:
-        content = gunzipped(path)
+        content = read_gzip(path)
         zero, kind, axes = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{axes}I", content, 4)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise damaged(path, "a whole gzipped idx file", str(error)) from error
+        raise damaged(path, "a whole gzipped idx file", error) from error
     if (zero, kind) != (0, 8):
         raise damaged(path, "the idx magic of bytes, 00 00 08", content[:3].hex(" "))
     start = 4 + 4 * axes
@@ -88,13 +89,13 @@ def read_table(path: Path, columns: int | None = None) -> Float[Tensor, "rows co
     if not path.is_file():
         raise missing(path, "no such file")
     try:
-        content = gunzipped(path) if path.suffix == ".gz" else path.read_bytes()
+        content = read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
         if not content.strip():
             raise ValueError("an empty file")
         lines = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
         values = np.loadtxt(lines, comments=None, ndmin=2)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise damaged(path, "a table of numbers", str(error)) from error
+        raise damaged(path, "a table of numbers", error) from error
     if columns is not None and values.shape[1] != columns:
         raise damaged(path, f"{columns} columns", f"shape {values.shape}")
     return finite(torch.from_numpy(values), str(path))
@@ -112,7 +113,7 @@ def read_numpy(path: Path) -> dict[str, Any]:
     try:
         packed = zipfile.is_zipfile(path)
     except zipfile.BadZipFile as error:  # its end is that of an archive in several parts
-        raise damaged(path, "an npz or npy file", str(error)) from error
+        raise damaged(path, "an npz or npy file", error) from error
     return read_arrays(path) if packed else {"": read_array(path)}
 
 
@@ -153,6 +154,6 @@ def missing(path: Path, reason: str, source: str = "the data") -> FileNotFoundEr
     )
 
 
-def damaged(path: Path, expected: str, got: str) -> ValueError:
-    """Return the error for a file that is not as expected."""
-    return ValueError(f"expected {expected} in {path}, got {got}; fetch the file again")
+def damaged(path: Path, expected: str, got: str | Exception) -> ValueError:
+    """Return the error for a file that does not hold what it should, or that cannot be read."""
+    return archives.damaged(path, expected, got, remedy="fetch the file again")

@@ -12,7 +12,7 @@ from torch.nn import functional
 from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import random_streams
 from mcbn.tasks.datasets import Labeled
-from mcbn.validation import finite, labels, same_shape
+from mcbn.validation import finite, labels, require_same_shape
 
 Loss = Literal["cross_entropy", "mse"]
 
@@ -161,7 +161,7 @@ def _check_fit(model: nn.Module, data: Labeled, loss: str) -> None:
         outputs = model.eval()(data.inputs[:1].to(_device(model)))
     if loss == "mse":
         finite(data.targets, "data.targets")
-        same_shape(outputs, data.targets[:1], ("model outputs", "data.targets"))
+        require_same_shape(outputs, data.targets[:1], ("model outputs", "data.targets"))
         return
     known = data.targets[data.targets != IGNORED]
     labels(known, outputs.shape[1], tuple(known.shape))

@@ -228,7 +228,8 @@ def test_a_header_without_a_field_is_refused_by_name(bank, tmp_path, field):
 def test_a_file_of_another_program_is_refused(bank, tmp_path, metadata):
     path = tmp_path / "theirs"
     save_file({MEAN: bank.statistics[MEAN].clone()}, path, metadata)
-    with pytest.raises(ValueError, match=r"expected a bank file, got .*theirs of kind None; give"):
+    message = "expected an mcbn bank file at .*theirs, got a file that mcbn did not write; give"
+    with pytest.raises(ValueError, match=message):
         mcbn.Bank.load(path)
 
 

@@ -220,7 +220,7 @@ def test_memory_of_a_pass_is_bounded():
         layers = batch_norm_layers(model)
         found = grouping.group_size(model, layers, batch)
         assert found == size
-        assert found == 1 or found * 128 * width <= grouping.BUDGET
+        assert found == 1 or found * 128 * width <= grouping.MAX_VALUES_PER_PASS
 
 
 def wide(width):

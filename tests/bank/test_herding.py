@@ -6,7 +6,7 @@ from models import examples, made
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.bank.bank import herded
+from mcbn.bank.bank import herd
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
@@ -29,7 +29,7 @@ def test_the_pick_is_greedy_by_the_kernel_mean_discrepancy():
             if i not in chosen
         }
         chosen.append(max(gains, key=gains.get))
-    assert herded(rows, 6) == chosen
+    assert herd(rows, 6) == chosen
 
 
 def test_its_mean_is_nearer_than_that_of_plain_draws():
@@ -37,25 +37,25 @@ def test_its_mean_is_nearer_than_that_of_plain_draws():
     rows = points()
     whole = rows.mean(0)
     plain = torch.stack([part.mean(0) - whole for part in rows[:192].split(16)]).square().mean()
-    found = (rows[herded(rows, 16)].mean(0) - whole).square().mean()
+    found = (rows[herd(rows, 16)].mean(0) - whole).square().mean()
     assert found.sqrt() < plain.sqrt() / 3
 
 
 def test_units_of_a_feature_and_features_without_spread_do_not_matter():
     rows = points()
     scaled = torch.cat([rows * torch.tensor([1.0, 1e3, 1e-3]) + 5.0, torch.ones(200, 1)], 1)
-    assert herded(rows, 20) == herded(scaled, 20)
+    assert herd(rows, 20) == herd(scaled, 20)
 
 
 def test_all_points_and_equal_points():
-    assert sorted(herded(points(12), 12)) == list(range(12))
-    assert herded(torch.ones(5, 2), 2) == [0, 1]
+    assert sorted(herd(points(12), 12)) == list(range(12))
+    assert herd(torch.ones(5, 2), 2) == [0, 1]
 
 
 @pytest.mark.parametrize("count", [0, 13])
 def test_more_than_there_are_is_refused(count):
     with pytest.raises(ValueError, match="expected from 1 to 12 draws"):
-        herded(points(12), count)
+        herd(points(12), count)
 
 
 def test_a_thinned_bank_holds_draws_of_the_bank():

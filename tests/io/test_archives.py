@@ -48,7 +48,7 @@ def test_arrays_in_either_order_come_back_in_every_version_that_is_plain(tmp_pat
 )
 def test_an_array_that_is_not_as_it_says_is_refused(content, reason, tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.npy, which is .*{reason}.*write it again"):
+    with pytest.raises(ValueError, match=rf"a\.npy, got a truncated, .*{reason}.*write it again"):
         read_array(tmp_path / "a.npy")
 
 
@@ -64,7 +64,7 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("a.npy", packed(np.arange(9.0).reshape(3, 3))[:-24])
         file.filelist[0].file_size += 24
-    with pytest.raises(ValueError, match=r"a\.npz, which is .*no more bytes.*write it again"):
+    with pytest.raises(ValueError, match=r"a\.npz, .*48 bytes for an array of float64 and shape \(3, 3\).*again"):
         read_arrays(tmp_path / "a.npz")
 
 

@@ -95,7 +95,7 @@ def test_predictions_are_refused_as_a_bank(tmp_path):
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "file")
-    with pytest.raises(ValueError, match="of kind None"):
+    with pytest.raises(ValueError, match="that mcbn did not write"):
         Predictions.load(tmp_path / "file")
 
 
@@ -337,7 +337,7 @@ def test_damaged_draws_are_refused(damage, tmp_path):
     with draws_file(path, examples=2, header={}) as add:
         add(torch.zeros(3, 2, 2))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="truncated, corrupted or foreign"):
+    with pytest.raises(ValueError, match="truncated, corrupted or different"):
         read_draws(path)
     predictions().save(path)
     with pytest.raises(ValueError, match="of kind 'predictions'"):

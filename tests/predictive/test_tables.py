@@ -316,7 +316,7 @@ def test_truncated_files_are_refused(suffix, share, tmp_path):
     write_predictions(path, classes())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match="truncated, corrupted or foreign"):
+    with pytest.raises(ValueError, match="truncated, corrupted or different"):
         read_predictions(path)
 
 
