@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import mcbn
-from mcbn.evaluation.bootstrap import Columns, percentile_interval, replicates
+from mcbn.evaluation.bootstrap import ScoreColumns, percentile_interval, replicates
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.study.slopes import log_log_slope
 from mcbn.tasks.datasets import CropAndFlip, Labeled, cifar10_images, data_root, normalize_cifar10
@@ -190,7 +190,7 @@ def against_people(found: dict[str, mcbn.CategoricalPredictive], targets: Tensor
     }  # fmt: skip
 
 
-def of_columns(columns: Columns) -> dict[str, float]:
+def of_columns(columns: ScoreColumns) -> dict[str, float]:
     """Means, and rank correlations with the entropy of the votes."""
     found = {name: float(values.mean()) for name, values in columns.items() if name != "human"}
     found["confidence less accuracy"] = found["confidence"] - found["accuracy"]

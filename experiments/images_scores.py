@@ -12,7 +12,7 @@ from torch import Tensor
 import mcbn
 from mcbn import CategoricalPredictive as Predictive
 from mcbn.evaluation import bootstrap, calibration, detection, scores
-from mcbn.evaluation.evaluate import NONE
+from mcbn.evaluation.evaluation import NO_REPLICATES
 from mcbn.evaluation.glossary import BETTER
 
 LEVEL = 0.95  # of intervals
@@ -40,7 +40,7 @@ def scored(found: Predictive, targets: Tensor, *, resamples: int, seed: int) -> 
     )
     return mcbn.Evaluation(
         {
-            name: score_of(name, value, resampled.get(name, NONE))
+            name: score_of(name, value, resampled.get(name, NO_REPLICATES))
             for name, value in told(columns).items()
         },
         examples=len(targets),
@@ -50,7 +50,7 @@ def scored(found: Predictive, targets: Tensor, *, resamples: int, seed: int) -> 
     )
 
 
-def told(columns: bootstrap.Columns) -> dict[str, float]:
+def told(columns: bootstrap.ScoreColumns) -> dict[str, float]:
     """The scores that are told."""
     confidence, correct = columns["confidence"], columns["correct"]
     return {
@@ -67,7 +67,7 @@ def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
         ends = [max(end, 0.0) for end in mirrored_interval(value, resampled, LEVEL)]
     else:
         ends = bootstrap.percentile_interval(resampled, LEVEL)
-    return mcbn.Score(value, *ends, BETTER[name], resampled)
+    return mcbn.Score(value, *ends, BETTER.get(name), resampled)
 
 
 def row(found: mcbn.Evaluation) -> dict[str, list[float]]:
@@ -140,7 +140,7 @@ def auroc(
         )["auroc_out_of_distribution"]
         return found.value, found.replicates
 
-    def measure(rows: bootstrap.Columns) -> dict[str, float]:
+    def measure(rows: bootstrap.ScoreColumns) -> dict[str, float]:
         found = detection.out_of_distribution(rows["inside"], rows["outside"])
         return {"auroc": found.auroc}
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import mcbn
 from mcbn.evaluation import scores
-from mcbn.evaluation.bootstrap import Columns
+from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.calibration import Reliability
 from mcbn.evaluation.detection import auroc, risk_coverage
 
@@ -54,7 +54,7 @@ def uncertainty_maps(predictive: mcbn.CategoricalPredictive, known: Tensor) -> d
     return {name: values[0][known] for name, values in zip(names, both, strict=False)}
 
 
-def measure(columns: Columns) -> dict[str, float]:
+def measure(columns: ScoreColumns) -> dict[str, float]:
     """The scores of a set of images."""
     confusion = columns["confusion"].sum(0).view(COUNT, COUNT).double()
     pixels, hits = confusion.sum(), confusion.diagonal()
@@ -76,7 +76,7 @@ def measure(columns: Columns) -> dict[str, float]:
     return found | along_distance(columns)
 
 
-def along_distance(columns: Columns) -> dict[str, float]:
+def along_distance(columns: ScoreColumns) -> dict[str, float]:
     """Errors and uncertainty by distance to the nearest boundary, and boundary over interior.
 
     The epistemic share is mean mutual information over mean entropy.

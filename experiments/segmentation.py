@@ -264,7 +264,7 @@ def interval(name: str, value: float, replicates: Tensor, *, signed: bool = Fals
 def rank_correlations(columns: dict[str, Tensor], resamples: int) -> dict[str, list[float]]:
     """Means over images."""
 
-    def means(chosen: bootstrap.Columns) -> dict[str, float]:
+    def means(chosen: bootstrap.ScoreColumns) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in chosen.items()}
 
     drawn = bootstrap.replicates([columns], means, resamples=resamples, seed=0, progress=False)

@@ -13,10 +13,10 @@ from .evaluation.compare import Comparison as Comparison
 from .evaluation.compare import compare as compare
 from .evaluation.detection import Abstention as Abstention
 from .evaluation.detection import choose_abstention as choose_abstention
-from .evaluation.evaluate import Evaluation as Evaluation
-from .evaluation.evaluate import Score as Score
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import out_of_distribution as out_of_distribution
+from .evaluation.evaluation import Evaluation as Evaluation
+from .evaluation.evaluation import Score as Score
 from .inspection.inspect import Inspection as Inspection
 from .inspection.inspect import inspect as inspect
 from .predictive.categorical import Categorical as Categorical

@@ -1,4 +1,4 @@
-"""Resampling examples: the spread of a score, and an interval from it."""
+"""The bootstrap over examples: replicates of a score, and an interval from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,18 +9,23 @@ from torch import Tensor
 from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import derived_seed
 
-# Columns of one group have one row an example and are resampled together.
-Columns = Mapping[str, Tensor]
-Measure = Callable[[Columns], Mapping[str, float | Tensor]]
+# What scores are computed from, by name: tensors with one row per example, resampled together.
+ScoreColumns = Mapping[str, Tensor]
+Measure = Callable[[ScoreColumns], Mapping[str, float | Tensor]]
 
 
 def replicates(
-    groups: Sequence[Columns], measure: Measure, *, resamples: int, seed: int, progress: bool
+    groups: Sequence[ScoreColumns],
+    measure: Measure,
+    *,
+    resamples: int,
+    seed: int,
+    progress: bool,
 ) -> dict[str, Float64[Tensor, "resamples *cells"]]:
-    """Measure `resamples` resamples, drawn with replacement from each group on its own.
+    """Measure resamples of the examples, drawn with replacement from each group independently.
 
     The rows drawn depend on the seed and the numbers of rows alone, so methods measured on the
-    same examples are paired. Without resamples there is nothing, not even names.
+    same examples are paired. Without resamples the result is empty.
 
     Raises:
         ValueError: the number of resamples is negative.
@@ -29,32 +34,31 @@ def replicates(
         raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
     generator = torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
     rounds = progress_bar(range(resamples), label="bootstrap", unit="resample", shown=progress)
-    found = [measure(_resampled(groups, generator)) for _ in rounds]
+    measured = [measure(_resampled(groups, generator)) for _ in rounds]
     return {
-        name: torch.stack([torch.as_tensor(values[name], dtype=torch.float64) for values in found])
-        for name in (found[0] if found else ())
+        name: torch.stack(
+            [torch.as_tensor(values[name], dtype=torch.float64) for values in measured]
+        )
+        for name in (measured[0] if measured else ())
     }
 
 
-def _resampled(groups: Sequence[Columns], generator: torch.Generator) -> Columns:
-    chosen = []
+def _resampled(groups: Sequence[ScoreColumns], generator: torch.Generator) -> ScoreColumns:
+    chosen = {}
     for columns in groups:
         rows = len(next(iter(columns.values())))
         index = torch.randint(rows, (rows,), generator=generator)
-        chosen.append({name: values[index] for name, values in columns.items()})
-    return _merged(chosen)
-
-
-def _merged(groups: Sequence[Columns]) -> Columns:
-    return {name: values for columns in groups for name, values in columns.items()}
+        chosen |= {name: values[index] for name, values in columns.items()}
+    return chosen
 
 
 def percentile_interval(
-    values: Float64[Tensor, "*ways resamples"], level: float
+    values: Float64[Tensor, "*shapes resamples"], level: float
 ) -> tuple[float, float]:
-    """The central share `level` of the replicates, NaN left out; NaN if there are none.
+    """Return the interval that holds the central share `level` of the replicates.
 
-    Of replicates that were had in several ways it spans the intervals of all.
+    NaN is left out; without replicates both ends are NaN. Of several rows of replicates it spans
+    the intervals of all.
 
     Its ends are the values of rank `(R + 1) p`: R values cut the line into R + 1 parts, into each
     of which another one falls with the same chance. Few replicates give their extremes.

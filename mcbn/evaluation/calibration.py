@@ -1,24 +1,19 @@
 """Calibration errors: how far stated probabilities are from what happens. 0 is best in all.
 
-`confidence` is a probability and `correct` says whether what it was given to happened. For a
+`confidence` is a probability, and `correct` is whether the event it was given to happened. For a
 classifier they are the largest probability and `scores.correct`; for a binary problem, the
-probability of the positive class and `targets == 1`. Nothing is ever guessed from logits.
+probability of the positive class and `targets == 1`. Logits are refused, never guessed.
 """
 
-import math
 from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float64, Int
-from scipy import fft, optimize, stats
+from jaxtyping import Bool, Float, Int
+from scipy import stats
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.evaluation import formulas
 from mcbn.evaluation.reliability import Reliability as Reliability
-
-# Cells of the smooth error: a bandwidth of 0.001 spans 8 of them.
-CELLS = 2**13
 
 
 def expected_calibration_error(
@@ -57,7 +52,7 @@ def expected_calibration_error(
     build = Reliability.from_predictions if width else Reliability.from_quantiles
     reliability = build(confidence, correct, bins=bins)
     if debiased:
-        return math.sqrt(max(0.0, reliability.debiased_square_error))
+        return reliability.debiased_error
     return {
         "l1": reliability.expected_error,
         "l2": reliability.root_mean_square_error,
@@ -68,10 +63,11 @@ def expected_calibration_error(
 def debiased_calibration_error(
     confidence: Float[Tensor, " batch"], correct: Bool[Tensor, " batch"], *, bins: int = 15
 ) -> float:
-    """Return the root-mean-square error over bins of equal mass, less what chance adds.
+    """Return the root-mean-square error over bins of equal mass, minus what chance adds.
 
-    The root of `Reliability.debiased_square_error`, clipped at 0: where chance took off more than
-    there was, the answer is exactly 0. The square before clipping is unbiased, the root is not.
+    The root of `Reliability.debiased_square_error`, clipped at 0: where chance explains more than
+    the whole square, the result is exactly 0. The square before clipping is unbiased, the root is
+    not.
 
     Raises:
         ValueError: confidence is not a probability, or `bins` is below 1.
@@ -107,28 +103,10 @@ def classwise_calibration_error(
     0.25
     """
     validation.probabilities(probabilities)
-    classes = probabilities.shape[1]
+    validation.unit_interval(probabilities.flatten(), "probabilities")
     shape = (probabilities.shape[0], *probabilities.shape[2:])
-    flat = validation.labels(targets, classes, shape).flatten()
-    errors = [
-        expected_calibration_error(probabilities[:, c].flatten(), flat == c, bins=bins)
-        for c in range(classes)
-    ]
-    return math.fsum(errors) / classes
-
-
-def residual_shares(
-    confidence: Float[Tensor, "*batch"], correct: Bool[Tensor, "*batch"]
-) -> tuple[Int[Tensor, "2 *batch"], Float64[Tensor, "2 *batch"]]:
-    """Return on which cells of the unit interval each `correct - confidence` lies, and how much.
-
-    It is shared by the two nearest of `CELLS` cell centres; beyond the ends it is reflected.
-    """
-    residuals = correct.double() - confidence
-    place = confidence * CELLS - 0.5
-    left = place.floor()
-    cells = torch.stack([left, left + 1]).clamp(0, CELLS - 1).long()
-    return cells, torch.stack([1 - (place - left), place - left]) * residuals
+    validation.labels(targets, probabilities.shape[1], shape)
+    return formulas.classwise_calibration_error(probabilities, targets, bins=bins)
 
 
 def smooth_calibration_error(
@@ -151,36 +129,7 @@ def smooth_calibration_error(
     """
     values = validation.unit_interval(confidence, "confidence")
     validation.mask(correct, "correct", confidence, "confidence")
-    # Cosines are reflected at both ends, so the kernel is a factor on each of them.
-    cells, shares = residual_shares(values, correct)
-    mass = torch.zeros(CELLS, dtype=torch.float64, device=values.device)
-    mass.index_add_(0, cells.flatten(), shares.flatten() / len(values))
-    waves = fft.dct(mass.cpu().numpy())
-    frequencies = np.pi * np.arange(CELLS)
-
-    def excess(width: float) -> float:
-        kernel = np.exp(-0.5 * (width * frequencies) ** 2)
-        return float(np.abs(fft.idct(waves * kernel)).sum() - width)
-
-    # The error falls as the bandwidth rises and is at most 1, so there is one crossing.
-    return float(optimize.brentq(excess, 0.0, 2.0, xtol=1e-12))
-
-
-def smoothed_residuals(
-    mass: Float64[np.ndarray, " fine"], *, width: float, cells: int
-) -> Float64[Tensor, " cells"]:
-    """Return `1/n sum_i K_s(t, confidence_i) (correct_i - confidence_i)` at the cells' centres.
-
-    With the kernel of `smooth_calibration_error` at the bandwidth s = `width`. What is finer than
-    the cells is left out.
-
-    Args:
-        mass: mean over examples of their `residual_shares` on each of `CELLS` cells.
-        width: the bandwidth.
-        cells: how many to return.
-    """
-    kernel = np.exp(-0.5 * (width * np.pi * np.arange(cells)) ** 2)
-    return torch.from_numpy(fft.idct(fft.dct(mass)[:cells] * kernel) * cells)
+    return formulas.smooth_calibration_error(values, correct)
 
 
 def quantile_calibration_error(pit: Float[Tensor, " batch"]) -> float:
@@ -199,13 +148,7 @@ def quantile_calibration_error(pit: Float[Tensor, " batch"]) -> float:
     >>> quantile_calibration_error(torch.tensor([0.0, 0.0]))
     0.5
     """
-    values = validation.unit_interval(pit, "pit").sort().values
-    count = len(values)
-    knots = torch.cat([values.new_zeros(1), values, values.new_ones(1)])
-    heights = torch.arange(count + 1, dtype=torch.float64, device=values.device) / count
-    # The integral of |u - h| is (u - h) |u - h| / 2.
-    starts, ends = ((u - heights) * (u - heights).abs() for u in (knots[:-1], knots[1:]))
-    return float((ends - starts).sum() / 2)
+    return formulas.quantile_calibration_error(validation.unit_interval(pit, "pit"))
 
 
 def pit_band(count: int, *, level: float = 0.95) -> float:

@@ -1,4 +1,4 @@
-"""Several methods on the same examples: predictions, scores, differences, cost."""
+"""Comparison of several methods on the same examples: predictions, scores, differences, cost."""
 
 import time
 from collections.abc import Mapping
@@ -7,25 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-from mcbn.evaluation.evaluate import Evaluation, Score, evaluate, out_of_distribution
+from mcbn.evaluation.evaluate import evaluate, out_of_distribution
+from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 
-# Mutual information under this, in nats, is what rounding leaves of none.
+# Mutual information below this, in nats, is zero but for rounding.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One method's predictions and what they are worth.
+    """One method's predictions and their scores.
 
     Attributes:
         predictive: predictions of the test examples.
         outside: predictions of each out-of-distribution set.
         evaluation: scores with intervals.
         separation: for each out-of-distribution set, how well mutual information (or, with a
-            single draw, entropy) tells it from the test examples.
+            single draw, entropy) detects its examples among the test examples.
         seconds: wall time of predicting the test examples; NaN if it was not measured.
     """
 
@@ -55,7 +56,7 @@ class Comparison:
         return {name: entry.evaluation for name, entry in self.entries.items()}
 
     def differences(self) -> dict[str, dict[str, Score]]:
-        """Each other method's scores less the baseline's, with paired intervals."""
+        """Score of each other method minus that of the baseline, with paired intervals."""
         return paired(self.evaluations)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Comparison:
             "classes": list(self.classes),
             "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
             "differences": {
-                name: interval_dicts(found) for name, found in self.differences().items()
+                name: interval_dicts(scores) for name, scores in self.differences().items()
             },
         }
 
@@ -103,14 +104,14 @@ def compare(
         start = time.perf_counter()
         predictive = predict(sampler, inputs, progress=progress)
         seconds = time.perf_counter() - start
-        others = {
+        predicted_outside = {
             key: predict(sampler, values, progress=progress)
             for key, values in (outside or {}).items()
         }
         entries[name] = entry(
             predictive,
             targets,
-            outside=others,
+            outside=predicted_outside,
             seconds=seconds,
             resamples=resamples,
             seed=seed,
@@ -129,7 +130,7 @@ def entry(
     seed: int = 0,
     progress: bool = True,
 ) -> Entry:
-    """Score predictions that are already made."""
+    """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
     epistemic = knows_epistemic(predictive)
     return Entry(
         predictive,
@@ -150,7 +151,7 @@ def entry(
 
 
 def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
-    """Each other method's scores less those of the first, with paired intervals."""
+    """Scores of each other method minus those of the first, with paired intervals."""
     baseline, *others = evaluations
     return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
 
@@ -164,7 +165,7 @@ def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
 
 
 def knows_epistemic(predictive: CategoricalPredictive) -> bool:
-    """Whether it is known how the draws disagree: predictions of another tool may not say."""
+    """Whether the disagreement of the draws is known: files of other tools may not hold it."""
     if predictive.draw_count:
         return predictive.draw_count > 1
     return bool((predictive.mutual_information > ROUNDING).any())
@@ -177,18 +178,18 @@ def _mean_information(predictive: CategoricalPredictive) -> float:
     return float(predictive.mutual_information.mean())
 
 
-def _entry_dict(found: Entry) -> dict[str, Any]:
+def _entry_dict(entry: Entry) -> dict[str, Any]:
     return {
-        **found.evaluation.to_dict(),
-        "draws": found.predictive.draw_count or None,
-        "seconds": found.seconds,
-        "mean_mutual_information": _mean_information(found.predictive),
+        **entry.evaluation.to_dict(),
+        "draws": entry.predictive.draw_count or None,
+        "seconds": entry.seconds,
+        "mean_mutual_information": _mean_information(entry.predictive),
         "outside": {
             name: {
-                "mean_mutual_information": _mean_information(other),
-                "mean_entropy": float(other.entropy.mean()),
-                **interval_dicts(found.separation[name]),
+                "mean_mutual_information": _mean_information(predictive),
+                "mean_entropy": float(predictive.entropy.mean()),
+                **interval_dicts(entry.separation[name]),
             }
-            for name, other in found.outside.items()
+            for name, predictive in entry.outside.items()
         },
     }

@@ -1,4 +1,4 @@
-"""Monte Carlo error: how much a score still moves with the number of draws."""
+"""Monte Carlo error: how much a score varies with the choice of draws."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -18,10 +18,10 @@ class Convergence:
     """Mean negative log-likelihood of the test examples against the number of draws T.
 
     Attributes:
-        draws: numbers of draws looked at.
+        draws: numbers of draws that were tried.
         nll: mean over disjoint groups of that many draws, in nats.
-        spread: standard deviation over the groups: the Monte Carlo error of one answer. NaN where
-            the draws make up one group only.
+        spread: standard deviation over the groups: the Monte Carlo error of one prediction. NaN
+            where the draws make up one group only.
     """
 
     draws: tuple[int, ...]
@@ -34,27 +34,30 @@ class Convergence:
 
 
 def convergence(
-    draws: Float[Tensor, "draws batch classes"], targets: Int[Tensor, " batch"]
+    logits: Float[Tensor, "draws batch classes"], targets: Int[Tensor, " batch"]
 ) -> Convergence:
-    """Cut the kept draws of a predictive into disjoint groups of 1, 2, 4, ... and score each.
+    """Score disjoint groups of 1, 2, 4, ... draws.
+
+    Args:
+        logits: the draws of a predictive: its `logits`, kept by `keep_draws=True`.
+        targets: class indices.
 
     Raises:
         ValueError: there are no draws, or some are not finite.
     """
-    if len(draws) == 0:
-        raise ValueError("expected draws, got none; predict with keep_draws=True")
-    validation.finite(draws, "draws")
-    sizes = [2**power for power in range(int(math.log2(len(draws))) + 1)]
+    if len(logits) == 0:
+        raise ValueError("expected draws of logits, got none; predict with keep_draws=True")
+    validation.finite(logits, "draws")
+    sizes = [2**power for power in range(int(math.log2(len(logits))) + 1)]
     means, spreads = [], []
     for size in sizes:
-        whole = draws[: len(draws) // size * size]
-        groups = whole.reshape(-1, size, *draws.shape[1:])
-        found = torch.tensor([_nll(group, targets) for group in groups], dtype=torch.float64)
-        means.append(float(found.mean()))
-        spreads.append(float(found.std()) if len(found) > 1 else float("nan"))
+        groups = logits[: len(logits) // size * size].reshape(-1, size, *logits.shape[1:])
+        losses = torch.tensor([_nll(group, targets) for group in groups], dtype=torch.float64)
+        means.append(float(losses.mean()))
+        spreads.append(float(losses.std()) if len(losses) > 1 else float("nan"))
     return Convergence(tuple(sizes), tuple(means), tuple(spreads))
 
 
-def _nll(group: Tensor, targets: Tensor) -> float:
-    predictive = Categorical().summarize(group)
+def _nll(logits: Tensor, targets: Tensor) -> float:
+    predictive = Categorical().summarize(logits)
     return float(scores.negative_log_likelihood(predictive.log_probabilities, targets).mean())

@@ -1,26 +1,23 @@
-"""Is the uncertainty high where it should be: detection of a positive class, and abstaining.
+"""Detection of a positive class by a score, and selective prediction (risk-coverage).
 
-Which examples are positive is always said by a Bool mask, and a higher score always means more
-likely positive. Only the order of scores counts, so any scale will do.
+A Bool mask says which examples are positive, and a higher score always means more likely positive.
+Only the order of scores counts, so any scale will do.
 """
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from scipy.stats import beta
-from sklearn.metrics import average_precision_score, roc_curve
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.evaluation import formulas
 
-RECALL = 0.95
 
-
-def _require_both(scores: Tensor, positive: Tensor) -> None:
-    """Refuse a mask that does not fit, or under which there is nothing to tell apart."""
+def _check(scores: Tensor, positive: Tensor) -> None:
+    """Check the scores, and that the mask fits and has both classes."""
     validation.vector(scores, "scores")
     validation.mask(positive, "positive", scores, "scores")
     count = int(positive.sum())
@@ -29,12 +26,6 @@ def _require_both(scores: Tensor, positive: Tensor) -> None:
             f"expected positive and negative examples, got {count} positive of {len(positive)}; "
             "the measure is not defined for one class, so leave it out"
         )
-
-
-def _checked(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mask and the scores as scikit-learn takes them."""
-    _require_both(scores, positive)
-    return positive.cpu().numpy(), scores.detach().double().cpu().numpy()
 
 
 def auroc(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
@@ -51,12 +42,8 @@ def auroc(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> 
     >>> auroc(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
     0.75
     """
-    _require_both(scores, positive)
-    ordered, found = scores.sort().values, scores[positive]
-    # Twice the number of examples below each positive one, ties and itself counting one half.
-    below = sum(torch.searchsorted(ordered, found, right=right).sum() for right in (False, True))
-    count = len(found)
-    return (int(below) - count**2) / (2 * count * (len(scores) - count))
+    _check(scores, positive)
+    return formulas.auroc(scores, positive)
 
 
 def aupr(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
@@ -73,13 +60,14 @@ def aupr(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> f
     >>> aupr(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
     0.5
     """
-    return float(average_precision_score(*_checked(scores, positive)))
+    _check(scores, positive)
+    return formulas.aupr(scores, positive)
 
 
 def fpr95(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
-    """Return the share of negatives flagged where at least 95 % of positives are found.
+    """Return the share of negatives flagged where at least 95% of positives are flagged.
 
-    Taken at the highest threshold that finds so many, without interpolation; tied scores are
+    Taken at the highest threshold that flags so many, without interpolation; tied scores are
     flagged together. 0 is best, 0.95 or a little more is chance; lower is better.
 
     Raises:
@@ -90,13 +78,13 @@ def fpr95(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> 
     >>> fpr95(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([False, False, True]))
     0.5
     """
-    false_rate, true_rate, _ = roc_curve(*_checked(scores, positive), drop_intermediate=False)
-    return float(false_rate[np.argmax(true_rate >= RECALL)])
+    _check(scores, positive)
+    return formulas.fpr95(scores, positive)
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well scores tell the positive class apart.
+    """How well scores separate the positive class from the negative one.
 
     Attributes:
         auroc: see `auroc`; higher is better.
@@ -112,18 +100,20 @@ class Separation:
 def out_of_distribution(
     inside_uncertainty: Float[Tensor, " inside"], outside_uncertainty: Float[Tensor, " outside"]
 ) -> Separation:
-    """Return how well uncertainty tells data from outside the training distribution apart.
+    """Return how well uncertainty detects examples that are out of distribution (OOD).
 
-    The data from outside are the positive class.
+    They are the positive class.
+
+    Args:
+        inside_uncertainty: of examples from the training distribution.
+        outside_uncertainty: of examples that are out of distribution.
 
     Raises:
         ValueError: a value is not finite, or one of the two is empty.
     """
     validation.vector(inside_uncertainty, "inside_uncertainty")
     validation.vector(outside_uncertainty, "outside_uncertainty")
-    scores = torch.cat([inside_uncertainty.double(), outside_uncertainty.double()])
-    positive = torch.arange(len(scores), device=scores.device) >= len(inside_uncertainty)
-    return Separation(auroc(scores, positive), aupr(scores, positive), fpr95(scores, positive))
+    return Separation(*formulas.out_of_distribution(inside_uncertainty, outside_uncertainty))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +124,7 @@ class RiskCoverage:
         coverage: share of examples accepted, k / n for k from 1 to n.
         risk: mean loss of those; within ties the expectation over their order.
         area: AURC, the plain mean of `risk`; lower is better.
-        excess_area: E-AURC, `area` less that of the best order; 0 is best.
+        excess_area: E-AURC, `area` minus that of the best order; 0 is best.
         generalized_area: AUGRC, the area under `risk * coverage`; lower is better.
     """
 
@@ -168,39 +158,25 @@ def risk_coverage(
     """
     validation.vector(uncertainty, "uncertainty")
     validation.vector(loss, "loss")
-    validation.same_shape(uncertainty, loss, ("uncertainty", "loss"))
-    losses, count = loss.double(), len(loss)
-    ordered, order = uncertainty.sort()
-    group = torch.cat([order.new_zeros(1), (ordered.diff() != 0).cumsum(0)])
-    sizes = group.bincount()
-    # In a random order every member of a tie costs the mean of the tie.
-    totals = torch.zeros_like(sizes, dtype=torch.float64).index_add(0, group, losses[order])
-    accepted = (totals / sizes).repeat_interleave(sizes).cumsum(0)
-    number = torch.arange(1, count + 1, dtype=torch.float64, device=losses.device)
-    risk = accepted / number
-    best = losses.sort().values.cumsum(0) / number
-    area = float(risk.mean())
-    trapezoids = accepted.sum() - accepted[-1] / 2
-    return RiskCoverage(
-        number / count, risk, area, area - float(best.mean()), float(trapezoids) / count**2
-    )
+    validation.require_same_shape(uncertainty, loss, ("uncertainty", "loss"))
+    return RiskCoverage(*formulas.risk_coverage(uncertainty, loss))
 
 
-# Shares of the held-out examples that may be answered: fixed before they are looked at.
-STEPS = 20
+# Thresholds that are tried: fixed before the held-out examples are seen.
+THRESHOLDS = 20
 
 
 @dataclass(frozen=True)
 class Abstention:
-    """A threshold of uncertainty, and what it promises.
+    """A rule for selective prediction: answer where uncertainty is below a threshold.
 
     Attributes:
         threshold: answer where uncertainty is below it, abstain elsewhere; infinite if every
             example may be answered.
         coverage: share of the held-out examples answered.
         risk: share of wrong answers among those, on the held-out examples.
-        bound: with the confidence asked for, the share of wrong answers on new examples of the
-            same kind is at most this.
+        bound: upper bound, at the level asked for, of the share of wrong answers on new examples
+            from the same distribution.
     """
 
     threshold: float
@@ -214,25 +190,24 @@ def choose_abstention(
     wrong: Bool[Tensor, " batch"],
     *,
     risk: float,
-    confidence: float = 0.95,
+    level: float = 0.95,
 ) -> Abstention:
-    """The highest threshold whose answers are wrong no more often than `risk`, with confidence.
+    """Choose the highest threshold of uncertainty below which at most `risk` of answers are wrong.
 
-    Twenty thresholds are looked at, those that answer 1/20, 2/20, ... of the held-out examples.
-    Given the number answered, the errors among them are binomial, so the exact upper bound of
-    Clopper and Pearson holds for each; at the confidence 1 - (1 - confidence) / 20 it holds for all
-    at once, whichever is chosen. It holds for new examples that come as the held-out ones did, not
-    after a shift.
+    Twenty thresholds are tried, those that answer 1/20, 2/20, ... of the held-out examples. Given
+    the number answered, the number of errors among them is binomial, so the exact upper bound of
+    Clopper and Pearson holds for each; at the level 1 - (1 - level) / 20 it holds for all at once,
+    whichever is chosen. It holds for new examples from the same distribution, not after a shift.
 
     Args:
         uncertainty: of held-out examples, such as entropy or mutual information; higher is less
             certain. Equal values are answered together or not at all.
         wrong: which of them the network got wrong.
         risk: share of wrong answers that is allowed.
-        confidence: probability, over held-out sets, that the promise holds.
+        level: probability, over held-out sets, that the bound holds.
 
     Raises:
-        ValueError: a value is not finite, shapes differ, or no threshold can promise it.
+        ValueError: a value is not finite, shapes differ, or no threshold has so low a bound.
 
     Reference:
         Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 3;
@@ -241,22 +216,22 @@ def choose_abstention(
     validation.vector(uncertainty, "uncertainty")
     validation.mask(wrong, "wrong", uncertainty, "uncertainty")
     validation.fraction(risk, "risk")
-    validation.fraction(confidence, "confidence")
-    found = _promises(uncertainty.double(), wrong, (1 - confidence) / STEPS)
-    kept = [each for each in found if each.bound <= risk]
-    if not kept:
-        best = min(each.bound for each in found)
+    validation.fraction(level, "level")
+    candidates = _candidates(uncertainty.double(), wrong, (1 - level) / THRESHOLDS)
+    allowed = [each for each in candidates if each.bound <= risk]
+    if not allowed:
+        best = min(each.bound for each in candidates)
         raise ValueError(
-            f"expected a threshold that promises a risk of {risk:g}, got {best:.3g} at best from "
-            f"{len(wrong)} held-out examples; give more of them, or allow more risk"
+            f"expected a threshold with a risk of at most {risk:g}, got a bound of {best:.3g} at "
+            f"best from {len(wrong)} held-out examples; give more of them, or allow more risk"
         )
-    return max(kept, key=lambda each: each.threshold)
+    return max(allowed, key=lambda each: each.threshold)
 
 
-def _promises(uncertainty: Tensor, wrong: Tensor, chance: float) -> list[Abstention]:
-    """What each threshold of the grid promises, except with `chance`."""
+def _candidates(uncertainty: Tensor, wrong: Tensor, chance: float) -> list[Abstention]:
+    """Return each threshold with a bound that fails with probability `chance`."""
     count = len(uncertainty)
-    ranks = torch.arange(1, STEPS + 1).mul(count).add(STEPS - 1) // STEPS
+    ranks = torch.arange(1, THRESHOLDS + 1).mul(count).add(THRESHOLDS - 1) // THRESHOLDS
     # The example at the threshold chose it and is not answered: only those below are a sample.
     ends = torch.cat([uncertainty.sort().values, uncertainty.new_full((1,), math.inf)])[ranks]
     answered = uncertainty < ends[:, None]

@@ -1,135 +1,20 @@
-"""Scores of a predictive against targets, each with a bootstrap interval, and their differences."""
+"""Scores of a predictive against targets, each with a bootstrap interval."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import bootstrap, calibration, detection, intervals, scores
-from mcbn.evaluation.bootstrap import Columns
-from mcbn.evaluation.glossary import BETTER, Direction
+from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
+from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
+from mcbn.evaluation.reliability import equal_mass, equal_width
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 
 PREDICTIVES = (CategoricalPredictive, GaussianPredictive)
-NONE = torch.zeros(0, dtype=torch.float64)  # replicates where nothing was resampled
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """One figure with its interval.
-
-    Attributes:
-        value: the score on the data as they are.
-        low: lower end of the bootstrap interval; NaN without resamples.
-        high: upper end.
-        better: whether lower or higher is better.
-        replicates: the score on each resample, NaN where a resample does not define it; of a
-            calibration error, what the true one is by that resample, in one row or two that its
-            interval spans (see docs/method.md).
-    """
-
-    value: float
-    low: float
-    high: float
-    better: Direction
-    replicates: Float64[Tensor, "*shapes resamples"]
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation(Mapping[str, Score]):
-    """Scores by name, each with a bootstrap interval.
-
-    Attributes:
-        scores: the scores.
-        examples: how many examples (and positions) were scored.
-        draw_count: T of the predictive.
-        level: the intervals' level.
-        seed: chooses the resamples; evaluations of one seed and size are paired.
-    """
-
-    scores: Mapping[str, Score]
-    examples: int
-    draw_count: int
-    level: float
-    seed: int
-
-    def __getitem__(self, name: str) -> Score:
-        return self.scores[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
-            "examples": self.examples,
-            "draws": self.draw_count,
-            "level": self.level,
-            "scores": {
-                name: {
-                    "value": score.value,
-                    "low": score.low,
-                    "high": score.high,
-                    "better": score.better,
-                }
-                for name, score in self.items()
-            },
-        }
-
-    def to_metrics(self) -> dict[str, float]:
-        """Numbers by name, as trackers log them; `nll_low` to `nll_high` is the interval of `nll`.
-
-        What is not defined is left out.
-        """
-        return {
-            name + end: value
-            for name, score in self.items()
-            for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
-            if not math.isnan(value)
-        }
-
-    def minus(self, other: "Evaluation") -> dict[str, Score]:
-        """This evaluation's scores less the other's, with intervals of the paired differences.
-
-        Both must be of the same examples in the same order, under one seed: then each resample
-        drew the same examples for both.
-
-        Raises:
-            ValueError: the evaluations are not paired.
-        """
-        mine, theirs = self._pairing(), other._pairing()
-        if mine != theirs:
-            raise ValueError(
-                "expected evaluations of the same examples, seed, level and resamples, got "
-                f"{mine} and {theirs}; evaluate both alike"
-            )
-        return {
-            name: score_of(
-                name,
-                score.value - other[name].value,
-                intervals.difference(score.replicates, other[name].replicates, self.level),
-                self.level,
-            )
-            for name, score in self.items()
-            if name in other
-        }
-
-    def _pairing(self) -> tuple[int, int, float, int]:
-        """What must be one for both of a pair; the last is the number of resamples."""
-        resamples = next((score.replicates.shape[-1] for score in self.values()), 0)
-        return self.examples, self.seed, self.level, resamples
 
 
 def evaluate(
@@ -144,8 +29,8 @@ def evaluate(
     """Score predictions against targets.
 
     Classes: accuracy, negative log-likelihood (nats), Brier score (0 to 2), calibration errors,
-    and how well uncertainty (one minus confidence) tells errors apart. Real targets: RMSE,
-    predictive log-likelihood (nats), CRPS, coverage and width of the central 90 % interval, PIT.
+    and how well uncertainty (one minus confidence) detects errors. Real targets: RMSE, predictive
+    log-likelihood (nats), CRPS, coverage and width of the central 90% interval, PIT error.
     Positions of a dense prediction count as examples; resampling is by whole example.
 
     Args:
@@ -162,24 +47,21 @@ def evaluate(
     """
     _require(predictive, PREDICTIVES)
     validation.fraction(level, "level")
-    columns: Columns
-    kind: intervals.Kind
+    columns: ScoreColumns
+    kind: intervals.GapKind
     if isinstance(predictive, CategoricalPredictive):
         columns = class_columns(predictive, targets)
-        values, measure = class_scores(columns), class_other_scores
+        values, resampled = class_scores(columns), _plain_class_scores
         kind = intervals.class_gaps
     else:
         columns = real_columns(predictive, targets)
-        values, measure = real_scores(columns), real_scores
+        values, resampled = real_scores(columns), _plain_real_scores
         kind = intervals.pit_gaps
-    replicates = intervals.replicates(
-        columns, measure, kind=kind, resamples=resamples, seed=seed, progress=progress
+    replicates = intervals.score_replicates(
+        columns, resampled, kind=kind, resamples=resamples, seed=seed, progress=progress
     )
     return Evaluation(
-        {
-            name: score_of(name, value, replicates.get(name, NONE), level)
-            for name, value in values.items()
-        },
+        with_intervals(values, replicates, level),
         examples=int(targets.numel()),
         draw_count=predictive.draw_count,
         level=level,
@@ -196,9 +78,17 @@ def out_of_distribution(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """How well uncertainty tells another data set from the training distribution.
+    """Score how well uncertainty detects examples that are out of distribution (OOD).
 
-    The data from outside are the positive class. Inside and outside are resampled apart.
+    They are the positive class. The two sets are resampled independently.
+
+    Args:
+        inside: predictions of examples from the training distribution.
+        outside: predictions of examples that are out of distribution.
+        uncertainty: what examples are ranked by.
+        resamples: bootstrap resamples of each set; 0 gives no intervals.
+        level: of the intervals.
+        seed: chooses the resamples.
 
     Raises:
         TypeError: predictions of the wrong kind.
@@ -206,107 +96,129 @@ def out_of_distribution(
     """
     for predictive in (inside, outside):
         _require(predictive, (CategoricalPredictive,))
+    validation.fraction(level, "level")
     if uncertainty not in ("mutual_information", "entropy"):
         raise ValueError(
-            f"expected the uncertainty 'mutual_information' or 'entropy', got {uncertainty!r}"
+            "expected the uncertainty 'mutual_information' or 'entropy', got "
+            f"{uncertainty!r}; choose one"
         )
-    groups = [
-        {"inside": getattr(inside, uncertainty).cpu()},
-        {"outside": getattr(outside, uncertainty).cpu()},
-    ]
+    both = [getattr(predictive, uncertainty).cpu() for predictive in (inside, outside)]
+    separation = detection.out_of_distribution(*(values.flatten() for values in both))
 
-    def measure(chosen: Columns) -> dict[str, float]:
-        found = detection.out_of_distribution(
-            chosen["inside"].flatten(), chosen["outside"].flatten()
+    def measure(chosen: ScoreColumns) -> dict[str, float]:
+        return _separation_scores(
+            *formulas.out_of_distribution(chosen["inside"].flatten(), chosen["outside"].flatten())
         )
-        return {
-            "auroc_out_of_distribution": found.auroc,
-            "aupr_out_of_distribution": found.aupr,
-            "fpr95_out_of_distribution": found.fpr95,
-        }
 
-    values = measure({**groups[0], **groups[1]})
     replicates = bootstrap.replicates(
-        groups, measure, resamples=resamples, seed=seed, progress=False
+        [{"inside": both[0]}, {"outside": both[1]}],
+        measure,
+        resamples=resamples,
+        seed=seed,
+        progress=False,
     )
+    values = _separation_scores(separation.auroc, separation.aupr, separation.fpr95)
+    return with_intervals(values, replicates, level)
+
+
+def _separation_scores(auroc: float, aupr: float, fpr95: float) -> dict[str, float]:
     return {
-        name: score_of(name, value, replicates.get(name, NONE), level)
-        for name, value in values.items()
+        "auroc_out_of_distribution": auroc,
+        "aupr_out_of_distribution": aupr,
+        "fpr95_out_of_distribution": fpr95,
     }
 
 
 def _require(predictive: object, kinds: tuple[type, ...]) -> None:
     names = " or ".join(kind.__name__ for kind in kinds)
-    validation.kind(predictive, kinds, f"a {names}", "give what mcbn.predict returns")
+    validation.require_type(predictive, kinds, f"a {names}", "give what mcbn.predict returns")
 
 
-def score_of(name: str, value: float, replicates: Tensor, level: float) -> Score:
-    """A figure with the interval from its replicates."""
-    ends = bootstrap.percentile_interval(replicates, level)
-    better = BETTER.get(name, "lower")  # of mutual information neither way is, and nothing asks
-    return Score(value, *ends, better, replicates)
+def with_intervals(
+    values: Mapping[str, float], replicates: Mapping[str, Tensor], level: float
+) -> dict[str, Score]:
+    """Return each score with the interval of its replicates, if there are any."""
+    return {
+        name: Score.from_replicates(name, value, replicates.get(name, NO_REPLICATES), level)
+        for name, value in values.items()
+    }
 
 
-def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
-    """What the scores of classes are made from, one row an example."""
-    device = predictive.log_probabilities.device
-    targets = validation.tensor(targets, "targets").to(device)
-    found = {
-        "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
-        "brier": scores.brier(predictive.probabilities, targets),
-        "correct": scores.correct(predictive.probabilities, targets),
-        "confidence": predictive.confidence,
-        "probabilities": predictive.probabilities,
+def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> ScoreColumns:
+    """Check predictions and class indices, and return what their scores are computed from.
+
+    Each column has one row per example.
+
+    Raises:
+        TypeError: targets of the wrong kind.
+        ValueError: probabilities that are none, or targets that do not fit.
+    """
+    targets = validation.tensor(targets, "targets").to(predictive.log_probabilities.device)
+    # This checks the probabilities and the targets; what follows trusts them.
+    nll = scores.negative_log_likelihood(predictive.log_probabilities, targets)
+    probabilities, confidence = predictive.probabilities, predictive.confidence
+    validation.unit_interval(confidence.flatten(), "confidence")
+    columns = {
+        "nll": nll,
+        "brier": formulas.brier(probabilities, targets),
+        "correct": formulas.correct(probabilities, targets),
+        "confidence": confidence,
+        "probabilities": probabilities,
         "targets": targets,
     }
-    return {name: values.cpu() for name, values in found.items()}
+    return {name: values.cpu() for name, values in columns.items()}
 
 
-def class_scores(columns: Columns) -> dict[str, float]:
-    """All scores of classes."""
-    others = class_other_scores(columns)
-    first = {name: others.pop(name) for name in ("accuracy", "nll", "brier")}
-    return {**first, **_calibration_errors(columns), **others}
+def class_scores(columns: ScoreColumns) -> dict[str, float]:
+    """Return all scores of classes."""
+    plain = _plain_class_scores(columns)
+    first = {name: plain.pop(name) for name in ("accuracy", "nll", "brier")}
+    return {**first, **_calibration_errors(columns), **plain}
 
 
-def class_other_scores(columns: Columns) -> dict[str, float]:
-    """The scores of classes that are resampled as they are: all but calibration errors."""
+def _plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
+    """Return the scores whose replicates are those of resamples: all but calibration errors."""
     correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
-    selective = detection.risk_coverage(1 - confidence, ~correct)
-    # Without a single error, or a single success, there is nothing to tell apart.
+    _, _, area, excess, generalized = formulas.risk_coverage(1 - confidence, ~correct)
+    # Without a single error, or a single success, there is nothing to detect.
     mixed = bool(correct.any()) and not bool(correct.all())
     return {
         "accuracy": float(correct.double().mean()),
         "nll": float(columns["nll"].mean()),
         "brier": float(columns["brier"].mean()),
-        "aurc": selective.area,
-        "e_aurc": selective.excess_area,
-        "augrc": selective.generalized_area,
-        "auroc_of_errors": detection.auroc(1 - confidence, ~correct) if mixed else math.nan,
+        "aurc": area,
+        "e_aurc": excess,
+        "augrc": generalized,
+        "auroc_of_errors": formulas.auroc(1 - confidence, ~correct) if mixed else math.nan,
     }
 
 
-def _calibration_errors(columns: Columns) -> dict[str, float]:
-    flags = columns["confidence"].flatten(), columns["correct"].flatten()
-    reliability = calibration.Reliability.from_predictions(*flags)
+def _calibration_errors(columns: ScoreColumns) -> dict[str, float]:
+    # Rounding may lift a confidence over 1.
+    flags = columns["confidence"].flatten().clamp(max=1), columns["correct"].flatten()
+    width, mass = equal_width(*flags), equal_mass(*flags)
     return {
-        "ece": reliability.expected_error,
-        "ece_equal_mass": calibration.expected_calibration_error(*flags, binning="mass"),
-        "ece_debiased": calibration.debiased_calibration_error(*flags),
-        "ece_classwise": calibration.classwise_calibration_error(
+        "ece": width.expected_error,
+        "ece_equal_mass": mass.expected_error,
+        "ece_debiased": mass.debiased_error,
+        "ece_classwise": formulas.classwise_calibration_error(
             columns["probabilities"], columns["targets"]
         ),
-        "ece_smooth": calibration.smooth_calibration_error(*flags),
-        "mce": reliability.maximum_error,
+        "ece_smooth": formulas.smooth_calibration_error(*flags),
+        "mce": width.maximum_error,
     }
 
 
-def real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
-    """What the scores of real targets are made from, one row an example."""
+def real_columns(predictive: GaussianPredictive, targets: Tensor) -> ScoreColumns:
+    """Check real targets, and return what their scores are computed from, one row per example.
+
+    Raises:
+        ValueError: targets that do not fit or are not finite.
+    """
     aligned = predictive.aligned(targets)
     low, high = predictive.interval(0.9)
-    found = {
-        "error": scores.squared_error(predictive.mean, aligned),
+    columns = {
+        "error": formulas.squared_error(predictive.mean, aligned),
         "log_prob": predictive.log_prob(aligned),
         "crps": predictive.crps(aligned),
         "crps_moment_matched": predictive.crps_moment_matched(aligned),
@@ -314,11 +226,20 @@ def real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
         "width": high - low,
         "pit": predictive.cdf(aligned),
     }
-    return {name: values.cpu() for name, values in found.items()}
+    return {name: values.cpu() for name, values in columns.items()}
 
 
-def real_scores(columns: Columns) -> dict[str, float]:
-    """All scores of real targets."""
+def real_scores(columns: ScoreColumns) -> dict[str, float]:
+    """Return all scores of real targets."""
+    pit = validation.unit_interval(columns["pit"].flatten(), "pit")
+    return {
+        **_plain_real_scores(columns),
+        "pit_error": formulas.quantile_calibration_error(pit),
+    }
+
+
+def _plain_real_scores(columns: ScoreColumns) -> dict[str, float]:
+    """Return the scores whose replicates are those of resamples: all but the PIT error."""
     return {
         "rmse": float(columns["error"].mean().sqrt()),
         "pll": float(columns["log_prob"].mean()),
@@ -326,5 +247,4 @@ def real_scores(columns: Columns) -> dict[str, float]:
         "crps_moment_matched": float(columns["crps_moment_matched"].mean()),
         "coverage_90": float(columns["inside"].mean()),
         "width_90": float(columns["width"].mean()),
-        "pit_error": calibration.quantile_calibration_error(columns["pit"].flatten()),
     }

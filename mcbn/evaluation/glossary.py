@@ -32,7 +32,7 @@ ScoreName = Literal[
 
 Direction = Literal["lower", "higher"]
 
-# What is better of each score. Keys name the positive class where there is one.
+# Which direction of a score is better. Of a coverage, a width and a spread neither is.
 BETTER: Mapping[str, Direction] = {
     "accuracy": "higher",
     "nll": "lower",
@@ -51,8 +51,6 @@ BETTER: Mapping[str, Direction] = {
     "pll": "higher",
     "crps": "lower",
     "crps_moment_matched": "lower",
-    "coverage_90": "higher",
-    "width_90": "lower",
     "pit_error": "lower",
     "auroc_out_of_distribution": "higher",
     "aupr_out_of_distribution": "higher",
@@ -87,14 +85,14 @@ SCORES: Mapping[str, Term] = {
                 "15 bins of equal width. Biased upwards by chance."),
     "ece_equal_mass": Term("ECE, equal mass", "The same over bins with equally many examples."),
     "ece_debiased": Term("ECE, debiased", "Root mean square gap between confidence and accuracy "
-                         "over bins of equal mass, less what chance adds. 0 if calibrated."),
+                         "over bins of equal mass, minus what chance adds. 0 if calibrated."),
     "ece_classwise": Term("ECE, classwise", "Calibration error of each class's probability, "
                           "averaged over classes."),
     "ece_smooth": Term("Smooth ECE", "Calibration error smoothed by a kernel: no bins to choose."),
     "mce": Term("MCE", "Largest gap of any bin, however few examples it holds. Very noisy."),
     "aurc": Term("AURC", "Area under the risk-coverage curve: mean error rate as ever more "
                  "uncertain examples are answered."),
-    "e_aurc": Term("Excess AURC", "AURC less that of the best possible order of the same answers."),
+    "e_aurc": Term("Excess AURC", "AURC minus that of the best order of the same answers."),
     "augrc": Term("AUGRC", "Area under the generalised risk-coverage curve: mean share of "
                   "undetected errors."),
     "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
@@ -106,9 +104,9 @@ SCORES: Mapping[str, Term] = {
                  "absolute error of a whole forecast. Proper, and mild on rare misses."),
     "crps_moment_matched": Term("CRPS, moment-matched", "The same of the Gaussian with the "
                                 "forecast's mean and variance."),
-    "coverage_90": Term("Coverage at 90 %", "Share of true values inside the central 90 % "
-                        "interval. 90 % is right, not more.", 1, True),
-    "width_90": Term("Width at 90 %", "Mean width of the central 90 % interval, in the unit of "
+    "coverage_90": Term("Coverage at 90%", "Share of true values inside the central 90% "
+                        "interval. 90% is right, not more.", 1, True),
+    "width_90": Term("Width at 90%", "Mean width of the central 90% interval, in the unit of "
                      "the target."),
     "pit_error": Term("PIT error", "Mean distance of the probability integral transforms from "
                       "uniform. 0 if calibrated."),
@@ -116,16 +114,13 @@ SCORES: Mapping[str, Term] = {
                                "much the draws disagree.", 5),
     "epistemic_sd": Term("Epistemic sd", "Mean standard deviation over draws of each class's "
                          "probability, or of the predicted value in the unit of the target.", 5),
-    "auroc_out_of_distribution": Term("AUROC", "Chance that an example from outside is more "
-                                      "uncertain than one from inside. 0.5 is guessing.", 3),
-    "aupr_out_of_distribution": Term("AUPR", "Average precision of finding examples from outside. "
-                                     "Guessing gives their share.", 3),
-    "fpr95_out_of_distribution": Term("FPR95", "Share of examples from inside that are flagged "
-                                      "where 95 % of those from outside are found.", 1, True),
+    "auroc_out_of_distribution": Term("AUROC", "Chance that an out-of-distribution example is more "
+                                      "uncertain than a test example. 0.5 is guessing.", 3),
+    "aupr_out_of_distribution": Term("AUPR", "Average precision of detecting out-of-distribution "
+                                     "examples. Guessing gives their share.", 3),
+    "fpr95_out_of_distribution": Term("FPR95", "Share of test examples that are flagged where 95% "
+                                      "of the out-of-distribution examples are.", 1, True),
 }  # fmt: skip
-
-# Nearer to 0.9 is better of a coverage, and a width says nothing alone: neither way is better.
-UNJUDGED = ("coverage_90", "width_90")
 
 HEADLINE = (
     "accuracy",
@@ -144,11 +139,11 @@ WORDS: Mapping[str, str] = {
     "Interval": "Where the value would plausibly lie with other test examples of the same kind; "
     "found by drawing the examples again with replacement, unless said otherwise. That of a "
     "calibration error may lie below the value, which chance makes too large; of errors about as "
-    "small as chance, an interval of 95 % held the true difference of two in 82 % or more of our "
+    "small as chance, an interval of 95% held the true difference of two in 82% or more of our "
     "simulations.",
     "Paired difference": "Difference of two methods on the same examples. It can be clear although "
     "the two separate intervals overlap.",
-    "Calibrated": "Of the answers given with confidence 0.8, 80 % are right.",
+    "Calibrated": "Of the answers given with confidence 0.8, 80% are right.",
     "Entropy": "Total uncertainty of a forecast, in nats.",
     "Mutual information": "Epistemic part of the entropy, in nats: how much the draws disagree. "
     "0 for a single draw.",
@@ -179,7 +174,7 @@ STUDY_WORDS: Mapping[str, str] = {
     "Stochastic BN": "Draws from distributions fitted to each channel's statistics apart.",
     "Population BN": "One pass with the statistics of the whole training set.",
     "Holm's method": "Makes p values larger, so that the chance of even one false alarm among "
-    "all tests of a score stays below 5 %.",
+    "all tests of a score stays below 5%.",
 }
 
 
@@ -189,19 +184,19 @@ def label(name: str) -> str:
 
 
 def arrow(name: str) -> str:
-    """Which way is better, as an arrow; nothing where neither is."""
+    """The better direction as an arrow; empty where there is none."""
     signs = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
     return signs[BETTER[name]] if judged(name) else ""
 
 
 def direction(name: str) -> str:
-    """Which way is better, in words; nothing where neither is."""
+    """The better direction in words; empty where there is none."""
     return f"{BETTER[name].capitalize()} is better." if judged(name) else ""
 
 
 def judged(name: str) -> bool:
-    """Whether one way is better of this score."""
-    return name in BETTER and name not in UNJUDGED
+    """Whether this score has a better direction."""
+    return name in BETTER
 
 
 def written(name: str, value: float, *, signed: bool = False) -> str:
@@ -211,8 +206,8 @@ def written(name: str, value: float, *, signed: bool = False) -> str:
 
 
 def unit(name: str) -> str:
-    """The sign after a score's value."""
-    return " %" if name in SCORES and SCORES[name].percent else ""
+    """The percent sign after a score that is written as a percentage; else empty."""
+    return "%" if name in SCORES and SCORES[name].percent else ""
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:

@@ -1,8 +1,8 @@
 """Confidence against accuracy in bins that add, the errors computed from them, and their bands.
 
-`confidence` is a probability and `correct` says whether what it was given to happened. For a
+`confidence` is a probability, and `correct` is whether the event it was given to happened. For a
 classifier they are the largest probability and `scores.correct`; for a binary problem, the
-probability of the positive class and `targets == 1`. Nothing is ever guessed from logits.
+probability of the positive class and `targets == 1`. Logits are refused, never guessed.
 """
 
 import math
@@ -20,7 +20,7 @@ from mcbn import validation
 LIMB = 2.0**26
 
 
-def _forecast(confidence: Tensor, correct: Tensor) -> Tensor:
+def _checked(confidence: Tensor, correct: Tensor) -> Float64[Tensor, " batch"]:
     """Return `confidence` in float64, with `correct` checked against it."""
     validation.mask(correct, "correct", confidence, "confidence")
     return validation.unit_interval(confidence, "confidence")
@@ -63,20 +63,14 @@ class Reliability:
         Raises:
             ValueError: confidence is not a probability, or edges do not rise from 0 to 1.
         """
-        values = _forecast(confidence, correct)
+        values = _checked(confidence, correct)
         rising = edges.ndim == 1 and len(edges) > 1 and bool((edges.diff() >= 0).all())
         if not (rising and edges[0] == 0 and edges[-1] == 1):
             raise ValueError(
                 f"expected edges that rise from 0 to 1, got {edges.tolist()}; "
                 "take those of another Reliability"
             )
-        index = torch.searchsorted(edges[1:-1].contiguous(), values.contiguous())
-        high = (values * LIMB).floor()
-        low = ((values * LIMB - high) * LIMB).floor()
-        items = (torch.ones_like(index), correct, high, low)
-        empty = torch.zeros(len(edges) - 1, dtype=torch.int64, device=values.device)
-        counts, hits, *parts = (empty.index_add(0, index, item.long()) for item in items)
-        return cls(counts, hits, torch.stack(parts), edges)
+        return binned(values, correct, edges)
 
     @classmethod
     def from_predictions(
@@ -91,9 +85,7 @@ class Reliability:
         Raises:
             ValueError: confidence is not a probability, or `bins` is below 1.
         """
-        steps = torch.arange(_checked_bins(bins) + 1, dtype=torch.float64)
-        # Divided, not multiplied by a width: 0.3 is then the edge 3/10 to the last bit.
-        return cls.from_edges(confidence, correct, (steps / bins).to(confidence.device))
+        return equal_width(_checked(confidence, correct), correct, _checked_bins(bins))
 
     @classmethod
     def from_quantiles(
@@ -112,14 +104,7 @@ class Reliability:
         Raises:
             ValueError: confidence is not a probability, or `bins` is below 1.
         """
-        ordered = _forecast(confidence, correct).sort().values
-        ranks = torch.arange(1, _checked_bins(bins), device=ordered.device) * len(ordered)
-        last = ordered[((ranks + bins - 1) // bins - 1).clamp(min=0)]
-        inner = last[last < ordered[-1]]
-        inner = inner[inner.diff(prepend=inner.new_full((1,), -1)) > 0]
-        return cls.from_edges(
-            confidence, correct, torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
-        )
+        return equal_mass(_checked(confidence, correct), correct, _checked_bins(bins))
 
     def __add__(self, other: "Reliability") -> "Reliability":
         """Return the bins of both sets of examples together, equal to the last bit.
@@ -177,7 +162,7 @@ class Reliability:
 
     @property
     def debiased_square_error(self) -> float:
-        """Square error less what chance adds; 0 on average if calibrated, so at times below 0.
+        """Square error minus what chance adds; 0 on average if calibrated, so at times below 0.
 
         `sum_b share_b ((accuracy_b - confidence_b)^2 - accuracy_b (1 - accuracy_b) / (n_b - 1))`.
         A bin of one example has no variance to take off and counts 0. Where confidence varies
@@ -190,12 +175,17 @@ class Reliability:
         chance = accuracy * (1 - accuracy) / (counts - 1).clamp(min=1)
         return float(((gaps.square() - chance) * share)[counts > 1].sum())
 
+    @property
+    def debiased_error(self) -> float:
+        """Root of `debiased_square_error`, or 0 where that is below 0; 0 is best."""
+        return math.sqrt(max(0.0, self.debiased_square_error))
+
     def interval(
         self, *, level: float = 0.95
     ) -> tuple[Float64[Tensor, " bins"], Float64[Tensor, " bins"]]:
         """Return lower and upper ends of the Wilson score interval for each bin's accuracy.
 
-        One interval a bin, not simultaneous; NaN for empty bins.
+        One interval per bin, not simultaneous; NaN for empty bins.
 
         Reference: Wilson, Probable Inference, 1927.
         """
@@ -215,7 +205,7 @@ class Reliability:
 
         Exact quantiles of Binomial(n_b, confidence_b) / n_b; nothing is simulated. True counts
         are Poisson-binomial, never wider than this binomial, so each bin is covered with at least
-        `level`. One band a bin: for all at once use `level = 1 - (1 - level) / bins`.
+        `level`. One band per bin: for all at once use `level = 1 - (1 - level) / bins`.
         NaN for empty bins.
 
         Reference: Broecker and Smith, Reliability of Reliability Diagrams, 2007; Hoeffding, 1956.
@@ -225,3 +215,47 @@ class Reliability:
         low, high = (stats.binom.ppf(quantile, counts, confidence) for quantile in (tail, 1 - tail))
         lower, upper = (torch.as_tensor(hits).to(self.edges) / self.counts for hits in (low, high))
         return lower, upper
+
+
+# The bins of predictions that were checked before: `confidence` is in [0, 1].
+
+
+def binned(
+    confidence: Float64[Tensor, " batch"],
+    correct: Bool[Tensor, " batch"],
+    edges: Float64[Tensor, " edges"],
+) -> Reliability:
+    """Return the bins given by `edges`, without checks."""
+    index = torch.searchsorted(edges[1:-1].contiguous(), confidence.contiguous())
+    high = (confidence * LIMB).floor()
+    low = ((confidence * LIMB - high) * LIMB).floor()
+    items = (torch.ones_like(index), correct, high, low)
+    empty = torch.zeros(len(edges) - 1, dtype=torch.int64, device=confidence.device)
+    counts, hits, *parts = (empty.index_add(0, index, item.long()) for item in items)
+    return Reliability(counts, hits, torch.stack(parts), edges)
+
+
+def equal_width(
+    confidence: Float64[Tensor, " batch"], correct: Bool[Tensor, " batch"], bins: int = 15
+) -> Reliability:
+    """Return bins of equal width, without checks."""
+    return binned(confidence, correct, width_edges(bins).to(confidence.device))
+
+
+def width_edges(bins: int = 15) -> Float64[Tensor, " edges"]:
+    """Return the edges of bins of equal width."""
+    # Divided, not multiplied by a width: 0.3 is then the edge 3/10 to the last bit.
+    return torch.arange(bins + 1, dtype=torch.float64) / bins
+
+
+def equal_mass(
+    confidence: Float64[Tensor, " batch"], correct: Bool[Tensor, " batch"], bins: int = 15
+) -> Reliability:
+    """Return bins of equal mass, without checks."""
+    ordered = confidence.sort().values
+    ranks = torch.arange(1, bins, device=ordered.device) * len(ordered)
+    last = ordered[((ranks + bins - 1) // bins - 1).clamp(min=0)]
+    inner = last[last < ordered[-1]]
+    inner = inner[inner.diff(prepend=inner.new_full((1,), -1)) > 0]
+    edges = torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+    return binned(confidence, correct, edges)

@@ -8,19 +8,19 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.evaluation import formulas
 
 
-def _class_indices(values: Tensor, targets: Tensor) -> Tensor:
-    """Return the checked `targets` with a class axis of length one, as an index into `values`."""
-    shape = (values.shape[0], *values.shape[2:])
-    return validation.labels(targets, values.shape[1], shape).long().unsqueeze(1)
+def _check_labels(targets: Tensor, values: Tensor) -> None:
+    """Check class indices against values with a class axis."""
+    validation.labels(targets, values.shape[1], (values.shape[0], *values.shape[2:]))
 
 
 def negative_log_likelihood(
     log_probabilities: Float[Tensor, "batch classes *positions"],
     targets: Int[Tensor, "batch *positions"],
 ) -> Float64[Tensor, "batch *positions"]:
-    """Return the logarithmic score of each example.
+    """Return the negative log-likelihood (logarithmic score) of each example.
 
     `-log p[y]`, in nats; 0 is perfect, lower is better. It takes logarithms of probabilities, so
     that nothing underflows: the predictive distribution over draws is a log-mean-exp.
@@ -44,8 +44,8 @@ def negative_log_likelihood(
     # The clamp lifts minus infinity, which is allowed, over the check for finite numbers.
     validation.finite(values.clamp(min=torch.finfo(torch.float64).min), "log_probabilities")
     validation.probabilities(values.exp(), "exp(log_probabilities)")
-    chosen = values.gather(1, _class_indices(values, targets)).squeeze(1)
-    return 0.0 - chosen  # not -chosen, which turns a perfect score into -0
+    _check_labels(targets, values)
+    return formulas.negative_log_likelihood(values, targets)
 
 
 def brier(
@@ -65,10 +65,9 @@ def brier(
     >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 0]))
     tensor([0.5000, 2.0000], dtype=torch.float64)
     """
-    values = validation.probabilities(probabilities).double()
-    index = _class_indices(values, targets)
-    hit = torch.full_like(index, -1, dtype=torch.float64)
-    return values.scatter_add(1, index, hit).square().sum(1)
+    validation.probabilities(probabilities)
+    _check_labels(targets, probabilities)
+    return formulas.brier(probabilities.double(), targets)
 
 
 def correct(
@@ -83,9 +82,9 @@ def correct(
     >>> correct(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([0, 1]))
     tensor([ True, False])
     """
-    values = validation.probabilities(probabilities)
-    index = _class_indices(values, targets)
-    return values.argmax(1) == index.squeeze(1)
+    validation.probabilities(probabilities)
+    _check_labels(targets, probabilities)
+    return formulas.correct(probabilities, targets)
 
 
 def squared_error(
@@ -101,5 +100,5 @@ def squared_error(
     """
     validation.finite(mean, "mean")
     validation.finite(targets, "targets")
-    validation.same_shape(mean, targets, ("mean", "targets"))
-    return (mean.double() - targets.double()).square()
+    validation.require_same_shape(mean, targets, ("mean", "targets"))
+    return formulas.squared_error(mean, targets)

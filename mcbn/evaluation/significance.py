@@ -13,7 +13,7 @@ ROUNDING = 1e-12
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted by Holm's step-down method, which bounds the chance of any false alarm.
+    """Adjust p values by Holm's step-down method, which bounds the chance of any false alarm.
 
     In ascending order, adjusted p(i) is the largest of (m - j + 1) p(j) over j up to i, at most 1.
     NaN stays NaN and is not counted among the m.
@@ -24,13 +24,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    known = [index for index, value in enumerate(p_values) if not math.isnan(value)]
-    known.sort(key=lambda index: p_values[index])
-    found, largest = [math.nan] * len(p_values), 0.0
-    for rank, index in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p_values[index]))
-        found[index] = largest
-    return found
+    ascending = [index for index, value in enumerate(p_values) if not math.isnan(value)]
+    ascending.sort(key=lambda index: p_values[index])
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, index in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(ascending) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def paired_test(differences: Sequence[float]) -> float:

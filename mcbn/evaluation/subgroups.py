@@ -8,30 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcbn.evaluation import calibration, intervals, scores
-from mcbn.evaluation.bootstrap import Columns
+from mcbn import validation
+from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
-from mcbn.evaluation.evaluate import NONE, Score, score_of
+from mcbn.evaluation.evaluate import class_columns, with_intervals
+from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.targets import by_number
 
-FEW = 50  # examples under which a group's scores say little
-MOST = 50  # groups of a column: more are no groups, and could not be read
+MIN_EXAMPLES = 50  # the scores of a smaller group are too uncertain to judge it by
+MAX_GROUPS = 50  # per column: more would not be readable as groups
 
 
 @dataclass(frozen=True, eq=False)
 class Subgroup:
-    """What predictions are worth for one group of examples.
+    """Scores of one group of examples.
 
     Attributes:
         name: value of the column that the group shares.
         size: how many examples it has.
         scores: with their intervals, by name; mutual information only where draws are known.
         p_value: two-sided, of Welch's t test of the group's log scores against those of the other
-            examples; NaN where there is none to be made.
+            examples; NaN where the test is not defined.
         adjusted: the same by Holm's method, over all groups of the column.
     """
 
@@ -43,8 +46,8 @@ class Subgroup:
 
     @property
     def is_small(self) -> bool:
-        """Whether it has so few examples that its scores say little."""
-        return self.size < FEW
+        """Whether it has fewer than `MIN_EXAMPLES` examples."""
+        return self.size < MIN_EXAMPLES
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -60,57 +63,57 @@ class Subgroup:
 def subgroups(
     predictive: CategoricalPredictive | GaussianPredictive,
     targets: Tensor,
-    labels: Sequence[str],
+    groups: Sequence[str],
     *,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[Subgroup, ...]:
-    """Score the examples of each group apart.
+    """Score the examples of each group separately.
 
     Args:
         predictive: of all examples.
         targets: their class indices or real values.
-        labels: the group of each example.
+        groups: the group of each example.
         resamples: bootstrap resamples of each group's examples; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
 
     Returns:
-        The groups, by number or in the order of the alphabet.
+        The groups, sorted by name, numbers by value.
 
     Raises:
-        ValueError: labels of another number of examples, or of more than `MOST` groups.
+        ValueError: groups of another number of examples, or more than `MAX_GROUPS` of them.
     """
-    names = sorted(set(labels), key=by_number)
-    if len(labels) != len(predictive) or not 1 <= len(names) <= MOST:
+    validation.fraction(level, "level")
+    names = sorted(set(groups), key=by_number)
+    if len(groups) != len(predictive) or not 1 <= len(names) <= MAX_GROUPS:
         raise ValueError(
-            f"expected a group for each of {len(predictive)} examples and at most {MOST} groups, "
-            f"got {len(labels)} values of which {len(names)} differ; put numbers into a few ranges"
+            f"expected a group for each of {len(predictive)} examples and at most {MAX_GROUPS} "
+            f"groups, got {len(groups)} values of which {len(names)} differ; put numbers into a "
+            "few ranges"
         )
-    columns: Columns
-    kind: intervals.Kind
-    if isinstance(predictive, CategoricalPredictive):
-        columns, measure = _class_columns(predictive, targets), _class_scores
-        kind = intervals.binned_gaps
-    else:
-        columns, measure = _real_columns(predictive, targets), _real_scores
-        kind = intervals.no_gaps
-    place = {name: number for number, name in enumerate(names)}
-    codes = torch.tensor([place[label] for label in labels])
+    classes = isinstance(predictive, CategoricalPredictive)
+    columns = _columns(predictive, targets)
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
-    found = []
-    for number, name in enumerate(names):
-        inside = codes == number
-        mine = {key: values[inside] for key, values in columns.items()}
-        drawn = intervals.replicates(mine, measure, kind=kind, resamples=resamples, seed=seed)
-        each = {key: score_of(key, value, drawn.get(key, NONE), level)
-                for key, value in measure(mine).items()}  # fmt: skip
+    scored = []
+    for name in names:
+        inside = torch.tensor([group == name for group in groups])
+        rows = {key: values[inside] for key, values in columns.items()}
+        values = _class_scores(rows) if classes else _real_scores(rows)
+        replicates = intervals.score_replicates(
+            rows,
+            _plain_class_scores if classes else _real_scores,
+            kind=intervals.binned_gaps if classes else intervals.no_gaps,
+            resamples=resamples,
+            seed=seed,
+        )
         p_value = welch(losses[inside], losses[~inside])
-        found.append(Subgroup(name or "(none)", int(inside.sum()), each, p_value))
-    adjusted = holm([group.p_value for group in found])
+        scores = with_intervals(values, replicates, level)
+        scored.append(Subgroup(name or "(none)", int(inside.sum()), scores, p_value))
+    adjusted = holm([group.p_value for group in scored])
     return tuple(
-        replace(group, adjusted=value) for group, value in zip(found, adjusted, strict=True)
+        replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
 
 
@@ -120,15 +123,15 @@ def group_dicts(
     """Groups by column and method as plain numbers, for JSON."""
     return {
         column: {
-            method: {group.name: group.to_dict() for group in found}
-            for method, found in methods.items()
+            method: {group.name: group.to_dict() for group in of_method}
+            for method, of_method in methods.items()
         }
         for column, methods in groups.items()
     }
 
 
 def worst(groups: Sequence[Subgroup]) -> Subgroup:
-    """The group of the worst log score: of those that are not small, if there are any."""
+    """The group with the worst log score, among those that are not small if there are any."""
     name = loss_name(groups)
     sign = 1 if BETTER[name] == "lower" else -1
     large = [group for group in groups if not group.is_small]
@@ -140,42 +143,46 @@ def loss_name(groups: Sequence[Subgroup]) -> str:
     return "nll" if "nll" in groups[0].scores else "pll"
 
 
-def _class_columns(predictive: CategoricalPredictive, targets: Tensor) -> Columns:
-    targets = targets.to(predictive.log_probabilities.device)
-    found = {
-        "loss": scores.negative_log_likelihood(predictive.log_probabilities, targets),
-        "correct": scores.correct(predictive.probabilities, targets),
-        "confidence": predictive.confidence,
+def _columns(
+    predictive: CategoricalPredictive | GaussianPredictive, targets: Tensor
+) -> ScoreColumns:
+    """Check the arguments, and return what the scores are computed from, one row per example."""
+    if isinstance(predictive, CategoricalPredictive):
+        every = class_columns(predictive, targets)
+        columns = {"loss": every["nll"], **{k: every[k] for k in ("correct", "confidence")}}
+        if knows_epistemic(predictive):
+            columns["mutual_information"] = predictive.mutual_information
+    else:
+        aligned = predictive.aligned(targets)
+        low, high = predictive.interval(0.9)
+        columns = {
+            "loss": -predictive.log_prob(aligned),
+            "error": formulas.squared_error(predictive.mean, aligned),
+            "inside": ((aligned >= low) & (aligned <= high)).double(),
+        }
+    return {name: values.cpu() for name, values in columns.items()}
+
+
+def _class_scores(columns: ScoreColumns) -> dict[str, float]:
+    confidence, correct = columns["confidence"].flatten(), columns["correct"].flatten()
+    plain = _plain_class_scores(columns)
+    first = {name: plain.pop(name) for name in ("accuracy", "nll")}
+    # Rounding may lift a confidence over 1.
+    error = equal_mass(confidence.clamp(max=1), correct).debiased_error
+    return {**first, "ece_debiased": error, **plain}
+
+
+def _plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
+    """Return the scores whose replicates are those of resamples: all but the calibration error."""
+    means = {"accuracy": "correct", "nll": "loss", "mutual_information": "mutual_information"}
+    return {
+        name: float(columns[column].double().mean())
+        for name, column in means.items()
+        if column in columns
     }
-    if knows_epistemic(predictive):
-        found["mutual_information"] = predictive.mutual_information
-    return {name: values.cpu() for name, values in found.items()}
 
 
-def _class_scores(columns: Columns) -> dict[str, float]:
-    correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
-    found = {
-        "accuracy": float(correct.double().mean()),
-        "nll": float(columns["loss"].mean()),
-        "ece_debiased": calibration.debiased_calibration_error(confidence, correct),
-    }
-    if "mutual_information" in columns:
-        found["mutual_information"] = float(columns["mutual_information"].mean())
-    return found
-
-
-def _real_columns(predictive: GaussianPredictive, targets: Tensor) -> Columns:
-    aligned = predictive.aligned(targets)
-    low, high = predictive.interval(0.9)
-    found = {
-        "loss": -predictive.log_prob(aligned),
-        "error": scores.squared_error(predictive.mean, aligned),
-        "inside": ((aligned >= low) & (aligned <= high)).double(),
-    }
-    return {name: values.cpu() for name, values in found.items()}
-
-
-def _real_scores(columns: Columns) -> dict[str, float]:
+def _real_scores(columns: ScoreColumns) -> dict[str, float]:
     return {
         "rmse": float(columns["error"].mean().sqrt()),
         "pll": float(-columns["loss"].mean()),

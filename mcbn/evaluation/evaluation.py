@@ -1,0 +1,131 @@
+"""A score with its bootstrap interval, and all scores of one method by name."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mcbn.evaluation import bootstrap, intervals
+from mcbn.evaluation.glossary import BETTER, Direction
+
+NO_REPLICATES = torch.zeros(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A score with its bootstrap interval.
+
+    Attributes:
+        value: the score of all examples.
+        low: lower end of the bootstrap interval; NaN without resamples.
+        high: upper end.
+        better: whether "lower" or "higher" is better; None where neither is, as of a coverage.
+        replicates: the score of each resample, NaN where a resample does not define it; of a
+            calibration error, what the true one is by that resample, in one row or two that its
+            interval spans (see docs/method.md).
+    """
+
+    value: float
+    low: float
+    high: float
+    better: Direction | None
+    replicates: Float64[Tensor, "*shapes resamples"]
+
+    @classmethod
+    def from_replicates(cls, name: str, value: float, replicates: Tensor, level: float) -> "Score":
+        """Return the score of this name with the percentile interval of its replicates."""
+        low, high = bootstrap.percentile_interval(replicates, level)
+        return cls(value, low, high, BETTER.get(name), replicates)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Mapping[str, Score]):
+    """Scores by name, each with a bootstrap interval: `evaluation["nll"].value`.
+
+    Attributes:
+        examples: how many examples (and positions) were scored.
+        draw_count: T of the predictive.
+        level: the intervals' level.
+        seed: chooses the resamples; evaluations of one seed and size are paired.
+    """
+
+    _scores: Mapping[str, Score]
+    examples: int
+    draw_count: int
+    level: float
+    seed: int
+
+    def __getitem__(self, name: str) -> Score:
+        return self._scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "examples": self.examples,
+            "draws": self.draw_count,
+            "level": self.level,
+            "scores": {
+                name: {
+                    "value": score.value,
+                    "low": score.low,
+                    "high": score.high,
+                    "better": score.better,
+                }
+                for name, score in self.items()
+            },
+        }
+
+    def to_metrics(self) -> dict[str, float]:
+        """Numbers by name, as trackers log them; `nll_low` to `nll_high` is the interval of `nll`.
+
+        What is not defined is left out.
+        """
+        return {
+            name + end: value
+            for name, score in self.items()
+            for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
+            if not math.isnan(value)
+        }
+
+    def minus(self, other: "Evaluation") -> dict[str, Score]:
+        """Return the difference self - other of each score, with intervals of paired differences.
+
+        Both must be of the same examples in the same order, under one seed: then each resample
+        drew the same examples for both.
+
+        Raises:
+            ValueError: the evaluations are not paired.
+        """
+        if self._pairing() != other._pairing():
+            raise ValueError(
+                "expected evaluations of the same examples, seed, level and resamples, got "
+                f"{self._pairing()} and {other._pairing()}; evaluate both alike"
+            )
+        return {
+            name: Score.from_replicates(
+                name,
+                score.value - other[name].value,
+                intervals.difference(score.replicates, other[name].replicates, self.level),
+                self.level,
+            )
+            for name, score in self.items()
+            if name in other
+        }
+
+    def _pairing(self) -> tuple[int, int, float, int]:
+        """Examples, seed, level and number of resamples, which two paired evaluations share."""
+        resamples = next((score.replicates.shape[-1] for score in self.values()), 0)
+        return self.examples, self.seed, self.level, resamples
