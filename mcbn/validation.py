@@ -1,11 +1,11 @@
-"""What every public function asks of its arguments, said once.
+"""Checks of arguments and warnings to the caller, shared by all public functions.
 
 Each check raises `ValueError` or `TypeError` with one sentence: expected this, got that; do this.
 """
 
 import sys
-from types import UnionType
-from typing import Any, Literal, TypeGuard, get_args, get_origin
+import warnings
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,23 +13,38 @@ from torch import Tensor
 
 # Softmax in half precision over a few thousand classes still sums to one within this.
 SUM_TOLERANCE = 1e-2
-# Rounding may lift a single probability this far over 1.
+# Rounding may lift a single probability this far above 1.
 PROBABILITY_TOLERANCE = 1e-6
+# Packages whose frames lie between a warning and the user's line; jaxtyping and beartype wrap
+# functions where types are checked at run time.
+SKIPPED_PACKAGES = frozenset({"mcbn", "jaxtyping", "beartype"})
 
 
-def require_type(value: object, kinds: type | tuple[type, ...], expected: str, advice: str) -> None:
-    """Check that an argument is of the kind that is meant, before anything is asked of it.
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's line: the nearest call from outside this package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and _package(frame.f_globals) in SKIPPED_PACKAGES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(namespace: dict[str, Any]) -> str:
+    return str(namespace.get("__name__", "")).partition(".")[0]
+
+
+def require_type(value: object, types: type | tuple[type, ...], expected: str, advice: str) -> None:
+    """Check that an argument is an instance of one of some types.
 
     Args:
         value: the argument.
-        kinds: what it may be.
+        types: what it may be an instance of.
         expected: what that is, in words.
         advice: what to do, in words.
 
     Raises:
         TypeError: it is something else.
     """
-    if not isinstance(value, kinds):
+    if not isinstance(value, types):
         raise TypeError(f"expected {expected}, got {type(value).__name__}; {advice}")
 
 
@@ -48,7 +63,7 @@ def tensor(values: object, name: str) -> Tensor:
     if values.numel() == 0:
         raise ValueError(
             f"expected at least one value in {name}, got shape {tuple(values.shape)}; "
-            "check the data set or the filter that made it"
+            "check the data set, or the filter that selected from it"
         )
     return values
 
@@ -60,7 +75,7 @@ def finite(values: Tensor, name: str) -> Tensor:
         ValueError: some are NaN or infinite; says how many and where the first one is.
     """
     tensor(values, name)
-    # A sum is not finite if any value is not; one of finite values may overflow, so look closer.
+    # A sum is not finite if any value is not; but that of finite values may overflow as well.
     if not values.is_floating_point() or torch.isfinite(values.detach().sum()):
         return values
     bad = ~torch.isfinite(values)
@@ -74,14 +89,14 @@ def finite(values: Tensor, name: str) -> Tensor:
 
 
 def require_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
-    """Check that two tensors have one shape, so that nothing is broadcast by accident.
+    """Check that two tensors have the same shape, so that nothing is broadcast by accident.
 
     Raises:
         ValueError: the shapes differ.
     """
     if first.shape != second.shape:
         raise ValueError(
-            f"expected {names[0]} and {names[1]} of one shape, got {tuple(first.shape)} and "
+            f"expected {names[0]} and {names[1]} of the same shape, got {tuple(first.shape)} and "
             f"{tuple(second.shape)}; reshape one of them"
         )
 
@@ -89,7 +104,7 @@ def require_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) ->
 def probabilities(
     values: Float[Tensor, "batch classes *positions"], name: str = "probabilities"
 ) -> Tensor:
-    """Return `values` if every row over the class axis is a distribution.
+    """Return `values` if they are probabilities that sum to one over the class axis.
 
     Raises:
         ValueError: a value is not finite or is negative, or a row does not sum to one.
@@ -103,13 +118,13 @@ def probabilities(
     if values.min() < 0:
         raise ValueError(
             f"expected {name} of at least 0, got {float(values.min()):.4g}; "
-            "logits have to go through a softmax first"
+            "pass logits through a softmax first"
         )
     gap = (values.sum(1, dtype=torch.float64) - 1).abs().max()
     if gap > SUM_TOLERANCE:
         raise ValueError(
             f"expected {name} that sum to 1 over the class axis, got a row that is off by "
-            f"{float(gap):.4g}; logits have to go through a softmax first"
+            f"{float(gap):.4g}; pass logits through a softmax first"
         )
     return values
 
@@ -121,7 +136,7 @@ def labels(
 
     Raises:
         TypeError: they are not integers.
-        ValueError: the shape differs, or a label lies outside 0 .. classes - 1.
+        ValueError: the shape differs, or a label is not in 0 .. classes - 1.
     """
     tensor(targets, "targets")
     if targets.is_floating_point() or targets.dtype == torch.bool:
@@ -131,20 +146,20 @@ def labels(
     if tuple(targets.shape) != tuple(shape):
         raise ValueError(
             f"expected targets of shape {tuple(shape)}, got {tuple(targets.shape)}; "
-            "give one class index per prediction"
+            "give one class index for each prediction"
         )
-    outside = (targets < 0) | (targets >= classes)
-    if outside.any():
-        first = tuple(int(i) for i in outside.nonzero()[0])
+    invalid = (targets < 0) | (targets >= classes)
+    if invalid.any():
+        first = tuple(int(i) for i in invalid.nonzero()[0])
         raise ValueError(
             f"expected labels from 0 to {classes - 1}, got {int(targets[first])} at index {first} "
-            f"({int(outside.sum())} such labels); drop unlabelled positions or remap the classes"
+            f"({int(invalid.sum())} such labels); drop unlabelled positions or remap the classes"
         )
     return targets
 
 
 def vector(values: Tensor, name: str) -> Tensor:
-    """Return `values` if it is one axis of finite numbers.
+    """Return `values` if it has one axis, of finite numbers.
 
     Raises:
         ValueError: it has another number of axes, or a value is not finite.
@@ -153,16 +168,16 @@ def vector(values: Tensor, name: str) -> Tensor:
     if values.ndim != 1:
         raise ValueError(
             f"expected {name} with one axis, got shape {tuple(values.shape)}; "
-            "flatten it, and flatten what goes with it in the same way"
+            "flatten it, and the other arguments in the same way"
         )
     return values
 
 
 def mask(values: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
-    """Return `values` if it is a Bool tensor of the shape of `other`.
+    """Return `values` if it is a Boolean tensor of the same shape as `other`.
 
     Raises:
-        TypeError: it is not Bool, so what counts as true would be a guess.
+        TypeError: it is not Boolean, so what counts as true would be a guess.
         ValueError: the shapes differ.
     """
     tensor(values, name)
@@ -183,13 +198,15 @@ def fraction(value: float, name: str) -> float:
     """
     if not 0 < value < 1:
         raise ValueError(
-            f"expected {name} strictly between 0 and 1, got {value}; write 95 % as 0.95"
+            f"expected {name} strictly between 0 and 1, got {value}; write 95% as 0.95"
         )
     return float(value)
 
 
 def unit_interval(values: Tensor, name: str) -> Tensor:
-    """Return `values` in float64 if it is one axis of probabilities; lifts of rounding are cut.
+    """Return `values` in float64 if it has one axis, of numbers from 0 to 1.
+
+    Values that rounding has lifted just above 1 become 1.
 
     Raises:
         ValueError: it has another number of axes, or a value is not finite or not in [0, 1].
@@ -198,33 +215,6 @@ def unit_interval(values: Tensor, name: str) -> Tensor:
     if low < 0 or high > 1 + PROBABILITY_TOLERANCE:
         raise ValueError(
             f"expected {name} from 0 to 1, got values from {low:.4g} to {high:.4g}; "
-            "logits have to go through a softmax or a sigmoid first"
+            "pass logits through a softmax or a sigmoid first"
         )
     return values.double().clamp(max=1)
-
-
-def matches_type(value: object, kind: Any) -> bool:
-    """Whether a plain value, of JSON, is of a declared type, and a number is finite.
-
-    Args:
-        value: of any kind; a list stands for a tuple.
-        kind: float, int, str, None, a tuple of one type, a choice of literals, or a union.
-    """
-    if get_origin(kind) is UnionType:
-        return any(matches_type(value, each) for each in get_args(kind))
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, (list, tuple)) and all(
-            matches_type(each, get_args(kind)[0]) for each in value
-        )
-    if kind is float:
-        largest = sys.float_info.max
-        return _is_plain(value, (int, float)) and -largest <= value <= largest
-    if kind is int:
-        return _is_plain(value, int) and abs(value) < 2**63
-    return isinstance(value, kind)
-
-
-def _is_plain(value: Any, kinds: Any) -> TypeGuard[Any]:
-    return isinstance(value, kinds) and not isinstance(value, bool)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn import validation
+from mcbn.io.plain import matches_type
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.network.batchnorm import (
     MEAN,
@@ -21,7 +22,6 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.isolation import model_lock
-from mcbn.validation import matches_type
 
 KIND = "bank"
 HEADER: Mapping[str, Any] = {  # what a file says of a bank, and the types it says it in

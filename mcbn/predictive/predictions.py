@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.io.extras import optional
+from mcbn.io.plain import matches_type
 from mcbn.io.progress import progress_bar
 from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
@@ -18,7 +19,6 @@ from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
 from mcbn.predictive.predict import joined, predict_batches
 from mcbn.samplers.sampler import Sampler
-from mcbn.validation import matches_type
 
 KIND = "predictions"
 PARTS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")

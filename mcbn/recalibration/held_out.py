@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from scipy.optimize import brentq
 from torch import Tensor
 
+from mcbn.io.plain import matches_type
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.validation import matches_type
 
 F = TypeVar("F")
 

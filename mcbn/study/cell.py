@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from mcbn.io.plain import matches_type
 from mcbn.study.names import PUBLISHED, Method
-from mcbn.validation import matches_type
 
 # Raise it when the same configuration would give other figures: old results are then not reused.
 DATA_VERSION = 1

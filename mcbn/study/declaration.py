@@ -12,9 +12,9 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser
 
+from mcbn.io.plain import matches_type
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
-from mcbn.validation import matches_type
 
 PARTS: Mapping[str, Any] = {
     "data": DataAxes,

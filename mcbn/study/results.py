@@ -12,12 +12,12 @@ from typing import Any
 from scipy.special import stdtrit
 
 from mcbn.io.extras import optional
+from mcbn.io.plain import matches_type
 from mcbn.study import declaration
 from mcbn.study.cell import Cell
 from mcbn.study.plan import Plan
 from mcbn.study.store import COST, ERROR, RESULT, Store
 from mcbn.tasks.names import is_regression
-from mcbn.validation import matches_type
 
 # Units of scores; outside sets follow their score.
 NATS = ("nll", "pll", "mutual_information")

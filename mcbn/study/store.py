@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from mcbn.io.atomic import commit_folder, write_whole
+from mcbn.io.plain import parse_object
 from mcbn.study.cell import Cell, Network
 
 Kind = Literal["networks", "cells", "failures"]
@@ -106,15 +107,12 @@ class Store:
         """
         path = self.path(kind, key, name)
         try:
-            found = json.loads(path.read_bytes(), object_pairs_hook=_once, parse_constant=_refused)
-            if not isinstance(found, dict):
-                raise ValueError("no JSON object")
-        except (OSError, ValueError, RecursionError) as error:
+            return parse_object(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"expected a JSON object in {path}, got {error}; remove the folder "
                 f"{path.parent} and run the study again"
             ) from error
-        return found
 
     def discard(self, kind: Kind, key: str) -> None:
         """Take it away, in one step for whoever looks."""
@@ -152,18 +150,6 @@ class Store:
             found = (self.folder / "running").iterdir()
             return frozenset(marker.name.split(".")[0] for marker in found if _alive(marker))
         return frozenset()
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which no key may stand twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key that is there twice")
-    return found
-
-
-def _refused(word: str) -> NoReturn:
-    raise ValueError(f"{word}, which is not JSON")
 
 
 def _alive(marker: Path) -> bool:

@@ -1,0 +1,59 @@
+"""Plain values, as JSON has them: read strictly, and checked against a declared type."""
+
+import json
+import sys
+from types import UnionType
+from typing import Any, Literal, NoReturn, TypeGuard, get_args, get_origin
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object, in which no key may stand twice and every number is finite.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("too many levels") from error
+    if not isinstance(parsed, dict):
+        raise ValueError("no JSON object")
+    return parsed
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise ValueError("a key that is there twice")
+    return unique
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word}, which is not JSON")
+
+
+def matches_type(value: object, annotation: Any) -> bool:
+    """Whether a value from JSON is of an annotated type and, if it is a number, finite.
+
+    Args:
+        value: of any type; a list stands for a tuple.
+        annotation: float, int, str, None, a tuple of one type, a Literal, or a union.
+    """
+    if get_origin(annotation) is UnionType:
+        return any(matches_type(value, each) for each in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return isinstance(value, (list, tuple)) and all(
+            matches_type(each, get_args(annotation)[0]) for each in value
+        )
+    if annotation is float:
+        largest = sys.float_info.max
+        return _is_number(value, (int, float)) and -largest <= value <= largest
+    if annotation is int:
+        return _is_number(value, int) and abs(value) < 2**63
+    return isinstance(value, annotation)
+
+
+def _is_number(value: Any, types: Any) -> TypeGuard[Any]:
+    return isinstance(value, types) and not isinstance(value, bool)
