@@ -1,4 +1,4 @@
-"""The pages: every block of code runs and prints what the page shows; links, commands, examples."""
+"""The documentation: code blocks run and print what the page shows; links and commands exist."""
 
 import ast
 import contextlib
@@ -26,23 +26,25 @@ from mcbn.study import run as study_run
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
-# Copies of files that have tests of their own.
+# These include a file that has tests of its own.
 COPIES = {"experiments.md", "contributing.md", "changes.md"}
-# Whose blocks run in a test of their own: of the README here only those that make nothing.
+# Their blocks run in tests of their own; of the README only the blocks marked `py` run here.
 README, TRACKING = "README.md", "tracking.md"
 BLOCK = re.compile(r"^( *)```(python|py|text|sh)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-# Figures of a network that is trained here differ between kinds of processors by about this much.
+# Results of networks trained here differ between processors by about this much.
 RELATIVE, ABSOLUTE = 0.1, 0.02
+MAX_RESAMPLES = 100
 
 
 def blocks(page, *languages):
     """Language and text of the fenced blocks of a page, in order."""
-    found = [(words, textwrap.dedent(text)) for _, words, text in BLOCK.findall(PAGES[page])]
-    return [each for each in found if each[0] in languages]
+    fenced = [(language, textwrap.dedent(text)) for _, language, text in BLOCK.findall(PAGES[page])]
+    return [block for block in fenced if block[0] in languages]
 
 
-def world():
-    """What pages speak of without making it: a trained network, its bank, and data."""
+@pytest.fixture(scope="module")
+def names_of_the_pages():
+    """The names that pages use without defining them: a trained network, its bank, and data."""
     images, labels = load_digits(return_X_y=True)
     inputs, targets = torch.tensor(images / 16).float(), torch.tensor(labels)
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +83,7 @@ def world():
     return names | {"inputs": inputs[1200:1300], "targets": targets[1200:1300]}
 
 
-# What a page lets a command make, or the reader.
+# Code to run before a page's first block, for files that one of its commands would have written.
 BEFORE = {"deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")'}
 
 TINY_STUDY = """
@@ -94,32 +96,34 @@ seeds: [0]
 """
 
 
-def left_by_commands():
-    """What the commands that a page shows would have written here."""
+def write_files_of_commands():
+    """Write the files that the commands on the pages would have written."""
     study = Path("experiments/studies/digits.yaml")
     study.parent.mkdir(parents=True)
     study.write_text(TINY_STUDY)
     logits = torch.arange(24.0).reshape(2, 4, 3).cos()
-    with draws_file("draws.st", examples=4, header={}) as add:
-        add(logits)
+    with draws_file("draws.st", examples=4, header={}) as add_batch:
+        add_batch(logits)
     predictive = mcbn.Categorical().summarize(logits)
     mcbn.Predictions("MCBN", predictive, torch.tensor([0, 1, 2, 0]), "four").save("mcbn.st")
 
 
 @pytest.fixture
-def surroundings(tmp_path, monkeypatch):
-    """A folder of its own, few resamples, studies in this process, a process group of one."""
+def sandbox(tmp_path, monkeypatch):
+    """Run in an empty folder, with few resamples, studies in this process and a group of one."""
     if root := os.environ.get("MCBN_DATA"):
         monkeypatch.setenv("MCBN_DATA", str(Path(root).resolve()))  # it may be relative
     monkeypatch.chdir(tmp_path)
-    left_by_commands()
+    write_files_of_commands()
     monkeypatch.setattr(study_run, "Processes", Here)
-    # Most pages leave the default of 1,000, which would take most of the time.
-    whole = bootstrap.replicates
+    # Most pages use the default of 1,000, which would take most of the time.
+    original = bootstrap.replicates
     monkeypatch.setattr(
-        intervals,
+        bootstrap,
         "replicates",
-        lambda *given, resamples, **named: whole(*given, resamples=min(resamples, 200), **named),
+        lambda *arguments, resamples, **options: original(
+            *arguments, resamples=min(resamples, MAX_RESAMPLES), **options
+        ),
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -132,13 +136,13 @@ def surroundings(tmp_path, monkeypatch):
 
 
 def run(page, names):
-    """Run a page's code in order; yield each block's output and what the page shows for it."""
+    """Run a page's code in order; yield what it prints and what the page shows for it."""
     printed = ""
     exec(BEFORE.get(page, ""), names)
     languages = ("py",) if page == README else ("python", "py", "text")
     for number, (language, text) in enumerate(blocks(page, *languages), 1):
         if language == "text":
-            yield number, printed, text
+            yield printed, text
             continue
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -149,12 +153,12 @@ def run(page, names):
 NUMBER = re.compile(r"(-?\d+\.?\d*(?:e-?\d+)?)")
 
 
-def agree(printed, shown):
-    """The same words, and numbers that differ no more than processors make them."""
-    ours, theirs = (NUMBER.split(" ".join(text.split())) for text in (printed, shown))
-    assert ours[::2] == theirs[::2], f"printed:\n{printed}\nshown:\n{shown}"
-    for mine, other in zip(ours[1::2], theirs[1::2], strict=True):
-        assert float(mine) == pytest.approx(float(other), rel=RELATIVE, abs=ABSOLUTE), printed
+def assert_same_output(printed, shown):
+    """Check that words are equal and numbers differ by no more than between processors."""
+    actual, expected = (NUMBER.split(" ".join(text.split())) for text in (printed, shown))
+    assert actual[::2] == expected[::2], f"printed:\n{printed}\nshown:\n{shown}"
+    for number, other in zip(actual[1::2], expected[1::2], strict=True):
+        assert float(number) == pytest.approx(float(other), rel=RELATIVE, abs=ABSOLUTE), printed
 
 
 WITH_CODE = [
@@ -164,33 +168,33 @@ WITH_CODE = [
 
 @pytest.mark.filterwarnings("default::mcbn.InconsistentBankWarning")
 @pytest.mark.parametrize("page", WITH_CODE)
-@pytest.mark.usefixtures("surroundings")
-def test_code_of_the_page_runs_and_prints_what_the_page_shows(page):
-    for _, printed, shown in run(page, world()):
-        agree(printed, shown)
+@pytest.mark.usefixtures("sandbox")
+def test_code_of_the_page_runs_and_prints_what_the_page_shows(page, names_of_the_pages):
+    for printed, shown in run(page, dict(names_of_the_pages)):
+        assert_same_output(printed, shown)
 
 
-def test_a_page_that_shows_other_output_is_told():
-    agree("best 32.1 of 3", "best  31.9\nof 3")
+def test_a_page_that_shows_other_output_is_detected():
+    assert_same_output("best 32.1 of 3", "best  31.9\nof 3")
     with pytest.raises(AssertionError):
-        agree("best 32.1", "best 12.1")
+        assert_same_output("best 32.1", "best 12.1")
     with pytest.raises(AssertionError):
-        agree("best 32.1", "worst 32.1")
+        assert_same_output("best 32.1", "worst 32.1")
 
 
-def commands(verbs_of):
-    """The commands of the sh blocks of all pages that begin with a word."""
+def commands(program):
+    """Page and arguments of each call of a program in the `sh` blocks."""
     for page in PAGES.keys() - COPIES:
         for _, text in blocks(page, "sh"):
             for line in text.replace("\\\n", " ").splitlines():
-                if line.startswith(verbs_of + " "):
+                if line.startswith(program + " "):
                     yield page, line.split("#")[0].split()[1:]
 
 
-def test_commands_of_the_pages_have_the_options_they_are_given(capsys):
+def test_commands_on_the_pages_use_existing_options(capsys):
     options = {}
     for page, words in commands("mcbn"):
-        name = next((found for found in (" ".join(words[:2]), words[0]) if found in VERBS), None)
+        name = next((verb for verb in (" ".join(words[:2]), words[0]) if verb in VERBS), None)
         assert name or words[0] in ("VERB", "--help"), f"{page}: {words}"
         if name and name not in options:
             with pytest.raises(SystemExit) as ended:
@@ -202,7 +206,7 @@ def test_commands_of_the_pages_have_the_options_they_are_given(capsys):
     assert len(options) > 5
 
 
-def test_make_targets_of_the_pages_exist():
+def test_make_targets_on_the_pages_exist():
     makefile = (ROOT / "Makefile").read_text()
     named = [(page, words[0]) for page, words in commands("make")]
     assert len(named) >= 2
@@ -210,7 +214,7 @@ def test_make_targets_of_the_pages_exist():
         assert f"\n{target}:" in makefile, f"{page}: make {target}"
 
 
-def test_every_page_is_in_the_table_of_contents_once():
+def test_every_page_is_in_the_table_of_contents_exactly_once():
     trees = re.findall(r"```\{toctree\}\n(.*?)```", PAGES["index.md"], flags=re.DOTALL)
     listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
     assert sorted(listed) == sorted(
@@ -219,7 +223,7 @@ def test_every_page_is_in_the_table_of_contents_once():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_to_files_lead_somewhere(page):
+def test_links_to_files_resolve(page):
     folder = ROOT if page == "README.md" else DOCS
     text = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)#\s]+)", text):
@@ -230,8 +234,8 @@ def test_links_to_files_lead_somewhere(page):
 
 
 def messages():
-    """Every text in the package, with `...` where a value is put in."""
-    for path in (ROOT / "mcbn").glob("*.py"):
+    """Every string in the package, with `...` in place of inserted values."""
+    for path in (ROOT / "mcbn").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(
@@ -239,12 +243,12 @@ def messages():
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "validation.kind":
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "validation.require_type":
                 expected = node.args[2]
                 yield f"expected {getattr(expected, 'value', '...')}, got ..."
 
 
-def test_messages_that_the_faq_explains_are_those_of_the_package():
+def test_errors_explained_in_the_faq_exist_in_the_package():
     quoted = re.findall(r"^### `(.*)`$", PAGES["faq.md"], flags=re.MULTILINE)
     assert len(quoted) >= 25
     known = [" ".join(message.split()) for message in messages()]
@@ -252,7 +256,7 @@ def test_messages_that_the_faq_explains_are_those_of_the_package():
         assert any(head in message for message in known), head
 
 
-def test_the_reference_names_everything_public():
+def test_the_api_page_lists_every_public_name():
     reference = PAGES["api.md"]
     missing = [name for name in mcbn.__all__ if not re.search(rf":: {name}$", reference, re.M)]
     assert not missing, f"expected every public name in docs/api.md, got none of {missing}"
@@ -262,7 +266,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
-@pytest.mark.usefixtures("surroundings")
+@pytest.mark.usefixtures("sandbox")
 def test_example_runs_from_top_to_bottom(script, tmp_path, monkeypatch):
     if "MCBN_DATA" in script.read_text() and not os.environ.get("MCBN_DATA"):
         pytest.skip("needs the data root MCBN_DATA")
