@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mcbn.network.inputs import Inputs, forward
-from mcbn.samplers.loop import Output, tensor_output
+from mcbn.samplers.outputs import Output, tensor_output
 
 
 class Unfolding(TorchFunctionMode):

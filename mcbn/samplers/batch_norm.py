@@ -1,4 +1,4 @@
-"""MCBN as a sampler: one pass of the network for each draw of a bank."""
+"""MCBN as a sampler: one pass of the network per draw of a bank."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,25 +19,25 @@ from mcbn.network.batchnorm import (
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.chunks import Engine
 from mcbn.samplers.engines import draws, require_engine
-from mcbn.samplers.loop import Output
+from mcbn.samplers.outputs import Output
 
 
 @dataclass(frozen=True, eq=False)
 class MCBatchNorm:
-    """Monte Carlo batch normalisation: one pass for each draw of a bank.
+    """Monte Carlo batch normalisation: one pass of the network per draw of a bank.
 
     Args:
         model: the trained network.
         bank: draws of its batch-norm statistics, from `collect`.
-        output: picks the output tensor where the network answers with something else.
+        output: picks the output tensor where the network returns something else.
         engine: how the draws run, "loop", "folded", "batched" or "compiled"; "auto" picks the
             fastest by the network and the number of inputs. The numbers are the same.
-        layers: which layers are stochastic: all, the last so many in the order of the network, or
-            those named. The others keep their running statistics, and what is before the first
-            stochastic layer runs once for all draws. Fewer layers hold less epistemic uncertainty.
+        layers: which layers are stochastic: all, the last k in the order of the network, or those
+            named. The others keep their running statistics, and what is before the first
+            stochastic layer runs once for all draws. Fewer layers give less epistemic uncertainty.
 
     Raises:
-        TypeError: the model is no module, or the bank none.
+        TypeError: the model is not a module, or the bank is not a bank.
         ValueError: the bank belongs to another model, a weight is not finite, or there is no such
             engine or layer.
 
@@ -55,7 +55,7 @@ class MCBatchNorm:
     def __post_init__(self) -> None:
         require_engine(self.engine)
         require_bank(self.bank)
-        # What holds a network (torch.compile, data parallelism) is taken off: a bank fits either.
+        # Wrappers (torch.compile, data parallelism) are taken off: a bank fits either form.
         object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
         self.bank.require_model(self.model)
@@ -65,7 +65,7 @@ class MCBatchNorm:
         return len(self.bank)
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """Yield the output for all inputs under one draw after another."""
+        """Yield the outputs for all inputs, one draw at a time."""
         return draws(self.model, self._statistics(), inputs, output=self.output, engine=self.engine)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
@@ -74,11 +74,11 @@ class MCBatchNorm:
 
     def _statistics(self) -> dict[str, Tensor]:
         """The draws of the stochastic layers."""
-        owned = self.bank.statistics
+        statistics = self.bank.statistics
         pairs = statistics_names(batch_norm_layers(self.model))
-        drawn = [name for name, pair in pairs.items() if pair[0] in owned]
+        drawn = [name for name, pair in pairs.items() if pair[0] in statistics]
         return {
-            name: owned[name]
+            name: statistics[name]
             for layer in chosen_layers(drawn, self.layers)
             for name in pairs[layer]
         }

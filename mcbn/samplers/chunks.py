@@ -1,4 +1,4 @@
-"""Passes of several draws, as a plan of one network says, in memory that is bounded."""
+"""Running the draws as the plan of a network says, in passes of bounded memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,155 +9,184 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.inputs import Inputs, count, forward, part
+from mcbn.network.inputs import Inputs, count, forward, slice_examples
 from mcbn.network.isolation import eval_mode
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
-from mcbn.samplers.loop import Output, tensor_output
-from mcbn.samplers.vmap import Load, cut, stacked
+from mcbn.samplers.outputs import Output, map_tensors, tensor_output
+from mcbn.samplers.vmap import PassCost, batched_answer, pass_size
 
 Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
 # How tensors lie in memory. "channels last": images as convolutions work on them. "features first":
 # rows of features as columns, with draws in front: (draws, features, rows).
 Layout = Literal["channels last", "features first", "as given"]
 Statistics = Mapping[str, Tensor]
+# From the statistics of some draws to what the network returns for each piece of the inputs, every
+# tensor with a leading axis of draws.
+Pass = Callable[[Statistics], Iterator[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """How one network runs on one kind of inputs.
+class EnginePlan:
+    """How one network runs on one kind of inputs, whichever output is picked.
 
     Attributes:
-        engine: what was asked for, or the loop where that does not fit the network.
-        load: what one example weighs.
-        layout: of what goes through the network.
+        engine: the one asked for, or the loop where that does not fit the network.
+        cost: the size of one example in a pass.
+        layout: of the tensors that go through the network.
         graph: the traced network, for folding.
         call: a compiled pass, of a network, a state and inputs.
     """
 
     engine: Engine
-    load: Load
+    cost: PassCost
     layout: Layout = "as given"
     graph: Graph | None = None
     call: Callable[..., Any] | None = None
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a pass has one draw: weights that are folded for one share only the prefix."""
+        return self.graph is not None and self.layout != "features first"
 
-def rows(
-    model: Module, plan: Plan, statistics: Statistics, inputs: Inputs, output: Output | None
+
+def states(statistics: Statistics) -> Iterator[dict[str, Tensor]]:
+    """Yield the statistics of one draw after another."""
+    for draw in range(_draw_count(statistics)):
+        yield {name: rows[draw] for name, rows in statistics.items()}
+
+
+def outputs(
+    model: Module,
+    plan: EnginePlan,
+    statistics: Statistics,
+    inputs: Inputs,
+    output: Output | None,
 ) -> Iterator[Tensor]:
-    """Yield the output under one draw after another, the model left as found."""
-    if plan.call is None:
-        yield from _chunks(model, plan, statistics, inputs, output)
+    """Yield the network's output under one draw after another; the model is left unchanged.
+
+    Memory holds the outputs of the draws of one pass, however many there are in all.
+    """
+    if plan.call is not None:
+        for raw in _compiled(model, plan, statistics, inputs):
+            yield tensor_output(raw, output)
         return
-    for draw in range(_total(statistics)):
-        one = {name: values[draw] for name, values in statistics.items()}
-        yield tensor_output(_run(model, partial(plan.call, model), one, inputs), output)
+    total, examples = _draw_count(statistics), count(inputs)
+    piece, together = pass_size(plan.cost, examples, 1 if plan.one_by_one else total)
+    run = _prepared(model, plan, inputs, (together, piece))
+    for chunk in _chunks(statistics, together):
+        yield from _run(model, partial(_picked, run, output), chunk).contiguous()
 
 
-def _total(statistics: Statistics) -> int:
+def raw_answers(
+    model: Module, plan: EnginePlan, statistics: Statistics, inputs: Inputs
+) -> list[Any]:
+    """All that the network returns for a few inputs under each draw: what a plan is tested by."""
+    if plan.call is not None:
+        return list(_compiled(model, plan, statistics, inputs))
+    together = 1 if plan.one_by_one else _draw_count(statistics)
+    run = _prepared(model, plan, inputs, (together, count(inputs)))
+    raws = []
+    for chunk in _chunks(statistics, together):
+        (raw,) = _run(model, lambda state: list(run(state)), chunk)
+        raws += [_at(raw, draw) for draw in range(together)]
+    return raws
+
+
+def _draw_count(statistics: Statistics) -> int:
     return len(next(iter(statistics.values())))
 
 
-def _matching(model: Module, statistics: Statistics) -> dict[str, Tensor]:
-    """The statistics in the type and on the device of the buffers they stand for."""
-    buffers = dict(model.named_buffers())
-    return {name: rows.detach().to(buffers[name]) for name, rows in statistics.items()}
-
-
-def _chunks(
-    model: Module, plan: Plan, statistics: Statistics, inputs: Inputs, output: Output | None
-) -> Iterator[Tensor]:
-    """Yield rows of as many draws as fit in one pass, for one piece of the inputs after another.
-
-    Memory holds the rows of those draws, however many there are in all.
-    """
-    total = _total(statistics)
-    examples = count(inputs)
-    # What is folded for one draw after another shares only what is in the trunk.
-    alone = plan.graph is not None and plan.layout != "features first"
-    piece, together = cut(plan.load, examples, 1 if alone else total)
-    if plan.layout == "channels last":
-        inputs = _channels_last(inputs)
-    pieces = [part(inputs, start, start + piece) for start in range(0, examples, piece)]
-    run = _prepared(model, plan, pieces, output, (together, piece))
-    for start in range(0, total, together):
-        chunk = {name: rows[start : start + together] for name, rows in statistics.items()}
-        yield from _run(model, run, chunk).contiguous()
+def _chunks(statistics: Statistics, size: int) -> Iterator[Statistics]:
+    for start in range(0, _draw_count(statistics), size):
+        yield {name: rows[start : start + size] for name, rows in statistics.items()}
 
 
 def _run(model: Module, call: Callable[..., Any], statistics: Statistics, *inputs: Inputs) -> Any:
+    """Call with the statistics in the type and on the device of the buffers they stand for."""
     with eval_mode(model), torch.no_grad():
-        return call(_matching(model, statistics), *inputs)
+        buffers = dict(model.named_buffers())
+        matching = {name: rows.detach().to(buffers[name]) for name, rows in statistics.items()}
+        return call(matching, *inputs)
 
 
-def _trunk(plan: Plan, inputs: Inputs) -> Any:
-    """What the branch needs of the inputs: computed once for all draws."""
+def _compiled(
+    model: Module, plan: EnginePlan, statistics: Statistics, inputs: Inputs
+) -> Iterator[Any]:
+    for state in states(statistics):
+        yield _run(model, partial(plan.call or forward, model), state, inputs)
+
+
+def _prepared(model: Module, plan: EnginePlan, inputs: Inputs, size: tuple[int, int]) -> Pass:
+    """A pass over all inputs, for up to `size[0]` draws, `size[1]` examples at a time."""
+    piece = size[1]
+    if plan.layout == "channels last":
+        inputs = _channels_last(inputs)
+    pieces = [
+        slice_examples(inputs, start, start + piece) for start in range(0, count(inputs), piece)
+    ]
     if plan.graph is None:
-        return inputs
+        return partial(_batched, model, pieces)
+    graph = plan.graph
+    with eval_mode(model), torch.no_grad():
+        values = [_prefix_values(graph, each) for each in pieces]
+        if plan.layout == "features first":
+            values = [_features_first(each) for each in values]
+            return partial(_stacked, graph, graph.out_buffers(*size), values)
+    return partial(_folded, graph, values)
+
+
+def _prefix_values(graph: Graph, inputs: Inputs) -> tuple[Any, ...]:
+    """What the suffix needs of the inputs: computed once for all draws."""
     if isinstance(inputs, Tensor):
-        values = plan.graph.trunk(inputs)
+        arguments: tuple[Any, ...] = (inputs,)
     else:
         arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
-        values = plan.graph.trunk(*arguments)
-    return _features_first(values) if plan.layout == "features first" else values
+    values: tuple[Any, ...] = graph.prefix(*arguments)
+    return values
 
 
-def _prepared(
-    model: Module, plan: Plan, pieces: list[Any], output: Output | None, size: tuple[int, int]
-) -> Callable[[Statistics], Tensor]:
-    with eval_mode(model), torch.no_grad():
-        return _pass(model, plan, [_trunk(plan, one) for one in pieces], output, size)
-
-
-def _pass(
-    model: Module, plan: Plan, pieces: list[Any], output: Output | None, size: tuple[int, int]
-) -> Callable[[Statistics], Tensor]:
-    """From the statistics of a few draws to their answers on all pieces: (draws, examples, ...)."""
-    if plan.graph is None:
-        return partial(_batched, model, pieces, output)
-    if plan.layout == "features first":
-        return partial(_stacked, plan.graph, plan.graph.rooms(*size), pieces, output)
-    return partial(_folded, plan.graph, pieces, output)
-
-
-def _batched(model: Module, pieces: list[Any], output: Output | None, state: Statistics) -> Tensor:
-    """All draws at once through the network as it is."""
-
-    def call(one: Statistics, inputs: Any) -> Tensor:
-        return tensor_output(forward(model, one, inputs), output)
-
-    return torch.cat([stacked(call, state, piece) for piece in pieces], 1)
+def _batched(model: Module, pieces: list[Any], state: Statistics) -> Iterator[Any]:
+    """All draws at once through the network itself."""
+    for piece in pieces:
+        yield batched_answer(partial(forward, model, inputs=piece), state)
 
 
 def _stacked(
-    graph: Graph,
-    rooms: Mapping[str, Tensor],
-    pieces: list[Any],
-    output: Output | None,
-    state: Statistics,
-) -> Tensor:
-    """All draws at once through a dense branch."""
-    own, rest = folded(graph.folds, state, rooms)
-    own |= {fold.room: rooms[fold.room] for fold in graph.folds}
-    raw = [
-        # The answer may lie in a room, which the next piece is written to.
-        graph.answer(piece, own, rest).mT.clone(memory_format=torch.contiguous_format)
-        for piece in pieces
-    ]
-    found = torch.cat(raw, 1) if len(raw) > 1 else raw[0]
-    return found if output is None else torch.stack([output(row) for row in found])
+    graph: Graph, buffers: Mapping[str, Tensor], pieces: list[Any], state: Statistics
+) -> Iterator[Tensor]:
+    """All draws at once through a dense suffix."""
+    tensors, unfolded = folded(graph.folds, state, buffers)
+    tensors |= {fold.out_buffer: buffers[fold.out_buffer] for fold in graph.folds}
+    for piece in pieces:
+        # The answer may lie in a buffer, which the next piece is written to.
+        answer = graph.answer(piece, tensors, unfolded)
+        yield answer.mT.clone(memory_format=torch.contiguous_format)
 
 
-def _folded(graph: Graph, pieces: list[Any], output: Output | None, state: Statistics) -> Tensor:
-    """One draw after another through a branch."""
-    own, rest = folded(graph.folds, state, {})
-    rows = []
-    for draw in range(_total(state)):
-        mine = {name: values[draw] for name, values in own.items()}
-        left = {name: values[draw] for name, values in rest.items()}
-        raw = [graph.answer(piece, mine, left) for piece in pieces]
-        rows.append(torch.cat([tensor_output(one, output) for one in raw]))
-    return torch.stack(rows)
+def _folded(graph: Graph, pieces: list[Any], state: Statistics) -> Iterator[Any]:
+    """The only draw of a pass through a suffix."""
+    tensors, unfolded = (_at(each, 0) for each in folded(graph.folds, state, {}))
+    for piece in pieces:
+        yield map_tensors(lambda tensor: tensor[None], graph.answer(piece, tensors, unfolded))
+
+
+def _picked(run: Pass, output: Output | None, state: Statistics) -> Tensor:
+    """The outputs of all draws of a pass for all inputs: (draws, examples, ...)."""
+    draws = _draw_count(state)
+    rows = [_picked_rows(raw, draws, output) for raw in run(state)]
+    return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
+
+
+def _picked_rows(raw: Any, draws: int, output: Output | None) -> Tensor:
+    if output is None:
+        return tensor_output(raw, None)
+    # As in the loop, the function of the user sees one draw at a time.
+    return torch.stack([tensor_output(_at(raw, draw), output) for draw in range(draws)])
+
+
+def _at(values: Any, draw: int) -> Any:
+    return map_tensors(lambda tensor: tensor[draw], values)
 
 
 def _features_first(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,12 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.batchnorm import (
-    require_finite_weights,
-    unwrapped,
-)
+from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
-from mcbn.samplers.loop import Output, passes
+from mcbn.samplers.loop import passes
+from mcbn.samplers.outputs import Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +20,10 @@ class Deterministic:
 
     Args:
         model: the trained network.
-        output: picks the output tensor where the network answers with something else.
+        output: picks the output tensor where the network returns something else.
 
     Raises:
-        TypeError: the model is no module.
+        TypeError: the model is not a module.
         ValueError: a weight is not finite.
     """
 
@@ -40,7 +38,7 @@ class Deterministic:
         return 1
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """Yield the output for all inputs under one draw after another."""
+        """Yield the outputs for all inputs, one draw at a time."""
         return passes(self.model, [{}], inputs, output=self.output)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:

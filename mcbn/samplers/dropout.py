@@ -1,4 +1,4 @@
-"""MC Dropout as a sampler: dropout stays on at inference, with masks that belong to a draw."""
+"""MC dropout as a sampler: dropout stays on at inference, with masks that belong to a draw."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,30 +8,28 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.batchnorm import (
-    require_finite_weights,
-    unwrapped,
-)
-from mcbn.network.dropout import dropout_layers, masked
+from mcbn.network.batchnorm import require_finite_weights, unwrapped
+from mcbn.network.dropout import dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
-from mcbn.samplers.loop import Output, passes
+from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.outputs import Output, tensor_output
 
 
 @dataclass(frozen=True, eq=False)
 class MCDropout:
     """Monte Carlo dropout: dropout stays on, batch norm keeps its running statistics.
 
-    A draw is one set of masks, shared by all inputs as a draw of the weights is; each depends on
-    (seed, draw, layer) alone, so an input's rows do not depend on what it is batched with.
+    A draw is one set of masks, shared by all inputs as a draw of the weights is. A mask depends on
+    (seed, draw, layer) alone, so an input's outputs do not depend on what it is batched with.
 
     Args:
         model: the trained network, with dropout as modules; each keeps its trained rate.
         draws: T, the number of passes.
         seed: chooses the masks.
-        output: picks the output tensor where the network answers with something else.
+        output: picks the output tensor where the network returns something else.
 
     Raises:
-        TypeError: the model is no module.
+        TypeError: the model is not a module.
         ValueError: no dropout layer with a positive rate, or a weight is not finite.
 
     Reference:
@@ -54,8 +52,10 @@ class MCDropout:
         return self.draws
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """Yield the output for all inputs under one draw after another."""
+        """Yield the outputs for all inputs, one draw at a time."""
+        inputs = checked_inputs(self.model, inputs)
         for draw in range(self.draws):
+            # Nothing stays switched while the caller holds the iterator: yield is outside.
             yield self._masked(inputs, draw)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
@@ -63,5 +63,5 @@ class MCDropout:
         return torch.stack(list(self.passes(inputs)))
 
     def _masked(self, inputs: Inputs, draw: int) -> Tensor:
-        with masked(self.model, self.seed, draw):
-            return next(passes(self.model, [{}], inputs, output=self.output))
+        with dropout_masks(self.model, self.seed, draw):
+            return tensor_output(next(answers(self.model, [{}], inputs)), self.output)

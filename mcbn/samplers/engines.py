@@ -1,4 +1,4 @@
-"""Engines: the ways in which draws run. All give the same numbers; one is picked by itself."""
+"""Engines: the ways in which draws run. All give the same numbers; "auto" picks the fastest."""
 
 import logging
 import warnings
@@ -12,34 +12,35 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.inputs import (
-    Inputs,
-    count,
-    device_of,
-    forward,
-    moved,
-    part,
-    require_finite,
-    tensors,
-)
+from mcbn.network.inputs import Inputs, count, forward, slice_examples, tensors
 from mcbn.network.isolation import model_lock, own_warnings
-from mcbn.samplers.chunks import Engine, Layout, Plan, Statistics, rows
+from mcbn.samplers.chunks import (
+    Engine,
+    EnginePlan,
+    Layout,
+    Statistics,
+    outputs,
+    raw_answers,
+    states,
+)
 from mcbn.samplers.graph import traced
-from mcbn.samplers.loop import Output, passes
-from mcbn.samplers.vmap import Load, Weighing
+from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.outputs import Output, all_tensors, nesting, tensor_output
+from mcbn.samplers.vmap import CostProbe, PassCost
 
 logger = logging.getLogger(__name__)
 
-# Examples that an engine is tried on before it is trusted with a network.
-TRIED = 4
+# Examples that an engine is tested on before it is trusted with a network.
+TEST_EXAMPLES = 4
 # Largest difference to the loop, relative to the largest output, that rounding explains.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
 
 
-# What was found out about a network is remembered for as long as the network lives, so no plan
-# may hold the network itself.
-_plans: WeakKeyDictionary[Module, dict[Any, Plan]] = WeakKeyDictionary()
+# Plans are remembered for as long as the network lives, so no plan may hold the network itself.
+# Nor may it hold the function that picks an output, with whatever that has captured: a plan is
+# tested on all that the network returns, so it serves any output.
+_plans: WeakKeyDictionary[Module, dict[Any, EnginePlan]] = WeakKeyDictionary()
 
 
 def require_engine(name: str) -> None:
@@ -63,169 +64,156 @@ def draws(
     output: Output | None = None,
     engine: Engine = "auto",
 ) -> Iterator[Tensor]:
-    """Yield the network's output under each draw of `statistics`, the model left as found.
+    """Yield the network's output under each draw of `statistics`; the model is left unchanged.
 
-    An engine that the network does not allow gives way to the loop, which takes them all. So does
-    any engine where gradients are wanted.
+    The loop, which runs any network, takes the place of an engine that the network does not
+    allow, and of any engine where gradients are wanted.
 
     Args:
         model: the network.
         statistics: buffer names to (draws, channels).
         inputs: of the network.
         output: picks the output tensor.
-        engine: "loop" calls the network once a draw. "batched" runs many draws in one pass:
+        engine: "loop" calls the network once per draw. "batched" runs many draws in one pass:
             best for few inputs. "folded" multiplies the statistics into the weights: best for
             dense networks, and for many inputs. "compiled" is the loop under `torch.compile`.
             "auto" picks by the network and the number of inputs.
 
     Raises:
         ValueError: an input or an output is NaN or infinite.
-        TypeError: the network's output is no tensor.
+        TypeError: the network's output is not a tensor.
     """
-    if engine == "loop" or _differentiable(statistics, inputs):
-        yield from passes(model, _states(statistics), inputs, output=output)
+    inputs = checked_inputs(model, inputs)
+    plan = None
+    if engine != "loop" and not _differentiable(statistics, inputs):
+        plan = _plan(model, statistics, inputs, engine)
+    if plan is not None and plan.engine != "loop":
+        yield from outputs(model, plan, statistics, inputs, output)
         return
-    require_finite(inputs, "the inputs")
-    inputs = moved(inputs, device_of(model))
-    plan = _remembered(model, statistics, inputs, output, engine)
-    if plan.engine == "loop":
-        yield from passes(model, _states(statistics), inputs, output=output)
-        return
-    yield from rows(model, plan, statistics, inputs, output)
-
-
-def _states(statistics: Statistics) -> Iterator[dict[str, Tensor]]:
-    """One draw after another."""
-    for draw in range(len(next(iter(statistics.values())))):
-        yield {name: rows[draw] for name, rows in statistics.items()}
+    for raw in answers(model, states(statistics), inputs):
+        yield tensor_output(raw, output)
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
-    wanted = (*statistics.values(), *tensors(inputs))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in wanted)
+    differentiable = (*statistics.values(), *tensors(inputs))
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
 
 
-def _remembered(
-    model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
-) -> Plan:
-    """The plan for this network and kind of inputs; made and tried the first time."""
-    # A power of two near the number of inputs: the pick may depend on it, the numbers do not.
-    few = count(inputs).bit_length()
+def _plan(model: Module, statistics: Statistics, inputs: Inputs, engine: Engine) -> EnginePlan:
+    """The plan for this network and kind of inputs; made and tested the first time."""
+    # A power of two near the number of inputs: the choice may depend on it, the numbers do not.
+    magnitude = count(inputs).bit_length()
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
-    asked = (engine, few, kind, tuple(statistics), output)
-    known = _plans.setdefault(model, {})
+    request = (engine, magnitude, kind, tuple(statistics))
+    plans = _plans.setdefault(model, {})
     with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        found = known.get((*asked, _signature(model)))
-    if found is not None:
-        return found
+        plan = plans.get((*request, _signature(model)))
+    if plan is not None:
+        return plan
     # Tracing patches every module of the process, and warnings are caught in all of it.
     with own_warnings(), model_lock(model):
-        key = (*asked, _signature(model))
-        if key not in known:
-            for stale in [other for other in known if other[-1] != key[-1]]:
-                del known[stale]
-            known[key] = _tried(model, statistics, inputs, output, engine)
-        return known[key]
+        key = (*request, _signature(model))
+        if key not in plans:
+            for stale in [other for other in plans if other[-1] != key[-1]]:
+                del plans[stale]
+            plans[key] = _tested_plan(model, statistics, inputs, engine)
+        return plans[key]
 
 
 def _signature(model: Module) -> tuple[Any, ...]:
-    """Changes when a module or tensor is replaced, cast, moved or hooked; its values may change.
+    """Changes when a module or tensor is replaced, cast, moved or hooked, but not with its values.
 
-    A trace keeps the tensors that it reads, so no other one can come by their numbers.
+    A trace holds the tensors that it reads, so no new one can have the id of one of them.
     """
     modules = tuple(
         (id(module), len(module._forward_hooks), len(module._forward_pre_hooks))
         for module in model.modules()
     )
-    held = tuple(
+    parts = tuple(
         (id(tensor), tensor.dtype, tensor.device)
         for tensor in chain(model.parameters(), model.buffers())
     )
-    return (*modules, *held)
+    return (*modules, *parts)
 
 
-def _tried(
-    model: Module, statistics: Statistics, inputs: Inputs, output: Output | None, engine: Engine
-) -> Plan:
+def _tested_plan(
+    model: Module, statistics: Statistics, inputs: Inputs, engine: Engine
+) -> EnginePlan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
-    some = part(inputs, 0, TRIED)
-    states = _states(statistics)
-    weighing = Weighing()
+    some = slice_examples(inputs, 0, TEST_EXAMPLES)
+    loop = answers(model, states(statistics), some)
+    probe, kind = CostProbe(), type(model).__name__
     try:
-        expected = _weighed(model, weighing, islice(states, 1), some, output)
+        with probe:
+            expected = list(islice(loop, 1))
     # It may take no other number of examples; if anything else is wrong, the loop will say.
     except Exception as error:
-        logger.debug("%s does not take %d examples: %r", type(model).__name__, count(some), error)
-        return Plan("loop", weighing.load(model, count(some)))
-    load = weighing.load(model, count(some))
-    if load.dense:
-        # Draws may be stacked in one tensor: with one alone, a step that mixes them is not seen.
-        expected += passes(model, islice(states, 1), some, output=output)
-    few = {name: rows[: len(expected)] for name, rows in statistics.items()}
-    for name, layout in _candidates(engine, load, count(inputs)):
+        logger.debug("%s does not take %d examples: %r", kind, count(some), error)
+        return EnginePlan("loop", probe.cost(model, count(some)))
+    cost = probe.cost(model, count(some))
+    if cost.dense:
+        # Draws may be stacked in one tensor: one alone would not show a step that mixes them.
+        expected += islice(loop, 1)
+    first = {name: rows[: len(expected)] for name, rows in statistics.items()}
+    for name, layout in _candidates(engine, cost, count(inputs)):
         try:
-            plan = _made(model, statistics, name, load, layout)
+            plan = _made(model, statistics, name, cost, layout)
             with warnings.catch_warnings():
                 # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
                 warnings.filterwarnings("error", message="There is a performance drop")
-                found = list(rows(model, plan, few, some, output))
-            _require_same(torch.stack(found), torch.stack(expected))
+                actual = raw_answers(model, plan, first, some)
+            for pair in zip(actual, expected, strict=True):
+                _require_same(*pair)
             return plan
         # A network may refuse tracing, vmap or compiling in any way; the loop takes all of them.
         except Exception as error:
-            logger.debug("%s does not run %s: %r", type(model).__name__, name, error)
-    return Plan("loop", load)
+            logger.debug("%s does not run %s: %r", kind, name, error)
+    return EnginePlan("loop", cost)
 
 
-def _weighed(
-    model: Module,
-    weighing: Weighing,
-    states: Iterator[dict[str, Tensor]],
-    inputs: Inputs,
-    output: Output | None,
-) -> list[Tensor]:
-    with weighing:
-        return list(passes(model, states, inputs, output=output))
-
-
-def _candidates(engine: Engine, load: Load, examples: int) -> Iterator[tuple[Engine, Layout]]:
+def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple[Engine, Layout]]:
     """Engines to try in this order, each with the layouts to try it in."""
     names = [engine]
     if engine == "auto":
         # Folding rewrites every weight for every draw: worth it where activations outweigh them.
         folding: list[Engine] = ["folded"]
-        names = folding if load.dense or examples * load.values > load.weights else []
+        names = folding if cost.dense or examples * cost.values > cost.weights else []
         names = [*names, "batched"]
     for name in names:
-        if load.dense and name == "folded":
+        if cost.dense and name == "folded":
             yield name, "features first"
-        if not load.dense and name != "compiled":
+        if not cost.dense and name != "compiled":
             yield name, "channels last"
         # Some networks have steps that only the usual layout allows.
         yield name, "as given"
 
 
 def _made(
-    model: Module, statistics: Statistics, engine: Engine, load: Load, layout: Layout
-) -> Plan:
+    model: Module, statistics: Statistics, engine: Engine, cost: PassCost, layout: Layout
+) -> EnginePlan:
     if engine == "folded":
         names = statistics_names(batch_norm_layers(model))
         layers = {
             name: model.get_submodule(name) for name, pair in names.items() if pair[0] in statistics
         }
         graph = traced(model, layers, stacked=layout == "features first")
-        return Plan(engine, load, layout, graph=graph)
+        return EnginePlan(engine, cost, layout, graph=graph)
     if engine == "compiled":
-        return Plan(engine, load, layout, call=torch.compile(forward))
-    return Plan(engine, load, layout)
+        return EnginePlan(engine, cost, layout, call=torch.compile(forward))
+    return EnginePlan(engine, cost, layout)
 
 
-def _require_same(found: Tensor, expected: Tensor) -> None:
-    # A trace leaves out an autocast inside the network, and answers in another type.
-    kind = (found.shape, found.dtype)
-    limit = ROUNDING.get(expected.dtype, HALF_ROUNDING) * float(expected.abs().max())
-    if (
-        kind != (expected.shape, expected.dtype)
-        or not float((found - expected).abs().max()) <= limit
-    ):
-        raise ValueError("its numbers are not those of the loop")
+def _require_same(actual: Any, expected: Any) -> None:
+    """Check that all tensors that the network returns are those of the loop, nested alike."""
+    pairs = list(zip(all_tensors(actual), all_tensors(expected), strict=True))
+    if not pairs or nesting(actual) != nesting(expected):
+        raise ValueError("what it returns is not nested as in the loop")
+    for tensor, other in pairs:
+        # A trace leaves out an autocast inside the network, and has another type.
+        if (tensor.shape, tensor.dtype) != (other.shape, other.dtype):
+            raise ValueError("a tensor has not the shape and type of the loop's")
+        if other.numel() == 0 or tensor.equal(other):
+            continue
+        limit = ROUNDING.get(other.dtype, HALF_ROUNDING) * float(other.abs().max())
+        if not float((tensor.double() - other.double()).abs().max()) <= limit:
+            raise ValueError("its numbers are not those of the loop")

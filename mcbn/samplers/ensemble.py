@@ -9,12 +9,10 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from mcbn import validation
-from mcbn.network.batchnorm import (
-    require_finite_weights,
-    unwrapped,
-)
+from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
-from mcbn.samplers.loop import Output, passes
+from mcbn.samplers.loop import passes
+from mcbn.samplers.outputs import Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +21,10 @@ class DeepEnsemble:
 
     Args:
         models: networks trained from different seeds.
-        output: picks the output tensor where the networks answer with something else.
+        output: picks the output tensor where the networks return something else.
 
     Raises:
-        TypeError: these are no networks.
+        TypeError: a member is not a module.
         ValueError: there is no network, or a weight is not finite.
 
     Reference:
@@ -38,9 +36,9 @@ class DeepEnsemble:
     output: Output | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        # A network of layers in a row has a length, too.
+        # A Sequential is one network, though it has a length.
         several = (list, tuple, ModuleList)
-        validation.kind(self.models, several, "a list of networks", "put them in one")
+        validation.require_type(self.models, several, "a list of networks", "put them in one")
         if len(self.models) == 0:
             raise ValueError("expected at least one network, got none; train a few and list them")
         object.__setattr__(self, "models", tuple(unwrapped(model) for model in self.models))
@@ -51,7 +49,7 @@ class DeepEnsemble:
         return len(self.models)
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """Yield the output for all inputs under one draw after another."""
+        """Yield the outputs for all inputs, one draw at a time."""
         for model in self.models:
             yield from passes(model, [{}], inputs, output=self.output)
 

@@ -1,68 +1,68 @@
-"""Statistics folded into other tensors: into the weights before a layer, or a scale and a shift."""
+"""Batch norm folded into the weights of the layer before it, or into a scale and a shift."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mcbn.network.batchnorm import statistics_names
+from mcbn.network.batchnorm import epsilon_of, statistics_names
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A batch-norm layer whose statistics go into other tensors of the branch.
+    """A batch-norm layer that is folded, and the names that the suffix has for its tensors.
 
     Attributes:
         name: of the layer in the network.
-        layer: the layer.
-        mixer: the convolution or dense layer before it, whose weights it scales; None where the
-            layer becomes a scale and a shift of its own.
-        weight: name in the branch of the scaled weights, or of the scale.
-        bias: name in the branch of the bias, or of the shift.
-        room: name in the branch of memory that the answer is written to, where draws are stacked.
-            Fresh memory from the system takes longer than a small product.
+        layer: the batch-norm layer.
+        preceding_linear: the convolution or dense layer before it, whose weights it scales; None
+            where the layer becomes a scale and a shift of its own.
+        weight: name of the scaled weights, or of the scale.
+        bias: name of the bias, or of the shift.
+        out_buffer: name of preallocated memory for the result, where draws are stacked: asking
+            the system for memory takes longer than a small product.
     """
 
     name: str
-    layer: _BatchNorm
-    mixer: Module | None
+    layer: Any
+    preceding_linear: Module | None
     weight: str
     bias: str
-    room: str
+    out_buffer: str
 
 
 def scaled(activations: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Each channel times its scale plus its shift, in one sweep over the memory."""
+    """Multiply each channel by its scale and add its shift, in one sweep over the memory."""
     shape = (-1, *[1] * (activations.ndim - 2))
     return torch.addcmul(shift.reshape(shape), activations, scale.reshape(shape))
 
 
-def scaled_stack(activations: Tensor, scale: Tensor, shift: Tensor, room: Tensor) -> Tensor:
-    """Each feature times its scale plus its shift, written in `room`; (draws, features, rows).
+def scaled_stack(activations: Tensor, scale: Tensor, shift: Tensor, buffer: Tensor) -> Tensor:
+    """Multiply each feature by its scale and add its shift; axes (draws, features, rows).
 
     Two sweeps are faster than one fused one here: PyTorch has vector code for a factor that is
     the same along a row in the former only.
     """
-    target = _within(room, (*scale.shape, activations.shape[-1]))
+    target = _view(buffer, (*scale.shape, activations.shape[-1]))
     return torch.mul(activations, scale[..., None], out=target).add_(shift[..., None])
 
 
-def multiplied_stack(activations: Tensor, weight: Tensor, bias: Tensor, room: Tensor) -> Tensor:
-    """Each draw's own dense layer, written in `room`; (draws, features, rows)."""
-    target = _within(room, (*bias.shape, activations.shape[-1]))
+def linear_stack(activations: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
+    """Apply each draw's own dense layer; axes (draws, features, rows)."""
+    target = _view(buffer, (*bias.shape, activations.shape[-1]))
     return torch.baddbmm(bias[..., None], weight, activations, out=target)
 
 
-def _within(room: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return room[: math.prod(shape)].view(shape)
+def _view(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return buffer[: math.prod(shape)].view(shape)
 
 
 class DenseStack(Module):
-    """A dense layer that is the same for all draws; (draws, features, rows)."""
+    """A dense layer that is the same for all draws, for activations (draws, features, rows)."""
 
     def __init__(self, layer: Linear) -> None:
         super().__init__()
@@ -77,36 +77,39 @@ class DenseStack(Module):
 
 
 def folded(
-    folds: Iterable[Fold], statistics: Mapping[str, Tensor], rooms: Mapping[str, Tensor]
+    folds: Iterable[Fold], statistics: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What draws set in a branch: folded tensors, and the statistics that are left as they are.
+    """The tensors that draws set in the suffix: those folded, and the statistics not folded.
 
     Any leading axes of `statistics` stay in front. Folded in the precision of the statistics'
-    buffers, as the layer itself computes. Scaled weights are written to the room of their name,
+    buffers, as the layer itself computes. Scaled weights are written to the buffer of their name,
     where there is one.
     """
-    found, rest, folds = {}, dict(statistics), tuple(folds)
+    tensors, unfolded, folds = {}, dict(statistics), tuple(folds)
     names = statistics_names([fold.name for fold in folds])
     for fold in folds:
-        mean, variance = (rest.pop(name) for name in names[fold.name])
-        scale = torch.rsqrt(variance + fold.layer.eps)
+        mean, variance = (unfolded.pop(name) for name in names[fold.name])
+        scale = torch.rsqrt(variance + epsilon_of(fold.name, fold.layer))
         if fold.layer.weight is not None:
             scale = scale * fold.layer.weight
-        center = mean if fold.mixer is None else mean - _bias(fold.mixer, mean)
+        center = (
+            mean if fold.preceding_linear is None else mean - _bias(fold.preceding_linear, mean)
+        )
         shift = -center * scale if fold.layer.bias is None else fold.layer.bias - center * scale
-        found[fold.bias] = shift
-        found[fold.weight] = scale
-        if fold.mixer is not None:
-            found[fold.weight] = _weights(fold.mixer, scale, rooms.get(fold.weight))
-    return found, rest
+        tensors[fold.bias] = shift
+        tensors[fold.weight] = scale
+        if fold.preceding_linear is not None:
+            buffer = buffers.get(fold.weight)
+            tensors[fold.weight] = _weights(fold.preceding_linear, scale, buffer)
+    return tensors, unfolded
 
 
-def _weights(mixer: Module, scale: Tensor, room: Tensor | None) -> Tensor:
-    weight = mixer.get_parameter("weight")
+def _weights(layer: Module, scale: Tensor, buffer: Tensor | None) -> Tensor:
+    weight = layer.get_parameter("weight")
     factor = scale.reshape(*scale.shape, *[1] * (weight.ndim - 1))
     shape = (*scale.shape, *weight.shape[1:])
-    return torch.mul(weight, factor, out=None if room is None else _within(room, shape))
+    return torch.mul(weight, factor, out=None if buffer is None else _view(buffer, shape))
 
 
-def _bias(mixer: Module, like: Tensor) -> Tensor:
-    return like.new_zeros(()) if mixer.bias is None else mixer.get_parameter("bias")
+def _bias(layer: Module, like: Tensor) -> Tensor:
+    return like.new_zeros(()) if layer.bias is None else layer.get_parameter("bias")

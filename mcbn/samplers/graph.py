@@ -1,4 +1,4 @@
-"""A network as a graph cut in two: what no draw changes, and what every draw goes through."""
+"""A network traced and cut in two: the prefix that no draw changes, and the suffix after it."""
 
 import inspect
 import operator
@@ -15,14 +15,14 @@ from torch.nn import Module, functional
 
 from mcbn.network.batchnorm import is_plain
 from mcbn.network.isolation import eval_mode
-from mcbn.samplers.folding import DenseStack, Fold, multiplied_stack, scaled, scaled_stack
+from mcbn.samplers.folding import DenseStack, Fold, linear_stack, scaled, scaled_stack
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
     nn.Conv1d: functional.conv1d,
     nn.Conv2d: functional.conv2d,
     nn.Conv3d: functional.conv3d,
 }
-# In eval mode they hand on what they are given.
+# In eval mode they return their input.
 IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 RECTIFIERS = (functional.relu, torch.relu, "relu", nn.ReLU)
 
@@ -32,37 +32,39 @@ class Graph:
     """A traced network.
 
     Attributes:
-        trunk: inputs to the tuple of values that the branch needs; the same for every draw.
-        branch: those values, and folded tensors by name, to the network's answer.
+        prefix: from the inputs to the tuple of values that the suffix needs, for all draws.
+        suffix: from those values, and folded tensors by name, to what the network returns.
         folds: the layers that are folded; statistics of any other go in under their own names.
-        modules: those inside the network when it was traced, kept so that none is taken for
-            another; not the network itself, which may go.
+        modules: those inside the network when it was traced. They are held so that their ids
+            stay their own; the network itself is not, so that it can be freed.
     """
 
-    trunk: fx.GraphModule
-    branch: fx.GraphModule
+    prefix: fx.GraphModule
+    suffix: fx.GraphModule
     folds: tuple[Fold, ...]
     modules: tuple[Module, ...]
 
     def answer(
-        self, values: tuple[Any, ...], own: Mapping[str, Tensor], rest: Mapping[str, Tensor]
+        self,
+        values: tuple[Any, ...],
+        folded: Mapping[str, Tensor],
+        unfolded: Mapping[str, Tensor],
     ) -> Any:
-        """The branch's answer to the trunk's values, given folded tensors and other statistics."""
-        if rest:
-            return functional_call(self.branch, dict(rest), values, dict(own))
-        return self.branch(*values, **own)
+        """What the network returns for the prefix's values, given folded and other statistics."""
+        if unfolded:
+            return functional_call(self.suffix, dict(unfolded), values, dict(folded))
+        return self.suffix(*values, **folded)
 
-    def rooms(self, draws: int, examples: int) -> dict[str, Tensor]:
-        """Memory for stacked layers: their scaled weights, and their answers."""
-        found = {}
+    def out_buffers(self, draws: int, examples: int) -> dict[str, Tensor]:
+        """Memory for stacked layers: their scaled weights, and their results."""
+        buffers = {}
         for fold in self.folds:
             mean = fold.layer.get_buffer("running_mean")
-            found[fold.room] = mean.new_empty(draws * examples * len(mean))
-            if fold.mixer is not None:
-                found[fold.weight] = mean.new_empty(
-                    draws * fold.mixer.get_parameter("weight").numel()
-                )
-        return found
+            buffers[fold.out_buffer] = mean.new_empty(draws * examples * len(mean))
+            if fold.preceding_linear is not None:
+                size = fold.preceding_linear.get_parameter("weight").numel()
+                buffers[fold.weight] = mean.new_empty(draws * size)
+        return buffers
 
 
 def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Graph:
@@ -71,40 +73,40 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
     Args:
         model: the network.
         layers: names to the batch norm that a draw changes.
-        stacked: write the branch for many draws at once, in tensors (draws, features, rows), as
+        stacked: write the suffix for many draws at once, in tensors (draws, features, rows), as
             dense networks allow; else for one draw.
 
     Raises:
-        Exception: whatever tracing meets in a network whose path depends on values, that is hooked
-            or that takes more than one tensor; such a network has to run as it is.
+        Exception: whatever tracing meets in a network whose path depends on values, that has hooks
+            or takes more than one tensor; such a network has to run untraced.
     """
     modules = tuple(model.modules())
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
-        raise ValueError("expected a network without hooks, got some; run it as it is")
+        raise ValueError("expected a network without hooks, got some; run it untraced")
     with eval_mode(model):
         whole = _whole(model, layers)
     names = {id(layer): name for name, layer in layers.items()}
-    found: dict[fx.Node, str] = {}
+    layer_names: dict[fx.Node, str] = {}
     stochastic: set[fx.Node] = set()
     for node in whole.nodes:
         if node.op == "call_module" and id(model.get_submodule(node.target)) in names:
-            found[node] = names[id(model.get_submodule(node.target))]
-        if node in found or stochastic.intersection(node.all_input_nodes):
+            layer_names[node] = names[id(model.get_submodule(node.target))]
+        if node in layer_names or stochastic.intersection(node.all_input_nodes):
             stochastic.add(node)
-    cut = _Cut(model, whole, stochastic, found, stacked)
-    return Graph(cut.trunk(), cut.branch(), tuple(cut.folds), modules[1:])
+    cut = _Cut(model, whole, stochastic, layer_names, stacked)
+    return Graph(cut.prefix(), cut.suffix(), tuple(cut.folds), modules[1:])
 
 
 def _whole(model: Module, layers: Mapping[str, Module]) -> fx.Graph:
-    """The graph of the whole network; no patch of the tracing is left if an interrupt lands."""
+    """The graph of the whole network; patches of the tracer are undone after an interrupt, too."""
     call, attribute = Module.__call__, Module.__getattr__
     names = getattr(type(model).forward, "__globals__", {})
-    found = dict(names)
+    before = dict(names)
     try:
         return _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
     except BaseException:
         Module.__call__, Module.__getattr__ = call, attribute  # type: ignore[method-assign]
-        names.update(found)
+        names.update(before)
         raise
 
 
@@ -114,21 +116,21 @@ def _defaults(model: Module) -> dict[str, Any]:
     A traced stand-in would answer `mask is None` with no.
     """
     parameters = list(inspect.signature(model.forward).parameters.values())
-    rest = parameters[1:]
-    if any(each.default is inspect.Parameter.empty for each in rest):
-        raise ValueError("expected a network of one input, got more; run it as it is")
-    return {each.name: each.default for each in rest}
+    others = parameters[1:]
+    if any(each.default is inspect.Parameter.empty for each in others):
+        raise ValueError("expected a network of one input, got more; run it untraced")
+    return {each.name: each.default for each in others}
 
 
 class _Tracer(fx.Tracer):
-    """Sees through a network's own modules, not into those of torch nor into batch norm."""
+    """Traces through a network's own modules; those of torch and batch norm stay calls."""
 
     def __init__(self, layers: Any) -> None:
         super().__init__()
-        self.kept = {id(layer) for layer in layers}
+        self.leaves = {id(layer) for layer in layers}
         self.thread = threading.get_ident()
 
-    # Tracing patches `Module` itself; what other threads do with theirs is no part of the graph.
+    # Tracing patches `Module` itself; calls of other threads are no part of the graph.
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
@@ -140,7 +142,7 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        return id(m) in self.kept or super().is_leaf_module(m, module_qualified_name)
+        return id(m) in self.leaves or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Cut:
@@ -157,8 +159,8 @@ class _Cut:
         self.model, self.whole, self.stochastic, self.layers = model, whole, stochastic, layers
         self.stacked = stacked
         self.folds: list[Fold] = []
-        # The branch's own modules by name: the other names are the network's.
-        self.own: dict[str, Module] = {}
+        # Modules of the suffix that the network does not have, by name.
+        self.added: dict[str, Module] = {}
         needed = {before for node in stochastic for before in node.all_input_nodes}
         last = next(node for node in reversed(whole.nodes) if node.op == "output")
         needed.update(last.all_input_nodes)
@@ -168,7 +170,7 @@ class _Cut:
             if node in needed and node not in stochastic and node.op != "get_attr"
         ]
 
-    def trunk(self) -> fx.GraphModule:
+    def prefix(self) -> fx.GraphModule:
         """The part that no draw changes."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
@@ -178,8 +180,8 @@ class _Cut:
         graph.output(tuple(copies[node] for node in self.border))
         return self._module(graph)
 
-    def branch(self) -> fx.GraphModule:
-        """The part that every draw goes through, its batch norm folded where that can be."""
+    def suffix(self) -> fx.GraphModule:
+        """The part that every draw goes through, with its batch norm folded where possible."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {
             node: graph.placeholder(f"value_{index}") for index, node in enumerate(self.border)
@@ -199,47 +201,48 @@ class _Cut:
         copies: dict[fx.Node, fx.Node],
         folded: set[fx.Node],
     ) -> fx.Node:
-        """The node in the branch: folded, rectified in place, stacked, or as it was."""
+        """The node in the suffix: folded, rectified in place, stacked, or unchanged."""
         source = node.args[0] if node.args else None
-        mixed = self._folded_into(node)
+        linear = self._preceding_linear(node)
         layer = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if mixed is not None:
+        if linear is not None:
             folded.add(node)
-            return self._mixed(graph, copies[mixed.args[0]], self._fold(node, mixed))  # type: ignore[index]
+            return self._linear(graph, copies[linear.args[0]], self._fold(node, linear))  # type: ignore[index]
         plain = node in self.layers and is_plain(self.model.get_submodule(str(node.target)))
         if plain and isinstance(source, fx.Node):
             folded.add(node)
             fold = self._fold(node, None)
             return graph.call_function(
-                scaled_stack if self.stacked else scaled, (copies[source], *self._set(graph, fold))
+                scaled_stack if self.stacked else scaled,
+                (copies[source], *self._arguments(graph, fold)),
             )
         if source in folded and len(source.users) == 1 and _rectifies(node, layer):  # type: ignore[union-attr]
-            # What was folded is a new tensor, and nobody else reads it.
+            # The folded result is a new tensor that nothing else reads.
             return graph.call_function(functional.relu, (copies[source], True))  # type: ignore[index]
         if type(layer) in IDENTITIES:
             return copies[source]  # type: ignore[index]
         if self.stacked and type(layer) is nn.Linear:
-            name = f"stack_{len(self.own)}"
-            self.own[name] = DenseStack(layer)
+            name = f"stack_{len(self.added)}"
+            self.added[name] = DenseStack(layer)
             return graph.call_module(name, (copies[source],))  # type: ignore[index]
         return graph.node_copy(node, copies.__getitem__)
 
-    def _mixed(self, graph: fx.Graph, source: fx.Node, fold: Fold) -> fx.Node:
-        """A convolution or product with the folded weights."""
-        weights, mixer = self._set(graph, fold), fold.mixer
-        if isinstance(mixer, nn.Linear):
-            product = multiplied_stack if self.stacked else functional.linear
+    def _linear(self, graph: fx.Graph, source: fx.Node, fold: Fold) -> fx.Node:
+        """A convolution or dense layer with the folded weights."""
+        weights, layer = self._arguments(graph, fold), fold.preceding_linear
+        if isinstance(layer, nn.Linear):
+            product = linear_stack if self.stacked else functional.linear
             return graph.call_function(product, (source, *weights))
-        options = (mixer.stride, mixer.padding, mixer.dilation, mixer.groups)  # type: ignore[union-attr]
-        return graph.call_function(CONVOLUTIONS[type(mixer)], (source, *weights, *options))  # type: ignore[arg-type]
+        options = (layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[union-attr]
+        return graph.call_function(CONVOLUTIONS[type(layer)], (source, *weights, *options))  # type: ignore[arg-type]
 
-    def _set(self, graph: fx.Graph, fold: Fold) -> tuple[Argument, ...]:
-        """What a draw sets of this layer: keyword arguments of the branch."""
-        names = (fold.weight, fold.bias, *([fold.room] if self.stacked else []))
+    def _arguments(self, graph: fx.Graph, fold: Fold) -> tuple[Argument, ...]:
+        """The tensors that a draw sets in this layer: keyword arguments of the suffix."""
+        names = (fold.weight, fold.bias, *([fold.out_buffer] if self.stacked else []))
         return tuple(graph.placeholder(name) for name in names)
 
-    def _folded_into(self, node: fx.Node) -> fx.Node | None:
-        """The convolution or dense layer that feeds this plain batch norm and nothing else."""
+    def _preceding_linear(self, node: fx.Node) -> fx.Node | None:
+        """The convolution or dense layer whose output goes to this plain batch norm alone."""
         source = node.args[0] if node.args else None
         if (
             node not in self.layers
@@ -250,32 +253,32 @@ class _Cut:
             or len(source.users) > 1
         ):
             return None
-        mixer = self.model.get_submodule(str(source.target))
-        plain = type(mixer) is nn.Linear or (
-            type(mixer) in CONVOLUTIONS and getattr(mixer, "padding_mode", "") == "zeros"
+        layer = self.model.get_submodule(str(source.target))
+        plain = type(layer) is nn.Linear or (
+            type(layer) in CONVOLUTIONS and getattr(layer, "padding_mode", "") == "zeros"
         )
-        parametrised = hasattr(mixer, "parametrizations")
+        parametrised = hasattr(layer, "parametrizations")
         return source if plain and not parametrised else None
 
-    def _fold(self, node: fx.Node, mixed: fx.Node | None) -> Fold:
-        layer: Any = self.model.get_submodule(str(node.target))
-        mixer = self.model.get_submodule(str(mixed.target)) if mixed is not None else None
+    def _fold(self, node: fx.Node, linear: fx.Node | None) -> Fold:
+        layer = self.model.get_submodule(str(node.target))
+        preceding = self.model.get_submodule(str(linear.target)) if linear is not None else None
         stem = f"folded_{len(self.folds)}"
-        names = (f"{stem}_{part}" for part in ("weight", "bias", "room"))
-        fold = Fold(self.layers[node], layer, mixer, *names)
+        names = (f"{stem}_{part}" for part in ("weight", "bias", "out"))
+        fold = Fold(self.layers[node], layer, preceding, *names)
         self.folds.append(fold)
         return fold
 
     def _module(self, graph: fx.Graph) -> fx.GraphModule:
-        # The layers that were folded into others are still there, read by nobody.
+        # The layers that were folded into others are still there, but nothing reads them.
         graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         names = {node.target for node in graph.nodes if node.op in ("call_module", "get_attr")}
-        held = {
-            name: self.own[name] if name in self.own else operator.attrgetter(name)(self.model)
+        targets = {
+            name: self.added[name] if name in self.added else operator.attrgetter(name)(self.model)
             for name in names
         }
-        module = fx.GraphModule(held, graph)
-        # Its class is its own, with a call that prints the code when a try of it fails.
+        module = fx.GraphModule(targets, graph)
+        # fx gives it a class whose call prints the code to stderr when it fails: not for a try.
         type(module).__call__ = Module.__call__  # type: ignore[method-assign]
         return module
 

@@ -1,8 +1,8 @@
-"""Every draw of a large bank for the price of a few: the network linearised in its statistics.
+"""MCBN with the network linearised in its batch-norm statistics: many draws for the price of a few.
 
 Outputs are nearly linear in batch-norm statistics. One forward pass at the mean of the bank and
-one backward pass an output give all draws to first order; a few exact draws correct their mean and
-show how far they may be trusted.
+one backward pass per output give all draws to first order; a few exact draws correct their mean and
+show how good the approximation is.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,30 +19,32 @@ from mcbn.bank.posteriors import JointPosterior
 from mcbn.network.batchnorm import (
     VARIANCE,
     batch_norm_layers,
+    epsilon_of,
     require_finite_weights,
     statistics_names,
     unwrapped,
 )
-from mcbn.network.inputs import Inputs, count, device_of, forward, moved, require_finite
+from mcbn.network.inputs import Inputs, count, forward
 from mcbn.network.isolation import eval_mode
-from mcbn.samplers.loop import Output, passes, tensor_output
+from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.outputs import Output, tensor_output
 
-# Largest residual, as a share of the spread over draws, that is called linear enough: up to it,
-# linear rows were measured to be better than as many plain passes (docs/fewer_draws.md).
-LIMIT = 0.5
+# Largest residual, as a fraction of the spread over draws, that counts as linear: up to it, linear
+# draws were measured to be better than as many passes as they cost (docs/fewer_draws.md).
+MAX_RESIDUAL = 0.5
 
 
 @dataclass(frozen=True)
 class Linearity:
-    """How well the linear rows met the exact ones, over a few draws of a bank.
+    """How well the linear approximation agrees with exact passes, over a few draws of a bank.
 
     Attributes:
         exact: the number of draws compared.
         batch_size: M, the mini-batch size the draws stand for.
         residual: root mean square over inputs and outputs of the standard deviation over draws of
-            exact less linear, as a share of that of the linear rows; 0 is perfectly linear.
-        bias: root mean square of the mean of exact less linear, in the same unit; the sampler
-            takes it off.
+            exact - linear, as a fraction of that of the linear draws; 0 is perfectly linear.
+        bias: root mean square of the mean of exact - linear, in the same unit; the sampler
+            corrects for it.
         outputs: the residual of each output alone.
     """
 
@@ -54,19 +56,19 @@ class Linearity:
 
     @property
     def trusted(self) -> bool:
-        """Whether the linear rows may stand for exact ones."""
-        return self.residual <= LIMIT
+        """Whether the linear draws may be used in place of exact ones."""
+        return self.residual <= MAX_RESIDUAL
 
     def __str__(self) -> str:
-        found = (
-            f"linear rows miss {self.residual:.0%} of the spread over draws (M = "
-            f"{self.batch_size:g}, compared on {self.exact} exact draws, limit {LIMIT:.0%})"
+        residual = (
+            f"linear draws miss {self.residual:.0%} of the spread over draws (M = "
+            f"{self.batch_size:g}, compared on {self.exact} exact draws, limit {MAX_RESIDUAL:.0%})"
         )
         if self.trusted:
-            return f"Trusted: {found}."
+            return f"Trusted: {residual}."
         return (
-            f"Not to be trusted: {found}. The batch size is too small, or the network too far from "
-            "linear in its statistics; use MCBatchNorm."
+            f"Not to be trusted: {residual}. The batch size is too small, or the network too far "
+            "from linear in its statistics; use MCBatchNorm."
         )
 
 
@@ -74,22 +76,22 @@ class Linearity:
 class LinearizedBatchNorm:
     """Monte Carlo batch normalisation to first order in the statistics, corrected by exact draws.
 
-    Row t is `f(c) + J (s_t - c) + b`: s_t are the means and log-variances of draw t, c their mean
-    over the bank, J the Jacobian of an example's outputs, and b the mean of exact less linear over
-    the exact draws, whose own rows are exact. The cost is one forward and one backward pass an
-    output, and one forward pass an exact draw, however many draws the bank holds; so it pays for
-    few outputs and many draws. No gradients flow to the inputs.
+    Draw t is `f(c) + J (s_t - c) + b`: s_t are the means and log-variances of draw t, c their mean
+    over the bank, J the Jacobian of an example's outputs, and b the mean of exact - linear over
+    the exact draws, which are returned as they are. The cost is one forward pass, one backward pass
+    per output and one forward pass per exact draw, however many draws the bank holds; so it pays
+    off for few outputs and many draws. No gradients flow to the inputs.
 
     Args:
         model: the trained network; its outputs have the axes (batch, outputs).
         bank: draws of its batch-norm statistics, from `collect`; a few hundred.
-        exact: how many draws, the first of the bank, are passed through the network itself.
-        top: how many outputs of each example move with the draws, its largest at c; the others
-            stay at `f(c) + b`. All if not given. For many classes, few of which matter.
-        output: picks the output tensor where the network answers with something else.
+        exact: how many draws, the first of the bank, are passes of the network itself.
+        top: how many outputs of each example vary with the draws, those largest at c; the others
+            stay at `f(c) + b`. All by default. For many classes, few of which matter.
+        output: picks the output tensor where the network returns something else.
 
     Raises:
-        TypeError: the model is no module, or the bank none.
+        TypeError: the model is not a module, or the bank is not a bank.
         ValueError: `exact` is negative, `top` below 1, the bank has a single draw or belongs to
             another model, or a weight is not finite.
 
@@ -106,13 +108,15 @@ class LinearizedBatchNorm:
 
     def __post_init__(self) -> None:
         if self.exact < 0:
-            raise ValueError(f"expected exact of at least 0, got {self.exact}; give 4 or so")
+            raise ValueError(f"expected exact of at least 0, got {self.exact}; give 4, for example")
         if self.top is not None and self.top < 1:
-            raise ValueError(f"expected top of at least 1 output, got {self.top}; leave it for all")
+            raise ValueError(
+                f"expected top of at least 1 output, got {self.top}; leave it out for all"
+            )
         require_bank(self.bank)
         if len(self.bank) < 2:
             raise ValueError(
-                f"expected a bank of at least 2 draws, got {len(self.bank)}; collect 256 or so"
+                f"expected a bank of at least 2 draws, got {len(self.bank)}; collect 256, say"
             )
         object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
@@ -122,93 +126,94 @@ class LinearizedBatchNorm:
         return len(self.bank)
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
-        """Yield the output for all inputs under one draw after another; computed all at once."""
+        """Yield the outputs for all inputs, one draw at a time; they are computed all at once."""
         yield from self(inputs)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch outputs"]:
         """All draws stacked.
 
         Raises:
-            ValueError: an input is NaN or infinite, the outputs have other axes, or no derivative
-                with respect to the statistics of each example can be had.
-            TypeError: the network's output is no tensor.
+            ValueError: an input is NaN or infinite, the outputs have other axes, or there is no
+                derivative of each example's outputs with respect to the statistics.
+            TypeError: the network's output is not a tensor.
         """
-        passed = min(self.exact, len(self))
-        if passed == len(self):
-            return self._exact(inputs, passed)
-        rows = self._linear(inputs)
-        if passed > 0:
-            exact = self._exact(inputs, passed)
-            rows += (exact - rows[:passed]).mean(0)
-            rows[:passed] = exact
-        return rows
+        inputs = checked_inputs(self.model, inputs)
+        exact_count = min(self.exact, len(self))
+        if exact_count == len(self):
+            return self._exact(inputs, exact_count)
+        outputs = self._linear(inputs)
+        if exact_count > 0:
+            exact = self._exact(inputs, exact_count)
+            outputs += (exact - outputs[:exact_count]).mean(0)
+            outputs[:exact_count] = exact
+        return outputs
 
     def linearity(self, inputs: Inputs, *, draws: int = 16) -> Linearity:
-        """Compare the linear rows of a few inputs with exact ones.
+        """Compare the linear approximation with exact passes, on a few inputs.
 
         Args:
-            inputs: some of those to predict; a hundred will do.
+            inputs: some of those to predict; a hundred are enough.
             draws: how many to compare, the first of the bank.
 
         Raises:
-            ValueError: `draws` is out of range, or as for `passes`.
+            ValueError: `draws` is out of range, or as for a call of the sampler.
         """
         if not 2 <= draws <= len(self):
             raise ValueError(
                 f"expected from 2 to {len(self)} draws, all of the bank, got {draws}; give 16"
             )
+        inputs = checked_inputs(self.model, inputs)
         linear = self._linear(inputs).double()
         missed = self._exact(inputs, draws).double() - linear[:draws]
         spread = linear.var(0).mean(0)
         return Linearity(
             exact=draws,
             batch_size=self.bank.size,
-            residual=float(_share(missed.var(0).mean(0).sum(), spread.sum())),
-            bias=float(_share(missed.mean(0).square().mean(0).sum(), spread.sum())),
-            outputs=tuple(_share(missed.var(0).mean(0), spread).tolist()),
+            residual=float(_root_ratio(missed.var(0).mean(0).sum(), spread.sum())),
+            bias=float(_root_ratio(missed.mean(0).square().mean(0).sum(), spread.sum())),
+            outputs=tuple(_root_ratio(missed.var(0).mean(0), spread).tolist()),
         )
 
     def _exact(self, inputs: Inputs, draws: int) -> Tensor:
         states = (self.bank.state(draw) for draw in range(draws))
         with torch.no_grad():
-            return torch.stack(list(passes(self.model, states, inputs, output=self.output)))
+            raws = answers(self.model, states, inputs)
+            return torch.stack([tensor_output(raw, self.output) for raw in raws])
 
     def _linear(self, inputs: Inputs) -> Float[Tensor, "draws batch outputs"]:
         """All draws to first order."""
-        require_finite(inputs, "the inputs")
-        inputs = moved(inputs, device_of(self.model))
         # The caller may be in inference mode, where nothing is recorded.
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
             posterior = JointPosterior.from_bank(self.bank)
-            record = recorded(self.model, posterior.center, inputs, self.output)
-            moved_by = [posterior.deviations[name] for name in record.names]
-            deviations = torch.cat(moved_by, dim=1).to(record.layers[0].mean)
-            outputs = record.outputs.detach()
-            rows = outputs.expand(len(self), -1, -1).clone()
-            # One output after another: gradients of all of them would be the larger by far.
-            for chosen in self._outputs(outputs):
-                column = record.outputs.gather(1, chosen[:, None])[:, 0]
-                steps = (deviations @ record.gradients(column).T).to(rows)
-                place = chosen[None, :, None].expand(len(self), -1, 1)
-                rows.scatter_add_(2, place, steps[:, :, None])
-        return rows
+            at_center = linearize(self.model, posterior.center, inputs, self.output)
+            deviations = torch.cat([posterior.deviations[n] for n in at_center.names], dim=1)
+            deviations = deviations.to(at_center.layers[0].mean)
+            outputs = at_center.outputs.detach()
+            draws = outputs.expand(len(self), -1, -1).clone()
+            # One output at a time: the gradients of all would take far more memory.
+            for chosen in self._varying(outputs):
+                column = at_center.outputs.gather(1, chosen[:, None])[:, 0]
+                steps = (deviations @ at_center.gradients(column).T).to(draws)
+                index = chosen[None, :, None].expand(len(self), -1, 1)
+                draws.scatter_add_(2, index, steps[:, :, None])
+        return draws
 
-    def _outputs(self, outputs: Tensor) -> Iterable[Tensor]:
-        """One choice of an output for each example after another: (batch,)."""
+    def _varying(self, outputs: Tensor) -> Iterable[Tensor]:
+        """Indices of the outputs that vary with the draws, one for each example at a time."""
         if self.top is not None and self.top < outputs.shape[1]:
             return outputs.topk(self.top, dim=1).indices.unbind(1)
-        every = torch.arange(outputs.shape[1], device=outputs.device)
-        return every[:, None].expand(-1, len(outputs))
+        indices = torch.arange(outputs.shape[1], device=outputs.device)
+        return indices[:, None].expand(-1, len(outputs))
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
+def _root_ratio(part: Tensor, whole: Tensor) -> Tensor:
     """The root of part/whole; 0/0, an output that does not vary at all, counts as linear."""
     return torch.where(part == 0, 0.0, part / whole).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A batch-norm layer at the centre of the bank, and the activations it was fed.
+    """A batch-norm layer at the centre of the bank, and the activations that it receives.
 
     A gradient in the statistics would sum over the examples that share them; that in the
     activations a is each example's own. The layer's output depends on `(a - m) / sqrt(v + eps)`
@@ -219,57 +224,53 @@ class _Layer:
     names: tuple[str, str]
     mean: Tensor
     factor: Tensor
-    fed: list[Tensor]
+    received: list[Tensor]
 
-    def feed(
+    def receive(
         self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Keep the activations; hand on a copy, whose gradient no other branch adds to."""
+        """Keep a copy of the activations and pass it on: no other branch adds to its gradient."""
         key = None if args else next(iter(kwargs))
         copy = (args[0] if key is None else kwargs[key]).clone()
         if not copy.requires_grad:
             copy.requires_grad_()
-        self.fed.append(copy)
+        self.received.append(copy)
         return ((copy, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: copy})
 
-    def gradients(self, found: Tensor, activations: Tensor) -> Tensor:
-        """In the mean and the log-variance, from that in the activations."""
+    def gradients(self, gradient: Tensor, activations: Tensor) -> Tensor:
+        """Gradients in the mean and the log-variance, from that in the activations."""
         shape = (*activations.shape[:2], -1)
         kind = self.mean.dtype
-        found, activations = (x.detach().reshape(shape).to(kind) for x in (found, activations))
-        shift = found.sum(2)
-        scale = torch.linalg.vecdot(found, activations) - self.mean * shift
+        both = (gradient, activations)
+        gradient, activations = (x.detach().reshape(shape).to(kind) for x in both)
+        shift = gradient.sum(2)
+        scale = torch.linalg.vecdot(gradient, activations) - self.mean * shift
         return torch.cat([-shift, self.factor * scale], dim=1)
 
 
 def _layers(model: Module, center: Mapping[str, Tensor]) -> list[_Layer]:
-    """Those that the bank has draws of."""
+    """The layers that the bank has draws of."""
     modules, buffers = batch_norm_layers(model), dict(model.named_buffers())
-    found = []
+    layers = []
     for name, (mean, variance) in statistics_names(modules).items():
         if mean in center:
-            epsilon = getattr(modules[name], "eps", None)
-            if not isinstance(epsilon, (int, float)):
-                raise ValueError(
-                    f"expected a batch-norm layer with a known epsilon, got {name!r} "
-                    f"({type(modules[name]).__name__}) without the attribute eps; use MCBatchNorm"
-                )
+            epsilon = epsilon_of(name, modules[name])
             factor = -0.5 / (1 + epsilon / center[variance].exp())
             # Sums over positions are taken in float32 or better.
             kind = torch.promote_types(buffers[mean].dtype, torch.float32)
             like = torch.empty(0, dtype=kind, device=buffers[mean].device)
             numbers = (center[mean].to(like), factor.to(like))
-            found.append(_Layer(modules[name], (mean, variance), *numbers, fed=[]))
-    return found
+            layers.append(_Layer(modules[name], (mean, variance), *numbers, received=[]))
+    return layers
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
-    """A pass at one value of the statistics, with the graph behind it.
+class Linearization:
+    """A pass at one value of the statistics, with the autograd graph that its gradients need.
 
     Attributes:
-        outputs: the answer, (batch, outputs).
-        layers: those whose statistics count, each with the activations it was fed.
+        outputs: the network's outputs, (batch, outputs).
+        layers: the stochastic layers, each with the activations that it received.
     """
 
     outputs: Tensor
@@ -281,34 +282,35 @@ class Record:
         return [name for layer in self.layers for name in layer.names]
 
     def gradients(self, column: Float[Tensor, " batch"]) -> Float[Tensor, "batch statistics"]:
-        """Of one output of every example, in all means and log-variances."""
-        fed = [activations for layer in self.layers for activations in layer.fed]
+        """Gradients of one output of every example, in all means and log-variances."""
+        received = [activations for layer in self.layers for activations in layer.received]
         # Examples do not mix in eval mode, so the gradient of the sum holds each one's own.
-        found = iter(
-            torch.autograd.grad(column.sum(), fed, retain_graph=True, materialize_grads=True)
+        gradients = iter(
+            torch.autograd.grad(column.sum(), received, retain_graph=True, materialize_grads=True)
         )
         parts = []
         for layer in self.layers:
             zero = layer.mean.new_zeros(len(column), 2 * len(layer.mean))
-            each = (layer.gradients(next(found), activations) for activations in layer.fed)
+            each = (layer.gradients(next(gradients), values) for values in layer.received)
             parts.append(sum(each, start=zero))
         return torch.cat(parts, dim=1)
 
 
-def recorded(
+def linearize(
     model: Module, center: Mapping[str, Tensor], inputs: Inputs, output: Output | None
-) -> Record:
-    """Pass `inputs` through `model` with the statistics `center`, gradients on.
+) -> Linearization:
+    """Pass `inputs` through `model` with the statistics `center`, with gradients enabled.
 
     Args:
         model: the network, in eval mode.
-        centre: means and log-variances, under the names of their buffers.
-        inputs: of the network.
+        center: means and log-variances, under the names of their buffers.
+        inputs: of the network, from `checked_inputs`.
         output: picks the output tensor.
 
     Raises:
-        ValueError: the answer is no (batch, outputs), records no gradients, or mixes examples.
-        TypeError: the network's output is no tensor.
+        ValueError: the outputs have other axes than (batch, outputs), have no gradients, or mix
+            examples.
+        TypeError: the network's output is not a tensor.
     """
     layers = _layers(model, center)
     # Detached, so that nothing is left on the weights.
@@ -317,7 +319,7 @@ def recorded(
     for name, values in center.items():
         variance = name.endswith(VARIANCE)
         state[name] = (values.exp() if variance else values).to(buffers[name])
-    handles = [x.module.register_forward_pre_hook(x.feed, with_kwargs=True) for x in layers]
+    handles = [x.module.register_forward_pre_hook(x.receive, with_kwargs=True) for x in layers]
     try:
         raw = forward(model, state, inputs)
     finally:
@@ -325,24 +327,26 @@ def recorded(
             handle.remove()
     outputs = tensor_output(raw, output)
     _require_separable(outputs, layers, count(inputs))
-    return Record(outputs, layers)
+    return Linearization(outputs, layers)
 
 
 def _require_separable(outputs: Tensor, layers: Sequence[_Layer], examples: int) -> None:
-    """Check that a gradient of each output of each example can be had, and cheaply."""
+    """Check that each output of each example has a gradient of its own."""
     if outputs.ndim != 2 or len(outputs) != examples:
         raise ValueError(
-            f"expected outputs of the axes (batch, outputs) for {examples} inputs, got "
-            f"{tuple(outputs.shape)}; give output=function that makes them so, or use MCBatchNorm"
+            f"expected outputs with the axes (batch, outputs) for {examples} inputs, got "
+            f"{tuple(outputs.shape)}; give output=function that reshapes them, or use MCBatchNorm"
         )
     if not outputs.requires_grad:
         raise ValueError(
-            "expected differentiable outputs, got a network that records no gradients (no_grad, "
-            "argmax or detach inside); use MCBatchNorm"
+            "expected differentiable outputs, got a network without gradients (no_grad, argmax or "
+            "detach inside); use MCBatchNorm"
         )
-    for name, fed in ((layer.names[0], fed) for layer in layers for fed in layer.fed):
-        if len(fed) != examples:
-            raise ValueError(
-                f"expected activations of {examples} examples at {name!r}, got the shape "
-                f"{tuple(fed.shape)}, in which they cannot be told apart; use MCBatchNorm"
-            )
+    for layer in layers:
+        for activations in layer.received:
+            if len(activations) != examples:
+                raise ValueError(
+                    f"expected activations of {examples} examples at {layer.names[0]!r}, got the "
+                    f"shape {tuple(activations.shape)}, whose rows are not examples; use "
+                    "MCBatchNorm"
+                )

@@ -1,6 +1,6 @@
-"""Stochastic passes: the network called once a draw, its own tensors replaced by the draw's."""
+"""The loop engine: the network called once per draw, with that draw's statistics as its buffers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.inputs import Inputs, device_of, forward, moved, require_finite, tensors
+from mcbn.network.batchnorm import batch_norm_layers, epsilon_of, statistics_names
+from mcbn.network.inputs import Inputs, device_of, forward, require_finite, tensors, to_device
 from mcbn.network.isolation import eval_mode, model_lock
-
-Output = Callable[[Any], Tensor]
+from mcbn.samplers.outputs import Output, tensor_output
 
 
 def passes(
@@ -22,7 +21,7 @@ def passes(
     *,
     output: Output | None = None,
 ) -> Iterator[Tensor]:
-    """Yield the network's output once for each state, in eval mode, the model left as found.
+    """Yield the network's output once for each state, in eval mode; the model is left unchanged.
 
     Gradients flow to the inputs and to the state's statistics if they require them; else none
     are tracked.
@@ -30,27 +29,44 @@ def passes(
     Raises:
         ValueError: an input or an output is NaN or infinite; statistics require gradients in a
             layer without a known epsilon.
-        TypeError: the network's output is no tensor.
+        TypeError: the network's output is not a tensor.
+    """
+    for raw in answers(model, states, checked_inputs(model, inputs)):
+        yield tensor_output(raw, output)
+
+
+def checked_inputs(model: Module, inputs: Inputs) -> Inputs:
+    """The inputs on the network's device, once they are known to be finite.
+
+    Raises:
+        ValueError: an input is NaN or infinite.
     """
     require_finite(inputs, "the inputs")
-    inputs = moved(inputs, device_of(model))
+    on_device: Inputs = to_device(inputs, device_of(model))
+    return on_device
+
+
+def answers(model: Module, states: Iterable[Mapping[str, Tensor]], inputs: Inputs) -> Iterator[Any]:
+    """Yield what the network returns under each state, for inputs from `checked_inputs`."""
     with model_lock(model):
-        buffers = {name: (held.dtype, held.device) for name, held in model.named_buffers()}
-    wanted = any(tensor.requires_grad for tensor in tensors(inputs))
+        buffers = {name: (buffer.dtype, buffer.device) for name, buffer in model.named_buffers()}
+    input_gradients = any(tensor.requires_grad for tensor in tensors(inputs))
     for state in states:
         matching = {
             name: value.to(dtype=buffers[name][0], device=buffers[name][1])
             for name, value in state.items()
         }
         # Nothing stays switched while the caller holds the iterator: yield is outside.
-        yield tensor_output(_answer(model, matching, inputs, wanted=wanted), output)
+        yield _answer(model, matching, inputs, input_gradients=input_gradients)
 
 
-def _answer(model: Module, state: dict[str, Tensor], inputs: Inputs, *, wanted: bool) -> Any:
-    """The network's answer under `state`; gradients flow if `wanted`, or to the state's own."""
+def _answer(
+    model: Module, state: dict[str, Tensor], inputs: Inputs, *, input_gradients: bool
+) -> Any:
+    """What the network returns under `state`; gradients flow to whatever requires them."""
     tracked = torch.is_grad_enabled() and any(v.requires_grad for v in state.values())
     call = _differentiable if tracked else forward
-    gradients = torch.is_grad_enabled() and (wanted or tracked)
+    gradients = torch.is_grad_enabled() and (input_gradients or tracked)
     with eval_mode(model), torch.set_grad_enabled(gradients):
         return call(model, state, inputs)
 
@@ -58,23 +74,22 @@ def _answer(model: Module, state: dict[str, Tensor], inputs: Inputs, *, wanted: 
 def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
     """The output under `state`, differentiable in its statistics.
 
-    PyTorch's batch norm has no derivative in its running statistics. So each layer is fed
-    activations that are normalised already and holds the statistics 0 and 1 meanwhile: its own
-    forward, a subclass's activation included, does the rest.
+    PyTorch's batch norm has no derivative in its running statistics. So each layer gets
+    activations that are normalised already and holds the statistics 0 and 1 meanwhile; its own
+    forward, including a subclass's activation, does the rest.
     """
     # Detached, so that a backward leaves no gradients on the user's weights.
     replaced = {
         f"{name}.{key}" if name else key: weight.detach()
         for name, module in model.named_modules()
-        for key, weight in module._parameters.items()
-        if weight is not None
+        for key, weight in module.named_parameters(recurse=False, remove_duplicate=False)
     }
     layers = batch_norm_layers(model)
     handles = []
     try:
         for name, (mean, variance) in statistics_names(layers).items():
             if mean in state:
-                epsilon = _epsilon(name, layers[name])
+                epsilon = epsilon_of(name, layers[name])
                 hook = partial(_normalize, state[mean], state[variance], epsilon)
                 handles.append(layers[name].register_forward_pre_hook(hook, with_kwargs=True))
                 replaced[mean] = torch.zeros_like(state[mean])
@@ -99,32 +114,7 @@ def _normalize(
     shape = (-1, *[1] * (activations.ndim - 2))
     # The layer holds the variance 1 and will divide by the root of 1 + epsilon.
     scale = ((1 + epsilon) / (variance + epsilon)).sqrt().reshape(shape)
-    fed = ((activations - mean.reshape(shape)) * scale).to(activations.dtype)
-    return ((fed, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: fed})
-
-
-def _epsilon(name: str, layer: Module) -> float:
-    found = getattr(layer, "eps", None)
-    if not isinstance(found, (int, float)):
-        raise ValueError(
-            f"expected a batch-norm layer with a known epsilon, got {name!r} "
-            f"({type(layer).__name__}) without the attribute eps, so that no gradient can reach "
-            "the batch size; give the bank a batch_size that is a plain number"
-        )
-    return float(found)
-
-
-def tensor_output(raw: Any, output: Output | None) -> Tensor:
-    """The one tensor that the network answers with, picked by `output` where that is needed.
-
-    Raises:
-        TypeError: there is no tensor; names what there is.
-    """
-    found = output(raw) if output is not None else raw
-    if isinstance(found, Tensor):
-        return found
-    keys = f" with the keys {list(found)}" if isinstance(found, Mapping) else ""
-    raise TypeError(
-        f"expected a network whose output is one tensor, got {type(found).__name__}{keys}; "
-        "give output=function that picks it, such as output=lambda answer: answer['logits']"
-    )
+    normalized = ((activations - mean.reshape(shape)) * scale).to(activations.dtype)
+    if key is None:
+        return (normalized, *args[1:]), kwargs
+    return args, {**kwargs, key: normalized}

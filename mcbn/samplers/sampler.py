@@ -1,7 +1,4 @@
-"""What every sampler is: inputs in, draws of outputs out.
-
-No sampler keeps randomness for later: the same inputs give the same rows in any order and cut.
-"""
+"""The protocol of samplers: inputs in, draws of the network's outputs out."""
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -13,9 +10,10 @@ from mcbn.network.inputs import Inputs
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Inputs in, draws of outputs out: all that predicting asks of an uncertainty method.
+    """An uncertainty method: inputs in, draws of the network's outputs out.
 
-    The same inputs give the same rows, whatever they are batched with.
+    Any object with these three methods will do. An input's outputs must not depend on what it is
+    batched with, nor on the calls before.
     """
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Many draws in one pass: they share every product with the weights, and all before the first."""
+"""The batched engine: many draws in one pass by `vmap`, sized to the memory of a pass."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,19 +10,21 @@ from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
 
 from mcbn.samplers.folding import scaled
+from mcbn.samplers.outputs import all_tensors, map_tensors
 
-# Values in the largest tensor of a pass, 4 bytes each, as measured on processors.
-DENSE, IMAGES, HEAVY = 2**19, 2**20, 2**22
+# Values in the largest tensor of a pass that were fastest in measurements on CPUs: for dense
+# networks, for images, and for images where the network itself has more than IMAGE_VALUES weights.
+DENSE_VALUES, IMAGE_VALUES, HEAVY_VALUES = 2**19, 2**20, 2**22
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one example weighs in a pass.
+class PassCost:
+    """The size of one example in a pass, and of the network.
 
     Attributes:
-        values: size of the largest tensor on the way, per example.
-        dense: whether all tensors on the way are rows of features.
-        weights: how many numbers the network itself holds, which every pass reads.
+        values: size of the largest intermediate tensor, per example.
+        dense: whether all intermediate tensors are rows of features.
+        weights: number of parameters, which every pass reads.
     """
 
     values: int
@@ -31,31 +33,32 @@ class Load:
 
     @property
     def budget(self) -> int:
-        """Values that the largest tensor of a pass may have.
+        """Number of values that the largest tensor of a pass may have.
 
-        What fits in a cache beside the weights, unless the weights do not fit either: a pass then
-        has to be large for reading them to pay.
+        It fits in a cache beside the weights. Where the weights alone do not fit, a pass has to be
+        larger to make up for reading them.
         """
         if self.dense:
-            return DENSE
-        return IMAGES if self.weights <= IMAGES else HEAVY
+            return DENSE_VALUES
+        return IMAGE_VALUES if self.weights <= IMAGE_VALUES else HEAVY_VALUES
 
 
-# Draws that a piece of the inputs is shared by, at least: what is before them is computed once.
-SHARED = {True: 32, False: 8}
+# Draws in one pass, where the budget allows: what is before the first stochastic layer is computed
+# once for them. Dense networks, and others.
+MIN_DRAWS = {True: 32, False: 8}
 
 
-def cut(load: Load, examples: int, draws: int) -> tuple[int, int]:
-    """How many examples and how many draws go in one pass, so that it stays within the budget."""
-    rows = max(1, load.budget // max(1, load.values))
-    piece = min(examples, max(1, rows // min(SHARED[load.dense], draws)))
+def pass_size(cost: PassCost, examples: int, draws: int) -> tuple[int, int]:
+    """Number of examples and of draws in one pass, so that it stays within the budget."""
+    rows = max(1, cost.budget // max(1, cost.values))
+    piece = min(examples, max(1, rows // min(MIN_DRAWS[cost.dense], draws)))
     return max(1, piece), max(1, min(draws, rows // max(1, piece)))
 
 
 class Scaling(TorchFunctionMode):
-    """Batch norm as one multiplication and addition, which carry an axis of draws at no cost.
+    """Runs batch norm as one multiplication and addition, which `vmap` batches at no cost.
 
-    Any layer that calls PyTorch's batch norm is met, whatever else it does.
+    It replaces every call of PyTorch's batch norm, from whatever layer.
     """
 
     def __torch_function__(
@@ -78,7 +81,7 @@ def _normalized(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The names and order are those of `torch.nn.functional.batch_norm`."""
+    """Batch norm with the parameters of `torch.nn.functional.batch_norm`."""
     if training:
         return functional.batch_norm(
             input, running_mean, running_var, weight, bias, training, momentum, eps
@@ -90,14 +93,14 @@ def _normalized(
 
 
 def _averaged(input: Tensor, output_size: Any) -> Tensor:
-    """The global average, which PyTorch's own runs once a draw for want of a rule for `vmap`."""
+    """The global average; PyTorch's own has no rule for `vmap` and would run once per draw."""
     if output_size in (1, (1, 1), [1, 1]):
         return input.mean((-2, -1), keepdim=True)
     return functional.adaptive_avg_pool2d(input, output_size)
 
 
-class Weighing(TorchFunctionMode):
-    """Watches a pass and notes its largest tensor."""
+class CostProbe(TorchFunctionMode):
+    """Measures the cost of a pass: the size of its largest tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,21 +109,34 @@ class Weighing(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor) and not isinstance(found, torch.nn.Parameter):
-            self.values = max(self.values, found.numel())
-            self.dense = self.dense and found.ndim <= 2
-        return found
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not isinstance(result, torch.nn.Parameter):
+            self.values = max(self.values, result.numel())
+            self.dense = self.dense and result.ndim <= 2
+        return result
 
-    def load(self, model: Module, examples: int) -> Load:
-        """What was seen, per example; parameters are no part of it but counted apart."""
+    def cost(self, model: Module, examples: int) -> PassCost:
+        """The cost per example of the pass seen; parameters are counted apart."""
         weights = sum(parameter.numel() for parameter in model.parameters())
-        return Load(max(1, self.values // max(1, examples)), self.dense, weights)
+        return PassCost(max(1, self.values // max(1, examples)), self.dense, weights)
 
 
-def stacked(
-    call: Callable[[Mapping[str, Tensor], Any], Any], states: Mapping[str, Tensor], inputs: Any
+def batched_answer(
+    call: Callable[[Mapping[str, Tensor]], Any], states: Mapping[str, Tensor]
 ) -> Any:
-    """The answers under all states at once, with a leading axis of draws."""
+    """What `call` returns under all states at once; its tensors have a leading axis of draws.
+
+    Raises:
+        Exception: whatever `vmap` meets in a network that it cannot run.
+    """
+    returned = []
+
+    def one(state: Mapping[str, Tensor]) -> list[Tensor]:
+        raw = call(state)
+        returned.append(raw)
+        return all_tensors(raw)
+
     with Scaling():
-        return torch.vmap(lambda state: call(state, inputs))(dict(states))
+        tensors = iter(torch.vmap(one)(dict(states)))
+    # vmap itself takes tensors alone: they go back to their places in what the network returns.
+    return map_tensors(lambda _: next(tensors), returned[0])

@@ -19,7 +19,7 @@ from mcbn.network.inputs import Inputs, count
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.predict import family_of
-from mcbn.samplers.loop import Output
+from mcbn.samplers.outputs import Output
 from mcbn.study.criterion import ELBO, Objective, elbo_of
 
 # Multiples of the bank's own M in which rescaling was measured to hold (experiments/rescaling.py).
@@ -213,7 +213,7 @@ def _refined(grid: Tensor, table: Tensor, objective: Objective) -> tuple[float, 
     return best, kept[best]
 
 
-def _means(columns: bootstrap.Columns) -> dict[str, float]:
+def _means(columns: bootstrap.ScoreColumns) -> dict[str, float]:
     return {str(index): mean for index, mean in enumerate(columns["losses"].mean(0).tolist())}
 
 

@@ -5,7 +5,8 @@ import itertools
 import logging
 import shutil
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import timm
@@ -185,7 +186,7 @@ def test_a_network_that_magnifies_rounding_is_met_to_its_own_floor(engine):
 def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
     model, x = network(name, torch.float64)
     loop = sampler(model, x)
-    for name in ("DENSE", "IMAGES", "HEAVY"):
+    for name in ("DENSE_VALUES", "IMAGE_VALUES", "HEAVY_VALUES"):
         monkeypatch.setattr(vmap, name, budget)
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=1e-12, atol=1e-12)
 
@@ -195,11 +196,11 @@ def test_the_cut_into_passes_does_not_matter(name, engine, budget, monkeypatch):
 @pytest.mark.parametrize("values", [1, 50, 10**8])
 def test_a_pass_stays_within_its_budget(examples, draws, values):
     for dense, weights in itertools.product((True, False), (10, 10**8)):
-        load = vmap.Load(values, dense, weights)
-        piece, together = vmap.cut(load, examples, draws)
+        cost = vmap.PassCost(values, dense, weights)
+        piece, together = vmap.pass_size(cost, examples, draws)
         assert 1 <= piece <= examples
         assert 1 <= together <= draws
-        assert piece * together == 1 or piece * together * values <= load.budget
+        assert piece * together == 1 or piece * together * values <= cost.budget
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -266,13 +267,17 @@ def test_a_network_that_no_engine_takes_runs_in_the_loop_and_says_so(engine, cap
     assert "ValueDependent does not run" in caplog.text
 
 
+def shifted(right, *arguments):
+    return (raw + 0.1 for raw in right(*arguments))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_whose_numbers_are_wrong_is_not_used(engine, monkeypatch):
     model, x = network("dense", torch.float64)
     loop = sampler(model, x)
     for name in ("_batched", "_folded", "_stacked"):
         right = getattr(chunks, name)
-        monkeypatch.setattr(chunks, name, lambda *a, right=right: right(*a) + 0.1)
+        monkeypatch.setattr(chunks, name, partial(shifted, right))
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
 
 
@@ -389,6 +394,100 @@ def test_the_plan_is_made_once():
     mc(x)
     replace(mc)(x)
     assert plan_of(model) is kept
+
+
+@dataclass
+class Answer:
+    """What a network may return: its fields hold tensors."""
+
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class CountedCalls(nn.Module):
+    """Counts the calls of its forward, and returns more than one tensor."""
+
+    def __init__(self, half):
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
+        self.calls, self.half = 0, half
+
+    def forward(self, x):
+        self.calls += 1
+        hidden = self.norm(self.first(x))
+        answer = Answer(self.head(hidden), hidden)
+        if not self.half:
+            return {"answer": answer}
+        with torch.autocast("cpu", torch.bfloat16):
+            return {"answer": answer, "half": self.head(hidden)}
+
+
+def counted_calls(half=False):
+    model = shaken(without_seed(lambda: CountedCalls(half))).eval()
+    x = torch.randn(21, 4, generator=torch.Generator().manual_seed(0))
+    return model, x, mcbn.collect(model, [x[:8], x[4:12], x[8:16]])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_plan_serves_every_function_that_picks_an_output(engine):
+    """Twenty samplers test the network once, and each of their calls runs it as often."""
+    model, x, bank = counted_calls()
+    calls = []
+    for factor in range(20):
+        picker = lambda raw, factor=factor: factor * raw["answer"].logits  # noqa: E731
+        sampler = mcbn.MCBatchNorm(model, bank, output=picker, engine=engine)
+        before = model.calls
+        actual = sampler(x)
+        calls.append(model.calls - before)
+        assert_close(actual, replace(sampler, engine="loop")(x), rtol=1e-5, atol=1e-5)
+    assert calls[0] > calls[1]
+    assert set(calls[1:]) == {calls[1]}
+    assert plan_of(model).engine != "loop"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_of_a_sampler_is_kept_alive_by_a_plan(engine):
+    model, x, bank = counted_calls()
+    captured = torch.ones(3)
+    picker = lambda raw, captured=captured: raw["answer"].logits + captured  # noqa: E731
+    sampler = mcbn.MCBatchNorm(model, bank, output=picker, engine=engine)
+    sampler(x)
+    gone = [weakref.ref(each) for each in (captured, picker, sampler, bank)]
+    del captured, picker, sampler, bank
+    gc.collect()
+    assert [each() for each in gone] == [None] * 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("first", ["answer", "half"])
+def test_a_plan_is_tested_on_all_that_the_network_returns(engine, first):
+    """A trace leaves out the autocast, which shows in one of the tensors alone."""
+    model, x, bank = counted_calls(half=True)
+    pickers = {"answer": lambda raw: raw["answer"].features, "half": lambda raw: raw["half"]}
+    mcbn.MCBatchNorm(model, bank, output=pickers.pop(first), engine=engine)(x)
+    (second,) = pickers.values()
+    loop = mcbn.MCBatchNorm(model, bank, output=second, engine="loop")
+    assert_close(replace(loop, engine=engine)(x), loop(x), rtol=1e-2, atol=1e-2)
+
+
+class Opaque:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_object_whose_tensors_are_not_seen_is_left_to_the_loop(engine):
+    class Wrapping(nn.Sequential):
+        def forward(self, x):
+            logits = super().forward(x)
+            return x, Opaque(logits)
+
+    model = shaken(without_seed(lambda: Wrapping(nn.Linear(4, 5), nn.BatchNorm1d(5)))).eval()
+    x = torch.randn(21, 4, generator=torch.Generator().manual_seed(0))
+    bank = mcbn.collect(model, [x[:8], x[4:12]])
+    loop = mcbn.MCBatchNorm(model, bank, output=lambda raw: raw[1].logits, engine="loop")
+    assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
+    assert plan_of(model).engine == "loop"
 
 
 @pytest.mark.slow
