@@ -14,6 +14,7 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import formulas
 from mcbn.evaluation.reliability import Reliability as Reliability
+from mcbn.evaluation.reliability import checked_bins
 
 
 def expected_calibration_error(
@@ -106,7 +107,7 @@ def classwise_calibration_error(
     validation.unit_interval(probabilities.flatten(), "probabilities")
     shape = (probabilities.shape[0], *probabilities.shape[2:])
     validation.labels(targets, probabilities.shape[1], shape)
-    return formulas.classwise_calibration_error(probabilities, targets, bins=bins)
+    return formulas.classwise_calibration_error(probabilities, targets, bins=checked_bins(bins))
 
 
 def smooth_calibration_error(

@@ -26,7 +26,8 @@ def _checked(confidence: Tensor, correct: Tensor) -> Float64[Tensor, " batch"]:
     return validation.unit_interval(confidence, "confidence")
 
 
-def _checked_bins(bins: int) -> int:
+def checked_bins(bins: int) -> int:
+    """Return `bins` if there is at least one."""
     if bins < 1:
         raise ValueError(f"expected at least 1 bin, got {bins}; 15 is usual")
     return bins
@@ -85,7 +86,7 @@ class Reliability:
         Raises:
             ValueError: confidence is not a probability, or `bins` is below 1.
         """
-        return equal_width(_checked(confidence, correct), correct, _checked_bins(bins))
+        return equal_width(_checked(confidence, correct), correct, checked_bins(bins))
 
     @classmethod
     def from_quantiles(
@@ -104,7 +105,7 @@ class Reliability:
         Raises:
             ValueError: confidence is not a probability, or `bins` is below 1.
         """
-        return equal_mass(_checked(confidence, correct), correct, _checked_bins(bins))
+        return equal_mass(_checked(confidence, correct), correct, checked_bins(bins))
 
     def __add__(self, other: "Reliability") -> "Reliability":
         """Return the bins of both sets of examples together, equal to the last bit.

@@ -292,7 +292,7 @@ def test_a_useful_uncertainty_is_told_from_a_useless_and_a_wrong_one():
 
 
 def test_losses_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="uncertainty and loss of one shape"):
+    with pytest.raises(ValueError, match="uncertainty and loss of the same shape"):
         inspect.unwrap(detection.risk_coverage)(torch.ones(3), torch.ones(2))
     with pytest.raises(ValueError, match="2 NaN"):
         detection.risk_coverage(torch.ones(2), torch.full((2,), math.nan))

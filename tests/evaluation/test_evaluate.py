@@ -16,9 +16,11 @@ from sklearn import metrics
 from torch.testing import assert_close
 
 import mcbn
+from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
 from mcbn.evaluation.convergence import convergence
-from mcbn.evaluation.evaluate import BETTER
+from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.subgroups import subgroups
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 CALIBRATION = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth")
@@ -72,8 +74,7 @@ def test_each_score_of_classes_agrees_with_scikit_learn_or_a_loop():
     flags = torch.from_numpy(confidence), torch.from_numpy(right)
     assert found["ece_debiased"].value == calibration.debiased_calibration_error(*flags)
     assert found["ece_smooth"].value == calibration.smooth_calibration_error(*flags)
-    assert tuple(found) == tuple(found.scores)
-    assert set(found) == set(CLASSES)
+    assert tuple(found) == CLASSES
     assert (found.examples, found.draw_count, len(found)) == (300, 6, len(CLASSES))
 
 
@@ -157,10 +158,58 @@ def test_a_resample_without_errors_is_left_out_of_the_interval():
     assert found.low <= found.high
 
 
-def test_every_score_says_what_is_better():
-    assert {*CLASSES, *REAL} <= set(BETTER)
-    for name, score in evaluate(*forecaster(batch=30)).items():
-        assert score.better == BETTER[name]
+def test_every_score_but_coverage_and_width_has_a_better_direction():
+    scored = {**evaluate(*forecaster(batch=30)), **evaluate(*regressor(batch=30))}
+    directions = {name: score.better for name, score in scored.items()}
+    assert set(directions) == {*CLASSES, *REAL}
+    assert directions.pop("coverage_90") is directions.pop("width_90") is None
+    assert directions == {name: BETTER[name] for name in directions}
+    assert {"coverage_90", "width_90"}.isdisjoint(BETTER)
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """How often each check of arguments was called."""
+    calls = {}
+    for name in ("probabilities", "labels", "unit_interval", "mask", "vector"):
+        check = getattr(validation, name)
+
+        def counted(*arguments, name=name, check=check, **options):
+            calls[name] = calls.get(name, 0) + 1
+            return check(*arguments, **options)
+
+        monkeypatch.setattr(validation, name, counted)
+    return calls
+
+
+# `unit_interval` calls `vector`.
+ONCE = {"probabilities": 1, "labels": 1, "unit_interval": 1, "vector": 1}
+
+
+@pytest.mark.parametrize("resamples", [0, 7])
+def test_arguments_are_checked_once_whatever_the_resamples(checks, resamples):
+    predictive, targets = forecaster(batch=40, draws=3)
+    evaluate(predictive, targets, resamples=resamples)
+    assert checks == ONCE
+    checks.clear()
+    groups = ["a", "b"] * 20
+    subgroups(predictive, targets, groups, resamples=resamples)
+    # And once by `mutual_information`, a public property that checks what it is computed from.
+    assert checks == {**ONCE, "probabilities": 2}
+    checks.clear()
+    evaluate(*regressor(batch=40), resamples=resamples)
+    assert checks == {"unit_interval": 1, "vector": 1}
+
+
+@pytest.mark.parametrize("resamples", [0, 7])
+def test_a_comparison_checks_each_method_once(checks, resamples):
+    predictive, targets = forecaster(batch=40)
+    compare.entry(predictive, targets, outside={}, resamples=resamples, progress=False)
+    assert checks == ONCE
+    checks.clear()
+    other = forecaster(batch=30, seed=5)[0]
+    mcbn.out_of_distribution(predictive, other, uncertainty="entropy", resamples=resamples)
+    assert checks == {"probabilities": 2, "vector": 2}
 
 
 def test_targets_that_do_not_fit_are_refused():
@@ -171,7 +220,7 @@ def test_targets_that_do_not_fit_are_refused():
             evaluate(predictive, bad)
     with pytest.raises(ValueError, match="labels from 0 to 3"):
         evaluate(predictive, targets + 1)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="same shape"):
         evaluate(regressor(batch=30)[0], torch.zeros(29))
 
 
@@ -412,7 +461,9 @@ def test_an_evaluation_is_plain_json():
         "value": nll.value, "low": nll.low, "high": nll.high, "better": "lower",
     }  # fmt: skip
     assert str(nll) == f"{nll.value:.4g} [{nll.low:.4g}, {nll.high:.4g}]"
-    json.dumps(evaluate(*regressor(batch=20)).to_dict())
+    real = json.loads(json.dumps(evaluate(*regressor(batch=20)).to_dict()))["scores"]
+    assert [real[name]["better"] for name in ("pll", "coverage_90", "width_90")] == [
+        "higher", None, None]  # fmt: skip
 
 
 # Another distribution.

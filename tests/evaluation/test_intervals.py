@@ -6,7 +6,7 @@ import torch
 from forecasters import evaluate, forecaster, regressor
 from torch.testing import assert_close
 
-from mcbn.evaluation import calibration, intervals
+from mcbn.evaluation import calibration, formulas, intervals
 from mcbn.evaluation.evaluate import class_columns, real_columns
 
 DATA = {
@@ -76,13 +76,13 @@ def test_gaps_are_sums_over_examples(name):
 
 
 def test_beyond_the_outermost_centres_a_residual_lies_on_the_outermost_cell_whole():
-    last = calibration.CELLS - 1
-    ends = torch.tensor([0.0, 0.25 / calibration.CELLS, 1.0], dtype=torch.float64)
-    cells, shares = calibration.residual_shares(ends, torch.tensor([True, True, False]))
+    last = formulas.CELLS - 1
+    ends = torch.tensor([0.0, 0.25 / formulas.CELLS, 1.0], dtype=torch.float64)
+    cells, shares = formulas.residual_shares(ends, torch.tensor([True, True, False]))
     assert cells.tolist() == [[0, 0, last], [0, 0, last]]
     assert shares.sum(0).tolist() == pytest.approx([1.0, 1 - float(ends[1]), -1.0])
-    within = torch.tensor([1.0 / calibration.CELLS, 1 - 1.0 / calibration.CELLS])
-    cells, _ = calibration.residual_shares(within.double(), torch.tensor([True, True]))
+    within = torch.tensor([1.0 / formulas.CELLS, 1 - 1.0 / formulas.CELLS])
+    cells, _ = formulas.residual_shares(within.double(), torch.tensor([True, True]))
     assert cells.tolist() == [[0, last - 1], [1, last]]
 
 

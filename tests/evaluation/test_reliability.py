@@ -358,7 +358,7 @@ def test_the_checks_say_what_was_expected():
         validation.unit_interval(torch.ones(2, 2), "confidence")
     with pytest.raises(TypeError, match=r"torch.bool, got torch.int64"):
         validation.mask(torch.ones(2).long(), "correct", torch.ones(2), "confidence")
-    with pytest.raises(ValueError, match="correct and confidence of one shape"):
+    with pytest.raises(ValueError, match="correct and confidence of the same shape"):
         validation.mask(torch.ones(3).bool(), "correct", torch.ones(2), "confidence")
 
 

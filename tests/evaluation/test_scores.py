@@ -234,7 +234,7 @@ def test_targets_of_another_shape_are_refused():
     brier, squared_error = inspect.unwrap(scores.brier), inspect.unwrap(scores.squared_error)
     with pytest.raises(ValueError, match=r"targets of shape \(2,\), got \(3,\)"):
         brier(probabilities, torch.tensor([0, 1, 1]))
-    with pytest.raises(ValueError, match="expected mean and targets of one shape"):
+    with pytest.raises(ValueError, match="expected mean and targets of the same shape"):
         squared_error(torch.ones(3), torch.ones(3, 1))
 
 

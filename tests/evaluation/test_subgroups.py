@@ -20,9 +20,9 @@ from torch.testing import assert_close
 import mcbn
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.significance import holm, welch
-from mcbn.evaluation.subgroups import FEW, MOST, subgroups, worst
+from mcbn.evaluation.subgroups import MAX_GROUPS, MIN_EXAMPLES, subgroups, worst
+from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
-from mcbn.report.report import Report
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 
@@ -96,9 +96,9 @@ def test_a_group_whose_labels_are_noise_is_found_and_the_others_are_not():
 
 def test_small_groups_are_marked_and_not_called_the_worst():
     predictive, targets, labels = forecast(hard=("x",))
-    labels = ["x" if place < FEW - 1 else label for place, label in enumerate(labels)]
+    labels = ["x" if place < MIN_EXAMPLES - 1 else label for place, label in enumerate(labels)]
     targets = targets.clone()
-    targets[: FEW - 1] = predictive.log_probabilities[: FEW - 1].argmin(1)
+    targets[: MIN_EXAMPLES - 1] = predictive.log_probabilities[: MIN_EXAMPLES - 1].argmin(1)
     groups = {group.name: group for group in subgroups(predictive, targets, labels, resamples=0)}
     assert [name for name, group in groups.items() if group.is_small] == ["x"]
     assert max(groups.values(), key=lambda g: g.scores["nll"].value).name == "x"
@@ -112,7 +112,7 @@ def test_numbers_are_put_in_order_and_a_missing_value_is_a_group():
     assert [group.name for group in groups] == ["9", "10", "(none)", "x"]
 
 
-@pytest.mark.parametrize("labels", [["a"] * 399, [str(k % (MOST + 1)) for k in range(400)]])
+@pytest.mark.parametrize("labels", [["a"] * 399, [str(k % (MAX_GROUPS + 1)) for k in range(400)]])
 def test_labels_that_are_no_groups_are_refused(labels):
     predictive, targets, _ = forecast()
     with pytest.raises(ValueError, match="at most 50 groups"):
@@ -156,8 +156,8 @@ def report(draws=4, images=True):
     shown = torch.rand(400, 3, 5, 7, generator=generator)
     pictures = galleries(shown, predictive, targets, classes) if images else ()
     groups = {HOSTILE: {"M": subgroups(predictive, targets, labels, resamples=20)}}
-    return Report("t", Comparison({"M": found}, targets, classes), groups=groups,
-                  galleries=pictures, pictured="M")  # fmt: skip
+    return ComparisonPage(Comparison({"M": found}, targets, classes), groups=groups,
+                          galleries=pictures, pictured="M")  # fmt: skip
 
 
 @functools.cache
@@ -243,7 +243,7 @@ def test_a_picture_is_the_input(channels, kind):
 
 def test_large_pictures_are_made_smaller():
     predictive, targets, _ = forecast(examples=20)
-    (gallery, _) = galleries(torch.zeros(20, 3, 500, 300), predictive, targets, shown=1)
+    (gallery, _) = galleries(torch.zeros(20, 3, 500, 300), predictive, targets, count=1)
     assert max(pixels(gallery.pictures[0]).shape) == 96
 
 
