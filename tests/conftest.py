@@ -1,3 +1,5 @@
+"""For all tests: one thread, no network, and the same global state after each test as before."""
+
 import ipaddress
 import sys
 
@@ -8,20 +10,20 @@ import torch
 torch.set_num_threads(1)
 
 
-def refuse_the_network(event, arguments):
-    """Let no test reach another machine: an audit hook, so that no library gets round it."""
+def refuse_other_machines(event, arguments):
+    """Refuse connections to other machines, in an audit hook, which no library can bypass."""
     if event == "socket.connect" and isinstance(arguments[1], tuple):  # a path is a local socket
         host = arguments[1][0]
     elif event == "socket.getaddrinfo":
         host = arguments[0]
     else:
         return
-    if not here(host):
+    if not is_this_machine(host):
         raise ConnectionRefusedError(f"expected no network in the tests, got {event} to {host}")
 
 
-def here(host):
-    """Whether this machine alone is meant: its loopback, or any of its own addresses."""
+def is_this_machine(host):
+    """Whether `host` is the loopback or stands for all addresses of this machine."""
     name = (host.decode() if isinstance(host, bytes) else host) or "localhost"
     try:
         address = ipaddress.ip_address(name)
@@ -30,14 +32,14 @@ def here(host):
     return address.is_loopback or address.is_unspecified
 
 
-sys.addaudithook(refuse_the_network)
+sys.addaudithook(refuse_other_machines)
 
 
 def global_state():
-    """Everything of the process that a call must leave as it was.
+    """The random streams and settings of the process that a call must leave as they were.
 
-    Python's own stream is left out: the type checker of the tests draws from it. A test of
-    isolation looks at it in a process of its own.
+    Python's own stream is left out, since the checker of annotations draws from it; it has a test
+    in a process of its own.
     """
     return (
         torch.get_rng_state().tolist(),
@@ -50,8 +52,8 @@ def global_state():
 
 
 @pytest.fixture(autouse=True)
-def untouched_process():
-    """No test, and so no call of ours in it, moves a global stream or setting."""
+def unchanged_global_state():
+    """Fail a test that moves a global random stream or setting."""
     before = global_state()
     yield
     assert global_state() == before, "a global random stream or setting was moved"

@@ -1,4 +1,4 @@
-"""The README's own example runs, and its commands exist."""
+"""The README's example runs, and its links lead somewhere."""
 
 import os
 import re
@@ -23,22 +23,8 @@ def test_the_example_runs_and_prints_what_it_says():
     assert "torch.Size([597, 10])" in done.stdout
 
 
-def test_the_commands_and_pages_it_names_exist():
-    targets = set(re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
-    assert {"demo", "test"} <= targets
-    makefile = (ROOT / "Makefile").read_text()
-    for target in targets:
-        assert f"\n{target}:" in makefile
-    for page in re.findall(r"\]\(([\w./-]+)\)", README):
+def test_the_pages_it_links_exist():
+    links = re.findall(r"\]\((?!https?:)([\w./-]+)(?:#[\w-]+)?\)", README)
+    assert len(links) >= 20
+    for page in links:
         assert (ROOT / page).exists(), page
-
-
-def test_the_lock_names_no_host():
-    assert "://" not in (ROOT / "requirements.lock").read_text()
-
-
-def test_the_library_has_no_assert_and_unpickles_nothing():
-    banned = re.compile(r"^\s*assert |\bpickle\b|allow_pickle=True|weights_only=False|yaml\.load\(")
-    for path in (ROOT / "mcbn").glob("*.py"):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not banned.search(line), f"{path.name}:{number}: {line}"

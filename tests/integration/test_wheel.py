@@ -1,10 +1,11 @@
 """The built package: what is in it, and that it works where nothing else of the project is.
 
-`make wheel` builds it, installs it in an environment of its own and runs these tests; without that
-only the tests of the source run.
+`make integration` and `make -C tools wheel` build it, install it in an environment of its own and
+run these tests; without that only the tests of the source run.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -19,28 +20,28 @@ import mcbn
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DIST, PYTHON = (os.environ.get(f"MCBN_{name}") for name in ("DIST", "INSTALLED"))
-built = pytest.mark.skipif(DIST is None or PYTHON is None, reason="run by make wheel")
+built = pytest.mark.skipif(DIST is None or PYTHON is None, reason="run by make integration")
 
 USE = """
 import torch
 from torch import nn
 import mcbn
-from mcbn.report import Report
 x = torch.randn(64, 4)
 network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
 network(x)
 bank = mcbn.collect(network, mcbn.minibatches(x, batch_size=16, draws=8))
 sampler = mcbn.MCBatchNorm(network, bank)
 predictive = mcbn.predict(sampler, x)
-Report("R", mcbn.compare({"MCBN": sampler}, x, torch.arange(64) % 3, resamples=20)).write("report")
+comparison = mcbn.compare({"MCBN": sampler}, x, torch.arange(64) % 3, resamples=20)
+mcbn.Report.from_comparison(comparison).write("report")
 print(predictive.probabilities.shape, mcbn.__version__, mcbn.__file__)
 """
 TYPED = """
 import torch
 import mcbn
 bank = mcbn.Bank.load("bank.safetensors")
-found = mcbn.predict(mcbn.MCBatchNorm(torch.nn.Linear(1, 1), bank), torch.zeros(1))
-reveal_type(found.mutual_information)
+predictive = mcbn.predict(mcbn.MCBatchNorm(torch.nn.Linear(1, 1), bank), torch.zeros(1))
+reveal_type(predictive.mutual_information)
 bank.no_such_name
 """
 
@@ -72,10 +73,6 @@ def installed(*arguments, folder):
     )
 
 
-def test_the_version_is_said_once_more_and_the_same():
-    assert PROJECT["version"] == mcbn.__version__
-
-
 def test_the_package_says_that_it_has_types():
     assert "mcbn/py.typed" in source()
     assert "Typing :: Typed" in PROJECT["classifiers"]
@@ -83,10 +80,19 @@ def test_the_package_says_that_it_has_types():
 
 @built
 def test_the_wheel_holds_the_package_and_nothing_else():
-    found = {name for name in wheel() if ".dist-info/" not in name}
-    assert found == source()
-    assert {"mcbn/py.typed", "mcbn/report.html", "mcbn/report.css", "mcbn/report.js",
-            "mcbn/__init__.pyi"} <= found  # fmt: skip
+    packed = {name for name in wheel() if ".dist-info/" not in name}
+    assert packed == source()
+    assert {"mcbn/py.typed", "mcbn/__init__.pyi"} <= packed
+    templates = {Path(name).suffix for name in packed if name.startswith("mcbn/report/templates/")}
+    assert templates == {".html", ".css", ".js"}
+
+
+@built
+def test_the_wheel_offers_extras_for_users_and_no_development_packages():
+    (metadata,) = (text.decode() for name, text in wheel().items() if name.endswith("METADATA"))
+    extras = set(re.findall(r"^Provides-Extra: (.*)$", metadata, flags=re.MULTILINE))
+    assert extras == set(PROJECT["optional-dependencies"])
+    assert "Requires-Dist: pytest" not in metadata
 
 
 @built
@@ -98,16 +104,16 @@ def test_the_source_archive_holds_what_builds_and_tests_the_package():
     assert source() <= names
     needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
     assert needed <= names
-    assert {"tests/conftest.py", "docs/method.md"} <= names
+    assert {"Makefile", "tools/Makefile", "tools/locks/dev.lock", "tests/conftest.py",
+            "docs/method.md"} <= names  # fmt: skip
     assert not {name for name in names if name.startswith((".", "dist", "demo"))} - {".gitignore"}
     assert not {name for name in names if "__pycache__" in name or "results/parts" in name}
 
 
 @built
 def test_the_source_archive_builds_the_same_wheel():
-    # The wheel in the folder was built from the archive; this one from the tree.
-    tree = wheel(Path(DIST) / "tree")
-    assert tree == wheel()
+    # The wheel in the folder was built from the archive; the other one from the tree.
+    assert wheel(Path(DIST) / "tree") == wheel()
 
 
 @built

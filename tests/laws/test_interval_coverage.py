@@ -65,7 +65,7 @@ def require(hits, runs, level=0.95, *, low=None, high=None, name=""):
 
 
 def runs(quick, slow=2000):
-    """The numbers of simulations, the long one by `make slow`."""
+    """The numbers of simulations, the long one by `make -C tools slow`."""
     return pytest.mark.parametrize("runs", [quick, pytest.param(slow, marks=pytest.mark.slow)])
 
 

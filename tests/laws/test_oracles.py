@@ -1,4 +1,4 @@
-"""Every public number against two independent oracles: 100 cases each, 1,000 by `make slow`.
+"""Every public number against two independent oracles: 100 cases each, 1,000 by `make -C tools slow`.
 
 The first oracle is the definition, in loops of Python with exact sums or in mpmath with 30 digits;
 the second a library or another formula. Both to a relative 1e-10 in float64. A new public number

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 Output = Callable[[Any], Tensor]
 # Largest relative difference that rounding explains in float32; in float64 it is 1e-9.
 TOLERANCE = 1e-4
-# Part of what the refusal says.
+# Part of the message for a network without batch norm.
 NO_BATCH_NORM = "with batch-norm layers"
 
 
@@ -19,17 +19,17 @@ class Case:
     """A network and what is expected of it.
 
     Attributes:
-        package: where it comes from, as it is installed.
-        family: what it is listed under.
-        name: which of the family.
+        package: the package it comes from, by its name on the index.
+        family: the heading it is listed under.
+        name: its name within the family.
         build: makes it, with random weights.
-        inputs: one mini-batch.
-        output: picks the tensor to compare.
-        refused: part of what the refusal says, if one is due.
+        inputs: makes one mini-batch.
+        output: picks the tensor to compare out of its output.
+        refused: part of the error's message, if it is to be refused.
         note: what a user has to know.
         tolerance: largest difference that rounding explains, relative to the largest output.
-        plain: the network inside, for one that is held by something else.
-        observed: what a bank is collected from, if not from the network itself.
+        inside: gives the network inside a wrapper.
+        observed: gives the network to collect from, if that is another.
     """
 
     package: str
@@ -41,7 +41,7 @@ class Case:
     refused: str = ""
     note: str = ""
     tolerance: float = TOLERANCE
-    plain: Callable[[Any], nn.Module] | None = None
+    inside: Callable[[Any], nn.Module] | None = None
     observed: Callable[[Any], nn.Module] | None = None
 
     @property
@@ -52,22 +52,22 @@ class Case:
 def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Callable[[Generator], Tensor]:
     """Random inputs that are not centred."""
 
-    def drawn(generator: Generator) -> Tensor:
+    def draw(generator: Generator) -> Tensor:
         return (torch.randn(shape, generator=generator) + 0.3).to(dtype)
 
-    return drawn
+    return draw
 
 
 def on_meta(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The same network without memory for its weights: enough to see that it is refused."""
+    """Build without memory for the weights: enough to see that the network is refused."""
 
-    def built() -> nn.Module:
+    def build_on_meta() -> nn.Module:
         with torch.device("meta"):
             return build()
 
-    return built
+    return build_on_meta
 
 
 def logits(answer: Any) -> Tensor:
-    """The answer itself, or its first part where auxiliary heads answer too."""
+    """The output itself, or its first part where there are auxiliary heads."""
     return answer if isinstance(answer, Tensor) else answer[0]

@@ -1,4 +1,4 @@
-"""What is checked of every network: the law of the bank, on the network's own train mode."""
+"""The check of every network: a draw answers as the network does in train mode."""
 
 import copy
 import math
@@ -36,7 +36,7 @@ SPREAD = 1e-5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found; `deviation` and `engines` relative to the largest output."""
+    """The result of one row; `deviation` and `engines` are relative to the largest output."""
 
     package: str
     family: str
@@ -48,75 +48,75 @@ class Outcome:
     engines: float = 0.0
 
 
-class WrongError(Exception):
-    """The network is served, but not as the law says."""
+class MismatchError(Exception):
+    """The network is accepted, but the answers are not those of its train mode."""
 
 
 def outcome(case: Case) -> Outcome:
     """Run one row; whatever is neither exact nor refused as expected is wrong."""
     key = (case.package, case.family, case.name)
     try:
-        found = _found(case, torch.float32)
-        if max(found.deviation, found.engines) > case.tolerance:
-            found = _without_rounding(case, found)
+        result = _compared(case, torch.float32)
+        if max(result.deviation, result.engines) > case.tolerance:
+            result = _without_rounding(case, result)
         if case.refused:
-            raise WrongError(f"expected a refusal that says {case.refused!r}, got an answer")
-        return found
+            raise MismatchError(f"expected an error that says {case.refused!r}, got an answer")
+        return result
     except (TypeError, ValueError) as error:
-        said = str(error)
-        if case.refused and case.refused in said and "expected " in said:
-            return Outcome(*key, REFUSED, said.split("; ")[0])
-        return Outcome(*key, WRONG, f"{type(error).__name__}: {said}"[:400])
-    except Exception as error:  # whatever a foreign network raises is a finding
+        message = str(error)
+        if case.refused and case.refused in message and "expected " in message:
+            return Outcome(*key, REFUSED, message.split("; ")[0])
+        return Outcome(*key, WRONG, f"{type(error).__name__}: {message}"[:400])
+    except Exception as error:  # whatever another library's network raises is a result
         return Outcome(*key, WRONG, f"{type(error).__name__}: {error}"[:400])
 
 
 def _without_rounding(case: Case, rounded: Outcome) -> Outcome:
     """The same row in float64, where rounding is out of the question."""
     if case.tolerance > TOLERANCE:
-        raise WrongError(f"differs by {rounded.deviation:.1e}, engines by {rounded.engines:.1e}")
-    found = _found(case, torch.float64)
-    if max(found.deviation, found.engines) > ROUNDING:
-        raise WrongError(
+        raise MismatchError(f"differs by {rounded.deviation:.1e}, engines by {rounded.engines:.1e}")
+    exact = _compared(case, torch.float64)
+    if max(exact.deviation, exact.engines) > ROUNDING:
+        raise MismatchError(
             f"differs by {rounded.deviation:.1e}, engines by {rounded.engines:.1e}; in float64 by "
-            f"{found.deviation:.1e}, engines by {found.engines:.1e}"
+            f"{exact.deviation:.1e}, engines by {exact.engines:.1e}"
         )
-    details = "; ".join(filter(None, (found.detail, DEEP)))
-    return Outcome(found.package, found.family, found.name, NOTED, details, found.layers,
+    details = "; ".join(filter(None, (exact.detail, DEEP)))
+    return Outcome(exact.package, exact.family, exact.name, NOTED, details, exact.layers,
                    rounded.deviation, rounded.engines)  # fmt: skip
 
 
-def _found(case: Case, dtype: torch.dtype) -> Outcome:
-    """Collect on two mini-batches, predict the first under both draws, compare."""
+def _compared(case: Case, dtype: torch.dtype) -> Outcome:
+    """Collect from two mini-batches, predict the first with both draws, and compare."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = case.build()
         if not case.refused:
-            _shake(model)
+            _randomize(model)
     generator = Generator().manual_seed(1)
     batches = [case.inputs(generator), case.inputs(generator)]
     if dtype == torch.float64:
         model, batches = model.double(), [_cast(batch) for batch in batches]
-    plain = case.plain(model) if case.plain else model
+    inside = case.inside(model) if case.inside else model
     observed = case.observed(model) if case.observed else model
     # The answer first: some networks put hooks on themselves when they are first called.
     answer = None if case.refused else _answer(model, batches[0], case)
     before = None if case.refused else (_snapshot(model), answer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bank = _near(mcbn.collect(observed, batches, inputs=_itself, progress=False))
+        bank = _near(mcbn.collect(observed, batches, select=_unchanged, progress=False))
         loop = mcbn.MCBatchNorm(model, bank, output=case.output, engine="loop")(batches[0])
         auto = mcbn.MCBatchNorm(model, bank, output=case.output)(batches[0])
-        if case.plain:
-            _require_exchange(case, model, plain, batches, bank)
-        expected, notes = _expected(case, observed if case.observed else plain, batches[0])
+        if case.inside:
+            _require_exchange(case, model, inside, batches, bank)
+        expected, notes = _expected(case, observed if case.observed else inside, batches[0])
     _require_unchanged(before, (_snapshot(model), _answer(model, batches[0], case)))
     if _relative(loop[1], loop[0]) < SPREAD:
-        raise WrongError("the draws do not differ, so nothing was shown")
+        raise MismatchError("the draws do not differ, so their comparison shows nothing")
     notes = [*filter(None, (case.note,)), *notes]
     return Outcome(
         case.package, case.family, case.name, NOTED if notes else EXACT, "; ".join(notes),
-        _census(plain), _relative(loop[0], expected), _relative(auto, loop),
+        _census(inside), _relative(loop[0], expected), _relative(auto, loop),
     )  # fmt: skip
 
 
@@ -130,34 +130,33 @@ def _near(bank: mcbn.Bank) -> mcbn.Bank:
     return replace(bank, statistics=moved)
 
 
-def _itself(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 def _require_exchange(
-    case: Case, model: nn.Module, plain: nn.Module, batches: list[Any], bank: mcbn.Bank
+    case: Case, model: nn.Module, inside: nn.Module, batches: list[Any], bank: mcbn.Bank
 ) -> None:
-    """A bank of the held network is one of the plain network, bit for bit, and the other way."""
-    other = mcbn.collect(plain, batches, inputs=_itself, progress=False)
+    """A bank of the wrapped network fits the network inside, bit for bit, and the reverse."""
+    other = mcbn.collect(inside, batches, select=_unchanged, progress=False)
     if other.statistics.keys() != bank.statistics.keys():
-        raise WrongError(f"the bank's names are {list(bank.statistics)[:2]} ...")
+        raise MismatchError(f"the bank's names are {list(bank.statistics)[:2]} ...")
     expected = _near(other).statistics
     if any(_relative(bank.statistics[k], v) > case.tolerance for k, v in expected.items()):
-        raise WrongError("the bank differs from the one of the network inside")
-    for holder, given in ((plain, bank), (model, other)):
-        mcbn.MCBatchNorm(holder, given, output=case.output)(batches[0])
+        raise MismatchError("the bank differs from the one of the network inside")
+    for network, fitting in ((inside, bank), (model, other)):
+        mcbn.MCBatchNorm(network, fitting, output=case.output)(batches[0])
 
 
 def _expected(case: Case, model: nn.Module, batch: Any) -> tuple[Tensor, list[str]]:
-    """The oracle: the network's own train mode, with all switched off that is not batch norm.
+    """The oracle: the network's own train mode, without dropout.
 
-    First the whole network in train mode but for dropout. Where that does not answer with the same
-    kind of tensor (losses, other heads) or not twice alike: only its batch norm in train mode.
+    Where train mode does more (losses, other heads, more randomness), only batch norm is in it.
     """
-    twin, notes = _stood_in(model)
-    narrow = _answer(_in_train_mode(twin, _owns_statistics), batch, case, grad=True)
+    twin, notes = _with_train_modes(model)
+    narrow = _answer(_in_train_mode(twin, _owns_statistics), batch, case, keep_modes=True)
     try:
-        wide = _answer(_in_train_mode(twin, _has_no_choice), batch, case, grad=True)
+        wide = _answer(_in_train_mode(twin, _is_deterministic), batch, case, keep_modes=True)
     except Exception:  # a network in train mode may want targets, or answer with losses
         return narrow, [*notes, MORE_IN_TRAINING]
     if wide.shape != narrow.shape or _relative(wide, narrow) > case.tolerance:
@@ -171,7 +170,7 @@ def _in_train_mode(twin: nn.Module, chosen: Callable[[nn.Module], bool]) -> nn.M
     return twin
 
 
-def _has_no_choice(module: nn.Module) -> bool:
+def _is_deterministic(module: nn.Module) -> bool:
     return not any(part in type(module).__name__ for part in TRAIN_ONLY) or _owns_statistics(module)
 
 
@@ -190,7 +189,7 @@ class AnyBatchNorm(_BatchNorm):
         pass
 
 
-def _stood_in(model: nn.Module) -> tuple[nn.Module, list[str]]:
+def _with_train_modes(model: nn.Module) -> tuple[nn.Module, list[str]]:
     """A copy with PyTorch's batch norm for layers without a train mode, and notes of why."""
     twin, notes = copy.deepcopy(model), []
     for name, layer in model.named_modules():
@@ -203,23 +202,23 @@ def _stood_in(model: nn.Module) -> tuple[nn.Module, list[str]]:
     return twin, list(dict.fromkeys(notes))
 
 
-def _answer(model: nn.Module, batch: Any, case: Case, *, grad: bool = False) -> Tensor:
-    """The network's answer in the modes that it is in if `grad`, else in eval mode."""
-    given, named = ((), batch) if isinstance(batch, dict) else (batch, {})
-    given = given if isinstance(given, tuple) else (given,)
+def _answer(model: nn.Module, batch: Any, case: Case, *, keep_modes: bool = False) -> Tensor:
+    """The network's output in its present modes if `keep_modes`, else in eval mode."""
+    positional, named = ((), batch) if isinstance(batch, dict) else (batch, {})
+    positional = positional if isinstance(positional, tuple) else (positional,)
     modes = {module: module.training for module in model.modules()}
-    for module in modes if not grad else ():
+    for module in modes if not keep_modes else ():
         module.training = False
     with torch.no_grad():
-        raw = model(*given, **named)
+        raw = model(*positional, **named)
     for module, mode in modes.items():
         module.training = mode
     return raw if case.output is None else case.output(raw)
 
 
 @torch.no_grad()
-def _shake(model: nn.Module) -> None:
-    """Affine parameters and running statistics that are not 0 or 1, so that each of them counts."""
+def _randomize(model: nn.Module) -> None:
+    """Draw affine parameters and running statistics, so that none is 0 or 1 and each counts."""
     for module in filter(_owns_statistics, model.modules()):
         for name, low, high in RANGES:
             value = getattr(module, name, None)
@@ -239,8 +238,8 @@ def _snapshot(model: nn.Module) -> Any:
         for m in model.modules()
     ]
     state = {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    own = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
-    return state, own, [m.training for m in model.modules()], hooks
+    identities = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    return state, identities, [m.training for m in model.modules()], hooks
 
 
 def _require_unchanged(before: Any, after: Any) -> None:
@@ -253,16 +252,16 @@ def _require_unchanged(before: Any, after: Any) -> None:
             else old == new
         )
         if not same:
-            raise WrongError(f"the network's {what} were changed")
+            raise MismatchError(f"the network's {what} were changed")
     # An untrained detector may find nothing, and the mean of nothing is NaN.
     if not torch.equal(before[1].nan_to_num(), after[1].nan_to_num()):
-        raise WrongError("the network answers otherwise than before")
+        raise MismatchError("the network gives other outputs than before")
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest value; infinite where either is not."""
-    found, expected = found.detach().double(), expected.detach().double()
-    largest = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value; infinite where one is not finite."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    largest = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     return largest if math.isfinite(largest) else math.inf
 
 

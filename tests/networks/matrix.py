@@ -1,6 +1,8 @@
-"""Runs the matrix; writes results.json beside this file and docs/compatibility.md.
+"""Check networks of many libraries; write results.json beside this file and docs/compatibility.md.
 
-Given parts of names it runs those rows alone; the others keep what was found before.
+usage: python tests/networks/matrix.py [PART ...]
+
+With parts of names, only those rows are run; the others keep their last results.
 """
 
 import importlib
@@ -24,9 +26,9 @@ from identity import WRONG, Outcome, outcome
 from page import PAGE, RESULTS, rendered
 
 PROCESSES = os.cpu_count() or 1
-SAVED = 10  # rows after which the files are written, so that little is lost to an interruption
+SAVE_EVERY = 10  # rows after which the files are written, so that little is lost to an interruption
 # Modules with rows; a process imports what it runs.
-SOURCES = ("holders", "published", "libraries")
+SOURCES = ("wrappers", "published", "libraries")
 
 
 def cases(source: str) -> dict[str, Case]:
@@ -34,6 +36,7 @@ def cases(source: str) -> dict[str, Case]:
 
 
 def prepare() -> None:
+    """Set up a process."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
 
@@ -44,25 +47,28 @@ def run(place: tuple[str, str]) -> Outcome:
 
 
 def main(parts: list[str]) -> int:
+    if {"-h", "--help"} & {*parts}:
+        print(__doc__)
+        return 0
     places = [(source, title) for source in SOURCES for title in cases(source)]
     chosen = [place for place in places if not parts or any(part in place[1] for part in parts)]
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     with ProcessPoolExecutor(PROCESSES, get_context("spawn"), prepare) as pool:
         for (_, title), result in zip(chosen, pool.map(run, chosen), strict=True):
             print(f"{title}: {result.status}; {result.detail}", flush=True)
-            found[title] = result
-            if len(found) % SAVED == 0:
-                write([title for _, title in places], found)
-    write([title for _, title in places], found)
-    wrong = [title for title, result in found.items() if result.status == WRONG]
-    print(f"{len(found)} rows, {len(wrong)} wrong: {wrong}")
+            outcomes[title] = result
+            if len(outcomes) % SAVE_EVERY == 0:
+                write([title for _, title in places], outcomes)
+    write([title for _, title in places], outcomes)
+    wrong = [title for title, result in outcomes.items() if result.status == WRONG]
+    print(f"{len(outcomes)} rows, {len(wrong)} wrong: {wrong}")
     return 1 if wrong else 0
 
 
-def write(titles: list[str], found: dict[str, Outcome]) -> None:
-    """Put what was found among the results of the other rows, and write the page anew."""
+def write(titles: list[str], new: dict[str, Outcome]) -> None:
+    """Merge new outcomes into the results of the other rows, and write the page."""
     known = json.loads(RESULTS.read_text())["outcomes"] if RESULTS.exists() else {}
-    outcomes = known | {title: asdict(result) for title, result in found.items()}
+    outcomes = known | {title: asdict(result) for title, result in new.items()}
     outcomes = {title: outcomes[title] for title in titles if title in outcomes}
     packages = dict.fromkeys(outcome["package"] for outcome in outcomes.values())
     versions = {name: version(name).split("+")[0] for name in packages}

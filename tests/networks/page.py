@@ -1,4 +1,4 @@
-"""docs/compatibility.md, from the results of the matrix."""
+"""Renders docs/compatibility.md from the results of the matrix."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,32 +14,31 @@ STATUSES = ("exact", "exact, with a note", "refused", "wrong")
 INTRODUCTION = """\
 # Compatibility
 
-Which networks `mcbn` serves exactly, and which it refuses and why. `make compat` builds every
-network below with random weights, checks it and writes this page. It downloads packages but no
-weights.
+Which networks `mcbn` handles exactly, and which it refuses and why. `make -C tools compat` builds
+every network below with random weights, checks it and writes this page. It downloads packages but
+no weights.
 
 **Exact** means three things.
 
-1. With the statistics of mini-batch B, the network in eval mode answers on B as it does in train
-   mode, dropout off. The largest difference is at most {tolerance} of the largest output in
-   float32; where a deep network rounds to more, float64 has to agree to 1e-9. In half precision it
-   is at most 3e-2, eight times the rounding of bfloat16.
-2. Its tensors, modes, hooks and answers are the same before and after, bit for bit.
-3. `engine="auto"` answers as `engine="loop"` does, within the same bound.
+1. With the statistics of mini-batch B, the network in eval mode has the same output on B as in
+   train mode with dropout off. The largest difference is at most {tolerance} of the largest output
+   in float32; where rounding in a deep network exceeds that, float64 has to agree to 1e-9. In half
+   precision it is at most 3e-2, eight times the rounding of bfloat16.
+2. Its tensors, modes, hooks and outputs are the same before and after, bit for bit.
+3. `engine="auto"` gives the same as `engine="loop"`, within the same bound.
 
 **Refused** means an error that says what was expected and what to do. Its first part is quoted.
 
-Statistics of deep layers come from few values here (2 to 8 small images), so a mistake in a
-variance would show. The affine parameters are random. The two draws of every network were seen to
-differ.
+Statistics of deep layers come from few values here (2 to 8 small images), so an error in a variance
+would show. The affine parameters are random, and the two draws of every network differ.
 """
 CLOSING = """\
 ## What this does not say
 
-- Weights are random. How good the uncertainty of a trained network is has to be measured on data.
-- Of timm there is the smallest network with batch norm of every module; {modules_without} modules
-  have none.
-- All ran on a CPU and in one process.
+- Weights are random. How good the uncertainty of a trained network is must be measured on data.
+- Of each timm module, only the smallest network with batch norm was checked; {modules_without}
+  modules have none.
+- Every check ran on a CPU and in one process.
 """
 
 
@@ -59,21 +58,21 @@ def _counts(
     versions: Mapping[str, str], outcomes: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, ...]]:
     for package, rows in groupby(outcomes, key=lambda outcome: outcome["package"]):
-        found = Counter(row["status"] for row in rows)
-        yield package, versions[package], *(str(found[status]) for status in STATUSES)
+        counts = Counter(row["status"] for row in rows)
+        yield package, versions[package], *(str(counts[status]) for status in STATUSES)
     total = Counter(outcome["status"] for outcome in outcomes)
     yield "all", "", *(str(total[status]) for status in STATUSES)
 
 
 def _families(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """A line for all of a family that have one result."""
+    """One line for all networks of a family with the same result."""
     lines: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         lines.setdefault((row["family"], row["status"], row["detail"]), []).append(row)
-    for (family, status, said), members in lines.items():
+    for (family, status, detail), members in lines.items():
         layers = dict.fromkeys(member["layers"] for member in members if member["layers"])
         kinds = "; ".join(layers) if len(layers) < 3 else f"{next(iter(layers))}; ..."
-        result = f"{status}: {said}" if said else status
+        result = f"{status}: {detail}" if detail else status
         yield family, "; ".join(member["name"] for member in members), kinds, result
 
 

@@ -55,7 +55,7 @@ def _unweighted(family: str) -> dict[str, Any]:
 def _torchvision(name: str, family: str, build: Callable[[], nn.Module]) -> Case:
     row = partial(Case, "torchvision", family, name)
     if family.startswith("segmentation"):
-        return row(build, normal(4, 3, 64, 64), lambda found: found["out"])
+        return row(build, normal(4, 3, 64, 64), lambda output: output["out"])
     if family.startswith("optical_flow"):
         frames = normal(2, 2, 3, 128, 128)
         return row(build, lambda g: tuple(frames(g)), lambda flows: flows[-1])
@@ -74,10 +74,10 @@ def _eager(name: str) -> dict[str, Any]:
     return {**sizes, "score_thresh": 0.0}
 
 
-def boxes(found: list[dict[str, Tensor]]) -> Tensor:
+def boxes(detections: list[dict[str, Tensor]]) -> Tensor:
     """The mean box and score of each image, which the order of near equals does not change."""
     return torch.stack(
-        [torch.cat([each["boxes"].mean(0), each["scores"].mean()[None]]) for each in found]
+        [torch.cat([each["boxes"].mean(0), each["scores"].mean()[None]]) for each in detections]
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks held by something else: the statistics are those of the network inside."""
+"""Wrapped networks: the statistics are those of the network inside."""
 
 import pytest
 import torch
@@ -19,18 +19,18 @@ def compiled(network):
 
 
 class Parallel(nn.Module):
-    """Answers as the network inside does; named as the class that needs a process group."""
+    """A stand-in, by name, for the class that needs a process group."""
 
     def __init__(self, module):
         super().__init__()
         self.module = module
 
     def forward(self, *args):
-        raise AssertionError("a forward of the holder may wait for other processes")
+        raise AssertionError("a forward of the wrapper may wait for other processes")
 
 
 Parallel.__name__ = "DistributedDataParallel"
-HOLDERS = {
+WRAPPERS = {
     "compiled": compiled,
     "data parallel": nn.DataParallel,
     "distributed": Parallel,
@@ -45,38 +45,38 @@ SAMPLERS = {
 }
 
 
-@pytest.fixture(params=HOLDERS)
-def held(request):
-    return HOLDERS[request.param](made(NAME))
+@pytest.fixture(params=WRAPPERS)
+def wrapped(request):
+    return WRAPPERS[request.param](made(NAME))
 
 
 def batches():
     return [examples(NAME, 8, seed=seed) for seed in range(6)]
 
 
-def test_a_bank_is_that_of_the_network_inside(held):
-    plain = unwrapped(held)
+def test_a_bank_is_that_of_the_network_inside(wrapped):
+    plain = unwrapped(wrapped)
     assert type(plain) is nn.Sequential
     assert unwrapped(plain) is plain
-    found, expected = mcbn.collect(held, batches()), mcbn.collect(plain, batches())
-    assert_close(dict(found.statistics), dict(expected.statistics), rtol=0, atol=0)
-    assert (found.model, found.weights) == (expected.model, expected.weights)
-    found.require_model(held)
-    found.require_model(plain)
+    bank, expected = mcbn.collect(wrapped, batches()), mcbn.collect(plain, batches())
+    assert_close(dict(bank.statistics), dict(expected.statistics), rtol=0, atol=0)
+    assert (bank.model, bank.weights) == (expected.model, expected.weights)
+    bank.require_model(wrapped)
+    bank.require_model(plain)
     batch = batches()[0]
-    rows = mcbn.MCBatchNorm(held, expected)(batch)
+    rows = mcbn.MCBatchNorm(wrapped, expected)(batch)
     assert_close(rows[0], train_mode_output(plain, batch), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_answers_as_with_the_network_inside(held, sampler):
-    plain = unwrapped(held)
+def test_every_sampler_gives_the_same_as_with_the_network_inside(wrapped, sampler):
+    plain = unwrapped(wrapped)
     bank = mcbn.collect(plain, batches())
-    found, expected = (SAMPLERS[sampler](model, bank)(batches()[0]) for model in (held, plain))
-    assert_close(found, expected, rtol=0, atol=0)
+    outputs, expected = (SAMPLERS[sampler](model, bank)(batches()[0]) for model in (wrapped, plain))
+    assert_close(outputs, expected, rtol=0, atol=0)
 
 
-def test_an_exported_program_takes_the_bank_of_its_network_and_gives_none():
+def test_an_exported_program_uses_the_bank_of_its_network_and_gives_none():
     # It takes as many examples as it was exported with, so no engine can be tried on fewer.
     network, batch = made(NAME), batches()[0]
     program = torch.export.export(network, (batch,)).module()
@@ -88,7 +88,7 @@ def test_an_exported_program_takes_the_bank_of_its_network_and_gives_none():
 
 
 def test_weights_may_still_change_their_size():
-    """Sharded weights do, between one pass and the next; an array on them would forbid it."""
+    """Sharded weights do between two passes; an array that shares their memory would forbid it."""
     model, batch = made(NAME), batches()[0]
     mcbn.MCBatchNorm(model, mcbn.collect(model, batches()))(batch)
     assert all(weight.untyped_storage().resizable() for weight in model.parameters())
@@ -111,7 +111,7 @@ def test_autocast_inside_a_network_is_kept():
 
 
 def test_a_trace_that_fails_prints_nothing(capfd):
-    """fx answers an `isinstance` otherwise than the network does, and shows the code that fails."""
+    """A traced `isinstance` differs from the network's own, and fx prints the code that fails."""
 
     class Joined(nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""The rows: one small network, held in every way that users hold one."""
+"""The rows: one small network, wrapped in every way that users wrap one."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -32,13 +32,13 @@ def net(norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Module:
 
 
 def rows() -> Iterator[Case]:
-    for family, cases in HOLDERS.items():
+    for family, cases in WRAPPED.items():
         for name, (build, options) in cases.items():
             yield Case("torch", family, name, build, **{"inputs": IMAGES, **options})
 
 
 class Calls(nn.Module):
-    """A network whose forward is written here, of modules with given names."""
+    """A network of named modules whose forward is a function."""
 
     def __init__(self, call: Callable[..., Tensor], **modules: nn.Module) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class Calls(nn.Module):
 
 
 def _compiled(backend: str, *, used: bool = False) -> nn.Module:
-    held = torch.compile(net(), backend=backend)
-    return _used(held) if used else held
+    network = torch.compile(net(), backend=backend)
+    return _used(network) if used else network
 
 
 def _compiled_inside() -> nn.Module:
@@ -60,18 +60,18 @@ def _compiled_inside() -> nn.Module:
 
 
 def _compiled_in_place(*, used: bool) -> nn.Module:
-    held = net()
-    held.compile(backend="eager")
-    return _used(held) if used else held
+    network = net()
+    network.compile(backend="eager")
+    return _used(network) if used else network
 
 
-def _used(held: nn.Module) -> nn.Module:
-    """After a forward in both modes, so that whatever it compiles or caches is there."""
+def _used(network: nn.Module) -> nn.Module:
+    """The network after a forward pass in both modes, with all that it compiles or caches."""
     images = torch.randn(8, 3, 12, 12)
     with torch.no_grad():
-        held.train()(images)
-        held.eval()(images)
-    return held
+        network.train()(images)
+        network.eval()(images)
+    return network
 
 
 def _group() -> None:
@@ -90,24 +90,24 @@ def _sharded() -> nn.Module:
     return fully_shard(net(), mesh=mesh)
 
 
-def _gathered(held: nn.Module) -> nn.Module:
+def _gathered(network: nn.Module) -> nn.Module:
     twin = net()
     twin.load_state_dict({
         name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        for name, tensor in held.state_dict().items()
+        for name, tensor in network.state_dict().items()
     })  # fmt: skip
     return twin
 
 
 def _exported(*, examples: Any = None) -> nn.Module:
-    given = (torch.randn(8, 3, 12, 12),)
-    program = torch.export.export(net().eval(), given, dynamic_shapes=({0: examples},))
+    arguments = (torch.randn(8, 3, 12, 12),)
+    program = torch.export.export(net().eval(), arguments, dynamic_shapes=({0: examples},))
     return program.module()
 
 
-def _twin_of_exported(held: nn.Module) -> nn.Module:
+def _twin_of_exported(network: nn.Module) -> nn.Module:
     twin = net()
-    twin.load_state_dict(held.state_dict())
+    twin.load_state_dict(network.state_dict())
     return twin
 
 
@@ -137,29 +137,29 @@ def _shared() -> nn.Module:
 
 
 def _hooked() -> nn.Module:
-    held = net()
-    held[1].register_forward_hook(lambda _module, _args, answer: answer * 2)
-    held[4].register_forward_pre_hook(lambda _module, args: (args[0] + 1,))
-    return held
+    network = net()
+    network[1].register_forward_hook(lambda _module, _args, answer: answer * 2)
+    network[4].register_forward_pre_hook(lambda _module, args: (args[0] + 1,))
+    return network
 
 
 def _pruned() -> nn.Module:
-    held = net()
-    prune.l1_unstructured(held[0], "weight", amount=0.3)
-    return held
+    network = net()
+    prune.l1_unstructured(network[0], "weight", amount=0.3)
+    return network
 
 
 def _parametrized() -> nn.Module:
-    held = net()
-    parametrizations.weight_norm(held[0])
-    return held
+    network = net()
+    parametrizations.weight_norm(network[0])
+    return network
 
 
 def _prepared() -> nn.Module:
-    held = quantized.resnet18(weights=None, quantize=False).train()
-    held.fuse_model(is_qat=True)
-    held.qconfig = quantization.get_default_qat_qconfig("x86")
-    return quantization.prepare_qat(held)
+    network = quantized.resnet18(weights=None, quantize=False).train()
+    network.fuse_model(is_qat=True)
+    network.qconfig = quantization.get_default_qat_qconfig("x86")
+    return quantization.prepare_qat(network)
 
 
 def _scripted_inside() -> nn.Module:
@@ -167,9 +167,9 @@ def _scripted_inside() -> nn.Module:
 
 
 def _lazy(*, used: bool) -> nn.Module:
-    held = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(1),
+    network = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(1),
                          nn.LazyLinear(3))  # fmt: skip
-    return _used(held) if used else held
+    return _used(network) if used else network
 
 
 def _synced() -> nn.Module:
@@ -179,9 +179,9 @@ def _synced() -> nn.Module:
 
 # Eight times the rounding of bfloat16.
 HALF = {"tolerance": 2.0**-5}
-REFUSED_SCRIPT = {"refused": "TorchScript"}
-REFUSED_NONE = {"refused": "with batch-norm layers"}
-HOLDERS: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
+SCRIPTED = {"refused": "TorchScript"}
+WITHOUT_NORM = {"refused": "with batch-norm layers"}
+WRAPPED: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
     "plain": {
         "as built": (net, {}),
         "a deep copy": (lambda: copy.deepcopy(net()), {}),
@@ -194,11 +194,11 @@ HOLDERS: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
     "compiled": {
         **{
             f"torch.compile, {backend}": (
-                partial(_compiled, backend), {"plain": lambda m: m._orig_mod})
+                partial(_compiled, backend), {"inside": lambda m: m._orig_mod})
             for backend in ("eager", "aot_eager", "inductor")
         },
         "torch.compile, run before": (
-            partial(_compiled, "eager", used=True), {"plain": lambda m: m._orig_mod}),
+            partial(_compiled, "eager", used=True), {"inside": lambda m: m._orig_mod}),
         "model.compile()": (partial(_compiled_in_place, used=False), {}),
         "model.compile(), run before": (partial(_compiled_in_place, used=True), {}),
         "a compiled part, run before": (_compiled_inside, {}),
@@ -211,20 +211,20 @@ HOLDERS: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
             {"observed": _twin_of_exported,
              "note": "collect from the network that was exported; the names are the same"}),
         "torch.export program, collected from": (_exported, {"refused": "exported"}),
-        "torch.jit.script": (lambda: torch.jit.script(net()), REFUSED_SCRIPT),
+        "torch.jit.script": (lambda: torch.jit.script(net()), SCRIPTED),
         "torch.jit.trace": (
-            lambda: torch.jit.trace(net().eval(), torch.randn(4, 3, 12, 12)), REFUSED_SCRIPT),
-        "a scripted part": (_scripted_inside, REFUSED_SCRIPT),
+            lambda: torch.jit.trace(net().eval(), torch.randn(4, 3, 12, 12)), SCRIPTED),
+        "a scripted part": (_scripted_inside, SCRIPTED),
     },
     "parallel": {
         "DataParallel": (
-            lambda: nn.DataParallel(net()), {"plain": lambda m: m.module}),
+            lambda: nn.DataParallel(net()), {"inside": lambda m: m.module}),
         "DistributedDataParallel": (
-            lambda: _parallel(net()), {"plain": lambda m: m.module}),
+            lambda: _parallel(net()), {"inside": lambda m: m.module}),
         "DistributedDataParallel of torch.compile": (
             lambda: _parallel(_compiled("eager")),
-            {"plain": lambda m: m.module._orig_mod}),
-        "fully_shard (FSDP2), one process": (_sharded, {"plain": _gathered}),
+            {"inside": lambda m: m.module._orig_mod}),
+        "fully_shard (FSDP2), one process": (_sharded, {"inside": _gathered}),
         "SyncBatchNorm, converted": (_synced, {}),
     },
     "precision": {
@@ -252,11 +252,11 @@ HOLDERS: dict[str, dict[str, tuple[Callable[[], Any], dict[str, Any]]]] = {
             lambda: net(partial(nn.BatchNorm2d, track_running_stats=False)),
             {"refused": "track_running_stats=False"}),
         "instance norm alone": (
-            lambda: nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)), REFUSED_NONE),
-        "group norm alone": (lambda: nn.Sequential(nn.GroupNorm(1, 3)), REFUSED_NONE),
+            lambda: nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True)), WITHOUT_NORM),
+        "group norm alone": (lambda: nn.Sequential(nn.GroupNorm(1, 3)), WITHOUT_NORM),
     },
     "fused and quantised": {
-        "fused by torch.fx": (lambda: optimization.fuse(net().eval()), REFUSED_NONE),
+        "fused by torch.fx": (lambda: optimization.fuse(net().eval()), WITHOUT_NORM),
         "prepared for quantisation-aware training": (_prepared, {"refused": "quantisation"}),
         "quantised": (
             lambda: quantized.resnet18(weights=None, quantize=True),
