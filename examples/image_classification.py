@@ -13,7 +13,6 @@ import os
 from matplotlib.figure import Figure
 
 import mcbn
-from mcbn.report import report
 from mcbn.tasks import datasets, networks
 
 SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; figures then mean nothing
@@ -67,7 +66,8 @@ print("NLL, MCBN less Deterministic:", comparison.differences()["MCBN"]["nll"])
 # A page for those who decide.
 
 # %%
-print(report.Report("CIFAR-10, published ResNet20", comparison).write("image_classification"))
+report = mcbn.Report.from_comparison(comparison, title="CIFAR-10, published ResNet20")
+print(report.write("image_classification"))
 
 # %% [markdown]
 # The images that the network is least certain of.

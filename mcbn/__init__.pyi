@@ -25,6 +25,7 @@ from .predictive.distributed import predict_distributed as predict_distributed
 from .predictive.gaussian import Gaussian as Gaussian
 from .predictive.gaussian import GaussianPredictive as GaussianPredictive
 from .predictive.gaussian import fit_precision as fit_precision
+from .predictive.likelihood import Likelihood as Likelihood
 from .predictive.predict import predict as predict
 from .predictive.predict import predict_batches as predict_batches
 from .predictive.predictions import Predictions as Predictions
@@ -41,12 +42,14 @@ from .recalibration.temperature import TemperedCategorical as TemperedCategorica
 from .recalibration.variance import VarianceScaling as VarianceScaling
 from .recalibration.vector import VectorScaling as VectorScaling
 from .report.model_card import to_model_card as to_model_card
+from .report.report import Report as Report
 from .samplers.batch_norm import MCBatchNorm as MCBatchNorm
 from .samplers.deterministic import Deterministic as Deterministic
 from .samplers.dropout import MCDropout as MCDropout
 from .samplers.ensemble import DeepEnsemble as DeepEnsemble
 from .samplers.linearized import Linearity as Linearity
 from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
+from .samplers.sampler import Sampler as Sampler
 from .study.batch_size import BatchSizeChoice as BatchSizeChoice
 from .study.batch_size import choose_batch_size as choose_batch_size
 from .study.criterion import ELBO as ELBO

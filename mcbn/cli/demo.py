@@ -135,9 +135,9 @@ def run_demo(
         scores = entry.evaluation
         say(f"  {name:<14} accuracy {scores['accuracy']}   NLL {scores['nll']}")
     _say_mutual_information(study, size, say)
-    report = Report(
+    report = Report.from_comparison(
+        comparison,
         title=f"mcbn demo: {task.name}",
-        comparison=comparison,
         study=study,
         convergence={
             name: _convergence(sampler, task)
@@ -145,7 +145,7 @@ def run_demo(
             if len(sampler) >= FEWEST_DRAWS
         },
         provenance=_provenance(task, members[0], size, settings, data),
-        notes=tuple(notes),
+        notes=notes,
     )
     page = report.write(directory)
     say(f"Report: {page}")

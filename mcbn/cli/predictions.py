@@ -1,7 +1,7 @@
 """The verbs of the command line that score predictions: each is one library call on files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mcbn.cli.examples import Examples
 from mcbn.evaluation import glossary
-from mcbn.evaluation.compare import Comparison, entry, knows_epistemic
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
 from mcbn.evaluation.subgroups import Subgroup, subgroups
 from mcbn.io.atomic import write_whole
@@ -18,10 +17,9 @@ from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
-from mcbn.recalibration.apply import Recalibration, before_and_after, fitted, held_targets
+from mcbn.recalibration.apply import Recalibration, before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
-from mcbn.report.gallery import Gallery, galleries
-from mcbn.report.regression_report import RegressionReport, evaluation_of
+from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.report import Report
 
 
@@ -115,7 +113,7 @@ def report(
     labels = {name: _labels(found[0], name, paths[0]) for name in _names(by)}
     pictures = None if images is None else Examples.from_file(images).inputs
     _require_fitting(found[0], others=others, images=images, held=held, recalibrate=recalibrate)
-    sets = held_targets(found, held) if held else ()
+    sets = set_coverages(found, held) if held else ()
     if recalibrate is not None:
         fits = fitted(found, held, recalibrate)
         found = before_and_after(found, fits, recalibrate)
@@ -124,19 +122,16 @@ def report(
             for path, each in others
             for one in before_and_after([each], fits, recalibrate)
         ]
-    made: Report | RegressionReport
-    if isinstance(found[0].predictive, CategoricalPredictive):
-        made = _class_report(title, found, others, pictures, resamples)
-    else:
-        methods = {each.method: each for each in found}
-        scores = {each.method: evaluation_of(each, resamples=resamples) for each in found}
-        made = RegressionReport(title, methods, scores)
+    _require_known_methods(found, others)
+    page = page_of_predictions(
+        found, title=title, outside=[each for _, each in others], groups=labels, images=pictures,
+        resamples=resamples,
+    )  # fmt: skip
     about = {"Data": found[0].data, "Files": ", ".join(paths)}
     if kept:
         about["Held-out predictions"] = ", ".join(kept)
-    groups = _groups(found, labels, resamples)
-    page = replace(made, provenance=about, groups=groups, sets=sets).write(out)
-    print(f"Report: {page}")
+    path = Report(replace(page, provenance=about, sets=sets)).write(out)
+    print(f"Report: {path}")
 
 
 def _require_fitting(
@@ -158,48 +153,6 @@ def _require_fitting(
             f"expected --held_out with --recalibrate {recalibrate}, got none; predict a held-out "
             "part of the data and give its file"
         )
-
-
-def _groups(
-    found: Sequence[Predictions], labels: Mapping[str, tuple[str, ...]], resamples: int
-) -> dict[str, dict[str, tuple[Subgroup, ...]]]:
-    """Scores of the groups of each column by each method."""
-    return {
-        name: {
-            each.method: subgroups(each.scored, each.known_targets, values, resamples=resamples)
-            for each in found
-        }
-        for name, values in labels.items()
-    }
-
-
-def _class_report(
-    title: str,
-    found: Sequence[Predictions],
-    others: Sequence[tuple[str, Predictions]],
-    pictures: Tensor | None,
-    resamples: int,
-) -> Report:
-    """The report of a classification, with pictures where there are any."""
-    targets = found[0].known_targets
-    classes = next((each.classes for each in found if each.classes), ())
-    entries = {
-        each.method: entry(
-            _of_classes(each),
-            targets,
-            outside=_outside(each.method, found, others),
-            resamples=resamples,
-        )
-        for each in found
-    }
-    # Pictures are those of the first method that knows of its draws, else of the baseline.
-    knowing = (name for name, each in entries.items() if knows_epistemic(each.predictive))
-    shown = next(knowing, found[0].method)
-    rows: tuple[Gallery, ...] = ()
-    if pictures is not None:
-        rows = galleries(pictures, entries[shown].predictive, targets, classes)
-    comparison = Comparison(entries, targets, classes)
-    return Report(title, comparison, galleries=rows, pictured=shown)
 
 
 def _read(
@@ -241,19 +194,10 @@ def _shared_targets(found: Sequence[Predictions], paths: Sequence[str]) -> None:
         )
 
 
-def _of_classes(found: Predictions) -> CategoricalPredictive:
-    if not isinstance(found.predictive, CategoricalPredictive):
-        raise ValueError(
-            f"expected predictions of classes, got those of regression by {found.method!r}; report "
-            "them apart"
-        )
-    return found.predictive
-
-
-def _outside(
-    method: str, found: Sequence[Predictions], others: Sequence[tuple[str, Predictions]]
-) -> dict[str, CategoricalPredictive]:
-    """Predictions of other data by one method; of a single method whoever made them."""
+def _require_known_methods(
+    found: Sequence[Predictions], others: Sequence[tuple[str, Predictions]]
+) -> None:
+    """Check that predictions of other data are by the methods of a report, if it has several."""
     names = [each.method for each in found]
     for path, other in others:
         if len(found) > 1 and other.method not in names:
@@ -261,11 +205,6 @@ def _outside(
                 f"expected outside predictions of one of {names}, got those of {other.method!r} in "
                 f"{path}; a file of columns is named after its method"
             )
-    return {
-        other.data: _of_classes(other)
-        for _, other in others
-        if other.method == method or len(found) == 1
-    }
 
 
 def _targets(found: Predictions, path: str) -> Tensor:

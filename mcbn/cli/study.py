@@ -121,8 +121,8 @@ def report(study: str, out: str | None = None) -> None:
         out: folder that report.html and report.json are written to; the study's own if not given.
     """
     # Figures and their packages are for this verb alone.
-    make = pkgutil.resolve_name("mcbn.report.study_report:StudyReport")
-    print(f"Report: {make(Study.load(study)).write(out or study)}")
+    made = pkgutil.resolve_name("mcbn.report.report:Report").from_study(Study.load(study))
+    print(f"Report: {made.write(out or study)}")
 
 
 def _run_parser() -> argparse.ArgumentParser:

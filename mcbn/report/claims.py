@@ -1,9 +1,10 @@
-"""The verdict of a report: plain sentences computed from the numbers, each with a mark."""
+"""The verdict of a comparison: plain sentences computed from the numbers, each with a mark."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from scipy import stats
@@ -12,28 +13,29 @@ from torch import Tensor
 from mcbn.evaluation import bootstrap, glossary, scores
 from mcbn.evaluation.compare import Comparison, Entry
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.evaluate import Score
+from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
-from mcbn.evaluation.subgroups import FEW, Subgroup, loss_name, worst
+from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
 from mcbn.study.results import Study
 from mcbn.study.slopes import slopes, spreads
 
-SCORE = "mutual_information"
+SCORE = "mutual_information"  # whose fall with M is fitted
+OOD_AUROC = "auroc_out_of_distribution"
 
 
 @dataclass(frozen=True)
 class Decay:
-    """How mean mutual information of MCBN falls with the inference batch size M.
+    """How the mean mutual information of MCBN falls with the inference batch size M.
 
     Attributes:
         slope: of log mutual information against log M, mean over networks; -1 is as 1 / M.
-        low: lower end of its Student-t interval over seeds; NaN with a single one.
+        low: lower end of its Student-t interval over seeds; NaN with a single seed.
         high: upper end.
-        factor: geometric mean over networks of mutual information at the smallest M over the
-            largest.
+        factor: mutual information at the smallest M divided by that at the largest, geometric
+            mean over networks.
         smallest: smallest M.
         largest: largest M.
-        networks: how many trained networks this is from.
+        networks: number of trained networks behind it.
     """
 
     slope: float
@@ -46,9 +48,13 @@ class Decay:
 
 
 def confidence_gap(entry: Entry, targets: Tensor) -> tuple[float, float, float]:
-    """Mean confidence less accuracy with a normal interval; above 0 is over-confident.
+    """Mean confidence minus accuracy, with a normal interval; above 0 is over-confident.
 
-    Positions of one example hang together, so they are averaged before the spread is taken.
+    Positions of one example are not independent, so they are averaged before the standard error
+    is taken.
+
+    Returns:
+        The gap, and the lower and upper end of its interval.
     """
     predictive = entry.predictive
     correct = scores.correct(predictive.probabilities, targets.to(predictive.confidence.device))
@@ -62,44 +68,50 @@ def confidence_gap(entry: Entry, targets: Tensor) -> tuple[float, float, float]:
 
 
 def decay(study: Study) -> Decay | None:
-    """Fit the log-log slope of each network; None without two batch sizes of some information."""
-    known = [slope for slope in slopes(study, SCORE) if slope.method == "MCBN"]
-    if not known:
+    """Fit the log-log slope of each network.
+
+    None without two batch sizes at which mutual information is above 0.
+    """
+    mcbn_slopes = [slope for slope in slopes(study, SCORE) if slope.method == "MCBN"]
+    if not mcbn_slopes:
         return None
-    last = known[-1]  # of all training batch sizes together, if there are several
-    falls = []
+    pooled = mcbn_slopes[-1]  # over all training batch sizes, if there are several
+    log_ratios = []
     for size in study.training_batch_sizes:
         rows = spreads(study, SCORE, "MCBN", size)
-        falls += [math.log(row[0] / row[-1]) for row in rows.values.values()] if rows else []
+        log_ratios += [math.log(row[0] / row[-1]) for row in rows.values.values()] if rows else []
     return Decay(
-        last.estimate.mean, last.estimate.low, last.estimate.high,
-        math.exp(statistics.fmean(falls)), last.batch_sizes[0], last.batch_sizes[-1], len(falls),
+        pooled.estimate.mean, pooled.estimate.low, pooled.estimate.high,
+        math.exp(statistics.fmean(log_ratios)), pooled.batch_sizes[0], pooled.batch_sizes[-1],
+        len(log_ratios),
     )  # fmt: skip
 
 
-def monte_carlo_error(found: Convergence, draws: int) -> float:
-    """Spread of the NLL at `draws` draws, carried on as one over their root; NaN if unknown.
+def monte_carlo_error(curve: Convergence, draws: int) -> float:
+    """Standard deviation of the NLL at `draws` draws, from that of smaller groups; NaN if unknown.
 
-    Taken from the largest groups of which there are at least 8: fewer give no steady spread, and
-    smaller groups are further from where the root law holds.
+    It is taken to fall as one over the root of the number of draws, from the largest groups of
+    which there are at least 8: fewer give no reliable standard deviation, and the law holds less
+    well for smaller groups.
     """
     known = [
         (size, spread)
-        for size, spread in zip(found.draws, found.spread, strict=True)
+        for size, spread in zip(curve.draws, curve.spread, strict=True)
         if math.isfinite(spread)
     ]
     if not known:
         return math.nan
-    steady = [pair for pair in known if found.draws[-1] // pair[0] >= 8] or known[:1]
-    size, spread = steady[-1]
+    reliable = [pair for pair in known if curve.draws[-1] // pair[0] >= 8] or known[:1]
+    size, spread = reliable[-1]
     return spread * math.sqrt(size / draws)
 
 
 Mark = Literal["good", "uncertain", "bad"]
-# A gap of a point is nothing to act on; an interval wider than this says too little to praise.
+# A smaller gap needs no action; a wider half-interval is too uncertain to be called good.
 SMALL_GAP, WIDE_GAP = 0.01, 0.02
-ALPHA = 0.05  # of the test of the worst group, after Holm's correction
-ENOUGH, TOO_MUCH = 0.25, 1.0  # Monte Carlo error over the half-width of the interval
+ALPHA = 0.05  # level of the test of the worst group, after Holm's correction
+# Monte Carlo error divided by the half-width of the interval: enough draws, too few draws.
+GOOD_RATIO, BAD_RATIO = 0.25, 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Claim:
 
     Attributes:
         topic: what it is about.
-        mark: "good", "uncertain" (nothing can be said for sure) or "bad".
+        mark: "good", "uncertain" (the data do not decide) or "bad".
         sentence: plain text.
     """
 
@@ -120,51 +132,48 @@ class Claim:
 def verdict(
     comparison: Comparison, study: Study | None, convergence: Mapping[str, Convergence]
 ) -> tuple[Claim, ...]:
-    """Judge what was measured, in the order a reader asks."""
+    """Judge a comparison, and a study and convergence curves where there are any."""
     claims = [
         _calibration(comparison),
         _best(comparison),
         _errors(comparison),
         _study(study) if study else None,
-        _outside(comparison),
+        _out_of_distribution(comparison),
         _draws(comparison, convergence),
     ]
     return tuple(claim for claim in claims if claim)
 
 
 def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
-    """Name the worst group of a column, and say whether it is worse beyond chance."""
-    found, name = worst(groups), loss_name(groups)
-    few = sum(group.is_small for group in groups)
-    score = glossary.label(name)
+    """Name the worst group of a column, and say whether it differs from the other examples."""
+    group, name = worst(groups), loss_name(groups)
+    small = sum(each.is_small for each in groups)
     text = (
-        f"Of {len(groups)} groups by {column}, {method} does worst on {found.name} "
-        f"({found.size:,} examples): {score} {with_span(found.scores[name])}"
+        f"Of {len(groups)} groups by {column}, {method} does worst on {group.name} "
+        f"({group.size:,} examples): {glossary.label(name)} {with_interval(group.scores[name])}"
     )
-    if math.isnan(found.adjusted):
+    significant = group.adjusted < ALPHA
+    if math.isnan(group.adjusted):
         text += ". It cannot be tested against the other examples"
-    elif found.adjusted < ALPHA:
-        text += f", unlike on the other examples ({glossary.probability(found.adjusted)}"
     else:
         text += (
-            f", which cannot be told apart from the others ({glossary.probability(found.adjusted)}"
+            f", {'' if significant else 'not '}significantly different from the other examples "
+            f"({glossary.probability(group.adjusted)} by Holm's method over the {len(groups)} "
+            "groups)"
         )
-    if not math.isnan(found.adjusted):
-        text += f" by Holm's method over the {len(groups)} groups)"
-    if few:
-        text += f". {few} {'groups have' if few > 1 else 'group has'} fewer than {FEW} examples"
-    return Claim("Groups", "bad" if found.adjusted < ALPHA else "uncertain", f"{text}.")
+    if small:
+        have = "groups have" if small > 1 else "group has"
+        text += f". {small} {have} fewer than {MIN_EXAMPLES} examples"
+    return Claim("Groups", "bad" if significant else "uncertain", f"{text}.")
 
 
-def _span(low: float, high: float, digits: int) -> str:
-    if math.isnan(low) or math.isnan(high):
-        return "(no interval)"
-    return f"[{number(low, digits)}, {number(high, digits)}]"
-
-
-def with_span(score: Score, digits: int = 3) -> str:
+def with_interval(score: Score, digits: int = 3) -> str:
     """A score's value and its interval, as text."""
-    return f"{number(score.value, digits)} {_span(score.low, score.high, digits)}"
+    return f"{number(score.value, digits)} {_interval(score.low, score.high, digits)}"
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return glossary.interval(low, high, partial(number, digits=digits), missing="(no interval)")
 
 
 def _calibration(comparison: Comparison) -> Claim:
@@ -172,91 +181,96 @@ def _calibration(comparison: Comparison) -> Claim:
     entry = comparison.entries[name]
     gap, low, high = confidence_gap(entry, comparison.targets)
     error = entry.evaluation["ece_debiased"]
-    points = f"{number(abs(gap) * 100, 1)} points"
-    ends = sorted((abs(low), abs(high))) if low * high > 0 else [low, high]
-    span = _span(ends[0] * 100, ends[1] * 100, 1)
-    tail = f"its debiased calibration error is {with_span(error)}."
-    if error.value == 0:  # clipped there: a value at the end of its interval would look too sure
-        tail = "its debiased calibration error is 0, no more than chance explains."
-    accuracy = entry.evaluation["accuracy"].value
-    facts = f"{accuracy:.1%} right at a mean confidence of {accuracy + gap:.1%}".replace("%", " %")
+    tail = f"its debiased calibration error is {with_interval(error)}."
+    # Clipped at 0, the lower end of its interval: the number would look more certain than it is.
+    if error.value == 0:
+        tail = "its debiased calibration error is 0, no more than expected by chance."
     if low > 0 or high < 0:
-        word = "over-confident" if gap > 0 else "under-confident"
-        mark: Mark = "bad" if abs(gap) >= SMALL_GAP else "good"
-        little = "" if mark == "bad" else "slightly "
-        text = f"{name} is {little}{word}, by {points} {span} ({facts}); {tail}"
-        if mark == "good" and error.low > 2 * SMALL_GAP:
-            mark = "bad"
-        return Claim("Calibration", mark, text)
-    signed = f"{number(gap * 100, 1, signed=True)} points {span}"
-    text = f"{name} cannot be told apart from one that is neither over- nor under-confident"
+        return _miscalibrated(entry, name, (gap, low, high), tail)
+    signed = f"{number(gap * 100, 1, signed=True)} points {_interval(low * 100, high * 100, 1)}"
+    mark: Mark = "good" if (high - low) / 2 <= WIDE_GAP else "uncertain"
+    text = f"{name} is neither significantly over- nor under-confident"
     if error.low > SMALL_GAP:
-        text = f"{name} is right on average but miscalibrated in places"
-        mark = "bad"
-    else:
-        mark = "good" if (high - low) / 2 <= WIDE_GAP else "uncertain"
-    return Claim("Calibration", mark, f"{text}: confidence less accuracy is {signed}; {tail}")
+        text, mark = f"{name} is calibrated on average but not at every confidence", "bad"
+    return Claim("Calibration", mark, f"{text}: confidence minus accuracy is {signed}; {tail}")
+
+
+def _miscalibrated(
+    entry: Entry, name: str, gap_interval: tuple[float, float, float], tail: str
+) -> Claim:
+    """The claim on a method whose confidence differs significantly from its accuracy."""
+    gap, low, high = gap_interval
+    ends = sorted((abs(low) * 100, abs(high) * 100))
+    points = f"{number(abs(gap) * 100, 1)} points {_interval(ends[0], ends[1], 1)}"
+    accuracy = entry.evaluation["accuracy"].value
+    facts = f"accuracy {accuracy:.1%}, mean confidence {accuracy + gap:.1%}"
+    is_large = abs(gap) >= SMALL_GAP
+    degree = "" if is_large else "slightly "
+    direction = "over-confident" if gap > 0 else "under-confident"
+    is_bad = is_large or entry.evaluation["ece_debiased"].low > 2 * SMALL_GAP
+    text = f"{name} is {degree}{direction}, by {points} ({facts}); {tail}"
+    return Claim("Calibration", "bad" if is_bad else "good", text)
 
 
 def _best(comparison: Comparison) -> Claim | None:
-    values = {name: found.evaluation["nll"].value for name, found in comparison.entries.items()}
+    values = {name: entry.evaluation["nll"].value for name, entry in comparison.entries.items()}
     if len(values) < 2 or any(math.isnan(value) for value in values.values()):
         return None
     base = comparison.baseline
     differences = comparison.differences()
     best = min(values, key=lambda name: values[name])
     rival = best if best != base else min(differences, key=lambda name: values[name])
-    found = differences[rival]["nll"]
-    size = f"{number(abs(found.value), 4)} nats"
-    span = _span(*_unsigned(found), 4)
-    apart = found.low > 0 or found.high < 0
-    nll = with_span(comparison.entries[best].evaluation["nll"])
-    if best != base and apart:
-        text = f"{best} has the lowest NLL, {nll}: {size} {span} below {base}, which is beyond "
-        return Claim("Best method", "good", text + "chance.")
+    difference = differences[rival]["nll"]
+    signed = f"{with_interval(difference, 4)} nats"
+    unsigned = f"{number(abs(difference.value), 4)} {_interval(*_size_ends(difference), 4)} nats"
+    significant = difference.low > 0 or difference.high < 0
+    nll = with_interval(comparison.entries[best].evaluation["nll"])
+    if best != base and significant:
+        text = f"{best} has the lowest NLL, {nll}: significantly lower than {base}, by {unsigned}."
+        return Claim("Best method", "good", text)
     if best != base:
         text = (
-            f"{best} has the lowest NLL, {nll}, but cannot be told apart from {base}: the paired "
-            f"difference is {number(found.value, 4)} {_span(found.low, found.high, 4)} nats."
+            f"{best} has the lowest NLL, {nll}, but is not significantly different from {base}: "
+            f"the paired difference is {signed}."
         )
         return Claim("Best method", "uncertain", text)
-    if apart:
+    if significant:
         text = f"No method improves on {base}, whose NLL is {nll}: the closest, {rival}, is "
-        return Claim("Best method", "bad", f"{text}{size} {span} worse.")
+        return Claim("Best method", "bad", f"{text}significantly worse, by {unsigned}.")
     text = (
-        f"No method has a lower NLL than {base}, {nll}; the closest, {rival}, cannot be told apart "
-        f"from it: {number(found.value, 4)} {_span(found.low, found.high, 4)} nats."
+        f"No method has a lower NLL than {base}, {nll}; the closest, {rival}, is not significantly "
+        f"different: the paired difference is {signed}."
     )
     return Claim("Best method", "uncertain", text)
 
 
-def _unsigned(score: Score) -> tuple[float, float]:
-    """Ends of the interval of a difference's size, where it is on one side of zero."""
-    if score.value < 0:
-        return -score.high, -score.low
-    return score.low, score.high
+def _size_ends(difference: Score) -> tuple[float, float]:
+    """Ends of the interval of a difference's absolute value, where it does not contain zero."""
+    if difference.value < 0:
+        return -difference.high, -difference.low
+    return difference.low, difference.high
 
 
 def _errors(comparison: Comparison) -> Claim | None:
-    known = {
-        name: found.evaluation["auroc_of_errors"]
-        for name, found in comparison.entries.items()
-        if not math.isnan(found.evaluation["auroc_of_errors"].value)
+    aurocs = {
+        name: entry.evaluation["auroc_of_errors"]
+        for name, entry in comparison.entries.items()
+        if not math.isnan(entry.evaluation["auroc_of_errors"].value)
     }
-    if not known:
+    if not aurocs:
         return None
-    best = max(known, key=lambda name: known[name].value)
-    mark = _auroc_mark(known[best])
-    word = {
-        "good": "ranks its own errors well",
-        "uncertain": "ranks its own errors only in part",
-        "bad": "cannot be shown to rank its own errors better than guessing",
+    best = max(aurocs, key=lambda name: aurocs[name].value)
+    mark = _auroc_mark(aurocs[best])
+    what = {
+        "good": "detects its own errors well",
+        "uncertain": "detects its own errors only partly",
+        "bad": "does not detect its own errors significantly better than guessing",
     }[mark]
-    also = ""
-    if best != comparison.baseline and comparison.baseline in known:
-        also = f"; {comparison.baseline} reaches {with_span(known[comparison.baseline])}"
-    text = f"{best} {word}: AUROC {with_span(known[best])} of wrong against right answers{also}."
-    return Claim("Errors", mark, text)
+    baseline = ""
+    if best != comparison.baseline and comparison.baseline in aurocs:
+        baseline = f"; {comparison.baseline} reaches {with_interval(aurocs[comparison.baseline])}"
+    text = f"{best} {what}: AUROC {with_interval(aurocs[best])} of wrong against right answers"
+    return Claim("Errors", mark, f"{text}{baseline}.")
 
 
 def _auroc_mark(score: Score) -> Mark:
@@ -266,90 +280,91 @@ def _auroc_mark(score: Score) -> Mark:
 
 
 def _study(study: Study) -> Claim | None:
-    found = decay(study)
-    if found is None:
+    fit = decay(study)
+    if fit is None:
         return None
-    networks = f"{found.networks} networks" if found.networks > 1 else "one network"
-    span = _span(found.low, found.high, 2)
+    networks = f"{fit.networks} networks" if fit.networks > 1 else "one network"
     text = (
-        f"MCBN's mutual information goes as M to the power {number(found.slope, 2)} {span} over "
-        f"{networks}: from M = {found.smallest} to M = {found.largest} it changes by a factor of "
-        f"1/{found.factor:.3g}"
+        f"MCBN's mutual information scales as M to the power {number(fit.slope, 2)} "
+        f"{_interval(fit.low, fit.high, 2)} over {networks}: from M = {fit.smallest} to "
+        f"M = {fit.largest} it changes by a factor of 1/{fit.factor:.3g}"
     )
     # Without an interval the slope alone decides what is said, but not that it is good or bad.
-    high = found.slope if math.isnan(found.high) else found.high
-    low = found.slope if math.isnan(found.low) else found.low
+    is_single = math.isnan(fit.low)
+    high = fit.slope if is_single else fit.high
+    low = fit.slope if is_single else fit.low
     if high < -0.5:
-        near = "roughly as 1/M" if low < -0.75 and high > -1.25 else "clearly"
-        end = f". It falls {near}, so MCBN with a large inference batch is nearly the plain network"
-        return Claim(
-            "Batch size", "uncertain" if math.isnan(found.low) else "bad", text + end + "."
-        )
+        rate = "roughly as 1/M" if low < -0.75 and high > -1.25 else "clearly"
+        text += f". It falls {rate}, so with a large inference batch MCBN is nearly deterministic"
+        return Claim("Batch size", "uncertain" if is_single else "bad", f"{text}.")
     if low > -0.5:
-        mark: Mark = "uncertain" if math.isnan(found.low) else "good"
-        return Claim("Batch size", mark, text + ". Most of it is kept at large batches.")
-    return Claim("Batch size", "uncertain", text + ". How fast it falls cannot be told for sure.")
+        text += ". Most of it remains at large batch sizes"
+        return Claim("Batch size", "uncertain" if is_single else "good", f"{text}.")
+    return Claim("Batch size", "uncertain", f"{text}. How fast it falls is uncertain.")
 
 
-def _outside(comparison: Comparison) -> Claim | None:
-    sets = list(comparison.entries[comparison.baseline].separation)
-    if not sets:
+def _out_of_distribution(comparison: Comparison) -> Claim | None:
+    base = comparison.entries[comparison.baseline]
+    if not base.separation:
         return None
-    key, base = "auroc_out_of_distribution", comparison.baseline
-    best = {}
-    for place in sets:
-        known = {name: e.separation[place][key] for name, e in comparison.entries.items()}
-        name = max(known, key=lambda name: known[name].value)
-        best[place] = (name, known[name])
-    hardest = min(sets, key=lambda place: best[place][1].value)
+    best: dict[str, tuple[str, Score]] = {}  # method and AUROC by out-of-distribution set
+    for ood_set in base.separation:
+        aurocs = {name: e.separation[ood_set][OOD_AUROC] for name, e in comparison.entries.items()}
+        best_name = max(aurocs, key=lambda name: aurocs[name].value)
+        best[ood_set] = best_name, aurocs[best_name]
+    hardest = min(best, key=lambda ood_set: best[ood_set][1].value)
     name, score = best[hardest]
     mark = _auroc_mark(score)
-    word = {
-        "good": "tells it apart well",
-        "uncertain": "tells it apart only in part",
-        "bad": "cannot be shown to tell it apart better than guessing",
+    what = {
+        "good": "detects it well",
+        "uncertain": "detects it only partly",
+        "bad": "does not detect it significantly better than guessing",
     }[mark]
-    which = "The outside set" if len(sets) == 1 else f"The hardest of {len(sets)} outside sets"
-    text = f"{which} is {hardest}: at best, {name} {word}, AUROC {with_span(score)}"
-    if name != base:
-        other = comparison.entries[base].separation[hardest][key]
-        text += _against(score, other, base, comparison.entries[name].evaluation.level)
-    return Claim("Outside", mark, text + ".")
+    which = "out-of-distribution set"
+    which = f"The {which}" if len(best) == 1 else f"The hardest of {len(best)} {which}s"
+    text = f"{which} is {hardest}: the best method, {name}, {what}, AUROC {with_interval(score)}"
+    if name != comparison.baseline:
+        other = base.separation[hardest][OOD_AUROC]
+        text += _against(score, other, comparison.baseline, base.evaluation.level)
+    return Claim("Out of distribution", mark, f"{text}.")
 
 
 def _against(score: Score, other: Score, base: str, level: float) -> str:
-    # One seed and the same numbers of rows draw the same rows, so the replicates are paired.
+    # One seed and the same numbers of examples give the same resamples, so the two are paired.
     if score.replicates.shape != other.replicates.shape:
-        return f"; {base} reaches {with_span(other)}"
+        return f"; {base} reaches {with_interval(other)}"
     low, high = bootstrap.percentile_interval(score.replicates - other.replicates, level)
-    gain = f"{number(score.value - other.value, 3)} {_span(low, high, 3)}"
+    gain = f"{number(score.value - other.value, 3)} {_interval(low, high, 3)}"
     if low > 0:
-        return f", which is {gain} more than {base}"
-    return f", which cannot be told apart from {base}: the paired difference is {gain}"
+        return f", significantly more than {base}, by {gain}"
+    return f", not significantly different from {base}: the paired difference is {gain}"
 
 
 def _draws(comparison: Comparison, convergence: Mapping[str, Convergence]) -> Claim | None:
-    worst = None
-    for name, found in convergence.items():
+    """Judge the method whose Monte Carlo error is largest relative to its interval."""
+    worst_case = None
+    for name, curve in convergence.items():
         if name not in comparison.entries:
             continue
         entry = comparison.entries[name]
-        score = entry.evaluation["nll"]
-        half = (score.high - score.low) / 2
-        error = monte_carlo_error(found, entry.predictive.draw_count)
-        ratio = error / half if half > 0 else math.nan
-        if worst is None or not ratio <= worst[0]:
-            worst = (ratio, name, entry.predictive.draw_count, error, half)
-    if worst is None:
+        score, draws = entry.evaluation["nll"], entry.predictive.draw_count
+        half_width = (score.high - score.low) / 2
+        error = monte_carlo_error(curve, draws)
+        ratio = error / half_width if half_width > 0 else math.nan
+        if worst_case is None or not ratio <= worst_case[0]:
+            worst_case = (ratio, name, draws, error, half_width)
+    if worst_case is None:
         return None
-    ratio, name, draws, error, half = worst
+    ratio, name, draws, error, half_width = worst_case
     text = f"{name} with T = {draws} draws has a Monte Carlo error of {error:.2g} nats in its NLL"
+    if math.isnan(error):
+        text = f"The Monte Carlo error of {name} with T = {draws} draws is unknown"
     if math.isnan(ratio):
-        return Claim("Draws", "uncertain", f"{text.replace('nan', 'unknown size')}; without an "
-                     "interval beside it, it cannot be said whether T is enough.")  # fmt: skip
-    text += f", {number(ratio * 100, 0)} % of the interval's half-width of {half:.2g}"
-    if ratio <= ENOUGH:
+        text += "; it cannot be compared with an interval of the NLL, to say whether T is enough."
+        return Claim("Draws", "uncertain", text)
+    text += f", {number(ratio * 100, 0)}% of the interval's half-width of {half_width:.2g}"
+    if ratio <= GOOD_RATIO:
         return Claim("Draws", "good", f"{text}: the draws are enough.")
-    more = math.ceil(draws * (ratio / ENOUGH) ** 2)
-    mark: Mark = "uncertain" if ratio <= TOO_MUCH else "bad"
-    return Claim("Draws", mark, f"{text}: the draws are not enough; about {more} would be.")
+    needed = math.ceil(draws * (ratio / GOOD_RATIO) ** 2)
+    mark: Mark = "uncertain" if ratio <= BAD_RATIO else "bad"
+    return Claim("Draws", mark, f"{text}: the draws are not enough; about {needed} would be.")

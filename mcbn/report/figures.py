@@ -1,6 +1,6 @@
-"""Figures of a report: drawn on given axes, and written as SVG that follows the page's colours.
+"""Figures of a report: drawn on given axes, and written as SVG in the colours of the page.
 
-Names of methods and classes never enter a figure: keys and titles belong to the page around it.
+Names of methods and classes never enter a figure: legends and titles belong to the page around it.
 """
 
 import html
@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
@@ -21,13 +22,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
 
-INK, GRID = "#010203", "#040506"  # stand-ins; the page says what they look like
-# Okabe and Ito's colours, which colour-blind readers tell apart, without the two faintest.
+INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
+# Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
-MOST_POINTS = 300  # of one line: more cannot be seen and would only make the page heavy
-SETTINGS: Any = {  # the keys are a Literal type of matplotlib, newer than the oldest we take
+MAX_POINTS = 300  # of one line: more cannot be seen and only make the page larger
+# The keys have a type of their own only in versions of matplotlib newer than the oldest supported.
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mcbn",
     "font.size": 9,
@@ -53,15 +55,15 @@ SETTINGS: Any = {  # the keys are a Literal type of matplotlib, newer than the o
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over numbers x, with the ends of its interval (NaN where there is none).
+    """A line with an interval at each of its points.
 
     Attributes:
-        name: for the key beside the figure.
+        name: for the legend beside the figure.
         x: where it was measured.
         y: the values.
-        low: lower ends.
+        low: lower ends of the intervals; NaN where there is none.
         high: upper ends.
-        style: which colour, marker and dashes.
+        style: index of its colour, marker and dashes.
     """
 
     name: str
@@ -78,42 +80,42 @@ def color(style: int) -> str:
 
 
 def dashes(style: int) -> tuple[int, ...]:
-    """The dashes of a series in points; none for a full line."""
+    """The dashes of a series in points; none for a solid line."""
     return DASHES[style % len(DASHES)]
 
 
 def draw_reliability(reliability: Reliability, ax: Axes, *, level: float = 0.95) -> Axes:
-    """Accuracy against confidence, with each bin's interval and a calibrated forecaster's band."""
-    full = (reliability.counts > 0).cpu().numpy()
+    """Draw accuracy against confidence, with intervals and the band of a calibrated forecaster."""
+    filled = (reliability.counts > 0).cpu().numpy()
     edges = reliability.edges.cpu().numpy()
     ends = [end.cpu().numpy() for end in reliability.consistency_band(level=level)]
-    for index in np.flatnonzero(full):
+    for index in np.flatnonzero(filled):
         width, height = edges[index + 1] - edges[index], ends[1][index] - ends[0][index]
         corner = (edges[index], ends[0][index])
         ax.add_patch(Rectangle(corner, width, height, facecolor=INK, alpha=0.15, linewidth=0))
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3))
-    confidence = reliability.confidence.cpu().numpy()[full]
-    accuracy = reliability.accuracy.cpu().numpy()[full]
-    low, high = (end.cpu().numpy()[full] for end in reliability.interval(level=level))
-    # Rounding may leave an end a hair inside the value it belongs to.
+    confidence = reliability.confidence.cpu().numpy()[filled]
+    accuracy = reliability.accuracy.cpu().numpy()[filled]
+    low, high = (end.cpu().numpy()[filled] for end in reliability.interval(level=level))
+    # Rounding may put an end on the wrong side of the value by a few units in the last place.
     errors = np.maximum([accuracy - low, high - accuracy], 0)
     ax.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=SERIES[0], markersize=4,
                 elinewidth=1.2, capsize=0)  # fmt: skip
-    # A little room, so that a point at 0 or 1 is not cut in half.
+    # A margin, so that a point at 0 or 1 is not cut in half.
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel="Accuracy")
     return ax
 
 
 def draw_counts(reliability: Reliability, ax: Axes) -> Axes:
-    """How many examples each bin holds, on a logarithmic axis."""
+    """Draw the number of examples in each bin, on a logarithmic axis."""
     edges = reliability.edges.cpu().numpy()
     counts = reliability.counts.cpu().numpy()
-    # Filled by hand from 0.5, not from 1: a bin of a single example is then seen too.
+    # Bars start at 0.5, not at 1, so that a bin of a single example is visible.
     ax.bar(edges[:-1], np.maximum(counts - 0.5, 0), width=np.diff(edges), bottom=0.5, align="edge",
            color=SERIES[0], alpha=0.6, linewidth=0)  # fmt: skip
     top = max(int(counts.max(initial=1)), 10)
     ax.set(yscale="log", ylim=(0.5, 2 * top), xlabel="Confidence", ylabel="Examples")
-    # The few powers of ten that fit a low panel.
+    # At most about four powers of ten fit a low panel.
     powers = range(0, int(math.log10(top)) + 1, max(1, round(math.log10(top) / 3)))
     ax.set_yticks([10.0**power for power in powers], labels=[f"{10**power:,}" for power in powers])
     ax.minorticks_off()
@@ -121,7 +123,7 @@ def draw_counts(reliability: Reliability, ax: Axes) -> Axes:
 
 
 def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes) -> Axes:
-    """Error rate among the accepted examples against their share, one line a method."""
+    """Draw the error rate among answered examples against their share, one line per method."""
     for style, curve in enumerate(curves):
         chosen = thinned(len(curve.coverage))
         ax.plot(curve.coverage.cpu().numpy()[chosen], curve.risk.cpu().numpy()[chosen],
@@ -133,13 +135,13 @@ def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes) -> Axes:
 
 
 def thinned(count: int) -> np.ndarray:
-    """Indices of at most `MOST_POINTS` of `count` points, ends kept."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
+    """Indices of at most `MAX_POINTS` of `count` points, both ends included."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
 
 
 def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *,
                     label: str) -> Axes:  # fmt: skip
-    """Shares of several sets in the same logarithmic bins, as outlines over each other."""
+    """Draw histograms of several sets in the same logarithmic bins, as overlaid outlines."""
     for style, share in enumerate(shares):
         ax.stairs(share, edges, color=color(style), fill=True, alpha=0.18, linewidth=0)
         ax.stairs(share, edges, color=color(style), linewidth=1.4,
@@ -150,7 +152,7 @@ def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *
 
 
 def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
-    """Lines with their bands, fainter the more there are; a band that is NaN is not drawn."""
+    """Draw lines with their bands, fainter the more there are; NaN bands are not drawn."""
     alpha = min(0.18, 0.54 / max(len(curves), 1))
     for curve in curves:
         ax.plot(curve.x, curve.y, color=color(curve.style), linewidth=1.4, markersize=3.5,
@@ -164,7 +166,7 @@ def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
 
 
 def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
-    """Values that do not depend on x, as horizontal lines with their bands; none for NaN."""
+    """Draw values that do not depend on x as horizontal lines with bands; NaN is not drawn."""
     alpha = min(0.12, 0.36 / max(len(levels), 1))
     for level in levels:
         if not math.isfinite(level.y[0]):
@@ -178,9 +180,9 @@ def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
 
 
 def draw_groups(curves: Sequence[Curve], ax: Axes) -> Axes:
-    """Points with intervals to the side, one row a number of x and one colour a curve."""
-    for place, curve in enumerate(curves):
-        rows = np.array(curve.x) + 0.6 * ((place + 0.5) / len(curves) - 0.5)
+    """Draw points with horizontal intervals: one row per x and one colour per curve."""
+    for index, curve in enumerate(curves):
+        rows = np.array(curve.x) + 0.6 * ((index + 0.5) / len(curves) - 0.5)
         ax.hlines(rows, curve.low, curve.high, color=color(curve.style), linewidth=1.2)
         ax.plot(curve.y, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
                 markersize=4)  # fmt: skip
@@ -191,11 +193,11 @@ def draw_groups(curves: Sequence[Curve], ax: Axes) -> Axes:
 
 
 def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) -> Axes:
-    """A grid of written values, each on a tint that grows with its shade in [0, 1]; NaN is bare."""
+    """Draw a grid of texts, each on a tint as strong as its shade in [0, 1]; none for NaN."""
     for row, column in np.ndindex(shades.shape):
         shade = shades[row, column]
         if math.isfinite(shade):
-            # Tints stay so light that the letters on them can be read in either theme.
+            # Tints are light enough for the text on them to be legible in either theme.
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=SERIES[0],
                                    alpha=0.06 + 0.5 * shade, linewidth=0))  # fmt: skip
         ax.text(column, row, texts[row][column], ha="center", va="center", color=INK)
@@ -206,17 +208,17 @@ def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) 
 
 
 def doubling_axis(values: Sequence[int], ax: Axes, *, label: str) -> Axes:
-    """A base-2 axis with plain numbers at the values, or at those that there is room for."""
+    """Make x a base-2 axis with plain numbers at the values, or at those that fit."""
     ax.set_xscale("log", base=2)
-    shown = _apart(values)
+    shown = _labelled(values)
     ax.set_xticks(shown, labels=[str(value) for value in shown])
     ax.minorticks_off()
     ax.set_xlabel(label)
     return ax
 
 
-def _apart(values: Sequence[int]) -> list[int]:
-    """Ascending values whose numbers do not touch each other on a logarithmic axis."""
+def _labelled(values: Sequence[int]) -> list[int]:
+    """Those of some ascending values whose labels do not overlap on a logarithmic axis."""
     shown: list[int] = []
     length = math.log(values[-1] / values[0]) if values[0] < values[-1] else 1.0
     for value in values:
@@ -230,11 +232,11 @@ def _apart(values: Sequence[int]) -> list[int]:
 
 
 def value_axis(limits: tuple[float, float], ax: Axes, *, label: str, log: bool) -> Axes:
-    """A y axis between limits with plain numbers, also on a logarithmic scale."""
+    """Give y an axis between limits with plain numbers, also on a logarithmic scale."""
     if log:
         ax.set_yscale("log")
-        few = limits[1] / limits[0] < 100
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        subs = (1.0, 2.0, 5.0) if limits[1] / limits[0] < 100 else (1.0,)
+        ax.yaxis.set_major_locator(LogLocator(subs=subs))
         ax.yaxis.set_minor_locator(LogLocator(subs=()))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
@@ -251,28 +253,29 @@ def render(
     label: str,
     size: tuple[float, float],
 ) -> str:
-    """Draw a figure of `size` inches and return it as SVG, equal to the last byte each time.
+    """Draw a figure and return it as SVG, the same bytes each time.
 
     Args:
         draw: draws on an empty figure.
-        name: put before every id, so that figures on one page do not share any.
-        label: what the figure shows, for those who cannot see it; any text.
+        name: prefix of every id, unique on the page.
+        label: what the figure shows, for screen readers; any text.
         size: width and height in inches.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # what a user set for other figures is not for this one
+        matplotlib.rcdefaults()  # the user's own settings do not apply here
         matplotlib.rcParams.update(SETTINGS)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        # Not by savefig, which draws the whole figure a second time to lay it out.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
     return _themed(buffer.getvalue(), name, label)
 
 
 def _themed(text: str, name: str, label: str) -> str:
-    found = re.search(r'viewBox="([^"]*)"', text)
-    box = found.group(1) if found else ""
+    match = re.search(r'viewBox="([^"]*)"', text)
+    box = match.group(1) if match else ""
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)
@@ -284,7 +287,7 @@ def _themed(text: str, name: str, label: str) -> str:
     }
     for value, variable in colors.items():
         body = body.replace(value, variable)
-    # Words take the page's font, and so its size steps; matplotlib names its own.
+    # Text takes the font of the page instead of matplotlib's.
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", body)
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" '

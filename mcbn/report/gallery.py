@@ -1,4 +1,4 @@
-"""The inputs a network is most and least sure of, as small pictures in the page itself."""
+"""The inputs of lowest and highest predictive entropy, as small pictures in the page itself."""
 
 import base64
 import io
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from mcbn.predictive.categorical import CategoricalPredictive
 
-SHOWN = 8  # of each kind
-LARGEST = 96  # pixels of a side: larger pictures are made smaller
+COUNT = 8  # pictures of each kind
+MAX_PIXELS = 96  # of a side: larger pictures are made smaller
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One input.
+    """One input as a picture.
 
     Attributes:
         uri: the picture itself, as a data URI of PNG.
-        caption: prediction, target and confidence, in words.
+        caption: prediction, confidence and true class.
         mark: "right" or "wrong".
-        index: which example it is, from 0.
+        index: of the example, from 0.
     """
 
     uri: str
@@ -47,60 +47,61 @@ def galleries(
     targets: Tensor,
     classes: Sequence[str] = (),
     *,
-    shown: int = SHOWN,
+    count: int = COUNT,
 ) -> tuple[Gallery, ...]:
-    """The examples of highest and of lowest entropy; of ties the first.
+    """The examples of highest and of lowest predictive entropy; of ties the first.
 
     Args:
-        images: axes (examples, channels, height, width), of 1 or 3 channels; bytes, or numbers
-            with a point. Those outside [0, 1] are stretched to it, all images alike.
+        images: axes (examples, channels, height, width), of 1 or 3 channels; bytes or floats.
+            Floats that leave [0, 1] are scaled to it, all images alike.
         predictive: of the same examples in the same order.
         targets: their class indices.
         classes: names of the classes.
-        shown: pictures of each kind.
+        count: pictures of each kind.
 
     Raises:
         ValueError: images of other axes or another number, or values that are not finite.
     """
-    sound = images.ndim == 4 and images.shape[1] in (1, 3) and 0 not in images.shape
-    if not sound or len(images) != len(predictive) or predictive.entropy.ndim != 1:
+    is_valid = images.ndim == 4 and images.shape[1] in (1, 3) and 0 not in images.shape
+    if not is_valid or len(images) != len(predictive) or predictive.entropy.ndim != 1:
         raise ValueError(
             f"expected {len(predictive)} images of 1 or 3 channels (examples, channels, height, "
-            f"width), one a prediction, got shape {tuple(images.shape)}; give the inputs that were "
-            "predicted"
+            f"width), one per prediction, got shape {tuple(images.shape)}; give the inputs that "
+            "were predicted"
         )
-    order = predictive.entropy.cpu().argsort(stable=True)
+    entropy = predictive.entropy.cpu()
     low, high = _range(images)
-    found = []
-    falling = predictive.entropy.cpu().neg().argsort(stable=True)
-    for title, chosen in (("Least certain", falling), ("Most certain", order)):
-        pictures = []
-        for index in chosen[:shown].tolist():
-            guess, truth = int(predictive.prediction[index]), int(targets[index])
-            names = [classes[place] if classes else str(place) for place in (guess, truth)]
-            sure = f"{100 * float(predictive.confidence[index]):.1f} %"
-            right = guess == truth
-            end = "which is right" if right else f"but it is {names[1]}"
-            pictures.append(
-                Picture(
-                    _data_uri(images[index], low, high),
-                    f"{names[0]} at {sure}, {end}",
-                    "right" if right else "wrong",
-                    index,
-                )
-            )
-        found.append(Gallery(title, tuple(pictures)))
-    return tuple(found)
+
+    def picture(index: int) -> Picture:
+        predicted, true = int(predictive.prediction[index]), int(targets[index])
+        names = [classes[number] if classes else str(number) for number in (predicted, true)]
+        is_right = predicted == true
+        confidence = f"{100 * float(predictive.confidence[index]):.1f}%"
+        return Picture(
+            _data_uri(images[index], low, high),
+            f"{names[0]} at {confidence}, {'correct' if is_right else f'truly {names[1]}'}",
+            "right" if is_right else "wrong",
+            index,
+        )
+
+    orders = {
+        "Least certain": entropy.neg().argsort(stable=True),
+        "Most certain": entropy.argsort(stable=True),
+    }
+    return tuple(
+        Gallery(title, tuple(picture(index) for index in order[:count].tolist()))
+        for title, order in orders.items()
+    )
 
 
 def _range(images: Tensor) -> tuple[float, float]:
-    """The values of black and of white."""
+    """The values shown as black and as white."""
     if images.dtype == torch.uint8:
         return 0.0, 255.0
     low, high = (float(end) for end in images.float().aminmax())
     if not np.isfinite([low, high]).all():
         raise ValueError(
-            "expected finite numbers in the images, got NaN or infinite ones; repair them"
+            "expected finite numbers in the images, got NaN or infinity; replace or remove them"
         )
     if low >= 0 and high <= 1:
         return 0.0, 1.0
@@ -111,7 +112,7 @@ def _data_uri(image: Tensor, low: float, high: float) -> str:
     values = (image.double() - low) / max(high - low, 1e-12) * 255
     pixels = values.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((MAX_PIXELS, MAX_PIXELS))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,21 +1,22 @@
-"""A model card: scores with their intervals, as metadata for tools and a table for people."""
+"""Model cards: scores with their intervals, as metadata for tools and a table for people."""
 
 import html
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import yaml
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison
-from mcbn.evaluation.evaluate import Evaluation, Score
-from mcbn.study.names import REGRESSION
+from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.study.names import REGRESSION_SCORES
 
 
 def to_model_card(
-    found: Comparison | Mapping[str, Evaluation],
+    evaluations: Comparison | Mapping[str, Evaluation],
     *,
     name: str,
     data: str,
@@ -27,14 +28,14 @@ def to_model_card(
     Markdown and HTML in names show as they are. A score that is not defined has no metadata.
 
     Args:
-        found: a comparison, or evaluations by method.
+        evaluations: a comparison, or evaluations by method.
         name: of the model.
         data: name of the data set.
         task: type of task, in the words of the hub that shows the card.
         split: part of the data that was scored.
 
     Returns:
-        YAML between two lines of dashes, then Markdown.
+        YAML between two lines of dashes, followed by Markdown.
 
     Raises:
         ValueError: no method, or evaluations of other examples or at another level.
@@ -42,12 +43,10 @@ def to_model_card(
     Reference:
         Mitchell et al. 2019, "Model Cards for Model Reporting".
     """
-    evaluations = (
-        {method: entry.evaluation for method, entry in found.entries.items()}
-        if isinstance(found, Comparison)
-        else dict(found)
+    by_method = (
+        evaluations.evaluations if isinstance(evaluations, Comparison) else dict(evaluations)
     )
-    _require_alike(evaluations)
+    _require_alike(by_method)
     metadata = {
         "model-index": [
             {
@@ -56,18 +55,18 @@ def to_model_card(
                     {
                         "task": {"type": task},
                         "dataset": {"name": data, "type": data, "split": split},
-                        "metrics": _metrics(evaluations),
+                        "metrics": _metrics(by_method),
                     }
                 ],
             }
         ]
     }
     head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"---\n{head}---\n\n{_section(evaluations, data, split)}"
+    return f"---\n{head}---\n\n{_section(by_method, data, split)}"
 
 
 def _require_alike(evaluations: Mapping[str, Evaluation]) -> None:
-    kinds = {(found.examples, found.level) for found in evaluations.values()}
+    kinds = {(evaluation.examples, evaluation.level) for evaluation in evaluations.values()}
     if len(kinds) != 1:
         raise ValueError(
             "expected evaluations of the same examples at one level, got (examples, level) of "
@@ -75,16 +74,16 @@ def _require_alike(evaluations: Mapping[str, Evaluation]) -> None:
         )
 
 
-def _shown(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """The scores that matter, of those that every method has."""
-    names = (*glossary.HEADLINE, *REGRESSION)
-    return [name for name in names if all(name in found for found in evaluations.values())]
+def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """The most important scores, of those that every method has."""
+    names = (*glossary.HEADLINE, *REGRESSION_SCORES)
+    return [name for name in names if all(name in scores for scores in evaluations.values())]
 
 
 def _metrics(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     metrics = []
     for method, evaluation in evaluations.items():
-        for name in _shown(evaluations):
+        for name in _headline_names(evaluations):
             score = evaluation[name]
             if not math.isfinite(score.value):
                 continue
@@ -97,33 +96,32 @@ def _metrics(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
 
 
 def _section(evaluations: Mapping[str, Evaluation], data: str, split: str) -> str:
-    names, first = _shown(evaluations), next(iter(evaluations.values()))
+    names, first = _headline_names(evaluations), next(iter(evaluations.values()))
     heading = [
         "Method",
         "Draws",
         *(f"{glossary.label(n)} {glossary.arrow(n)}".strip() for n in names),
     ]
     rows = [
-        [_plain(method), str(found.draw_count), *(_cell(name, found[name]) for name in names)]
-        for method, found in evaluations.items()
+        [_plain(method), str(scores.draw_count), *(_cell(name, scores[name]) for name in names)]
+        for method, scores in evaluations.items()
     ]
     table = "".join(
         f"| {' | '.join(line)} |\n" for line in (heading, ["---"] * len(heading), *rows)
     )
-    said = f"Scored on {first.examples} examples of {_plain(data)} ({_plain(split)})."
+    text = f"Scored on {first.examples} examples of {_plain(data)} ({_plain(split)})."
     if not all(math.isnan(score.low) for score in first.values()):
-        said += f" In brackets: {100 * first.level:g} % bootstrap intervals over the examples."
-    return f"## Uncertainty\n\n{said}\n\n{table}"
+        text += f" In brackets: {100 * first.level:g}% bootstrap intervals over the examples."
+    return f"## Uncertainty\n\n{text}\n\n{table}"
 
 
 def _cell(name: str, score: Score) -> str:
-    text = glossary.written(name, score.value) + glossary.unit(name)
-    if math.isnan(score.low):
-        return text
-    return f"{text} [{glossary.written(name, score.low)}, {glossary.written(name, score.high)}]"
+    write = partial(glossary.written, name)
+    interval = glossary.interval(score.low, score.high, write)
+    return f"{write(score.value)}{glossary.unit(name)} {interval}".rstrip()
 
 
 def _plain(text: str) -> str:
-    """One line of Markdown that shows `text` as it is, in a table cell too."""
+    """One line of Markdown that shows `text` literally, also in a table cell."""
     line = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", line)

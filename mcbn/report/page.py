@@ -1,4 +1,4 @@
-"""A page of a report: templates filled, figures drawn, both files written whole."""
+"""What all report pages share: templates, figures as SVG, and writing both files."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,19 +16,36 @@ from markupsafe import Markup
 from mcbn.evaluation import glossary
 from mcbn.io.atomic import write_whole
 from mcbn.report import figures, panels
-from mcbn.report.panels import Group
+from mcbn.report.panels import PanelGroup
+
+TITLE = "Calibration report"
 
 
-def filled(template: str, **names: Any) -> str:
-    """A page from a template of the package: no request leaves it.
+class Page(Protocol):
+    """Content of a report; equal content gives the same page to the last byte."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number of the page, with None for what is not defined."""
+
+    def to_html(self) -> str:
+        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
+
+
+def fill_template(template: str, **names: Any) -> str:
+    """Fill a template of the package.
 
     Args:
         template: file name.
-        names: what the template says; text is escaped.
+        names: values for the template; text is escaped.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True, loader=FunctionLoader(_packaged))  # fmt: skip
-    style, script = _packaged("report.css"), _packaged("report.js")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read_template),
+    )
+    style, script = _read_template("report.css"), _read_template("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         dashes=figures.dashes,
@@ -37,30 +54,32 @@ def filled(template: str, **names: Any) -> str:
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=f"sha256-{digest}",
-        words={"good": "✓ Good", "uncertain": "? Uncertain", "bad": "✗ Attention"},
+        marks={"good": "✓ Good", "uncertain": "? Uncertain", "bad": "✗ Attention"},
     )
     return environment.get_template(template).render(**names)
 
 
-def write(directory: str | os.PathLike[str], *, page: str, numbers: Mapping[str, Any]) -> Path:
+def write_page(page: Page, directory: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `report.json`, each whole or not at all.
 
     Returns:
         The path of the page.
     """
+    # Both are made before either is written: an error leaves the old pair as it was.
+    html = page.to_html()
+    numbers = json.dumps(page.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     path = Path(directory) / "report.html"
-    text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(path.with_suffix(".json"), f"{text}\n".encode())
-    write_whole(path, page.encode())
+    write_whole(path.with_suffix(".json"), f"{numbers}\n".encode())
+    write_whole(path, html.encode())
     return path
 
 
-def drawn(groups: Mapping[str, Sequence[Group]], *, prefix: str = "") -> dict[str, Any]:
-    """Groups with their figures as SVG, under names that no two figures share.
+def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") -> dict[str, Any]:
+    """Groups of figures for a template, with every figure as SVG.
 
     Args:
         groups: figures by section.
-        prefix: put before every name; no two calls for one page have the same.
+        prefix: of the figures' names, unique to this call on the page.
     """
     return {
         section: [
@@ -71,41 +90,41 @@ def drawn(groups: Mapping[str, Sequence[Group]], *, prefix: str = "") -> dict[st
                     {
                         "title": panel.title,
                         "wide": panel.size[0] > panels.SIZE[0],
-                        # The label is escaped there, and nothing else of it is from outside.
+                        # `render` escapes the label; no other text in it is the user's.
                         "svg": Markup(  # noqa: S704
                             figures.render(
                                 panel.draw,
-                                name=f"{prefix}{section}-{number}-{place}",
+                                name=f"{prefix}{section}-{number}-{index}",
                                 label=panel.label,
                                 size=panel.size,
                             )
                         ),
                     }
-                    for place, panel in enumerate(group.panels)
+                    for index, panel in enumerate(group.panels)
                 ],
             }
-            for number, group in enumerate(found)
+            for number, group in enumerate(section_groups)
         ]
-        for section, found in groups.items()
+        for section, section_groups in groups.items()
     }
 
 
-def numbers_of(groups: Mapping[str, Sequence[Group]]) -> dict[str, Any]:
-    """What the figures show, by section."""
+def numbers_of(groups: Mapping[str, Sequence[PanelGroup]]) -> dict[str, Any]:
+    """The numbers behind the figures, by section."""
     return {
         section: [
             {
                 "title": group.title,
                 "panels": [{"title": panel.title, **panel.numbers} for panel in group.panels],
             }
-            for group in found
+            for group in section_groups
         ]
-        for section, found in groups.items()
+        for section, section_groups in groups.items()
     }
 
 
 def plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: None stands for both."""
+    """Replace NaN and infinity by None, as JSON has neither."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -115,5 +134,5 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _packaged(name: str) -> str:
+def _read_template(name: str) -> str:
     return resources.files("mcbn.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The figures of a report: which there are, what each shows, and the numbers drawn in it."""
+"""Which figures the reports of predictions show, and the numbers behind each."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats
+from torch import Tensor
 
 from mcbn.evaluation import glossary, scores
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
@@ -20,8 +21,10 @@ from mcbn.evaluation.subgroups import Subgroup
 from mcbn.report import figures
 from mcbn.report.figures import INK, SERIES, Curve
 
-SIZE = (3.6, 2.9)  # inches, at which letters are as large as the small print of the page
-DECADES, BINS = 5, 40  # of the histograms
+SIZE = (3.6, 2.9)  # inches, at which text is as large as the small print of the page
+DECADES, BINS = 5, 20  # of the histograms of uncertainty
+PIT_BINS = 20
+QUANTILES = tuple(k / 20 for k in range(1, 20))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +33,9 @@ class Panel:
 
     Attributes:
         title: above it; any text.
-        label: what it shows, in words, for those who cannot see it.
+        label: what it shows, for screen readers.
         draw: draws it on an empty figure.
-        numbers: what is drawn.
+        numbers: the numbers drawn.
         size: in inches.
     """
 
@@ -44,36 +47,36 @@ class Panel:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Figures that share a heading and a key (name and style of each line)."""
+class PanelGroup:
+    """Figures that share a heading and a legend (name and style of each line)."""
 
     title: str
     key: tuple[tuple[str, int], ...]
     panels: tuple[Panel, ...]
 
 
-def reliability_group(comparison: Comparison) -> Group:
-    """A reliability diagram for each method, with the counts under it."""
+def reliability_group(comparison: Comparison) -> PanelGroup:
+    """A reliability diagram of each method, with the counts of its bins."""
     panels = []
     for name, entry in comparison.entries.items():
         confidence, correct = _forecast(entry, comparison)
-        found = Reliability.from_predictions(confidence, correct)
+        reliability = Reliability.from_predictions(confidence, correct)
         level = entry.evaluation.level
-        low, high = found.interval(level=level)
-        least, most = found.consistency_band(level=level)
+        low, high = reliability.interval(level=level)
+        band_low, band_high = reliability.consistency_band(level=level)
         numbers = {
-            "edges": found.edges, "counts": found.counts, "confidence": found.confidence,
-            "accuracy": found.accuracy, "low": low, "high": high,
-            "band_low": least, "band_high": most,
+            "edges": reliability.edges, "counts": reliability.counts,
+            "confidence": reliability.confidence, "accuracy": reliability.accuracy,
+            "low": low, "high": high, "band_low": band_low, "band_high": band_high,
         }  # fmt: skip
         plain = {key: value.tolist() for key, value in numbers.items()}
         label = f"Reliability diagram of {name}: accuracy against confidence in bins"
-        draw = partial(_draw_reliability, found, level)
+        draw = partial(_draw_reliability, reliability, level)
         panels.append(Panel(name, label, draw, plain, (3.6, 4.0)))
-    return Group("", (), tuple(panels))
+    return PanelGroup("", (), tuple(panels))
 
 
-def selective_group(comparison: Comparison) -> Group:
+def selective_group(comparison: Comparison) -> PanelGroup:
     """Risk-coverage curves of all methods in one figure."""
     curves = {}
     for name, entry in comparison.entries.items():
@@ -86,22 +89,22 @@ def selective_group(comparison: Comparison) -> Group:
             "coverage": curve.coverage.cpu().numpy()[chosen].tolist(),
             "risk": curve.risk.cpu().numpy()[chosen].tolist(),
         }
-    label = "Error rate among the answered examples against their share, for " + ", ".join(curves)
+    label = "Error rate among answered examples against their share, for " + ", ".join(curves)
     draw = partial(_draw_selective, list(curves.values()))
     panel = Panel("", label, draw, numbers, (5.4, 3.4))
-    return Group("", key_of(curves), (panel,))
+    return PanelGroup("", key_of(curves), (panel,))
 
 
-def outside_group(comparison: Comparison) -> Group:
-    """Histograms of uncertainty inside and outside, one figure a method."""
+def out_of_distribution_group(comparison: Comparison) -> PanelGroup:
+    """Histograms of uncertainty on test and out-of-distribution examples, a figure per method."""
     base = comparison.entries[comparison.baseline]
     panels = []
     for name, entry in comparison.entries.items():
         measure = uncertainty(entry)
         sets = [entry.predictive, *entry.outside.values()]
-        values = [getattr(found, measure).flatten().cpu().numpy() for found in sets]
+        values = [getattr(each, measure).flatten().cpu().numpy() for each in sets]
         edges = _edges([e for e in comparison.entries.values() if uncertainty(e) == measure])
-        # Below the first edge there is room for nothing else than "next to none".
+        # The first bin also holds everything below it, zero among them.
         shares = [
             np.histogram(value.clip(edges[0], edges[-1]), edges)[0] / len(value) for value in values
         ]
@@ -111,84 +114,89 @@ def outside_group(comparison: Comparison) -> Group:
             "edges": edges.tolist(),
             "inside": shares[0].tolist(),
             "outside": {
-                place: share.tolist()
-                for place, share in zip(entry.outside, shares[1:], strict=True)
+                name: share.tolist() for name, share in zip(entry.outside, shares[1:], strict=True)
             },
         }
-        draw = partial(_draw_outside, shares, edges, f"{words.capitalize()} (nats)")
+        draw = partial(_draw_histograms, shares, edges, f"{words.capitalize()} (nats)")
         label = f"Histograms of the {words} of {name} for the test examples, " + ", ".join(
             entry.outside
         )
         panels.append(Panel(f"{name}: {words}", label, draw, numbers))
     names = ["Test examples", *base.outside]
-    return Group("", key_of(names), tuple(panels))
+    return PanelGroup("", key_of(names), tuple(panels))
 
 
 def uncertainty(entry: Entry) -> str:
-    """What tells outside from inside: a single draw has no mutual information."""
+    """The uncertainty that detects out-of-distribution examples.
+
+    It is mutual information, or the entropy of a single draw, which has none.
+    """
     return "mutual_information" if knows_epistemic(entry.predictive) else "entropy"
 
 
-def convergence_group(found: Mapping[str, Convergence]) -> Group:
-    """NLL and its Monte Carlo error against the number of draws, one figure a method."""
+def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
+    """NLL and its Monte Carlo error against the number of draws, one figure per method."""
     panels = []
-    for name, curve in found.items():
+    for name, curve in curves.items():
         low = tuple(y - s for y, s in zip(curve.nll, curve.spread, strict=True))
         high = tuple(y + s for y, s in zip(curve.nll, curve.spread, strict=True))
         line = Curve(name, curve.draws, curve.nll, low, high, 0)
         label = f"Negative log-likelihood of {name} against the number of draws"
         draw = partial(_draw_convergence, line, curve.draws)
         panels.append(Panel(name, label, draw, curve.to_dict()))
-    return Group("", (), tuple(panels))
+    return PanelGroup("", (), tuple(panels))
 
 
-def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Group:
-    """Scores of the groups of a column with their intervals, one figure a score."""
+def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> PanelGroup:
+    """Scores of the groups of a column with their intervals, one figure per score."""
     panels = []
-    shown = next(iter(methods.values()))[0].scores
-    for name in shown:
-        known = {method: groups for method, groups in methods.items() if name in groups[0].scores}
+    names = next(iter(methods.values()))[0].scores
+    for name in names:
+        scored = {method: groups for method, groups in methods.items() if name in groups[0].scores}
         scale = 100 if glossary.unit(name) else 1
         lines = []
-        for style, (method, groups) in enumerate(known.items()):
-            found = [group.scores[name] for group in groups]
+        for style, (method, groups) in enumerate(scored.items()):
+            group_scores = [group.scores[name] for group in groups]
             value, low, high = (
-                tuple(scale * getattr(score, part) for score in found)
+                tuple(scale * getattr(score, part) for score in group_scores)
                 for part in ("value", "low", "high")
             )
-            places = tuple(range(1, len(groups) + 1))
-            lines.append(Curve(method, places, value, low, high, style))
+            group_numbers = tuple(range(1, len(groups) + 1))
+            lines.append(Curve(method, group_numbers, value, low, high, style))
         label = f"{glossary.label(name)}{glossary.unit(name)}"
         numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
-        about = f"{glossary.label(name)} of each group by {column}, for {', '.join(known)}"
+        about = f"{glossary.label(name)} of each group by {column}, for {', '.join(scored)}"
         size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))
         draw = partial(_draw_groups, lines, label)
         panels.append(Panel(glossary.label(name), about, draw, numbers, size))
-    return Group(column, key_of(methods), tuple(panels))
+    return PanelGroup(column, key_of(methods), tuple(panels))
 
 
-def _forecast(entry: Entry, comparison: Comparison) -> tuple[Any, Any]:
-    found = entry.predictive
-    targets = comparison.targets.to(found.confidence.device)
-    return found.confidence.flatten(), scores.correct(found.probabilities, targets).flatten()
+def _forecast(entry: Entry, comparison: Comparison) -> tuple[Tensor, Tensor]:
+    """Confidence of each prediction, and whether it is correct."""
+    predictive = entry.predictive
+    targets = comparison.targets.to(predictive.confidence.device)
+    correct = scores.correct(predictive.probabilities, targets)
+    return predictive.confidence.flatten(), correct.flatten()
 
 
 def _edges(entries: Sequence[Entry]) -> np.ndarray:
-    """Logarithmic bins up to the largest uncertainty of any of the entries, the same for all."""
-    sets = [found for entry in entries for found in (entry.predictive, *entry.outside.values())]
-    top = max(float(getattr(found, uncertainty(entries[0])).max()) for found in sets)
-    return np.geomspace(top / 10**DECADES, top, BINS + 1) if top > 0 else np.geomspace(1e-5, 1, 41)
+    """Edges of logarithmic bins up to the largest uncertainty of any of the entries."""
+    sets = [each for entry in entries for each in (entry.predictive, *entry.outside.values())]
+    top = max(float(getattr(each, uncertainty(entries[0])).max()) for each in sets)
+    top = top if top > 0 else 1.0
+    return np.geomspace(top / 10**DECADES, top, BINS + 1)
 
 
 def key_of(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """Names with their styles, in order."""
+    """A legend: names with their styles, in order."""
     return tuple((name, style) for style, name in enumerate(names))
 
 
-def _draw_reliability(found: Reliability, level: float, figure: Figure) -> None:
+def _draw_reliability(reliability: Reliability, level: float, figure: Figure) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    figures.draw_reliability(found, upper, level=level)
-    figures.draw_counts(found, lower)
+    figures.draw_reliability(reliability, upper, level=level)
+    figures.draw_counts(reliability, lower)
     figure.align_ylabels([upper, lower])
 
 
@@ -196,7 +204,7 @@ def _draw_selective(curves: Sequence[RiskCoverage], figure: Figure) -> None:
     figures.draw_risk_coverage(curves, figure.subplots())
 
 
-def _draw_outside(
+def _draw_histograms(
     shares: Sequence[np.ndarray], edges: np.ndarray, label: str, figure: Figure
 ) -> None:
     figures.draw_histograms(shares, edges, figure.subplots(), label=label)
@@ -212,44 +220,40 @@ def _draw_convergence(line: Curve, draws: Sequence[int], figure: Figure) -> None
     ax.set_ylabel("NLL (nats)")
 
 
-BINS = 20
-LEVELS = tuple(k / 20 for k in range(1, 20))
-
-
-def pit_group(transforms: Mapping[str, np.ndarray], *, level: float) -> Group:
-    """A histogram of the probability integral transforms of each method, with its band.
+def pit_group(transforms: Mapping[str, np.ndarray], *, level: float) -> PanelGroup:
+    """A histogram of each method's probability integral transforms, with its band.
 
     Args:
-        transforms: the forecasts' distribution functions at the true values, by method.
+        transforms: distribution functions of the forecasts at the true values, by method.
         level: of the band.
     """
     panels = []
     for name, values in transforms.items():
-        counts = np.histogram(values, BINS, (0, 1))[0]
-        ends = _binomial_band(len(values), np.array([1 / BINS]), level)
-        low, high = (float(end[0]) * BINS for end in ends)
-        heights = counts * BINS / len(values)
+        counts = np.histogram(values, PIT_BINS, (0, 1))[0]
+        ends = _binomial_band(len(values), np.array([1 / PIT_BINS]), level)
+        low, high = (float(end[0]) * PIT_BINS for end in ends)
+        heights = counts * PIT_BINS / len(values)
         numbers = {"height": heights.tolist(), "band_low": low, "band_high": high}
-        label = f"Histogram of the probability integral transforms of {name}: level if calibrated"
+        label = f"Histogram of the probability integral transforms of {name}: flat if calibrated"
         panels.append(Panel(name, label, partial(_draw_pit, heights, low, high), numbers))
-    return Group("", (), tuple(panels))
+    return PanelGroup("", (), tuple(panels))
 
 
-def quantile_group(transforms: Mapping[str, np.ndarray], *, level: float) -> Group:
-    """How often the true value lies under each quantile, for each method, with its band."""
+def quantile_group(transforms: Mapping[str, np.ndarray], *, level: float) -> PanelGroup:
+    """Share of true values below each quantile of each method's forecasts, with its band."""
     panels = []
     for name, values in transforms.items():
-        shares = np.array([(values <= point).mean() for point in LEVELS])
-        low, high = _binomial_band(len(values), np.array(LEVELS), level)
-        numbers = {"level": list(LEVELS), "share": shares.tolist(), "band_low": low.tolist(),
+        shares = np.array([(values <= point).mean() for point in QUANTILES])
+        low, high = _binomial_band(len(values), np.array(QUANTILES), level)
+        numbers = {"level": list(QUANTILES), "share": shares.tolist(), "band_low": low.tolist(),
                    "band_high": high.tolist()}  # fmt: skip
-        label = f"Share of true values under each quantile of {name}: the diagonal if calibrated"
+        label = f"Share of true values below each quantile of {name}: the diagonal if calibrated"
         panels.append(Panel(name, label, partial(_draw_quantiles, shares, low, high), numbers))
-    return Group("", (), tuple(panels))
+    return PanelGroup("", (), tuple(panels))
 
 
 def _binomial_band(count: int, shares: np.ndarray, level: float) -> tuple[Any, Any]:
-    """Ends between which the share found among `count` lies, point by point."""
+    """Pointwise interval of the observed share among `count` examples, for each true share."""
     tail = (1 - level) / 2
     low, high = (stats.binom.ppf(end, count, shares) / count for end in (tail, 1 - tail))
     return low, high
@@ -259,15 +263,15 @@ def _draw_pit(heights: np.ndarray, low: float, high: float, figure: Figure) -> N
     ax: Axes = figure.subplots()
     ax.add_patch(Rectangle((0, low), 1, high - low, facecolor=INK, alpha=0.15, linewidth=0))
     ax.axhline(1, color=INK, linewidth=0.8, dashes=(4, 3))
-    ax.bar(np.arange(BINS) / BINS, heights, width=1 / BINS, align="edge", color=SERIES[0],
-           alpha=0.6, linewidth=0)  # fmt: skip
+    ax.bar(np.arange(PIT_BINS) / PIT_BINS, heights, width=1 / PIT_BINS, align="edge",
+           color=SERIES[0], alpha=0.6, linewidth=0)  # fmt: skip
     ax.set(xlim=(0, 1), xlabel="Forecast distribution at the true value", ylabel="Density")
 
 
 def _draw_quantiles(shares: np.ndarray, low: np.ndarray, high: np.ndarray, figure: Figure) -> None:
     ax: Axes = figure.subplots()
-    ax.fill_between(LEVELS, low, high, color=INK, alpha=0.15, linewidth=0)
+    ax.fill_between(QUANTILES, low, high, color=INK, alpha=0.15, linewidth=0)
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3))
-    ax.plot(LEVELS, shares, "o", color=SERIES[0], markersize=4)
+    ax.plot(QUANTILES, shares, "o", color=SERIES[0], markersize=4)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="Quantile of the forecast",
-           ylabel="Share of true values under it")  # fmt: skip
+           ylabel="Share of true values below it")  # fmt: skip

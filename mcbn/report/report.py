@@ -1,108 +1,112 @@
-"""A report: one self-contained page and the same numbers as JSON."""
+"""Reports: a self-contained HTML page of a comparison, of predictions or of a study."""
 
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mcbn.evaluation import glossary
+from torch import Tensor
+
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.glossary import SEPARATION
-from mcbn.evaluation.subgroups import Subgroup, group_dicts
-from mcbn.recalibration.apply import Held, held_dicts
-from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, monte_carlo_error, verdict
-from mcbn.report.gallery import Gallery
-from mcbn.report.panels import Group
+from mcbn.predictive.predictions import Predictions
+from mcbn.recalibration.apply import set_coverages
+from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.page import TITLE, write_page
+from mcbn.report.prediction_pages import page_of_predictions
+from mcbn.report.regression_page import RegressionPage
+from mcbn.report.study_page import StudyPage
 from mcbn.study.results import Study
-
-STUDY_SCORES = ("nll", "ece_debiased", "accuracy")
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What a report says; equal input gives an equal page to the last byte.
+    """A self-contained HTML page, and the same numbers as JSON.
+
+    `Report.from_comparison(comparison).write("report")` writes `report/report.html` and
+    `report/report.json`. Equal content gives the same page to the last byte.
 
     Attributes:
-        title: of the page.
-        comparison: methods on one test set, the baseline first.
-        study: a batch-size study, if one was made.
-        convergence: Monte Carlo error against the number of draws, by method.
-        provenance: what was measured and how to repeat it: plain text by label.
-        notes: warnings that were raised and limits the reader must know.
-        groups: scores of groups of examples, by column and method.
-        galleries: pictures of the inputs that the method of `pictured` is most and least sure of.
-        pictured: name of that method.
-        sets: how often sets of classes of one level held the target, if held-out data were given.
+        page: its content.
     """
 
-    title: str
-    comparison: Comparison
-    study: Study | None = None
-    convergence: Mapping[str, Convergence] = field(default_factory=dict)
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
-    galleries: tuple[Gallery, ...] = ()
-    pictured: str = ""
-    sets: tuple[Held, ...] = ()
+    page: ComparisonPage | RegressionPage | StudyPage
 
-    @property
-    def verdict(self) -> tuple[Claim, ...]:
-        """Plain sentences computed from the numbers."""
-        found = verdict(self.comparison, self.study, self.convergence)
-        # The baseline speaks for all: a claim for each method would drown the rest.
-        apart = (
-            group_claim(self.comparison.baseline, column, methods[self.comparison.baseline])
-            for column, methods in self.groups.items()
+    @classmethod
+    def from_comparison(
+        cls,
+        comparison: Comparison,
+        *,
+        title: str = TITLE,
+        study: Study | None = None,
+        convergence: Mapping[str, Convergence] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> "Report":
+        """Report a comparison of classification methods.
+
+        Args:
+            comparison: from `mcbn.compare`.
+            title: of the page.
+            study: a batch-size study to show as well.
+            convergence: Monte Carlo error against the number of draws, by method.
+            provenance: what was measured and how to repeat it: plain text by label.
+            notes: warnings that were raised, and limits that the reader must know.
+        """
+        page = ComparisonPage(
+            comparison, title, study, convergence or {}, provenance or {}, tuple(notes)
         )
-        return (*found, *apart)
+        return cls(page)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        predictions: Sequence[Predictions],
+        *,
+        title: str = TITLE,
+        outside: Sequence[Predictions] = (),
+        groups: Mapping[str, Sequence[str]] | None = None,
+        images: Tensor | None = None,
+        held_out: Sequence[Predictions] = (),
+        resamples: int = 1000,
+    ) -> "Report":
+        """Score and report predictions of the same examples, of classes or of real values.
+
+        Args:
+            predictions: one of each method, with targets; the baseline first.
+            title: of the page.
+            outside: predictions of out-of-distribution examples by the same methods; of classes
+                alone.
+            groups: the group of each example, by name of the grouping: groups are scored apart.
+            images: the inputs, axes (examples, channels, height, width), to show the least and
+                most certain of them; of classes alone.
+            held_out: predictions of other examples by the same methods, with targets, for
+                conformal sets or intervals.
+            resamples: bootstrap resamples behind each interval.
+
+        Raises:
+            ValueError: the predictions are not of the same examples, or not of one kind.
+        """
+        page = page_of_predictions(
+            predictions, title=title, outside=outside, groups=groups or {}, images=images,
+            resamples=resamples,
+        )  # fmt: skip
+        sets = set_coverages(predictions, held_out) if held_out else ()
+        return cls(replace(page, sets=sets))
+
+    @classmethod
+    def from_study(cls, study: Study) -> "Report":
+        """Report a batch-size study, also while it runs; its plan has the title."""
+        return cls(StudyPage(study))
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
-        found: dict[str, Any] = {
-            "title": self.title,
-            "verdict": [asdict(claim) for claim in self.verdict],
-            "provenance": dict(self.provenance),
-            "notes": list(self.notes),
-            "comparison": self.comparison.to_dict(),
-            "confidence_gap": self._gaps(),
-            "monte_carlo_error": self._errors(),
-            "figures": page.numbers_of(self._groups()),
-            "groups": group_dicts(self.groups),
-            "sets": held_dicts(self.sets),
-            "pictures": {
-                gallery.title: [picture.index for picture in gallery.pictures]
-                for gallery in self.galleries
-            },
-        }
-        if self.study:
-            fall = decay(self.study)
-            found["study"] = self.study.to_dict()
-            found["decay"] = asdict(fall) if fall else None
-        plain: dict[str, Any] = page.plain(found)
-        return plain
+        return self.page.to_dict()
 
     def to_html(self) -> str:
-        """The page: no request leaves it, and without scripts it says the same."""
-        groups = self._groups()
-        first = self.comparison.entries[self.comparison.baseline]
-        return page.filled(
-            "report.html",
-            title=self.title,
-            report=self,
-            first=first,
-            groups=page.drawn(groups),
-            tables=self._tables(groups),
-            known=[
-                name
-                for name in glossary.SCORES
-                if name in first.evaluation or ("outside" in groups and name in SEPARATION)
-            ],
-        )
+        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
+        return self.page.to_html()
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
         """Write `report.html` and `report.json`, each whole or not at all.
@@ -110,59 +114,4 @@ class Report:
         Returns:
             The path of the page.
         """
-        # Both are made before either is written: an error leaves the old pair as it was.
-        return page.write(directory, page=self.to_html(), numbers=self.to_dict())
-
-    def _groups(self) -> dict[str, list[Group]]:
-        """Figures by section; a section without data is missing."""
-        found = {
-            "reliability": [panels.reliability_group(self.comparison)],
-            "selective": [panels.selective_group(self.comparison)],
-        }
-        if self.comparison.entries[self.comparison.baseline].outside:
-            found["outside"] = [panels.outside_group(self.comparison)]
-        if self.study and self.study.batch_sizes:
-            kinds = (*STUDY_SCORES, *(f"auroc_{name}" for name in self.study.outside))
-            scored = [study_panels.score_group(self.study, score) for score in kinds]
-            found["study"] = [
-                study_panels.information_group(self.study),
-                *(group for group in scored if group),
-            ]
-        if self.convergence:
-            found["convergence"] = [panels.convergence_group(self.convergence)]
-        if self.groups:
-            found["groups"] = [
-                panels.subgroup_group(column, methods) for column, methods in self.groups.items()
-            ]
-        return found
-
-    def _tables(self, groups: Mapping[str, list[Group]]) -> dict[str, Any]:
-        return {
-            "headline": tables.headline(self.comparison.evaluations),
-            "differences": tables.differences(self.comparison.evaluations),
-            "all": tables.all_scores(self.comparison.evaluations),
-            "outside": tables.separation(self.comparison) if "outside" in groups else None,
-            "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
-            "draws": tables.draws(self._errors()) if self.convergence else None,
-            "cost": tables.cost(self.comparison),
-            "groups": [tables.subgroups(name, found) for name, found in self.groups.items()],
-            "sets": tables.held_targets(self.sets, "classes") if self.sets else None,
-        }
-
-    def _gaps(self) -> dict[str, dict[str, float]]:
-        found = {}
-        for name, entry in self.comparison.entries.items():
-            value, low, high = confidence_gap(entry, self.comparison.targets)
-            found[name] = {"value": value, "low": low, "high": high}
-        return found
-
-    def _errors(self) -> dict[str, dict[str, float]]:
-        found = {}
-        for name, curve in self.convergence.items():
-            entry = self.comparison.entries.get(name)
-            count = entry.predictive.draw_count if entry else curve.draws[-1]
-            score = entry.evaluation["nll"] if entry else None
-            half = (score.high - score.low) / 2 if score else math.nan
-            error = monte_carlo_error(curve, count)
-            found[name] = {"draws": count, "error": error, "half_width": half}
-        return found
+        return write_page(self.page, directory)

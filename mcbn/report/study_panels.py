@@ -1,4 +1,4 @@
-"""The figures of a batch-size study: curves over M, levels for methods without one, heat maps."""
+"""The figures of a study: curves over M, level lines of methods without an M, heat maps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,28 +13,28 @@ from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER
 from mcbn.report import figures
 from mcbn.report.figures import Curve
-from mcbn.report.panels import SIZE, Group, Panel, key_of
+from mcbn.report.panels import SIZE, Panel, PanelGroup, key_of
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Study, point
-from mcbn.study.slopes import expected
+from mcbn.study.slopes import Replicate, expected
 
 SPREADS = ("epistemic_sd", "mutual_information")
-# One draw has no mutual information; entropy is all that these have to tell by.
-SINGLE = ("Deterministic", "Population BN")
+# Methods of a single draw have no mutual information; they detect by entropy.
+SINGLE_DRAW = ("Deterministic", "Population BN")
 
 
-def information_group(study: Study) -> Group:
-    """Mean mutual information of MCBN against M inside and outside, a line a training size."""
-    places = {"Test examples": "mutual_information"}
-    places |= {name: f"mutual_information_{name}" for name in study.outside}
-    found = {
+def information_group(study: Study) -> PanelGroup:
+    """Mean mutual information of MCBN against M, on test and out-of-distribution examples."""
+    scores = {"Test examples": "mutual_information"}
+    scores |= {name: f"mutual_information_{name}" for name in study.outside}
+    curves_by_set = {
         title: [
             replace(_curve(study, score, "MCBN", size, style), name=str(size))
             for style, size in enumerate(study.training_batch_sizes)
         ]
-        for title, score in places.items()
+        for title, score in scores.items()
     }
-    limits = limits_of([curve for curves in found.values() for curve in curves], log=True)
+    limits = limits_of([c for curves in curves_by_set.values() for c in curves], log=True)
     panels = tuple(
         Panel(
             title,
@@ -42,48 +42,44 @@ def information_group(study: Study) -> Group:
             partial(_draw_spread, curves, [], study.batch_sizes, limits, "mutual_information"),
             numbers_of(curves),
         )
-        for title, curves in found.items()
+        for title, curves in curves_by_set.items()
     )
     key = [f"trained at {size}" for size in study.training_batch_sizes]
-    return Group("Mean mutual information of MCBN", key_of(key), panels)
+    return PanelGroup("Mean mutual information of MCBN", key_of(key), panels)
 
 
-def score_group(study: Study, score: str) -> Group | None:
-    """A score against M, one figure a training batch size; None if nothing of it is known.
+def score_group(study: Study, score: str) -> PanelGroup | None:
+    """A score against M, one figure per training batch size; None if no value is known.
 
-    The epistemic spreads have logarithmic axes, and a thin line that falls as they should.
+    The epistemic spreads have logarithmic axes, and a thin line that falls as theory says.
     """
-    spread = score.startswith(SPREADS)
-    found = {size: _lines(study, score, size) for size in study.training_batch_sizes}
-    drawn = [
-        curve
-        for curve in (curve for curves in found.values() for curve in curves)
-        if any(math.isfinite(y) and (y > 0 or not spread) for y in curve.y)
-    ]
+    is_spread = score.startswith(SPREADS)
+    curves_by_size = {size: _curves(study, score, size) for size in study.training_batch_sizes}
+    drawn = drawable([c for curves in curves_by_size.values() for c in curves], log=is_spread)
     if not drawn:
         return None
     title, axis = score_title(score)
     values = [y for curve in drawn for y in curve.y if math.isfinite(y)]
-    log = spread or (score == "nll" and min(values) > 0 and max(values) > 4 * min(values))
+    log = is_spread or (score == "nll" and min(values) > 0 and max(values) > 4 * min(values))
     limits = limits_of(drawn, log=log, score=score)
-    shown = {curve.name: curve.style for curve in drawn}
+    key = {curve.name: curve.style for curve in drawn}
     panels = []
-    for size, curves in found.items():
-        curves = [curve for curve in curves if curve.name in shown]
+    for size, curves in curves_by_size.items():
+        curves = [curve for curve in curves if curve.name in key]
         over = [curve for curve in curves if curve.name in OVER_BATCH_SIZES]
         levels = [curve for curve in curves if curve.name not in OVER_BATCH_SIZES]
         draw = (
             partial(_draw_spread, over, levels, study.batch_sizes, limits, score)
-            if spread
+            if is_spread
             else partial(_draw_score, over, levels, study.batch_sizes, limits, axis, log)
         )
         label = f"{title} against the inference batch size, trained at batch size {size}"
         panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves)))
-    return Group(title, tuple(shown.items()), tuple(panels))
+    return PanelGroup(title, tuple(key.items()), tuple(panels))
 
 
 def heat_map(study: Study, score: str, *, method: str = "MCBN") -> Panel | None:
-    """Training against inference batch size, the mean over seeds written in each cell."""
+    """Mean of a score over seeds by training and inference batch size; None if none is known."""
     rows, columns = study.training_batch_sizes, study.batch_sizes
     means = [list(_curve(study, score, method, size, 0).y) for size in rows]
     values = np.array(means, dtype=float).reshape(len(rows), len(columns))
@@ -98,55 +94,83 @@ def heat_map(study: Study, score: str, *, method: str = "MCBN") -> Panel | None:
 
 
 def shades(values: np.ndarray, score: str) -> np.ndarray:
-    """Values mapped to [0, 1], the best or largest to 1; by their logarithms if they span much."""
+    """Map values to [0, 1], the best or largest to 1; by logarithm if they span a factor of 4."""
     known = values[np.isfinite(values)]
     low, high = float(known.min()), float(known.max())
     if low > 0 and high > 4 * low:
         values, low, high = np.log(values), math.log(low), math.log(high)
     if high == low:
         return np.where(np.isfinite(values), 0.5, np.nan)
-    found = (values - low) / (high - low)
-    return 1 - found if BETTER.get(score) == "lower" else found
+    scaled = (values - low) / (high - low)
+    return 1 - scaled if BETTER.get(score) == "lower" else scaled
 
 
 def score_title(score: str) -> tuple[str, str]:
-    """A heading for a score of a study, and what stands along its axis."""
+    """The heading of a score of a study, and the label of its axis."""
     if score.startswith("auroc_") and score not in glossary.SCORES:
-        place = score.removeprefix("auroc_")
-        return f"AUROC of {place} against the test examples", "AUROC"
+        ood_set = score.removeprefix("auroc_")
+        return f"AUROC of {ood_set} against the test examples", "AUROC"
     for name in SPREADS:
         if score.startswith(f"{name}_"):
-            place = score.removeprefix(f"{name}_")
-            return f"{glossary.label(name)} on {place}", score_title(name)[1]
+            ood_set = score.removeprefix(f"{name}_")
+            return f"{glossary.label(name)} on {ood_set}", score_title(name)[1]
     term = glossary.SCORES[score]
     unit = {"nll": " (nats)", "pll": " (nats)", "mutual_information": " (nats)"}.get(score, "")
     return term.label, term.label + unit
 
 
-def _lines(study: Study, score: str, size: int) -> list[Curve]:
-    """Every method's curve or level, in a style that is the same in all figures of a study."""
+def _curves(study: Study, score: str, training_batch_size: int) -> list[Curve]:
+    """The curve of every method, in a style that is the same in all figures of a study."""
     return [
-        _curve(study, score, method, size, style) for style, method in enumerate(study.methods)
-    ]  # fmt: skip
+        _curve(study, score, method, training_batch_size, style)
+        for style, method in enumerate(study.methods)
+    ]
 
 
-def _curve(study: Study, score: str, method: str, size: int, style: int) -> Curve:
-    """A method's points over M (or its one point), NaN where the study has none."""
-    wanted = score
+def _curve(study: Study, score: str, method: str, training_batch_size: int, style: int) -> Curve:
+    """A score of a method at each M, or its one value; NaN where the study has none."""
+    name = score
     if score.startswith("auroc_") and score not in glossary.SCORES:
-        wanted += "_by_entropy" if method in SINGLE else "_by_mutual_information"
+        name += "_by_entropy" if method in SINGLE_DRAW else "_by_mutual_information"
     sizes = study.batch_sizes if method in OVER_BATCH_SIZES else (None,)
-    points = []
-    for batch_size in sizes:
-        found = study.values(wanted, method, training_batch_size=size, batch_size=batch_size)
-        at = point(list(found.values()) or [math.nan])
-        points.append((at.mean, at.low, at.high))
-    y, low, high = zip(*points, strict=True) if points else ((), (), ())
-    return Curve(method, tuple(float(each or 0) for each in sizes), y, low, high, style)
+    values = [
+        study.values(name, method, training_batch_size=training_batch_size, batch_size=size)
+        for size in sizes
+    ]
+    return curve_of(method, [size or 0 for size in sizes], values, style)
+
+
+def curve_of(
+    name: str, x: Sequence[int], values: Sequence[Mapping[Replicate, float]], style: int
+) -> Curve:
+    """A curve of means over splits and seeds, NaN where there is no value.
+
+    Args:
+        name: of the curve.
+        x: where the values were measured.
+        values: at each x, by split and seed.
+        style: of the curve.
+    """
+    points = [point(list(each.values()) or [math.nan]) for each in values]
+    return Curve(
+        name,
+        tuple(float(each) for each in x),
+        tuple(each.mean for each in points),
+        tuple(each.low for each in points),
+        tuple(each.high for each in points),
+        style,
+    )
+
+
+def drawable(curves: Sequence[Curve], *, log: bool) -> list[Curve]:
+    """The curves with at least one value that can be drawn."""
+    return [
+        curve for curve in curves if any(math.isfinite(y) and (y > 0 or not log) for y in curve.y)
+    ]
 
 
 def numbers_of(curves: Sequence[Curve]) -> Mapping[str, Any]:
-    """What curves show, by name."""
+    """The numbers behind curves, by name."""
     return {
         curve.name: {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
         for curve in curves
@@ -154,16 +178,16 @@ def numbers_of(curves: Sequence[Curve]) -> Mapping[str, Any]:
 
 
 def limits_of(curves: Sequence[Curve], *, log: bool, score: str = "") -> tuple[float, float]:
-    """Ends of an axis that holds every mean and the nearer part of the bands.
+    """Ends of an axis that holds every mean, and the bands as far as they are not too wide.
 
-    They end a little outside of what the score can be, so that a line there is seen.
+    They lie a little beyond the range of the score, so that a line at its end is visible.
     """
     values = [y for curve in curves for y in curve.y if math.isfinite(y) and (y > 0 or not log)]
     if not values:
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
     if log:
-        # What has vanished, as all draws being equal, is not worth decades of empty axis.
+        # A spread that has vanished (all draws equal) would add decades of empty axis.
         low = max(low, high * 1e-5)
         return low / 1.6, high * 1.6
     halves = sorted(
@@ -172,21 +196,22 @@ def limits_of(curves: Sequence[Curve], *, log: bool, score: str = "") -> tuple[f
         for a, b in zip(curve.low, curve.high, strict=True)
         if math.isfinite(a) and math.isfinite(b)
     )
-    usual = halves[len(halves) // 2] if halves else 0.0
+    median = halves[len(halves) // 2] if halves else 0.0
     span = high - low
-    # Bands of two seeds are so wide that axes which held them would flatten every curve.
-    room = max(0.4 * span, min(1.3 * usual, span)) or usual or 0.1 * abs(high) or 1.0
-    low, high = low - room, high + room
-    least, most = _possible(score)
-    margin = 0.03 * (min(high, most) - max(low, least))
-    return max(low, least - margin), min(high, most + margin)
+    # Bands over two seeds are so wide that an axis which held them would flatten every curve.
+    padding = max(0.4 * span, min(1.3 * median, span)) or median or 0.1 * abs(high) or 1.0
+    low, high = low - padding, high + padding
+    lowest, highest = _score_range(score)
+    margin = 0.03 * (min(high, highest) - max(low, lowest))
+    return max(low, lowest - margin), min(high, highest + margin)
 
 
-def _possible(score: str) -> tuple[float, float]:
-    """The least and the most that a score can be."""
+def _score_range(score: str) -> tuple[float, float]:
+    """The lowest and the highest value that a score can have."""
     if score in ("accuracy", "coverage_90") or score.startswith("auroc"):
         return 0.0, 1.0
-    return (0.0, math.inf) if BETTER.get(score) == "lower" else (-math.inf, math.inf)
+    is_positive = score == "width_90" or BETTER.get(score) == "lower"
+    return (0.0 if is_positive else -math.inf), math.inf
 
 
 def _draw_spread(
@@ -197,15 +222,14 @@ def _draw_spread(
     score: str,
     figure: Figure,
 ) -> None:
-    ax = figures.draw_levels(
-        [level for level in levels if not level.y[0] <= 0], figure.subplots()
-    )  # fmt: skip
+    positive = [level for level in levels if not level.y[0] <= 0]
+    ax = figures.draw_levels(positive, figure.subplots())
     figures.draw_curves(curves, ax)
     starts = [curve.y[0] for curve in curves if curve.y and curve.y[0] > 0]
     if starts:
-        top = float(np.exp(np.mean(np.log(starts))))
-        fall = [top * (size / sizes[0]) ** expected(score) for size in sizes]
-        ax.plot(sizes, fall, color=figures.INK, linewidth=0.9, dashes=(4, 3))
+        start = float(np.exp(np.mean(np.log(starts))))
+        theory = [start * (size / sizes[0]) ** expected(score) for size in sizes]
+        ax.plot(sizes, theory, color=figures.INK, linewidth=0.9, dashes=(4, 3))
     figures.doubling_axis(sizes, ax, label="Inference batch size, M")
     figures.value_axis(limits, ax, label=score_title(score)[1], log=True)
 

@@ -1,4 +1,4 @@
-"""What a study finds against N or T, where it varies them: at fixed M, all else alike."""
+"""Scores of a study against N or T, where it varies them, at fixed M."""
 
 import math
 import statistics
@@ -11,28 +11,29 @@ from matplotlib.figure import Figure
 
 from mcbn.report import figures
 from mcbn.report.figures import Curve
-from mcbn.report.panels import Group, Panel
-from mcbn.report.study_panels import limits_of, numbers_of, score_title
+from mcbn.report.panels import Panel, PanelGroup
+from mcbn.report.study_panels import curve_of, drawable, limits_of, numbers_of, score_title
 from mcbn.study.cell import Cell
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
-from mcbn.study.slopes import VANISHED, log_log_slope
+from mcbn.study.slopes import MIN_RELATIVE_SPREAD, Replicate, log_log_slope
+from mcbn.study.summary import place as place_name
 
 Axis = Literal["N", "T"]
 LABELS: Mapping[Axis, str] = {"N": "Training examples, N", "T": "Draws averaged, T"}
-MOST_LINES = 4  # of one method: more than so many M would hide each other
+MAX_LINES = 4  # of one method: lines of more M would hide each other
 
 Place = tuple[str, int | None]  # a method, and its M where it has one
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Studies that differ in one number.
+    """Studies that differ only in N or only in T.
 
     Attributes:
-        axis: which.
-        name: what sets it apart from other sweeps of the study; empty for the only one.
-        studies: by the number, ascending.
+        axis: which of the two.
+        name: what distinguishes it from other sweeps of the study; empty if it is the only one.
+        studies: by N or T, ascending.
     """
 
     axis: Axis
@@ -45,28 +46,28 @@ class Sweep:
         first = next(iter(self.studies.values()))
         over = [name for name in first.methods if name in OVER_BATCH_SIZES]
         chosen = "MCBN" if "MCBN" in over else over[0] if over else ""
-        sizes = first.batch_sizes[:: max(1, math.ceil(len(first.batch_sizes) / MOST_LINES))]
-        found: list[Place] = [(chosen, size) for size in sizes] if chosen else []
-        return (*found, *((name, None) for name in first.methods if name not in over))
+        sizes = first.batch_sizes[:: max(1, math.ceil(len(first.batch_sizes) / MAX_LINES))]
+        lines: list[Place] = [(chosen, size) for size in sizes] if chosen else []
+        return (*lines, *((name, None) for name in first.methods if name not in over))
 
     @property
     def training_batch_sizes(self) -> tuple[int, ...]:
-        """Training batch sizes of all its studies, ascending."""
+        """The training batch sizes of all its studies, ascending."""
         sizes = {size for study in self.studies.values() for size in study.training_batch_sizes}
         return tuple(sorted(sizes))
 
 
 @dataclass(frozen=True)
 class Trend:
-    """The log-log slope of the epistemic sd against N or T at fixed M, over splits and seeds.
+    """The log-log slope of the epistemic sd against N or T at fixed M.
 
     Attributes:
         axis: N or T.
-        sweep: its name.
-        method: which.
+        sweep: name of the sweep.
+        method: name of the method.
         batch_size: its M, where it has one.
-        estimate: the slope, a mean over training batch sizes within each split and seed first.
-        replicates: how many splits and seeds.
+        estimate: mean slope over splits and seeds, of means over training batch sizes within each.
+        replicates: number of splits and seeds.
     """
 
     axis: Axis
@@ -78,111 +79,95 @@ class Trend:
 
 
 def sweeps(study: Study, axis: Axis) -> tuple[Sweep, ...]:
-    """The study cut by everything but batch sizes, methods and one axis; none if it is not varied.
+    """Sweeps over N or T for each part of a study; none if the study does not vary it.
 
     N that is only known as "all" has no place on an axis and is left out.
     """
     plan = study.plan
-    known = plan.data.train_sizes if axis == "N" else plan.inference.draws
-    values = sorted({value for value in known if value is not None})
-    found: dict[str, dict[int, Study]] = {}
+    declared = plan.data.train_sizes if axis == "N" else plan.inference.draws
+    values = sorted({value for value in declared if value is not None})
+    sweep_parts: dict[str, dict[int, Study]] = {}
     for value in values if len(values) > 1 else ():
-        chosen = [r for r in study.results if _at(axis, value, r.cell) == value]
+        results = tuple(each for each in study.results if _is_at(axis, value, each.cell))
         if axis == "N":
             fixed = replace(plan, data=replace(plan.data, train_sizes=(value,)))
         else:
             fixed = replace(plan, inference=replace(plan.inference, draws=(value,)))
-        at = replace(study, plan=fixed, results=tuple(chosen), failures={}, missing=0)
-        for name, part in at.parts().items():
-            found.setdefault(name, {})[value] = part
-    return tuple(Sweep(axis, name, parts) for name, parts in found.items() if len(parts) > 1)
+        at_value = replace(study, plan=fixed, results=results, failures={}, missing=0)
+        for name, part in at_value.parts().items():
+            sweep_parts.setdefault(name, {})[value] = part
+    return tuple(Sweep(axis, name, parts) for name, parts in sweep_parts.items() if len(parts) > 1)
 
 
-def _at(axis: Axis, value: int, cell: Cell) -> int | None:
-    """Where a cell lies on an axis; a method without a choice of T lies everywhere on it."""
+def _is_at(axis: Axis, value: int, cell: Cell) -> bool:
+    """Whether a cell has this N or T; a method without a choice of T has every T."""
     if axis == "N":
-        return cell.network.train_size
-    return cell.chosen_draws or value
+        return cell.network.train_size == value
+    return cell.chosen_draws in (None, value)
 
 
-def sweep_group(sweep: Sweep, score: str) -> Group | None:
-    """A score against N or T, one figure a training batch size; None if nothing is known."""
+def sweep_group(sweep: Sweep, score: str) -> PanelGroup | None:
+    """A score against N or T, one figure per training batch size; None if no value is known."""
     title, axis = score_title(score)
-    found = {
+    curves_by_size = {
         size: [_curve(sweep, score, place, size, style) for style, place in
                enumerate(sweep.places)]
         for size in sweep.training_batch_sizes
     }  # fmt: skip
-    spread = score == "epistemic_sd"
-    drawn = [
-        curve
-        for curves in found.values()
-        for curve in curves
-        if any(math.isfinite(y) and (y > 0 or not spread) for y in curve.y)
-    ]
+    log = score == "epistemic_sd"
+    drawn = drawable([c for curves in curves_by_size.values() for c in curves], log=log)
     if not drawn:
         return None
-    limits = limits_of(drawn, log=spread, score=score)
-    shown = {curve.name: curve.style for curve in drawn}
-    values = list(sweep.studies)
+    limits = limits_of(drawn, log=log, score=score)
+    key = {curve.name: curve.style for curve in drawn}
+    labels = (LABELS[sweep.axis], axis)
     panels = []
-    for size, curves in found.items():
-        kept = [curve for curve in curves if curve.name in shown]
+    for size, curves in curves_by_size.items():
+        curves = [curve for curve in curves if curve.name in key]
         label = f"{title} against {LABELS[sweep.axis]}, trained at batch size {size}"
-        draw = partial(_draw, kept, values, limits, (LABELS[sweep.axis], axis), spread)
-        panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(kept)))
+        draw = partial(_draw, curves, list(sweep.studies), limits, labels, log)
+        panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves)))
     name = f"{title}, {sweep.name}" if sweep.name else title
-    return Group(name, tuple(shown.items()), tuple(panels))
+    return PanelGroup(name, tuple(key.items()), tuple(panels))
 
 
 def trends(sweep: Sweep) -> tuple[Trend, ...]:
     """The slope of the epistemic sd of each method at each M, where it is above 0 everywhere."""
-    found = []
-    for method, batch_size in sweep.places:
-        slopes: dict[tuple[int, int], list[float]] = {}
-        for size in sweep.training_batch_sizes:
-            for replicate, row in _rows(sweep, "epistemic_sd", (method, batch_size), size).items():
-                if len(row) == len(sweep.studies) and _left(row):
-                    slope = log_log_slope(tuple(sweep.studies), tuple(row))
-                    slopes.setdefault(replicate, []).append(slope)
-        most = max(map(len, slopes.values()), default=0)
-        whole = [statistics.fmean(each) for each in slopes.values() if len(each) == most]
-        if whole:
-            trend = Trend(sweep.axis, sweep.name, method, batch_size, point(whole), len(whole))
-            found.append(trend)
-    return tuple(found)
+    return tuple(trend for place in sweep.places if (trend := _trend(sweep, place)))
 
 
-def _left(row: Sequence[float]) -> bool:
-    """Whether a spread is known and has not vanished anywhere."""
-    return math.isfinite(sum(row)) and min(row) > VANISHED * max(row)
+def _trend(sweep: Sweep, place: Place) -> Trend | None:
+    slopes: dict[Replicate, list[float]] = {}
+    for size in sweep.training_batch_sizes:
+        values = _values(sweep, "epistemic_sd", place, size)
+        for replicate in values[0]:
+            spreads = [each.get(replicate, math.nan) for each in values]
+            if math.isfinite(sum(spreads)) and min(spreads) > MIN_RELATIVE_SPREAD * max(spreads):
+                slope = log_log_slope(tuple(sweep.studies), tuple(spreads))
+                slopes.setdefault(replicate, []).append(slope)
+    # Replicates that lack a training batch size of the others are left out.
+    count = max(map(len, slopes.values()), default=0)
+    means = [statistics.fmean(each) for each in slopes.values() if len(each) == count]
+    if not means:
+        return None
+    method, batch_size = place
+    return Trend(sweep.axis, sweep.name, method, batch_size, point(means), len(means))
 
 
-def _rows(
+def _values(
     sweep: Sweep, score: str, place: Place, training_batch_size: int
-) -> dict[tuple[int, int], list[float]]:
-    """A score at every number of a sweep, by split and seed."""
+) -> list[dict[Replicate, float]]:
+    """A score by split and seed, at each N or T of a sweep."""
     method, batch_size = place
-    found: dict[tuple[int, int], list[float]] = {}
-    for study in sweep.studies.values():
-        values = study.values(
-            score, method, training_batch_size=training_batch_size, batch_size=batch_size
-        )
-        for replicate, value in values.items():
-            found.setdefault(replicate, []).append(value)
-    return found
+    return [
+        study.values(score, method, training_batch_size=training_batch_size, batch_size=batch_size)
+        for study in sweep.studies.values()
+    ]
 
 
-def _curve(sweep: Sweep, score: str, place: Place, size: int, style: int) -> Curve:
-    method, batch_size = place
-    points = []
-    for study in sweep.studies.values():
-        values = study.values(score, method, training_batch_size=size, batch_size=batch_size)
-        at = point(list(values.values()) or [math.nan])
-        points.append((at.mean, at.low, at.high))
-    y, low, high = zip(*points, strict=True)
-    name = method if batch_size is None else f"{method}, M = {batch_size}"
-    return Curve(name, tuple(map(float, sweep.studies)), y, low, high, style)
+def _curve(sweep: Sweep, score: str, place: Place, training_batch_size: int, style: int) -> Curve:
+    values = _values(sweep, score, place, training_batch_size)
+    return curve_of(place_name(*place), list(sweep.studies), values, style)
 
 
 def _draw(

@@ -1,27 +1,30 @@
-"""The tables of a report: every cell with its text, its interval and its bare number."""
+"""The tables of a report: every cell has its text, its interval and its unrounded number."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison, paired
-from mcbn.evaluation.evaluate import Evaluation, Score
-from mcbn.evaluation.subgroups import FEW, Subgroup
-from mcbn.recalibration.apply import Held
-from mcbn.report.panels import Group, uncertainty
+from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
+from mcbn.recalibration.apply import SetCoverage
+from mcbn.report.panels import PanelGroup, uncertainty
+
+DASH = "\N{EN DASH}"  # in place of a number that is not known
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell.
+class TableCell:
+    """One cell of a table.
 
     Attributes:
-        text: what is read.
-        interval: read in small beside it.
-        value: the bare number, by which the table sorts; NaN for words.
+        text: what is shown.
+        interval: shown below it, in small print.
+        value: the unrounded number, by which the table is sorted; NaN for words.
         mark: "best", "better", "worse" or nothing.
-        key: where the number stands in `report.json`, for tests and readers of the source.
+        key: path of the number in `report.json`.
     """
 
     text: str
@@ -32,25 +35,25 @@ class Cell:
 
     @property
     def is_words(self) -> bool:
-        """Whether it is to be read from the left: no number, nor the dash in place of one."""
-        return math.isnan(self.value) and not self.key and self.text != "\N{EN DASH}"
+        """Whether it is aligned left: it is no number, nor a dash in place of one."""
+        return math.isnan(self.value) and not self.key and self.text != DASH
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption, headings (text, explanation) and rows that begin with a heading."""
+    """A table: a caption, headings (text, explanation) and rows (heading, cells)."""
 
     caption: str
     headings: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[TableCell, ...]], ...]
 
 
 def headline(evaluations: Mapping[str, Evaluation]) -> Table:
-    """The scores that matter, one row a method, the best value of each marked."""
+    """The most important scores, one row per method, with the best value of each marked."""
     names = _headline_names(evaluations)
     return Table(
         "Scores on the test examples",
-        (("Method", ""), ("Draws", glossary.WORDS["T"]), *map(_heading, names)),
+        (("Method", ""), ("Draws", glossary.WORDS["T"]), *map(score_heading, names)),
         tuple(
             (
                 method,
@@ -65,30 +68,30 @@ def headline(evaluations: Mapping[str, Evaluation]) -> Table:
 
 
 def best_methods(evaluations: Mapping[str, Evaluation], name: str) -> set[str]:
-    """Methods with the best value of a score; more than one only if they tie exactly."""
-    found = {method: evaluation[name] for method, evaluation in evaluations.items()}
-    known = {method: score for method, score in found.items() if not math.isnan(score.value)}
+    """Methods with the best value of a score; several only if they tie exactly."""
+    scores = {method: evaluation[name] for method, evaluation in evaluations.items()}
+    known = {method: score for method, score in scores.items() if not math.isnan(score.value)}
     if len(known) < 2 or not glossary.judged(name):
         return set()
     values = [score.value for score in known.values()]
     lower = next(iter(known.values())).better == "lower"
-    top = min(values) if lower else max(values)
-    return {method for method, score in known.items() if score.value == top}
+    best = min(values) if lower else max(values)
+    return {method for method, score in known.items() if score.value == best}
 
 
 def differences(evaluations: Mapping[str, Evaluation]) -> Table | None:
-    """Each other method less the first, better or worse only where zero lies outside."""
+    """Each other method minus the first, marked where the interval does not contain zero."""
     names = _headline_names(evaluations)
     rows = tuple(
-        (method, tuple(_difference_cell(method, name, found[name]) for name in names))
-        for method, found in paired(evaluations).items()
+        (method, tuple(_difference_cell(method, name, scores[name]) for name in names))
+        for method, scores in paired(evaluations).items()
     )
-    caption = f"Paired differences: method less {next(iter(evaluations))}"
-    return Table(caption, (("Method", ""), *map(_heading, names)), rows) if rows else None
+    caption = f"Paired differences: method minus {next(iter(evaluations))}"
+    return Table(caption, (("Method", ""), *map(score_heading, names)), rows) if rows else None
 
 
 def all_scores(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Every score of every method, one row a score."""
+    """Every score of every method, one row per score."""
     return Table(
         "All scores",
         (("Score", ""), *((method, "") for method in evaluations)),
@@ -103,25 +106,25 @@ def all_scores(evaluations: Mapping[str, Evaluation]) -> Table:
 
 
 def separation(comparison: Comparison) -> Table:
-    """How well each method's uncertainty tells each outside set apart."""
+    """How well each method's uncertainty detects each out-of-distribution set."""
     rows = []
     for method, entry in comparison.entries.items():
-        for place, found in entry.separation.items():
-            root = f"comparison.methods.{method}.outside.{place}"
-            cells = [Cell(place), Cell(uncertainty(entry).replace("_", " "))]
+        for ood_set, scores in entry.separation.items():
+            root = f"comparison.methods.{method}.outside.{ood_set}"
+            cells = [TableCell(ood_set), TableCell(uncertainty(entry).replace("_", " "))]
             for name in glossary.SEPARATION:
-                cells.append(_cell(name, found[name], key=f"{root}.{name}"))
+                cells.append(_cell(name, scores[name], key=f"{root}.{name}"))
             rows.append((method, tuple(cells)))
-    headings = (("Method", ""), ("Outside set", ""), ("Told apart by", ""))
+    headings = (("Method", ""), ("Out-of-distribution set", ""), ("Detected by", ""))
     return Table(
-        "Telling outside sets from the test examples",
-        (*headings, *map(_heading, glossary.SEPARATION)),
+        "Detection of out-of-distribution examples",
+        (*headings, *map(score_heading, glossary.SEPARATION)),
         tuple(rows),
     )
 
 
 def cost(comparison: Comparison) -> Table | None:
-    """Seconds for 1,000 examples, also relative to the baseline; None if none was measured."""
+    """Seconds per 1,000 examples, also relative to the baseline; None if none were measured."""
     seconds = {
         method: 1000 * entry.seconds / max(len(entry.predictive), 1)
         for method, entry in comparison.entries.items()
@@ -132,14 +135,16 @@ def cost(comparison: Comparison) -> Table | None:
     rows = []
     for method, value in seconds.items():
         ratio = value / base if base > 0 else math.nan
-        text = "\N{EN DASH}" if math.isnan(value) else f"{value:.3g} s"
-        times = "\N{EN DASH}" if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
+        text = DASH if math.isnan(value) else f"{value:.3g} s"
+        times = DASH if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
         draws = comparison.entries[method].predictive.draw_count
-        rows.append((method, (_count(draws), Cell(text, value=value), Cell(times, value=ratio))))
+        rows.append(
+            (method, (_count(draws), TableCell(text, value=value), TableCell(times, value=ratio)))
+        )
     headings = (
         ("Method", ""),
         ("Draws", glossary.WORDS["T"]),
-        ("Time for 1,000 examples", "Wall time of prediction on the machine of this report."),
+        ("Time per 1,000 examples", "Wall time of prediction on the machine of this report."),
         (f"Relative to {comparison.baseline}", ""),
     )
     return Table("Cost of prediction", headings, tuple(rows))
@@ -148,25 +153,25 @@ def cost(comparison: Comparison) -> Table | None:
 def draws(errors: Mapping[str, Mapping[str, float]]) -> Table:
     """The Monte Carlo error of each method beside the half-width of its interval."""
     rows = []
-    for method, found in errors.items():
-        error, half = found["error"], found["half_width"]
+    for method, numbers in errors.items():
+        error, half_width = numbers["error"], numbers["half_width"]
         key = f"monte_carlo_error.{method}"
         cells = (
-            Cell(str(found["draws"]), value=found["draws"]),
-            Cell(glossary.number(error, 5), value=error, key=f"{key}.error"),
-            Cell(glossary.number(half, 5), value=half, key=f"{key}.half_width"),
+            TableCell(str(numbers["draws"]), value=numbers["draws"]),
+            TableCell(glossary.number(error, 5), value=error, key=f"{key}.error"),
+            TableCell(glossary.number(half_width, 5), value=half_width, key=f"{key}.half_width"),
         )
         rows.append((method, cells))
     headings = (
         ("Method", ""),
         ("Draws", glossary.WORDS["T"]),
         ("Monte Carlo error of the NLL", glossary.WORDS["Monte Carlo error"]),
-        ("Half-width of the NLL's interval", "From the choice of test examples."),
+        ("Half-width of the NLL's interval", "Uncertainty from the choice of test examples."),
     )
-    return Table("Are the draws enough", headings, tuple(rows))
+    return Table("Monte Carlo error", headings, tuple(rows))
 
 
-def study_numbers(groups: Sequence[Group]) -> Table:
+def study_numbers(groups: Sequence[PanelGroup]) -> Table:
     """The numbers behind the curves of the batch-size study."""
     rows = []
     for group in groups:
@@ -175,96 +180,96 @@ def study_numbers(groups: Sequence[Group]) -> Table:
                 for x, y, low, high in zip(
                     line["x"], line["y"], line["low"], line["high"], strict=True
                 ):
-                    size = f"{x:g}" if x else "\N{EN DASH}"
-                    mean = Cell(f"{y:.4g}", _interval(f"{low:.4g}", f"{high:.4g}"), y)
-                    at = Cell(size, value=x or math.nan)
-                    cells = (Cell(panel.title), Cell(name), at, mean)
+                    size = TableCell(f"{x:g}" if x else DASH, value=x or math.nan)
+                    ends = glossary.interval(low, high, _four_digits)
+                    mean = TableCell(_four_digits(y), ends, y)
+                    cells = (TableCell(panel.title), TableCell(name), size, mean)
                     rows.append((group.title, cells))
     headings = (("Quantity", ""), ("Figure", ""), ("Line", ""), ("M", ""), ("Mean over seeds", ""))
     return Table("Numbers of the batch-size study", headings, tuple(rows))
 
 
 def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
-    """The scores of the groups of a column, one row a group and method."""
-    names = list(dict.fromkeys(n for found in methods.values() for n in found[0].scores))
+    """The scores of the groups of a column, one row per group and method."""
+    names = list(dict.fromkeys(n for groups in methods.values() for n in groups[0].scores))
     rows = []
     for number in range(len(next(iter(methods.values())))):
-        for method, found in methods.items():
-            group = found[number]
+        for method, groups in methods.items():
+            group = groups[number]
             few = " (few)" if group.is_small else ""
             root = f"groups.{column}.{method}.{group.name}"
             cells = [
-                Cell(str(number + 1), value=number + 1),
-                Cell(method),
-                Cell(f"{group.size:,}{few}", value=group.size, key=f"{root}.size"),
+                TableCell(str(number + 1), value=number + 1),
+                TableCell(method),
+                TableCell(f"{group.size:,}{few}", value=group.size, key=f"{root}.size"),
             ]
             for name in names:
                 score = group.scores.get(name)
                 key = f"{root}.scores.{name}"
-                cells.append(_cell(name, score, key=key) if score else Cell("\N{EN DASH}"))
-            adjusted = Cell("\N{EN DASH}")
+                cells.append(_cell(name, score, key=key) if score else TableCell(DASH))
+            adjusted = TableCell(DASH)
             if not math.isnan(group.adjusted):
                 text = glossary.probability(group.adjusted)
-                adjusted = Cell(text, value=group.adjusted, key=f"{root}.adjusted_p_value")
+                adjusted = TableCell(text, value=group.adjusted, key=f"{root}.adjusted_p_value")
             rows.append((group.name, (*cells, adjusted)))
     headings = (
         (column, ""),
         ("No.", "Number in the figures."),
         ("Method", ""),
-        ("Examples", f"Marked as few under {FEW}."),
-        *map(_heading, names),
-        ("Against the rest", "P value of the log score against that of all other examples, "
+        ("Examples", f"Fewer than {MIN_EXAMPLES} are marked as few."),
+        *map(score_heading, names),
+        ("Against the others", "P value of the log score against that of all other examples, "
          "corrected by Holm's method for the number of groups."),
     )  # fmt: skip
     return Table(f"Groups by {column}", headings, tuple(rows))
 
 
-def held_targets(sets: Sequence[Held], unit: str) -> Table:
-    """How often sets or intervals held the target, and how large they are."""
-    level = f"{100 * sets[0].level:g} %"
+def held_targets(sets: Sequence[SetCoverage], unit: str) -> Table:
+    """Coverage and mean size of prediction sets or intervals."""
+    level = f"{100 * sets[0].level:g}%"
     rows = []
     for each in sets:
         root = f"sets.{each.method}.{each.rule}"
-        ends = (f"{100 * end:.1f}" for end in (each.coverage.low, each.coverage.high))
-        held = Cell(f"{100 * each.coverage.value:.1f} %", _interval(*ends), each.coverage.value,
-                    key=f"{root}.coverage.value")  # fmt: skip
-        size = Cell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
-        rows.append((each.method, (Cell(each.rule), held, size)))
+        share = each.coverage
+        coverage = TableCell(f"{_percent(share.value)}%",
+                             glossary.interval(share.low, share.high, _percent), share.value,
+                             key=f"{root}.coverage.value")  # fmt: skip
+        size = TableCell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
+        rows.append((each.method, (TableCell(each.rule), coverage, size)))
     headings = (
         ("Method", ""),
         ("Rule", ""),
-        ("Held the target", f"{level} was asked for; exact binomial interval."),
-        (f"Mean size ({unit})", "Smaller says more."),
+        ("Coverage", f"Share of targets inside, {level} intended; exact binomial interval."),
+        (f"Mean size ({unit})", "Smaller is more informative."),
     )
-    return Table(f"Made to hold {level} of the targets", headings, tuple(rows))
+    return Table(f"Coverage and size at level {level}", headings, tuple(rows))
 
 
-def _count(draws: int) -> Cell:
-    """How many draws there were; 0 stands for not known."""
-    return Cell(str(draws), value=draws) if draws else Cell("\N{EN DASH}")
+def score_heading(name: str) -> tuple[str, str]:
+    """The heading of a score's column, and its explanation."""
+    term = glossary.SCORES[name]
+    text = f"{term.label}\N{NO-BREAK SPACE}{glossary.arrow(name)}".rstrip()
+    return text, f"{term.meaning} {glossary.direction(name)}".rstrip()
+
+
+def _count(draws: int) -> TableCell:
+    """The number of draws; 0 means that it is not known."""
+    return TableCell(str(draws), value=draws) if draws else TableCell(DASH)
 
 
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """The scores of the headline that there are: those of classes or those of regression."""
+    """Names of the headline scores: those of classification or those of regression."""
     names = (*glossary.HEADLINE, *glossary.REGRESSION_HEADLINE)
     return [name for name in names if name in next(iter(evaluations.values()))]
 
 
-def _heading(name: str) -> tuple[str, str]:
-    term = glossary.SCORES[name]
-    return (
-        f"{term.label}\N{NO-BREAK SPACE}{glossary.arrow(name)}",
-        f"{term.meaning} {glossary.direction(name)}",
-    )
-
-
-def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> Cell:
+def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> TableCell:
     mark = "best" if method in best_methods(evaluations, name) else ""
     score = evaluations[method][name]
     return _cell(name, score, key=f"comparison.methods.{method}.scores.{name}", mark=mark)
 
 
-def _difference_cell(method: str, name: str, score: Score) -> Cell:
+def _difference_cell(method: str, name: str, score: Score) -> TableCell:
     mark = ""
     if glossary.judged(name) and (score.low > 0 or score.high < 0):
         mark = "better" if (score.value > 0) == (score.better == "higher") else "worse"
@@ -272,11 +277,15 @@ def _difference_cell(method: str, name: str, score: Score) -> Cell:
     return _cell(name, score, key=key, mark=mark, signed=True)
 
 
-def _cell(name: str, score: Score, *, key: str, mark: str = "", signed: bool = False) -> Cell:
-    ends = (glossary.written(name, end, signed=signed) for end in (score.low, score.high))
-    text = glossary.written(name, score.value, signed=signed) + glossary.unit(name)
-    return Cell(text, "" if math.isnan(score.low) else _interval(*ends), score.value, mark, key)
+def _cell(name: str, score: Score, *, key: str, mark: str = "", signed: bool = False) -> TableCell:
+    write = partial(glossary.written, name, signed=signed)
+    interval = glossary.interval(score.low, score.high, write)
+    return TableCell(write(score.value) + glossary.unit(name), interval, score.value, mark, key)
 
 
-def _interval(low: str, high: str) -> str:
-    return "" if "nan" in (low, high) else f"[{low}, {high}]".replace("-", "\N{MINUS SIGN}")
+def _four_digits(value: float) -> str:
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(share: float) -> str:
+    return glossary.number(100 * share, 1)

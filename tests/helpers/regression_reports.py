@@ -1,4 +1,4 @@
-"""Reports of made-up forecasts of real values."""
+"""Reports of synthetic regression forecasts."""
 
 import functools
 
@@ -8,7 +8,8 @@ import torch
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.regression_report import RegressionReport, evaluation_of
+from mcbn.report.regression_page import RegressionPage, evaluation_of
+from mcbn.report.report import Report
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 
@@ -25,12 +26,14 @@ def predictions(name, width, *, examples=600, known=True):
 
 @functools.cache
 def report(widths=(1.0, 0.5), resamples=30, known=True):
-    found = {f"{HOSTILE} {w}": predictions(f"{w}", w, known=known) for w in widths}
-    scores = {name: evaluation_of(each, resamples=resamples) for name, each in found.items()}
+    """A report of one method per width of the forecasts."""
+    methods = {f"{HOSTILE} {w}": predictions(f"{w}", w, known=known) for w in widths}
+    scores = {name: evaluation_of(each, resamples=resamples) for name, each in methods.items()}
     groups = {
         "site": {
             name: subgroups(each.scored, each.targets, list("ab") * 300, resamples=5)
-            for name, each in found.items()
+            for name, each in methods.items()
         }
     }
-    return RegressionReport("t", found, scores, {"Data": HOSTILE}, groups)
+    page = RegressionPage(methods, scores, provenance={"Data": HOSTILE}, groups=groups)
+    return Report(page)

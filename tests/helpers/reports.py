@@ -1,4 +1,4 @@
-"""Reports of made-up predictions, and their pages read back."""
+"""Reports of synthetic predictions, and a parser of their pages."""
 
 import functools
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ CLASSES = 4
 
 @functools.cache
 def comparison(
-    *, scale=1.0, draws=8, resamples=20, examples=300, names=("Plain", "MCBN", "Dropout"), far=True
+    *, scale=1.0, draws=8, resamples=20, examples=300, names=("Plain", "MCBN", "Dropout"), ood=True
 ):
     """Methods on examples whose classes are drawn from the softmax of the first one's logits."""
     generator = torch.Generator().manual_seed(3)
@@ -25,16 +25,16 @@ def comparison(
     targets = torch.multinomial(base.softmax(1), 1, generator=generator)[:, 0]
     others = 2 * torch.randn(200, CLASSES, generator=generator, dtype=torch.float64)
     entries = {}
-    for place, name in enumerate(names):
-        count = 1 if place == 0 else draws
+    for index, name in enumerate(names):
+        count = 1 if index == 0 else draws
         inside, outside = (
-            scale * (x + place * width * torch.randn(count, *x.shape, generator=generator).double())
+            scale * (x + index * width * torch.randn(count, *x.shape, generator=generator).double())
             for x, width in ((base, 0.2), (others, 0.6))
         )
         entries[name] = entry(
             Categorical().summarize(inside, keep_draws=True),
             targets,
-            outside={"noise": Categorical().summarize(outside)} if far else {},
+            outside={"noise": Categorical().summarize(outside)} if ood else {},
             seconds=0.1 * count,
             resamples=resamples,
             progress=False,
@@ -72,15 +72,16 @@ def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64), training=(8, 32)):
 
 @functools.cache
 def report():
-    found = comparison()
+    """A report with every section but groups and pictures."""
+    compared = comparison()
     curves = {
-        name: convergence(entry.predictive.logits, found.targets)
-        for name, entry in found.entries.items()
+        name: convergence(entry.predictive.logits, compared.targets)
+        for name, entry in compared.entries.items()
         if entry.predictive.draw_count > 1
     }
-    return Report(
-        "MCBN on synthetic digits",
-        found,
+    return Report.from_comparison(
+        compared,
+        title="MCBN on synthetic digits",
         study=study(),
         convergence=curves,
         provenance={"Data": "synthetic", "Repeat": "python -m mcbn demo --seed 0"},
@@ -88,8 +89,8 @@ def report():
     )
 
 
-class Page(HTMLParser):
-    """Cells with a key, ids, and tags of a page."""
+class ParsedPage(HTMLParser):
+    """A page read back: its cells by key, its ids and its tags."""
 
     def __init__(self, text):
         super().__init__()
@@ -97,15 +98,16 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.tags.append((tag, found))
-        if "id" in found:
-            self.ids.append(found["id"])
-        if "data-key" in found:
-            self.cells.setdefault(found["data-key"], []).append(found)
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if "data-key" in attributes:
+            self.cells.setdefault(attributes["data-key"], []).append(attributes)
 
 
 def looked_up(numbers, key):
+    """The number that stands at a key of the JSON."""
     for part in key.split("."):
-        numbers = numbers[part]
+        numbers = numbers[int(part) if isinstance(numbers, list) else part]
     return numbers["value"] if isinstance(numbers, dict) else numbers

@@ -27,8 +27,8 @@ from mcbn.cli import predictions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
 from mcbn.io.tensors import draws_file
-from mcbn.predictive.predictions import record
-from mcbn.report.study_report import StudyReport
+from mcbn.predictive.predictions import predict_for_file
+from mcbn.report.report import Report
 from mcbn.study import results
 from mcbn.study.store import Store
 
@@ -83,7 +83,7 @@ WRITERS = {
 REPORTS = {
     "report": report,
     "regression report": regression_report,
-    "study report": functools.cache(lambda: StudyReport(study())),
+    "study report": functools.cache(lambda: Report.from_study(study())),
 }
 every_writer = pytest.mark.parametrize("name", WRITERS)
 
@@ -291,7 +291,7 @@ def test_a_pass_that_fails_leaves_the_network_and_no_file(name, training, error,
             pytest.raises(error, match="no more"),
             draws_file(folder / "draws.st", examples=40, header={}) as add,
         ):
-            record(sampler, data, mcbn.Categorical(), batch_size=10, add=add)
+            predict_for_file(sampler, data, mcbn.Categorical(), batch_size=10, add=add)
         assert_same(before, snapshot(model))
         assert not list(folder.iterdir())
 

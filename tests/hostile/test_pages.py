@@ -1,4 +1,4 @@
-"""Names made to run in a page: whatever others named something, it is shown and never followed."""
+"""Names that are code: whatever something is named, a page shows it and never runs it."""
 
 import re
 from contextlib import redirect_stdout
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, QUIET, browser  # noqa: F401 - a fixture
 from readers import classes, reals
-from reports import Page
+from reports import ParsedPage
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 from mcbn.cli import predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.report.study_report import StudyReport
+from mcbn.report.report import Report
 from mcbn.study.plan import InferenceAxes, TrainingAxes
 
-RUN = "window.ran=1"
+RUN = "window.ran=1"  # shows that a payload was run
 PAYLOADS = (
     f"<script>{RUN}</script>", f'"><img src=x onerror={RUN}>', f"'><svg onload={RUN}>",
     f"</style><script>{RUN}</script>", f"</title><script>{RUN}</script>",
@@ -27,13 +27,13 @@ PAYLOADS = (
     "</svg><iframe src=//evil.example>",
 )  # fmt: skip
 EVIL = " ".join(PAYLOADS)
-# Names of files have no slash.
+# Names of files cannot hold a slash.
 FILE = f'"><img src=x onerror={RUN}> <svg onload={RUN}>'
 
 
-def methods(folder, made, suffix=".npz"):
-    """Files of predictions by two methods, whose names are hostile."""
-    paths = [folder / f"{letter} {FILE}{suffix}" for letter in "ab"]
+def methods(folder, made):
+    """Files of predictions by two methods with hostile names."""
+    paths = [folder / f"{letter} {FILE}.npz" for letter in "ab"]
     for path in paths:
         write_predictions(path, made)
     return [str(path) for path in paths]
@@ -42,11 +42,11 @@ def methods(folder, made, suffix=".npz"):
 def of_classes(folder):
     names = tuple(f"{letter} {EVIL}" for letter in "abc")
     groups = np.array([f"{EVIL} one", f"{EVIL} two"] * 3)
-    found = replace(classes(), classes=names, columns={EVIL: groups})
+    made = replace(classes(), classes=names, columns={EVIL: groups})
     np.savez(folder / "images.npz", inputs=np.random.default_rng(0).random((6, 1, 8, 8)))
-    paths = methods(folder, found)
+    paths = methods(folder, made)
     others = [str(folder / f"far {FILE}.npz")]
-    write_predictions(others[0], found)
+    write_predictions(others[0], made)
     predictions.report(
         paths[:1], str(folder), outside=others, title=EVIL, resamples=3, by=[EVIL],
         images=str(folder / "images.npz"),
@@ -55,13 +55,13 @@ def of_classes(folder):
 
 def of_methods(folder):
     names = tuple(f"{letter} {EVIL}" for letter in "abc")
-    found = replace(classes(), classes=names, columns={})
-    predictions.report(methods(folder, found), str(folder), title=EVIL, resamples=3)
+    made = replace(classes(), classes=names, columns={})
+    predictions.report(methods(folder, made), str(folder), title=EVIL, resamples=3)
 
 
 def of_reals(folder):
-    found = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
-    paths = methods(folder, found)
+    made = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
+    paths = methods(folder, made)
     predictions.report(paths, str(folder), title=EVIL, resamples=3, by=[EVIL])
 
 
@@ -72,7 +72,7 @@ def of_study(folder):
     )  # fmt: skip
     study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 16)
     failures = dict.fromkeys(study.failures, EVIL)
-    # A study of others may name networks that no declaration of ours can.
+    # A study folder from elsewhere may name networks that no declaration can.
     network = replace(plan.network, names=(f"{EVIL}:net",))
     results = tuple(
         replace(each, cell=replace(
@@ -81,7 +81,7 @@ def of_study(folder):
         for each in study.results
     )  # fmt: skip
     changed = replace(study, plan=replace(plan, network=network), results=results)
-    StudyReport(replace(changed, failures=failures)).write(folder)
+    Report.from_study(replace(changed, failures=failures)).write(folder)
 
 
 PAGES = {"classes": of_classes, "methods": of_methods, "reals": of_reals, "study": of_study}
@@ -96,12 +96,12 @@ def page(request, tmp_path_factory):
     return folder / "report.html"
 
 
-def test_the_hostile_names_are_in_the_page_and_escaped(page):
+def test_hostile_names_are_shown_and_escaped(page):
     text = page.read_text(encoding="utf-8")
     assert text.count("&lt;script&gt;window.ran=1&lt;/script&gt;") > 3
     assert text.count("<script>") == 1
     assert "<script>window" not in text
-    tags = Page(text).tags
+    tags = ParsedPage(text).tags
     assert [tag for tag, _ in tags].count("script") == 1
     assert not [name for _, names in tags for name in names if name.startswith("on")]
     assert "49" not in re.findall(r"<title>(.*?)</title>", text)[0]
@@ -124,7 +124,7 @@ LOOK = """() => ({
 def test_nothing_runs_and_nothing_is_asked_for(page, policy, browser, tmp_path):  # noqa: F811
     text = page.read_text(encoding="utf-8")
     if not policy:
-        # Escaping alone has to do.
+        # Escaping alone must suffice.
         text, count = re.subn(r"<meta[^>]*Content-Security-Policy[^>]*>", "", text)
         assert count == 1
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
@@ -140,10 +140,10 @@ def test_nothing_runs_and_nothing_is_asked_for(page, policy, browser, tmp_path):
         for button in opened.locator("thead th button").all()[:3]:
             button.click()
         opened.mouse.move(300, 300)
-        found = opened.evaluate(LOOK)
+        seen = opened.evaluate(LOOK)
         assert opened.url == address
     finally:
         context.close()
-    assert found == {"ran": 0, "scripts": 1, "frames": 0, "handlers": 0, "pictures": 0}
+    assert seen == {"ran": 0, "scripts": 1, "frames": 0, "handlers": 0, "pictures": 0}
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [address]

@@ -3,7 +3,7 @@ from browser import CHROMIUM
 from reports import report
 from synthetic_studies import classification_plan, classification_scores, made_study
 
-from mcbn.report.study_report import StudyReport
+from mcbn.report.report import Report
 from mcbn.study.plan import DataAxes, InferenceAxes, TrainingAxes
 
 pytestmark = [
@@ -13,7 +13,7 @@ pytestmark = [
 
 
 def wide_study():
-    """Many batch sizes, which crowd axes and heat maps, and cells that failed."""
+    """Many batch sizes, which crowd axes and heat maps, and some failed cells."""
     plan = classification_plan(
         data=DataAxes(train_sizes=(8192,), outside=("rotated",)),
         training=TrainingAxes(batch_sizes=(8, 64, 512, 4096)),
@@ -29,21 +29,21 @@ def wide_study():
 def address(request, tmp_path_factory):
     """The page of a report, of a study, and of a study that is cut into folded parts."""
     if request.param == "report":
-        found = report()
+        made = report()
     elif request.param == "study":
-        found = StudyReport(wide_study())
+        made = Report.from_study(wide_study())
     else:
         plan = classification_plan(
             data=DataAxes(names=("digits", "mnist")), scores=("nll", "epistemic_sd"), seeds=(0,),
             inference=InferenceAxes(batch_sizes=(8, 64), draws=(4, 16)),
         )  # fmt: skip
-        found = StudyReport(made_study(plan, classification_scores))
-    return found.write(tmp_path_factory.mktemp(request.param)).as_uri()
+        made = Report.from_study(made_study(plan, classification_scores))
+    return made.write(tmp_path_factory.mktemp(request.param)).as_uri()
 
 
 @pytest.fixture
 def opened(browser, address):
-    """Open the page; afterwards it must have asked for nothing and complained of nothing."""
+    """Open the page; in the end it must have requested nothing and logged nothing."""
     pages, asked, said = [], [], []
 
     def open_page(*, width=1100, scheme="light", scripts=True, unfolded=True):
@@ -70,7 +70,7 @@ def opened(browser, address):
 
 
 @pytest.mark.parametrize("width", [360, 1100])
-def test_every_figure_is_seen_and_nothing_scrolls_sideways(opened, width):
+def test_every_figure_is_visible_and_nothing_scrolls_sideways(opened, width):
     page = opened(width=width)
     boxes = [figure.bounding_box() for figure in page.locator("figure svg[role=img]").all()]
     assert len(boxes) > 10
@@ -82,7 +82,7 @@ def test_every_figure_is_seen_and_nothing_scrolls_sideways(opened, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_words_of_figures_stay_inside_them(opened):
+def test_text_of_figures_stays_inside_them(opened):
     outside = opened().evaluate("""() =>
       [...document.querySelectorAll("figure svg")].flatMap(svg => {
         const frame = svg.getBoundingClientRect();
@@ -95,7 +95,7 @@ def test_words_of_figures_stay_inside_them(opened):
     assert outside == []
 
 
-def test_words_of_figures_do_not_lie_over_each_other(opened):
+def test_text_of_figures_does_not_overlap(opened):
     over = opened().evaluate("""() =>
       [...document.querySelectorAll("figure svg")].flatMap(svg => {
         const words = [...svg.querySelectorAll("text")].map(text =>
@@ -128,7 +128,7 @@ def test_table_sorts_both_ways(opened):
     assert values() == sorted(before, reverse=True)
 
 
-def test_dark_is_followed_and_can_be_chosen(opened):
+def test_dark_scheme_is_followed_and_can_be_chosen(opened):
     def background(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
@@ -148,7 +148,7 @@ def test_page_reads_without_scripts(opened):
     assert page.locator("#verdict table, #cost table").last.is_visible()
 
 
-def test_parts_are_folded_until_asked_for(opened, address):
+def test_parts_are_folded_until_opened(opened, address):
     page = opened(unfolded=False)
     folded = page.locator(".part details:has(figure)")
     assert folded.count() == (4 if "parts" in address else 0)

@@ -249,8 +249,8 @@ CALLS = {
 VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Categorical", "CategoricalPredictive",
     "Comparison", "Consistency", "Coverage", "Evaluation", "Gaussian", "GaussianPredictive",
-    "InconsistentBankWarning", "Inspection", "Plan", "PredictionIntervals", "PredictionSets",
-    "Score",
+    "InconsistentBankWarning", "Inspection", "Likelihood", "Plan", "PredictionIntervals",
+    "PredictionSets", "Report", "Sampler", "Score",
 }  # fmt: skip
 
 # The type checker of `make shapes` draws from Python's own stream.

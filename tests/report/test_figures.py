@@ -53,7 +53,7 @@ def test_risk_coverage_keeps_both_ends_of_long_curves():
     count = 5000
     curve = risk_coverage(torch.arange(count) / count, torch.arange(count) % 7 == 0)
     (line,) = figures.draw_risk_coverage([curve], Figure().subplots()).lines
-    assert len(line.get_xdata()) == figures.MOST_POINTS
+    assert len(line.get_xdata()) == figures.MAX_POINTS
     np.testing.assert_allclose(line.get_xdata()[[0, -1]], [1 / count, 1])
     np.testing.assert_allclose(line.get_ydata()[-1], curve.risk[-1])
 

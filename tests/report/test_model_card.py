@@ -76,7 +76,7 @@ def test_the_table_says_the_same():
         assert numbers == pytest.approx([score.value, score.low, score.high], abs=5e-5)
     accuracy = rows[0][heading.index("Accuracy ↑")]
     value = 100 * found.entries["Plain"].evaluation["accuracy"].value
-    assert accuracy.startswith(f"{value:.1f} % [")
+    assert accuracy.startswith(f"{value:.1f}% [")
 
 
 def test_another_tool_reads_the_card():
@@ -143,7 +143,7 @@ def test_real_targets_have_a_card_too():
     values = {m["type"]: m["value"] for m in result(card)["metrics"]}
     assert {"rmse", "pll", "crps", "coverage_90"} <= values.keys()
     assert values["pll"] == found["pll"].value
-    assert "Coverage at 90 %" in table(card)[0]
+    assert "Coverage at 90%" in table(card)[0]
 
 
 def test_the_same_numbers_are_the_same_bytes():

@@ -25,19 +25,19 @@
     if (x !== null && y !== null) return x - y;
     return a.cells[column].textContent.localeCompare(b.cells[column].textContent);
   };
-  // What has no number stays last, whichever way the rest is sorted.
+  // Rows without a number stay last in either direction.
   const sorted = (rows, column, down) => {
     const numeric = rows.some((row) => number(row, column) !== null);
     const blank = numeric ? rows.filter((row) => number(row, column) === null) : [];
-    const rest = rows.filter((row) => !blank.includes(row)).sort(compare(column));
-    return [...(down ? rest.reverse() : rest), ...blank];
+    const filled = rows.filter((row) => !blank.includes(row)).sort(compare(column));
+    return [...(down ? filled.reverse() : filled), ...blank];
   };
   for (const heading of document.querySelectorAll("table.sortable thead th")) {
-    const press = document.createElement("button");
-    press.type = "button";
-    press.append(...heading.childNodes);
-    heading.append(press);
-    press.addEventListener("click", () => {
+    const sorter = document.createElement("button");
+    sorter.type = "button";
+    sorter.append(...heading.childNodes);
+    heading.append(sorter);
+    sorter.addEventListener("click", () => {
       const down = heading.getAttribute("aria-sort") === "ascending";
       const body = heading.closest("table").tBodies[0];
       for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");

@@ -1,5 +1,6 @@
-"""The report of regression: its numbers are those of the JSON, and its verdict follows them."""
+"""The page on regression: its numbers are those of the JSON, and its verdict follows them."""
 
+import functools
 import json
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from regression_reports import HOSTILE, predictions, report
-from reports import Page, looked_up
+from reports import ParsedPage, looked_up
 from scipy import stats
 
 import mcbn
@@ -17,65 +18,70 @@ from mcbn.predictive.tables import write_predictions
 from mcbn.report.panels import pit_group, quantile_group
 
 
+@functools.cache
+def html():
+    return report().to_html()
+
+
 def test_numbers_of_the_page_are_those_of_the_json():
-    text = report().to_html()
-    numbers, cells = report().to_dict(), Page(text).cells
-    found = [key for key in cells if key.startswith("comparison.")]
-    assert len(found) > 15
-    for key in found:
-        # Names of methods have points in them.
-        kind, rest = key.removeprefix("comparison.").split(".", 1)
-        name = next(name for name in report().evaluations if rest.startswith(name))
+    text = html()
+    numbers, cells = report().to_dict(), ParsedPage(text).cells
+    keys = [key for key in cells if key.startswith("comparison.")]
+    assert len(keys) > 15
+    for key in keys:
+        # Names of methods have dots in them.
+        kind, path = key.removeprefix("comparison.").split(".", 1)
+        name = next(name for name in report().page.evaluations if path.startswith(name))
         part = numbers["comparison"][kind][name]
         for cell in cells[key]:
-            assert float(cell["data-value"]) == looked_up(part, rest.removeprefix(f"{name}."))
+            assert float(cell["data-value"]) == looked_up(part, path.removeprefix(f"{name}."))
     assert json.dumps(numbers, allow_nan=False)
-    assert [tag for tag, _ in Page(text).tags].count("script") == 1
+    assert [tag for tag, _ in ParsedPage(text).tags].count("script") == 1
     assert "<script>alert" not in text
-    assert len(Page(text).ids) == len(set(Page(text).ids))
+    assert len(ParsedPage(text).ids) == len(set(ParsedPage(text).ids))
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
     assert "Epistemic part of the variance" in text
 
 
 def test_equal_input_gives_an_equal_page():
     again = report.__wrapped__()
-    assert again.to_html() == report().to_html()
+    assert again.to_html() == html()
 
 
-def test_coverage_and_width_are_never_called_better():
-    cells = Page(report().to_html()).cells
-    for key, found in cells.items():
+def test_coverage_and_width_are_never_called_best_or_better():
+    cells = ParsedPage(html()).cells
+    for key, same_key in cells.items():
         if key.endswith(("coverage_90", "width_90")):
-            assert all(cell["class"] == "" for cell in found), key
+            assert all(cell["class"] == "" for cell in same_key), key
 
 
 @pytest.mark.parametrize(
     ("width", "mark", "words"),
-    [(1.0, "good", "as they should"), (0.5, "bad", "over-confident"),
+    [(1.0, "good", "as intended"), (0.5, "bad", "over-confident"),
      (2.0, "bad", "under-confident")],
 )  # fmt: skip
 def test_verdict_tells_right_from_wrong_forecasts(width, mark, words):
-    """The calibrated one is good in 95 % of seeds, the others beyond doubt."""
-    claim = report((width,)).verdict[0]
+    """The calibrated one is called good in 95% of seeds, the others hardly ever."""
+    claim = report((width,)).page.verdict[0]
     assert claim.mark == mark
     assert words in claim.sentence
 
 
 def test_verdict_on_methods():
-    worse, better = report().verdict[1], report((0.5, 1.0)).verdict[1]
+    worse, better = report().page.verdict[1], report((0.5, 1.0)).page.verdict[1]
     assert (worse.mark, better.mark) == ("bad", "good")
     assert f"{HOSTILE} 1.0 has the highest PLL" in better.sentence
 
 
-def test_without_intervals_and_draws_nothing_is_praised_or_made_up():
-    found = report((1.0,), resamples=0, known=False)
-    assert found.verdict[0].mark == "uncertain"
-    text = found.to_html()
+def test_without_intervals_and_draws_nothing_is_judged_or_invented(undrawn):
+    plain = report((1.0,), resamples=0, known=False)
+    assert plain.page.verdict[0].mark == "uncertain"
+    text = plain.to_html()
     assert "not known" in text
     assert "Epistemic part" not in text
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
-    name = next(iter(found.evaluations))
-    assert found.to_dict()["comparison"]["methods"][name]["epistemic_share"] is None
+    name = next(iter(plain.page.evaluations))
+    assert plain.to_dict()["comparison"]["methods"][name]["epistemic_share"] is None
 
 
 def test_bands_are_those_of_the_binomial():
@@ -84,9 +90,9 @@ def test_bands_are_those_of_the_binomial():
     assert sum(numbers["height"]) == pytest.approx(20)
     ends = stats.binom(200, 1 / 20).ppf([0.05, 0.95]) / 10
     assert [numbers["band_low"], numbers["band_high"]] == pytest.approx(ends.tolist())
-    found = quantile_group({"a": values}, level=0.9).panels[0].numbers
-    assert found["share"][9] == (values <= 0.5).mean()
-    assert found["band_high"][9] == stats.binom(200, 0.5).ppf(0.95) / 200
+    quantiles = quantile_group({"a": values}, level=0.9).panels[0].numbers
+    assert quantiles["share"][9] == (values <= 0.5).mean()
+    assert quantiles["band_high"][9] == stats.binom(200, 0.5).ppf(0.95) / 200
 
 
 def test_the_verb_reports_regression(tmp_path):

@@ -1,0 +1,159 @@
+"""The page on a comparison of classification methods: verdict, figures, tables and numbers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mcbn.evaluation import glossary
+from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.subgroups import Subgroup, group_dicts
+from mcbn.recalibration.apply import SetCoverage, coverage_dicts
+from mcbn.report import page, panels, study_panels, tables
+from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, monte_carlo_error, verdict
+from mcbn.report.gallery import Gallery
+from mcbn.report.panels import PanelGroup
+from mcbn.study.results import Study
+
+STUDY_SCORES = ("nll", "ece_debiased", "accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonPage:
+    """The page on a comparison of classification methods.
+
+    Attributes:
+        comparison: methods on one test set, the baseline first.
+        title: of the page.
+        study: a batch-size study, if one was made.
+        convergence: Monte Carlo error against the number of draws, by method.
+        provenance: what was measured and how to repeat it: plain text by label.
+        notes: warnings that were raised, and limits that the reader must know.
+        groups: scores of groups of examples, by column and method.
+        galleries: pictures of the least and most certain inputs.
+        pictured: name of the method whose certainty chose the pictures.
+        sets: coverage of prediction sets of one level, if held-out data were given.
+    """
+
+    comparison: Comparison
+    title: str = page.TITLE
+    study: Study | None = None
+    convergence: Mapping[str, Convergence] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
+    galleries: tuple[Gallery, ...] = ()
+    pictured: str = ""
+    sets: tuple[SetCoverage, ...] = ()
+
+    @property
+    def verdict(self) -> tuple[Claim, ...]:
+        """Plain sentences computed from the numbers."""
+        baseline = self.comparison.baseline
+        # Of the groups, the baseline alone: a claim for each method would hide the others.
+        return (
+            *verdict(self.comparison, self.study, self.convergence),
+            *(
+                group_claim(baseline, column, methods[baseline])
+                for column, methods in self.groups.items()
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number of the page, with None for what is not defined."""
+        numbers: dict[str, Any] = {
+            "title": self.title,
+            "verdict": [asdict(claim) for claim in self.verdict],
+            "provenance": dict(self.provenance),
+            "notes": list(self.notes),
+            "comparison": self.comparison.to_dict(),
+            "confidence_gap": self._confidence_gaps(),
+            "monte_carlo_error": self._monte_carlo_errors(),
+            "figures": page.numbers_of(self._groups()),
+            "groups": group_dicts(self.groups),
+            "sets": coverage_dicts(self.sets),
+            "pictures": {
+                gallery.title: [picture.index for picture in gallery.pictures]
+                for gallery in self.galleries
+            },
+        }
+        if self.study:
+            fit = decay(self.study)
+            numbers["study"] = self.study.to_dict()
+            numbers["decay"] = asdict(fit) if fit else None
+        plain: dict[str, Any] = page.plain(numbers)
+        return plain
+
+    def to_html(self) -> str:
+        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
+        groups = self._groups()
+        first = self.comparison.entries[self.comparison.baseline]
+        has_ood = "outside" in groups
+        return page.fill_template(
+            "comparison.html",
+            title=self.title,
+            report=self,
+            first=first,
+            groups=page.rendered(groups),
+            tables=self._tables(groups),
+            known=[
+                name
+                for name in glossary.SCORES
+                if name in first.evaluation or (has_ood and name in glossary.SEPARATION)
+            ],
+        )
+
+    def _groups(self) -> dict[str, list[PanelGroup]]:
+        """Figures by section; a section without data is missing."""
+        groups = {
+            "reliability": [panels.reliability_group(self.comparison)],
+            "selective": [panels.selective_group(self.comparison)],
+        }
+        if self.comparison.entries[self.comparison.baseline].outside:
+            groups["outside"] = [panels.out_of_distribution_group(self.comparison)]
+        if self.study and self.study.batch_sizes:
+            names = (*STUDY_SCORES, *(f"auroc_{name}" for name in self.study.outside))
+            score_groups = [study_panels.score_group(self.study, name) for name in names]
+            groups["study"] = [
+                study_panels.information_group(self.study),
+                *(group for group in score_groups if group),
+            ]
+        if self.convergence:
+            groups["convergence"] = [panels.convergence_group(self.convergence)]
+        if self.groups:
+            groups["groups"] = [
+                panels.subgroup_group(column, methods) for column, methods in self.groups.items()
+            ]
+        return groups
+
+    def _tables(self, groups: Mapping[str, list[PanelGroup]]) -> dict[str, Any]:
+        return {
+            "headline": tables.headline(self.comparison.evaluations),
+            "differences": tables.differences(self.comparison.evaluations),
+            "all": tables.all_scores(self.comparison.evaluations),
+            "outside": tables.separation(self.comparison) if "outside" in groups else None,
+            "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
+            "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
+            "cost": tables.cost(self.comparison),
+            "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
+            "sets": tables.held_targets(self.sets, "classes") if self.sets else None,
+        }
+
+    def _confidence_gaps(self) -> dict[str, dict[str, float]]:
+        gaps = {}
+        for name, entry in self.comparison.entries.items():
+            value, low, high = confidence_gap(entry, self.comparison.targets)
+            gaps[name] = {"value": value, "low": low, "high": high}
+        return gaps
+
+    def _monte_carlo_errors(self) -> dict[str, dict[str, float]]:
+        errors = {}
+        for name, curve in self.convergence.items():
+            entry = self.comparison.entries.get(name)
+            draws = entry.predictive.draw_count if entry else curve.draws[-1]
+            score = entry.evaluation["nll"] if entry else None
+            half_width = (score.high - score.low) / 2 if score else math.nan
+            error = monte_carlo_error(curve, draws)
+            errors[name] = {"draws": draws, "error": error, "half_width": half_width}
+        return errors
