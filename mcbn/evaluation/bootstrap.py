@@ -44,7 +44,7 @@ def replicates(
 
 
 def _resampled(groups: Sequence[ScoreColumns], generator: torch.Generator) -> ScoreColumns:
-    chosen = {}
+    chosen: dict[str, Tensor] = {}
     for columns in groups:
         rows = len(next(iter(columns.values())))
         index = torch.randint(rows, (rows,), generator=generator)

@@ -1,6 +1,6 @@
-"""Split conformal prediction: sets and intervals that hold the target as often as was asked for.
+"""Split conformal prediction: sets and intervals that contain the target at a given level.
 
-The promise: if held-out and new examples are exchangeable, a new target is in its set with a
+The guarantee: if held-out and new examples are exchangeable, a new target is in its set with a
 probability of at least `level`, over the draw of both. It holds for any network and any number of
 draws, on average over examples, not for each kind of example and not after a shift.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float64
@@ -26,9 +26,9 @@ from mcbn.recalibration.held_out import HeldOut
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of the targets that were held, with its exact interval of Clopper and Pearson.
+    """Share of the targets that their sets contain, with its exact Clopper-Pearson interval.
 
-    The interval holds the chance of these examples, not that of the held-out ones.
+    The interval reflects the choice of these examples, not that of the held-out ones.
     """
 
     value: float
@@ -41,10 +41,10 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class PredictionSets:
-    """The classes that each target may be.
+    """Sets of classes, one per example.
 
     Attributes:
-        members: whether a class is in the set of an example; a set may be empty, or hold all.
+        members: whether a class is in the set of an example; a set may be empty or whole.
     """
 
     members: Bool[Tensor, "batch classes"]
@@ -54,11 +54,11 @@ class PredictionSets:
 
     @property
     def mean_size(self) -> float:
-        """Mean number of classes in a set; smaller says more."""
+        """Mean number of classes in a set; smaller is more informative."""
         return float(self.members.sum(1).double().mean())
 
     def coverage(self, targets: Tensor, *, level: float = 0.95) -> Coverage:
-        """How often the set holds the target, with an interval of this level.
+        """Return how often the set contains the target, with an interval of this level.
 
         Raises:
             TypeError: targets of the wrong kind.
@@ -71,7 +71,7 @@ class PredictionSets:
 
 @dataclass(frozen=True, eq=False)
 class PredictionIntervals:
-    """The values that each target may take, ends included, in target units.
+    """Intervals of real values, one per example, ends included, in target units.
 
     Attributes:
         low: lower ends; where one is above its upper end the interval is empty.
@@ -86,11 +86,11 @@ class PredictionIntervals:
 
     @property
     def mean_size(self) -> float:
-        """Mean length, an empty interval having none; shorter says more."""
+        """Mean length, that of an empty interval being 0; shorter is more informative."""
         return float((self.high - self.low).clamp_min(0.0).mean())
 
     def coverage(self, targets: Tensor, *, level: float = 0.95) -> Coverage:
-        """How often the interval holds the target, with an interval of this level.
+        """Return how often the interval contains the target, with an interval of this level.
 
         Raises:
             ValueError: targets that do not fit or are not finite.
@@ -102,31 +102,29 @@ class PredictionIntervals:
         return _coverage((values >= self.low) & (values <= self.high), level)
 
 
-def _coverage(held: Tensor, level: float) -> Coverage:
+def _coverage(covered: Tensor, level: float) -> Coverage:
     tail = (1 - validation.fraction(level, "level")) / 2
-    hits, misses = int(held.sum()), int((~held).sum())
-    # By quantiles of the beta distribution, which are exact: `binomtest` searches, to 1e-12.
+    hits, misses = int(covered.sum()), int((~covered).sum())
+    # Quantiles of the beta distribution are exact; scipy's `binomtest` searches, to 1e-12.
     low = float(betaincinv(hits, misses + 1, tail)) if hits else 0.0
     high = float(betainccinv(hits + 1, misses, tail)) if misses else 1.0
     return Coverage(hits / (hits + misses), low, high)
 
 
-F = TypeVar("F")
-
-
 @dataclass(frozen=True)
 class ConformalSets:
-    """Sets of classes: those whose score is at most a threshold found on held-out examples.
+    """Sets of classes: those whose score is at most a threshold fitted on held-out examples.
 
     The score "probability" is `-log p_c`: a class is in the set if it is probable enough. It is
     the `1 - p_c` of LAC on a scale on which small probabilities do not tie; its sets are small,
     and may be empty. "adaptive" (APS) is the probability of all classes from the most probable
-    down to c: its sets are larger, and follow the difficulty of an example more. With a `seed` it
-    is randomised, only a random part of c itself is counted, which takes the excess coverage off.
+    down to c: its sets are larger, and adapt more to the difficulty of an example. With a `seed`
+    it is randomised: only a random part of the probability of c itself is counted, which removes
+    the excess coverage.
 
     Attributes:
-        level: coverage promised.
-        threshold: the k-th smallest held-out score, k = ceil((n + 1) level); ties hold more. It
+        level: guaranteed coverage.
+        threshold: the k-th smallest held-out score, k = ceil((n + 1) level); ties cover more. It
             is infinite where k > n, that is for n < level / (1 - level): every set is then whole.
         examples: n, the examples fitted on.
         score: "probability" or "adaptive".
@@ -167,7 +165,7 @@ class ConformalSets:
         score: Literal["probability", "adaptive"] = "probability",
         seed: int | None = None,
     ) -> "ConformalSets":
-        """The threshold from held-out examples that nothing before was fitted on.
+        """Fit the threshold on held-out examples that nothing else was fitted on.
 
         The options are the attributes.
 
@@ -175,14 +173,14 @@ class ConformalSets:
             TypeError: targets of the wrong kind.
             ValueError: an option is unknown, targets do not fit, or predictions have positions.
         """
-        blank = cls(level, math.inf, len(predictive), score, seed)
-        found = blank._scores(predictive, "held out")
-        index = validation.labels(targets, found.shape[1], (len(found),)).to(found.device)
-        threshold = _threshold(found.gather(1, index.long()[:, None]), level)
-        return replace(blank, threshold=threshold, held_out=HeldOut.of(predictive))
+        unfitted = cls(level, math.inf, len(predictive), score, seed)
+        scores = unfitted._scores(predictive, "held out")
+        index = validation.labels(targets, scores.shape[1], (len(scores),)).to(scores.device)
+        threshold = _threshold(scores.gather(1, index.long()[:, None]), level)
+        return replace(unfitted, threshold=threshold, held_out=HeldOut.of(predictive))
 
     def __call__(self, predictive: CategoricalPredictive) -> PredictionSets:
-        """The set of each example.
+        """Return the set of each example.
 
         Raises:
             ValueError: they are the ones fitted on, or have positions.
@@ -197,8 +195,8 @@ class ConformalSets:
         logs = predictive.log_probabilities
         if logs.ndim > 2:
             raise ValueError(
-                f"expected one label an example, got positions {tuple(logs.shape[2:])}, which are "
-                "not exchangeable: those of one image are alike; predict one label an image"
+                f"expected one label per example, got positions {tuple(logs.shape[2:])}, which are "
+                "not exchangeable: those of one image are alike; predict one label per image"
             )
         if self.score == "probability":
             return -logs
@@ -212,17 +210,17 @@ class ConformalSets:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; an infinite threshold is None."""
-        return _filed(self)
+        return held_out.to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ConformalSets":
-        """What `to_dict` filed."""
-        return _unfiled(cls, values)
+        """Rebuild what `to_dict` returned."""
+        return held_out.from_dict(cls, values)
 
 
 @dataclass(frozen=True)
 class ConformalIntervals:
-    """Intervals of real values, as wide as held-out examples ask for.
+    """Intervals of real values, as wide as held-out examples require.
 
     The score "residual" is `|y - mean| / sd` with the total predictive deviation, and the
     interval `mean +- threshold sd`. "quantile" starts from the central predictive interval
@@ -231,7 +229,7 @@ class ConformalIntervals:
     multiplies the width, the second adds to it.
 
     Attributes:
-        level: coverage promised.
+        level: guaranteed coverage.
         threshold: the k-th smallest held-out score, k = ceil((n + 1) level). It is infinite where
             k > n, that is for n < level / (1 - level): every interval is then the whole line.
         examples: n, the examples fitted on.
@@ -265,20 +263,20 @@ class ConformalIntervals:
         level: float = 0.9,
         score: Literal["residual", "quantile"] = "residual",
     ) -> "ConformalIntervals":
-        """The threshold from held-out examples that nothing before was fitted on.
+        """Fit the threshold on held-out examples that nothing else was fitted on.
 
         Raises:
             ValueError: an option is unknown, targets do not fit, predictions have several
                 outputs, or a predictive variance is 0.
         """
-        blank = cls(level, math.inf, len(predictive), score)
+        unfitted = cls(level, math.inf, len(predictive), score)
         values = predictive.aligned(targets).reshape(-1)
-        low, high, unit = blank._frame(predictive)
+        low, high, unit = unfitted._frame(predictive)
         threshold = _threshold(torch.maximum(low - values, values - high) / unit, level)
-        return replace(blank, threshold=threshold, held_out=HeldOut.of(predictive))
+        return replace(unfitted, threshold=threshold, held_out=HeldOut.of(predictive))
 
     def __call__(self, predictive: GaussianPredictive) -> PredictionIntervals:
-        """The interval of each example.
+        """Return the interval of each example.
 
         Raises:
             ValueError: they are the ones fitted on, or as for `fit`.
@@ -288,11 +286,11 @@ class ConformalIntervals:
         return PredictionIntervals(low - self.threshold * unit, high + self.threshold * unit)
 
     def _frame(self, predictive: GaussianPredictive) -> tuple[Tensor, Tensor, Tensor]:
-        """Lower and upper end of the interval with the threshold 0, and the unit it is in."""
+        """Ends of the interval at threshold 0, and the unit of the threshold."""
         if predictive.mean.numel() != len(predictive):
             raise ValueError(
                 f"expected one output, got predictions of shape {tuple(predictive.mean.shape)}, "
-                "for which coverage would have several meanings; fit each output on its own"
+                "for which coverage would have several meanings; fit each output separately"
             )
         if self.score == "quantile":
             low, high = (end.reshape(-1) for end in predictive.interval(self.level))
@@ -300,35 +298,24 @@ class ConformalIntervals:
         mean, deviation = predictive.mean.reshape(-1), predictive.variance.sqrt().reshape(-1)
         if not bool((deviation > 0).all()):
             raise ValueError(
-                "expected predictive variances above 0, got one of 0, in units of which no "
-                "residual can be; add the noise variance 1/tau, or take score='quantile'"
+                "expected predictive variances above 0, got one of 0, by which a residual cannot "
+                "be divided; add the noise variance 1/tau, or take score='quantile'"
             )
         return mean, mean, deviation
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; an infinite threshold is None."""
-        return _filed(self)
+        return held_out.to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ConformalIntervals":
-        """What `to_dict` filed."""
-        return _unfiled(cls, values)
+        """Rebuild what `to_dict` returned."""
+        return held_out.from_dict(cls, values)
 
 
 def _threshold(scores: Tensor, level: float) -> float:
-    """The score of rank `ceil((n + 1) level)`, infinite where there are not as many."""
-    # Of the decimal number that was written: in floating point 0.07 * 100 is above 7.
+    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores."""
+    # The level as the decimal number that was written: in floating point 0.07 * 100 is above 7.
     rank = math.ceil((scores.numel() + 1) * Fraction(str(level)))
     ordered = scores.flatten().sort().values
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
-
-
-def _filed(fitted: Any) -> dict[str, Any]:
-    found = held_out.to_dict(fitted)
-    return {**found, "threshold": None} if found["threshold"] == math.inf else found
-
-
-def _unfiled(method: type[F], values: Mapping[str, Any]) -> F:
-    infinite = isinstance(values, Mapping) and values.get("threshold", 0.0) is None
-    found = held_out.from_dict(method, {**values, "threshold": 0.0} if infinite else values)
-    return replace(found, threshold=math.inf) if infinite else found  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""What was fitted on held-out data: which examples those were, and how it is filed."""
+"""Shared parts of the recalibration methods: refusing the examples fitted on, files, search."""
 
 import math
 import weakref
@@ -18,15 +18,16 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The memory that held the predictions of the examples that something was fitted on.
+    """The examples that a method was fitted on, known by the memory of their predictions.
 
-    It is held weakly, so that it is freed as ever, and stays behind where the fitted thing is
-    filed, copied or sent to another process. So this finds the slip of fitting and scoring on
-    one set, not every way of it: a copy of the predictions, or a second run, is not known again.
+    With it a method refuses to recalibrate those examples, on which every score is too good. The
+    reference is weak, so the memory is freed as usual, and is not saved, copied or sent to another
+    process. So this finds the common mistake of fitting and scoring on one set, but not a copy of
+    the predictions or a second run.
 
     Attributes:
-        storage: a weak reference to it; None if nothing is known of the examples.
-        examples: where in it each of them starts.
+        storage: weak reference to the memory; None if nothing is known of the examples.
+        examples: offsets in it at which they start.
     """
 
     storage: "weakref.ref[Any] | None" = None
@@ -34,19 +35,19 @@ class HeldOut:
 
     @classmethod
     def of(cls, predictive: CategoricalPredictive | GaussianPredictive) -> "HeldOut":
-        """The examples of these predictions."""
+        """Remember the examples of these predictions."""
         rows = _rows(predictive)
-        return cls(weakref.ref(rows.untyped_storage()), _places(rows))
+        return cls(weakref.ref(rows.untyped_storage()), _offsets(rows))
 
     def require_other(self, predictive: CategoricalPredictive | GaussianPredictive) -> None:
         """Check that predictions are not of the examples fitted on; disjoint slices are fine.
 
         Raises:
-            ValueError: they share memory with those.
+            ValueError: some are in the same place of the same memory.
         """
         rows = _rows(predictive)
-        known = self.storage is not None and self.storage() is rows.untyped_storage()
-        if known and not set(self.examples).isdisjoint(_places(rows)):
+        shared = self.storage is not None and self.storage() is rows.untyped_storage()
+        if shared and not set(self.examples).isdisjoint(_offsets(rows)):
             raise ValueError(
                 "expected predictions of examples that were not fitted on, got the held-out ones "
                 "again, on which every score is too good; split off a held-out part first"
@@ -57,26 +58,30 @@ class HeldOut:
 
 
 def _rows(predictive: CategoricalPredictive | GaussianPredictive) -> Tensor:
-    """A tensor with one row an example, whatever the number of draws."""
+    """A tensor with one row per example, whatever the number of draws."""
     if isinstance(predictive, CategoricalPredictive):
         return predictive.log_probabilities
     return predictive.means[0]
 
 
-def _places(rows: Tensor) -> range:
+def _offsets(rows: Tensor) -> range:
     start, step = rows.storage_offset(), max(1, rows.stride(0))
     return range(start, start + step * len(rows), step)
 
 
 def to_dict(fitted: Any) -> dict[str, Any]:
-    """The name of the method and its plain numbers, for JSON; not the examples fitted on."""
-    found = {name: getattr(fitted, name) for name in _names(type(fitted))}
-    lists = {name: list(value) for name, value in found.items() if isinstance(value, tuple)}
-    return {"method": type(fitted).__name__, **found, **lists}
+    """The name of a method and its plain numbers, for JSON; an infinite number is None."""
+    numbers = {name: getattr(fitted, name) for name in _names(type(fitted))}
+    for name, value in numbers.items():
+        if isinstance(value, tuple):
+            numbers[name] = list(value)
+        elif value == math.inf:
+            numbers[name] = None
+    return {"method": type(fitted).__name__, **numbers}
 
 
 def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
-    """What `to_dict` filed.
+    """Rebuild what `to_dict` returned.
 
     Raises:
         ValueError: it is of another method, or a value is missing, unknown or out of range.
@@ -89,55 +94,59 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
             f"{sorted(map(str, given))!s:.400} of {given.get('method')!r:.80}; read a file of "
             "this method"
         )
-    given = {name: values[name] for name in _names(method)}
     kinds = {field.name: field.type for field in fields(method)}  # type: ignore[arg-type]
-    for name, value in given.items():
-        if not matches_type(value, kinds[name]):
+    numbers: dict[str, Any] = {}
+    for name in _names(method):
+        value, kind = values[name], kinds[name]
+        if value is None and kind is float:
+            numbers[name] = math.inf
+        elif matches_type(value, kind):
+            numbers[name] = tuple(value) if isinstance(value, list) else value
+        else:
             raise ValueError(
-                f"expected {name} of the type {kinds[name]} and finite, got {value!r:.80}; read a "
-                "file that mcbn wrote"
+                f"expected {name} of the type {kind} and finite, got {value!r:.80}; read a file "
+                "that mcbn wrote"
             )
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return method(**{**given, **lists})
+    return method(**numbers)
 
 
 def _names(method: Any) -> list[str]:
     return [field.name for field in fields(method) if field.name != "held_out"]
 
 
-POINTS = 25  # of the scan, even in the logarithm
-NEAR = 1e-9  # relative: a number this near an end of the search is at the end
+SCAN_POINTS = 25  # evenly spaced in the logarithm
+NEAR = 1e-9  # relative: a number this near a bound of the search is at the bound
 
 Curve = Callable[[float], tuple[float, float]]
 
 
 def lowest(curve: Curve, bounds: tuple[float, float]) -> float:
-    """The number between `bounds` at which the curve is lowest; deterministic.
+    """Find the number between `bounds` at which a curve is lowest; deterministic.
 
     Wherever the slope turns from falling to rising between two points of a scan, Brent's method
-    finds its root; the best of those and of the ends that the curve falls towards is the answer.
+    finds its root; the best of those and of the bounds that the curve falls towards is returned.
     So a curve with one minimum is solved to rounding, and one with several as far as the scan
-    tells them apart. A flat curve gives 1, which changes nothing.
+    resolves them. A flat curve gives 1, which changes nothing.
 
     Args:
         curve: value and slope at the logarithm of a number.
         bounds: smallest and largest number.
     """
     low, high = (math.log(end) for end in bounds)
-    scan = [low + (high - low) * index / (POINTS - 1) for index in range(POINTS)]
+    scan = [low + (high - low) * index / (SCAN_POINTS - 1) for index in range(SCAN_POINTS)]
     slopes = [curve(point)[1] for point in scan]
     if not any(slopes):
         return 1.0
-    found = []
+    minima = []
     for left, right, falling, rising in zip(scan, scan[1:], slopes, slopes[1:], strict=False):
         if falling < 0 <= rising:
-            found.append(math.exp(brentq(lambda point: curve(point)[1], left, right, xtol=1e-12)))
-    found += [bounds[0]] * (slopes[0] >= 0) + [bounds[1]] * (slopes[-1] <= 0)
-    return min(found, key=lambda number: curve(math.log(number))[0])
+            minima.append(math.exp(brentq(lambda point: curve(point)[1], left, right, xtol=1e-12)))
+    minima += [bounds[0]] * (slopes[0] >= 0) + [bounds[1]] * (slopes[-1] <= 0)
+    return min(minima, key=lambda number: curve(math.log(number))[0])
 
 
 def end_of(number: float, bounds: tuple[float, float]) -> str | None:
-    """The end of `bounds` that a number lies at, "lower" or "upper", if it does."""
+    """Which of the `bounds` a number lies at, "lower" or "upper"; None if at neither."""
     if number <= bounds[0] * (1 + NEAR):
         return "lower"
     return "upper" if number >= bounds[1] * (1 - NEAR) else None

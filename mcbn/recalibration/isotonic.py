@@ -21,11 +21,11 @@ class Isotonic:
     """One rising function of probability, shared by all classes, then normalised to sum to 1.
 
     `q_c = h(p_c) / sum_k h(p_k)` with `h(p) = (n g(p) + p) / (n + 1)`: g is the isotonic
-    regression of "is it this class" on the mean probability, all n labels with all classes
-    pooled, straight between its knots and level outside them. The one part in n + 1 of p itself
-    makes h rise strictly, and be 0 at most at 0. So the order of the classes stays (values nearer
-    than rounding may tie), and no log score is infinite that was not before. Entropy and its
-    parts are as in `TemperatureScaling`.
+    regression of "is it this class" on the mean probability, n labels with all classes pooled,
+    linear between its knots and constant outside them. The share 1 / (n + 1) of p itself makes h
+    strictly increasing, and 0 at most at 0. So the order of the classes stays (values that differ
+    by rounding may tie), and no log score becomes infinite. Entropy and its parts are as in
+    `TemperatureScaling`.
 
     Attributes:
         knots: probabilities, rising.
@@ -34,7 +34,7 @@ class Isotonic:
 
     Reference:
         Zhang, Kailkhura and Han 2020, "Mix-n-Match: Ensemble and Compositional Methods for
-        Uncertainty Calibration in Deep Learning", section 4.1.2 (IRM), where the part of p is
+        Uncertainty Calibration in Deep Learning", section 4.1.2 (IRM), where the share of p is
         any small number.
     """
 
@@ -49,8 +49,8 @@ class Isotonic:
             for numbers in (self.knots, self.values)
             if len(numbers) > 0
         )
-        some = min(len(self.knots), self.examples) >= 1
-        if not rising or not some or len(self.knots) != len(self.values):
+        empty = min(len(self.knots), self.examples) < 1
+        if not rising or empty or len(self.knots) != len(self.values):
             raise ValueError(
                 "expected as many knots as values, both rising from 0 to 1, and at least 1 "
                 f"example, got {len(self.knots)} knots, {len(self.values)} values and "
@@ -59,7 +59,7 @@ class Isotonic:
 
     @classmethod
     def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "Isotonic":
-        """The function of the least squared error on held-out targets; positions count as examples.
+        """Fit the function by least squares on held-out targets; positions count as examples.
 
         Equal probabilities are one point with their mean, as in scikit-learn.
 
@@ -73,25 +73,25 @@ class Isotonic:
             logs.exp().cpu().numpy().ravel(), return_inverse=True, return_counts=True
         )
         means = np.bincount(place, happened.cpu().numpy().ravel()) / counts
-        found = isotonic_regression(means, weights=counts)
-        # Between the first and the last point of a block the function is level.
-        ends = np.unique(np.concatenate([found.blocks[:-1], found.blocks[1:] - 1]))
-        values = found.x[ends].clip(0, 1)
+        fit = isotonic_regression(means, weights=counts)
+        # Between the first and the last point of a block the function is constant.
+        ends = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
+        values = fit.x[ends].clip(0, 1)
         return cls(
             tuple(points[ends].clip(0, 1).tolist()), tuple(values.tolist()), targets.numel(),
             HeldOut.of(predictive),
         )  # fmt: skip
 
     def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
-        """Predictions recalibrated; draws are not kept.
+        """Return the predictions recalibrated; draws are not kept.
 
         Raises:
             ValueError: they are the ones fitted on.
         """
         self.held_out.require_other(predictive)
         logs = predictive.log_probabilities
-        level = np.interp(logs.exp().cpu().numpy(), self.knots, self.values)
-        fitted = torch.from_numpy(level).to(logs.device).log() + np.log(self.examples)
+        values = np.interp(logs.exp().cpu().numpy(), self.knots, self.values)
+        fitted = torch.from_numpy(values).to(logs.device).log() + np.log(self.examples)
         return averaged(predictive, torch.logaddexp(fitted, logs))
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,5 +100,5 @@ class Isotonic:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Isotonic":
-        """What `to_dict` filed."""
+        """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)

@@ -1,6 +1,6 @@
 """Temperature scaling: of the average over draws, or of every draw before they are averaged.
 
-Each method is fitted by `fit` and called with predictions of other examples; the answer is a
+Each method is fitted by `fit` and called with predictions of other examples; it returns a
 predictive of the same kind. Which to use when: docs/recalibration.md.
 """
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive, Totals, entropy
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive, entropy
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut, end_of, lowest
 
 # Temperatures searched.
 BOUNDS = (1e-2, 1e2)
-# A masked class has a log-probability of minus infinity; this is as good, and times 0 it is 0.
+# Stands for the log-probability of a masked class, minus infinity; times 0 it is 0, not NaN.
 MASKED = -1e100
 
 
@@ -46,9 +46,9 @@ class TemperedCategorical:
 
     @classmethod
     def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperedCategorical":
-        """The temperature of the lowest mean negative log-likelihood of the average.
+        """Fit the temperature of the lowest mean negative log-likelihood of the average.
 
-        It is solved by its exact slope, which need not have one root only: the best is taken.
+        Solved by its exact slope, which may have several roots: the best is taken.
 
         Raises:
             TypeError: targets of the wrong kind.
@@ -60,11 +60,11 @@ class TemperedCategorical:
 
     @property
     def at_bound(self) -> str | None:
-        """The end of the search, 0.01 to 100, that the temperature lies at, if it does."""
+        """Which bound of the search, 0.01 to 100, the temperature lies at, if it does."""
         return end_of(self.temperature, BOUNDS)
 
     def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
-        """The kept draws at this temperature, averaged anew.
+        """Return the average of the kept draws at this temperature.
 
         Raises:
             ValueError: draws were not kept, or they are the ones fitted on.
@@ -75,15 +75,11 @@ class TemperedCategorical:
     def summarize(
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
     ) -> CategoricalPredictive:
-        """Average the tempered draws; kept draws are the tempered ones, in float64."""
+        """Average the tempered draws; with `keep_draws` these are kept, in float64."""
         return Categorical().summarize(self._tempered(passes), keep_draws=keep_draws)
 
-    def totals(self, passes: Iterable[Tensor]) -> Totals:
-        """The sums over tempered draws that `summarize` divides."""
-        return Categorical().totals(self._tempered(passes))
-
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
-        """One predictive of the examples of all parts, in order."""
+        """Return one predictive of the examples of all parts, in order."""
         return Categorical().join(parts)
 
     def _tempered(self, passes: Iterable[Tensor]) -> Iterable[Tensor]:
@@ -95,14 +91,14 @@ class TemperedCategorical:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TemperedCategorical":
-        """What `to_dict` filed."""
+        """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
 
 
 def checked_logs(
     predictive: CategoricalPredictive, targets: Tensor
 ) -> Float64[Tensor, "batch classes *positions"]:
-    """The log-probabilities, finite, once they and the targets are checked.
+    """Check predictions and targets, and return the log-probabilities, made finite.
 
     Raises:
         TypeError: targets of the wrong kind.
@@ -118,7 +114,7 @@ def checked_logs(
 def best_temperature(
     draws: Float[Tensor, "draws batch classes *positions"], targets: Int[Tensor, "batch *positions"]
 ) -> float:
-    """The temperature of all draws at which the targets' mean log-probability is highest."""
+    """Return the temperature of all draws at which the mean log-probability is highest."""
     index = targets.to(draws.device).long().unsqueeze(1)
 
     def curve(log_temperature: float) -> tuple[float, float]:
@@ -134,7 +130,7 @@ def best_temperature(
 
 
 def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Of one draw: the log-probability of the targets, and its slope in beta."""
+    """Return the log-probability of the targets by one draw, and its slope in beta."""
     values = logits.double() - logits.double().amax(1, keepdim=True)
     logs = (beta * values).log_softmax(1)
     slope = values.gather(1, index) - (logs.exp() * values).sum(1, keepdim=True)
@@ -144,14 +140,14 @@ def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]
 def _draws(predictive: CategoricalPredictive) -> Float[Tensor, "draws batch classes *positions"]:
     if predictive.logits is None:
         raise ValueError(
-            "expected predictions with their draws, got none for a temperature of each draw; "
+            "expected predictions with their draws, got none, to which this temperature applies; "
             "predict with keep_draws=True, or take TemperatureScaling"
         )
     return predictive.logits
 
 
 def require_temperature(temperature: float) -> None:
-    """Check that a temperature is one.
+    """Check that a temperature is positive and finite.
 
     Raises:
         ValueError: it is not positive and finite.
@@ -168,7 +164,7 @@ class TemperatureScaling:
     """One temperature for the average over draws: `softmax(log p / T)`, p the mean probability.
 
     Above 1 it softens, below 1 it sharpens; the order of the classes stays. Entropy is that of the
-    new probabilities; the shares of its parts are as before, see `averaged`.
+    new probabilities; the shares of its parts stay, see `averaged`.
 
     Attributes:
         temperature: T.
@@ -186,9 +182,9 @@ class TemperatureScaling:
 
     @classmethod
     def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperatureScaling":
-        """The temperature of the lowest mean negative log-likelihood of held-out targets.
+        """Fit the temperature of the lowest mean negative log-likelihood of held-out targets.
 
-        It is convex in 1/T, and solved by its exact slope. Positions count as examples.
+        The loss is convex in 1/T, and solved by its exact slope. Positions count as examples.
 
         Raises:
             TypeError: targets of the wrong kind.
@@ -199,11 +195,11 @@ class TemperatureScaling:
 
     @property
     def at_bound(self) -> str | None:
-        """The end of the search, 0.01 to 100, that T lies at, if it does: no T is best."""
+        """Which bound of the search, 0.01 to 100, T lies at, if it does: then no T is best."""
         return end_of(self.temperature, BOUNDS)
 
     def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
-        """Predictions at this temperature; draws are not kept.
+        """Return the predictions at this temperature; draws are not kept.
 
         Raises:
             ValueError: they are the ones fitted on.
@@ -217,19 +213,19 @@ class TemperatureScaling:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TemperatureScaling":
-        """What `to_dict` filed."""
+        """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
 
 
 def averaged(
     predictive: CategoricalPredictive, logits: Float64[Tensor, "batch classes *positions"]
 ) -> CategoricalPredictive:
-    """The predictive with `softmax(logits)` for its mean probability; draws are not kept.
+    """Return the predictive with `softmax(logits)` as mean probability; draws are not kept.
 
-    A change of the average says nothing of the draws. So each part of an uncertainty keeps its
-    share of the whole: expected entropy and mutual information of the entropy H, and the variance
+    A change of the average says nothing about the draws. So each part of an uncertainty keeps its
+    share of the whole: expected entropy and mutual information of the entropy, and the variance
     over draws of `p (1 - p)`, which is the variance of "is it this class". No part is ever below
-    0 or above the whole. Votes are left as they were.
+    0 or above the whole. The variation ratio stays.
     """
     log_probabilities = logits.log_softmax(1)
     total, before = entropy(log_probabilities.exp()), predictive.entropy
@@ -246,5 +242,5 @@ def averaged(
 
 
 def _spread(log_probabilities: Tensor) -> Tensor:
-    """`p (1 - p)`, with all digits where p is nearly 1."""
+    """Return `p (1 - p)`, exact also where p is nearly 1."""
     return log_probabilities.exp() * -torch.expm1(log_probabilities)

@@ -22,9 +22,10 @@ PARTS = ("total", "epistemic")
 class VarianceScaling:
     """One factor on the predictive variance, whole or epistemic; the mean stays.
 
-    Every draw moves from the mean by the root of the factor: `m + sqrt(f) (m_t - m)`. With the
-    part "total" noise variances are multiplied too, and the mixture keeps its form: its variance
-    is f times what it was. With "epistemic" they stay: `f epistemic + 1/tau`.
+    The distance of every draw from the mean is multiplied by the root of the factor:
+    `m + sqrt(f) (m_t - m)`. With the part "total" noise variances are multiplied by f too, so the
+    mixture keeps its form and its variance is f times as large. With "epistemic" they stay, and
+    the variance is `f epistemic + 1/tau`.
 
     Attributes:
         factor: f; above 1 widens.
@@ -46,7 +47,9 @@ class VarianceScaling:
                 "with .fit"
             )
         if self.part not in PARTS:
-            raise ValueError(f"expected the part 'total' or 'epistemic', got {self.part!r}")
+            raise ValueError(
+                f"expected the part 'total' or 'epistemic', got {self.part!r}; choose one"
+            )
 
     @classmethod
     def fit(
@@ -57,7 +60,9 @@ class VarianceScaling:
         part: Literal["total", "epistemic"] = "total",
         criterion: Literal["mixture", "moments"] = "mixture",
     ) -> "VarianceScaling":
-        """The factor of the lowest negative log-likelihood of held-out targets, by its exact slope.
+        """Fit the factor of the lowest negative log-likelihood of held-out targets.
+
+        Solved by its exact slope.
 
         Args:
             predictive: predictions of held-out examples.
@@ -70,16 +75,18 @@ class VarianceScaling:
 
         Raises:
             ValueError: an option is unknown, targets do not fit, a variance is 0, predictions are
-                perfect, or no epistemic part is there to scale.
+                perfect, or there is no epistemic variance to scale.
         """
         if criterion not in ("mixture", "moments"):
-            raise ValueError(f"expected criterion 'mixture' or 'moments', got {criterion!r}")
+            raise ValueError(
+                f"expected criterion 'mixture' or 'moments', got {criterion!r}; choose one"
+            )
         aligned = predictive.aligned(targets)
         scaling = cls(1.0, part)
         if part == "epistemic" and not bool(predictive.epistemic_variance.any()):
             raise ValueError(
-                "expected draws that differ, got none that do, so that there is no epistemic part "
-                "to scale; take part='total'"
+                "expected draws that differ, got equal ones, whose epistemic variance is 0; take "
+                "part='total'"
             )
         if bool((predictive.mean == aligned).all()):
             raise ValueError(
@@ -89,26 +96,26 @@ class VarianceScaling:
 
         def curve(log_factor: float) -> tuple[float, float]:
             free = torch.tensor(log_factor, dtype=torch.float64, requires_grad=True)
-            scaled = _scaled(kept, free.exp(), scaling.part)
+            scaled = _scaled(copied, free.exp(), scaling.part)
             loss = -_log_likelihood(scaled, aligned, criterion).mean()
             return float(loss.detach()), float(torch.autograd.grad(loss, free)[0])
 
-        # Predictions made in inference mode know no slopes; their copies do.
+        # Tensors made in inference mode cannot be differentiated through; their copies can.
         with torch.inference_mode(False), torch.enable_grad():
-            kept = GaussianPredictive(predictive.means.clone(), predictive.variances.clone())
+            copied = GaussianPredictive(predictive.means.clone(), predictive.variances.clone())
             factor = lowest(curve, BOUNDS)
         return replace(scaling, factor=factor, held_out=HeldOut.of(predictive))
 
     @property
     def at_bound(self) -> str | None:
-        """The end of the search, 1e-6 to 1e6, that the factor lies at, if it does.
+        """Which bound of the search, 1e-6 to 1e6, the factor lies at, if it does.
 
-        "lower" of the epistemic part: the draws' differences say nothing of the errors.
+        "lower" for the epistemic part: the spread of the draws does not explain the errors.
         """
         return end_of(self.factor, BOUNDS)
 
     def __call__(self, predictive: GaussianPredictive) -> GaussianPredictive:
-        """Predictions with the variance scaled.
+        """Return the predictions with the variance scaled.
 
         Raises:
             ValueError: they are the ones fitted on.
@@ -122,7 +129,7 @@ class VarianceScaling:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VarianceScaling":
-        """What `to_dict` filed."""
+        """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
 
 

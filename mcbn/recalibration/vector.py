@@ -13,11 +13,7 @@ from torch import Tensor
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.temperature import (
-    MASKED,
-    averaged,
-    checked_logs,
-)
+from mcbn.recalibration.temperature import MASKED, averaged, checked_logs
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class VectorScaling:
         numbers = (*self.scales, *self.biases)
         if len(self.scales) != len(self.biases) or not all(map(math.isfinite, numbers)):
             raise ValueError(
-                "expected one finite scale and bias a class, got "
+                "expected one finite scale and bias per class, got "
                 f"{len(self.scales)} scales and {len(self.biases)} biases; fit them with .fit"
             )
 
@@ -50,37 +46,38 @@ class VectorScaling:
     def fit(
         cls, predictive: CategoricalPredictive, targets: Tensor, *, prior: float = 1.0
     ) -> "VectorScaling":
-        """The scales and biases of the highest posterior of held-out targets.
+        """Fit the scales and biases of the highest posterior density given held-out targets.
 
-        The sum of negative log-likelihoods plus `prior / 2 sum_c ((w_c - 1)^2 + b_c^2)`: convex,
-        solved by L-BFGS with exact gradients in float64. Positions count as examples.
+        The loss is the sum of negative log-likelihoods plus `prior / 2 sum_c ((w_c - 1)^2 +
+        b_c^2)`: convex, solved by L-BFGS with exact gradients in float64. Positions count as
+        examples.
 
         Args:
             predictive: predictions of held-out examples.
             targets: the classes that happened.
-            prior: precision of a Gaussian prior about the identity. 0 is maximum likelihood, for
-                which every class must have happened.
+            prior: precision of a Gaussian prior around the identity. 0 is maximum likelihood, for
+                which every class must be among the targets.
 
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, a prior below 0, or without a prior a class that
-                did not happen, whose bias would be minus infinity.
+            ValueError: targets that do not fit, a prior below 0, or without a prior a class
+                that is not among the targets, whose bias would be minus infinity.
         """
         logs = checked_logs(predictive, targets)
         classes = logs.shape[1]
         rows, labels = logs.movedim(1, -1).reshape(-1, classes), targets.reshape(-1).to(logs.device)
         _require_prior(prior, labels, classes)
         start = np.concatenate([np.ones(classes), np.zeros(classes)])
-        found = minimize(
+        best = minimize(
             lambda weights: _vector_loss(weights, rows, labels.long(), prior), start, jac=True,
             method="L-BFGS-B", options={"ftol": 0.0, "gtol": 1e-10, "maxiter": 2000, "maxcor": 30},
         ).x  # fmt: skip
-        scales, biases = found[:classes], found[classes:]
+        scales, biases = best[:classes], best[classes:]
         centered = biases - biases.mean()
         return cls(tuple(scales.tolist()), tuple(centered.tolist()), HeldOut.of(predictive))
 
     def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
-        """Predictions scaled class by class; draws are not kept.
+        """Return the predictions scaled class by class; draws are not kept.
 
         Raises:
             ValueError: they are the ones fitted on, or have another number of classes.
@@ -106,23 +103,23 @@ class VectorScaling:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VectorScaling":
-        """What `to_dict` filed."""
+        """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
 
 
 def _vector_loss(
     weights: np.ndarray, rows: Tensor, labels: Tensor, prior: float
 ) -> tuple[float, np.ndarray]:
-    """The mean loss an example and its gradient, for the scales and then the biases."""
+    """Return the loss per example, and its gradient in the scales and then the biases."""
     count, classes = rows.shape
     free = torch.from_numpy(weights).to(rows.device)
     scales, biases = free[:classes], free[classes:]
     logs = (rows * scales + biases).log_softmax(1)
     excess = logs.exp()
     excess[torch.arange(count, device=rows.device), labels] -= 1
-    away = torch.cat([scales - 1, biases])
-    loss = prior / 2 * away.square().sum() - logs.gather(1, labels[:, None]).sum()
-    gradient = torch.cat([(excess * rows).sum(0), excess.sum(0)]) + prior * away
+    from_identity = torch.cat([scales - 1, biases])
+    loss = prior / 2 * from_identity.square().sum() - logs.gather(1, labels[:, None]).sum()
+    gradient = torch.cat([(excess * rows).sum(0), excess.sum(0)]) + prior * from_identity
     return float(loss / count), (gradient / count).cpu().numpy()
 
 
@@ -132,6 +129,6 @@ def _require_prior(prior: float, labels: Tensor, classes: int) -> None:
     missing = int((labels.long().bincount(minlength=classes) == 0).sum())
     if prior == 0 and missing:
         raise ValueError(
-            f"expected every class among the targets without a prior, got {missing} of {classes} "
-            "that did not happen; leave prior at 1, or hold out more examples"
+            f"expected every class among the targets where prior=0, got {missing} of {classes} "
+            "that are not; leave prior at 1, or hold out more examples"
         )

@@ -26,7 +26,7 @@ def true_risk(threshold):
 
 
 def test_the_level_holds_exactly_over_all_held_out_sets_of_a_small_population():
-    """Summed over all 231 held-out sets of 20, the bound fails with a probability of at most 0.2."""
+    """Summed over all 231 held-out sets of 20: the bound fails with probability 0.2 at most."""
     failed, held = 0.0, 0.0
     for chosen in combinations_with_replacement(range(len(KINDS)), 20):
         counts = [chosen.count(kind) for kind in range(len(KINDS))]

@@ -194,8 +194,7 @@ def test_arguments_are_checked_once_whatever_the_resamples(checks, resamples):
     checks.clear()
     groups = ["a", "b"] * 20
     subgroups(predictive, targets, groups, resamples=resamples)
-    # And once by `mutual_information`, a public property that checks what it is computed from.
-    assert checks == {**ONCE, "probabilities": 2}
+    assert checks == ONCE
     checks.clear()
     evaluate(*regressor(batch=40), resamples=resamples)
     assert checks == {"unit_interval": 1, "vector": 1}
@@ -209,7 +208,7 @@ def test_a_comparison_checks_each_method_once(checks, resamples):
     checks.clear()
     other = forecaster(batch=30, seed=5)[0]
     mcbn.out_of_distribution(predictive, other, uncertainty="entropy", resamples=resamples)
-    assert checks == {"probabilities": 2, "vector": 2}
+    assert checks == {"vector": 2}
 
 
 def test_targets_that_do_not_fit_are_refused():

@@ -13,7 +13,7 @@ from mcbn.cli.main import main
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.recalibration.apply import before_and_after, fitted, held_targets
+from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
 
 
 def classes(seed, count=400, draws=1, temperature=3.0, method="net"):
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_sets_as_predicted_and_conformal():
     test, held = classes(0, count=2000), classes(1, count=2000)
-    plain, conformal = held_targets([test], [held], level=0.9)
+    plain, conformal = set_coverages([test], [held], level=0.9)
     # Written out: classes are taken, the most probable first, until they reach the level.
     sizes, inside = [], []
     for row, target in zip(test.scored.probabilities.numpy(), test.targets, strict=True):
@@ -120,7 +120,7 @@ def test_sets_as_predicted_and_conformal():
 
 def test_intervals_as_predicted_and_conformal():
     test, held = reals(0, count=2000), reals(1, count=2000)
-    plain, conformal = held_targets([test], [held], level=0.9)
+    plain, conformal = set_coverages([test], [held], level=0.9)
     low, high = test.scored.interval(0.9)
     inside = (test.targets >= low) & (test.targets <= high)
     assert plain.coverage.value == pytest.approx(float(inside.double().mean()))
@@ -150,5 +150,5 @@ def test_the_report_has_both(tmp_path, made, by, capsys):
     plain, conformal = (numbers["sets"]["net"][rule] for rule in ("as predicted", "conformal"))
     assert plain["coverage"]["value"] < conformal["coverage"]["value"]
     page = (tmp_path / "page" / "report.html").read_text()
-    assert f">{100 * conformal['coverage']['value']:.1f} %<" in page
+    assert f">{100 * conformal['coverage']['value']:.1f}%<" in page
     assert 'id="sets"' in page

@@ -335,4 +335,4 @@ def test_the_example_of_the_page_runs(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     with torch.random.fork_rng():
         exec(block, {})
-    assert re.match(r"T = \d.*\ncoverage 0\.9.* classes a set\n", capsys.readouterr().out)
+    assert re.match(r"T = \d.*\ncoverage 0\.9.* classes per set\n", capsys.readouterr().out)

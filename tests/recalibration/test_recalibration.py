@@ -212,8 +212,6 @@ def test_a_tempered_likelihood_streams_through_predict():
     assert_close(again.logits, raw / 2.5, **TIGHT)
     parts = [part(streamed, slice(0, 16)), part(streamed, slice(16, 40))]
     assert_close(tempered.join(parts).probabilities, streamed.probabilities, rtol=0, atol=0)
-    halves = [tempered.totals(half) for half in (kept.logits[:2], kept.logits[2:])]
-    assert_close(halves[0].merged(halves[1]).predictive().probabilities, expected, **TIGHT)
 
 
 @pytest.mark.parametrize("method", CLASSES, ids=NAMES)
@@ -269,7 +267,7 @@ def test_vector_scaling_is_where_the_slope_of_autograd_vanishes(prior):
 def test_a_class_that_never_happened_needs_a_prior():
     predictive = predicted(60, 4)
     targets = labels(predictive.probabilities).clamp_max(2)
-    with pytest.raises(ValueError, match="got 1 of 4 that did not happen"):
+    with pytest.raises(ValueError, match="got 1 of 4 that are not"):
         mcbn.VectorScaling.fit(predictive, targets, prior=0.0)
     found = mcbn.VectorScaling.fit(predictive, targets)
     assert found.biases[3] < min(found.biases[:3])
@@ -595,7 +593,7 @@ def test_variance_scaling_is_refused_where_it_has_no_answer():
         (lambda: mcbn.VarianceScaling(-1.0), "positive, finite factor, got -1.0"),
         (lambda: mcbn.VarianceScaling.fit(alone, targets, part="epistemic"), "draws that differ"),
         (lambda: mcbn.VarianceScaling.fit(predictive, predictive.mean), "a perfect fit"),
-        (lambda: mcbn.VarianceScaling.fit(predictive, targets[:-1]), "of one shape"),
+        (lambda: mcbn.VarianceScaling.fit(predictive, targets[:-1]), "of the same shape"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
