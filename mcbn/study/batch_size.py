@@ -1,4 +1,4 @@
-"""The batch size as a variational parameter: chosen by held-out log score or by the ELBO."""
+"""Choose the batch size, as a variational parameter, by held-out log score or by the ELBO."""
 
 import math
 from dataclasses import dataclass
@@ -18,36 +18,37 @@ from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, count
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predict import family_of
+from mcbn.predictive.likelihood import as_likelihood
 from mcbn.samplers.outputs import Output
 from mcbn.study.criterion import ELBO, Objective, elbo_of
 
-# Multiples of the bank's own M in which rescaling was measured to hold (experiments/rescaling.py).
-VALID = (1 / 4, 4.0)
-# Log sizes: a best size this near a bound is at the bound, and is refined a tenth as far.
-NEAR = 1e-2
+# M relative to that of the bank: the range in which rescaling was measured to be accurate, in
+# experiments/rescaling.py.
+VALID_RATIOS = (1 / 4, 4.0)
+# In log M: a best size this near a bound counts as the bound; it is refined to a tenth of this.
+LOG_SIZE_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
 class BatchSizeChoice:
-    """The batch size that predicts best, how well it is known, and the curve it was read from.
+    """The batch size that predicts best, its uncertainty, and the curve over batch sizes.
 
-    Values are in nats an example; lower is better.
+    Values are in nats per example; lower is better.
 
     Attributes:
         best: the best batch size, any real number.
         value: the criterion there: the mean held-out negative log-likelihood, or minus the ELBO.
-        flat: smallest and largest size of the curve that, with all between, cannot be told from
-            the best by paired differences over examples.
-        interval: of `best`, by a bootstrap over examples.
+        flat: smallest and largest size of the curve that, with all between, are not significantly
+            different from the best, by paired differences over examples.
+        interval: bootstrap interval of `best`, over examples.
         batch_sizes: the sizes of the curve.
-        values: the criterion at each.
-        low: lower end of each value's bootstrap interval.
-        high: upper end.
+        values: the criterion at each size.
+        low: lower end of the bootstrap interval of each value.
+        high: upper end of it.
         criterion: "log_score" or "elbo".
         bank_size: M of the bank that was rescaled.
         draws: T of that bank.
-        level: of all intervals.
+        level: level of all intervals.
     """
 
     best: float
@@ -65,35 +66,40 @@ class BatchSizeChoice:
 
     @property
     def at_bound(self) -> Literal["lower", "upper"] | None:
-        """The end of the searched range that the best size lies at, if it does."""
+        """The end of the searched range that the best size is at; None if it is inside."""
         for end, index in (("lower", 0), ("upper", -1)):
-            if abs(math.log(self.best / float(self.batch_sizes[index]))) < NEAR:
+            if abs(math.log(self.best / float(self.batch_sizes[index]))) < LOG_SIZE_TOLERANCE:
                 return "lower" if end == "lower" else "upper"
         return None
 
     @property
     def extrapolated(self) -> bool:
-        """Whether the best size lies outside the range in which rescaling was measured to hold."""
-        return not VALID[0] * (1 - NEAR) <= self.best / self.bank_size <= VALID[1] * (1 + NEAR)
+        """Whether the best size is outside the range in which rescaling was measured."""
+        return (
+            not VALID_RATIOS[0] * (1 - LOG_SIZE_TOLERANCE)
+            <= self.best / self.bank_size
+            <= VALID_RATIOS[1] * (1 + LOG_SIZE_TOLERANCE)
+        )
 
     def __str__(self) -> str:
         name = "held-out log score" if self.criterion == "log_score" else "ELBO"
         lines = [
             f"best batch size {self.best:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}] "
-            f"by {name}, {self.value:.4g} nats an example",
-            f"not told from it: {self.flat[0]:.4g} to {self.flat[1]:.4g}",
+            f"by {name}, {self.value:.4g} nats per example",
+            f"not significantly different: {self.flat[0]:.4g} to {self.flat[1]:.4g}",
             f"searched {float(self.batch_sizes[0]):.4g} to {float(self.batch_sizes[-1]):.4g} with "
             f"{self.draws} draws collected at {self.bank_size:.4g}",
         ]
         if self.at_bound:
             lines.append(
-                f"the best lies at the {self.at_bound} end of the search: collect a bank at that "
-                "size and choose again"
+                f"the best size is at the {self.at_bound} end of the search: collect a bank at "
+                "that size and choose again"
             )
         if self.extrapolated:
             lines.append(
-                f"the best lies outside {VALID[0]:g} to {VALID[1]:g} times the bank's size, where "
-                "rescaling was measured to hold: collect a bank near it to confirm"
+                f"the best size is outside {VALID_RATIOS[0]:g} to {VALID_RATIOS[1]:g} times the "
+                "bank's size, where rescaling was measured to be accurate: collect a bank at that "
+                "size to confirm"
             )
         return "\n".join(lines)
 
@@ -131,32 +137,32 @@ def choose_batch_size(
     seed: int = 0,
     progress: bool = True,
 ) -> BatchSizeChoice:
-    """Choose M by rescaling one bank, at no further pass over the training data.
+    """Choose M by rescaling one bank, without another pass over the training data.
 
-    All sizes share the bank's deviations, so that the curve is smooth: a grid, even in log M,
-    brackets the optimum and a bounded search refines it. Intervals hold the chance of the
-    examples, not that of the draws; more draws are the remedy for that.
+    All sizes share the bank's deviations, so the curve is smooth: a grid, even in log M, brackets
+    the optimum and a bounded search refines it. Intervals cover the randomness of the examples but
+    not that of the draws, which more draws reduce.
 
     Args:
         model: the trained network.
-        bank: draws of its statistics, best at a size near the one looked for.
+        bank: draws of its statistics, preferably at a size near the best one.
         inputs: held-out examples for the log score, training examples for the ELBO.
-        targets: what was observed for them.
-        criterion: "log_score", "elbo", or `ELBO(...)` with a prior of its own.
+        targets: targets of the inputs.
+        criterion: "log_score", "elbo", or `ELBO(...)` with another prior.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
         bounds: smallest and largest M; by default a quarter to four times the bank's M, where
-            rescaling was measured to hold, and never above N.
-        points: sizes on the grid.
-        output: picks the output tensor where the network answers with something else.
-        resamples: of the examples, for the intervals.
-        level: of the intervals.
-        seed: chooses the resamples.
+            rescaling was measured to be accurate, and never above N.
+        points: number of sizes on the grid.
+        output: picks the output tensor where the network returns something else.
+        resamples: number of bootstrap resamples of the examples.
+        level: level of the intervals.
+        seed: seed of the resamples.
         progress: show a bar, on a terminal only.
 
     Raises:
-        TypeError: no network, no bank or no targets.
-        ValueError: an argument is out of range, the bank has no spread or belongs to another
-            model, or the targets do not fit.
+        TypeError: the network, the bank or the targets are of another type.
+        ValueError: an argument is out of range, all draws are equal, the bank is of another
+            network, or the targets do not fit the inputs.
 
     Reference:
         Mukhoti et al. 2020, "On Batch Normalisation for Approximate Bayesian Inference", which
@@ -167,7 +173,7 @@ def choose_batch_size(
     validation.tensor(targets, "targets")
     _require_counts(points, resamples, count(inputs), len(targets))
     objective = Objective(
-        model, bank, inputs, targets, family_of(likelihood), elbo_of(criterion, bank), output
+        model, bank, inputs, targets, as_likelihood(likelihood), elbo_of(criterion, bank), output
     )
     low, high = (math.log(end) for end in _bounds(bounds, bank))
     grid = torch.linspace(low, high, points, dtype=torch.float64)
@@ -202,15 +208,17 @@ def _refined(grid: Tensor, table: Tensor, objective: Objective) -> tuple[float, 
     lowest = int(table.mean(1).argmin())
     last = len(grid) - 1
     ends = float(grid[max(lowest - 1, 0)]), float(grid[min(lowest + 1, last)])
-    kept = {float(grid[lowest]): table[lowest]}
+    losses = {float(grid[lowest]): table[lowest]}
 
     def value(log_size: float) -> float:
-        kept[float(log_size)] = objective(float(log_size))
-        return float(kept[float(log_size)].mean())
+        losses[float(log_size)] = objective(float(log_size))
+        return float(losses[float(log_size)].mean())
 
-    minimize_scalar(value, bounds=ends, method="bounded", options={"xatol": NEAR / 10})
-    best = min(kept, key=lambda log_size: float(kept[log_size].mean()))
-    return best, kept[best]
+    minimize_scalar(
+        value, bounds=ends, method="bounded", options={"xatol": LOG_SIZE_TOLERANCE / 10}
+    )
+    best = min(losses, key=lambda log_size: float(losses[log_size].mean()))
+    return best, losses[best]
 
 
 def _means(columns: bootstrap.ScoreColumns) -> dict[str, float]:
@@ -218,7 +226,7 @@ def _means(columns: bootstrap.ScoreColumns) -> dict[str, float]:
 
 
 def _flat(grid: Tensor, best: float, replicates: Tensor, level: float) -> tuple[float, float]:
-    """Ends of the run of sizes around the best whose paired difference to it may be 0."""
+    """Ends of the range around the best size whose paired differences from it may be 0."""
     excess = replicates[:-1] - replicates[-1]
     tied = [bootstrap.percentile_interval(row, level)[0] <= 0 for row in excess]
     pairs = list(zip(grid.tolist(), tied, strict=True))
@@ -228,20 +236,20 @@ def _flat(grid: Tensor, best: float, replicates: Tensor, level: float) -> tuple[
 
 
 def _run(pairs: list[tuple[float, bool]]) -> list[float]:
-    """The first sizes, up to one that is not tied."""
+    """The first sizes, until one is not tied."""
     return [log_size for log_size, _ in takewhile(lambda pair: pair[1], pairs)]
 
 
 def _vertices(
     grid: Float64[Tensor, " points"], replicates: Float64[Tensor, "points resamples"]
 ) -> Float64[Tensor, " resamples"]:
-    """Where each resample's curve is lowest: a parabola through its lowest point and neighbours."""
+    """The minimum of each curve: of the parabola through its lowest point and the neighbours."""
     lowest = replicates.argmin(0, keepdim=True)
     inner = lowest.clamp(1, len(grid) - 2)
     left, middle, right = (replicates.gather(0, inner + step)[0] for step in (-1, 0, 1))
     bend = left - 2 * middle + right
     shift = torch.where(bend > 0, (left - right) / (2 * bend), 0.0).clamp(-0.5, 0.5)
-    # At an end of the grid the lowest point itself is all that is known.
+    # At an end of the grid there is no neighbour on one side.
     shift = torch.where(inner == lowest, shift, 0.0)[0]
     return grid[lowest[0]] + shift * (grid[1] - grid[0])
 
@@ -249,7 +257,7 @@ def _vertices(
 def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, float]:
     size = bank.size
     limit = bank.population or math.inf
-    low, high = bounds or (VALID[0] * size, min(VALID[1] * size, limit))
+    low, high = bounds or (VALID_RATIOS[0] * size, min(VALID_RATIOS[1] * size, limit))
     if not 0 < low < high <= limit:
         raise ValueError(
             f"expected bounds 0 < smallest < largest <= N = {limit}, got ({low}, {high}); "
@@ -265,6 +273,6 @@ def _require_counts(points: int, resamples: int, examples: int, targets: int) ->
         raise ValueError(f"expected at least 1 resample, got {resamples}; 1000 is usual")
     if examples != targets or examples == 0:
         raise ValueError(
-            f"expected one target for each of some inputs, got {examples} inputs and {targets} "
-            "targets; give both of the same examples"
+            f"expected one target per input, got {examples} inputs and {targets} targets; give "
+            "both of the same examples"
         )

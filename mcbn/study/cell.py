@@ -1,4 +1,4 @@
-"""Cells of a study and the networks they need: plain values, each with a key of its content."""
+"""The cells of a study and the networks they need, each identified by a digest of its fields."""
 
 import hashlib
 import json
@@ -9,17 +9,17 @@ from typing import Any
 from mcbn.io.plain import matches_type
 from mcbn.study.names import PUBLISHED, Method
 
-# Raise it when the same configuration would give other figures: old results are then not reused.
+# Increase it when equal configurations give new numbers, so that old results are not reused.
 DATA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network to train, by everything that its weights depend on.
+    """A network to train: everything that its weights depend on.
 
     Attributes:
         data: name of the data set.
-        split: which of its splits.
+        split: index of its training-test split.
         train_size: N, training examples used; all if None.
         architecture: name of the network, or the module:function that builds it.
         width: units or channels of a layer.
@@ -27,11 +27,11 @@ class Network:
         dropout: rate of its dropout layers.
         batch_size: mini-batch size of training.
         epochs: passes over the training examples.
-        learning_rate: its largest value.
-        weight_decay: decoupled.
-        seed: of the weights, the order of the examples and the masks.
-        member: place in an ensemble of networks that differ in their randomness alone.
-        threads: of the arithmetic, which decide about the last bits.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay.
+        seed: seed of the weights, the order of the examples and the dropout masks.
+        member: index in an ensemble, whose networks differ in their seeds only.
+        threads: threads of the computation, on which the last bits depend.
     """
 
     data: str
@@ -51,17 +51,17 @@ class Network:
 
     @property
     def key(self) -> str:
-        """A digest of the configuration and of the version of the code's data."""
+        """A digest of the fields and of `DATA_VERSION`."""
         return _digest("network", asdict(self))
 
     @property
     def published(self) -> bool:
-        """Whether it is loaded as others trained it, so that there is nothing to train."""
+        """Whether its published weights are loaded, so that it is not trained."""
         return self.architecture == PUBLISHED
 
     @property
     def family(self) -> "Network":
-        """What is trained and scored in one place: ensemble members and dropout rates together."""
+        """The network that stands for all ensemble members and dropout rates of one shard."""
         return replace(self, member=0, dropout=0.0)
 
     def __str__(self) -> str:
@@ -73,17 +73,17 @@ class Network:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one trained network, by everything that its scores depend on.
+    """One method on one trained network: everything that its scores depend on.
 
     Attributes:
-        network: the trained network; of an ensemble, its first member.
-        method: how it is made stochastic.
-        batch_size: M at inference, where the method has one.
-        bank_batch_size: M of the mini-batches that are really drawn, where the method draws any.
+        network: the trained network; the first member of an ensemble.
+        method: uncertainty method.
+        batch_size: M at inference; None for methods without one.
+        bank_batch_size: M of the mini-batches that the bank is collected from; None without a bank.
         draws: T; the number of networks of an ensemble.
         test_size: test examples used, evenly spaced; all if None.
         outside: names of the out-of-distribution sets.
-        outside_size: examples of each of them used, evenly spaced; all if None.
+        outside_size: examples used of each out-of-distribution set, evenly spaced; all if None.
     """
 
     network: Network
@@ -97,24 +97,24 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A digest of the configuration and of the version of the code's data."""
+        """A digest of the fields and of `DATA_VERSION`."""
         return _digest("cell", asdict(self))
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """Every network that the method needs."""
+        """The networks that the method needs."""
         count = self.draws if self.method == "Deep ensemble" else 1
         return tuple(replace(self.network, member=member) for member in range(count))
 
     @property
     def chosen_draws(self) -> int | None:
-        """T where it is a choice: not of a single pass, nor of an ensemble."""
+        """T, or None for methods whose number of draws is not an axis of the plan."""
         single = self.method in ("Deterministic", "Population BN", "Deep ensemble")
         return None if single else self.draws
 
     @property
     def label(self) -> str:
-        """The method, with the dropout rate where that is a part of it."""
+        """The method's name, with the dropout rate for MC Dropout."""
         if self.method == "MC Dropout":
             return f"MC Dropout, p = {self.network.dropout:g}"
         return self.method
@@ -125,41 +125,41 @@ class Cell:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Cell":
-        """The cell that `asdict` made `values` of, also after JSON.
+        """Make a cell from the values of `asdict`, which may have been through JSON.
 
         Raises:
-            ValueError: fields are missing or unknown.
+            ValueError: fields are missing, unknown or of the wrong type.
         """
         try:
-            network = _made(Network, values["network"])
+            network = _from_fields(Network, values["network"])
             outside = tuple(values["outside"])
-            made: Cell = _made(cls, {**values, "network": network, "outside": outside})
-            return made
+            cell: Cell = _from_fields(cls, {**values, "network": network, "outside": outside})
+            return cell
         except (KeyError, TypeError) as error:
-            raise ValueError(f"expected the fields of a cell, got {error!s:.80} amiss") from error
+            raise ValueError(
+                f"expected the fields of a cell, got damaged values ({error!s:.80}); "
+                "run its study again"
+            ) from error
 
 
-def _made(kind: Any, values: Mapping[str, Any]) -> Any:
+def _from_fields(kind: Any, values: Mapping[str, Any]) -> Any:
     names = {field.name for field in fields(kind)}
     if set(values) != names:
         raise ValueError(
-            f"expected the fields {sorted(names)}, got {sorted(values)!s:.400}; it is of another "
-            "version"
+            f"expected the fields {sorted(names)}, got {sorted(values)!s:.400}; use the version of "
+            "mcbn that wrote them"
         )
     for field in fields(kind):
         value = values[field.name]
         if not (isinstance(value, Network) or matches_type(value, field.type)):
             raise ValueError(
-                f"expected the fields of a cell, got {field.name} {value!r:.80}; it is damaged"
+                f"expected {field.name} of type {field.type}, got {value!r:.80}; the file is "
+                "damaged, so run its study again"
             )
     return kind(**values)
 
 
-def canonical(values: Mapping[str, Any]) -> str:
-    """The one JSON text of these values, whatever order they came in."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _digest(kind: str, values: Mapping[str, Any]) -> str:
-    text = canonical({"kind": kind, "version": DATA_VERSION, **values})
+    keyed = {"kind": kind, "version": DATA_VERSION, **values}
+    text = json.dumps(keyed, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Paired tests between the methods of a study, corrected for their number."""
+"""Paired tests between the methods of a study, corrected for multiple testing."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,25 +12,25 @@ from mcbn.study.results import Point, Study, point
 
 BASELINE = "Deterministic"
 
-Place = tuple[str, int | None]  # a method, and its M where it has one
+Place = tuple[str, int | None]  # a method and its M, if it has one
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One method less another on networks trained alike, paired over splits and seeds.
+    """The difference method - other of a score, paired over splits and seeds.
 
     Attributes:
-        score: of which the difference is taken.
-        part: of the study.
-        training_batch_size: of the networks.
-        method: the one.
-        batch_size: its M, where it has one.
-        other: the one that is taken off.
-        other_batch_size: its M.
-        pairs: splits and seeds that both have.
+        score: name of the score.
+        part: name of the part of the study.
+        training_batch_size: mini-batch size of training.
+        method: name of the method.
+        batch_size: M of the method; None without one.
+        other: name of the method that is subtracted.
+        other_batch_size: M of that method.
+        pairs: number of splits and seeds that both have.
         difference: mean difference with its Student-t interval.
-        p_value: two-sided, of the paired t test; NaN where there is none to be made.
-        adjusted: the same by Holm's method, over all tests of the score in the study.
+        p_value: two-sided p-value of the paired t test; NaN where no test can be made.
+        adjusted: Holm-adjusted p-value, over all tests of the score in the study.
     """
 
     score: str
@@ -47,57 +47,57 @@ class Contrast:
 
     @property
     def better(self) -> bool:
-        """Whether the mean difference is to the better side."""
+        """Whether the mean difference is in favour of `method`."""
         return (self.difference.mean > 0) == (BETTER[self.score] == "higher")
 
 
 def contrasts(parts: Mapping[str, Study], score: str) -> tuple[Contrast, ...]:
-    """Every planned comparison of a score, in all parts of a study, with Holm's correction.
+    """All planned comparisons of a score, in all parts of a study, with Holm's correction.
 
-    For each training batch size: every other method, at each of its M, less Deterministic; MCBN
-    less every other method over M at equal M; and MCBN, at the M nearest to that of training, less
-    every other method without an M.
+    For each training batch size: every other method, at each of its M, against Deterministic; MCBN
+    against every other method with an M at equal M; and MCBN, at the M nearest to that of training,
+    against every other method without an M.
 
     Args:
-        parts: of `Study.parts`.
-        score: one of which a direction is better.
+        parts: parts of a study, as `Study.parts` returns them.
+        score: name of a score with a better direction.
 
     Raises:
-        ValueError: of this score no direction is the better one.
+        ValueError: neither direction of the score is better.
     """
     if not glossary.judged(score):
         raise ValueError(f"expected a score with a better direction, got {score!r}; choose another")
-    found = [
+    planned = [
         contrast
         for name, study in parts.items()
         for size in study.training_batch_sizes
         for one, other in _planned(study, size)
         if (contrast := _contrast(name, study, score, size, (one, other))) is not None
     ]
-    tests = _distinct(found)
+    tests = _distinct(planned)
     adjusted = dict(zip(tests, holm([test.p_value for test in tests]), strict=True))
     return tuple(
         replace(contrast, adjusted=adjusted.get(replace(contrast, part=""), math.nan))
-        for contrast in found
+        for contrast in planned
     )
 
 
-def count(found: Sequence[Contrast]) -> int:
-    """How many different tests there are among contrasts."""
-    return len(_distinct([replace(contrast, adjusted=math.nan) for contrast in found]))
+def count(tests: Sequence[Contrast]) -> int:
+    """The number of distinct tests among contrasts."""
+    return len(_distinct([replace(test, adjusted=math.nan) for test in tests]))
 
 
-def _distinct(found: Sequence[Contrast]) -> list[Contrast]:
-    """Tests that were made, once each: methods without a T are the same in parts that differ in it.
+def _distinct(planned: Sequence[Contrast]) -> list[Contrast]:
+    """The tests with a p-value, once each: parts that differ in T share the methods without a T.
 
-    Told by their numbers, which are equal to the last bit only if the cells behind them are.
+    They are identified by their numbers, which are equal to the last bit only for the same cells.
     """
-    made = (contrast for contrast in found if not math.isnan(contrast.p_value))
-    return list(dict.fromkeys(replace(contrast, part="") for contrast in made))
+    tests = (contrast for contrast in planned if not math.isnan(contrast.p_value))
+    return list(dict.fromkeys(replace(test, part="") for test in tests))
 
 
 def matched(batch_sizes: Sequence[int], training_batch_size: int) -> int:
-    """The inference batch size nearest to that of training, by ratio; the smaller of two."""
+    """The inference batch size nearest to that of training by ratio; the smaller one of a tie."""
     return min(
         sorted(batch_sizes), key=lambda size: abs(math.log(size / training_batch_size))
     )  # fmt: skip
@@ -105,17 +105,17 @@ def matched(batch_sizes: Sequence[int], training_batch_size: int) -> int:
 
 def _planned(study: Study, training_batch_size: int) -> Iterator[tuple[Place, Place]]:
     methods, sizes = study.methods, study.batch_sizes
-    over = [name for name in methods if name in OVER_BATCH_SIZES]
-    levels = [name for name in methods if name not in OVER_BATCH_SIZES and name != BASELINE]
+    with_size = [name for name in methods if name in OVER_BATCH_SIZES]
+    without_size = [name for name in methods if name not in OVER_BATCH_SIZES and name != BASELINE]
     if BASELINE in methods:
-        yield from (((name, size), (BASELINE, None)) for name in over for size in sizes)
-        yield from (((name, None), (BASELINE, None)) for name in levels)
-    if "MCBN" in over:
+        yield from (((name, size), (BASELINE, None)) for name in with_size for size in sizes)
+        yield from (((name, None), (BASELINE, None)) for name in without_size)
+    if "MCBN" in with_size:
         yield from (
-            (("MCBN", size), (name, size)) for name in over if name != "MCBN" for size in sizes
+            (("MCBN", size), (name, size)) for name in with_size if name != "MCBN" for size in sizes
         )
         at = matched(sizes, training_batch_size)
-        yield from ((("MCBN", at), (name, None)) for name in levels)
+        yield from ((("MCBN", at), (name, None)) for name in without_size)
 
 
 def _contrast(

@@ -1,4 +1,4 @@
-"""What a batch size is judged by: the loss of each example at any size that a bank is moved to."""
+"""Criteria for the batch size: the loss of each example with the bank rescaled to any size."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.outputs import Output
 
-EXAMPLES = 256  # in a pass
+EXAMPLES_PER_PASS = 256
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ELBO:
     """The evidence lower bound, on examples of the training data.
 
     `N mean_n mean_t log p(y_n | x_n, omega_t) - KL`, with
-    `KL = K/2 (M_p / M - 1 - log(M_p / M))` from the prior, the same Gaussian as for mini-batches
-    of M_p examples. Its optimum depends on K and M_p. See docs/method.md.
+    `KL = K/2 (M_p / M - 1 - log(M_p / M))` from the prior, the Gaussian of the statistics of
+    mini-batches of M_p examples. Its optimum depends on K and M_p. See docs/method.md.
 
     Args:
         prior_batch_size: M_p; 1 is a prior as wide as the statistics of a single example.
-        dimensions: K, in how many directions the statistics vary; by default the numerical rank
-            of the bank's deviations, which is at most its draws less one.
-        population: N, the number of training examples; the bank's by default.
+        dimensions: K, the number of directions in which the statistics vary; by default the
+            numerical rank of the bank's deviations, which is at most its draws - 1.
+        population: N, the number of training examples; by default that of the bank.
     """
 
     prior_batch_size: float = 1.0
@@ -49,7 +49,7 @@ class ELBO:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of each example at the exponential of a log size, in nats; lower is better."""
+    """The loss of each example in nats as a function of log M; lower is better."""
 
     model: Module
     bank: Bank
@@ -60,24 +60,24 @@ class Objective:
     output: Output | None
 
     def __call__(self, log_size: float) -> Float64[Tensor, " batch"]:
-        """The loss of each example, the divergence of the ELBO shared out among them."""
+        """The loss of each example, with its share of the divergence of the ELBO."""
         size = math.exp(log_size)
         sampler = MCBatchNorm(self.model, self.bank.rescale(size), output=self.output)
-        starts = range(0, count(self.inputs), EXAMPLES)
-        found = torch.cat([self._log_likelihoods(sampler, start) for start in starts])
-        return _divergence(self.elbo, size) - found
+        starts = range(0, count(self.inputs), EXAMPLES_PER_PASS)
+        likelihoods = torch.cat([self._log_likelihoods(sampler, start) for start in starts])
+        return _divergence(self.elbo, size) - likelihoods
 
     @torch.no_grad()
     def _log_likelihoods(self, sampler: MCBatchNorm, start: int) -> Float64[Tensor, " batch"]:
-        """Of each example: the log of the mean likelihood over draws; for the ELBO, mean of logs.
+        """The log of the mean likelihood over draws; for the ELBO, the mean of the logs.
 
-        Positions of an example are averaged, as in the score; the ELBO takes their joint law.
+        Positions of an example are averaged, as in the score; for the ELBO they are summed.
         """
-        targets = self.targets[start : start + EXAMPLES]
+        targets = self.targets[start : start + EXAMPLES_PER_PASS]
         add = torch.logaddexp if self.elbo is None else torch.add
         rows = (
             _log_likelihood(self.family.summarize([row]), targets.to(row.device))
-            for row in sampler.passes(slice_examples(self.inputs, start, start + EXAMPLES))
+            for row in sampler.passes(slice_examples(self.inputs, start, start + EXAMPLES_PER_PASS))
         )
         total = reduce(add, rows).reshape(len(targets), -1).cpu()
         if self.elbo is None:
@@ -94,7 +94,7 @@ def _log_likelihood(
 
 
 def _divergence(elbo: ELBO | None, size: float) -> float:
-    """KL divergence from the prior, shared out among the N examples; 0 for the log score."""
+    """KL divergence from the prior, per example; 0 for the log score."""
     if elbo is None:
         return 0.0
     ratio = elbo.prior_batch_size / size
@@ -103,15 +103,15 @@ def _divergence(elbo: ELBO | None, size: float) -> float:
 
 
 def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
-    """The criterion with what it leaves open filled in from the bank; None is the log score.
+    """The ELBO with its defaults taken from the bank; None for the log score.
 
     Raises:
-        ValueError: no such criterion, a bank without spread, or a population that is not known.
+        ValueError: the criterion is unknown, all draws are equal, or N is not known.
     """
     if all(bool((rows == rows[0]).all()) for rows in bank.statistics.values()):
         raise ValueError(
-            f"expected a bank whose draws differ, got {len(bank)} equal ones, which no batch size "
-            "moves; collect several at a batch size below N"
+            f"expected a bank whose draws differ, got {len(bank)} equal ones, which rescaling does "
+            "not change; collect several at a batch size below N"
         )
     if criterion == "log_score":
         return None
@@ -119,20 +119,20 @@ def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
     if not isinstance(elbo, ELBO):
         raise ValueError(
             f"expected the criterion 'log_score', 'elbo' or mcbn.ELBO(...), got {criterion!r}; "
-            "take 'log_score' with held-out examples"
+            "use 'log_score' with held-out examples"
         )
     population = elbo.population or bank.population
     if population is None:
         raise ValueError(
             "expected the number of training examples for the ELBO, got a bank that does not know "
-            "it; give criterion=mcbn.ELBO(population=...)"
+            "it; use criterion=mcbn.ELBO(population=...)"
         )
     return replace(elbo, population=population, dimensions=elbo.dimensions or _rank(bank))
 
 
 def _rank(bank: Bank) -> int:
-    """In how many directions the draws differ by more than the rounding of the bank's own type."""
+    """The number of directions in which draws differ by more than rounding in the bank's dtype."""
     rows = torch.cat([values.detach().cpu() for values in bank.coordinates().values()], 1)
-    kept = next(iter(bank.statistics.values())).dtype
-    rounding = max(rows.shape) * torch.finfo(kept).eps
+    dtype = next(iter(bank.statistics.values())).dtype
+    rounding = max(rows.shape) * torch.finfo(dtype).eps
     return int(torch.linalg.matrix_rank(rows - rows.mean(0), rtol=rounding))

@@ -1,4 +1,4 @@
-"""The YAML file of a study: read into a plan with overrides on top, and written from one."""
+"""The YAML file of a study: read into a plan with overrides, and written from a plan."""
 
 import difflib
 import os
@@ -16,31 +16,31 @@ from mcbn.io.plain import matches_type
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
-PARTS: Mapping[str, Any] = {
+SECTIONS: Mapping[str, Any] = {
     "data": DataAxes,
     "network": NetworkAxes,
     "training": TrainingAxes,
     "inference": InferenceAxes,
 }
-LARGEST = 2**16  # bytes of a file
-DEPTH = 3  # a key under a key, and a list
-LENGTH = 500  # characters of the parser's errors that are told
+MAX_BYTES = 2**16  # of a file
+MAX_DEPTH = 3  # nested collections: a mapping, a mapping in it, and a list
+MAX_ERROR_CHARACTERS = 500  # of an error of the parser that are shown
 
 
 def read(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), *, model: str | None = None
 ) -> Plan:
-    """Read a declaration, with `--dotted.key value` arguments on top of it.
+    """Read a plan from a file, with `--dotted.key value` arguments that override it.
 
     Args:
         path: the YAML file.
         overrides: arguments as on a command line.
-        model: module:function that builds the networks instead; its code is run. A file cannot
-            name one.
+        model: module:function that builds the networks, instead of network.names; its code is
+            run, so a file cannot name one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown key (names the nearest known one) or a value that does not fit.
+        ValueError: an unknown key (names the nearest known one) or an invalid value.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected a study at {path}, got no such file; check the path")
@@ -53,83 +53,86 @@ def read(
 
 
 def read_stored(path: str | os.PathLike[str]) -> Plan:
-    """Read the declaration that a study keeps in its folder; networks of one's own are only named.
+    """Read the plan in the folder of a study; a user's own networks are named, not imported.
 
     Raises:
-        ValueError: an unknown key, or a value that does not fit.
+        ValueError: an unknown key or an invalid value.
     """
     return _read(path)
 
 
-def written(plan: Plan) -> str:
-    """The declaration as YAML text, every key in it."""
-    text: str = yaml.safe_dump(_plain(asdict(plan)), sort_keys=False, allow_unicode=True)
+def to_yaml(plan: Plan) -> str:
+    """A plan as YAML text with every key."""
+    text: str = yaml.safe_dump(_with_lists(asdict(plan)), sort_keys=False, allow_unicode=True)
     return text
 
 
-def parser() -> ArgumentParser:
-    """What reads a declaration; it knows the keys of a plan and no others."""
-    made = ArgumentParser(exit_on_error=False, prog="mcbn study run", allow_abbrev=False)
-    made.add_argument("--config", action="config", help="the study's YAML file")
-    made.add_class_arguments(Plan)
-    return made
+def make_parser() -> ArgumentParser:
+    """The parser of a plan, which accepts the keys of a plan and no others."""
+    parser = ArgumentParser(exit_on_error=False, prog="mcbn study run", allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="the study's YAML file")
+    parser.add_class_arguments(Plan)
+    # The help shows keys as in the file; on the command line hyphens are accepted as well.
+    words = parser._option_string_actions
+    words |= {word.replace("_", "-"): action for word, action in words.items()}
+    return parser
 
 
-def parsed(arguments: Sequence[str]) -> Plan:
-    """The plan that arguments make, of `--config FILE` and dotted keys.
+def parse(arguments: Sequence[str]) -> Plan:
+    """Parse a plan from arguments: `--config FILE` and dotted keys.
 
     Raises:
-        ValueError: an unknown key (names the nearest known one) or a value that does not fit.
+        ValueError: an unknown key (names the nearest known one) or an invalid value.
     """
     try:
-        values = parser().parse_args(list(arguments)).as_dict()
+        values = make_parser().parse_args(list(arguments)).as_dict()
     except (ArgumentError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unfit(str(error)) from error
+        raise _invalid(str(error)) from error
     values.pop("config", None)
-    return Plan(**{name: _part(name, value) for name, value in values.items()})
+    return Plan(**{name: _section(name, value) for name, value in values.items()})
 
 
 def known_keys() -> list[str]:
-    """Every dotted key of a declaration."""
-    found = []
+    """Every dotted key of a plan."""
+    keys = []
     for name, value in asdict(Plan()).items():
-        found += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
-    return found
+        keys += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
+    return keys
 
 
 def _read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Plan:
     try:
-        _require_plain(Path(path))
-        return parsed(["--config", str(path), *overrides])
+        _require_plain_values(Path(path))
+        return parse(["--config", str(path), *overrides])
     except ValueError as error:
         raise ValueError(f"{error}; in {path}") from error
 
 
-def _require_plain(path: Path) -> None:
-    """Check that a file has the keys of a plan and plain values, nothing that leads further.
+def _require_plain_values(path: Path) -> None:
+    """Check that a file has only the keys of a plan, with plain values.
 
-    The parser alone would import what `class_path` names, show the file that `config` names, and
-    write out aliases of aliases until the memory is full.
+    The parser alone would import the class that `class_path` names, show the file that `config`
+    names, and expand aliases of aliases until memory is full.
     """
-    if path.stat().st_size > LARGEST:
-        raise _unfit(f"more than {LARGEST:,} bytes")
+    if path.stat().st_size > MAX_BYTES:
+        raise _invalid(f"more than {MAX_BYTES:,} bytes")
     try:
         text, depth = path.read_bytes().decode("utf-8-sig"), 0
         for event in yaml.parse(text):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEPTH or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            if depth > MAX_DEPTH or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 raise yaml.YAMLError("an anchor, an alias, a tag or lists in lists")
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise _unfit(str(error)) from error
+        raise _invalid(str(error)) from error
     if not isinstance(values, dict):
-        raise _unfit("no keys")
+        raise _invalid("no keys")
     for key, value in values.items():
-        if key not in PARTS:
+        if key not in SECTIONS:
             _require_known_key(key, value)
         elif not isinstance(value, dict):
-            raise _unfit(f"no keys under {key!r}")
+            raise _invalid(f"no keys under {key!r}")
         else:
             for inner in value:
                 _require_known_key(f"{key}.{inner}", value[inner])
@@ -138,47 +141,48 @@ def _require_plain(path: Path) -> None:
 def _require_known_key(key: str, value: Any) -> None:
     words = value if isinstance(value, list) else [value]
     if key not in known_keys() or any(isinstance(word, (dict, list)) for word in words):
-        raise _unfit(f"Option '{key}' is not accepted")
-    # The parser reads text once more, as YAML, where it wants a number.
+        raise _invalid(f"Option '{key}' is not accepted")
+    # Where it expects a number, the parser reads a text as YAML once more.
     text = "".join(word for word in words if isinstance(word, str))
     if key not in ("title", "network.names") and set("&*!") & set(text):
-        raise _unfit(f"an anchor, an alias or a tag in {key}")
+        raise _invalid(f"an anchor, an alias or a tag in {key}")
 
 
-def _unfit(message: str) -> ValueError:
+def _invalid(message: str) -> ValueError:
     line = " ".join(message.split())
     return ValueError(
-        f"expected the keys and values of a study, got: {line[:LENGTH]}{_nearest(line)}"
+        f"expected the keys and values of a study, got: {line[:MAX_ERROR_CHARACTERS]}"
+        f"{_nearest(line)}"
     )
 
 
-def _part(name: str, value: Any) -> Any:
-    if name not in PARTS:
-        return _typed(Plan, {name: value})[name]
-    return PARTS[name](**_typed(PARTS[name], value))
+def _section(name: str, value: Any) -> Any:
+    if name not in SECTIONS:
+        return _checked(Plan, {name: value})[name]
+    return SECTIONS[name](**_checked(SECTIONS[name], value))
 
 
-def _typed(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a part with tuples for lists; the parser lets a list that is null pass."""
-    kinds = {field.name: field.type for field in fields(kind)}
-    found = {name: _frozen(value) for name, value in values.items()}
-    for name, value in found.items():
-        if not matches_type(value, kinds[name]):
-            raise _unfit(f"{name} that is {value!r:.80}")
-    return found
+def _checked(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section with tuples for lists; the parser accepts null for a list."""
+    types = {field.name: field.type for field in fields(kind)}
+    checked = {name: _with_tuples(value) for name, value in values.items()}
+    for name, value in checked.items():
+        if not matches_type(value, types[name]):
+            raise _invalid(f"{name} that is {value!r:.80}")
+    return checked
 
 
-def _frozen(value: Any) -> Any:
+def _with_tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def _plain(value: Any) -> Any:
+def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _with_lists(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
-# How the parser's errors name a key that it does not know.
+# How the errors of the parser name an unknown key.
 UNKNOWN = re.compile(
     r"Group '(?P<group>[^']+)' does not accept option '(?P<inner>[^']+)'"
     r"|Option '(?P<key>[^']+)' is not accepted"
@@ -187,13 +191,13 @@ UNKNOWN = re.compile(
 
 
 def _nearest(message: str) -> str:
-    """A hint at the known key that is nearest to the unknown one of an error."""
-    found = UNKNOWN.search(message)
-    if found is None:
+    """Suggest the known key that is nearest to the unknown one that an error names."""
+    match = UNKNOWN.search(message)
+    if match is None:
         return ""
-    key = found["key"] or found["flag"] or f"{found['group']}.{found['inner']}"
+    key = match["key"] or match["flag"] or f"{match['group']}.{match['inner']}"
     keys = known_keys()
-    # A key may be right but for its group: `epochs` for `training.epochs`.
+    # The section may be missing: `epochs` for `training.epochs`.
     ends = {name.rpartition(".")[2]: name for name in reversed(keys)}
     close = difflib.get_close_matches(key, keys, n=1) or [
         ends[end] for end in difflib.get_close_matches(key.rpartition(".")[2], ends, n=1)
@@ -206,8 +210,8 @@ def _require_known_architecture(name: str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "choose one"
+    hint = f"did you mean {near[0]!r}?" if near else "choose one."
     raise ValueError(
-        f"expected network.names of {list(known)}, got {name!r}; {hint} A network of your own is "
-        "given by --model module:function on the command line, never in the file"
+        f"expected network.names of {list(known)}, got {name!r}; {hint} Name your own "
+        "network by --model module:function on the command line, never in the file"
     )

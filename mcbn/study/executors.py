@@ -1,7 +1,7 @@
-"""Where the cells of a study run: processes of this machine, or a cluster that the user has.
+"""Executors of a study: processes of this machine, or a cluster of the user's.
 
-All have the two methods that a study needs of a `concurrent.futures.Executor`: `submit` and
-`shutdown`. Those here also say in `slots` how many calls they run at once.
+All have the two methods of a `concurrent.futures.Executor` that a study calls: `submit` and
+`shutdown`. Those here also have `slots`, the number of calls that they run at once.
 """
 
 import multiprocessing
@@ -25,42 +25,42 @@ from mcbn.io.extras import optional
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs calls elsewhere; every `concurrent.futures.Executor` is one."""
+    """Runs calls elsewhere, as every `concurrent.futures.Executor` does."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
-        """Start a call, and return what will hold its result."""
+        """Start a call, and return the future of its result."""
         ...
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Free what it holds."""
+        """Release its resources."""
         ...
 
 
 class Processes:
     """Spawned processes of this machine, each in a pool of its own.
 
-    A pool breaks as a whole when one of its processes dies; so a process that crashes, or that the
-    system kills for its memory, here costs only the call that it was at. Processes end with this
-    one, however it ends, and leave Ctrl-C and SIGTERM to it.
+    A pool breaks as a whole when one of its processes dies. With one pool per process, a process
+    that crashes, or that the system kills for lack of memory, costs only its current call. The
+    processes end with this one, however it ends, and leave Ctrl-C and SIGTERM to it.
 
     Args:
-        jobs: how many processes.
+        jobs: number of processes.
     """
 
     def __init__(self, jobs: int) -> None:
         self.slots = jobs
         self._context = multiprocessing.get_context("spawn")
-        # Whoever holds the reading end sees it close when this process is gone.
-        self._alive, self._held = self._context.Pipe(duplex=False)
+        # Children wait at the reading end, which closes when this process ends.
+        self._alive, self._alive_end = self._context.Pipe(duplex=False)
         self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         for _ in range(jobs):
             self._pools.put(self._pool())
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
-        """Start a call in a process that is free; wait for one if none is."""
+        """Start a call in an idle process; wait for one if there is none."""
         pool = self._pools.get()
         try:
-            with _apart():
+            with _shielded():
                 future = pool.submit(fn, *args)
         except BaseException:
             self._pools.put(pool)
@@ -69,17 +69,17 @@ class Processes:
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes; with `cancel_futures` at once, whatever they are at."""
+        """End the processes; with `cancel_futures` at once, in the middle of their calls."""
         if cancel_futures:
-            self._held.close()
-        for _ in range(self.slots):  # a busy one comes back when its process is done, or gone
+            self._alive_end.close()
+        for _ in range(self.slots):  # a busy pool comes back when its call or its process ends
             self._pools.get().shutdown(wait=wait)
-        self._held.close()
+        self._alive_end.close()
         self._alive.close()
 
     def _pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_live_and_die_with, initargs=(self._alive,)
+            1, mp_context=self._context, initializer=_exit_with_parent, initargs=(self._alive,)
         )
 
     def _release(self, pool: ProcessPoolExecutor, future: "Future[Any]") -> None:
@@ -89,43 +89,46 @@ class Processes:
         self._pools.put(pool)
 
 
-def _live_and_die_with(alive: Connection) -> None:
-    """End this process as soon as the one that started it is gone or says so."""
+def _exit_with_parent(alive: Connection) -> None:
+    """End this process when the one that started it ends or closes the pipe."""
 
     def watch() -> None:
         wait([alive])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # Else it takes a semaphore of the system, and a process that ends at once gives none back.
+    # The default lock is a semaphore of the system, which `os._exit` would leak.
     tqdm.set_lock(threading.RLock())
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Start processes in the block that leave signals to this one and do not run its script.
+def _shielded() -> Iterator[None]:
+    """Start processes in the block that ignore Ctrl-C and SIGTERM and do not import the script.
 
-    Ctrl-C and SIGTERM are blocked for them, and for us only meanwhile. A new process would run the
-    user's script once more to find functions in it; ours are all in this package, and a script
-    that calls us outside `if __name__ == "__main__"` would call us again.
+    A terminal sends Ctrl-C to all processes, and one that is still starting would print a
+    traceback; so both signals are blocked in it from its first instant, where the system can. A
+    spawned process also imports the user's script to find functions in it. Those of a study are in
+    this package, and a script without `if __name__ == "__main__"` would run the study once more.
     """
     main = sys.modules["__main__"]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    mask = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if mask else set()
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask:
+            mask(signal.SIG_SETMASK, before)
 
 
 class Ray:
     """A Ray cluster, joined by its address or started here for this study.
 
     Args:
-        address: of a running cluster ("auto" finds one); None starts one on this machine, on
-            loopback, without a dashboard.
-        jobs: how many processes a cluster of our own has; None leaves it to Ray.
+        address: address of a running cluster ("auto" finds one); None starts one on this machine,
+            on loopback, without a dashboard.
+        jobs: number of processes of a cluster that is started here; None leaves it to Ray.
 
     Raises:
         ImportError: Ray is not installed.
@@ -133,23 +136,23 @@ class Ray:
 
     def __init__(self, address: str | None, jobs: int | None) -> None:
         self._ray = optional("ray", extra="ray")
-        self._ours = not self._ray.is_initialized()
-        if self._ours and address is not None:
+        self._started_here = not self._ray.is_initialized()
+        if self._started_here and address is not None:
             self._ray.init(address=address, log_to_driver=False)
-        elif self._ours:
+        elif self._started_here:
             self._ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False,
                            _node_ip_address="127.0.0.1")  # fmt: skip
         self.slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
-        """Start a call on one processor of the cluster; it is not tried again if it dies."""
+        """Start a call on one processor of the cluster; it is not retried if it dies."""
         remote = self._ray.remote(num_cpus=1, max_retries=0)(fn)
         future: Future[Any] = remote.remote(*args).future()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """Leave the cluster, or end it if it is ours."""
-        if self._ours:
+        """Leave the cluster, or end it if it was started here."""
+        if self._started_here:
             self._ray.shutdown()
 
 
@@ -157,7 +160,7 @@ class Dask:
     """A running Dask cluster.
 
     Args:
-        address: of its scheduler, such as tcp://host:8786.
+        address: address of its scheduler, such as tcp://host:8786.
 
     Raises:
         ImportError: Dask is not installed.
@@ -166,7 +169,7 @@ class Dask:
     def __init__(self, address: str) -> None:
         distributed = optional("distributed", extra="dask")
         self._client = distributed.Client(address, set_as_default=False)
-        # Not pure: the same call may be made again after a failure. Each worker does one at a time.
+        # Not pure: the same call may be submitted again after a failure. A worker runs one call.
         self._executor = self._client.get_executor(pure=False, retries=0)
         self.slots = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
@@ -182,16 +185,16 @@ class Dask:
 
 
 def named_executor(name: str, jobs: int) -> Processes | Ray | Dask:
-    """The executor that a command line names.
+    """The executor of this name, as the command line takes it.
 
     Args:
         name: "processes"; "ray", or "ray://host:port" or "ray:auto" to join a cluster; or
             "dask://host:port".
-        jobs: how many processes, where that is ours to say.
+        jobs: number of processes, for "processes" and "ray".
 
     Raises:
         ImportError: the package is not installed.
-        ValueError: another name.
+        ValueError: the name is unknown.
     """
     if name == "processes":
         return Processes(jobs)
@@ -203,5 +206,5 @@ def named_executor(name: str, jobs: int) -> Processes | Ray | Dask:
         return Dask(f"tcp://{name.removeprefix('dask://')}")
     raise ValueError(
         "expected the executor processes, ray, ray://host:port, ray:auto or dask://host:port, "
-        f"got {name!r}; leave it out for processes"
+        f"got {name!r}; leave --executor out for processes"
     )

@@ -1,11 +1,11 @@
-"""Names that a study may use: of networks, of methods, and of the scores it reports."""
+"""Names of the networks, methods and scores of a study."""
 
 from typing import Literal
 
 from mcbn.evaluation.glossary import ScoreName
 
 Architecture = Literal["mlp", "convnet", "resnet20"]
-PUBLISHED: Architecture = "resnet20"  # loaded, not trained
+PUBLISHED: Architecture = "resnet20"  # its published weights are loaded
 PUBLISHED_BATCH_SIZE = 128  # at which it was trained
 
 Method = Literal[
@@ -18,12 +18,13 @@ Method = Literal[
     "MC Dropout",
     "Deep ensemble",
 ]
-# Methods that draw mini-batches at inference, and so have a batch size M.
+# Methods that depend on a batch size M at inference.
 OVER_BATCH_SIZES: tuple[Method, ...] = ("MCBN", "MCBN rescaled", "MCBN joint", "Stochastic BN")
-CLASSIFICATION: tuple[ScoreName, ...] = (
+# Scores shown by default.
+CLASSIFICATION_SCORES: tuple[ScoreName, ...] = (
     "nll", "accuracy", "brier", "ece_debiased", "ece_smooth", "auroc_of_errors", "aurc",
     "mutual_information", "epistemic_sd",
 )  # fmt: skip
-REGRESSION: tuple[ScoreName, ...] = (
+REGRESSION_SCORES: tuple[ScoreName, ...] = (
     "pll", "rmse", "crps", "coverage_90", "width_90", "pit_error", "epistemic_sd",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A study as declared: the axes of its grid, expanded to cells."""
+"""The plan of a study: the axes of its grid, and the cells they make."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,31 +9,31 @@ from typing import Any
 from mcbn.evaluation.glossary import ScoreName
 from mcbn.study.cell import Cell, Network
 from mcbn.study.names import (
-    CLASSIFICATION,
+    CLASSIFICATION_SCORES,
     OVER_BATCH_SIZES,
     PUBLISHED,
     PUBLISHED_BATCH_SIZE,
-    REGRESSION,
+    REGRESSION_SCORES,
     Method,
 )
 from mcbn.tasks.names import OUTSIDE, DataName, is_regression
 
-# A file of a few lines may ask for more cells than a memory holds.
-MOST_CELLS, MOST_MEMBERS = 100_000, 1_000
-LAST_SPLIT = 4  # of the five splits 80/20 of the UCI sets
+# A file of a few lines may declare more cells than fit into memory.
+MAX_CELLS, MAX_MEMBERS = 100_000, 1_000
+LAST_SPLIT = 4  # the UCI sets have five 80/20 splits
 
 
 @dataclass(frozen=True)
 class DataAxes:
-    """Which examples.
+    """The data sets of a study.
 
     Attributes:
         names: data sets, an axis.
-        splits: which splits of each, an axis.
+        splits: indices of the training-test splits of each data set, an axis.
         train_sizes: N, training examples used, an axis; null for all.
         test_size: test examples used, evenly spaced; null for all.
-        outside: out-of-distribution sets of every data set.
-        outside_size: examples of each outside set used, evenly spaced; null for all.
+        outside: out-of-distribution sets for every data set.
+        outside_size: examples used of each out-of-distribution set, evenly spaced; null for all.
     """
 
     names: tuple[DataName, ...] = ("digits",)
@@ -46,13 +46,13 @@ class DataAxes:
 
 @dataclass(frozen=True)
 class NetworkAxes:
-    """Which networks.
+    """The networks of a study.
 
     Attributes:
-        names: mlp, convnet, or resnet20 (published, not trained), an axis.
+        names: mlp, convnet, or resnet20 (its published weights are loaded), an axis.
         width: units or channels of a layer.
         depth: hidden layers of an mlp.
-        dropout: rate of the networks of every method but MC Dropout.
+        dropout: dropout rate of the networks of all methods but MC Dropout.
     """
 
     names: tuple[str, ...] = ("convnet",)
@@ -63,13 +63,13 @@ class NetworkAxes:
 
 @dataclass(frozen=True)
 class TrainingAxes:
-    """How networks are trained.
+    """How the networks of a study are trained.
 
     Attributes:
         batch_sizes: mini-batch sizes of training, an axis.
         epochs: passes over the training examples.
-        learning_rate: its largest value.
-        weight_decay: decoupled.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay.
     """
 
     batch_sizes: tuple[int, ...] = (32, 64, 256)
@@ -80,12 +80,12 @@ class TrainingAxes:
 
 @dataclass(frozen=True)
 class InferenceAxes:
-    """How networks are made stochastic.
+    """How the methods of a study predict.
 
     Attributes:
         batch_sizes: M, mini-batch sizes at inference, an axis.
         draws: T, an axis.
-        bank_batch_size: M of the bank that MCBN rescaled moves; null for that of training.
+        bank_batch_size: M of the bank that MCBN rescaled starts from; null for that of training.
         dropout_rates: rates of MC Dropout, an axis; a network is trained with each.
         members: networks of a deep ensemble.
     """
@@ -99,23 +99,23 @@ class InferenceAxes:
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch-size study as declared: every combination of its axes is a cell.
+    """The plan of a batch-size study: every combination of its axes is a cell.
 
     Attributes:
-        title: of the report.
-        data: which examples.
-        network: which networks.
-        training: how they are trained.
-        inference: how they are made stochastic.
+        title: title of the report.
+        data: the data sets.
+        network: the networks.
+        training: how the networks are trained.
+        inference: how the methods predict.
         methods: uncertainty methods, an axis.
-        seeds: of training, mini-batches and masks, an axis.
-        scores: what the table and the report show; all is measured whatever is shown. Empty for
+        seeds: seeds of training, mini-batches and dropout masks, an axis.
+        scores: scores that the table and the report show, of those that are computed; empty for
             the usual ones.
-        threads: of the arithmetic of one cell. They decide about the last bits, so they belong to
-            the declaration: results then do not depend on how many cells run at once.
+        threads: threads of the computation of one cell. The last bits depend on them, so they are
+            part of the plan and results do not depend on how many cells run at once.
 
     Raises:
-        ValueError: a value is out of range, or axes do not fit each other.
+        ValueError: a value is out of range, or axes are incompatible.
     """
 
     title: str = "Batch-size study"
@@ -131,21 +131,23 @@ class Plan:
     def __post_init__(self) -> None:
         _require_positive(self)
         _require_countable(self)
-        _require_fitting(self)
+        _require_compatible(self)
 
     @property
     def shown(self) -> tuple[ScoreName, ...]:
         """The scores that the table and the report show."""
         usual: dict[ScoreName, None] = {}
         for name in self.data.names:
-            usual |= dict.fromkeys(REGRESSION if is_regression(name) else CLASSIFICATION)
+            usual |= dict.fromkeys(
+                REGRESSION_SCORES if is_regression(name) else CLASSIFICATION_SCORES
+            )
         return self.scores or tuple(usual)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell once, in the order of the table: those of one trained network together."""
-        return tuple(dict.fromkeys(self._expanded()))
+        """Every cell once, in the order of the table: the cells of a trained network together."""
+        return tuple(dict.fromkeys(self._product()))
 
-    def _expanded(self) -> Iterator[Cell]:
+    def _product(self) -> Iterator[Cell]:
         for name, architecture, train_size, split, seed, size in product(
             self.data.names, self.network.names, self.data.train_sizes, self.data.splits,
             self.seeds, self._training_sizes(),
@@ -167,12 +169,12 @@ class Plan:
                 threads=self.threads,
             )
             for method in self.methods:
-                yield from self._of(network, method)
+                yield from self._cells_of(network, method)
 
     def _training_sizes(self) -> tuple[int, ...]:
         return tuple(sorted(self.training.batch_sizes))
 
-    def _of(self, network: Network, method: Method) -> Iterator[Cell]:
+    def _cells_of(self, network: Network, method: Method) -> Iterator[Cell]:
         def cell(batch_size: int | None, bank: int | None, draws: int, **change: Any) -> Cell:
             data = self.data
             return Cell(replace(network, **change), method, batch_size, bank, draws,
@@ -186,15 +188,15 @@ class Plan:
             for rate, draws in product(self.inference.dropout_rates, self.inference.draws):
                 yield cell(None, None, draws, dropout=rate)
         else:
-            moved = self.inference.bank_batch_size or network.batch_size
+            rescaled = self.inference.bank_batch_size or network.batch_size
             for size, draws in product(sorted(self.inference.batch_sizes), self.inference.draws):
-                yield cell(size, moved if method == "MCBN rescaled" else size, draws)
+                yield cell(size, rescaled if method == "MCBN rescaled" else size, draws)
 
 
-def _require_fitting(plan: Plan) -> None:
-    """Check that data sets, networks, methods and sizes go together."""
+def _require_compatible(plan: Plan) -> None:
+    """Check that data sets, networks, methods and sizes are compatible."""
     for name, architecture in product(plan.data.names, plan.network.names):
-        _require_pair(name, architecture, plan)
+        _require_compatible_network(name, architecture, plan)
     sizes = [size for size in plan.data.train_sizes if size is not None]
     largest = max(plan.training.batch_sizes)
     if any(method in OVER_BATCH_SIZES for method in plan.methods):
@@ -210,17 +212,16 @@ def _require_countable(plan: Plan) -> None:
     data, inference = plan.data, plan.inference
     axes = (data.names, data.train_sizes, data.splits, plan.network.names,
             plan.training.batch_sizes, plan.seeds, plan.methods, inference.draws)  # fmt: skip
-    widest = max(len(inference.batch_sizes), len(inference.dropout_rates), 1)
-    count = widest * math.prod(len(axis) for axis in axes)
-    if count > MOST_CELLS or inference.members > MOST_MEMBERS:
+    longest = max(len(inference.batch_sizes), len(inference.dropout_rates), 1)
+    count = longest * math.prod(len(axis) for axis in axes)
+    if count > MAX_CELLS or inference.members > MAX_MEMBERS:
         raise ValueError(
-            f"expected at most {MOST_CELLS:,} cells, of ensembles of at most {MOST_MEMBERS:,} "
-            f"members, got axes for up to {count:,} and {inference.members:,}; cut the study in "
-            "parts"
+            f"expected at most {MAX_CELLS:,} cells, of ensembles of at most {MAX_MEMBERS:,} "
+            f"members, got axes for up to {count:,} and {inference.members:,}; split the study"
         )
 
 
-def _require_pair(name: str, architecture: str, plan: Plan) -> None:
+def _require_compatible_network(name: str, architecture: str, plan: Plan) -> None:
     for other in plan.data.outside:
         if other not in OUTSIDE.get(name, ()):
             raise ValueError(
@@ -228,24 +229,29 @@ def _require_pair(name: str, architecture: str, plan: Plan) -> None:
                 f"{other!r}; choose among them or leave it out"
             )
     if is_regression(name) and architecture == "convnet":
-        raise ValueError(f"expected network.names [mlp] for the table {name}, got convnet")
+        raise ValueError(
+            f"expected network.names [mlp] for the tabular data {name}, got convnet; choose mlp"
+        )
     if is_regression(name) and max(plan.data.splits) > LAST_SPLIT:
         raise ValueError(
-            f"expected data.splits from 0 to {LAST_SPLIT} for {name}, got {max(plan.data.splits)}"
+            f"expected data.splits from 0 to {LAST_SPLIT} for {name}, got "
+            f"{max(plan.data.splits)}; leave it out"
         )
     if architecture == PUBLISHED:
         if name != "cifar10":
-            raise ValueError(f"expected data.names [cifar10] for resnet20, got {name!r}")
+            raise ValueError(
+                f"expected data.names [cifar10] for resnet20, got {name!r}; choose another network"
+            )
         for method in ("MC Dropout", "Deep ensemble"):
             if method in plan.methods:
                 raise ValueError(
-                    "expected methods that need one trained network without dropout for the "
-                    f"published resnet20, got {method}; take it out"
+                    "expected methods that need one network and no dropout for the published "
+                    f"resnet20, got {method}; leave it out"
                 )
 
 
 def _require_positive(plan: Plan) -> None:
-    least: dict[str, tuple[Sequence[float | None], float]] = {
+    minima: dict[str, tuple[Sequence[float | None], float]] = {
         "data.splits": (plan.data.splits, 0),
         "data.train_sizes": (plan.data.train_sizes, 2),
         "data.test_size": ([plan.data.test_size], 1),
@@ -263,19 +269,20 @@ def _require_positive(plan: Plan) -> None:
         "seeds": (plan.seeds, 0),
         "threads": ([plan.threads], 1),
     }
-    for key, (values, minimum) in least.items():
+    for key, (values, minimum) in minima.items():
         if not values or any(value is not None and not value >= minimum for value in values):
             raise ValueError(f"expected {key} of at least {minimum}, got {list(values)}; change it")
     rates = (plan.network.dropout, *plan.inference.dropout_rates)
     if not all(0 <= rate < 1 for rate in rates) or 0 in plan.inference.dropout_rates:
         raise ValueError(
-            f"expected dropout rates in [0, 1), those of MC Dropout above 0, got {list(rates)}"
+            f"expected dropout rates in [0, 1), and above 0 for MC Dropout, got {list(rates)}; "
+            "change them"
         )
     if not plan.training.learning_rate > 0:
         raise ValueError(
-            f"expected training.learning_rate above 0, got {plan.training.learning_rate}"
+            f"expected training.learning_rate above 0, got {plan.training.learning_rate}; raise it"
         )
     for key, axis in (("data.names", plan.data.names), ("methods", plan.methods),
                       ("network.names", plan.network.names)):  # fmt: skip
         if not axis:
-            raise ValueError(f"expected at least one of {key}, got none; name some")
+            raise ValueError(f"expected at least one of {key}, got none; name one")

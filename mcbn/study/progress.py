@@ -1,4 +1,4 @@
-"""How a running study looks: one live line on a terminal, plain lines elsewhere."""
+"""Progress of a running study: one live line on a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -11,19 +11,23 @@ from tqdm import tqdm
 from mcbn.evaluation.glossary import BETTER
 from mcbn.study.cell import Cell, Network
 
-QUIET_SECONDS = 10.0  # between plain lines
+PLAIN_LINE_SECONDS = 10.0  # at least, between plain lines
 
 
 @dataclass
 class Progress:
-    """Counts what happens in a study and shows it.
+    """Counts the finished jobs of a study and shows them.
 
     Attributes:
-        networks: how many are to be trained.
-        cells: how many are to be scored.
-        score: the one that decides what is best so far.
-        jobs: how many pieces of work run at once.
-        shown: whether anything is shown at all.
+        networks: how many networks are to be trained.
+        cells: how many cells are to be scored.
+        score: score by which the best cell so far is chosen.
+        jobs: how many jobs run at once.
+        shown: whether anything is shown.
+        done: cells that are scored.
+        failed: jobs that failed.
+        running: jobs that run now.
+        best: the best score so far, and its cell.
     """
 
     networks: int
@@ -35,9 +39,11 @@ class Progress:
     failed: int = 0
     running: int = 0
     best: tuple[float, str] | None = None
-    _seconds: dict[type, list[float]] = field(default_factory=lambda: {Network: [], Cell: []})
-    _said: float = float("-inf")
-    _counted: int = 0
+    # By type of job: how many came back, and their seconds in all.
+    _ended: dict[type, int] = field(default_factory=lambda: {Network: 0, Cell: 0})
+    _seconds: dict[type, float] = field(default_factory=lambda: {Network: 0.0, Cell: 0.0})
+    _printed_at: float = float("-inf")
+    _printed_count: int = 0
     _bar: Any = None
 
     def __enter__(self) -> "Progress":
@@ -56,13 +62,14 @@ class Progress:
         self._bar.close()
 
     def started(self) -> None:
-        """A piece of work was handed out."""
+        """Count a job that was submitted."""
         self.running += 1
 
     def ended(self, job: Network | Cell, seconds: float, scores: Any, *, failed: bool) -> None:
-        """A piece of work came back."""
+        """Count a job that came back."""
         self.running -= 1
-        self._seconds[type(job)].append(seconds)
+        self._ended[type(job)] += 1
+        self._seconds[type(job)] += seconds
         self.failed += failed
         self.done += isinstance(job, Cell) and not failed
         if isinstance(job, Cell) and not failed:
@@ -70,47 +77,47 @@ class Progress:
         self._bar.update()
 
     def skipped(self, jobs: int) -> None:
-        """Work that cannot be done, since what it needs failed."""
+        """Count jobs that cannot run, since a network that they need failed."""
         self.failed += jobs
         self._bar.update(jobs)
 
     def _compare(self, value: float, name: str) -> None:
-        if self.score not in BETTER:  # a spread is neither better nor worse
+        if self.score not in BETTER:  # a standard deviation is neither better nor worse
             return
         sign = 1 if BETTER[self.score] == "lower" else -1
         if self.best is None or sign * value < sign * self.best[0]:
             self.best = None if math.isnan(value) else (value, name)
 
     def line(self) -> str:
-        """The state in words."""
-        words = [
+        """The progress as one line of text."""
+        parts = [
             f"{self.done}/{self.cells} cells done, {self.running} running, {self.failed} failed"
         ]
-        if (left := self._left()) is not None:
-            words.append(f"about {tqdm.format_interval(left)} left")
+        if (seconds := self._seconds_left()) is not None:
+            parts.append(f"about {tqdm.format_interval(seconds)} left")
         if self.best is not None:
-            words.append(f"best {self.score} {self.best[0]:.4g} ({self.best[1]})")
-        return ", ".join(words)
+            parts.append(f"best {self.score} {self.best[0]:.4g} ({self.best[1]})")
+        return ", ".join(parts)
 
-    def _left(self) -> float | None:
-        """Seconds left, by the mean time of what is done of each kind."""
-        wanted = {Network: self.networks, Cell: self.cells}
-        total = 0.0
-        for kind, times in self._seconds.items():
-            rest = wanted[kind] - len(times)
-            if rest > 0 and not times:
+    def _seconds_left(self) -> float | None:
+        """Seconds left, by the mean time of a network and of a cell; None if not known yet."""
+        seconds = 0.0
+        for kind, total in ((Network, self.networks), (Cell, self.cells)):
+            ended = self._ended[kind]
+            if ended:
+                seconds += (total - ended) * self._seconds[kind] / ended
+            elif total:
                 return None
-            total += rest * sum(times) / len(times) if times else 0.0
-        return total / self.jobs if any(self._seconds.values()) else None
+        return seconds / self.jobs if any(self._ended.values()) else None
 
     def show(self, *, last: bool = False) -> None:
-        """Show the state, on a terminal at once, elsewhere now and then."""
+        """Show the progress: at once on a terminal, else every `PLAIN_LINE_SECONDS`."""
         if not self.shown or self.networks + self.cells == 0:
             return
         if not self._bar.disable:
             self._bar.set_description_str(self.line())
             return
-        news = self.done + self.failed > self._counted
-        if news and (last or time.monotonic() - self._said >= QUIET_SECONDS):
-            self._said, self._counted = time.monotonic(), self.done + self.failed
+        changed = self.done + self.failed > self._printed_count
+        if changed and (last or time.monotonic() - self._printed_at >= PLAIN_LINE_SECONDS):
+            self._printed_at, self._printed_count = time.monotonic(), self.done + self.failed
             print(f"study: {self.line()}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""A batch-size study: its plan, and the scores of every cell that is finished."""
+"""The results of a study: its plan, the scores of every finished cell, and tables of them."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from mcbn.study.plan import Plan
 from mcbn.study.store import COST, ERROR, RESULT, Store
 from mcbn.tasks.names import is_regression
 
-# Units of scores; outside sets follow their score.
+# Units of scores; the name of an out-of-distribution set may follow.
 NATS = ("nll", "pll", "mutual_information")
 TARGET_UNITS = ("rmse", "crps", "crps_moment_matched", "width_90")
 
@@ -30,11 +30,11 @@ class Result:
 
     Attributes:
         cell: its configuration.
-        scores: figures by name: the scores of `evaluate`; mean `mutual_information` and
-            `epistemic_sd`, inside and (with `_NAME` behind) for each out-of-distribution set; and
-            `auroc_NAME_by_mutual_information`, `auroc_NAME_by_entropy` between them.
-        seconds: wall time of each part of the work: `collect` (mini-batches), `predict` (the test
-            examples), and the `total` with reading, outside sets and scores.
+        scores: scores by name: those of `evaluate`; the mean `mutual_information` and
+            `epistemic_sd`, of the test examples and, as `..._NAME`, of each out-of-distribution
+            set; and `auroc_NAME_by_mutual_information` and `auroc_NAME_by_entropy` of detecting it.
+        seconds: wall time of `collect` (the bank), `predict` (the test examples), and the `total`
+            with reading, out-of-distribution sets and scores.
     """
 
     cell: Cell
@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Point:
-    """A mean over seeds and splits with its Student-t interval; NaN ends with a single one."""
+    """A mean over seeds and splits with its Student-t interval, which is NaN for a single value."""
 
     mean: float
     low: float
@@ -56,10 +56,10 @@ class Study:
     """The finished cells of a study, in the order of its plan.
 
     Attributes:
-        plan: the declaration.
-        results: what is finished.
-        failures: the error of each cell that failed, by the cell.
-        missing: how many cells are neither.
+        plan: the plan of the study.
+        results: the finished cells.
+        failures: the errors of failed cells, by cell.
+        missing: how many cells are neither finished nor failed.
     """
 
     plan: Plan
@@ -69,11 +69,11 @@ class Study:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Study":
-        """Read what is finished of the study in `folder`, also while it runs.
+        """Read the finished cells of the study in `folder`, also while it runs.
 
         Raises:
             FileNotFoundError: there is no study in the folder.
-            ValueError: a file was damaged.
+            ValueError: a file is damaged.
         """
         store = Store.open(folder)
         plan = declaration.read_stored(store.declaration)
@@ -81,7 +81,7 @@ class Study:
 
     @classmethod
     def from_store(cls, store: Store, plan: Plan) -> "Study":
-        """What is finished of `plan` in a store."""
+        """The cells of `plan` that are finished in a store."""
         done, failed = store.keys("cells"), store.keys("failures")
         results, failures, missing = [], {}, 0
         for cell in plan.cells():
@@ -97,7 +97,7 @@ class Study:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Labels of the methods, in the order of the plan."""
+        """Labels of the methods with results, in the order of the plan."""
         return tuple(dict.fromkeys(result.cell.label for result in self.results))
 
     @property
@@ -122,26 +122,26 @@ class Study:
         return all(is_regression(name) for name in self.plan.data.names)
 
     def parts(self) -> dict[str, "Study"]:
-        """The study cut by data set, network, N and T, so that the rest is batch size and method.
+        """Split the study by data set, network, N and T, so that parts vary in the other axes only.
 
-        A part of one T also holds the methods without a choice of T. Keys say what differs; a
-        study of one part has it under "".
+        A part of one T also has the methods without a T. Keys name the values that vary; the only
+        part of a study without any is "".
         """
-        found: dict[str, list[Result]] = {}
+        parts: dict[str, list[Result]] = {}
         varied = self._varied()
         for result in self.results:
             for draws in self.plan.inference.draws:
                 if result.cell.chosen_draws in (None, draws):
-                    places = _places(result.cell, draws)
-                    name = ", ".join(words for axis, words in places.items() if axis in varied)
-                    found.setdefault(name, []).append(result)
+                    values = _values_of_axes(result.cell, draws)
+                    name = ", ".join(words for axis, words in values.items() if axis in varied)
+                    parts.setdefault(name, []).append(result)
         return {
             name: replace(self, results=tuple(results), failures={}, missing=0)
-            for name, results in found.items()
+            for name, results in parts.items()
         }
 
     def _varied(self) -> set[str]:
-        """Axes besides batch sizes and methods that take more than one value."""
+        """The axes that split a study and have more than one value."""
         plan = self.plan
         axes = {
             "data": plan.data.names,
@@ -153,18 +153,18 @@ class Study:
 
     def select(self, label: str, training_batch_size: int, batch_size: int | None = None
                ) -> tuple[Result, ...]:  # fmt: skip
-        """Results of one method at one pair of batch sizes, a seed and split each."""
-        wanted = (label, training_batch_size, batch_size)
+        """Results of one method at one pair of batch sizes, one per seed and split."""
+        key = (label, training_batch_size, batch_size)
         return tuple(
             result
             for result in self.results
-            if (result.cell.label, result.cell.network.batch_size, result.cell.batch_size) == wanted
+            if (result.cell.label, result.cell.network.batch_size, result.cell.batch_size) == key
         )
 
     def values(
         self, score: str, label: str, *, training_batch_size: int, batch_size: int | None = None
     ) -> dict[tuple[int, int], float]:
-        """A score of each split and seed, in a study of one part; NaN where it is not defined."""
+        """A score by split and seed, in a study of one part; NaN where it is not defined."""
         return {
             (result.cell.network.split, result.cell.network.seed): result.scores.get(
                 score, math.nan
@@ -189,31 +189,32 @@ class Study:
         chosen = self.select(label, training_batch_size, batch_size)
         if not chosen:
             raise KeyError(
-                f"expected a cell of the study, got {(label, training_batch_size, batch_size)}"
+                f"expected a cell of the study, got {(label, training_batch_size, batch_size)}; "
+                f"methods are {self.methods}"
             )
         return point([result.scores[score] for result in chosen], level=level)
 
     def rows(self, *, cost: bool = False) -> list[dict[str, Any]]:
-        """A table: a dictionary a cell, all with the same keys in the same order.
+        """The table of the study: one dictionary per cell, all with the same keys in one order.
 
-        Units are in the names of the columns; None is what is not defined.
+        Units are part of the names of columns; a score that is not defined is None.
 
         Args:
-            cost: add the seconds of each part of the work, which differ from run to run.
+            cost: add wall times, which differ between runs.
         """
         names = sorted({name for result in self.results for name in result.scores})
         parts = sorted({name for result in self.results for name in result.seconds})
-        found = []
+        rows = []
         for result in self.results:
             row = _axes(result.cell)
             row |= {self.column(name): _defined(result.scores.get(name)) for name in names}
             if cost:
                 row |= {f"{name}_seconds": result.seconds.get(name) for name in parts}
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
     def column(self, score: str) -> str:
-        """The name of a score's column, with its unit; shares and areas have none."""
+        """The name of a score's column: with its unit, unless it has none."""
         if score.startswith(NATS):
             return f"{score}_nats"
         if score in TARGET_UNITS or (self.regression and score == "epistemic_sd"):
@@ -221,7 +222,7 @@ class Study:
         return score
 
     def to_dataframe(self, *, cost: bool = False) -> Any:
-        """The rows as a pandas frame.
+        """The rows as a pandas DataFrame.
 
         Raises:
             ImportError: pandas is not installed.
@@ -229,7 +230,7 @@ class Study:
         return optional("pandas", extra="pandas").DataFrame.from_records(self.rows(cost=cost))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
+        """Plain values, for JSON."""
         return {
             "plan": asdict(self.plan),
             "results": [asdict(result) for result in self.results],
@@ -239,7 +240,7 @@ class Study:
 
 
 def _axes(cell: Cell) -> dict[str, Any]:
-    """The columns of a row that say what was measured."""
+    """The columns of a row that identify its cell."""
     network = cell.network
     return {
         "data": network.data,
@@ -259,8 +260,8 @@ def _defined(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _places(cell: Cell, draws: int) -> dict[str, str]:
-    """Where a cell lies on the axes that parts are cut by, in words."""
+def _values_of_axes(cell: Cell, draws: int) -> dict[str, str]:
+    """The values of a cell on the axes that split a study, as text."""
     size = cell.network.train_size
     return {
         "data": cell.network.data,
@@ -271,7 +272,7 @@ def _places(cell: Cell, draws: int) -> dict[str, str]:
 
 
 def point(values: list[float], *, level: float = 0.95) -> Point:
-    """The mean of some values with the Student-t interval of that mean; NaN if a value is."""
+    """The mean of values with the Student-t interval of that mean; NaN if a value is NaN."""
     mean = statistics.fmean(values)
     if len(values) == 1 or not math.isfinite(mean):
         return Point(mean, float("nan"), float("nan"))
@@ -281,8 +282,8 @@ def point(values: list[float], *, level: float = 0.95) -> Point:
 
 
 def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
-    """Figures of a finished cell; null stands for what is not defined."""
-    found = {}
+    """The numbers of a finished cell; null stands for a score that is not defined."""
+    numbers = {}
     for label, value in store.read_json("cells", key, name).items():
         if not (value is None or matches_type(value, float)):
             path = store.path("cells", key, name)
@@ -290,38 +291,35 @@ def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
                 f"expected a number for {label!r:.80} in {path}, got {value!r:.80}; remove the "
                 f"folder {path.parent} and run the study again"
             )
-        found[label] = math.nan if value is None else float(value)
-    return found
+        numbers[label] = math.nan if value is None else float(value)
+    return numbers
 
 
 def to_csv(study: Study, *, cost: bool = False) -> str:
-    """Every score in full, so that reading gives the same numbers back."""
-    found = study.rows(cost=cost)
+    """All scores as CSV, in enough digits to read the same numbers back."""
+    rows = study.rows(cost=cost)
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(found[0]) if found else [], lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
 def to_markdown(study: Study, *, cost: bool = False) -> str:
-    """The shown scores, rounded, and of the other columns those that vary or tell the cell."""
-    found = study.rows(cost=cost)
+    """The scores of `plan.shown`, rounded, as a Markdown table with the axes that vary."""
+    rows = study.rows(cost=cost)
+    columns = list(rows[0]) if rows else []
     scores = [study.column(name) for name in study.plan.shown]
-    seconds = [name for name in (found[0] if found else ()) if name.endswith("_seconds")]
+    seconds = [name for name in columns if name.endswith("_seconds")]
     always = ("training_batch_size", "method", "batch_size", "seed")
-    axes = [
-        name
-        for name in list(found[0] if found else ())[:10]
-        if name in always or len({row[name] for row in found}) > 1
-    ]
-    names = [*axes, *(name for name in scores if found and name in found[0]), *seconds]
-    lines = [names, ["---"] * len(names), *([_written(row[n]) for n in names] for row in found)]
+    axes = [name for name in columns[:10] if name in always or len({row[name] for row in rows}) > 1]
+    names = [*axes, *(name for name in scores if name in columns), *seconds]
+    lines = [names, ["---"] * len(names), *([_text(row[n]) for n in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def to_parquet(study: Study, *, cost: bool = False) -> bytes:
-    """Every score in full, as a Parquet file.
+    """All scores as a Parquet file.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -333,7 +331,7 @@ def to_parquet(study: Study, *, cost: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def _written(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "–"  # noqa: RUF001
     return f"{value:.4g}" if isinstance(value, float) else str(value)

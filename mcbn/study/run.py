@@ -1,4 +1,4 @@
-"""Running a study on any executor: networks, then the cells that need them; to be resumed."""
+"""Run a study on any executor: train its networks, then score the cells that need them."""
 
 import os
 import pkgutil
@@ -17,10 +17,10 @@ from mcbn.study.progress import Progress
 from mcbn.study.results import Study
 from mcbn.study.store import Outcome, Store, commit_failure
 
-# Looked up where the work is done: whoever only hands it out does not wait for torch.
+# Imported in the worker, so that the process that only dispatches does not wait for torch.
 WORK = "mcbn.study.worker:work"
-# Calls in flight on an executor that does not say how many it runs at once.
-WINDOW = 64
+# Calls submitted at once to an executor without `slots`.
+DEFAULT_SLOTS = 64
 
 
 def run_study(
@@ -33,56 +33,54 @@ def run_study(
     retry: bool = False,
     progress: bool = True,
 ) -> Study:
-    """Train the networks of a study and score its cells; what is finished is not done again.
+    """Train the networks of a study and score its cells, except those that are finished.
 
-    Each network and cell is committed to the folder when it is done, so a run that ends early, in
-    whatever way, is resumed by the same call. Results do not depend on the executor, the number of
-    jobs, the shard or the order: equal to the last bit on one kind of processor.
+    Each network and cell is committed to the folder as soon as it is finished, so the same call
+    resumes a run that ended early for whatever reason. Results do not depend on the executor, the
+    number of jobs, the shard or the order: they are equal to the last bit on one type of processor.
 
     Args:
         plan: the declaration, or the path of its YAML file.
-        folder: where results are kept; several runs may share it.
-        jobs: processes on this machine; by default so many that jobs times `plan.threads` is the
-            number of cores.
-        executor: runs the work elsewhere; any `concurrent.futures.Executor`. It is not shut down.
-        shard: (i, n), from 1: do only the i-th of n shares, without talking to the other shares.
-        retry: do again what failed before.
-        progress: say how far it is, on a live line or in plain lines.
+        folder: folder of the results; several runs may share it.
+        jobs: processes on this machine; by default the number of cores divided by `plan.threads`.
+        executor: runs the jobs elsewhere; any `concurrent.futures.Executor`. It is not shut down.
+        shard: (i, n), from 1: run only the i-th of n shares of the cells.
+        retry: run failed networks and cells again.
+        progress: show progress, on a live line or in plain lines.
 
     Returns:
-        What is finished of the whole study, the work of other shards included.
+        Everything that is finished in the folder, including the cells of other shards.
 
     Raises:
-        OSError: the folder cannot be written to; what was finished before stays.
-        ValueError: the declaration or an argument is not as expected.
+        OSError: the folder cannot be written to; results that were finished before stay.
+        ValueError: the declaration or an argument is invalid.
     """
     plan = plan if isinstance(plan, Plan) else declaration.read(plan)
     cells = _share(plan.cells(), shard)
     store = Store.create(Path(folder).absolute())
-    store.declare(declaration.written(plan))
+    store.declare(declaration.to_yaml(plan))
     queue = Queue.of(cells, store, retry=retry)
     if queue.waiting or queue.ready:
-        ours = executor is None
-        chosen = executor or Processes(jobs or default_jobs(plan))
+        used = executor or Processes(jobs or default_jobs(plan))
         try:
-            _work_off(queue, chosen, store, plan, progress=progress)
+            _run_queue(queue, used, store, plan, progress=progress)
         except BaseException:
-            if ours:
-                chosen.shutdown(wait=False, cancel_futures=True)
+            if executor is None:
+                used.shutdown(wait=False, cancel_futures=True)
             raise
-        if ours:
-            chosen.shutdown()
+        if executor is None:
+            used.shutdown()
     return Study.from_store(store, plan)
 
 
 def default_jobs(plan: Plan) -> int:
-    """How many cells fill the cores that this process may use."""
+    """How many cells to run at once on the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // plan.threads)
 
 
 def _share(cells: Sequence[Cell], shard: tuple[int, int] | None) -> tuple[Cell, ...]:
-    """The cells of one share; those that use the same networks fall into the same share.
+    """The cells of one share; cells that use the same networks are in the same share.
 
     Raises:
         ValueError: there is no such share.
@@ -91,34 +89,36 @@ def _share(cells: Sequence[Cell], shard: tuple[int, int] | None) -> tuple[Cell, 
         return tuple(cells)
     index, count = shard
     if not 1 <= index <= count:
-        raise ValueError(f"expected a shard i/n with 1 <= i <= n, got {index}/{count}")
+        raise ValueError(
+            f"expected a shard i/n with 1 <= i <= n, got {index}/{count}; number the shards from 1"
+        )
     families = list(dict.fromkeys(cell.network.family for cell in cells))
-    mine = set(families[index - 1 :: count])
-    return tuple(cell for cell in cells if cell.network.family in mine)
+    chosen = set(families[index - 1 :: count])
+    return tuple(cell for cell in cells if cell.network.family in chosen)
 
 
-def _work_off(
+def _run_queue(
     queue: "Queue", executor: Executor, store: Store, plan: Plan, *, progress: bool
 ) -> None:
-    slots = getattr(executor, "slots", WINDOW)
-    flying: dict[Future[Any], Network | Cell] = {}
-    shown = Progress(queue.networks, queue.cells, plan.shown[0], slots, progress)
+    slots = getattr(executor, "slots", DEFAULT_SLOTS)
+    jobs: dict[Future[Any], Network | Cell] = {}
+    display = Progress(queue.networks, queue.cells, plan.shown[0], slots, progress)
     try:
-        with shown:
-            while queue.ready or flying:
-                while queue.ready and len(flying) < slots:
+        with display:
+            while queue.ready or jobs:
+                while queue.ready and len(jobs) < slots:
                     job = queue.ready.popleft()
-                    flying[executor.submit(_work, str(store.folder), job)] = job
-                    shown.started()
-                shown.show()
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    job = flying.pop(future)
+                    jobs[executor.submit(_work, str(store.folder), job)] = job
+                    display.started()
+                display.show()
+                for future in wait(jobs, return_when=FIRST_COMPLETED).done:
+                    job = jobs.pop(future)
                     outcome = _outcome(future, job, store, isolated=isinstance(executor, Processes))
-                    shown.ended(job, outcome.seconds, outcome.scores, failed=bool(outcome.error))
+                    display.ended(job, outcome.seconds, outcome.scores, failed=bool(outcome.error))
                     if isinstance(job, Network):
-                        shown.skipped(_follow(job, outcome.error, queue, store))
+                        display.skipped(_release_cells(job, outcome.error, queue, store))
     finally:
-        for future in flying:
+        for future in jobs:
             future.cancel()
 
 
@@ -130,11 +130,11 @@ def _work(folder: str, job: Network | Cell) -> Outcome:
 def _outcome(
     future: "Future[Any]", job: Network | Cell, store: Store, *, isolated: bool
 ) -> Outcome:
-    """What came of a job; if its process died, a failure that is committed here.
+    """The outcome of a job; if its process died, commit the failure here.
 
     Raises:
         OSError: the worker could not write.
-        RuntimeError: the executor broke as a whole, and nobody can tell which job broke it.
+        RuntimeError: the executor broke as a whole, so it is unknown which job broke it.
     """
     try:
         outcome: Outcome = future.result()
@@ -144,83 +144,97 @@ def _outcome(
     except Exception as error:
         if isinstance(error, (BrokenExecutor, CancelledError)) and not isolated:
             raise RuntimeError(
-                f"expected the executor to live through the study, got {type(error).__name__}; "
-                "what is finished is kept: run the study again, or leave the executor out, and "
-                "only the job that kills its process is lost"
+                f"expected the executor to run until the study ends, got {type(error).__name__}; "
+                "run the study again, which keeps finished cells, or leave the executor out, so "
+                "that a process that dies costs only its own job"
             ) from error
         died = isinstance(error, BrokenExecutor)
-        what = "its process died, perhaps for want of memory" if died else "it came to no result"
+        what = "its process died, perhaps for lack of memory" if died else "it had no result"
         reason = f"{what} ({type(error).__name__}: {error})"
         commit_failure(store, job, reason)
         return Outcome(reason, 0.0, {})
 
 
-def _follow(network: Network, error: str, queue: "Queue", store: Store) -> int:
-    """Let start what waited for a network; if that failed, return how many cells fail with it."""
+def _release_cells(network: Network, error: str, queue: "Queue", store: Store) -> int:
+    """Start the cells that waited for a network or, if it failed, fail them and count them."""
     if not error:
         queue.trained(network)
         return 0
-    lost = queue.abandoned(network)
-    for cell in lost:
+    failed = queue.abandoned(network)
+    for cell in failed:
         commit_failure(store, cell, f"its network failed: {error}")
-    return len(lost)
+    return len(failed)
 
 
 @dataclass
 class Queue:
-    """Work that is left: what can start, and what waits for networks.
+    """The jobs that are left: those that can start, and the cells that wait for networks.
+
+    Dispatching a study is linear in its cells: each key is hashed once, and a network that is
+    trained is looked up among those that cells wait for.
 
     Attributes:
         ready: jobs that can start, in order.
-        waiting: cells with the keys of the networks that they still wait for.
+        waiting: the networks that each cell still waits for.
         networks: how many networks are to be trained.
         cells: how many cells are to be scored.
     """
 
     ready: deque[Network | Cell] = field(default_factory=deque)
-    waiting: dict[Cell, set[str]] = field(default_factory=dict)
+    waiting: dict[Cell, set[Network]] = field(default_factory=dict)
     networks: int = 0
     cells: int = 0
+    _cells_of: dict[Network, list[Cell]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cells: Iterable[Cell], store: Store, *, retry: bool) -> "Queue":
-        """What of these cells is neither finished nor failed, and the networks that it needs."""
-        done = {kind: store.keys(kind) for kind in ("networks", "cells", "failures")}
-        queue = cls()
-        trained: dict[str, Network] = {}
+        """The jobs of these cells that are neither finished nor, unless `retry`, failed."""
+        finished, failures = store.keys("cells"), store.keys("failures")
+        trained, queue = store.keys("networks"), cls()
+        keys: dict[Network, str] = {}
         for cell in cells:
-            failed = cell.key in done["failures"]
-            if cell.key in done["cells"] or (failed and not retry):
+            key = cell.key
+            if key in finished or (key in failures and not retry):
                 continue
-            if failed:
-                store.discard("failures", cell.key)
-            needed = {n.key: n for n in cell.networks if not n.published}
-            needed = {key: n for key, n in needed.items() if key not in done["networks"]}
-            for key, network in needed.items():
-                if key not in trained and key in done["failures"]:
-                    store.discard("failures", key)
-                trained[key] = network
+            if key in failures:
+                store.discard("failures", key)
             queue.cells += 1
-            if needed:
-                queue.waiting[cell] = set(needed)
-            else:
-                queue.ready.append(cell)
-        queue.networks = len(trained)
-        queue.ready.extend(trained.values())
+            needed = {network for network in cell.networks if not network.published}
+            for network in needed - keys.keys():
+                keys[network] = network.key
+            queue._add(cell, {network for network in needed if keys[network] not in trained})
+        for network in queue._cells_of:
+            if keys[network] in failures:
+                store.discard("failures", keys[network])
+        queue.networks = len(queue._cells_of)
+        queue.ready.extend(queue._cells_of)
         return queue
 
+    def _add(self, cell: Cell, needed: set[Network]) -> None:
+        if not needed:
+            self.ready.append(cell)
+            return
+        self.waiting[cell] = needed
+        for network in cell.networks:  # in order, and the set is not
+            if network in needed:
+                self._cells_of.setdefault(network, []).append(cell)
+
     def trained(self, network: Network) -> None:
-        """Let the cells start that waited for this network alone; they go first."""
-        for needed in self.waiting.values():
-            needed.discard(network.key)
-        free = [cell for cell, needed in self.waiting.items() if not needed]
-        for cell in free:
-            del self.waiting[cell]
-        self.ready.extendleft(reversed(free))
+        """Make the cells ready that waited for this network only; they go first."""
+        ready = []
+        for cell in self._waiting_for(network):
+            self.waiting[cell].discard(network)
+            if not self.waiting[cell]:
+                del self.waiting[cell]
+                ready.append(cell)
+        self.ready.extendleft(reversed(ready))
 
     def abandoned(self, network: Network) -> list[Cell]:
-        """Take out the cells that need a network that could not be trained."""
-        lost = [cell for cell, needed in self.waiting.items() if network.key in needed]
-        for cell in lost:
+        """Remove the cells that need a network that could not be trained, and return them."""
+        cells = self._waiting_for(network)
+        for cell in cells:
             del self.waiting[cell]
-        return lost
+        return cells
+
+    def _waiting_for(self, network: Network) -> list[Cell]:
+        return [cell for cell in self._cells_of.pop(network, []) if cell in self.waiting]

@@ -1,4 +1,4 @@
-"""How epistemic spread goes with the inference batch size: log-log slopes with their intervals."""
+"""How epistemic spread scales with the inference batch size: log-log slopes with intervals."""
 
 import math
 import statistics
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 
-# Spreads below this share of the largest are rounding: at M = N all draws are equal.
-VANISHED = 1e-6
+# A spread below this share of the largest is rounding error: at M = N all draws are equal.
+MIN_RELATIVE_SPREAD = 1e-6
 
 Replicate = tuple[int, int]  # split and seed
 
@@ -19,14 +19,14 @@ class Slope:
     """The slope of the logarithm of a spread against log M, a mean over splits and seeds.
 
     Attributes:
-        score: the spread: `epistemic_sd` or `mutual_information`.
-        method: which.
-        training_batch_size: of the networks; None for the mean over all of them.
-        batch_sizes: the M it was fitted over.
-        expected: to first order, for N far above M.
+        score: `epistemic_sd` or `mutual_information`.
+        method: name of the method.
+        training_batch_size: mini-batch size of training; None for the mean over all of them.
+        batch_sizes: the values of M it is fitted to.
+        expected: the slope to first order, for N much larger than M.
         estimate: the slope with its Student-t interval over replicates.
-        corrected: the same without the finite-population factor; None where N is not known.
-        replicates: how many splits and seeds it is from.
+        corrected: the slope without the finite-population factor; None if N is not known.
+        replicates: number of splits and seeds.
     """
 
     score: str
@@ -41,12 +41,12 @@ class Slope:
 
 @dataclass(frozen=True)
 class Spreads:
-    """A spread at each M of each whole replicate, where it has not vanished.
+    """The spread at each M of each complete replicate, without those that are rounding error.
 
     Attributes:
         batch_sizes: M, ascending.
-        factors: the finite-population factor of a variance at each M; None where N is not known.
-        values: at each M, by replicate.
+        factors: the finite-population factor of a variance at each M; None if N is not known.
+        values: the spread at each M, by replicate.
     """
 
     batch_sizes: tuple[int, ...]
@@ -55,73 +55,73 @@ class Spreads:
 
 
 def expected(score: str) -> float:
-    """The exponent of M to first order: a standard deviation, or what goes as a variance."""
+    """The exponent of M to first order: -1/2 for a standard deviation, -1 for a variance."""
     return -0.5 if score.startswith("epistemic_sd") else -1.0
 
 
 def slopes(study: Study, score: str) -> tuple[Slope, ...]:
-    """Slopes of every method over M: for each training batch size and, last, for all of them.
+    """Slopes of every method with an M: for each training batch size and, last, for all of them.
 
-    The last one takes the mean over training batch sizes within each replicate first: networks of
-    one seed share their mini-batches and first weights, so they do not count as independent.
+    The last one is the mean over training batch sizes within each replicate first: networks of one
+    seed share their mini-batches and initial weights, so they are not independent.
 
     Args:
-        study: of one part.
-        score: `epistemic_sd` or `mutual_information`, also of an outside set.
+        study: a study of one part.
+        score: `epistemic_sd` or `mutual_information`, also of an out-of-distribution set.
     """
-    found = []
+    estimates = []
     for method in study.methods:
         if method not in OVER_BATCH_SIZES:
             continue
-        made = {
+        by_size = {
             size: spreads(study, score, method, size) for size in study.training_batch_sizes
         }  # fmt: skip
-        known = {size: rows for size, rows in made.items() if rows}
+        known = {size: rows for size, rows in by_size.items() if rows}
         sets: dict[int | None, list[Spreads]] = {size: [rows] for size, rows in known.items()}
         if len(known) > 1:
             sets[None] = list(known.values())
-        found += [
+        estimates += [
             slope
             for size, rows in sets.items()
             if (slope := _slope(score, method, size, rows)) is not None
         ]
-    return tuple(found)
+    return tuple(estimates)
 
 
 def spreads(study: Study, score: str, method: str, training_batch_size: int) -> Spreads | None:
-    """What a slope is fitted to; None without two batch sizes at which anything is left.
+    """The spreads that a slope is fitted to; None without two batch sizes with a spread.
 
-    A replicate that lacks a batch size of the others is left out: its slope would be of another
-    range.
+    A replicate that lacks a batch size of the others is left out, since its slope would be of
+    another range.
     """
-    found: dict[Replicate, dict[int, float]] = {}
+    by_replicate: dict[Replicate, dict[int, float]] = {}
     factors: dict[int, float] = {}
     for size in study.batch_sizes:
         chosen = study.values(
             score, method, training_batch_size=training_batch_size, batch_size=size
         )
         for replicate, value in chosen.items():
-            found.setdefault(replicate, {})[size] = value
+            by_replicate.setdefault(replicate, {})[size] = value
         factors[size] = _factor(study, method, training_batch_size, size)
-    measured = sorted({size for row in found.values() for size in row})
-    whole = {
+    measured = sorted({size for row in by_replicate.values() for size in row})
+    complete = {
         replicate: row
-        for replicate, row in found.items()
+        for replicate, row in by_replicate.items()
         if len(row) == len(measured) and all(math.isfinite(value) for value in row.values())
     }
     sizes = tuple(
         size
         for size in measured
         if factors[size] != 0
-        and all(row[size] > VANISHED * max(row.values()) for row in whole.values())
+        and all(row[size] > MIN_RELATIVE_SPREAD * max(row.values()) for row in complete.values())
     )
-    if len(sizes) < 2 or not whole:
+    if len(sizes) < 2 or not complete:
         return None
     known = tuple(factors[size] for size in sizes)
     return Spreads(
         sizes,
         None if any(math.isnan(factor) for factor in known) else known,
-        {replicate: tuple(row[size] for size in sizes) for replicate, row in whole.items()},
+        {replicate: tuple(row[size] for size in sizes) for replicate, row in complete.items()},
     )
 
 
@@ -132,7 +132,7 @@ def log_log_slope(x: tuple[int, ...], y: tuple[float, ...]) -> float:
 
 
 def _factor(study: Study, method: str, training_batch_size: int, batch_size: int) -> float:
-    """(N - M) / (N - 1) of the mini-batches really drawn; NaN where N is not known."""
+    """(N - M) / (N - 1) with the M of the bank; NaN if N is not known."""
     for result in study.select(method, training_batch_size, batch_size):
         count = result.cell.network.train_size
         drawn = result.cell.bank_batch_size or batch_size

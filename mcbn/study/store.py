@@ -1,8 +1,8 @@
-"""The folder of a study: what is finished lies in it whole, and nothing else counts.
+"""The folder of a study, which holds finished results, each of them whole.
 
 Each trained network, scored cell and failure is a folder of its own, named by its key and committed
 by one rename. So any number of processes and machines may write to one folder without a server or a
-lock, and one that is killed leaves nothing behind but an unfinished folder that is swept later.
+lock, and a process that is killed leaves only an unfinished folder, which is removed later.
 """
 
 import json
@@ -24,7 +24,7 @@ from mcbn.study.cell import Cell, Network
 Kind = Literal["networks", "cells", "failures"]
 KINDS: tuple[Kind, ...] = ("networks", "cells", "failures")
 DECLARATION = "study.yaml"
-# Unfinished work older than this belongs to nobody: writing takes milliseconds.
+# An unfinished folder older than this is abandoned, as writing one takes milliseconds.
 ABANDONED_SECONDS = 3600.0
 
 
@@ -36,7 +36,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str]) -> "Store":
-        """The store at `folder`, made if it is not there, swept of what was abandoned.
+        """The store at `folder`, made if it does not exist, without abandoned files.
 
         Raises:
             OSError: the folder cannot be written to.
@@ -49,7 +49,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Store":
-        """The store at `folder`, which must be there.
+        """The store at an existing `folder`.
 
         Raises:
             FileNotFoundError: there is no study in the folder.
@@ -64,43 +64,43 @@ class Store:
 
     @property
     def declaration(self) -> Path:
-        """The study as it was last declared."""
+        """The file of the declaration."""
         return self.folder / DECLARATION
 
     def declare(self, text: str) -> None:
-        """Keep the declaration; a file that says the same is left alone."""
+        """Write the declaration, unless the file has this text already."""
         content = text.encode()
         if not (self.declaration.is_file() and self.declaration.read_bytes() == content):
             write_whole(self.declaration, content)
 
     def keys(self, kind: Kind) -> frozenset[str]:
-        """The keys of everything of this kind that is finished."""
+        """The keys of all finished items of this kind."""
         with suppress(FileNotFoundError), os.scandir(self.folder / kind) as entries:
             return frozenset(entry.name for entry in entries)
         return frozenset()
 
     def has(self, kind: Kind, key: str) -> bool:
-        """Whether it is finished."""
+        """Whether an item is finished."""
         return (self.folder / kind / key).is_dir()
 
     def path(self, kind: Kind, key: str, name: str) -> Path:
-        """Where a file of something finished lies."""
+        """The path of a file of a finished item."""
         return self.folder / kind / key / name
 
     def commit(self, kind: Kind, key: str, files: Mapping[str, bytes]) -> bool:
-        """Finish it: from now on it is there, whole, for everyone.
+        """Write the files of an item, which is finished for all processes from then on.
 
         Returns:
-            Whether this call finished it; what another process finished first stays.
+            Whether this call finished it; if another process was first, its files stay.
 
         Raises:
-            OSError: no space, no right to write, or a broken disk; nothing is left behind.
+            OSError: no space, no permission, or a broken disk; nothing is left behind.
         """
         target = self.folder / kind / key
         return commit_folder(target, files, beside=self.folder / "unfinished")
 
     def read_json(self, kind: Kind, key: str, name: str) -> dict[str, Any]:
-        """The object in a JSON file of something finished.
+        """Read the object in a JSON file of a finished item.
 
         Raises:
             ValueError: the file was damaged after it was committed.
@@ -115,28 +115,28 @@ class Store:
             ) from error
 
     def discard(self, kind: Kind, key: str) -> None:
-        """Take it away, in one step for whoever looks."""
+        """Remove an item, in one step for other processes."""
         doomed = self.folder / "unfinished" / f"{key}.{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             os.rename(self.folder / kind / key, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self, *, older_than: float = ABANDONED_SECONDS) -> int:
-        """Remove unfinished work of processes that were killed; return how much there was."""
+        """Remove unfinished folders of processes that were killed; return how many."""
         removed = 0
         for entry in (self.folder / "unfinished").iterdir():
-            with suppress(OSError):  # its owner or another sweep may be faster
+            with suppress(OSError):  # its owner or another process may remove it first
                 if time.time() - entry.stat().st_mtime >= older_than:
                     shutil.rmtree(entry)
                     removed += 1
         for marker in (self.folder / "running").iterdir():
-            if not _alive(marker):
+            if not _is_alive(marker):
                 marker.unlink(missing_ok=True)
         return removed
 
     @contextmanager
-    def running(self, key: str) -> Iterator[None]:
-        """Say for the length of the block that this process works on `key`."""
+    def mark_running(self, key: str) -> Iterator[None]:
+        """Mark `key` as running in this process during the block."""
         marker = self.folder / "running" / f"{key}.{socket.gethostname()}.{os.getpid()}"
         marker.touch()
         try:
@@ -144,19 +144,20 @@ class Store:
         finally:
             marker.unlink(missing_ok=True)
 
-    def in_work(self) -> frozenset[str]:
-        """Keys that some process works on now, as far as can be told from here."""
+    def running(self) -> frozenset[str]:
+        """Keys that are running in some process; processes of other machines are believed."""
         with suppress(FileNotFoundError):
-            found = (self.folder / "running").iterdir()
-            return frozenset(marker.name.split(".")[0] for marker in found if _alive(marker))
+            markers = (self.folder / "running").iterdir()
+            return frozenset(marker.name.split(".")[0] for marker in markers if _is_alive(marker))
         return frozenset()
 
 
-def _alive(marker: Path) -> bool:
-    """Whether the process behind a marker still runs; of other hosts we believe it."""
+def _is_alive(marker: Path) -> bool:
+    """Whether the process of a marker still runs; on another host or Windows it is assumed."""
     _, _, owner = marker.name.partition(".")
     host, _, process = owner.rpartition(".")
-    if host != socket.gethostname() or not process.isdigit():
+    # On Windows, signal 0 is not a question but an interrupt.
+    if host != socket.gethostname() or not process.isdigit() or os.name == "nt":
         return True
     try:
         os.kill(int(process), 0)
@@ -172,12 +173,12 @@ CONFIGURATION, RESULT, COST, ERROR = "config.json", "scores.json", "cost.json", 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one piece of work.
+    """Result of one job; its files are in the study folder.
 
     Attributes:
-        error: why it failed; empty if it is done.
-        seconds: wall time of the work, without committing it.
-        scores: of a cell that is done.
+        error: why the job failed; empty if it did not.
+        seconds: wall time, without committing the files.
+        scores: scores of a cell that is finished.
     """
 
     error: str
@@ -186,9 +187,9 @@ class Outcome:
 
 
 def commit_failure(store: Store, job: Network | Cell, reason: str, details: str = "") -> None:
-    """Commit that a job failed, with its reason, so that it is not tried again by itself."""
-    found = {"error": reason, "job": str(job), "traceback": details}
-    files = {ERROR: as_json(found), CONFIGURATION: as_json(asdict(job))}
+    """Commit the reason why a job failed, so that the job runs again on request only."""
+    record = {"error": reason, "job": str(job), "traceback": details}
+    files = {ERROR: as_json(record), CONFIGURATION: as_json(asdict(job))}
     store.commit("failures", job.key, files)
 
 

@@ -1,4 +1,4 @@
-"""What a part of a study comes to: its best mean, its slope, and how values are written."""
+"""Summaries of a part of a study: its best cell, its means, its slope and its costs."""
 
 import math
 import statistics
@@ -19,27 +19,27 @@ class Best:
     method: str
     batch_size: int | None
     training_batch_size: int
-    found: Point
+    estimate: Point
 
     def __str__(self) -> str:
-        """Where it is, in words."""
+        """The method with its batch sizes."""
         return f"{place(self.method, self.batch_size)}, trained at {self.training_batch_size}"
 
-    def is_of(self, test: Contrast) -> bool:
+    def is_tested_by(self, test: Contrast) -> bool:
         """Whether a test compares it with Deterministic."""
-        wanted = (self.method, self.batch_size, self.training_batch_size, BASELINE)
-        return (test.method, test.batch_size, test.training_batch_size, test.other) == wanted
+        compared = (self.method, self.batch_size, self.training_batch_size, BASELINE)
+        return (test.method, test.batch_size, test.training_batch_size, test.other) == compared
 
 
 @dataclass(frozen=True)
 class Means:
-    """Scores of one method at one pair of batch sizes, means over splits and seeds.
+    """Mean scores of one method at one pair of batch sizes, over splits and seeds.
 
     Attributes:
-        method: which.
-        batch_size: its M, where it has one.
-        training_batch_size: of the networks.
-        scores: by name, with their Student-t intervals.
+        method: name of the method.
+        batch_size: M of the method; None without one.
+        training_batch_size: mini-batch size of training.
+        scores: means by name of the score, with Student-t intervals.
     """
 
     method: str
@@ -49,7 +49,7 @@ class Means:
 
 
 def means(study: Study, names: Sequence[str]) -> tuple[Means, ...]:
-    """The means of some scores wherever there are results."""
+    """The means of some scores, for each method and pair of batch sizes with results."""
     return tuple(
         Means(
             method,
@@ -71,52 +71,52 @@ def means(study: Study, names: Sequence[str]) -> tuple[Means, ...]:
 
 
 def main_score(study: Study) -> ScoreName:
-    """The proper score that a part of a study is judged by."""
+    """The proper scoring rule by which methods are compared: `pll` or `nll`."""
     return "pll" if is_regression(study.results[0].cell.network.data) else "nll"
 
 
 def best(study: Study, score: str) -> Best | None:
-    """Where the mean of a score over splits and seeds is best; None if it is nowhere known."""
-    found = [
+    """The method and batch sizes with the best mean of a score; None if it is never finite."""
+    candidates = [
         Best(each.method, each.batch_size, each.training_batch_size, each.scores[score])
         for each in means(study, [score])
         if math.isfinite(each.scores[score].mean)
     ]
     sign = -1 if BETTER.get(score) == "higher" else 1
-    return min(found, key=lambda each: sign * each.found.mean) if found else None
+    return min(candidates, key=lambda each: sign * each.estimate.mean) if candidates else None
 
 
 def pooled(study: Study, score: str) -> Slope | None:
-    """The slope of MCBN (or of the first method over M) over all training batch sizes."""
-    found = slopes(study, score)
-    names = [slope.method for slope in found]
+    """The slope of MCBN, or of the first method with an M, over all training batch sizes."""
+    estimates = slopes(study, score)
+    names = [slope.method for slope in estimates]
     if not names:
         return None
     method = "MCBN" if "MCBN" in names else names[0]
-    return [slope for slope in found if slope.method == method][-1]
+    return [slope for slope in estimates if slope.method == method][-1]
 
 
 def places(study: Study) -> Iterator[tuple[str, int | None, int]]:
-    """Every method, M and training batch size that there are results of."""
-    found = {
+    """Each method, M and training batch size with results."""
+    distinct = {
         (result.cell.label, result.cell.batch_size, result.cell.network.batch_size)
         for result in study.results
     }
     order = study.methods.index
-    yield from sorted(found, key=lambda place: (order(place[0]), place[1] or 0, place[2]))
+    yield from sorted(distinct, key=lambda place: (order(place[0]), place[1] or 0, place[2]))
 
 
 def place(method: str, batch_size: int | None) -> str:
-    """A method with its M, where it has one."""
+    """The name of a method, with its M if it has one."""
     return method if batch_size is None else f"{method}, M = {batch_size}"
 
 
-def span(found: Point, digits: int) -> str:
-    """A value with its interval, as text."""
-    if math.isnan(found.low):
-        return f"{number(found.mean, digits)} (no interval)"
-    ends = f"{number(found.low, digits)}, {number(found.high, digits)}"
-    return f"{number(found.mean, digits)} [{ends}]"
+def span(estimate: Point, digits: int) -> str:
+    """A mean with its interval, as text."""
+    if math.isnan(estimate.low):
+        return f"{number(estimate.mean, digits)} (no interval)"
+    ends = f"{number(estimate.low, digits)}, {number(estimate.high, digits)}"
+    return f"{number(estimate.mean, digits)} [{ends}]"
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ class Cost:
     """Mean wall time of a method at one M, over networks.
 
     Attributes:
-        method: which.
-        batch_size: its M, where it has one.
-        draws: T, or the number of networks.
-        collect: seconds of drawing mini-batches.
+        method: name of the method.
+        batch_size: M of the method; None without one.
+        draws: T, or the number of networks of an ensemble.
+        collect: seconds of collecting the bank.
         predict: seconds of predicting the test examples.
-        examples: how many test examples; None if all.
-        ratio: `predict` relative to that of Deterministic; NaN without it.
+        examples: number of test examples; None if all.
+        ratio: `predict` relative to that of Deterministic; NaN if the study lacks it.
     """
 
     method: str
@@ -148,14 +148,14 @@ def costs(study: Study) -> tuple[Cost, ...]:
     for result in study.results:
         groups.setdefault((result.cell.label, result.cell.batch_size), []).append(result)
     base = _seconds(groups.get((BASELINE, None), []), "predict")
-    found = []
+    rows = []
     for (method, size), results in groups.items():
         predict, cell = _seconds(results, "predict"), results[0].cell
         ratio = predict / base if base > 0 else math.nan
-        found.append(Cost(method, size, cell.draws, _seconds(results, "collect"), predict,
-                          cell.test_size, ratio))  # fmt: skip
+        rows.append(Cost(method, size, cell.draws, _seconds(results, "collect"), predict,
+                         cell.test_size, ratio))  # fmt: skip
     order = study.methods.index
-    return tuple(sorted(found, key=lambda cost: (order(cost.method), cost.batch_size or 0)))
+    return tuple(sorted(rows, key=lambda cost: (order(cost.method), cost.batch_size or 0)))
 
 
 def _seconds(results: Sequence[Result], part: str) -> float:

@@ -1,7 +1,7 @@
-"""What a worker does: train a network or score a cell, and commit what came of it.
+"""The jobs of a study: train a network or score a cell, and commit the result.
 
-Each is a pure function of its configuration, so it does not matter which process on which machine
-does it, when, or how often.
+A result depends on the configuration of its job only, so any process on any machine may run it, at
+any time and more than once.
 """
 
 import math
@@ -55,12 +55,12 @@ from mcbn.tasks.training import build, train
 
 WEIGHTS = "weights.safetensors"
 
-# Seeds and thread counts are those of the process, so that one process does one thing at a time.
-_alone = threading.Lock()
+# Random streams and thread counts belong to the process, so it runs one job at a time.
+_process_lock = threading.Lock()
 
 
 def work(folder: str, job: Network | Cell) -> Outcome:
-    """Do one job of the study in `folder`, unless it is done, and commit its result or its error.
+    """Run a job of the study in `folder`, unless it is finished; commit its result or its error.
 
     Raises:
         OSError: the result cannot be written.
@@ -70,33 +70,33 @@ def work(folder: str, job: Network | Cell) -> Outcome:
     if store.has(kind, job.key):
         return Outcome("", 0.0, {})
     threads = (job if isinstance(job, Network) else job.network).threads
-    with _alone, store.running(job.key), _threads(threads):
+    with _process_lock, store.mark_running(job.key), _threads(threads):
         start = time.perf_counter()
         try:
-            done = _trained(job) if isinstance(job, Network) else _scored(store, job)
-        except Exception as error:  # whatever goes wrong belongs to this job alone
+            result = _train(job) if isinstance(job, Network) else _score(store, job)
+        except Exception as error:  # any error fails this job only
             reason = f"{type(error).__name__}: {error}"
             commit_failure(store, job, reason, traceback.format_exc())
             return Outcome(reason, time.perf_counter() - start, {})
         seconds = time.perf_counter() - start
-        cost = as_json({**done.seconds, "total": seconds})
+        cost = as_json({**result.seconds, "total": seconds})
         configuration = as_json(asdict(job))
-        store.commit(kind, job.key, {**done.files, COST: cost, CONFIGURATION: configuration})
-        return Outcome("", seconds, done.scores)
+        store.commit(kind, job.key, {**result.files, COST: cost, CONFIGURATION: configuration})
+        return Outcome("", seconds, result.scores)
 
 
 @dataclass(frozen=True)
-class _Done:
+class _Result:
     files: Mapping[str, bytes]
     seconds: Mapping[str, float]
     scores: Mapping[str, float]
 
 
-def _trained(network: Network) -> _Done:
+def _train(network: Network) -> _Result:
     start = time.perf_counter()
     task = load_task(network)
-    own = derived_seed(network.seed, "member", network.member)
-    model = build(partial(untrained, network, task), seed=own)
+    seed = derived_seed(network.seed, "member", network.member)
+    model = build(partial(untrained, network, task), seed=seed)
     train(
         model,
         task.train,
@@ -104,16 +104,16 @@ def _trained(network: Network) -> _Done:
         batch_size=network.batch_size,
         learning_rate=network.learning_rate,
         weight_decay=network.weight_decay,
-        seed=own,
+        seed=seed,
         loss="cross_entropy" if task.classes else "mse",
     )
-    # Cloned: the library refuses tensors that share memory.
+    # Cloned, since safetensors refuses tensors that share memory.
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     cost = {"train": time.perf_counter() - start}
-    return _Done({WEIGHTS: save(weights)}, cost, {})
+    return _Result({WEIGHTS: save(weights)}, cost, {})
 
 
-def _scored(store: Store, cell: Cell) -> _Done:
+def _score(store: Store, cell: Cell) -> _Result:
     task = load_task(cell)
     networks = [load_trained(store, network, task) for network in cell.networks]
     start = time.perf_counter()
@@ -123,15 +123,15 @@ def _scored(store: Store, cell: Cell) -> _Done:
     cost["predict"] = measured.seconds
     scores = {name: value if math.isfinite(value) else None
               for name, value in measured.scores.items()}  # fmt: skip
-    return _Done({RESULT: as_json(scores)}, cost, measured.scores)
+    return _Result({RESULT: as_json(scores)}, cost, measured.scores)
 
 
 def load_trained(store: Store, network: Network, task: Task) -> Module:
     """The trained network of a configuration, in eval mode.
 
     Raises:
-        FileNotFoundError: it was not trained yet.
-        ValueError: its file was damaged, or holds another network.
+        FileNotFoundError: the network is not trained yet.
+        ValueError: its file is damaged, or has the weights of another network.
     """
     if network.published:
         return load_published()
@@ -160,45 +160,46 @@ def _threads(count: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures by name, and the wall time of predicting the test examples."""
+    """Scores by name, and the wall time of predicting the test examples."""
 
     scores: dict[str, float]
     seconds: float
 
 
 def measure(sampler: Sampler, task: Task) -> Measurement:
-    """Predict and score the test examples, and tell the outside sets from them.
+    """Predict and score the test examples, and detect the out-of-distribution sets.
 
     Besides the scores of `evaluate`: `epistemic_sd`, the mean over examples (and classes) of the
     standard deviation over draws of the probability or of the predicted target, and, for classes,
-    the mean `mutual_information`; both also of each outside set, as `mutual_information_NAME`; and
-    `auroc_NAME_by_mutual_information` and `..._by_entropy`. The noise of real targets is fitted on
-    the validation examples; scores are in the targets' original units.
+    the mean `mutual_information`; both also for each out-of-distribution set, as
+    `mutual_information_NAME`; and `auroc_NAME_by_mutual_information` and `..._by_entropy`. The
+    noise of a regression is fitted on the validation examples; its scores are in the original units
+    of the targets.
     """
     return _regression(sampler, task) if not task.classes else _classification(sampler, task)
 
 
 def _classification(sampler: Sampler, task: Task) -> Measurement:
     start = time.perf_counter()
-    inside = predict(sampler, task.test.inputs, progress=False)
+    known = predict(sampler, task.test.inputs, progress=False)
     seconds = time.perf_counter() - start
-    evaluation = evaluate(inside, task.test.targets, resamples=0, progress=False)
-    found = {name: score.value for name, score in evaluation.items()}
-    found |= _spread(inside, "")
+    evaluation = evaluate(known, task.test.targets, resamples=0, progress=False)
+    values = {name: score.value for name, score in evaluation.items()}
+    values |= _spreads(known, "")
     for name, inputs in task.outside.items():
         outside = predict(sampler, inputs, progress=False)
-        found |= _spread(outside, f"_{name}")
+        values |= _spreads(outside, f"_{name}")
         for kind in ("mutual_information", "entropy"):
-            # One draw has no mutual information: nothing but ties to tell apart by.
-            separation = out_of_distribution(inside, outside, uncertainty=kind, resamples=0)
-            found[f"auroc_{name}_by_{kind}"] = separation["auroc_out_of_distribution"].value
-    return Measurement(found, seconds)
+            # With a single draw the mutual information is 0 everywhere: an AUROC of 0.5.
+            detection = out_of_distribution(known, outside, uncertainty=kind, resamples=0)
+            values[f"auroc_{name}_by_{kind}"] = detection["auroc_out_of_distribution"].value
+    return Measurement(values, seconds)
 
 
-def _spread(predictive: CategoricalPredictive, place: str) -> dict[str, float]:
+def _spreads(predictive: CategoricalPredictive, suffix: str) -> dict[str, float]:
     return {
-        f"mutual_information{place}": float(predictive.mutual_information.mean()),
-        f"epistemic_sd{place}": float(predictive.variance.sqrt().mean()),
+        f"mutual_information{suffix}": float(predictive.mutual_information.mean()),
+        f"epistemic_sd{suffix}": float(predictive.variance.sqrt().mean()),
     }
 
 
@@ -211,47 +212,49 @@ def _regression(sampler: Sampler, task: Task) -> Measurement:
     predictive: GaussianPredictive = standardised.in_units(task.target_mean, task.target_scale)
     targets = task.target_mean + task.target_scale * task.test.targets.double()
     evaluation = evaluate(predictive, targets, resamples=0, progress=False)
-    found = {name: score.value for name, score in evaluation.items()}
-    found["epistemic_sd"] = float(predictive.epistemic_variance.sqrt().mean())
-    return Measurement(found, seconds)
+    values = {name: score.value for name, score in evaluation.items()}
+    values["epistemic_sd"] = float(predictive.epistemic_variance.sqrt().mean())
+    return Measurement(values, seconds)
 
 
 PUBLISHED_WEIGHTS = "cifar10_resnet_weights/resnet20-12fca82f.th"
-# Mini-batches that a parametric posterior is fitted on, whatever the number of its draws.
-FITTED_ON = 64
-# Examples in one pass for population statistics; they differ from those of N by about 1 / this.
-POPULATION_CHUNK = 4096
+# At least so many mini-batches are collected to fit a parametric posterior.
+POSTERIOR_BATCHES = 64
+# Population statistics are pooled over mini-batches of at most so many examples.
+POPULATION_BATCH_SIZE = 4096
 
 
 def load_task(cell_or_network: Cell | Network) -> Task:
-    """The data of a network, or of a cell with its test and outside sets thinned."""
+    """The data of a network, or of a cell with its part of the test and OOD examples."""
     if isinstance(cell_or_network, Network):
         network = cell_or_network
-        return _task(network.data, network.split, network.train_size)
+        root = str(data_root().absolute())
+        return _cached_task(root, network.data, network.split, network.train_size)
     cell = cell_or_network
     task = load_task(cell.network)
     if missing := [name for name in cell.outside if name not in task.outside]:
         raise ValueError(
-            f"expected the outside set {missing[0]!r} beside {task.name}, got {list(task.outside)} "
-            f"under {data_root().absolute()}; put it there or take it out of data.outside"
+            f"expected the out-of-distribution set {missing[0]!r} of {task.name}, got "
+            f"{list(task.outside)} in {data_root().absolute()}; put it there or remove it from "
+            "data.outside"
         )
     outside = {
-        name: task.outside[name][_spaced(len(task.outside[name]), cell.outside_size)]
+        name: task.outside[name][_evenly_spaced(len(task.outside[name]), cell.outside_size)]
         for name in cell.outside
     }
     return replace(
-        task, test=task.test.rows(_spaced(len(task.test), cell.test_size)), outside=outside
+        task, test=task.test.rows(_evenly_spaced(len(task.test), cell.test_size)), outside=outside
     )
 
 
 @lru_cache(maxsize=2)
-def _task(name: str, split: int, train_size: int | None) -> Task:
+def _cached_task(root: str, name: str, split: int, train_size: int | None) -> Task:
     if is_regression(name):
-        task = uci(name, split=split, protocol="teye")  # type: ignore[arg-type]
+        task = uci(name, root, split=split, protocol="teye")  # type: ignore[arg-type]
     elif name == "digits":
         task = digits(seed=split)
     else:
-        return {"mnist": mnist, "cifar10": cifar10}[name](seed=split, train_size=train_size)
+        return {"mnist": mnist, "cifar10": cifar10}[name](root, seed=split, train_size=train_size)
     if train_size is None:
         return task
     if train_size > len(task.train):
@@ -262,31 +265,31 @@ def _task(name: str, split: int, train_size: int | None) -> Task:
     return replace(task, train=task.train.rows(torch.arange(train_size)))
 
 
-def _spaced(count: int, wanted: int | None) -> Tensor:
-    """Indices evenly spaced, since some files are sorted by class."""
-    return torch.linspace(0, count - 1, min(wanted or count, count)).round().long()
+def _evenly_spaced(count: int, size: int | None) -> Tensor:
+    """Indices of `size` of `count` examples; the first ones would lack classes in sorted files."""
+    return torch.linspace(0, count - 1, min(size or count, count)).round().long()
 
 
 def untrained(network: Network, task: Task) -> Module:
-    """The network of a configuration, to be built under its seed."""
+    """Build the network of a configuration, with weights from the global random stream."""
     shape = task.train.inputs.shape[1:]
     outputs = len(task.classes) or task.train.targets.shape[1]
     if network.architecture == "mlp":
-        dense = mlp(shape.numel(), outputs, width=network.width, depth=network.depth,
+        model = mlp(shape.numel(), outputs, width=network.width, depth=network.depth,
                     dropout=network.dropout)  # fmt: skip
-        return Sequential(Flatten(), dense)
+        return Sequential(Flatten(), model)
     if network.architecture == "convnet":
         return convnet(shape[0], outputs, width=network.width, dropout=network.dropout)
     return import_builder(network.architecture)()
 
 
 def load_published() -> Module:
-    """The published ResNet20, from the data root."""
+    """The published ResNet20 with its weights from the data root."""
     return load_resnet20(data_root() / PUBLISHED_WEIGHTS)
 
 
 def make_sampler(cell: Cell, networks: Sequence[Module], task: Task) -> Sampler:
-    """The sampler of a cell's method on its trained networks."""
+    """Make the sampler of a cell's method from its trained networks."""
     model, seed = networks[0], cell.network.seed
     if cell.method == "Deterministic":
         return Deterministic(model)
@@ -299,12 +302,12 @@ def make_sampler(cell: Cell, networks: Sequence[Module], task: Task) -> Sampler:
 
 def _bank(cell: Cell, model: Module, task: Task) -> Bank:
     if cell.method == "Population BN":
-        return _population(model, cell, task)
+        return _population_bank(model, cell, task)
     if cell.bank_batch_size is None or cell.batch_size is None:
-        raise ValueError(f"expected a batch size of {cell.method}, got none; declare one")
+        raise ValueError(f"expected a batch size for {cell.method}, got none; declare one")
     fitted = cell.method in ("MCBN joint", "Stochastic BN")
-    draws = max(cell.draws, FITTED_ON) if fitted else cell.draws
-    bank = _collected(model, cell, task, batch_size=cell.bank_batch_size, draws=draws)
+    draws = max(cell.draws, POSTERIOR_BATCHES) if fitted else cell.draws
+    bank = _collect(model, cell, task, batch_size=cell.bank_batch_size, draws=draws)
     if cell.method == "MCBN rescaled":
         return bank.rescale(batch_size=cell.batch_size)
     if cell.method == "MCBN joint":
@@ -314,20 +317,20 @@ def _bank(cell: Cell, model: Module, task: Task) -> Bank:
     return bank
 
 
-def _population(model: Module, cell: Cell, task: Task) -> Bank:
-    """One draw: the statistics of the training set, pooled over a few large mini-batches."""
+def _population_bank(model: Module, cell: Cell, task: Task) -> Bank:
+    """A bank of one draw: statistics of the training set, pooled over a few large mini-batches."""
     count = len(task.train)
-    size = min(count, POPULATION_CHUNK)
-    bank = _collected(model, cell, task, batch_size=size, draws=-(-count // size))
+    size = min(count, POPULATION_BATCH_SIZE)
+    bank = _collect(model, cell, task, batch_size=size, draws=-(-count // size))
     rows = {name: value[None].to(bank.statistics[name]) for name, value in bank.pooled().items()}
     return replace(bank, statistics=rows, batch_size=count)
 
 
-def _collected(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
+def _collect(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
     augmented = task.augmented if cell.network.published else None
     examples = augmented if augmented is not None else task.train.dataset()
     batches = minibatches(examples, batch_size=batch_size, draws=draws, seed=cell.network.seed)
     with own_warnings():
-        # A study goes to sizes and draws on purpose where the check has little to say.
+        # A study has small sizes and few draws on purpose, for which the check is unreliable.
         warnings.simplefilter("ignore", InconsistentBankWarning)
         return collect(model, batches, progress=False)

@@ -218,7 +218,7 @@ READERS = (
     Reader("classes.parquet", _table(classes(columns=False)), _use_predictions),
     Reader("examples.npz", _npz, Examples.from_file),
     Reader("examples.safetensors", _write_examples, Examples.from_file),
-    Reader("study.yaml", lambda path: path.write_text(declaration.written(plan())),
+    Reader("study.yaml", lambda path: path.write_text(declaration.to_yaml(plan())),
            _read_declaration, is_text=True),
     Reader("scores.json", *SCORES, is_text=True),
     Reader("cost.json", *COSTS, is_text=True),

@@ -34,7 +34,7 @@ def write_all(store: Store, keys: list[str], log: int, seed: int) -> None:
             continue
         if key in finished:
             os.write(log, f"again {key}\n".encode())
-        with store.running(key):
+        with store.mark_running(key):
             made = store.commit("cells", key, content(key))
         os.write(log, f"{'made' if made else 'late'} {key}\n".encode())
 
@@ -72,7 +72,7 @@ def race(folder: str, cells: int, kills: int, seed: int) -> None:
             os.waitpid(child, 0)
         except ChildProcessError:
             continue
-    print(json.dumps({"kills": killed, "in_work": sorted(store.in_work())}))
+    print(json.dumps({"kills": killed, "running": sorted(store.running())}))
 
 
 def crash(folder: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.predictive.predict import family_of
+from mcbn.predictive.likelihood import as_likelihood
 from mcbn.study.batch_size import _vertices
 from mcbn.study.criterion import elbo_of
 from mcbn.tasks.training import build
@@ -312,7 +312,7 @@ def test_unknown_words_are_refused(bank):
     with pytest.raises(ValueError, match="expected the criterion 'log_score', 'elbo'"):
         elbo_of("nll", bank)
     with pytest.raises(ValueError, match="expected the likelihood 'categorical'"):
-        family_of("poisson")
+        as_likelihood("poisson")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_failures_and_what_fell_with_them_are_counted():
 
 @pytest.mark.parametrize("quiet", [0.0, 1e9])
 def test_plain_lines_come_now_and_then_where_there_is_no_terminal(capsys, monkeypatch, quiet):
-    monkeypatch.setattr(progress, "QUIET_SECONDS", quiet)
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", quiet)
     with Progress(0, 2, "nll", jobs=1) as shown:
         for cell in CELLS:
             shown.ended(cell, 1.0, {"nll": 0.5}, failed=False)

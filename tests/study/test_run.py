@@ -317,7 +317,7 @@ MCBN = [sys.executable, "-m", "mcbn.cli.main", "study", "run"]
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "study.yaml"
-    path.write_text(declaration.written(tiny()))
+    path.write_text(declaration.to_yaml(tiny()))
     return path
 
 
@@ -424,7 +424,7 @@ def test_a_script_needs_no_guard(tmp_path, file):
         f"study = mcbn.run_study({str(file)!r}, {str(tmp_path / 'out')!r}, jobs=1)\n"
         "print(len(study.results), len(study.failures))\n"
     )
-    file.write_text(declaration.written(smallest()))
+    file.write_text(declaration.to_yaml(smallest()))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.stdout == "2 0\n", done.stderr
     assert "Traceback" not in done.stderr

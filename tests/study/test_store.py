@@ -66,7 +66,7 @@ def test_discarding_takes_it_away(store, monkeypatch):
 
 def test_a_folder_without_the_store_s_own_folders_holds_nothing(tmp_path):
     assert Store(tmp_path).keys("cells") == frozenset()
-    assert Store(tmp_path).in_work() == frozenset()
+    assert Store(tmp_path).running() == frozenset()
 
 
 NO_STUDY = (
@@ -130,7 +130,7 @@ def test_what_another_sweep_removes_first_is_left_to_it(store, monkeypatch):
         assert store.sweep(older_than=0) == 0
     marker = store.folder / "running" / f"{KEY}.{os.uname().nodename}.{gone()}"
     marker.touch()
-    monkeypatch.setattr("mcbn.study.store._alive", lambda found: found.unlink() or False)
+    monkeypatch.setattr("mcbn.study.store._is_alive", lambda found: found.unlink() or False)
     assert store.sweep() == 0
 
 
@@ -142,17 +142,17 @@ def gone():
 
 
 def test_who_works_on_what_is_seen_until_they_are_gone(store):
-    with store.running(KEY):
-        assert store.in_work() == {KEY}
-    assert store.in_work() == frozenset()
+    with store.mark_running(KEY):
+        assert store.running() == {KEY}
+    assert store.running() == frozenset()
     host, dead = os.uname().nodename, gone()
     (store.folder / "running" / f"{KEY}.{host}.{dead}").touch()
     (store.folder / "running" / f"{OTHER}.elsewhere.example.{dead}").touch()
     # Of a process on another machine nothing is known but what it says.
-    assert store.in_work() == {OTHER}
-    with store.running(KEY):
+    assert store.running() == {OTHER}
+    with store.mark_running(KEY):
         Store.create(store.folder)
-        assert store.in_work() == {KEY, OTHER}
+        assert store.running() == {KEY, OTHER}
     assert len(list((store.folder / "running").iterdir())) == 1
 
 
@@ -167,7 +167,7 @@ def test_a_process_is_asked_whether_it_is_there_and_not_disturbed(store, monkeyp
     monkeypatch.setattr(socket, "gethostname", lambda: "node.example.org")
     monkeypatch.setattr(os, "kill", refused)
     (store.folder / "running" / f"{KEY}.node.example.org.77").touch()
-    assert store.in_work() == {KEY}
+    assert store.running() == {KEY}
     assert asked == [(77, 0)]
 
 
@@ -292,7 +292,7 @@ def test_power_lost_at_any_step_of_a_commit_tears_nothing(tmp_path):
 def check_race(tmp_path, cells, kills, seed):
     found = run_writers("race", tmp_path, cells, kills, seed)
     assert found["kills"] >= kills
-    assert found["in_work"] == []
+    assert found["running"] == []
     store = Store(tmp_path)
     assert len(store.keys("cells")) == cells
     for key in store.keys("cells"):

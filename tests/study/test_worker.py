@@ -10,7 +10,7 @@ from tiny import Here, tiny
 
 import mcbn
 from mcbn.study import worker
-from mcbn.study.names import REGRESSION
+from mcbn.study.names import REGRESSION_SCORES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.study.run import run_study
 from mcbn.study.worker import load_task
@@ -63,7 +63,7 @@ def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch)
         model = worker.untrained(cell.network, task).eval()
     whole = worker.make_sampler(cell, [model], task).bank
     assert (len(whole), whole.batch_size) == (1, 300)
-    monkeypatch.setattr(worker, "POPULATION_CHUNK", 100)
+    monkeypatch.setattr(worker, "POPULATION_BATCH_SIZE", 100)
     parts = worker.make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.train.inputs, batch_size=100, draws=3, seed=0)
     with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def test_real_targets_are_scored_in_their_own_units(tmp_path):
     assert not study.failures
     assert len(study.results) == 2 * 6
     for result in study.results:
-        assert set(REGRESSION) <= set(result.scores)
+        assert set(REGRESSION_SCORES) <= set(result.scores)
         # The yachts' residuary resistance goes from 0.01 to 62.
         assert 0.3 < result.scores["rmse"] < 12
         spread = result.scores["epistemic_sd"]
