@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mcbn.tasks.readers import (
-    Labeled,
     class_labels,
     damaged,
     data_root,
@@ -20,6 +19,7 @@ from mcbn.tasks.readers import (
     read_numpy,
     torchvision_datasets,
 )
+from mcbn.tasks.task import LabeledData
 from mcbn.validation import tensor
 
 MEAN = (0.485, 0.456, 0.406)
@@ -38,14 +38,14 @@ def cifar10_labels(root: str | Path | None = None) -> tuple[Tensor, Tensor]:
     folder = data_root(root) / "cifar10"
     if not folder.is_dir():
         return _downloaded(folder.parent, True).targets, _downloaded(folder.parent, False).targets
-    parts = []
+    targets = []
     for part, count in (("train", 50_000), ("test", 10_000)):
         path = folder / f"{part}_labels.npy"
-        parts.append(class_labels(path, torch.from_numpy(read_numpy(path)[""]), count))
-    return parts[0], parts[1]
+        targets.append(class_labels(path, torch.from_numpy(read_numpy(path)[""]), count))
+    return targets[0], targets[1]
 
 
-def cifar10_images(root: str | Path | None = None) -> tuple[Labeled, Labeled]:
+def cifar10_images(root: str | Path | None = None) -> tuple[LabeledData, LabeledData]:
     """Return CIFAR-10 as bytes: all training images, and the first 1,000 test images.
 
     They are lossless and in the original order. `normalize_cifar10` makes them inputs.
@@ -68,29 +68,29 @@ def cifar10_images(root: str | Path | None = None) -> tuple[Labeled, Labeled]:
         raise damaged(path, "1,000 images x of 32x32x3 bytes and labels y", str(shapes))
     test = torch.from_numpy(arrays["x"]).permute(0, 3, 1, 2).contiguous()
     test_targets = class_labels(path, torch.from_numpy(arrays["y"]), 1_000)
-    return Labeled(images, targets), Labeled(test, test_targets)
+    return LabeledData(images, targets), LabeledData(test, test_targets)
 
 
-def _downloaded(root: Path, train: bool) -> Labeled:
+def _downloaded(root: Path, train: bool) -> LabeledData:
     datasets = torchvision_datasets()
     try:
-        found = datasets.CIFAR10(root, train=train, download=True)
+        part = datasets.CIFAR10(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise missing(root / "cifar10", f"a failed download: {error}") from error
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return Labeled(images, torch.tensor(found.targets))
+    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+    return LabeledData(images, torch.tensor(part.targets))
 
 
 def _mosaic(path: Path) -> UInt8[Tensor, "tiles 3 32 32"]:
     if not path.is_file():
         raise missing(path, "no such file")
     try:
-        with Image.open(path) as picture:
-            pixels = np.array(picture.convert("RGB"))
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
     except OSError as error:
-        raise damaged(path, "a webp picture", error) from error
+        raise damaged(path, "a webp image", error) from error
     if pixels.shape != (800, 1280, 3):
-        raise damaged(path, "a picture of 25x40 tiles of 32x32", f"shape {pixels.shape}")
+        raise damaged(path, "an image of 25x40 tiles of 32x32", f"shape {pixels.shape}")
     tiles = torch.from_numpy(pixels).view(25, 32, 40, 32, 3)
     return tiles.permute(0, 2, 4, 1, 3).reshape(1_000, 3, 32, 32)
 
@@ -116,14 +116,14 @@ def normalize_cifar10(
 class CropAndFlip(Dataset[tuple[Tensor, Tensor]]):
     """CIFAR-10 as networks see it in training: black border, random crop, random flip, normalised.
 
-    The border is black *before* the normalisation. Every access draws anew from torch's global
-    random stream, one number an example, so that whoever seeds that stream gets the same pictures.
+    The border is black *before* the normalisation. Every access draws from torch's global random
+    stream, one number per example, so that whoever seeds that stream gets the same images.
 
     Args:
         data: images as bytes, and their labels.
     """
 
-    def __init__(self, data: Labeled) -> None:
+    def __init__(self, data: LabeledData) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ def _crop_and_flip(
 ) -> UInt8[Tensor, "batch channels height width"]:
     padded = functional.pad(images, (PADDING,) * 4)
     shifts = 2 * PADDING + 1
-    # One draw holds all three choices: the stream is the same example by example or in a batch.
+    # One number holds all three choices, so single examples and batches use the stream alike.
     draw = torch.randint(2 * shifts * shifts, (len(images),))
     flip, top, left = draw // shifts**2, draw // shifts % shifts, draw % shifts
     rows, columns = torch.arange(images.shape[2]), torch.arange(images.shape[3])

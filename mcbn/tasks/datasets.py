@@ -1,25 +1,22 @@
-"""Real data sets as tensors: standardised, split by a seed, with sets from elsewhere beside them.
+"""Data sets as tensors: standardised, split by a seed, with out-of-distribution inputs beside them.
 
-Files are read in place under one data root; torchvision is asked only for what is missing there.
+Files are read in place under one data root; torchvision downloads only what is missing there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, UInt8
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalize_cifar10
 from mcbn.tasks.names import Regression
 from mcbn.tasks.readers import (
-    Labeled,
     class_labels,
     damaged,
     data_root,
@@ -28,10 +25,11 @@ from mcbn.tasks.readers import (
     read_table,
     torchvision_datasets,
 )
+from mcbn.tasks.task import LabeledData, Task
 
 __all__ = [
     "CropAndFlip",
-    "Labeled",
+    "LabeledData",
     "Task",
     "cifar10",
     "cifar10_images",
@@ -47,47 +45,21 @@ DIGITS = tuple("0123456789")
 CIFAR10 = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A data set in three parts, with inputs from elsewhere to detect.
-
-    Attributes:
-        classes: names of the classes; empty for regression.
-        outside: out-of-distribution inputs by name, preprocessed as the others are.
-        description: where the data come from and how `outside` was made.
-        target_mean: what to add to a target after multiplying by `target_scale`.
-        target_scale: original target units per unit of the targets here.
-        augmented: training examples with the augmentation that published networks were trained
-            under; None where there is none.
-    """
-
-    name: str
-    train: Labeled
-    validation: Labeled
-    test: Labeled
-    classes: tuple[str, ...]
-    outside: Mapping[str, Shaped[Tensor, "batch ..."]]
-    description: str
-    target_mean: float = 0.0
-    target_scale: float = 1.0
-    augmented: Dataset[Any] | None = None
-
-
 def digits(seed: int = 0) -> Task:
     """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels, split 60/15/25 by `seed`."""
     bunch = load_digits()
     images = torch.from_numpy(bunch.images / 16).float()[:, None]
-    everything = Labeled(images, torch.from_numpy(bunch.target).long())
+    examples = LabeledData(images, torch.from_numpy(bunch.target).long())
     order = _permutation(len(images), seed)
     train, validation, test = order.tensor_split(
         [round(0.6 * len(order)), round(0.75 * len(order))]
     )
     return _image_task(
         "digits",
-        [everything.rows(train), everything.rows(validation), everything.rows(test)],
+        [examples.rows(train), examples.rows(validation), examples.rows(test)],
         {"photographs": _photographs(seed), "rotated": images[test].rot90(dims=(2, 3))},
         "Handwritten digits of 8x8 pixels bundled with scikit-learn (1,797 images, 43 writers). "
-        "Outside sets made here: 'photographs' are 500 grey 8x8 patches of scikit-learn's two "
+        "Out-of-distribution sets: 'photographs' are 500 grey 8x8 patches of scikit-learn's two "
         "sample photographs, shrunk four times and each stretched to the full range; 'rotated' "
         "are the test digits turned by 90 degrees, some of which still look like digits.",
     )
@@ -97,18 +69,18 @@ def _photographs(seed: int) -> Float[Tensor, "patches 1 8 8"]:
     patches = []
     for photograph in load_sample_images().images:
         grey = torch.from_numpy(photograph.mean(axis=2)).float()[None, None]
-        # Averaged first: 8 neighbouring pixels of a large photograph are all but equal.
+        # Shrunk first: 8 neighbouring pixels of a large photograph are almost equal.
         small = functional.avg_pool2d(grey, 4)
         patches.append(functional.unfold(small, 8, stride=8)[0].T.reshape(-1, 1, 8, 8))
-    every = torch.cat(patches)
-    every = every - every.amin((2, 3), keepdim=True)
+    stretched = torch.cat(patches)
+    stretched = stretched - stretched.amin((2, 3), keepdim=True)
     # A patch of one grey stays black instead of becoming NaN.
-    every = every / every.amax((2, 3), keepdim=True).clamp(min=1)
-    return every[_permutation(len(every), seed)[:500]]
+    stretched = stretched / stretched.amax((2, 3), keepdim=True).clamp(min=1)
+    return stretched[_permutation(len(stretched), seed)[:500]]
 
 
 def mnist(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
-    """Return MNIST, 5,000 of its training images (chosen by `seed`) kept for validation.
+    """Return MNIST, with 5,000 of its training images (chosen by `seed`) for validation.
 
     Args:
         root: see `data_root`; MNIST is downloaded there if it is missing.
@@ -122,15 +94,15 @@ def mnist(root: str | Path | None = None, seed: int = 0, train_size: int | None 
     """
     place = data_root(root)
     folder = _mnist_folder(place)
-    every, test = _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
-    validation, train = _permutation(len(every), seed).tensor_split([5_000])
+    training, test = _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
+    validation, train = _permutation(len(training), seed).tensor_split([5_000])
     size = _checked_size(train_size, len(train))
     outside = _mnist_outside(place)
     return _image_task(
         "mnist",
-        [every.rows(train[:size]), every.rows(validation), test],
+        [training.rows(train[:size]), training.rows(validation), test],
         outside,
-        f"MNIST handwritten digits of 28x28 pixels. Outside sets found: "
+        "MNIST handwritten digits of 28x28 pixels. Out-of-distribution sets found: "
         f"{', '.join(outside) or 'none'} (notmnist: letters A-J; fashion_mnist: clothes; usps: "
         "digits of another source, resized from 16x16).",
     )
@@ -161,7 +133,7 @@ def _mnist_outside(root: Path) -> dict[str, Tensor]:
 
 
 def _grey_sets(root: Path) -> dict[str, Tensor]:
-    """Pictures of 28x28 from other data sets, those that are there."""
+    """Images of 28x28 from other data sets, as far as they are there."""
     outside = {}
     for name, folders in (
         ("notmnist", ["notmnist"]),
@@ -181,14 +153,14 @@ def _unit_images(path: Path) -> Float[Tensor, "batch 1 28 28"]:
     return images[:, None].float() / 255
 
 
-def _idx_pair(folder: Path, part: str) -> Labeled:
+def _idx_pair(folder: Path, part: str) -> LabeledData:
     images = _unit_images(folder / f"{part}-images-idx3-ubyte.gz")
     path = folder / f"{part}-labels-idx1-ubyte.gz"
-    return Labeled(images, class_labels(path, read_idx(path), len(images)))
+    return LabeledData(images, class_labels(path, read_idx(path), len(images)))
 
 
 def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
-    """Return CIFAR-10, 5,000 of its training images (chosen by `seed`) kept for validation.
+    """Return CIFAR-10, with 5,000 of its training images (chosen by `seed`) for validation.
 
     Test examples are the first 1,000 test images, which are lossless. `augmented` holds the
     training images randomly cropped and flipped, as the published ResNets saw them.
@@ -204,12 +176,12 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
         ValueError: a file is damaged, or `train_size` is out of range.
     """
     place = data_root(root)
-    every, test = cifar10_images(place)
-    validation, train = _permutation(len(every), seed).tensor_split([5_000])
-    chosen = every.rows(train[: _checked_size(train_size, len(train))])
+    training, test = cifar10_images(place)
+    validation, train = _permutation(len(training), seed).tensor_split([5_000])
+    chosen = training.rows(train[: _checked_size(train_size, len(train))])
     parts = (
-        Labeled(normalize_cifar10(part.inputs), part.targets)
-        for part in (chosen, every.rows(validation), test)
+        LabeledData(normalize_cifar10(part.inputs), part.targets)
+        for part in (chosen, training.rows(validation), test)
     )
     return Task(
         "cifar10",
@@ -221,9 +193,9 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
             name: normalize_cifar10(_as_cifar10(images))
             for name, images in _grey_sets(place).items()
         },
-        "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. Outside "
-        "sets: grey 28x28 pictures with a black border (fashion_mnist: clothes; notmnist: "
-        "letters A-J).",
+        "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. "
+        "Out-of-distribution sets: grey 28x28 images with a black border (fashion_mnist: clothes; "
+        "notmnist: letters A-J).",
         augmented=CropAndFlip(chosen),
     )
 
@@ -241,12 +213,12 @@ def _checked_size(train_size: int | None, count: int) -> int:
 
 
 def _image_task(
-    name: str, parts: Sequence[Labeled], outside: Mapping[str, Tensor], description: str
+    name: str, parts: Sequence[LabeledData], outside: Mapping[str, Tensor], description: str
 ) -> Task:
     scale, mean = torch.std_mean(parts[0].inputs, correction=0)
-    train, validation, test = (Labeled((p.inputs - mean) / scale, p.targets) for p in parts)
-    others = {key: (images - mean) / scale for key, images in outside.items()}
-    return Task(name, train, validation, test, DIGITS, others, description)
+    train, validation, test = (LabeledData((p.inputs - mean) / scale, p.targets) for p in parts)
+    scaled_outside = {key: (images - mean) / scale for key, images in outside.items()}
+    return Task(name, train, validation, test, DIGITS, scaled_outside, description)
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " count"]:
@@ -287,14 +259,14 @@ def uci(
     train, validation = outer.tensor_split([len(outer) - round(0.2 * len(outer))])
     input_mean, input_scale = _mean_and_scale(inputs[train])
     mean, scale = _mean_and_scale(targets[train])
-    every = Labeled(
+    examples = LabeledData(
         ((inputs - input_mean) / input_scale).float(), ((targets - mean) / scale).float()
     )
     return Task(
         name,
-        every.rows(train),
-        every.rows(validation),
-        every.rows(test),
+        examples.rows(train),
+        examples.rows(validation),
+        examples.rows(test),
         classes=(),
         outside={},
         description=f"UCI regression set {name}, split {split} of {splits} of protocol {protocol}.",
@@ -309,28 +281,28 @@ def _uci_columns(folder: Path) -> list[Tensor]:
         raise missing(folder / "data.txt", "no such folder", source)
     paths = [folder / "index_features.txt", folder / "index_target.txt"]
     columns = [read_table(path).flatten().long() for path in paths]
-    named = torch.cat(columns)
-    if sorted(named.tolist()) != list(range(len(named))):
-        raise damaged(paths[0], "each column named once, target included", str(named.tolist()))
-    rows = read_table(folder / "data.txt", columns=len(named))
+    indices = torch.cat(columns).tolist()
+    if sorted(indices) != list(range(len(indices))):
+        raise damaged(paths[0], "each column named once, target included", str(indices))
+    rows = read_table(folder / "data.txt", columns=len(indices))
     return [rows[:, part] for part in columns]
 
 
 def _uci_split(count: int, split: int, protocol: Splits) -> tuple[Tensor, Tensor]:
-    # The published splits come from numpy's legacy generator; here it has a stream of its own.
+    # The published splits come from numpy's legacy generator, here apart from the global stream.
     if protocol == "teye":
         order = np.random.RandomState(split + 1).permutation(count)
-        test, rest = np.split(order, [round(0.2 * count)])
+        test, train = np.split(order, [round(0.2 * count)])
     else:
         random = np.random.RandomState(1)
         orders = [random.permutation(count) for _ in range(split + 1)]
-        rest, test = np.split(orders[-1], [round(0.9 * count)])
-    return torch.from_numpy(rest), torch.from_numpy(test)
+        train, test = np.split(orders[-1], [round(0.9 * count)])
+    return torch.from_numpy(train), torch.from_numpy(test)
 
 
 def _mean_and_scale(values: Float[Tensor, "batch columns"]) -> tuple[Tensor, Tensor]:
     scale = values.std(0, correction=0)
-    # A constant column has no scale of its own, and rounding may leave a tiny one.
+    # A constant column has the scale 0, of which rounding may make a tiny number.
     constant = values.amax(0) == values.amin(0)
     return values.mean(0), torch.where(constant, 1.0, scale)
 

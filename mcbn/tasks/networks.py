@@ -112,7 +112,7 @@ def load_resnet20(path: str | Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state = {name.removeprefix("module."): v for name, v in checkpoint["state_dict"].items()}
-        # The random weights are overwritten at once; the caller's stream need not notice them.
+        # The random weights are overwritten at once; they must not use the caller's stream.
         with random_streams(0):
             model = resnet20(classes=len(state["linear.bias"]))
         model.load_state_dict(state)
@@ -137,7 +137,7 @@ def _check_sizes(dropout: float, **sizes: int) -> None:
 
 @fx.wrap
 def _require_quarters(images: Tensor) -> None:
-    """A step of its own to tracing, which cannot decide by a shape."""
+    """Check the size, as one step when the network is traced, which cannot branch on a shape."""
     height, width = images.shape[-2:]
     if height % 4 or width % 4:
         raise ValueError(

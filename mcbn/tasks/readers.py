@@ -1,4 +1,4 @@
-"""Files of data sets, read with checks: every error names the file."""
+"""Readers of the files of data sets, with checks: every error names the file."""
 
 import io
 import math
@@ -6,47 +6,17 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from mcbn.io import archives
 from mcbn.io.archives import read_array, read_arrays, read_gzip
-from mcbn.validation import finite, labels, tensor
-
-
-@dataclass(frozen=True)
-class Labeled:
-    """Inputs and their targets, one row an example."""
-
-    inputs: Shaped[Tensor, "batch ..."]
-    targets: Shaped[Tensor, "batch ..."]
-
-    def __post_init__(self) -> None:
-        tensor(self.inputs, "inputs")
-        tensor(self.targets, "targets")
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(
-                f"expected as many targets as inputs, got {len(self.targets)} and "
-                f"{len(self.inputs)}; check that both come from one file pair"
-            )
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def dataset(self) -> TensorDataset:
-        """Return the pairs as a torch data set."""
-        return TensorDataset(self.inputs, self.targets)
-
-    def rows(self, index: Int[Tensor, " rows"]) -> "Labeled":
-        """Return the examples at `index`, in that order."""
-        return Labeled(self.inputs[index], self.targets[index])
+from mcbn.validation import finite, labels
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -55,11 +25,11 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:
-    """Return the array of bytes in a gzipped idx file, the form MNIST is published in.
+    """Return the array of bytes in a gzipped idx file, the format of MNIST.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another form.
+        ValueError: the file is damaged or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,7 +50,7 @@ def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:
 
 
 def read_table(path: Path, columns: int | None = None) -> Float[Tensor, "rows columns"]:
-    """Return the numbers in a text file, plain or gzipped, one row a line.
+    """Return the numbers in a text file, plain or gzipped, one row per line.
 
     Raises:
         FileNotFoundError: there is no such file.

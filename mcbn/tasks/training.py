@@ -1,4 +1,4 @@
-"""Training of small networks: repeatable bit for bit, the caller's random streams left alone."""
+"""Training of small networks: repeatable bit for bit, without touching global random streams."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import random_streams
-from mcbn.tasks.datasets import Labeled
+from mcbn.tasks.task import LabeledData
 from mcbn.validation import finite, labels, require_same_shape
 
 Loss = Literal["cross_entropy", "mse"]
@@ -33,7 +33,7 @@ def build(builder: Callable[[], nn.Module], *, seed: int) -> nn.Module:
 
 def train(
     model: nn.Module,
-    data: Labeled,
+    data: LabeledData,
     *,
     epochs: int,
     batch_size: int,
@@ -46,14 +46,15 @@ def train(
     """Train `model` in place by AdamW with a one-cycle learning rate; return it in eval mode.
 
     Equal seeds give equal weights, bit for bit on a CPU with as many threads. Every batch has
-    exactly `batch_size` examples; what an epoch leaves over is skipped, another rest each time.
+    exactly `batch_size` examples; those left over at the end of an epoch are skipped, other ones in
+    each epoch.
 
     Args:
         model: any network; all its layers are put in training mode.
         data: inputs with class indices (-100 where unlabelled) or with real targets.
         epochs: passes over the data.
-        batch_size: examples a batch, which is what batch norm sees.
-        learning_rate: its largest value, reached after 30 % of the steps.
+        batch_size: examples per batch, which is what batch norm sees.
+        learning_rate: its largest value, reached after 30% of the steps.
         weight_decay: decoupled, multiplied by the learning rate.
         seed: of the order and the dropout masks; the global random streams stay as they were.
         loss: mean cross-entropy of logits, or mean squared error.
@@ -61,7 +62,7 @@ def train(
 
     Raises:
         TypeError: class indices are not integers.
-        ValueError: an argument does not fit, or the loss or the weights cease to be finite.
+        ValueError: an argument does not fit, or the loss or the weights become NaN or infinite.
     """
     _check_numbers(data, epochs, batch_size, learning_rate, weight_decay)
     schedule = _schedule(model, epochs * (len(data) // batch_size), learning_rate, weight_decay)
@@ -102,7 +103,7 @@ def _device(model: nn.Module) -> torch.device:
 
 def _train_epoch(
     model: nn.Module,
-    data: Labeled,
+    data: LabeledData,
     order: Int[Tensor, "steps batch"],
     loss: Loss,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
@@ -117,7 +118,7 @@ def _train_epoch(
         schedule.optimizer.step()
         schedule.step()
         total = total + error.detach()
-    # The loss is taken before a step, so the last step shows in the weights only.
+    # The loss is computed before a step, so the last step shows in the weights only.
     state = [value for value in model.state_dict().values() if value.is_floating_point()]
     if not all(bool(torch.isfinite(value).all()) for value in [total, *state]):
         raise ValueError(
@@ -133,7 +134,7 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
 
 
 def _check_numbers(
-    data: Labeled, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
+    data: LabeledData, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> None:
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}; give a positive number")
@@ -153,7 +154,7 @@ def _check_numbers(
     finite(data.inputs, "data.inputs")
 
 
-def _check_fit(model: nn.Module, data: Labeled, loss: str) -> None:
+def _check_fit(model: nn.Module, data: LabeledData, loss: str) -> None:
     if loss not in get_args(Loss):
         raise ValueError(f"expected loss to be one of {get_args(Loss)}, got {loss!r}; choose one")
     # Evaluation mode: one example is enough, and the running statistics stay as they are.

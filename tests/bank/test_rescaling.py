@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import mcbn
-from mcbn.tasks.datasets import Labeled, digits
+from mcbn.tasks.datasets import LabeledData, digits
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -24,7 +24,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def network(task):
-    data = Labeled(task.train.inputs.flatten(1), task.train.targets)
+    data = LabeledData(task.train.inputs.flatten(1), task.train.targets)
     model = build(lambda: mlp(64, 10, width=64, depth=3, dropout=0.1), seed=0)
     return train(model, data, epochs=20, batch_size=SIZE)
 

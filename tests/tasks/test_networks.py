@@ -1,3 +1,5 @@
+"""The small networks of demo and studies, and published ResNet20 weights."""
+
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ WEIGHTS = "cifar10_resnet_weights/resnet20-12fca82f.th"
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    # Two threads that wait for each other on a busy machine take fifty times as long.
+    # On a busy machine, threads that wait for each other are many times slower.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,7 +29,7 @@ def parameters(model):
 
 
 def build(builder):
-    # The tests own the global stream no more than the library does.
+    # Tests leave the global stream alone, as the library does.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return builder()
@@ -176,7 +178,7 @@ class Program:
         return Path.touch, (self.path,)
 
 
-def test_load_resnet20_refuses_what_is_no_such_network(tmp_path):
+def test_load_resnet20_refuses_other_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net.th.*pytorch_resnet_cifar10"):
         networks.load_resnet20(tmp_path / "net.th")
     state = build(lambda: checkpoint(networks.resnet20()))
@@ -197,8 +199,8 @@ def test_real_resnet20_reaches_its_published_accuracy():
     train, test = datasets.cifar10_images()
     with torch.no_grad():
         logits = model(datasets.normalize_cifar10(test.inputs))
-        # Only right with tiles, labels and order right: it was trained on these.
-        seen = torch.arange(0, 50_000, 100)
+        # The network was trained on these: high accuracy needs tiles, labels and order right.
+        seen = torch.arange(0, 50_000, 250)
         known = model(datasets.normalize_cifar10(train.inputs[seen])).argmax(1)
     assert float((logits.argmax(1) == test.targets).float().mean()) == pytest.approx(0.915)
     assert float(functional.cross_entropy(logits, test.targets)) == pytest.approx(0.384, abs=5e-4)

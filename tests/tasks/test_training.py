@@ -1,3 +1,5 @@
+"""Training: repeatable, on whole batches, with clear errors."""
+
 import inspect
 import io
 import math
@@ -13,7 +15,7 @@ from mcbn.tasks import datasets, networks, training
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    # Two threads that wait for each other on a busy machine take fifty times as long.
+    # On a busy machine, threads that wait for each other are many times slower.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -23,7 +25,7 @@ def one_thread():
 def points(count=64):
     stream = torch.Generator().manual_seed(0)
     inputs = torch.randn(count, 4, generator=stream)
-    return datasets.Labeled(inputs, (inputs[:, 0] > 0).long())
+    return datasets.LabeledData(inputs, (inputs[:, 0] > 0).long())
 
 
 def small(seed=0, outputs=2):
@@ -44,7 +46,7 @@ def test_build_gives_weights_of_the_seed():
     assert not torch.equal(state(small(1)), state(small(2)))
 
 
-def test_build_is_the_builder_itself_with_other_randomness():
+def test_build_returns_what_the_builder_returns():
     made = nn.Identity()
     assert training.build(lambda: made, seed=0) is made
 
@@ -53,7 +55,7 @@ def test_build_is_the_builder_itself_with_other_randomness():
 def test_equal_seeds_give_equal_weights_whatever_the_global_stream(loss):
     points_ = points()
     if loss == "mse":
-        points_ = datasets.Labeled(points_.inputs, points_.inputs[:, :2])
+        points_ = datasets.LabeledData(points_.inputs, points_.inputs[:, :2])
 
     def run(seed, stream):
         with torch.random.fork_rng(devices=[]):
@@ -75,7 +77,7 @@ def test_the_seed_moves_the_order():
 
 def test_the_seed_moves_the_dropout_masks():
     # Examples that are all alike have no order.
-    alike = datasets.Labeled(torch.ones(16, 4), torch.ones(16).long())
+    alike = datasets.LabeledData(torch.ones(16, 4), torch.ones(16).long())
 
     def run(seed):
         model = training.build(
@@ -109,14 +111,14 @@ class Recorder(nn.Module):
 
 
 def test_batches_are_whole_and_shuffled_anew_each_epoch():
-    part = datasets.Labeled(torch.arange(11.0)[:, None], torch.zeros(11).long())
+    part = datasets.LabeledData(torch.arange(11.0)[:, None], torch.zeros(11).long())
     model = training.build(Recorder, seed=0)
     training.train(model, part, epochs=30, batch_size=4)
     assert [len(batch) for batch in model.seen] == [4] * 60
     epochs = [one + two for one, two in zip(model.seen[::2], model.seen[1::2], strict=True)]
     assert all(len(set(epoch)) == 8 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 30
-    # What is left over differs: nothing is left over for ever.
+    # The examples left over differ between epochs, so all are seen.
     assert {example for epoch in epochs for example in epoch} == set(range(11))
 
 
@@ -126,7 +128,7 @@ def test_a_linear_fit_is_that_of_least_squares():
     noise = torch.randn(256, 1, generator=stream, dtype=torch.float64)
     targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64) + noise
     model = training.build(lambda: nn.Linear(3, 1, bias=False).double(), seed=0)
-    pairs = datasets.Labeled(inputs, targets)
+    pairs = datasets.LabeledData(inputs, targets)
     training.train(
         model,
         pairs,
@@ -158,7 +160,7 @@ def test_digits_are_learnt_in_a_few_epochs():
 @pytest.mark.parametrize("batch_size", [8, 256])
 def test_small_and_large_batches_learn_the_digits(batch_size):
     task = datasets.digits()
-    parts = [datasets.Labeled(p.inputs.flatten(1), p.targets) for p in (task.train, task.test)]
+    parts = [datasets.LabeledData(p.inputs.flatten(1), p.targets) for p in (task.train, task.test)]
     model = training.build(lambda: networks.mlp(64, 10), seed=0)
     training.train(model, parts[0], epochs=20 if batch_size > 8 else 6, batch_size=batch_size)
     assert accuracy(model, parts[1]) >= 0.95
@@ -171,8 +173,8 @@ def test_unlabelled_positions_are_left_out():
     marked = targets.clone()
     marked[:, :4] = training.IGNORED
     model = training.build(lambda: networks.unet(1, 2, width=4), seed=0)
-    training.train(model, datasets.Labeled(images, marked), epochs=20, batch_size=4)
-    assert accuracy(model, datasets.Labeled(images[:, :, 4:], targets[:, 4:])) > 0.9
+    training.train(model, datasets.LabeledData(images, marked), epochs=20, batch_size=4)
+    assert accuracy(model, datasets.LabeledData(images[:, :, 4:], targets[:, 4:])) > 0.9
 
 
 def test_a_diverging_run_names_the_epoch_and_the_remedy():
@@ -191,14 +193,14 @@ def test_a_diverging_run_names_the_epoch_and_the_remedy():
     assert not model.training
 
 
-def test_a_loss_that_overflows_is_noticed_though_the_weights_stay_finite():
+def test_a_loss_that_overflows_is_refused_though_the_weights_stay_finite():
     """Adam divides by the squared gradient, so an infinite one moves nothing."""
-    huge = datasets.Labeled(points().inputs, torch.full((64, 2), 1e30))
+    huge = datasets.LabeledData(points().inputs, torch.full((64, 2), 1e30))
     with pytest.raises(ValueError, match="in epoch 1; lower learning_rate"):
         training.train(small(), huge, epochs=1, batch_size=64, loss="mse")
 
 
-def test_weights_lost_in_the_very_last_step_are_noticed():
+def test_weights_that_overflow_in_the_last_step_are_refused():
     with pytest.raises(ValueError, match="in epoch 1; lower learning_rate"):
         training.train(
             small(), points(), epochs=1, batch_size=64, learning_rate=1e38, weight_decay=1e38
@@ -208,7 +210,7 @@ def test_weights_lost_in_the_very_last_step_are_noticed():
 def with_nan(part):
     inputs = part.inputs.clone()
     inputs[3, 2] = math.nan
-    return datasets.Labeled(inputs, part.targets)
+    return datasets.LabeledData(inputs, part.targets)
 
 
 @pytest.mark.parametrize(
@@ -222,26 +224,26 @@ def with_nan(part):
         ({"weight_decay": -1.0}, ValueError, "weight_decay of at least 0, got -1"),
         ({"seed": -1}, ValueError, "seed"),
         ({"loss": "hinge"}, ValueError, "expected loss to be one of .*got 'hinge'"),
-        ({"loss": "mse"}, ValueError, "one shape, got"),
+        ({"loss": "mse"}, ValueError, "same shape, got"),
         ({"data": with_nan(points())}, ValueError, r"data.inputs.*index \(3, 2\)"),
         (
-            {"data": datasets.Labeled(points().inputs, points().targets + 1)},
+            {"data": datasets.LabeledData(points().inputs, points().targets + 1)},
             ValueError,
             "labels from 0 to 1, got 2",
         ),
         (
-            {"data": datasets.Labeled(points().inputs, points().inputs[:, 0])},
+            {"data": datasets.LabeledData(points().inputs, points().inputs[:, 0])},
             TypeError,
             r"Int|integer",
         ),
         (
-            {"data": datasets.Labeled(points().inputs, points().targets[:, None])},
+            {"data": datasets.LabeledData(points().inputs, points().targets[:, None])},
             ValueError,
             r"shape \(1,\) for one example, got \(1, 1\)",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_step(change, error, message):
+def test_bad_arguments_are_refused_before_a_step(change, error, message):
     model = small()
     before = state(model)
     # Unwrapped, because the type checks of the test run would refuse some of it first.
