@@ -1,4 +1,4 @@
-"""What is measured: networks, sizes and bars."""
+"""Benchmark cases: networks, sizes and targets for their time."""
 
 import warnings
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mcbn.tasks import networks
 
 @dataclass(frozen=True)
 class Case:
-    """T draws of N examples through a network, with a bank of mini-batches of M."""
+    """T draws for N examples by one network, with a bank of mini-batches of M."""
 
     network: str
     build: Callable[[], nn.Module]
@@ -26,7 +26,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the figures are filed under."""
+        """Key of the case in the results."""
         return f"{self.network}, N = {self.examples:,}, T = {self.draws}, M = {self.size}"
 
 
@@ -44,12 +44,12 @@ def vgg() -> nn.Module:
 
 
 def dense() -> nn.Module:
-    """Return the network of 13-50-50-1."""
+    """Return the dense network 13-50-50-1."""
     return networks.mlp(13, 1, width=50, depth=2)
 
 
 def small_resnet() -> nn.Module:
-    """Return a ResNet-18 of ten classes."""
+    """Return a ResNet-18 with ten classes."""
     return resnet18(num_classes=10)
 
 
@@ -71,7 +71,7 @@ BANKS = (
 
 
 def made(case: Case, device: torch.device) -> nn.Module:
-    """The network with the weights of a fixed seed and running statistics of random examples."""
+    """The network with random weights of a fixed seed and running statistics of random examples."""
     torch.manual_seed(0)
     model = case.build().to(device).train()
     with torch.no_grad():
@@ -81,13 +81,13 @@ def made(case: Case, device: torch.device) -> nn.Module:
 
 
 def random(case: Case, count: int, device: torch.device, seed: int = 0) -> Tensor:
-    """Random examples that a network takes."""
+    """Random inputs for the network."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, *case.shape, generator=generator).to(device)
 
 
 def quick_bank(model: nn.Module, case: Case, device: torch.device) -> mcbn.Bank:
-    """A bank of T draws: two collected ones, repeated with a little noise."""
+    """A bank of T draws: two collected draws, repeated with a little noise."""
     batches = [random(case, case.size, device, seed) for seed in (1, 2)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)

@@ -1,4 +1,4 @@
-"""Who is measured: the engines, another library, and MC Dropout."""
+"""Methods that are timed: the engines, another library, and MC Dropout."""
 
 import copy
 import importlib
@@ -22,7 +22,7 @@ OTHER, DROPOUT, OWN_DROPOUT = "torch-uncertainty", "MC Dropout loop", "mcbn.MCDr
 def builders(
     case: Case, model: nn.Module, bank: mcbn.Bank, inputs: Tensor
 ) -> dict[str, Callable[[], Callable[[], None]]]:
-    """For each contender a function that prepares it and returns what is timed."""
+    """For each method a function that prepares it and returns the function to be timed."""
 
     def engine(name: Any) -> Callable[[], None]:
         sampler = mcbn.MCBatchNorm(model, bank, engine=name)
@@ -32,8 +32,8 @@ def builders(
         sampler = mcbn.MCDropout(model, draws=case.draws)
         return lambda: consume(sampler.passes(inputs))
 
-    found = {name: (lambda name=name: engine(name)) for name in ENGINES}
-    return found | {
+    by_engine = {name: (lambda name=name: engine(name)) for name in ENGINES}
+    return by_engine | {
         OTHER: lambda: other_library(case, model, inputs),
         DROPOUT: lambda: dropout_loop(case, model, inputs),
         OWN_DROPOUT: own_dropout,
@@ -41,25 +41,25 @@ def builders(
 
 
 def plain(model: nn.Module, inputs: Tensor, draws: int) -> None:
-    """T forwards and nothing else."""
+    """Run T plain forward passes."""
     with torch.no_grad():
         for _ in range(draws):
             model(inputs)
 
 
 def consume(rows: Iterable[Tensor]) -> None:
-    """Take all draws, keep none."""
+    """Compute all draws without keeping them."""
     for _ in rows:
         pass
 
 
 def other_library(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
-    """MCBatchNorm of torch-uncertainty, fitted on random examples."""
+    """`MCBatchNorm` of torch-uncertainty, fitted on random examples."""
     try:
         other = imported()
     except ImportError as error:
         raise ImportError(f"not installed ({error})") from None
-    other.mc_batch_norm_layers = []  # shared by all instances, so an earlier network would stay
+    other.mc_batch_norm_layers = []  # shared by all instances, so it would keep earlier networks
     device = inputs.device
     sampler = other(model, num_estimators=case.draws, mc_batch_size=case.size, device=device)
     examples = random(case, case.size, torch.device("cpu")).repeat(
@@ -76,7 +76,7 @@ def other_library(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], 
 
 
 def imported() -> Any:
-    """The other library's class; its dependency goes by another name on some machines."""
+    """Import the other library's class; its dependency may be installed in separate parts."""
     if "lightning" not in sys.modules and importlib.util.find_spec("lightning") is None:
         package = types.ModuleType("lightning")
         package.__path__ = []
@@ -88,7 +88,7 @@ def imported() -> Any:
 
 
 def dropout_loop(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
-    """T plain forwards with the dropout modules in train mode."""
+    """T plain forward passes with the dropout modules in train mode."""
     twin = copy.deepcopy(model).eval()
     layers = [layer for layer in twin.modules() if isinstance(layer, nn.modules.dropout._DropoutNd)]
     if not layers:

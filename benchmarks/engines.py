@@ -1,9 +1,9 @@
-"""Speed of T draws by each engine, against T plain forwards, and of building a bank.
+"""Time of T draws by each engine relative to T plain forward passes, and of building a bank.
 
 Run: python benchmarks/engines.py [--quick] [NETWORK ...]    (about 25 minutes on 2 cores)
 
-Writes results.json beside this file, and the tables of docs/performance.md. Networks that are not
-named keep their figures. --quick tries all with few draws and two rounds, and writes nothing.
+Writes results.json next to this file, and the tables of docs/performance.md. Results of networks
+that are not named are kept. --quick runs few draws and two rounds, and writes nothing.
 """
 
 import copy
@@ -38,24 +38,24 @@ CHOOSING_DRAWS = 8
 
 
 def main() -> None:
-    """Measure what was asked for on each device there is, and keep the rest of the figures."""
+    """Measure the named networks, all by default, on each device; other results are kept."""
     logging.getLogger("mcbn").setLevel(logging.DEBUG)
     quick = "--quick" in sys.argv
     asked = [word for word in sys.argv[1:] if word != "--quick"]
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not quick else {}
-    found.setdefault("gpu", "not measured")
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not quick else {}
+    results.setdefault("gpu", "not measured")
     cases = [c for c in (*CASES, *BANKS) if not asked or any(word in c.name for word in asked)]
     for place, device in places():
-        kept = found[place]["cases"] if isinstance(found.get(place), dict) else {}
-        found[place] = {"machine": machine(device), "cases": kept}
+        kept = results[place]["cases"] if isinstance(results.get(place), dict) else {}
+        results[place] = {"machine": machine(device), "cases": kept}
         for case in tqdm(cases, desc=place, unit="network"):
             measure = bank_figures if case in BANKS else figures
             rounds = QUICK_ROUNDS if quick else ROUNDS
             seen = replace(case, draws=QUICK_DRAWS) if quick else case
             kept[case.name] = measure(seen, device, rounds)
             if not quick:
-                write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
-    written = tables(found)
+                write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    written = tables(results)
     if quick:
         tqdm.write(written)
         return
@@ -65,13 +65,13 @@ def main() -> None:
 
 
 def places() -> list[tuple[str, torch.device]]:
-    """The processor, and the GPU where there is one."""
+    """The CPU, and the GPU if there is one."""
     gpu = [("gpu", torch.device("cuda"))] if torch.cuda.is_available() else []
     return [("cpu", torch.device("cpu")), *gpu]
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """What the figures hold for."""
+    """Description of the machine."""
     gpu = device.type == "cuda"
     return {
         "name": torch.cuda.get_device_name(device) if gpu else platform.machine(),
@@ -82,24 +82,24 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Ratios of every contender to T plain forwards, the floors, and what choosing costs."""
+    """Ratios of every method to T plain forward passes, the floors, and the cost of choosing."""
     model = made(case, device)
     bank = quick_bank(model, case, device)
     inputs = random(case, case.examples, device)
     contenders = {"plain": lambda: plain(model, inputs, case.draws)}
     reasons: dict[str, Any] = {}
     for name, build in builders(case, model, bank, inputs).items():
-        with Heard() as heard:
+        with LogRecorder() as log:
             try:
                 run = build()
-                run()  # whatever is done once is done here
+                run()  # includes everything that is done only once
                 contenders[name] = run
             except Exception as error:  # an engine or a library may fail in any way
                 reasons[name] = f"not available: {error}".splitlines()[0]
-        if heard.lines and name in contenders:
-            reasons[name] = {"gave up": heard.lines}
+        if log.lines and name in contenders:
+            reasons[name] = {"gave up": log.lines}
     times = interleaved(contenders, rounds, case.name)
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "draws": case.draws,
         "plain_seconds": statistics.median(times["plain"]),
         "ratios": {name: paired(times[name], times["plain"]) for name in times if name != "plain"},
@@ -108,12 +108,12 @@ def figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         "choosing": choosing(case, model, bank, inputs, rounds),
     }
     if OTHER in times:
-        found["auto_to_other"] = paired(times["auto"], times[OTHER])
-    return found
+        entry["auto_to_other"] = paired(times["auto"], times[OTHER])
+    return entry
 
 
-class Heard(logging.Handler):
-    """Collects what the package says at debug level: an engine that gives way says so there."""
+class LogRecorder(logging.Handler):
+    """Records debug messages of the package, which report a fallback to another engine."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -123,7 +123,7 @@ class Heard(logging.Handler):
         """Keep the first line of a message."""
         self.lines.append(record.getMessage().splitlines()[0][:200])
 
-    def __enter__(self) -> "Heard":
+    def __enter__(self) -> "LogRecorder":
         logging.getLogger("mcbn").addHandler(self)
         return self
 
@@ -134,10 +134,10 @@ class Heard(logging.Handler):
 def choosing(
     case: Case, model: nn.Module, bank: mcbn.Bank, inputs: Tensor, rounds: int
 ) -> dict[str, Any]:
-    """Forwards that the first call of a network takes over a later one: paid once, then kept.
+    """Time of the first call of a network minus that of a later one, in plain forward passes.
 
-    A few draws only, since the choice does not depend on how many there are. Beside it, what
-    PyTorch's own tracing takes: no engine that folds can be chosen in less.
+    Uses a few draws only, since the choice does not depend on their number. The time of PyTorch's
+    tracing is measured too: an engine that folds cannot be chosen in less.
     """
     bank, extra, traces = bank.first(min(CHOOSING_DRAWS, case.draws)), [], []
     for _ in range(rounds):
@@ -156,7 +156,7 @@ def choosing(
 
 
 def bank_figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Ratios of building a bank to T train-mode forwards of the same mini-batches."""
+    """Time of building a bank relative to T train-mode forward passes of the same mini-batches."""
     model = made(case, device)
     data = random(case, case.examples, device)
     drawn = mcbn.minibatches(data, batch_size=case.size, draws=case.draws)

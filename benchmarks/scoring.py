@@ -1,4 +1,4 @@
-"""What the intervals of scores cost: seconds of processor time for each resample.
+"""Cost of the intervals of scores: CPU time per resample.
 
 Run: python benchmarks/scoring.py    (2 minutes on one core)
 """
@@ -14,21 +14,21 @@ import mcbn
 from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "scoring.json"
-# Examples, classes, and how many resamples are told from none.
+# Examples, classes, and the number of resamples that is timed.
 SIZES = ((1_000, 10, 200), (10_000, 10, 100), (10_000, 100, 100), (50_000, 1_000, 20))
 PAIRS = 5
 
 
 def main() -> None:
-    """Measure all sizes and keep what was found."""
+    """Measure all sizes and write the results."""
     torch.set_num_threads(1)
-    found = [scoring(*size) for size in SIZES]
-    write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
-    print(json.dumps(found, indent=1))
+    rows = [scoring(*size) for size in SIZES]
+    write_whole(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())
+    print(json.dumps(rows, indent=1))
 
 
 def scoring(examples: int, classes: int, resamples: int) -> dict[str, float]:
-    """Of a resample, beyond a few; and of the scores alone. Medians of pairs."""
+    """CPU time of one resample, of the set-up and of the scores alone; medians of pairs."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(examples, classes, generator=generator)
     targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]

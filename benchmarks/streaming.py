@@ -1,4 +1,4 @@
-"""Memory and throughput of streamed predictions of 1,000 classes.
+"""Memory and throughput of streamed predictions with 1,000 classes.
 
 Run: python benchmarks/streaming.py    (3 minutes on 2 cores)
 """
@@ -30,7 +30,7 @@ MEGABYTE = 1024  # in the units of ru_maxrss on Linux
 
 
 class Drawn(Dataset[Tensor]):
-    """Examples drawn as they are asked for, so that the data take no memory that grows."""
+    """Examples generated on access, so that the data need no memory."""
 
     def __init__(self, examples: int) -> None:
         self.examples = examples
@@ -44,13 +44,13 @@ class Drawn(Dataset[Tensor]):
 
 
 def main() -> None:
-    """Measure in processes of their own, or be one of them."""
+    """Measure in separate processes, or run as one of them."""
     torch.set_num_threads(1)
     if sys.argv[1:]:
         way, examples, draws = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
         print(json.dumps(memory(way, examples, draws)))
         return
-    found = {
+    results = {
         "memory": [
             in_process(way, examples, draws)
             for way in ("engine", "predict_batches", "predict")
@@ -59,12 +59,12 @@ def main() -> None:
         ],
         "throughput": [throughput(name, *case()) for name, case in CASES.items()],
     }
-    write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
-    print(json.dumps(found, indent=1))
+    write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    print(json.dumps(results, indent=1))
 
 
 def in_process(way: str, examples: int, draws: int) -> dict[str, float | str]:
-    """The figures of a fresh process, whose peak is nobody else's."""
+    """Measure in a fresh process, so that the peak belongs to this measurement alone."""
     command = [sys.executable, __file__, way, str(examples), str(draws)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     print(answer.stdout.strip(), file=sys.stderr, flush=True)
@@ -72,7 +72,7 @@ def in_process(way: str, examples: int, draws: int) -> dict[str, float | str]:
 
 
 def memory(way: str, examples: int, draws: int) -> dict[str, float | str]:
-    """Peak resident memory over that of one warm batch, in MB, and seconds."""
+    """Peak resident memory in MB, its increase over that of one batch, and seconds."""
     sampler = small(draws)
     WAYS["engine"](sampler, Drawn(BATCH))
     WAYS["predict_batches"](sampler, Drawn(BATCH))
@@ -91,12 +91,12 @@ def memory(way: str, examples: int, draws: int) -> dict[str, float | str]:
 
 
 def peak() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
 
 
 def engine_alone(sampler: mcbn.MCBatchNorm, data: Drawn) -> int:
-    """All passes, nothing done with them."""
+    """Run all passes and discard their outputs."""
     with torch.no_grad():
         for batch in DataLoader(data, batch_size=BATCH):
             for _ in sampler.passes(batch):
@@ -105,14 +105,14 @@ def engine_alone(sampler: mcbn.MCBatchNorm, data: Drawn) -> int:
 
 
 def one_by_one(sampler: mcbn.MCBatchNorm, data: Drawn) -> int:
-    """A number of each batch is kept, its predictive dropped."""
+    """Reduce each batch to a number and discard its predictive."""
     for part in predict_batches(sampler, DataLoader(data, batch_size=BATCH)):
         part.mutual_information.sum()
     return 0
 
 
 def whole(sampler: mcbn.MCBatchNorm, data: Drawn) -> int:
-    """The answer is kept; says how many bytes it takes."""
+    """Keep the whole result; return its size in bytes."""
     answer = mcbn.predict(sampler, data, batch_size=BATCH, progress=False)
     return sum(value.nbytes for value in vars(answer).values() if isinstance(value, Tensor))
 
@@ -125,7 +125,7 @@ WAYS: dict[str, Callable[[mcbn.MCBatchNorm, Drawn], int]] = {
 
 
 def small(draws: int) -> mcbn.MCBatchNorm:
-    """A network of which the 1,000-class head is nearly all."""
+    """A sampler of a small network with a 1,000-class head."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(FEATURES, FEATURES), nn.BatchNorm1d(FEATURES), nn.ReLU(),
@@ -135,9 +135,9 @@ def small(draws: int) -> mcbn.MCBatchNorm:
 
 
 def sampled(model: nn.Module, inputs: Tensor, draws: int) -> mcbn.MCBatchNorm:
-    """A sampler of a few draws of the network's own statistics."""
+    """A sampler of a few draws of the network's statistics."""
     with warnings.catch_warnings():
-        # The networks are not trained, so their running statistics are nobody's.
+        # The networks are untrained, so their running statistics are meaningless.
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
         batches = mcbn.minibatches(inputs, batch_size=min(32, len(inputs) // 2), draws=draws)
         return mcbn.MCBatchNorm(model, mcbn.collect(model, batches))
@@ -146,7 +146,7 @@ def sampled(model: nn.Module, inputs: Tensor, draws: int) -> mcbn.MCBatchNorm:
 def of_images(
     build: Callable[[], nn.Module], side: int, batch: int
 ) -> tuple[mcbn.MCBatchNorm, Tensor]:
-    """A network of images, and a batch for it."""
+    """A sampler of an image network, and a batch of images."""
     torch.manual_seed(0)
     model = build().eval()
     return sampled(model, torch.randn(8, 3, side, side), 2), torch.randn(batch, 3, side, side)
@@ -174,7 +174,7 @@ def throughput(name: str, sampler: mcbn.MCBatchNorm, inputs: Tensor) -> dict[str
     alone(), predicted()
     pairs = [(seconds(alone), seconds(predicted)) for _ in range(PAIRS)]
     per_image = 1 / (len(sampler) * len(inputs))
-    # The summary alone, on outputs at hand: the difference of two long times is mostly noise.
+    # The summary is timed separately, since the difference of two long times is mostly noise.
     outputs = list(sampler.passes(inputs))
     summary = statistics.median(
         seconds(lambda: mcbn.Categorical().summarize(outputs)) for _ in range(PAIRS)

@@ -9,15 +9,15 @@ OTHER_BAR = 0.9  # of the other library's time, for every network
 CHOOSING_BAR = 2.0  # forwards
 
 
-def tables(found: dict[str, Any]) -> str:
-    """The page's tables, one set for each device."""
+def tables(results: dict[str, Any]) -> str:
+    """Format the tables of the page, one set per device."""
     parts = []
     for place, title in (("cpu", "Processor"), ("gpu", "GPU")):
         parts.append(f"## {title}\n")
-        if not isinstance(found.get(place), dict):
+        if not isinstance(results.get(place), dict):
             parts.append("not measured\n")
             continue
-        about, cases = found[place]["machine"], found[place]["cases"]
+        about, cases = results[place]["machine"], results[place]["cases"]
         parts.append(
             f"{about['name']}, {about['cores']} cores, {about['threads']} threads, "
             f"PyTorch {about['torch']}.\n"
@@ -29,7 +29,7 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def engine_table(runs: dict[Case, Any]) -> str:
-    """Time over T plain forwards, by engine."""
+    """Table of times relative to T plain forward passes, by engine."""
     names = (*ENGINES, OTHER, DROPOUT, OWN_DROPOUT)
     rows = []
     for case, entry in runs.items():
@@ -39,7 +39,7 @@ def engine_table(runs: dict[Case, Any]) -> str:
 
 
 def cell(entry: dict[str, Any], name: str) -> str:
-    """One ratio, or why there is none."""
+    """One ratio, or the reason why it is missing."""
     if name in entry["ratios"]:
         return f"{entry['ratios'][name]:.2f}"
     reason = entry["notes"].get(name, "")
@@ -47,7 +47,7 @@ def cell(entry: dict[str, Any], name: str) -> str:
 
 
 def floor_table(runs: dict[Case, Any]) -> str:
-    """The floors, the other library and what choosing costs."""
+    """Table of the floors, the other library and the cost of choosing."""
     rows = []
     for case, entry in runs.items():
         floor = entry["floor"]
@@ -65,7 +65,7 @@ def floor_table(runs: dict[Case, Any]) -> str:
 
 
 def bank_table(banks: dict[Case, Any]) -> str:
-    """Building a bank, from mini-batches at hand and from a data set."""
+    """Table of building a bank, from given mini-batches and from a data set."""
     rows = [
         [case.name, judged(entry["ratios"]["collect"], case.bar), f"{entry['drawn']:.2f}"]
         for case, entry in banks.items()
@@ -75,7 +75,7 @@ def bank_table(banks: dict[Case, Any]) -> str:
 
 
 def judged(value: float | None, bar: float | None) -> str:
-    """A figure, its bar and whether it is met."""
+    """A value, its target and whether it is met."""
     if value is None:
         return "-"
     if bar is None:

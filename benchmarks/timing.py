@@ -1,4 +1,4 @@
-"""Wall times side by side, and the floors of this machine."""
+"""Interleaved wall times, and the floors of this machine."""
 
 import statistics
 import time
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-# Sizes of the square matrix products that the arithmetic rate is the best of.
+# Sizes of square matrix products; the arithmetic rate is that of the fastest.
 MATRICES = (256, 512, 1024, 2048)
-FLOOR_CALLS, FLOOR_SECONDS = 5, 0.3  # that each rate is measured for, at least
+FLOOR_CALLS, FLOOR_SECONDS = 5, 0.3  # minimum calls and seconds per rate
 PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def interleaved(
     contenders: dict[str, Callable[[], Any]], rounds: int, title: str
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; a round times all of them once, in turn."""
+    """Seconds of each method in each round; a round times all of them once, in turn."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in tqdm(range(rounds), desc=title, unit="round", leave=False):
         for name, run in contenders.items():
@@ -29,7 +29,7 @@ def interleaved(
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Wall time of one call, the GPU's work included."""
+    """Wall time of one call, including work on the GPU."""
     settle()
     start = time.perf_counter()
     run()
@@ -38,7 +38,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def settle() -> None:
-    """Wait for the GPU, if it was used."""
+    """Wait for the GPU, if it is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -49,10 +49,10 @@ def paired(times: list[float], base: list[float]) -> float:
 
 
 def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, float]:
-    """What the machine's best rates would allow, as ratios to the T plain forwards.
+    """Times at the machine's best rates, as ratios to T plain forward passes.
 
-    What comes before the first batch norm is the same for all draws and counts once. Each product
-    reads its input and weights once and writes its output once; all else counts nothing.
+    Work before the first batch norm is the same for all draws and counts once. Each product
+    reads its input and weights once and writes its output once; nothing else is counted.
     """
     shared: list[tuple[int, int]] = []
     sizes: list[int] = []
@@ -83,7 +83,7 @@ def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[st
 
 
 def best(run: Callable[[], Any]) -> float:
-    """The shortest of as many calls as fit in a moment, after a first one."""
+    """The shortest time of several calls, after a warm-up call."""
     seconds(run)
     times: list[float] = []
     while len(times) < FLOOR_CALLS or sum(times) < FLOOR_SECONDS:
@@ -92,7 +92,7 @@ def best(run: Callable[[], Any]) -> float:
 
 
 def arithmetic(device: torch.device) -> float:
-    """Operations a second of the fastest matrix product."""
+    """Operations per second of the fastest matrix product."""
     rates = []
     for size in MATRICES:
         matrix = torch.randn(size, size, device=device)
@@ -102,8 +102,8 @@ def arithmetic(device: torch.device) -> float:
 
 
 def copying(size: int, device: torch.device) -> float:
-    """Bytes a second, read and written, of a copy as large as a network's widest product."""
-    # Written to, since memory that nobody has touched yet is free to read.
+    """Bytes per second, read and written, of a copy as large as the network's largest product."""
+    # Written once, since reading untouched memory costs nothing.
     source = torch.ones(max(1, size // 8), device=device)
     target = torch.empty_like(source)
     repeats = max(1, 2**18 // len(source))

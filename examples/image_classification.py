@@ -1,10 +1,10 @@
-"""A published image classifier, made stochastic and compared with itself."""
+"""A published image classifier, made stochastic by MCBN and compared with the plain network."""
 
 # %% [markdown]
 # # A published image classifier
 #
-# A CIFAR-10 ResNet20 that others trained, made stochastic by MCBN and compared with itself.
-# The data root (`MCBN_DATA`, else `./data`) must hold CIFAR-10 and the weights in
+# A published CIFAR-10 ResNet20, made stochastic by MCBN and compared with the plain network.
+# The data folder (`MCBN_DATA`, by default `./data`) must contain CIFAR-10 and the weights in
 # `cifar10_resnet_weights/`.
 
 # %%
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 import mcbn
 from mcbn.tasks import datasets, networks
 
-SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; figures then mean nothing
+SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; the results are then meaningless
 IMAGES = 40 if SMALL else 300  # of the 1,000 lossless test images
 DRAWS = 4 if SMALL else 16  # T
 BATCH_SIZE = 32  # M; the network was trained at 128
@@ -29,7 +29,7 @@ network = networks.load_resnet20(
 )
 
 # %% [markdown]
-# Inspect: what is there to draw?
+# Inspect the batch-norm layers.
 
 # %%
 inspection = mcbn.inspect(
@@ -38,8 +38,8 @@ inspection = mcbn.inspect(
 print(inspection)
 
 # %% [markdown]
-# Collect, from mini-batches that are cropped and flipped as in training. Without that, this
-# network loses 2 to 3.5 points of accuracy.
+# Collect a bank from mini-batches that are cropped and flipped as in training. Without this
+# augmentation the network loses 2 to 3.5 points of accuracy.
 
 # %%
 batches = mcbn.minibatches(datasets.CropAndFlip(train), batch_size=BATCH_SIZE, draws=DRAWS, seed=0)
@@ -60,25 +60,25 @@ comparison = mcbn.compare(
 )
 for name, entry in comparison.entries.items():
     print(name, *(f"{score} {entry.evaluation[score]}" for score in ("accuracy", "nll")))
-print("NLL, MCBN less Deterministic:", comparison.differences()["MCBN"]["nll"])
+print("NLL, MCBN - Deterministic:", comparison.differences()["MCBN"]["nll"])
 
 # %% [markdown]
-# A page for those who decide.
+# Write a report.
 
 # %%
 report = mcbn.Report.from_comparison(comparison, title="CIFAR-10, published ResNet20")
 print(report.write("image_classification"))
 
 # %% [markdown]
-# The images that the network is least certain of.
+# Plot the images with the highest uncertainty.
 
 # %%
 predictive = comparison.entries["MCBN"].predictive
-least = predictive.entropy.argsort(descending=True)[:8]
+most_uncertain = predictive.entropy.argsort(descending=True)[:8]
 figure = Figure(figsize=(8, 4.6), layout="constrained")
-for index, ax in zip(least, figure.subplots(2, 4).flat, strict=True):
+for index, ax in zip(most_uncertain, figure.subplots(2, 4).flat, strict=True):
     ax.imshow(test.inputs[index].permute(1, 2, 0).numpy())
-    said, true = (datasets.CIFAR10[int(k[index])] for k in (predictive.prediction, targets))
-    ax.set_title(f"{said}, is {true}\n{predictive.entropy[index]:.2f} nats", fontsize=9)
+    predicted, true = (datasets.CIFAR10[int(k[index])] for k in (predictive.prediction, targets))
+    ax.set_title(f"{predicted}, true: {true}\n{predictive.entropy[index]:.2f} nats", fontsize=9)
     ax.axis("off")
-figure.savefig("image_classification/least_certain.png", dpi=120)
+figure.savefig("image_classification/most_uncertain.png", dpi=120)

@@ -1,10 +1,10 @@
-"""Regression on a table: train, fit the noise, score, draw."""
+"""Regression on tabular data: train, fit the noise, score, plot."""
 
 # %% [markdown]
-# # Regression on a table
+# # Regression on tabular data
 #
-# A small network on the diabetes data of scikit-learn (442 patients, 10 measurements; the target
-# is the progress of the disease after a year). Needs no download.
+# A small network on the diabetes data set of scikit-learn (442 patients, 10 measurements; the
+# target is the progression of the disease after a year). It needs no download.
 
 # %%
 import os
@@ -16,14 +16,14 @@ from sklearn.datasets import load_diabetes
 import mcbn
 from mcbn.tasks import datasets, networks, training
 
-SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; figures then mean nothing
+SMALL = "EXAMPLE_SIZE" in os.environ  # for tests; the results are then meaningless
 EPOCHS = 40
-BATCH_SIZE = 32  # of training, and M
+BATCH_SIZE = 32  # of training, and M of the bank
 DRAWS = 8 if SMALL else 100  # T
 RESAMPLES = 20 if SMALL else 500
 
 # %% [markdown]
-# Three parts: to train, to fit the noise, to test. Everything is standardised on the first.
+# Three parts: for training, fitting the noise and testing. Everything is standardised on the first.
 
 # %%
 inputs, targets = (torch.tensor(array).float() for array in load_diabetes(return_X_y=True))
@@ -38,7 +38,7 @@ standard = (targets - mean) / scale
 network = training.build(lambda: networks.mlp(10, 1, width=50, dropout=0.0), seed=0)
 training.train(
     network,
-    datasets.Labeled(inputs[train], standard[train]),
+    datasets.LabeledData(inputs[train], standard[train]),
     epochs=EPOCHS,
     batch_size=BATCH_SIZE,
     loss="mse",
@@ -56,36 +56,36 @@ samplers = {"plain": mcbn.Deterministic(network), "MCBN": mcbn.MCBatchNorm(netwo
 # %%
 predictives, evaluations = {}, {}
 for name, sampler in samplers.items():
-    guess = mcbn.predict(sampler, inputs[held_out], mcbn.Gaussian(precision=1.0))
-    noise = mcbn.fit_precision(guess, standard[held_out])
-    found = mcbn.predict(sampler, inputs[test], noise).in_units(mean, scale)
-    predictives[name] = found
-    evaluations[name] = mcbn.evaluate(found, targets[test], resamples=RESAMPLES)
+    provisional = mcbn.predict(sampler, inputs[held_out], mcbn.Gaussian(precision=1.0))
+    noise = mcbn.fit_precision(provisional, standard[held_out])
+    predictive = mcbn.predict(sampler, inputs[test], noise).in_units(mean, scale)
+    predictives[name] = predictive
+    evaluations[name] = mcbn.evaluate(predictive, targets[test], resamples=RESAMPLES)
     print(name, *(f"{score} {evaluations[name][score]}" for score in ("rmse", "pll", "crps")))
-    print("  share of targets inside the 90 % interval:", evaluations[name]["coverage_90"])
+    print("  coverage of the 90% interval:", evaluations[name]["coverage_90"])
 for score, difference in evaluations["MCBN"].minus(evaluations["plain"]).items():
-    print(f"{score}, MCBN less plain: {difference}")
+    print(f"{score}, MCBN - plain: {difference}")
 
 # %% [markdown]
-# Left: the predictions in order, with their 90 % intervals. Right: how often targets lie below
-# each quantile; on the diagonal if calibrated.
+# Left: sorted predictions with their 90% intervals. Right: share of targets below each predicted
+# quantile; calibrated predictions lie on the diagonal.
 
 # %%
-found = predictives["MCBN"]
-low, high = (end[:, 0] for end in found.interval(0.9))
-rank = found.mean[:, 0].argsort()
+predictive = predictives["MCBN"]
+low, high = (end[:, 0] for end in predictive.interval(0.9))
+rank = predictive.mean[:, 0].argsort()
 place = torch.arange(len(test))
 figure = Figure(figsize=(9, 4), layout="constrained")
 left, right = figure.subplots(1, 2)
-left.fill_between(place, low[rank], high[rank], alpha=0.25, label="90 % interval")
-left.plot(place, found.mean[rank, 0], label="mean")
+left.fill_between(place, low[rank], high[rank], alpha=0.25, label="90% interval")
+left.plot(place, predictive.mean[rank, 0], label="mean")
 left.plot(place, targets[test][rank, 0], ".", label="target")
-left.set(xlabel="test patients, by predicted mean", ylabel="progress of the disease")
+left.set(xlabel="test patients, by predicted mean", ylabel="progression of the disease")
 left.legend()
 for name, each in predictives.items():
     pit = each.cdf(targets[test]).flatten().sort().values
     right.plot(pit, (place + 1) / len(test), label=name)
 right.plot([0, 1], [0, 1], linestyle="--", color="grey")
-right.set(xlabel="quantile stated", ylabel="share of targets below it")
+right.set(xlabel="predicted quantile", ylabel="share of targets below it")
 right.legend()
 figure.savefig("tabular_regression.png", dpi=120)

@@ -1,4 +1,4 @@
-"""The failure of MCBN at large batch sizes: epistemic spread against M and N, and what it costs.
+"""MCBN at large batch sizes: epistemic spread against M and N, and its effect on the scores.
 
 Run: python experiments/batch_size.py [--fast]    (about 30 minutes on 2 cores; data root in
 MCBN_DATA)
@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mcbn
 from mcbn.evaluation.scores import negative_log_likelihood
-from mcbn.tasks.datasets import Labeled, Task, mnist
+from mcbn.tasks.datasets import LabeledData, Task, mnist
 from mcbn.tasks.networks import convnet
 from mcbn.tasks.training import build, train
 
@@ -34,24 +34,24 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """Size of the experiment.
 
     Attributes:
-        train_sizes: N, training images of MNIST.
-        batch_sizes: M of inference; above N / 2 they are left out.
-        largest: N / 2 is added as an M up to here.
-        seeds: networks a training set.
-        steps: of training, about.
+        train_sizes: N, numbers of MNIST training images.
+        batch_sizes: inference batch sizes M; those above N / 2 are skipped.
+        largest: N / 2 is added as an M if it is at most this.
+        seeds: networks per training set.
+        steps: approximate number of training steps.
         width: channels of the network's first block.
-        draws: T.
-        few_draws: T of choosing M and of CIFAR-10.
-        test: MNIST test images.
-        outside: images of each set from elsewhere.
-        held_out: validation images that M is chosen on.
-        photo_sizes: M of CIFAR-10.
-        photos: CIFAR-10 test images.
-        training: of our own networks on CIFAR-10.
-        resamples: bootstrap resamples of test images.
+        draws: number of draws T.
+        few_draws: T when choosing M and on CIFAR-10.
+        test: number of MNIST test images.
+        outside: images of each OOD set.
+        held_out: validation images on which M is chosen.
+        photo_sizes: M on CIFAR-10.
+        photos: number of CIFAR-10 test images.
+        training: settings of our own networks on CIFAR-10.
+        resamples: bootstrap resamples of the test images.
     """
 
     train_sizes: tuple[int, ...]
@@ -79,20 +79,20 @@ FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, (4, 8), 8,
 
 
 def main(record: Record) -> None:
-    """Measure each network, sum up, write and draw."""
+    """Measure each network, summarise, write the result and draw the figure."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     scale = FAST if record.fast else FULL
     task = mnist()
-    # Seed by seed, so that what is cut short holds every N.
-    found = {
+    # Seed by seed, so that an interrupted run has every N.
+    runs = {
         (seed, size): record.part(
             f"{size}-{seed}", lambda size=size, seed=seed: measured(scale, task, size, seed)
         )
         for seed in range(scale.seeds)
         for size in scale.train_sizes
     }
-    parts = {size: [found[seed, size] for seed in range(scale.seeds)] for size in scale.train_sizes}
+    parts = {size: [runs[seed, size] for seed in range(scale.seeds)] for size in scale.train_sizes}
     photos = Photos(scale.photo_sizes, scale.photos, scale.few_draws, scale.resamples)
     cifar = record.part("photos", lambda: published(photos))
     own = record.part("own", lambda: trained_here(photos, scale.training))
@@ -109,14 +109,14 @@ def main(record: Record) -> None:
 
 
 def sizes_at(scale: Scale, size: int) -> list[int]:
-    """M for a training set: those up to N / 2, which is one of them where it is cheap."""
-    found = {each for each in scale.batch_sizes if 2 * each <= size}
-    return sorted(found | ({size // 2} if size // 2 <= scale.largest else set()))
+    """Batch sizes for a training set: those up to N / 2, and N / 2 itself if it is small enough."""
+    allowed = {each for each in scale.batch_sizes if 2 * each <= size}
+    return sorted(allowed | ({size // 2} if size // 2 <= scale.largest else set()))
 
 
 def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
-    """One network: MCBN at every M and at the chosen one, MC Dropout, and its own logits."""
-    data = Labeled(task.train.inputs[:size], task.train.targets[:size])
+    """Measure one network: MCBN at every M and at the chosen M, MC Dropout, and its logits."""
+    data = LabeledData(task.train.inputs[:size], task.train.targets[:size])
     net = build(lambda: convnet(1, 10, width=scale.width, dropout=DROPOUT), seed=seed)
     epochs = max(1, scale.steps // (size // TRAINED_AT))
     train(net, data, epochs=epochs, batch_size=TRAINED_AT, seed=seed)
@@ -145,60 +145,60 @@ def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
         "statistics": spreads,
         "choice": choice.to_dict(),
         "epochs": epochs,
-        "logits": {name: found.logits[0].tolist() for name, found in plain.items()},
+        "logits": {name: predictive.logits[0].tolist() for name, predictive in plain.items()},
     }
 
 
 def predictions(sampler: mcbn.MCBatchNorm | mcbn.MCDropout | mcbn.Deterministic,
                 sets: dict[str, Tensor]) -> dict[str, mcbn.CategoricalPredictive]:  # fmt: skip
-    """Of each set, with the draws."""
+    """Predictions for each set, with the draws."""
     return {name: mcbn.predict(sampler, images, keep_draws=True) for name, images in sets.items()}
 
 
 def spread_of_means(bank: mcbn.Bank) -> float:
-    """Standard deviation of batch means over that of the activations; typical living channel."""
-    found = []
+    """Standard deviation of batch means over that of the activations, averaged over channels."""
+    log_ratios = []
     for name, rows in bank.statistics.items():
         if name.endswith("running_mean"):
             variance = bank.trained[name.replace("running_mean", "running_var")].double()
             ratio = rows.double().std(0) / variance.sqrt()
-            found.append(ratio[variance > 1e-7].log().mean())
-    return float(torch.stack(found).mean().exp())
+            log_ratios.append(ratio[variance > 1e-7].log().mean())
+    return float(torch.stack(log_ratios).mean().exp())
 
 
-def scored(found: dict[str, mcbn.CategoricalPredictive], targets: Tensor) -> dict:
-    """Uncertainty on each set, scores on the test set, and how well the others are told from it."""
+def scored(predictives: dict[str, mcbn.CategoricalPredictive], targets: Tensor) -> dict:
+    """Uncertainty on each set, scores on the test set, and the AUROC of each OOD set."""
     row: dict = {}
-    for name, predictive in found.items():
+    for name, predictive in predictives.items():
         row |= {f"{key} {name}": value for key, value in spreads_of(predictive).items()}
         if name == "test":
             continue
         for kind in ("mutual_information", "entropy"):
             if kind == "entropy" or predictive.draw_count > 1:
                 separation = mcbn.out_of_distribution(
-                    found["test"], predictive, uncertainty=kind, resamples=0
+                    predictives["test"], predictive, uncertainty=kind, resamples=0
                 )
                 row[f"auroc by {kind} {name}"] = separation["auroc_out_of_distribution"].value
-    evaluation = mcbn.evaluate(found["test"], targets, resamples=0)
+    evaluation = mcbn.evaluate(predictives["test"], targets, resamples=0)
     row |= {name: evaluation[name].value for name in ("accuracy", "nll", "ece", "ece_debiased")}
-    losses = negative_log_likelihood(found["test"].log_probabilities, targets)
+    losses = negative_log_likelihood(predictives["test"].log_probabilities, targets)
     return row | {"losses": losses.tolist()}
 
 
 def spreads_of(predictive: mcbn.CategoricalPredictive) -> dict[str, float]:
-    """Means over images; standard deviations over draws from unbiased variances."""
-    found = {"entropy": float(predictive.entropy.mean())}
+    """Mean uncertainty over images; standard deviations over draws use unbiased variances."""
+    measures = {"entropy": float(predictive.entropy.mean())}
     count = predictive.draw_count
     if count > 1 and predictive.logits is not None:
         variance = predictive.variance * count / (count - 1)
         logits = predictive.logits.double()
-        centered = logits - logits.mean(2, keepdim=True)  # a shift of all classes says nothing
-        found |= {
+        centered = logits - logits.mean(2, keepdim=True)  # a shift of all classes has no effect
+        measures |= {
             "epistemic_sd": float(variance.sqrt().mean()),
             "logit_sd": float(centered.std(0).mean()),
             "mutual_information": float(predictive.mutual_information.mean()),
         }
-    return found
+    return measures
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from mcbn.report import figures
 
 SETS = {"test": "test digits", "usps": "USPS", "notmnist": "notMNIST",
         "fashion_mnist": "Fashion-MNIST"}  # fmt: skip
-RIVALS = {"MC Dropout": (2, 2), "ensemble": (8, 2)}  # and their dashes
-SHOWN = 4  # M drawn against N
+RIVALS = {"MC Dropout": (2, 2), "ensemble": (8, 2)}  # with their dash patterns
+SHOWN = 4  # number of M plotted against N
 SPREAD = "Epistemic sd of probabilities"
 
 
 def draw(record: Record, result: dict[str, Any]) -> None:
-    """Three panels: all against M at the middle N, the test digits against N, NLL against M."""
-    networks = {int(size): found for size, found in result["networks"].items()}
+    """Draw three panels: all sets against M, the test digits against N, and the NLL against M."""
+    networks = {int(size): network for size, network in result["networks"].items()}
     middle = sorted(networks)[len(networks) // 2]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -34,7 +34,7 @@ def draw(record: Record, result: dict[str, Any]) -> None:
 
 
 def curve(values: dict[int, list[float]], style: int) -> figures.Curve:
-    """A line with its intervals; an end below 0 has no place on a logarithmic axis."""
+    """A curve with its intervals; ends below 0 are raised, since the axis is logarithmic."""
     x = tuple(sorted(values))
     y, low, high = (tuple(values[each][place] for each in x) for place in range(3))
     low = tuple(max(each, 0.02 * value) for each, value in zip(low, y, strict=True))
@@ -42,12 +42,12 @@ def curve(values: dict[int, list[float]], style: int) -> figures.Curve:
 
 
 def over_m(methods: dict[str, Any], key: str) -> dict[int, list[float]]:
-    """A measure of MCBN at each M."""
+    """One measure of MCBN at each M."""
     return {int(name): row[key] for name, row in methods.items() if name.isdigit()}
 
 
 def draw_over_m(methods: dict[str, Any], ax: Axes) -> None:
-    """Epistemic spread on every set, with the slope -1/2 and the methods that have no M."""
+    """Plot the epistemic spread of every set, a line of slope -1/2 and the methods without M."""
     curves = [curve(over_m(methods, f"epistemic_sd {name}"), style)
               for style, name in enumerate(SETS)]  # fmt: skip
     figures.draw_curves(curves, ax)
@@ -69,17 +69,17 @@ def draw_over_m(methods: dict[str, Any], ax: Axes) -> None:
 
 
 def draw_over_n(networks: dict[int, Any], ax: Axes) -> None:
-    """Epistemic spread on the test digits: MCBN at some M, MC Dropout, the ensemble."""
+    """Plot the epistemic spread on the test digits: MCBN at some M, MC Dropout, the ensemble."""
     key = "epistemic_sd test"
-    shared = sorted(set.intersection(*({int(name) for name in found["methods"] if name.isdigit()}
-                                       for found in networks.values())))  # fmt: skip
+    shared = sorted(set.intersection(*({int(name) for name in network["methods"] if name.isdigit()}
+                                       for network in networks.values())))  # fmt: skip
     curves, names = [], []
     for style, size in enumerate(shared[:: max(1, len(shared) // SHOWN + 1)]):
-        values = {n: found["methods"][str(size)][key] for n, found in networks.items()}
+        values = {n: network["methods"][str(size)][key] for n, network in networks.items()}
         curves.append(curve(values, style))
         names.append(f"MCBN, M = {size}")
     for style, rival in enumerate(RIVALS, start=len(curves)):
-        values = {n: found["methods"][rival][key] for n, found in networks.items()}
+        values = {n: network["methods"][rival][key] for n, network in networks.items()}
         curves.append(curve(values, style))
         names.append(rival)
     figures.draw_curves(curves, ax)
@@ -91,18 +91,18 @@ def draw_over_n(networks: dict[int, Any], ax: Axes) -> None:
 
 
 def draw_nll(networks: dict[int, Any], ax: Axes) -> None:
-    """NLL against M for every N, the chosen M as a star, the other methods as lines."""
-    curves = [curve(over_m(found["methods"], "nll"), style)
-              for style, found in enumerate(networks.values())]  # fmt: skip
+    """Plot the NLL against M for every N, the chosen M as a star, the other methods as lines."""
+    curves = [curve(over_m(network["methods"], "nll"), style)
+              for style, network in enumerate(networks.values())]  # fmt: skip
     plain = [figures.Curve("", each.x, each.y, (math.nan,) * len(each.x),
                            (math.nan,) * len(each.x), each.style) for each in curves]  # fmt: skip
     figures.draw_curves(plain, ax)
     values = [value for each in plain for value in each.y]
-    for style, found in enumerate(networks.values()):
-        ax.plot(found["choice"]["geometric mean"], found["methods"]["chosen"]["nll"][0], marker="*",
-                markersize=12, color=figures.color(style), linestyle="none")  # fmt: skip
+    for style, network in enumerate(networks.values()):
+        chosen = network["choice"]["geometric mean"], network["methods"]["chosen"]["nll"][0]
+        ax.plot(*chosen, marker="*", markersize=12, color=figures.color(style), linestyle="none")
         for rival, pattern in RIVALS.items():
-            value = found["methods"][rival]["nll"][0]
+            value = network["methods"][rival]["nll"][0]
             values.append(value)
             if style == 0:
                 ax.text(plain[0].x[-1], 1.01 * value, rival, color=figures.color(0), ha="right",

@@ -1,4 +1,4 @@
-"""The batch size by gradient descent: M as one more parameter of a differentiable prediction.
+"""Choose the batch size by gradient descent: M as a parameter of a differentiable prediction.
 
 Run: python experiments/batch_size_gradient.py    (about 1 minute; data root in MCBN_DATA)
 """
@@ -21,7 +21,7 @@ RESULT = Path(__file__).parent / "results" / "batch_size_gradient.json"
 
 
 def main() -> None:
-    """Descend the held-out log score in log M; compare with the search over a grid."""
+    """Minimise the held-out NLL over log M; compare with the search over a grid."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     case, _ = large_case()
@@ -38,10 +38,10 @@ def main() -> None:
         nll.backward()
         path.append([float(log_size.detach().exp()), float(nll.detach())])
         optimizer.step()
-    found = float(log_size.detach().exp())
+    optimum = float(log_size.detach().exp())
     choice = mcbn.choose_batch_size(case.network, bank, case.inputs, case.targets, points=9)
-    print(f"gradient descent: {found:.4g}\n{choice}")
-    result = {"path": path, "descent": found, "choice": choice.to_dict()}
+    print(f"gradient descent: {optimum:.4g}\n{choice}")
+    result = {"path": path, "descent": optimum, "choice": choice.to_dict()}
     write_whole(RESULT, (json.dumps(rounded(result), indent=1) + "\n").encode())
 
 

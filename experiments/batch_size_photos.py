@@ -1,4 +1,4 @@
-"""CIFAR-10 and its JPEGs against people's votes: the published ResNet20, and networks of ours."""
+"""CIFAR-10 and its JPEG images against people's votes: the published ResNet20 and our networks."""
 
 import tarfile
 from dataclasses import asdict, dataclass
@@ -16,7 +16,13 @@ import mcbn
 from mcbn.evaluation.bootstrap import ScoreColumns, percentile_interval, replicates
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.study.slopes import log_log_slope
-from mcbn.tasks.datasets import CropAndFlip, Labeled, cifar10_images, data_root, normalize_cifar10
+from mcbn.tasks.datasets import (
+    CropAndFlip,
+    LabeledData,
+    cifar10_images,
+    data_root,
+    normalize_cifar10,
+)
 from mcbn.tasks.networks import convnet, load_resnet20
 from mcbn.tasks.training import build, train
 
@@ -27,13 +33,13 @@ Sampler = mcbn.MCBatchNorm | mcbn.MCDropout | mcbn.Deterministic | mcbn.DeepEnse
 
 @dataclass(frozen=True)
 class Photos:
-    """What is measured on photographs.
+    """Settings of the measurements on CIFAR-10.
 
     Attributes:
-        sizes: M.
-        count: CIFAR-10 test images.
-        draws: T.
-        resamples: bootstrap resamples of test images.
+        sizes: inference batch sizes M.
+        count: number of CIFAR-10 test images.
+        draws: number of draws T.
+        resamples: number of bootstrap resamples of the test images.
     """
 
     sizes: tuple[int, ...]
@@ -44,15 +50,15 @@ class Photos:
 
 @dataclass(frozen=True)
 class Training:
-    """Of our own networks, one for each seed.
+    """Training settings of our own networks, one per seed.
 
     Attributes:
-        images: N, the first so many of training.
-        epochs: of training.
-        batch_size: of training.
+        images: N; the first N training images are used.
+        epochs: number of epochs.
+        batch_size: training batch size.
         width: channels of the network's first block.
-        dropout: its rate.
-        seeds: networks.
+        dropout: dropout rate.
+        seeds: number of networks.
     """
 
     images: int
@@ -64,18 +70,18 @@ class Training:
 
 
 def published(photos: Photos) -> dict:
-    """The published ResNet20, its mini-batches cropped and flipped as in its training."""
+    """Measure the published ResNet20, with mini-batches cropped and flipped as in its training."""
     data, _ = cifar10_images()
     net = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
     return measured(photos, samplers_of(photos, net, CropAndFlip(data)))
 
 
 def trained_here(photos: Photos, training: Training) -> dict:
-    """Small networks trained on plain images, MC Dropout and the ensemble of them beside MCBN."""
+    """Measure small networks trained here, with MCBN, MC Dropout and as an ensemble."""
     images, _ = cifar10_images()
     rows = images.rows(torch.arange(training.images))
-    data = Labeled(normalize_cifar10(rows.inputs), rows.targets)
-    nets, found = [], []
+    data = LabeledData(normalize_cifar10(rows.inputs), rows.targets)
+    nets, results = [], []
     for seed in range(training.seeds):
         net = build(
             partial(convnet, 3, 10, width=training.width, dropout=training.dropout), seed=seed
@@ -84,23 +90,23 @@ def trained_here(photos: Photos, training: Training) -> dict:
         nets.append(net)
         samplers = samplers_of(photos, net, data.inputs)
         samplers["MC Dropout"] = mcbn.MCDropout(net, draws=photos.draws, seed=seed)
-        found.append(measured(photos, samplers))
+        results.append(measured(photos, samplers))
     plain = {"plain": mcbn.Deterministic(nets[0]), "ensemble": mcbn.DeepEnsemble(nets)}
     return {
         "training": asdict(training),
-        "seeds": found,
-        "over seeds": over_seeds(found),
+        "seeds": results,
+        "over seeds": over_seeds(results),
         "ensemble": measured(photos, plain),
     }
 
 
 def samplers_of(photos: Photos, net: nn.Module, data: Tensor | CropAndFlip) -> dict[str, Sampler]:
     """The plain network, and MCBN at each M."""
-    found: dict[str, Sampler] = {"plain": mcbn.Deterministic(net)}
+    samplers: dict[str, Sampler] = {"plain": mcbn.Deterministic(net)}
     for size in photos.sizes:
         batches = mcbn.minibatches(data, batch_size=size, draws=photos.draws)
-        found[str(size)] = mcbn.MCBatchNorm(net, mcbn.collect(net, batches))
-    return found
+        samplers[str(size)] = mcbn.MCBatchNorm(net, mcbn.collect(net, batches))
+    return samplers
 
 
 def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
@@ -111,15 +117,15 @@ def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
     votes = torch.from_numpy(np.load(folder / "cifar10h_counts.npy")[:count]).double()
     votes = votes / votes.sum(1, keepdim=True)
     inputs = {name: normalize_cifar10(images) for name, images in sets.items()}
-    found = {
+    predictives = {
         method: {name: mcbn.predict(sampler, images) for name, images in inputs.items()}
         for method, sampler in samplers.items()
     }
     result: dict = {"entropy of votes": float(torch.special.entr(votes).sum(1).mean())}
     for name in sets:
-        mine = {method: each[name] for method, each in found.items()}
+        mine = {method: each[name] for method, each in predictives.items()}
         result[name] = against_people(mine, test.targets[:count], votes, photos.resamples)
-    for method, each in found.items():
+    for method, each in predictives.items():
         for kind in ("mutual_information", "entropy") if method != "plain" else ("entropy",):
             separation = mcbn.out_of_distribution(
                 each["lossless"], each["JPEG"], uncertainty=kind, resamples=photos.resamples
@@ -129,30 +135,34 @@ def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
     return result
 
 
-def over_seeds(found: list[dict]) -> dict:
-    """Means of every figure with Student-t intervals over networks."""
+def over_seeds(results: list[dict]) -> dict:
+    """Mean and Student-t interval over networks of every value."""
 
     def means(rows: list) -> dict | list[float]:
         if isinstance(rows[0], dict):
             return {key: means([row[key] for row in rows]) for key in rows[0]}
         return interval([row[0] if isinstance(row, list) else row for row in rows])
 
-    return means(found)
+    return means(results)
 
 
 def jpegs(path: Path, count: int) -> Tensor:
-    """The first test images after JPEG."""
+    """The first test images after JPEG compression."""
     with tarfile.open(path) as archive:
-        found = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
+        pixels = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
                  for i in range(count)]  # fmt: skip
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
-def against_people(found: dict[str, mcbn.CategoricalPredictive], targets: Tensor, votes: Tensor,
-                   resamples: int) -> dict:  # fmt: skip
-    """Scores with bootstrap intervals over images, paired differences to the plain network."""
+def against_people(
+    predictives: dict[str, mcbn.CategoricalPredictive],
+    targets: Tensor,
+    votes: Tensor,
+    resamples: int,
+) -> dict:
+    """Scores with bootstrap intervals over images; paired differences from the plain network."""
     values, drawn, errors = {}, {}, {}
-    for method, predictive in found.items():
+    for method, predictive in predictives.items():
         logs = predictive.log_probabilities
         columns = {
             "accuracy": (predictive.prediction == targets).double(),
@@ -191,20 +201,20 @@ def against_people(found: dict[str, mcbn.CategoricalPredictive], targets: Tensor
 
 
 def of_columns(columns: ScoreColumns) -> dict[str, float]:
-    """Means, and rank correlations with the entropy of the votes."""
-    found = {name: float(values.mean()) for name, values in columns.items() if name != "human"}
-    found["confidence less accuracy"] = found["confidence"] - found["accuracy"]
+    """Means, and rank correlations with the entropy of people's votes."""
+    measures = {name: float(values.mean()) for name, values in columns.items() if name != "human"}
+    measures["confidence less accuracy"] = measures["confidence"] - measures["accuracy"]
     for name in ("entropy", "mutual_information"):
         if name in columns:
-            found[f"rank correlation {name}"] = float(
+            measures[f"rank correlation {name}"] = float(
                 spearmanr(columns[name], columns["human"]).statistic
             )
-    return found
+    return measures
 
 
 def slopes_of(values: dict, drawn: dict) -> dict[str, list[float]]:
     """Log-log slopes over M with bootstrap intervals over images."""
-    found = {}
+    intervals = {}
     sizes = tuple(int(method) for method in values if method.isdigit())
     if not sizes:
         return {}
@@ -212,5 +222,5 @@ def slopes_of(values: dict, drawn: dict) -> dict[str, list[float]]:
         rows = torch.stack([drawn[str(size)][key] for size in sizes], 1).tolist()
         slopes = torch.tensor([log_log_slope(sizes, tuple(row)) for row in rows]).double()
         middle = log_log_slope(sizes, tuple(values[str(size)][key] for size in sizes))
-        found[key] = [middle, *percentile_interval(slopes, LEVEL)]
-    return found
+        intervals[key] = [middle, *percentile_interval(slopes, LEVEL)]
+    return intervals

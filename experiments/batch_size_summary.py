@@ -1,4 +1,4 @@
-"""What networks of several N and seeds say together: means, slopes, paired differences."""
+"""Summary over networks of several N and seeds: means, slopes, paired differences."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ Score = Callable[[dict[str, mcbn.CategoricalPredictive], Tensor], Row]
 
 
 def summary(parts: Mapping[int, Runs], targets: Tensor, score: Score, resamples: int) -> Row:
-    """All that is read from the networks.
+    """Summarise the measurements of all networks.
 
     Args:
-        parts: for each N what was measured on every network.
-        targets: of the test images.
-        score: makes the rows of the ensemble.
-        resamples: of the test images.
+        parts: for each N, the measurements of every network.
+        targets: targets of the test images.
+        score: computes the scores of the ensemble.
+        resamples: bootstrap resamples of the test images.
     """
     ensembles = {size: ensembles_of(runs, targets, score) for size, runs in parts.items()}
     networks, over_m = {}, {}
@@ -61,20 +61,20 @@ def summary(parts: Mapping[int, Runs], targets: Tensor, score: Score, resamples:
 
 def interval(values: list[float]) -> list[float]:
     """Mean and Student-t interval over seeds."""
-    found = point(values)
-    return [found.mean, found.low, found.high]
+    estimate = point(values)
+    return [estimate.mean, estimate.low, estimate.high]
 
 
 def jackknife(whole: float, left_out: list[float]) -> list[float]:
-    """A value of an ensemble with its Student-t interval from leaving out one member at a time."""
+    """A value of an ensemble with its jackknife interval, from leaving out one member at a time."""
     count = len(left_out)
-    found = point([count * whole - (count - 1) * value for value in left_out])
-    half = (found.high - found.low) / 2
+    estimate = point([count * whole - (count - 1) * value for value in left_out])
+    half = (estimate.high - estimate.low) / 2
     return [whole, whole - half, whole + half]
 
 
 def over_seeds(rows: list[Mapping[str, Row]]) -> dict[str, dict[str, list[float]]]:
-    """Means with intervals of every number of every method."""
+    """Mean and interval over seeds of every value of every method."""
     return {
         method: {
             key: interval([row[method][key] for row in rows])
@@ -86,37 +86,37 @@ def over_seeds(rows: list[Mapping[str, Row]]) -> dict[str, dict[str, list[float]
 
 
 def ensembles_of(runs: Runs, targets: Tensor, score: Score) -> tuple[Row, list[Row]]:
-    """Scores of the deep ensemble of all seeds, and of those with one member left out."""
+    """Scores of the deep ensemble of all seeds, and of those without one of its members."""
 
     def scored(members: Runs) -> Row:
-        found = {}
+        predictives = {}
         for name in runs[0]["logits"]:
             logits = (torch.tensor(member["logits"][name]) for member in members)
-            found[name] = mcbn.Categorical().summarize(logits, keep_draws=True)
-        return score(found, targets)
+            predictives[name] = mcbn.Categorical().summarize(logits, keep_draws=True)
+        return score(predictives, targets)
 
     return scored(runs), [scored([*runs[:i], *runs[i + 1 :]]) for i in range(len(runs))]
 
 
 def gap(run: Row, targets: Tensor) -> float:
-    """Mean confidence of the plain network on the test images less its accuracy."""
+    """Mean confidence - accuracy of the plain network on the test images."""
     confidence, prediction = torch.tensor(run["logits"]["test"]).softmax(1).max(1)
     return float(confidence.mean() - (prediction == targets).double().mean())
 
 
 def batch_sizes(run: Row) -> tuple[int, ...]:
-    """M at which a network was measured."""
+    """Batch sizes M at which a network was measured."""
     return tuple(sorted(int(size) for size in run["statistics"]))
 
 
 def factor(size: int, batch_size: int, key: str) -> float:
-    """What drawing without replacement multiplies a spread by, to first order."""
+    """Finite-population factor of a spread under drawing without replacement, to first order."""
     variance = (size - batch_size) / (size - 1)
     return variance if key.startswith("mutual_information") else variance**0.5
 
 
 def spread(run: Row, method: str, key: str) -> float:
-    """A spread of outputs, or that of the statistics."""
+    """A spread of the outputs or of the statistics."""
     return run["statistics"][method] if key == "statistics" else run["rows"][method][key]
 
 
@@ -129,38 +129,38 @@ def spread_keys(run: Row) -> list[str]:
 def slopes_over_m(runs: Runs, size: int) -> dict[str, list[list[float]]]:
     """For each spread and seed the log-log slope over M, as drawn and without the factor."""
     sizes = batch_sizes(runs[0])
-    found: dict[str, list[list[float]]] = {}
+    slopes_by_key: dict[str, list[list[float]]] = {}
     for key in ["statistics", *spread_keys(runs[0])]:
         for run in runs:
             drawn = [spread(run, str(each), key) for each in sizes]
             freed = [value / factor(size, each, key)
                      for each, value in zip(sizes, drawn, strict=True)]  # fmt: skip
             slopes = [log_log_slope(sizes, tuple(values)) for values in (drawn, freed)]
-            found.setdefault(key, []).append(slopes)
-    return found
+            slopes_by_key.setdefault(key, []).append(slopes)
+    return slopes_by_key
 
 
 def pooled(slopes: list[dict[str, list[list[float]]]]) -> dict[str, dict[str, list[float]]]:
     """Intervals over seeds; several N are averaged within each seed first."""
-    found: dict[str, dict[str, list[float]]] = {}
+    intervals: dict[str, dict[str, list[float]]] = {}
     for key in slopes[0]:
         for place, name in enumerate(("as drawn", "without the finite-population factor")):
             by_seed = zip(*([pair[place] for pair in each[key]] for each in slopes), strict=True)
             means = [statistics.fmean(values) for values in by_seed]
-            found.setdefault(key, {})[name] = interval(means)
-    return found
+            intervals.setdefault(key, {})[name] = interval(means)
+    return intervals
 
 
 def slopes_over_n(parts: Mapping[int, Runs], ensembles: Mapping[int, Any]) -> Row:
-    """Log-log slopes over N: MCBN at each M that every N has, MC Dropout, the ensemble."""
+    """Log-log slopes over N: MCBN at each M common to all N, MC Dropout, the ensemble."""
     sizes = tuple(parts)
     seeds = range(len(parts[sizes[0]]))
     shared = set(batch_sizes(parts[sizes[0]][0]))
     shared = shared.intersection(*(batch_sizes(runs[0]) for runs in parts.values()))
     keys = spread_keys(parts[sizes[0]][0])
-    found: Row = {}
+    slopes: Row = {}
     for each in sorted(shared):
-        found[f"MCBN {each}"] = {
+        slopes[f"MCBN {each}"] = {
             key: interval([
                 log_log_slope(sizes, tuple(
                     spread(runs[seed], str(each), key) / factor(size, each, key)
@@ -170,7 +170,7 @@ def slopes_over_n(parts: Mapping[int, Runs], ensembles: Mapping[int, Any]) -> Ro
             ])
             for key in ["statistics", *keys]
         }  # fmt: skip
-    found["MC Dropout"] = {
+    slopes["MC Dropout"] = {
         key: interval([
             log_log_slope(sizes, tuple(runs[seed]["rows"]["MC Dropout"][key]
                                        for runs in parts.values()))
@@ -178,7 +178,7 @@ def slopes_over_n(parts: Mapping[int, Runs], ensembles: Mapping[int, Any]) -> Ro
         ])
         for key in keys
     }  # fmt: skip
-    found["ensemble"] = {
+    slopes["ensemble"] = {
         key: jackknife(
             log_log_slope(sizes, tuple(whole[key] for whole, _ in ensembles.values())),
             [log_log_slope(sizes, tuple(rows[seed][key] for _, rows in ensembles.values()))
@@ -186,11 +186,11 @@ def slopes_over_n(parts: Mapping[int, Runs], ensembles: Mapping[int, Any]) -> Ro
         )
         for key in keys
     }  # fmt: skip
-    return found
+    return slopes
 
 
 def changes(runs: Runs) -> Row:
-    """Of MCBN from its smallest to its largest M: paired differences, and ratios of spreads."""
+    """Change of MCBN from its smallest to its largest M: paired differences, ratios of spreads."""
     first, last = (str(end(batch_sizes(runs[0]))) for end in (min, max))
     pairs = [(run["rows"][first], run["rows"][last]) for run in runs]
     ratios = spread_keys(runs[0])
@@ -209,15 +209,15 @@ def changes(runs: Runs) -> Row:
 
 
 def choices(runs: Runs) -> Row:
-    """M chosen on held-out images, seed by seed."""
-    found = [run["choice"] for run in runs]
+    """The M chosen on held-out images for each seed."""
+    chosen = [run["choice"] for run in runs]
     names = ("best", "interval", "flat", "at_bound", "value")
-    middle = statistics.geometric_mean([each["best"] for each in found])
-    return {"geometric mean": middle} | {name: [each[name] for each in found] for name in names}
+    middle = statistics.geometric_mean([each["best"] for each in chosen])
+    return {"geometric mean": middle} | {name: [each[name] for each in chosen] for name in names}
 
 
 def nll_differences(runs: Runs, ensemble: Row, resamples: int) -> dict[str, list[float]]:
-    """Of MCBN at each M less each rival: means over seeds, bootstrap over test images."""
+    """NLL of MCBN at each M minus each other method: means over seeds, bootstrap over images."""
     losses = {
         method: torch.tensor([run["rows"][method]["losses"] for run in runs]).double().mean(0)
         for method in runs[0]["rows"]

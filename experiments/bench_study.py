@@ -1,4 +1,4 @@
-"""What running a study costs beyond its work: overhead, two jobs against one, resuming.
+"""Overhead of running a study: time beyond the work itself, two jobs against one, resuming.
 
 Run: python experiments/bench_study.py [overhead|jobs|longer|resume ...]    (25 minutes on 2 cores)
 """
@@ -32,7 +32,7 @@ MANY = Plan(
     methods=("MCBN",),
     seeds=tuple(range(10)),
 )
-# Training and little else.
+# Almost all of the time is training.
 TRAINING = Plan(
     title="training-bound",
     network=NetworkAxes(width=32),
@@ -40,7 +40,7 @@ TRAINING = Plan(
     methods=("Deterministic",),
     seeds=tuple(range(8)),
 )
-# 10,000 cells that are all finished.
+# 10,000 finished cells.
 FINISHED = Plan(
     title="10,000 cells",
     inference=InferenceAxes(batch_sizes=tuple(range(4, 1004))),
@@ -51,18 +51,18 @@ FINISHED = Plan(
 
 
 def main() -> None:
-    """Measure what was asked for, and keep the rest of the figures."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    """Run the named measurements, all by default; other results are kept."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     measures = {"overhead": overhead, "jobs": two_jobs, "longer": longer, "resume": resume}
     for name in sys.argv[1:] or measures:
         with tempfile.TemporaryDirectory() as place:
-            found[name] = measures[name](Path(place))
-        print(name, json.dumps(found[name], indent=1), flush=True)
-        write_whole(RESULTS, (json.dumps(found, indent=1) + "\n").encode())
+            results[name] = measures[name](Path(place))
+        print(name, json.dumps(results[name], indent=1), flush=True)
+        write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
 
 
 def overhead(place: Path) -> dict[str, float]:
-    """Share of the wall time of all jobs that is not the work of cells and networks."""
+    """Share of the wall time of all jobs that is not spent on cells and networks."""
     wall = run(MANY, place, JOBS)
     costs = [json.loads(path.read_text()) for path in place.glob(f"study/*/*/{COST}")]
     work = sum(cost["total"] for cost in costs)
@@ -73,14 +73,14 @@ def overhead(place: Path) -> dict[str, float]:
         "wall_seconds": wall,
         "work_seconds": work,
         "overhead_share": 1 - work / (JOBS * wall),
-        # Everything but training, drawing mini-batches and the passes of the test examples: so
-        # also reading data and weights, the outside sets' passes, and computing the scores.
+        # Everything except training, drawing mini-batches and passes of the test examples. So this
+        # includes reading data and weights, passes of the OOD sets, and computing scores.
         "not_train_collect_predict_share": 1 - core / (JOBS * wall),
     }
 
 
 def two_jobs(place: Path) -> dict[str, object]:
-    """Wall time of two jobs over that of one, in turn, each from nothing."""
+    """Wall time of two jobs relative to one, alternating, each from scratch."""
     pairs = []
     for pair in range(PAIRS):
         one = run(TRAINING, place / f"one{pair}", 1)
@@ -94,20 +94,20 @@ def two_jobs(place: Path) -> dict[str, object]:
 
 
 def longer(place: Path) -> dict[str, float]:
-    """The same once with twice the networks, where starting processes weighs less."""
+    """The same once with twice the networks, for which starting processes matters less."""
     plan = replace(TRAINING, seeds=tuple(range(2 * len(TRAINING.seeds))))
     one, two = run(plan, place / "one", 1), run(plan, place / "two", 2)
     return {"one_job_seconds": one, "two_jobs_seconds": two, "ratio": two / one}
 
 
 def floor() -> float:
-    """Half of what training one network takes beside another one's, over what it takes alone.
+    """Half the time of training a network beside another one, relative to training it alone.
 
-    What two jobs on two cores could reach if a study cost nothing: 0.5 unless the cores share.
+    Two jobs on two cores could reach this without any overhead: 0.5 if the cores share nothing.
     """
     code = (
-        "import time\nfrom mcbn.recipes import load_task, untrained\n"
-        "from mcbn.training import build, train\nfrom mcbn.cell import Network\n"
+        "import time\nfrom mcbn.study.worker import load_task, untrained\n"
+        "from mcbn.tasks.training import build, train\nfrom mcbn.study.cell import Network\n"
         "import torch\ntorch.set_num_threads(1)\n"
         f"network = {TRAINING.cells()[0].network!r}\ntask = load_task(network)\n"
         "model = build(lambda: untrained(network, task), seed=0)\nstart = time.perf_counter()\n"
@@ -124,12 +124,12 @@ def floor() -> float:
 
 
 def resume(place: Path) -> dict[str, object]:
-    """Wall time of the command on a study that is finished: process, check, summary."""
+    """Wall time of the command on a finished study: process start, checks, summary."""
     store = Store.create(place / "study")
-    store.declare(declaration.written(FINISHED))
+    store.declare(declaration.to_yaml(FINISHED))
     scores = {f"score_{index}": index / 7 for index in range(20)} | {"nll": 0.5}
     for cell in FINISHED.cells():
-        folder = store.folder / "cells" / cell.key  # as a commit leaves it, without its syncs
+        folder = store.folder / "cells" / cell.key  # as after a commit, without syncing
         folder.mkdir()
         for name, values in ((RESULT, scores), (COST, {"predict": 1.0, "total": 1.0}),
                              (CONFIGURATION, asdict(cell))):  # fmt: skip
@@ -139,10 +139,10 @@ def resume(place: Path) -> dict[str, object]:
 
 
 def run(plan: Plan, place: Path, jobs: int) -> float:
-    """Seconds of the whole command."""
+    """Wall time of the command in seconds."""
     place.mkdir(exist_ok=True)
     file = place / "study.yaml"
-    file.write_text(declaration.written(plan))
+    file.write_text(declaration.to_yaml(plan))
     start = time.perf_counter()
     subprocess.run(
         [Path(sys.executable).with_name("mcbn"), "study", "run", file, "--out", place / "study",

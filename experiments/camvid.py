@@ -1,4 +1,4 @@
-"""CamVid street scenes of 240x180 pixels as tensors, from the folder `camvid` of the data root."""
+"""CamVid street scenes at 240x180 pixels as tensors, from the folder `camvid` of the data root."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from mcbn.tasks.datasets import Labeled, data_root
+from mcbn.tasks.datasets import LabeledData, data_root
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
     "cyclist",
 )  # fmt: skip
-UNLABELED = 11  # in the files
-IGNORED = -100  # what training skips
+UNLABELED = 11  # label in the files
+IGNORED = -100  # label that the loss ignores
 
 
-def camvid(part: str, *, every: int = 1) -> Labeled:
-    """Return the images, from 0 to 1, and the class of every pixel, -100 where there is no label.
+def camvid(part: str, *, every: int = 1) -> LabeledData:
+    """Return the images, from 0 to 1, and the class of every pixel, -100 if it has no label.
 
     Args:
         part: "train", "val" or "test".
-        every: takes each so many-th image, from the first on.
+        every: step between images; 2 takes every second image, starting with the first.
 
     Raises:
         FileNotFoundError: CamVid is not in the data root.
@@ -40,12 +40,12 @@ def camvid(part: str, *, every: int = 1) -> Labeled:
     annotated = [folder / f"{part}annot" / f"{path.stem}.png" for path in images]
     labels = torch.stack([read_pixels(path) for path in annotated]).to(torch.int8)
     labels[labels == UNLABELED] = IGNORED
-    return Labeled(pixels.permute(0, 3, 1, 2).contiguous().float() / 255, labels)
+    return LabeledData(pixels.permute(0, 3, 1, 2).contiguous().float() / 255, labels)
 
 
-def with_mirror_images(data: Labeled) -> Labeled:
-    """Return the examples and, after them, the same ones with left and right swapped."""
-    return Labeled(
+def with_mirror_images(data: LabeledData) -> LabeledData:
+    """Return the examples followed by their mirror images."""
+    return LabeledData(
         torch.cat([data.inputs, data.inputs.flip(-1)]),
         torch.cat([data.targets, data.targets.flip(-1)]),
     )
@@ -54,13 +54,13 @@ def with_mirror_images(data: Labeled) -> Labeled:
 def standardised(
     images: Float[Tensor, "batch 3 height width"], by: Float[Tensor, "train 3 height width"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Return images less the mean colour of others, over the standard deviation of each colour."""
+    """Return images standardised by the mean and standard deviation of each colour of `by`."""
     scale, mean = torch.std_mean(by, dim=(0, 2, 3), keepdim=True, correction=0)
     return (images - mean) / scale
 
 
 def boundary_distance(labels: Tensor) -> Tensor:
-    """Distance in pixels to the nearest pixel that touches one of another label, or of none."""
+    """Distance in pixels to the nearest pixel next to one with another label or none."""
     edge = torch.zeros_like(labels, dtype=torch.bool)
     for axis in (0, 1):
         one, other = labels.narrow(axis, 0, labels.shape[axis] - 1), labels.roll(-1, axis)
@@ -71,6 +71,6 @@ def boundary_distance(labels: Tensor) -> Tensor:
 
 
 def read_pixels(path: Path) -> UInt8[Tensor, "height width ..."]:
-    """Return the bytes of one picture."""
+    """Return the pixels of one image file."""
     with Image.open(path) as picture:
         return torch.from_numpy(np.array(picture))

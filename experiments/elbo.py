@@ -32,15 +32,15 @@ CLAIM = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """Size of the experiment.
 
     Attributes:
         examples: N of the exact models; a multiple of every M.
-        data_sets: of the exact models.
+        data_sets: number of data sets of the exact models.
         batch_sizes: M of the mini-batch objective.
-        permutations: of the data, cut into mini-batches.
-        starts: of the dropout model, on each data set.
-        growth: of the trained networks.
+        permutations: permutations of the data that are divided into mini-batches.
+        starts: random starts of the dropout model per data set.
+        growth: size of the experiment with trained networks.
     """
 
     examples: int
@@ -58,9 +58,9 @@ FAST = Scale(64, 2, (8, 16), permutations=1, starts=1, growth=TINY)
 
 
 def main(record: Record) -> None:
-    """Measure, write and draw."""
+    """Measure, write the result and draw the figure."""
     torch.set_num_threads(1)
-    if record.fast:  # a few steps leave the running statistics behind the weights
+    if record.fast:  # after a few steps the running statistics lag behind the weights
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     scale = FAST if record.fast else FULL
     every, rows = range(scale.data_sets), []
@@ -82,7 +82,7 @@ def main(record: Record) -> None:
 
 def mean_field(scale: Scale) -> dict[str, Any]:
     """Optima of the exact ELBO in both parametrisations, for each family of q."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for family in get_args(exact.Family):
         gains, apart = [], []
         for index in range(scale.data_sets):
@@ -92,12 +92,12 @@ def mean_field(scale: Scale) -> dict[str, Any]:
             )
             gains.append(high - low)
             apart.append(distance(plain, normed))
-        found[family] = {
+        results[family] = {
             "ELBO, batch norm minus plain": interval(gains),
             "largest gap of the ELBO": max(map(abs, gains)),
             "largest gap of q": max(apart),
         }
-    return found
+    return results
 
 
 def optimum(data: exact.Data, form: exact.Form) -> tuple[exact.Posterior, float]:
@@ -111,13 +111,13 @@ def optimum(data: exact.Data, form: exact.Form) -> tuple[exact.Posterior, float]
 
 
 def distance(one: exact.Posterior, other: exact.Posterior) -> float:
-    """Largest difference of any number of two posteriors."""
+    """Largest absolute difference between two posteriors."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("mean", "factor", "output")]
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
 def gaps(scale: Scale, index: int) -> dict[str, Any]:
-    """What mini-batch statistics change of the optimum, at each M, on one data set."""
+    """Differences of the optimum with mini-batch statistics, at each M, on one data set."""
     data, form = exact.sample(scale.examples, index), exact.Form(batch_norm=True)
     best, value = optimum(data, form)
     rows: dict[str, list[float]] = {name: [] for name in MEASURES}
@@ -136,17 +136,17 @@ def gaps(scale: Scale, index: int) -> dict[str, Any]:
 
 
 def over_batches(data: exact.Data, form: exact.Form, batches: Tensor, free: Tensor) -> Tensor:
-    """The mini-batch objective of free numbers."""
+    """The mini-batch objective as a function of the free parameters."""
     return exact.minibatch_elbo(exact.posterior(free, data, form), data, batches)
 
 
-def minibatch(scale: Scale, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Gaps against M with their slopes, also without the finite-population factor."""
+def minibatch(scale: Scale, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Differences against M with their slopes, also corrected for the finite-population factor."""
     count = scale.examples
     factors = [(count - size) / (count - 1) for size in scale.batch_sizes]
     answer: dict[str, Any] = {"batch_sizes": scale.batch_sizes}
     for name, expected in MEASURES.items():
-        rows = [each["rows"][name] for each in found]
+        rows = [each["rows"][name] for each in results]
         corrected = [
             [gap / factor**-expected for gap, factor in zip(row, factors, strict=True)]
             for row in rows
@@ -159,7 +159,7 @@ def minibatch(scale: Scale, found: list[dict[str, Any]]) -> dict[str, Any]:
             ),
             "expected slope": expected,
         }
-    answer["largest gap at M = N"] = max(each["at M = N"] for each in found)
+    answer["largest gap at M = N"] = max(each["at M = N"] for each in results)
     return answer
 
 
@@ -196,7 +196,7 @@ def dropout(scale: Scale) -> dict[str, Any]:
 
 
 def peak(data: exact.Data, value: Any, seed: int, batch_norm: bool) -> exact.Layer:
-    """The layer that one random start leads to."""
+    """The layer found from one random start."""
     free, _ = exact.maximize(
         lambda free: value(exact.layer(free, data, batch_norm=batch_norm)),
         exact.dropout_start(data, seed, batch_norm=batch_norm),
@@ -205,7 +205,7 @@ def peak(data: exact.Data, value: Any, seed: int, batch_norm: bool) -> exact.Lay
 
 
 def draw(record: Record, result: dict[str, Any]) -> None:
-    """Left the gaps against M, right M* against N."""
+    """Draw the differences against M on the left and M* against N on the right."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -214,13 +214,13 @@ def draw(record: Record, result: dict[str, Any]) -> None:
         record.draw(figure)
 
 
-def draw_gaps(found: dict[str, Any], ax: Axes) -> None:
-    """What mini-batch statistics change, each with its expected slope as a dotted line."""
-    sizes = found["batch_sizes"]
+def draw_gaps(result: dict[str, Any], ax: Axes) -> None:
+    """Plot the effect of mini-batch statistics, with the expected slopes as dotted lines."""
+    sizes = result["batch_sizes"]
     places = ((sizes[0], 2, -24), (sizes[len(sizes) // 2], 6, 6), (sizes[1], 6, 5))
     labels = ("objective (nats)", "mean of q", "population ELBO lost (nats)")
     for style, (name, label) in enumerate(zip(MEASURES, labels, strict=True)):
-        curve = curve_of(label, sizes, found[name]["gap"], style)
+        curve = curve_of(label, sizes, result[name]["gap"], style)
         figures.draw_curves([curve], ax)
         line = [curve.y[0] * (size / sizes[0]) ** MEASURES[name] for size in sizes]
         ax.plot(sizes, line, color=figures.color(style), linestyle=":", linewidth=1)
@@ -233,11 +233,11 @@ def draw_gaps(found: dict[str, Any], ax: Axes) -> None:
 
 
 def draw_growth(result: dict[str, Any], ax: Axes) -> None:
-    """The formula of one unit, and what the trained networks choose."""
-    found = result["trained"]
-    sizes = found["N"]
+    """Plot the formula of one unit and the optima of the trained networks."""
+    trained = result["trained"]
+    sizes = trained["N"]
     labels = {"trained": "trained on N", "told": "largest net, told N"}
-    curves = [curve_of(name, sizes, found[kind]["best"], style)
+    curves = [curve_of(name, sizes, trained[kind]["best"], style)
               for style, (kind, name) in enumerate(labels.items())]  # fmt: skip
     figures.draw_curves(curves, ax)
     offset = UNIT["sigma2"] / UNIT["s"] ** 2
@@ -260,7 +260,7 @@ def draw_growth(result: dict[str, Any], ax: Axes) -> None:
 
 
 def curve_of(name: str, x: list[int], rows: list[list[float]], style: int) -> figures.Curve:
-    """A line with its band, from means and ends."""
+    """A curve with its band, from means and interval ends."""
     y, low, high = zip(*rows, strict=True)
     return figures.Curve(name, tuple(x), y, low, high, style)
 

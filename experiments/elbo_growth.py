@@ -1,4 +1,4 @@
-"""The best batch size by the ELBO against N: of one unit, and of trained networks."""
+"""The best batch size by the ELBO against N, for one unit and for trained networks."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import nn
 import mcbn
 from mcbn.study.results import point
 from mcbn.study.slopes import log_log_slope
-from mcbn.tasks.datasets import Labeled
+from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
@@ -21,17 +21,17 @@ CHECKED_AT = 1000  # N of the worked example of the closed form
 SIZES = (100, 1000, 10_000, 100_000)  # N of the closed form
 NOISE_SD = 0.5  # of the regression task of the trained networks
 TRAINED_AT = 64  # M of training
-EXAMPLES, POINTS = 256, 9  # that the curve of M is measured on; of that curve
+EXAMPLES, POINTS = 256, 9  # training examples and grid points of the curve over M
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained.
+    """Size of the experiment.
 
     Attributes:
-        population: N of the networks.
-        seeds: of data and network.
-        steps: of training, the same for every N.
+        population: training set sizes N.
+        seeds: number of seeds of data and network.
+        steps: training steps, the same for every N.
         draws: T of a bank.
     """
 
@@ -42,36 +42,36 @@ class Scale:
 
 
 def closed_form() -> dict[str, Any]:
-    """The best batch size of one unit: found by search, and by the formula."""
+    """The best batch size of one unit, by search and by the formula."""
     sizes = sorted({*SIZES, CHECKED_AT})
     formula = [count * UNIT["tau"] * UNIT["gamma"] ** 2 + UNIT["sigma2"] / UNIT["s"] ** 2
                for count in sizes]  # fmt: skip
-    found = [searched(count) for count in sizes]
+    optima = [searched(count) for count in sizes]
     return {
         **UNIT,
         "N": sizes,
         "formula": formula,
-        "search": found,
-        "worked example": round(found[sizes.index(CHECKED_AT)], 2),
-        "largest relative gap": max(abs(a / b - 1) for a, b in zip(found, formula, strict=True)),
-        "slope": log_log_slope(tuple(sizes), tuple(found)),
+        "search": optima,
+        "worked example": round(optima[sizes.index(CHECKED_AT)], 2),
+        "largest relative gap": max(abs(a / b - 1) for a, b in zip(optima, formula, strict=True)),
+        "slope": log_log_slope(tuple(sizes), tuple(optima)),
     }
 
 
 def searched(count: int) -> float:
     """M at the numeric maximum of the ELBO of one unit with N examples."""
     weight = UNIT["tau"] * count * UNIT["gamma"] ** 2 + UNIT["sigma2"] / UNIT["s"] ** 2
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log: weight / (2 * math.exp(log)) + log / 2,
         bounds=(0.0, math.log(100 * count)),
         method="bounded",
         options={"xatol": 1e-10},
     )
-    return math.exp(found.x)
+    return math.exp(optimum.x)
 
 
 def trained(scale: Scale, seed: int) -> list[dict[str, Any]]:
-    """M* of a network of each N; and of the network of the largest N, told that N is smaller."""
+    """M* of a network for each N; and of the largest N's network with each N in the ELBO only."""
     rows = []
     for count in scale.population:
         data = regression(count, seed)
@@ -87,17 +87,17 @@ def trained(scale: Scale, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def regression(count: int, seed: int) -> Labeled:
-    """Four inputs, even in [-1, 1], and a smooth function of them with noise."""
+def regression(count: int, seed: int) -> LabeledData:
+    """Four inputs, uniform in [-1, 1], and a smooth function of them with noise."""
     generator = torch.Generator().manual_seed(1000 + seed)
     x = 2 * torch.rand(count, 4, generator=generator, dtype=torch.float64) - 1
     y = torch.sin(3 * x[:, :1]) + x[:, 1:2] * x[:, 2:3] + x[:, 3:] / 2
     noise = torch.randn(count, 1, generator=generator, dtype=torch.float64)
-    return Labeled(x, y + NOISE_SD * noise)
+    return LabeledData(x, y + NOISE_SD * noise)
 
 
-def chosen(net: nn.Module, data: Labeled, count: int, scale: Scale) -> dict[str, Any]:
-    """M* by the ELBO for N = count; where it lies at a bound, collect there and choose again."""
+def chosen(net: nn.Module, data: LabeledData, count: int, scale: Scale) -> dict[str, Any]:
+    """M* by the ELBO for N = count; if it is at a bound, collect a bank there and choose again."""
     size = count // 8
     for again in range(5):
         batches = mcbn.minibatches(
@@ -113,7 +113,7 @@ def chosen(net: nn.Module, data: Labeled, count: int, scale: Scale) -> dict[str,
         if not choice.at_bound or round(choice.best) in (1, count):
             break
         size = round(choice.best)
-    # To first order M* = 2 N c / K + 1, with c / M the loss that the noise of the batch costs.
+    # To first order M* = 2 N c / K + 1, where c / M is the increase of the loss by batch noise.
     return {
         "N": count, "best": choice.best, "interval": choice.interval, "banks": again + 1,
         "at_bound": choice.at_bound, "extrapolated": choice.extrapolated, "K": rank,
@@ -121,21 +121,21 @@ def chosen(net: nn.Module, data: Labeled, count: int, scale: Scale) -> dict[str,
     }  # fmt: skip
 
 
-def rmse(net: nn.Module, data: Labeled) -> float:
-    """Of the network with running statistics, in target units."""
+def rmse(net: nn.Module, data: LabeledData) -> float:
+    """RMSE of the network with running statistics, in target units."""
     likelihood = mcbn.Gaussian(precision=NOISE_SD**-2)
     predictive = mcbn.predict(mcbn.Deterministic(net), data.inputs, likelihood)
     return mcbn.evaluate(predictive, data.targets, resamples=0)["rmse"].value
 
 
 def dimensions(bank: mcbn.Bank) -> int:
-    """K: in how many directions the statistics vary."""
+    """K: the number of directions in which the statistics vary."""
     rows = torch.cat(list(bank.coordinates().values()), 1)
     return int(torch.linalg.matrix_rank(rows - rows.mean(0)))
 
 
 def growth(scale: Scale, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """M* against N, with its log-log slope; each choice too."""
+    """M* against N with its log-log slope, and all single choices."""
     sizes, answer = scale.population, {}
     for kind in ("trained", "told"):
         curves, costs = (
@@ -172,6 +172,6 @@ def growth(scale: Scale, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> list[float]:
-    """Mean and Student-t interval of 95 %."""
-    found = point(values)
-    return [found.mean, found.low, found.high]
+    """Mean and 95% Student-t interval."""
+    estimate = point(values)
+    return [estimate.mean, estimate.low, estimate.high]

@@ -33,18 +33,18 @@ class Data:
 
     @property
     def mean(self) -> Tensor:
-        """Of each input."""
+        """Mean of each input."""
         return self.x.mean(0)
 
     @property
     def covariance(self) -> Tensor:
-        """Biased, of the inputs."""
+        """Biased covariance of the inputs."""
         return torch.cov(self.x.T, correction=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Gaussian q of the hidden unit's (a, b), and, apart from it, of the output weight c."""
+    """Gaussian q of the hidden unit's (a, b), and an independent one of the output weight c."""
 
     mean: Tensor
     factor: Tensor  # lower triangular; covariance = factor factor'
@@ -53,12 +53,12 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Form:
-    """How a vector of free numbers becomes a posterior of the effective parameters.
+    """Mapping from a vector of free parameters to a posterior of the effective parameters.
 
     Attributes:
-        batch_norm: whether the mean is written by v, gamma, beta rather than by a, b.
-        family: mean field over (a, b), mean field over the form's own coordinates ((a, beta) with
-            batch norm), or any covariance of (a, b).
+        batch_norm: whether the mean is parametrised by v, gamma, beta instead of a, b.
+        family: "effective", mean field over (a, b); "own", mean field over the parameters of the
+            form ((a, beta) with batch norm); or "full", any covariance of (a, b).
     """
 
     batch_norm: bool
@@ -66,7 +66,7 @@ class Form:
 
 
 def sample(count: int, seed: int) -> Data:
-    """Correlated inputs off the origin, and a noisy hidden unit of them."""
+    """Correlated inputs with non-zero means, and noisy outputs of one hidden unit."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     x = torch.stack([1 + z[:, 0], 0.6 * z[:, 0] + 0.8 * z[:, 1] - 0.5], 1)
@@ -75,7 +75,7 @@ def sample(count: int, seed: int) -> Data:
 
 
 def start(data: Data, form: Form) -> Tensor:
-    """The same posterior in every form; v is three times a, since its scale is free."""
+    """Initial free parameters: the same posterior in every form; v = 3 a, as its scale is free."""
     a, b = torch.tensor([0.3, -0.3], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     tail = torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
     corner = torch.zeros(3, dtype=torch.float64)
@@ -85,7 +85,7 @@ def start(data: Data, form: Form) -> Tensor:
 
 
 def posterior(free: Tensor, data: Data, form: Form) -> Posterior:
-    """The effective posterior that free numbers stand for."""
+    """The effective posterior of a vector of free parameters."""
     size = FEATURES + 1 + form.batch_norm
     head, rest = free[:size], free[size:]
     shift = torch.eye(3, dtype=free.dtype)
@@ -103,13 +103,13 @@ def posterior(free: Tensor, data: Data, form: Form) -> Posterior:
     if form.family == "own":
         factor = shift @ factor
     output = torch.stack([rest[0], rest[1].exp()])
-    # tanh is odd, so (a, b, c) and its negative are one function; c > 0 is kept.
+    # tanh is odd, so (a, b, c) and (-a, -b, -c) are the same function; choose c > 0.
     sign = output[0].sign().detach()
     return Posterior(sign * mean, factor, torch.stack([sign * output[0], output[1]]))
 
 
 def divergence(q: Posterior) -> Tensor:
-    """KL from the prior N(0, PRIOR_SD^2) of each of a, b, c, in nats."""
+    """KL divergence from the prior N(0, PRIOR_SD^2) of a, b and c, in nats."""
     means = torch.cat([q.mean, q.output[:1]])
     spread = q.factor.square().sum() + q.output[1].square()
     logs = q.factor.diagonal().log().sum() + q.output[1].log() - 4 * math.log(PRIOR_SD)
@@ -117,7 +117,7 @@ def divergence(q: Posterior) -> Tensor:
 
 
 def population_elbo(q: Posterior, data: Data) -> Tensor:
-    """The ELBO by full-data statistics, in nats: u is Gaussian, so one quadrature does."""
+    """The ELBO with full-data statistics, in nats; u is Gaussian, so a 1-D quadrature suffices."""
     ones = torch.cat([data.x, torch.ones(len(data.x), 1, dtype=data.x.dtype)], 1)
     nodes, weights = hermite(NODES, 1)
     u = ones @ q.mean + nodes * (ones @ q.factor).square().sum(1).sqrt()
@@ -125,7 +125,7 @@ def population_elbo(q: Posterior, data: Data) -> Tensor:
 
 
 def minibatch_elbo(q: Posterior, data: Data, batches: Tensor) -> Tensor:
-    """The expectation of the ELBO with each mini-batch's own statistics of h, over all batches."""
+    """The ELBO with the statistics of each mini-batch, averaged over mini-batches, in nats."""
     nodes, weights = hermite(NODES_3D, 3)
     drawn = q.mean + nodes @ q.factor.T
     a, b = drawn[:, :2], drawn[:, 2]
@@ -156,14 +156,14 @@ def hermite(count: int, axes: int) -> tuple[Tensor, Tensor]:
 
 
 def cut(count: int, batch_size: int, permutations: int, seed: int) -> Tensor:
-    """Mini-batches (batches, M): permutations of all examples, cut up; the same ones for any M."""
+    """Mini-batches (batches, M): divided permutations of all examples, the same for every M."""
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(count, generator=generator) for _ in range(permutations)]
     return torch.cat([order.view(-1, batch_size) for order in orders])
 
 
 def maximize(objective: Callable[[Tensor], Tensor], free: Tensor) -> tuple[Tensor, float]:
-    """Where L-BFGS finds the maximum, and the maximum."""
+    """Maximise by L-BFGS; return the argument and the maximum."""
     free = free.clone().requires_grad_()
     descent = torch.optim.LBFGS(
         [free], max_iter=2000, tolerance_grad=1e-9, tolerance_change=0.0, history_size=30,
@@ -194,7 +194,7 @@ class Layer:
 
 
 def layer(free: Tensor, data: Data, *, batch_norm: bool) -> Layer:
-    """The effective parameters that free numbers stand for."""
+    """The effective parameters of a vector of free parameters."""
     head, b, c, offset, gamma = free.split([FEATURES * UNITS, UNITS, UNITS, 1, UNITS])
     a = head.view(UNITS, FEATURES)
     spread = data.covariance + torch.diag(RATE / (1 - RATE) * data.x.square().mean(0))
@@ -206,7 +206,7 @@ def layer(free: Tensor, data: Data, *, batch_norm: bool) -> Layer:
 
 
 def dropout_start(data: Data, seed: int, *, batch_norm: bool) -> Tensor:
-    """Random first parameters, the same function in both forms."""
+    """Random initial parameters, the same function in both forms."""
     generator = torch.Generator().manual_seed(seed)
     free = torch.randn(UNITS * (FEATURES + 2) + 1, generator=generator, dtype=torch.float64)
     free = torch.cat([free, torch.ones(UNITS, dtype=torch.float64)])
@@ -217,7 +217,7 @@ def dropout_start(data: Data, seed: int, *, batch_norm: bool) -> Tensor:
 
 
 def masked_outputs(net: Layer, data: Data) -> tuple[Tensor, Tensor]:
-    """Outputs (masks, examples) under every mask of inputs and units, and the masks' chances."""
+    """Outputs (masks, examples) for every mask of inputs and units, and the mask probabilities."""
     masks = torch.tensor(list(product((0.0, 1.0), repeat=FEATURES + UNITS)), dtype=torch.float64)
     kept = masks.sum(1)
     chances = RATE ** (FEATURES + UNITS - kept) * (1 - RATE) ** kept
@@ -228,10 +228,10 @@ def masked_outputs(net: Layer, data: Data) -> tuple[Tensor, Tensor]:
 
 
 def dropout_objective(net: Layer, data: Data, *, penalized: Literal["effective", "own"]) -> Tensor:
-    """Expected log-likelihood over all masks less the penalty of MC dropout, in nats.
+    """Expected log-likelihood over all masks minus the penalty of MC dropout, in nats.
 
-    The penalty is on the effective a, b, c, or, as weight decay has it in a network with batch
-    norm, on gamma, beta, c: v itself can shrink to nothing without changing the function.
+    The penalty is on the effective a, b, c, or, like weight decay in a network with batch
+    norm, on gamma, beta, c: v can shrink to zero without changing the function.
     """
     outputs, chances = masked_outputs(net, data)
     error = (chances @ (data.y - outputs).square()).sum()
@@ -245,7 +245,7 @@ def dropout_objective(net: Layer, data: Data, *, penalized: Literal["effective",
 
 
 def canonical(net: Layer) -> Tensor:
-    """Effective parameters with the symmetries of the hidden layer taken out."""
+    """Effective parameters in an order and with signs that remove the layer's symmetries."""
     sign = net.c.sign()
     rows = torch.cat([sign[:, None] * net.a, (sign * net.b)[:, None], net.c.abs()[:, None]], 1)
     return torch.cat([rows[rows[:, -1].argsort()].flatten(), net.offset])

@@ -1,4 +1,4 @@
-"""Fewer draws for the same answer: plain draws, chosen draws, and draws to first order.
+"""Fewer draws: plain draws, selected draws, and linearised draws.
 
 Run: python experiments/fewer_draws.py [resnet20] [convnet] [concrete] [energy]
 (about 10 minutes on one core for all; data root in MCBN_DATA)
@@ -33,12 +33,12 @@ from mcbn.tasks.networks import convnet, load_resnet20, mlp
 from mcbn.tasks.training import build, train
 
 BATCH_SIZE = 32  # M
-POOL = 256  # draws of the bank that every method chooses from
+POOL = 256  # draws of the bank that every method selects from
 PLAIN = (4, 8, 16, 32, 64)
-TOP = 3  # outputs that move, where there are more
-EXACT = 4  # draws beside the linear ones
-REPEATS = 4  # of the methods that make their own draws, 16 each
-PICKED = 16  # draws of each of them
+TOP = 3  # outputs that are linearised, if there are more
+EXACT = 4  # exact draws in addition to the linearised ones
+REPEATS = 4  # repeats of the methods that construct or select draws
+PICKED = 16  # draws of each of these methods
 SIZES = (2, 4, 8, 16, 32, 128)  # M at which linearity is measured
 LINEARITY_DRAWS = 64
 TIMED = 3
@@ -47,7 +47,7 @@ RESULT = Path(__file__).parent / "results" / "fewer_draws.json"
 
 @dataclass(frozen=True)
 class Case:
-    """A trained network, the data of its mini-batches and what it is asked."""
+    """A trained network, the data of its mini-batches and its test data."""
 
     network: nn.Module
     dataset: Dataset
@@ -58,24 +58,24 @@ class Case:
     noise: float | None = field(default=None)  # variance, for regression
 
     def bank(self, batch_size: int, draws: int, seed: int) -> mcbn.Bank:
-        """A real bank, drawn with replacement."""
+        """Collect a bank with replacement."""
         batches = mcbn.minibatches(
             self.dataset, batch_size=batch_size, draws=draws, seed=seed, replacement=True
         )
         return mcbn.collect(self.network, batches)
 
     def rows(self, bank: mcbn.Bank) -> Tensor:
-        """The exact outputs under every draw."""
+        """Exact outputs for every draw."""
         return mcbn.MCBatchNorm(self.network, bank)(self.inputs)
 
     def summary(self, rows: Tensor) -> dict[str, Tensor]:
         """Mean, epistemic measure and NLL of each example."""
         if self.noise is None:
-            found = mcbn.Categorical().summarize(rows)
-            nll = -found.log_probabilities.gather(1, self.targets[:, None])[:, 0]
+            predictive = mcbn.Categorical().summarize(rows)
+            nll = -predictive.log_probabilities.gather(1, self.targets[:, None])[:, 0]
             return {
-                "mean": found.probabilities,
-                "epistemic": found.mutual_information,
+                "mean": predictive.probabilities,
+                "epistemic": predictive.mutual_information,
                 "nll": nll,
             }
         gaussian = mcbn.Gaussian(precision=1 / self.noise).summarize(rows)
@@ -116,7 +116,7 @@ def uci_case(name: str) -> Case:
 
 
 def measured(case: Case) -> dict:
-    """Every method against the reference, with its cost, and linearity over batch sizes."""
+    """Errors and cost of every method, and the linearity at several batch sizes."""
     target = case.summary(case.rows(case.bank(BATCH_SIZE, case.reference, seed=1)))
     bank = case.bank(BATCH_SIZE, POOL, seed=0)
     exact = case.rows(bank)
@@ -140,13 +140,13 @@ def measured(case: Case) -> dict:
         cost = timed(case, bank, few)[1] + EXACT
         methods[f"linear {POOL}, top {TOP} + {EXACT} exact"] = (cost, corrected_few)
     for count in (EXACT, PICKED):
-        found = [with_exact(linear, exact, c) for c in herded(bank, count, sets=REPEATS)]
-        methods[f"linear {POOL} + {count} herded"] = (price + count, found)
+        outputs = [with_exact(linear, exact, c) for c in herded(bank, count, sets=REPEATS)]
+        methods[f"linear {POOL} + {count} herded"] = (price + count, outputs)
     own = LinearizedBatchNorm(case.network, bank, exact=EXACT)(case.inputs)
     torch.testing.assert_close(own, corrected[0], rtol=1e-4, atol=1e-4)
     rows = [
-        {"method": name, "forwards": cost, "repeats": len(found)} | errors(case, found, target)
-        for name, (cost, found) in methods.items()
+        {"method": name, "forwards": cost, "repeats": len(outputs)} | errors(case, outputs, target)
+        for name, (cost, outputs) in methods.items()
     ]
     for row in rows:
         print(rounded(row), flush=True)
@@ -168,15 +168,15 @@ def timed(case: Case, bank: mcbn.Bank, linear: LinearizedBatchNorm) -> tuple[flo
 
 
 def seconds(sampler: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
-    """Of one call."""
+    """Wall time of one call."""
     start = time.perf_counter()
     sampler(inputs)
     return time.perf_counter() - start
 
 
-def errors(case: Case, found: list[Tensor], target: dict[str, Tensor]) -> dict:
-    """Root mean squares over examples and repeats, the epistemic one relative; NLL in nats."""
-    summaries = [case.summary(rows) for rows in found]
+def errors(case: Case, outputs: list[Tensor], target: dict[str, Tensor]) -> dict:
+    """Root-mean-square errors over examples and repeats; the epistemic one is relative."""
+    summaries = [case.summary(rows) for rows in outputs]
     missed = {
         name: torch.stack([each[name] - values for each in summaries])
         for name, values in target.items()
@@ -191,16 +191,16 @@ def errors(case: Case, found: list[Tensor], target: dict[str, Tensor]) -> dict:
 
 
 def with_exact(linear: Tensor, exact: Tensor, chosen: Tensor) -> Tensor:
-    """The linear rows corrected by the chosen exact ones, as the sampler does it."""
+    """Linearised outputs corrected by the chosen exact ones, as in the sampler."""
     rows = linear + (exact[chosen] - linear[chosen]).mean(0)
     rows[chosen] = exact[chosen]
     return rows
 
 
 def deviations(bank: mcbn.Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The mean of the bank's coordinates and each draw less it."""
-    found = mcbn.JointPosterior.from_bank(bank)
-    return dict(found.center), dict(found.deviations)
+    """Mean of the bank's coordinates, and the deviation of each draw from it."""
+    posterior = mcbn.JointPosterior.from_bank(bank)
+    return dict(posterior.center), dict(posterior.deviations)
 
 
 def combined(bank: mcbn.Bank, weights: Tensor) -> mcbn.Bank:
@@ -210,14 +210,14 @@ def combined(bank: mcbn.Bank, weights: Tensor) -> mcbn.Bank:
 
 
 def mirrored(bank: mcbn.Bank) -> list[mcbn.Bank]:
-    """Draws in pairs, each with its mirror image in the centre."""
+    """Draws in pairs, each with its reflection about the centre."""
     identity = torch.eye(POOL, dtype=torch.float64)
     halves = identity[: REPEATS * PICKED // 2].split(PICKED // 2)
     return [combined(bank, torch.cat([half, -half])) for half in halves]
 
 
 def mixed(bank: mcbn.Bank) -> list[mcbn.Bank]:
-    """Random orthogonal mixtures of all deviations, mirrored: each has the bank's covariance."""
+    """Random orthogonal mixtures of all deviations, reflected: each has the bank's covariance."""
     generator = torch.Generator().manual_seed(0)
     banks = []
     for _ in range(REPEATS):
@@ -232,15 +232,15 @@ def sigma_points(bank: mcbn.Bank) -> list[mcbn.Bank]:
     rows = standardised(bank)
     vectors = torch.linalg.eigh(rows @ rows.T).eigenvectors
     count = PICKED // 2
-    # The bank varies by |u^T D|^2 / POOL along u, and each of the pairs counts 1 / count of that.
+    # The variance of the bank along u is |u^T D|^2 / POOL, and each pair contributes 1 / count.
     half = vectors[:, -count:].T * (count / POOL) ** 0.5
     return [combined(bank, torch.cat([half, -half]))]
 
 
 def herded(bank: mcbn.Bank, count: int, *, sets: int) -> list[Tensor]:
-    """Disjoint sets of draws, picked one by one so that their mean in a kernel space is the pool's.
+    """Disjoint sets of draws, selected greedily to match the pool's mean in a kernel space.
 
-    Each set after the first has fewer draws to pick from.
+    Each set is selected from the draws that the sets before it have left.
     """
     rows = standardised(bank)
     squares = torch.cdist(rows, rows).square()
@@ -257,19 +257,19 @@ def herded(bank: mcbn.Bank, count: int, *, sets: int) -> list[Tensor]:
 
 
 def standardised(bank: mcbn.Bank) -> Tensor:
-    """All deviations in one matrix, in units of their spread over draws."""
+    """All deviations in one matrix, in units of their standard deviation over draws."""
     rows = torch.cat(list(deviations(bank)[1].values()), dim=1)
     return rows / rows.std(0).clamp_min(1e-12)
 
 
 def linearity(case: Case, size: int) -> dict:
-    """What linearising alone costs at a batch size: linear against exact rows of one bank."""
+    """Errors of the linearisation alone at a batch size: linearised and exact draws of one bank."""
     bank = case.bank(size, LINEARITY_DRAWS, seed=2)
     sampler = LinearizedBatchNorm(case.network, bank, exact=EXACT)
-    found = errors(case, [sampler(case.inputs)], case.summary(case.rows(bank)))
+    measured_errors = errors(case, [sampler(case.inputs)], case.summary(case.rows(bank)))
     check = sampler.linearity(case.inputs)
     row = {"batch_size": size, "residual": check.residual, "bias": check.bias}
-    row |= {"trusted": check.trusted} | found
+    row |= {"trusted": check.trusted} | measured_errors
     print(rounded(row), flush=True)
     return row
 
@@ -283,14 +283,14 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def main(names: list[str]) -> None:
-    """Measure the named cases, or all, and write them beside those already there."""
+    """Measure the named cases, all by default; other results are kept."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     for name in names or list(CASES):
         print(name, flush=True)
-        found = rounded(measured(CASES[name]()))
+        result = rounded(measured(CASES[name]()))
         kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        write_whole(RESULT, (json.dumps({**kept, name: found}, indent=1) + "\n").encode())
+        write_whole(RESULT, (json.dumps({**kept, name: result}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

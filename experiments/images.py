@@ -31,11 +31,15 @@ from mcbn import CategoricalPredictive as Predictive
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.study.slopes import log_log_slope
 
-MOST = 64  # draws in the comparison of batch sizes
-CURVES = (32, 128)  # M of the curves against T; the first is that of mini-batches and posteriors
-METHODS = (8, 32, 128)  # M that get a temperature, and images from elsewhere
-MOVED = {"means moved": "mean", "variances moved": "var", "both moved": ""}  # to the unaugmented
-PASSED = ("unaugmented", "mean border", "means moved", "variances moved")  # scored with noise too
+MAX_DRAWS = 64  # draws in the comparison of batch sizes
+CURVES = (32, 128)  # M of the curves against T; the first is used for mini-batches and posteriors
+METHODS = (8, 32, 128)  # M for temperature scaling and OOD images
+MOVED = {
+    "means moved": "mean",
+    "variances moved": "var",
+    "both moved": "",
+}  # statistics moved to the unaugmented ones
+PASSED = ("unaugmented", "mean border", "means moved", "variances moved")  # also scored with noise
 PAPER = {
     "source": "Teye, Azizpour and Smith 2018, CIFAR-10, ResNet-32; and a re-implementation",
     "draws": [1, 2, 4, 8, 16, 32, 64, 128],
@@ -70,7 +74,7 @@ def main(record: Record) -> None:
 
 
 def paper_gains() -> dict[str, list[float]]:
-    """NLL less that of running statistics, at each T of the paper's curves."""
+    """NLL minus that of running statistics, at each T of the paper's curves."""
     return {
         f"{name}, minus running statistics": [
             round(value - PAPER[base], 2) for value in PAPER[name]
@@ -83,16 +87,18 @@ def paper_gains() -> dict[str, list[float]]:
 
 
 def curve(case: Case, plain: Predictive, size: int) -> list[dict[str, Any]]:
-    """Scores against T, each the mean over disjoint sets of T draws, with its standard error."""
+    """Scores against T: means over disjoint sets of T draws, with standard errors."""
     draws, rows = case.passes(f"{size}", case.bank(size)), []
     base = negative_log_likelihood(plain.log_probabilities, case.targets)
     for count in (2**power for power in range(len(draws).bit_length())):
-        found = [averaged(each) for each in draws.split(count)]
-        values = [scored(each, case.targets, resamples=0, seed=SEED) for each in found]
-        losses = [negative_log_likelihood(each.log_probabilities, case.targets) for each in found]
+        predictives = [averaged(each) for each in draws.split(count)]
+        values = [scored(each, case.targets, resamples=0, seed=SEED) for each in predictives]
+        losses = [
+            negative_log_likelihood(each.log_probabilities, case.targets) for each in predictives
+        ]
         gaps = torch.stack(losses).mean(0) - base
         rows.append(
-            {"draws": count, "sets": len(found)}
+            {"draws": count, "sets": len(predictives)}
             | {name: mean_and_error([each[name].value for each in values]) for name in SCORES}
             | {"nll minus plain": mean_interval(gaps, resamples=case.scale.resamples, seed=SEED)}
         )
@@ -103,29 +109,33 @@ def curve(case: Case, plain: Predictive, size: int) -> list[dict[str, Any]]:
 
 def sizes(case: Case, plain: Predictive) -> dict[str, Any]:
     """Scores at each inference batch size, and paired differences of the NLL between them."""
-    base, found, rows = case.scored(plain), {}, {}
+    base, evaluations, rows = case.scored(plain), {}, {}
     for size in case.scale.draws:
         bank = case.bank(size)
-        predictive = averaged(case.passes(f"{size}", bank)[:MOST])
-        found[size] = case.scored(predictive)
-        rows[size] = row(found[size]) | {
+        predictive = averaged(case.passes(f"{size}", bank)[:MAX_DRAWS])
+        evaluations[size] = case.scored(predictive)
+        rows[size] = row(evaluations[size]) | {
             "draws": predictive.draw_count,
             "mutual information": float(predictive.mutual_information.mean()),
             "consistency": mcbn.consistency(bank).excess,
-            **{f"{name} minus plain": gap(found[size], base, name) for name in SCORES},
+            **{f"{name} minus plain": gap(evaluations[size], base, name) for name in SCORES},
         }
     every = tuple(rows)
     information = tuple(each["mutual information"] for each in rows.values())
     return {
         "rows": rows,
-        "nll minus that of the next M": {a: gap(found[a], found[b]) for a, b in pairwise(every)},
-        "nll minus that of the first M": {a: gap(found[a], found[every[0]]) for a in every[1:]},
+        "nll minus that of the next M": {
+            a: gap(evaluations[a], evaluations[b]) for a, b in pairwise(every)
+        },
+        "nll minus that of the first M": {
+            a: gap(evaluations[a], evaluations[every[0]]) for a in every[1:]
+        },
         "slope of mutual information": log_log_slope(every, information),
     }
 
 
 def mini_batches(case: Case) -> dict[str, Any]:
-    """What mini-batches that were prepared otherwise change, and through which statistics."""
+    """Effect of differently prepared mini-batches, and the statistics that cause it."""
     size, few = CURVES[0], case.scale.few
     banks = {RIGHT: case.bank(size).first(2 * few)}
     banks |= {source: case.bank(size, source) for source in WRONG}
@@ -141,19 +151,21 @@ def mini_batches(case: Case) -> dict[str, Any]:
         }
         if name in (RIGHT, *PASSED):
             passes = case.passes(f"{size}" if name == RIGHT else name, bank.first(few))[:few]
-            found = case.scored(averaged(passes))
-            rows[name] |= row(found)
-            rows[name] |= {f"{s} minus {RIGHT}": gap(found, base, s) for s in ("accuracy", "nll")}
+            evaluation = case.scored(averaged(passes))
+            rows[name] |= row(evaluation)
+            rows[name] |= {
+                f"{s} minus {RIGHT}": gap(evaluation, base, s) for s in ("accuracy", "nll")
+            }
     return {"rows": rows, "layers": layers(case, right, bare), "stages": stages(case, bare)}
 
 
 def centered(bank: mcbn.Bank) -> mcbn.Bank:
-    """The bank's population statistics as its one draw: what it says without noise."""
+    """A bank with the population statistics as its only draw, hence without noise."""
     return replace(bank, statistics={k: v[None].float() for k, v in bank.pooled().items()})
 
 
 def moved(bank: mcbn.Bank, other: mcbn.Bank, ending: str) -> mcbn.Bank:
-    """The bank, the centre of the statistics whose name ends so moved to that of the other."""
+    """The bank with the centre of the statistics with this name ending moved to that of another."""
     here, there = bank.coordinates(), other.coordinates()
     return bank.with_coordinates({
         name: rows + (there[name].mean(0) - rows.mean(0)) * name.endswith(ending)
@@ -162,7 +174,7 @@ def moved(bank: mcbn.Bank, other: mcbn.Bank, ending: str) -> mcbn.Bank:
 
 
 def layers(case: Case, right: mcbn.Bank, bare: mcbn.Bank) -> list[dict[str, Any]]:
-    """How far the statistics of each layer lie from the right ones, and what they do alone."""
+    """Distance of each layer's statistics from the correct ones, and scores if only they change."""
     here, there, rows = right.coordinates(), bare.coordinates(), []
     for name in (key.removesuffix(".running_mean") for key in here if key.endswith("mean")):
         mean, variance = f"{name}.running_mean", f"{name}.running_var"
@@ -178,7 +190,7 @@ def layers(case: Case, right: mcbn.Bank, bare: mcbn.Bank) -> list[dict[str, Any]
 
 
 def stages(case: Case, bare: mcbn.Bank) -> dict[str, Any]:
-    """Scores with the centres of one stage's layers replaced, the others as trained."""
+    """Scores with the centres of one stage's layers replaced and all others as trained."""
     names = [key.removesuffix(".running_mean") for key in bare.trained if key.endswith("mean")]
     groups = ("bn1", "layer1", "layer2", "layer3")
     return {
@@ -188,20 +200,20 @@ def stages(case: Case, bare: mcbn.Bank) -> dict[str, Any]:
 
 
 def alone(case: Case, bare: mcbn.Bank, names: list[str]) -> dict[str, float]:
-    """Accuracy and NLL with the centres of these layers alone."""
+    """Accuracy and NLL with only the centres of these layers replaced."""
     sampler = mcbn.MCBatchNorm(case.network, centered(bare), layers=names)
     predictive = mcbn.predict(sampler, case.inputs)
-    found = scored(predictive, case.targets, resamples=0, seed=SEED)
-    return {name: found[name].value for name in ("accuracy", "nll")}
+    evaluation = scored(predictive, case.targets, resamples=0, seed=SEED)
+    return {name: evaluation[name].value for name in ("accuracy", "nll")}
 
 
 def temperatures(case: Case, plain: Predictive) -> dict[str, Any]:
-    """Scores before and after a temperature that was fitted on the other half of the images."""
-    found = {"plain": plain} | {
+    """Scores before and after temperature scaling, fitted on the other half of the images."""
+    predictives = {"plain": plain} | {
         f"MCBN {size}": averaged(case.passes(f"{size}", case.bank(size))) for size in METHODS
     }
-    fits = {name: scaled(each, case.targets) for name, each in found.items()}
-    before = {name: case.scored(each) for name, each in found.items()}
+    fits = {name: scaled(each, case.targets) for name, each in predictives.items()}
+    before = {name: case.scored(each) for name, each in predictives.items()}
     after = {name: case.scored(each) for name, (each, _) in fits.items()}
     return {
         name: {
@@ -215,22 +227,22 @@ def temperatures(case: Case, plain: Predictive) -> dict[str, Any]:
             "nll before, minus plain after": gap(before[name], after["plain"]),
             "ece minus plain, after": gap(after[name], after["plain"], "ece"),
         }
-        for name, each in found.items()
+        for name, each in predictives.items()
     }
 
 
-def scaled(found: Predictive, targets: Tensor) -> tuple[Predictive, list[float]]:
-    """The predictive after a temperature: each half of the images by that of the other half."""
+def scaled(predictive: Predictive, targets: Tensor) -> tuple[Predictive, list[float]]:
+    """Temperature scaling of each half of the images, fitted on the other half."""
     half = len(targets) // 2
     halves = (slice(0, half), slice(half, None))
-    fitted = [temperature(part(found, each), targets[each]) for each in reversed(halves)]
-    logs = [tempered(part(found, each), by).log_probabilities
+    fitted = [temperature(part(predictive, each), targets[each]) for each in reversed(halves)]
+    logs = [tempered(part(predictive, each), by).log_probabilities
             for each, by in zip(halves, fitted, strict=True)]  # fmt: skip
-    return replace(found, log_probabilities=torch.cat(logs)), fitted
+    return replace(predictive, log_probabilities=torch.cat(logs)), fitted
 
 
 def detected(case: Case, plain: Predictive) -> dict[str, Any]:
-    """AUROC of each uncertainty for images from elsewhere, against that of the plain network."""
+    """AUROC of each uncertainty measure for OOD images, compared with the plain network."""
     sets, few = elsewhere(case), case.scale.few
     every, ends = torch.cat(list(sets.values())), [len(images) for images in sets.values()]
     quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).logits
@@ -243,24 +255,26 @@ def detected(case: Case, plain: Predictive) -> dict[str, Any]:
         home[f"MCBN {size}"] = averaged(case.passes(f"{size}", bank)[:few])
     rows: dict[str, Any] = {}
     for index, kind in enumerate(sets):
-        # The shifted images are asked against themselves before the shift.
+        # Shifted images are compared with the same images before the shift.
         inside = slice(0, ends[index] if kind == "JPEG" else None)
         pairs = {name: (part(home[name], inside), away[name][index]) for name in home}
         rows[kind] = against_plain(pairs, resamples=case.scale.resamples, seed=SEED)
     return rows | {
-        "scores of JPEG": shifted(case, home, {name: found[0] for name, found in away.items()})
+        "scores of JPEG": shifted(
+            case, home, {name: predictives[0] for name, predictives in away.items()}
+        )
     }
 
 
 def shifted(
     case: Case, home: dict[str, Predictive], away: dict[str, Predictive]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of the shifted images, also after a temperature of other, clean images."""
+    """Scores of the shifted images, also with a temperature fitted on other, clean images."""
     count = case.scale.shifted
     clean, targets = slice(count, None), case.targets[count:]
-    by = {name: temperature(part(found, clean), targets) for name, found in home.items()}
-    before = {name: case.scored(found) for name, found in away.items()}
-    after = {name: case.scored(tempered(found, by[name])) for name, found in away.items()}
+    by = {name: temperature(part(predictive, clean), targets) for name, predictive in home.items()}
+    before = {name: case.scored(predictive) for name, predictive in away.items()}
+    after = {name: case.scored(tempered(predictive, by[name])) for name, predictive in away.items()}
     return {
         name: {
             "temperature": by[name],
@@ -274,16 +288,16 @@ def shifted(
 
 
 def parametric(case: Case) -> dict[str, Any]:
-    """Draws of fitted posteriors against as many of the bank that they were fitted to."""
+    """Draws of fitted posteriors compared with as many draws of the bank."""
     size = CURVES[0]
     bank = case.bank(size)
-    count = min(MOST, len(bank))
-    found = {"bank": averaged(case.passes(f"{size}", bank)[:count])}
+    count = min(MAX_DRAWS, len(bank))
+    predictives = {"bank": averaged(case.passes(f"{size}", bank)[:count])}
     for name, kind in (("joint", mcbn.JointPosterior), ("factorised", mcbn.FactorizedPosterior)):
         drawn = kind.from_bank(bank).sample(count, seed=SEED)
-        found[name] = averaged(case.passes(name, drawn))
-    scored = {name: case.scored(each) for name, each in found.items()}
-    whole = found["bank"].mutual_information.mean()
+        predictives[name] = averaged(case.passes(name, drawn))
+    scored = {name: case.scored(each) for name, each in predictives.items()}
+    whole = predictives["bank"].mutual_information.mean()
     return {
         name: row(scored[name])
         | {
@@ -292,7 +306,7 @@ def parametric(case: Case) -> dict[str, Any]:
             "share of mutual information": float(each.mutual_information.mean() / whole),
             "nll minus bank": gap(scored[name], scored["bank"]),
         }
-        for name, each in found.items()
+        for name, each in predictives.items()
     }
 
 

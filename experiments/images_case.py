@@ -1,4 +1,4 @@
-"""The published CIFAR-10 network and its images, with the banks and passes made so far."""
+"""The published CIFAR-10 network and its images, with stored banks and passes."""
 
 import tarfile
 import warnings
@@ -20,7 +20,7 @@ from mcbn import CategoricalPredictive as Predictive
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.tasks.datasets import (
     CropAndFlip,
-    Labeled,
+    LabeledData,
     cifar10_images,
     data_root,
     normalize_cifar10,
@@ -29,21 +29,21 @@ from mcbn.tasks.datasets import (
 from mcbn.tasks.networks import load_resnet20
 
 SEED = 0  # of mini-batches, posteriors and resamples
-BORDER = 4  # pixels by which the crops of training move
+BORDER = 4  # padding of the crops in training, in pixels
 RIGHT = "black border"  # random crop and flip as in training
 WRONG = ("unaugmented", "flipped", "mean border", "mirrored border")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """Size of the experiment.
 
     Attributes:
-        images: of the lossless test set.
+        images: number of lossless test images.
         draws: T of the bank at each inference batch size M.
-        few: T of variants, and of images from elsewhere.
-        shifted: test images that are also taken as JPEG.
-        outside: images of each set from elsewhere.
+        few: T of the other mini-batches and of OOD images.
+        shifted: number of test images that are also used as JPEG.
+        outside: images of each OOD set.
         resamples: bootstrap resamples of the images.
     """
 
@@ -57,26 +57,26 @@ class Scale:
 
 @dataclass(frozen=True)
 class Case:
-    """The network and the images; banks and passes are kept, so that a run can be resumed.
+    """The network and the images; banks and passes are stored, so that a run can be resumed.
 
     Attributes:
-        record: that they are kept beside.
-        scale: how much is measured.
+        record: the record, next to which they are stored.
+        scale: size of the experiment.
         network: the published ResNet20.
         train: training images as bytes.
         inputs: test images, normalised.
-        targets: their classes.
+        targets: classes of the test images.
     """
 
     record: Record
     scale: Scale
     network: nn.Module
-    train: Labeled
+    train: LabeledData
     inputs: Tensor
     targets: Tensor
 
     def bank(self, size: int, source: str = RIGHT) -> mcbn.Bank:
-        """The bank at M = `size` of images that went through `source`, see `prepared`."""
+        """The bank at M = `size` with images prepared by `source`, see `prepared`."""
         path = self._path(f"{source} {size}")
         if not path.is_file():
             right = source == RIGHT
@@ -88,28 +88,28 @@ class Case:
                 collate=default_collate if right else partial(prepared, source=source),
             )
             with warnings.catch_warnings():
-                # Some mini-batches are meant to disagree; the excess is in the result.
+                # Some mini-batches disagree on purpose; the excess is in the result.
                 warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
                 mcbn.collect(self.network, batches).save(path)
         return mcbn.Bank.load(path)
 
     def passes(self, name: str, bank: mcbn.Bank, inputs: Tensor | None = None) -> Tensor:
-        """Logits of every draw of the bank, for the test images where no others are given."""
+        """Logits of every draw of the bank, by default for the test images."""
         path = self._path(f"passes {name}")
         if not path.is_file():
             sampler = mcbn.MCBatchNorm(self.network, bank)
             chosen = self.inputs if inputs is None else inputs
-            found = mcbn.predict(sampler, chosen, keep_draws=True)
-            write_tensors(path, {"draws": found.logits}, kind="passes", header={})
+            predictive = mcbn.predict(sampler, chosen, keep_draws=True)
+            write_tensors(path, {"draws": predictive.logits}, kind="passes", header={})
         return read_tensors(path, kind="passes")[0]["draws"]
 
-    def scored(self, found: Predictive) -> mcbn.Evaluation:
-        """Scores of the first test images, as many as were predicted, with intervals."""
-        targets, resamples = self.targets[: len(found)], self.scale.resamples
-        return scored(found, targets, resamples=resamples, seed=SEED)
+    def scored(self, predictive: Predictive) -> mcbn.Evaluation:
+        """Scores with intervals of the first `len(predictive)` test images."""
+        targets, resamples = self.targets[: len(predictive)], self.scale.resamples
+        return scored(predictive, targets, resamples=resamples, seed=SEED)
 
     def forget(self) -> None:
-        """Remove what was kept."""
+        """Delete the stored banks and passes."""
         for path in self._path("").parent.glob(f"{self.record.name}-*.safetensors"):
             path.unlink()
 
@@ -128,10 +128,10 @@ def load(record: Record, scale: Scale) -> Case:
 
 
 def prepared(examples: list[tuple[Tensor]], *, source: str) -> Tensor:
-    """A mini-batch of images that were not prepared as in training, in one of these ways.
+    """A mini-batch of images prepared differently from training.
 
-    "unaugmented" as they are, "flipped" at random, or flipped and cropped with a border of the
-    mean colour ("mean border") or of the image's own mirror image ("mirrored border").
+    They are "unaugmented", "flipped" at random, or flipped and cropped with a border of the
+    mean colour ("mean border") or of the reflected image ("mirrored border").
     """
     images = normalize_cifar10(torch.stack([image for (image,) in examples]))
     if source == "unaugmented":
@@ -150,12 +150,12 @@ def prepared(examples: list[tuple[Tensor]], *, source: str) -> Tensor:
 
 
 def elsewhere(case: Case) -> dict[str, Tensor]:
-    """The first test images after JPEG, and grey letters and clothes enlarged to 32x32."""
+    """The first test images after JPEG compression, and grey letters and clothes at 32x32."""
     root, scale = data_root(), case.scale
     with tarfile.open(root / "cifar10" / "test_jpeg.tar.xz") as archive:
-        found = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
+        pixels = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
                  for i in range(scale.shifted)]  # fmt: skip
-    sets = {"JPEG": torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)}
+    sets = {"JPEG": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)}
     for name, folder in (("notMNIST", "notmnist"), ("Fashion-MNIST", "fashion_mnist")):
         grey = read_idx(root / folder / "t10k-images-idx3-ubyte.gz")[: scale.outside, None].float()
         larger = functional.interpolate(grey, (32, 32), mode="bilinear")

@@ -1,4 +1,4 @@
-"""Picture of the image experiment: NLL against draws, batch size, and before and after scaling."""
+"""Figure of the image experiment: NLL against draws and batch size, and temperature scaling."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from record import STYLE, Record
 from mcbn.report import figures
 
 PLAIN = "#555555"  # the network without draws
-INFORMATION = 2  # style of the mutual information
+INFORMATION = 2  # line style of the mutual information
 
 
 def draw(record: Record, result: dict[str, Any]) -> None:
-    """Left NLL against T, middle NLL and mutual information against M, right temperatures."""
+    """Draw the NLL against T, NLL and mutual information against M, and temperature scaling."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.9), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
@@ -26,7 +26,7 @@ def draw(record: Record, result: dict[str, Any]) -> None:
 
 
 def draw_draws(result: dict[str, Any], ax: Axes) -> None:
-    """Curves of both batch sizes with two standard errors of the draws, and the paper's."""
+    """Plot the curves of both batch sizes with two standard errors, and the paper's curve."""
     for style, (size, rows) in enumerate(result["curve"].items()):
         ends = [(row["nll"][0], 2 * (row["nll"][1] or math.nan)) for row in rows]
         curve = figures.Curve(
@@ -59,7 +59,7 @@ def draw_draws(result: dict[str, Any], ax: Axes) -> None:
 
 
 def draw_sizes(rows: dict[str, Any], ax: Axes) -> None:
-    """Paired difference of the NLL to the plain network, and mutual information on the right."""
+    """Plot the paired NLL difference from the plain network, and mutual information."""
     sizes = tuple(int(size) for size in rows)
     y, low, high = zip(*(row["nll minus plain"] for row in rows.values()), strict=True)
     figures.draw_curves([figures.Curve("NLL", sizes, y, low, high, 0)], ax)
@@ -77,7 +77,7 @@ def draw_sizes(rows: dict[str, Any], ax: Axes) -> None:
 
 
 def draw_temperatures(rows: dict[str, Any], ax: Axes) -> None:
-    """NLL of each method before (hollow) and after (full) a temperature, with intervals."""
+    """Plot the NLL before (hollow) and after (filled) temperature scaling, with intervals."""
     names = ["plain", *sorted(rows.keys() - {"plain"}, key=lambda name: -int(name.split()[1]))]
     for place, name in enumerate(names):
         for style, (key, shift) in enumerate((("before", 0.14), ("after", -0.14))):

@@ -21,37 +21,39 @@ DOUBTS = ("entropy", "mutual_information", "maximum probability")
 
 
 def averaged(draws: Tensor) -> Predictive:
-    """The predictive of some draws of logits."""
+    """The predictive of several draws of logits."""
     return mcbn.Categorical().summarize(draws.unbind(0))
 
 
-def scored(found: Predictive, targets: Tensor, *, resamples: int, seed: int) -> mcbn.Evaluation:
-    """The scores that are told.
+def scored(
+    predictive: Predictive, targets: Tensor, *, resamples: int, seed: int
+) -> mcbn.Evaluation:
+    """The scores of the experiment, with intervals.
 
-    The rest of what `mcbn.evaluate` finds would take tens of times as long to resample.
+    To resample all scores of `mcbn.evaluate` would take tens of times as long.
     """
     columns = {
-        "nll": scores.negative_log_likelihood(found.log_probabilities, targets),
-        "correct": scores.correct(found.probabilities, targets),
-        "confidence": found.confidence,
+        "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
+        "correct": scores.correct(predictive.probabilities, targets),
+        "confidence": predictive.confidence,
     }
     resampled = bootstrap.replicates(
-        [columns], told, resamples=resamples, seed=seed, progress=False
+        [columns], scores_of, resamples=resamples, seed=seed, progress=False
     )
     return mcbn.Evaluation(
         {
             name: score_of(name, value, resampled.get(name, NO_REPLICATES))
-            for name, value in told(columns).items()
+            for name, value in scores_of(columns).items()
         },
         examples=len(targets),
-        draw_count=found.draw_count,
+        draw_count=predictive.draw_count,
         level=LEVEL,
         seed=seed,
     )
 
 
-def told(columns: bootstrap.ScoreColumns) -> dict[str, float]:
-    """The scores that are told."""
+def scores_of(columns: bootstrap.ScoreColumns) -> dict[str, float]:
+    """Accuracy, NLL and calibration errors of resampled columns."""
     confidence, correct = columns["confidence"], columns["correct"]
     return {
         "accuracy": float(correct.double().mean()),
@@ -62,7 +64,7 @@ def told(columns: bootstrap.ScoreColumns) -> dict[str, float]:
 
 
 def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
-    """A score with its interval; that of a calibration error is mirrored."""
+    """A score with its interval, mirrored for a calibration error."""
     if name.startswith("ece"):
         ends = [max(end, 0.0) for end in mirrored_interval(value, resampled, LEVEL)]
     else:
@@ -70,9 +72,9 @@ def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
     return mcbn.Score(value, *ends, BETTER.get(name), resampled)
 
 
-def row(found: mcbn.Evaluation) -> dict[str, list[float]]:
-    """The scores that are told, each with its interval."""
-    return {name: interval(found[name]) for name in SCORES}
+def row(evaluation: mcbn.Evaluation) -> dict[str, list[float]]:
+    """The scores of the experiment as lists of value and interval."""
+    return {name: interval(evaluation[name]) for name in SCORES}
 
 
 def interval(score: mcbn.Score) -> list[float]:
@@ -81,29 +83,29 @@ def interval(score: mcbn.Score) -> list[float]:
 
 
 def gap(one: mcbn.Evaluation, other: mcbn.Evaluation, name: str = "nll") -> list[float]:
-    """Paired difference of a score with its interval."""
+    """Paired difference of a score, with its interval."""
     return interval(one.minus(other)[name])
 
 
 def mean_and_error(values: list[float]) -> list[float | None]:
-    """Mean and standard error, which a single value does not have."""
+    """Mean and standard error; the latter is None for a single value."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
     return [statistics.fmean(values), error]
 
 
 def mean_interval(values: Tensor, *, resamples: int, seed: int) -> list[float]:
     """Mean over images with its bootstrap interval."""
-    found = bootstrap.replicates(
+    replicates = bootstrap.replicates(
         [{"values": values}], lambda rows: {"mean": float(rows["values"].mean())},
         resamples=resamples, seed=seed, progress=False,
     )  # fmt: skip
-    return [float(values.mean()), *bootstrap.percentile_interval(found["mean"], LEVEL)]
+    return [float(values.mean()), *bootstrap.percentile_interval(replicates["mean"], LEVEL)]
 
 
-def part(found: Predictive, images: slice) -> Predictive:
+def part(predictive: Predictive, images: slice) -> Predictive:
     """The predictive of some of the images alone."""
     names = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
-    return replace(found, **{name: getattr(found, name)[images] for name in names})
+    return replace(predictive, **{name: getattr(predictive, name)[images] for name in names})
 
 
 def against_plain(
@@ -135,32 +137,34 @@ def auroc(
     """AUROC and its bootstrap replicates, the same images resampled for every method."""
     inside, outside = pair
     if doubt != "maximum probability":
-        found = mcbn.out_of_distribution(
+        separation = mcbn.out_of_distribution(
             inside, outside, uncertainty=doubt, resamples=resamples, seed=seed
         )["auroc_out_of_distribution"]
-        return found.value, found.replicates
+        return separation.value, separation.replicates
 
     def measure(rows: bootstrap.ScoreColumns) -> dict[str, float]:
-        found = detection.out_of_distribution(rows["inside"], rows["outside"])
-        return {"auroc": found.auroc}
+        separation = detection.out_of_distribution(rows["inside"], rows["outside"])
+        return {"auroc": separation.auroc}
 
     # Surprise, not one minus confidence, which is rounded to 0 where the network is sure.
     groups = [{"inside": -inside.log_probabilities.amax(1)},
               {"outside": -outside.log_probabilities.amax(1)}]  # fmt: skip
-    found = bootstrap.replicates(groups, measure, resamples=resamples, seed=seed, progress=False)
-    return measure({**groups[0], **groups[1]})["auroc"], found["auroc"]
+    separation = bootstrap.replicates(
+        groups, measure, resamples=resamples, seed=seed, progress=False
+    )
+    return measure({**groups[0], **groups[1]})["auroc"], separation["auroc"]
 
 
-def temperature(found: Predictive, targets: Tensor) -> float:
-    """The temperature at which the averaged probabilities have the lowest mean NLL."""
+def temperature(predictive: Predictive, targets: Tensor) -> float:
+    """The temperature of the averaged probabilities with the lowest mean NLL."""
 
     def loss(power: float) -> float:
-        logs = tempered(found, math.exp(power)).log_probabilities
+        logs = tempered(predictive, math.exp(power)).log_probabilities
         return float(scores.negative_log_likelihood(logs, targets).mean())
 
     return math.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 
 
-def tempered(found: Predictive, by: float) -> Predictive:
+def tempered(predictive: Predictive, by: float) -> Predictive:
     """The predictive with its log-probabilities divided by a temperature."""
-    return replace(found, log_probabilities=(found.log_probabilities / by).log_softmax(1))
+    return replace(predictive, log_probabilities=(predictive.log_probabilities / by).log_softmax(1))

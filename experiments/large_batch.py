@@ -1,4 +1,4 @@
-"""A network trained at a large batch size: M chosen from its one bank, against real banks.
+"""A network trained at a large batch size: M chosen from its one bank, compared with real banks.
 
 Run: python experiments/large_batch.py    (about 5 minutes on one core; data root in MCBN_DATA)
 """
@@ -20,19 +20,19 @@ from torch.utils.data import TensorDataset
 import mcbn
 from mcbn.io.tensors import write_whole
 from mcbn.report import figures
-from mcbn.tasks.datasets import Labeled, mnist
+from mcbn.tasks.datasets import LabeledData, mnist
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
 TRAINED_AT, TRAINED_ON = 1024, 4096  # M and N
-HELD_OUT = 2000  # of the 5,000 validation images
-GRID = (8, 16, 32, 64, 128, 256, 512, 1024)  # of real banks
+HELD_OUT = 2000  # number of validation images used, of 5,000
+GRID = (8, 16, 32, 64, 128, 256, 512, 1024)  # M of the real banks
 RESULT = Path(__file__).parent / "results" / "large_batch.json"
 FIGURE = RESULT.with_suffix(".svg")
 
 
 def main() -> None:
-    """Measure, write and draw."""
+    """Measure, write the result and draw the figure."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     result = rounded(large_batch())
@@ -40,11 +40,11 @@ def main() -> None:
     draw(json.loads(RESULT.read_text()))
 
 
-def large_case() -> tuple[Case, Labeled]:
-    """A dense net trained at M = 1,024 on 4,096 MNIST digits, held-out ones, and the test set."""
+def large_case() -> tuple[Case, LabeledData]:
+    """A dense network trained at M = 1,024 on 4,096 MNIST digits, with held-out and test digits."""
     task = mnist(train_size=TRAINED_ON)
     data, held_out, test = (
-        Labeled(part.inputs.flatten(1), part.targets)
+        LabeledData(part.inputs.flatten(1), part.targets)
         for part in (task.train, task.validation.rows(torch.arange(HELD_OUT)), task.test)
     )
     network = build(lambda: mlp(784, 10, width=128, depth=3, dropout=0.0), seed=0)
@@ -55,9 +55,9 @@ def large_case() -> tuple[Case, Labeled]:
 
 
 def large_batch() -> dict:
-    """M chosen from the one bank at M = 1,024, and again where it says so, against real banks."""
+    """Choose M from the bank at M = 1,024, and again while at a bound; compare with real banks."""
     case, test = large_case()
-    network, held_out = case.network, Labeled(case.inputs, case.targets)
+    network, held_out = case.network, LabeledData(case.inputs, case.targets)
     origin = case.bank(TRAINED_AT, seed=0)
     ask = partial(
         mcbn.choose_batch_size, network, inputs=held_out.inputs, targets=held_out.targets, points=9
@@ -68,7 +68,7 @@ def large_batch() -> dict:
         "rescaled to the first choice": origin.rescale(choices["first"].best),
         "rescaled to the wide choice": origin.rescale(choices["first, wide"].best),
     }
-    # As the answer says where the best lies at a bound: collect there and choose again.
+    # If the best M lies at a bound, collect a bank there and choose again.
     bank, choice, seed = origin, choices["first"], 100
     while choice.at_bound:
         bank = case.bank(round(choice.best), seed=seed)
@@ -81,8 +81,8 @@ def large_batch() -> dict:
     on_validation = {size: float(losses(network, b, held_out).mean()) for size, b in real.items()}
     best = min(on_validation, key=lambda size: on_validation[size])
     banks["best of the real grid"] = real[best]
-    found = {"running statistics": losses(network, None, test)}
-    found |= {name: losses(network, bank, test) for name, bank in banks.items()}
+    losses_by_method = {"running statistics": losses(network, None, test)}
+    losses_by_method |= {name: losses(network, bank, test) for name, bank in banks.items()}
     return {
         "trained_at": TRAINED_AT,
         "trained_on": TRAINED_ON,
@@ -90,16 +90,16 @@ def large_batch() -> dict:
         "choices": {name: each.to_dict() for name, each in choices.items()},
         "real_banks_validation_nll": on_validation,
         "best_real": best,
-        "test_nll": {name: mean_and_error(values) for name, values in found.items()},
+        "test_nll": {name: mean_and_error(values) for name, values in losses_by_method.items()},
         "test_nll_minus_best_real": {
-            name: mean_and_error(values - found["best of the real grid"])
-            for name, values in found.items()
+            name: mean_and_error(values - losses_by_method["best of the real grid"])
+            for name, values in losses_by_method.items()
         },
     }
 
 
-def losses(network: nn.Module, bank: mcbn.Bank | None, data: Labeled) -> Tensor:
-    """Negative log-likelihood of each example; by running statistics without a bank."""
+def losses(network: nn.Module, bank: mcbn.Bank | None, data: LabeledData) -> Tensor:
+    """Negative log-likelihood of each example; without a bank, by running statistics."""
     sampler = mcbn.MCBatchNorm(network, bank) if bank else mcbn.Deterministic(network)
     predictive = mcbn.predict(sampler, data.inputs)
     return -predictive.log_probabilities.gather(1, data.targets[:, None])[:, 0]
@@ -111,7 +111,7 @@ def mean_and_error(values: Tensor) -> list[float]:
 
 
 def draw(result: dict) -> None:
-    """Held-out NLL of rescaled banks, by the bank they come from, and of real ones."""
+    """Plot the held-out NLL of rescaled banks, by their original bank, and of real banks."""
     real = result["real_banks_validation_nll"]
     curves = [curve_of("real banks", [float(size) for size in real], list(real.values()), 0)]
     for style, (name, choice) in enumerate(result["choices"].items(), start=1):
@@ -129,7 +129,7 @@ def draw(result: dict) -> None:
 
 
 def curve_of(name: str, x: list[float], y: list[float], style: int) -> figures.Curve:
-    """A line without a band."""
+    """A curve without a band."""
     nothing = (math.nan,) * len(x)
     return figures.Curve(name, tuple(x), tuple(y), nothing, nothing, style)
 

@@ -1,6 +1,6 @@
 """Intervals of the calibration errors in `segmentation` and `images`.
 
-`mcbn.evaluate` has better ones since, by test inversion: these miss an error of 0 too often.
+`mcbn.evaluate` now has better intervals, by test inversion: these exclude an error of 0 too often.
 """
 
 from jaxtyping import Float64
@@ -14,7 +14,7 @@ def mirrored_interval(
 ) -> tuple[float, float]:
     """The percentile interval mirrored about `value`: `[2 v - q_high, 2 v - q_low]`.
 
-    For plug-in scores with a bias that resampling adds once more; mirroring takes it off.
+    For plug-in scores whose bias is doubled by resampling; mirroring removes it.
 
     Reference:
         Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 5.2.

@@ -1,4 +1,4 @@
-"""Many small dense nets trained at once as stacked tensors; each gets what it would get alone."""
+"""Train many small dense networks at once as stacked tensors, each as if it were trained alone."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,26 +12,27 @@ from torch.nn import functional
 from uci_data import Data, Generators
 
 EPSILON = 1e-10  # of batch norm, as in the authors' code
-WEIGHT_SD = 0.1  # of the initial weights, a normal cut off at two standard deviations
+WEIGHT_SD = 0.1  # of the initial weights, from a normal truncated at two standard deviations
 LEARNING_RATE = 1e-3  # of Adam
-SHRINK = 0.75  # a stack is cut down once no more than this share of it still trains
+SHRINK = 0.75  # a stack is reduced once at most this share of it is still training
 
 Moments = list[tuple[Tensor, Tensor]]  # mean and biased variance of each hidden layer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What differs from configuration to configuration, and what is common to a stack.
+    """Settings of each configuration, and settings common to a stack.
 
     Attributes:
-        decays: lambda, in the loss as lambda |W|^2 / 2; a configuration has one net on every set.
-        rates: of dropout on inputs and hidden units; batch norm on hidden layers if there are none.
-        batch_size: examples a step; all of them where there are no more.
-        epochs: at most.
+        decays: lambda, in the loss as lambda |W|^2 / 2; each configuration trains one network per
+            data set.
+        rates: dropout rates of inputs and hidden units; None for batch norm on hidden layers.
+        batch_size: examples per step; at most all examples.
+        epochs: maximum number of epochs.
         hidden: units of each hidden layer.
-        check_every: epochs between two looks at the held-out parts; 0 trains to the end.
-        patience: looks without a gain before a configuration stops.
-        keep_rest: whether the examples that an epoch leaves over make a smaller batch.
+        check_every: epochs between evaluations on the held-out parts; 0 trains to the end.
+        patience: evaluations without improvement before a configuration stops.
+        keep_rest: whether the remaining examples of an epoch form a smaller batch.
     """
 
     decays: tuple[float, ...]
@@ -46,31 +47,31 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A dense layer of every net; the scale is that of batch norm, where there is one."""
+    """A dense layer of every network; `scale` is that of batch norm, if any."""
 
     weight: Float[Tensor, "nets out in"]
     shift: Float[Tensor, "nets out 1"]
     scale: Float[Tensor, "nets out 1"] | None = None
 
     def parameters(self) -> list[Tensor]:
-        """The tensors that are there."""
+        """The trainable tensors of the layer."""
         return [self.weight, self.shift] + ([] if self.scale is None else [self.scale])
 
     def rows(self, index: Int[Tensor, " nets"]) -> "Layer":
-        """A copy of the layer of some of the nets."""
+        """A copy of the layer for some of the networks."""
         return Layer(*(each.detach()[index] for each in self.parameters()))
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Nets of all configurations at their best epoch, configuration by configuration."""
+    """Networks of all configurations at their best epoch, ordered by configuration."""
 
     layers: list[Layer]
     epochs: Int[Tensor, " configurations"]
     settings: Settings
 
     def only(self, index: int, sets: int) -> "Trained":
-        """The nets of one configuration."""
+        """The networks of one configuration."""
         one, rows = slice(index, index + 1), torch.arange(index * sets, (index + 1) * sets)
         rates = self.settings.rates and self.settings.rates[one]
         settings = replace(self.settings, decays=self.settings.decays[one], rates=rates)
@@ -79,7 +80,7 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What still trains: the layers, their Adam, and which configurations they are."""
+    """Networks still in training: their layers, optimiser and configurations."""
 
     layers: list[Layer]
     adam: torch.optim.Adam
@@ -87,7 +88,7 @@ class _Run:
 
 
 def train(data: Data, settings: Settings) -> Trained:
-    """Train one net for each configuration on each set, by Adam."""
+    """Train one network per configuration and data set, by Adam."""
     sets, count = len(data.seeds), len(settings.decays)
     generators = data.generators()
     best = [
@@ -96,16 +97,19 @@ def train(data: Data, settings: Settings) -> Trained:
     run = _started(best, torch.arange(sets * count), torch.arange(count))
     errors = torch.full((count,), math.inf)
     epochs = torch.full((count,), settings.epochs)
-    looks = torch.zeros(count, dtype=torch.long)  # one after another without a gain
+    looks = torch.zeros(count, dtype=torch.long)  # consecutive evaluations without improvement
     for epoch in range(1, settings.epochs + 1):
         _epoch(run, data, settings, generators)
         if settings.check_every == 0 or epoch % settings.check_every:
             continue
-        found = torch.full((count,), math.inf)
-        found[run.active] = _held_errors(run.layers, data).view(-1, sets).mean(1)
-        gained = (found <= errors) & (looks < settings.patience)
+        held_errors = torch.full((count,), math.inf)
+        held_errors[run.active] = _held_errors(run.layers, data).view(-1, sets).mean(1)
+        gained = (held_errors <= errors) & (looks < settings.patience)
         looks = torch.where(gained, 0, looks + 1)
-        errors, epochs = torch.where(gained, found, errors), torch.where(gained, epoch, epochs)
+        errors, epochs = (
+            torch.where(gained, held_errors, errors),
+            torch.where(gained, epoch, epochs),
+        )
         _keep(best, run, gained, sets)
         going = looks[run.active] < settings.patience
         if not bool(going.any()):
@@ -123,7 +127,7 @@ def _started(layers: list[Layer], rows: Tensor, active: Tensor) -> _Run:
 
 
 def _shrunk(run: _Run, going: Tensor, sets: int) -> _Run:
-    """The run without the configurations that have stopped."""
+    """The run without the stopped configurations."""
     rows = going.repeat_interleave(sets).nonzero().flatten()
     smaller = _started(run.layers, rows, run.active[going])
     for before, after in zip(run.layers, smaller.layers, strict=True):
@@ -136,7 +140,7 @@ def _shrunk(run: _Run, going: Tensor, sets: int) -> _Run:
 
 
 def _keep(best: list[Layer], run: _Run, gained: Tensor, sets: int) -> None:
-    """Copy the nets of the configurations that gained."""
+    """Copy the networks of the configurations that improved."""
     rows = gained[run.active].repeat_interleave(sets).nonzero().flatten()
     places = (run.active[:, None] * sets + torch.arange(sets)).flatten()[rows]
     for kept, layer in zip(best, run.layers, strict=True):
@@ -145,7 +149,7 @@ def _keep(best: list[Layer], run: _Run, gained: Tensor, sets: int) -> None:
 
 
 def _initial(data: Data, settings: Settings, generators: Generators) -> list[Layer]:
-    """Weights of one net a set, as the authors draw them."""
+    """Initial weights of one network per data set, distributed as in the authors' code."""
     sizes = [data.inputs.shape[1], *settings.hidden, 1]
     layers = []
     for index, (wide, units) in enumerate(pairwise(sizes)):
@@ -165,7 +169,7 @@ def _normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 
 def _epoch(run: _Run, data: Data, settings: Settings, generators: Generators) -> None:
-    """One pass over the examples, in an order of each set's own."""
+    """One pass over the examples, in a separate order for each data set."""
     count = data.targets.shape[1]
     size = min(settings.batch_size, count)
     order = torch.stack([torch.randperm(count, generator=each) for each in generators])
@@ -192,7 +196,7 @@ def _of_nets(values: Sequence[float], active: Tensor, data: Data) -> Float[Tenso
 def _masks(
     layers: list[Layer], rates: Tensor, generators: Generators, examples: int
 ) -> list[Tensor]:
-    """A dropout mask for the inputs of each layer; nets on one set share the random numbers."""
+    """Dropout masks for the inputs of each layer; networks on one set share random numbers."""
     masks = []
     for layer in layers:
         shape = (layer.weight.shape[2], examples)
@@ -208,7 +212,7 @@ def forward(
     masks: list[Tensor] | None = None,
     moments: Moments | None = None,
 ) -> Float[Tensor, "nets batch"]:
-    """Outputs; batch norm takes the batch's own statistics unless there are others."""
+    """Outputs; batch norm uses the statistics of the batch unless `moments` are given."""
     for index, layer in enumerate(layers):
         x = x if masks is None else x * masks[index]
         if layer.scale is None:
@@ -224,14 +228,14 @@ def forward(
 
 
 def statistics(layers: list[Layer], x: Float[Tensor, "nets features batch"]) -> Moments:
-    """Batch statistics of each hidden layer in one consistent pass; none without batch norm."""
-    found: Moments = []
+    """Batch statistics of each hidden layer in one consistent pass; empty without batch norm."""
+    moments: Moments = []
     for layer in layers[:-1] if layers[0].scale is not None else []:
         x = torch.bmm(layer.weight, x)
         variance, mean = torch.var_mean(x, 2, correction=0, keepdim=True)
-        found.append((mean, variance))
-        x = _normalized(layer, x, found[-1]).relu()
-    return found
+        moments.append((mean, variance))
+        x = _normalized(layer, x, moments[-1]).relu()
+    return moments
 
 
 def _normalized(layer: Layer, x: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
@@ -242,22 +246,22 @@ def _normalized(layer: Layer, x: Tensor, moments: tuple[Tensor, Tensor]) -> Tens
 
 @torch.no_grad()
 def _held_errors(layers: list[Layer], data: Data) -> Float[Tensor, " nets"]:
-    """Held-out RMSE by the statistics of the whole training part."""
+    """Held-out RMSE with the statistics of the whole training part."""
     source = data.sources(len(layers[0].weight))
     moments = statistics(layers, data.inputs[source])
     return _rmse(forward(layers, data.held_inputs[source], moments=moments), data)
 
 
-def _rmse(found: Float[Tensor, "nets held"], data: Data) -> Float[Tensor, " nets"]:
-    """In original units."""
-    source = data.sources(len(found))
-    error = (found - data.held_targets[source]).square().mean(1).sqrt()
+def _rmse(outputs: Float[Tensor, "nets held"], data: Data) -> Float[Tensor, " nets"]:
+    """RMSE in original units."""
+    source = data.sources(len(outputs))
+    error = (outputs - data.held_targets[source]).square().mean(1).sqrt()
     return error * data.scales[source].float()
 
 
 @torch.no_grad()
 def passes(data: Data, trained: Trained, draws: int) -> Iterator[Float[Tensor, "nets held"]]:
-    """Yield stochastic passes over the held-out parts, each with another mini-batch or masks."""
+    """Yield stochastic passes over the held-out parts, each with a new mini-batch or new masks."""
     settings, layers, generators = trained.settings, trained.layers, data.generators()
     source, every = data.sources(len(layers[0].weight)), torch.arange(len(settings.decays))
     held = data.held_inputs[source]
@@ -279,7 +283,7 @@ def mc_errors(data: Data, trained: Trained, draws: int) -> Float[Tensor, " confi
 
 
 def module(data: Data, trained: Trained, net: int) -> nn.Sequential:
-    """One net as a torch module in evaluation mode, with the statistics of its training part."""
+    """One network as a torch module in eval mode, with the statistics of its training part."""
     sets, rates = len(data.seeds), trained.settings.rates
     layers = [layer.rows(torch.tensor([net])) for layer in trained.layers]
     moments = statistics(layers, data.inputs[[net % sets]])

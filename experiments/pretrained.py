@@ -38,7 +38,7 @@ def main() -> None:
         for size in BATCH_SIZES:
             batches = mcbn.minibatches(dataset, batch_size=size, draws=DRAWS, seed=SEED)
             with warnings.catch_warnings():
-                # The plain mini-batches are meant to disagree; the figure is in the result.
+                # The plain mini-batches disagree on purpose; the excess is in the result.
                 warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
                 bank = mcbn.collect(network, batches)
             predictive = mcbn.predict(mcbn.MCBatchNorm(network, bank), inputs)
@@ -58,14 +58,14 @@ def main() -> None:
     write_whole(RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def row(method: str, batches: str | None, size: int | None, found: mcbn.Evaluation) -> dict:
-    """One line of the table."""
-    scores = {name: interval(found[name]) for name in SCORES}
+def row(method: str, batches: str | None, size: int | None, evaluation: mcbn.Evaluation) -> dict:
+    """One row of the table."""
+    scores = {name: interval(evaluation[name]) for name in SCORES}
     return {"method": method, "mini_batches": batches, "batch_size": size, **scores}
 
 
 def interval(score: mcbn.Score) -> list[float]:
-    """Value and 95 % interval, rounded for reading."""
+    """Value and 95% interval, rounded to five digits."""
     return [round(number, 5) for number in (score.value, score.low, score.high)]
 
 

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: a JSON file of figures and a picture; full or tiny scale."""
+"""Output of an experiment: a JSON file of results and a figure, at full or tiny scale."""
 
 import argparse
 import json
@@ -19,12 +19,12 @@ STYLE = {**figures.SETTINGS, "grid.color": "#d8d8d8", "savefig.facecolor": "whit
 
 @dataclass(frozen=True)
 class Record:
-    """Where the figures of one experiment go.
+    """Where the results of one experiment are written.
 
     Attributes:
-        name: of the script and its files.
-        fast: whether the experiment is only tried, in seconds, at a scale that proves nothing.
-        folder: that the files are written to.
+        name: name of the script and its files.
+        fast: whether to run in seconds, at a scale that proves nothing.
+        folder: folder of the files.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Record:
     folder: Path = RESULTS
 
     def part(self, key: str, make: Callable[[], Any]) -> Any:
-        """What `make` finds; kept at once, so that a run that was cut short goes on from there."""
+        """Return the result of `make`, stored at once so that an interrupted run can be resumed."""
         path = self.folder / "parts" / f"{self.name}-{key}.json"
         if path.is_file():
             return json.loads(path.read_text())
@@ -42,7 +42,7 @@ class Record:
         return json.loads(path.read_text())
 
     def write(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Keep the figures, each to five digits, and forget the parts; returns them as kept."""
+        """Store the result, rounded to five digits, and delete the parts; return it as stored."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.name}.json"
         write_whole(path, (json.dumps(rounded(result), indent=1) + "\n").encode())
@@ -51,15 +51,17 @@ class Record:
         return json.loads(path.read_text())
 
     def draw(self, figure: Figure) -> None:
-        """Keep the picture, the same bytes whenever it is drawn."""
+        """Store the figure as SVG, with the same bytes for the same figure."""
         metadata = dict.fromkeys(("Date", "Creator"))
         figure.savefig(self.folder / f"{self.name}.svg", metadata=metadata)
 
 
 def asked(name: str) -> Record:
-    """The record that the command line asks for."""
+    """Make the record from the command line."""
     parser = argparse.ArgumentParser(prog=f"{name}.py", allow_abbrev=False)
-    parser.add_argument("--fast", action="store_true", help="a tiny scale that proves nothing")
+    parser.add_argument(
+        "--fast", action="store_true", help="run in seconds, at a scale that proves nothing"
+    )
     parser.add_argument("--out", type=Path, help="folder for the files")
     options = parser.parse_args()
     folder = options.out or (RESULTS / "fast" if options.fast else RESULTS)
@@ -67,7 +69,7 @@ def asked(name: str) -> Record:
 
 
 def rounded(value: Any) -> Any:
-    """Five figures of every number, for reading."""
+    """Round every number to five significant digits."""
     if isinstance(value, dict):
         return {str(key): rounded(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

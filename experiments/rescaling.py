@@ -1,4 +1,4 @@
-"""How far a bank can be rescaled, and what parametric posteriors keep of a real bank.
+"""How far a bank can be rescaled, and how much of it parametric posteriors retain.
 
 Run: python experiments/rescaling.py [digits] [cifar] [digits_fits]
 (about 30 minutes on one core for all; data root in MCBN_DATA)
@@ -26,7 +26,7 @@ from mcbn.io.tensors import write_whole
 from mcbn.report import figures
 from mcbn.tasks.datasets import (
     CropAndFlip,
-    Labeled,
+    LabeledData,
     cifar10_images,
     data_root,
     digits,
@@ -38,16 +38,15 @@ from mcbn.tasks.training import build, train
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # M' over M
 FITTED = 64  # draws that the posteriors are fitted on
 FITS, FIT_DRAWS = 16, 256  # disjoint sets of such draws, and draws of each posterior
-RESAMPLES = 500  # of draws, for the Monte Carlo errors
+RESAMPLES = 500  # resamples of draws, for the Monte Carlo intervals
 LEVEL = 0.95
 RESULT = Path(__file__).parent / "results" / "rescaling.json"
 FIGURE = RESULT.with_suffix(".svg")
-# For a page of its own: the report's stand-in colours are near black.
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trained network, the data of its mini-batches and what it is asked."""
+    """A trained network, the data of its mini-batches and its test data."""
 
     network: nn.Module
     dataset: Dataset
@@ -57,21 +56,21 @@ class Case:
     draws: int
 
     def bank(self, batch_size: int, seed: int) -> mcbn.Bank:
-        """A real bank. With replacement, so that the spread has no finite-population factor."""
+        """Collect a bank with replacement, so that its spread has no finite-population factor."""
         batches = mcbn.minibatches(
             self.dataset, batch_size=batch_size, draws=self.draws, seed=seed, replacement=True
         )
         return mcbn.collect(self.network, batches)
 
     def probabilities(self, bank: mcbn.Bank) -> Tensor:
-        """Of each class, for every draw."""
+        """Class probabilities for every draw."""
         return mcbn.MCBatchNorm(self.network, bank)(self.inputs).double().softmax(-1)
 
 
 def digits_case() -> Case:
     """Three dense layers trained on 8x8 digits at M = 128."""
     task = digits()
-    data = Labeled(task.train.inputs.flatten(1), task.train.targets)
+    data = LabeledData(task.train.inputs.flatten(1), task.train.targets)
     network = build(lambda: mlp(64, 10, width=64, depth=3, dropout=0.0), seed=0)
     train(network, data, epochs=20, batch_size=128)
     inputs, targets = task.test.inputs.flatten(1), task.test.targets
@@ -88,7 +87,7 @@ def cifar_case() -> Case:
 
 
 def rescaled_against_real(case: Case) -> dict:
-    """Ratios rescaled/real for each M', and what posteriors of the bank at M keep of it."""
+    """Ratios rescaled / real for each M', and posterior / real for posteriors fitted at M."""
     origin = case.bank(case.batch_size, seed=0)
     rows, real = [], {}
     for index, factor in enumerate(FACTORS):
@@ -117,7 +116,7 @@ def rescaled_against_real(case: Case) -> dict:
 
 
 def compared(case: Case, made: mcbn.Bank, real: mcbn.Bank) -> dict:
-    """One bank against a real one; ratios made/real, with 95 % Monte Carlo intervals."""
+    """Compare a bank with a real one: ratios with 95% Monte Carlo intervals."""
     first, second = case.probabilities(made), case.probabilities(real)
     return {
         "statistics": spread_of_statistics(made, real),
@@ -131,7 +130,7 @@ def compared(case: Case, made: mcbn.Bank, real: mcbn.Bank) -> dict:
 
 
 def spread_of_statistics(made: mcbn.Bank, real: mcbn.Bank) -> dict:
-    """Geometric mean over channels of the ratio of standard deviations, layer by layer."""
+    """Ratio of standard deviations per layer, geometric mean over channels."""
     layers: dict[str, list[float]] = {"mean": [], "variance": [], "log_variance": []}
     for name, rows in real.statistics.items():
         if name.endswith("mean"):
@@ -142,21 +141,21 @@ def spread_of_statistics(made: mcbn.Bank, real: mcbn.Bank) -> dict:
                 typical(made.coordinates()[name], real.coordinates()[name])
             )
     average = {
-        name: float(torch.tensor(found, dtype=torch.float64).log().mean().exp())
-        for name, found in layers.items()
+        name: float(torch.tensor(ratios, dtype=torch.float64).log().mean().exp())
+        for name, ratios in layers.items()
     }
     return {"network": average, "layers": layers}
 
 
 def typical(made: Tensor, real: Tensor) -> float:
-    """Ratio of standard deviations over draws in the typical living channel."""
+    """Ratio of standard deviations over draws, geometric mean over non-constant channels."""
     first, second = made.double().std(0), real.double().std(0)
     living = (first > 0) & (second > 1e-7)
     return float((first[living] / second[living]).log().mean().exp())
 
 
 def ratio(first: Tensor, second: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> list:
-    """Ratio of a measure of two sets of draws, with the interval of a bootstrap over draws."""
+    """Ratio of a measure for two sets of draws, with a bootstrap interval over draws."""
     generator = torch.Generator().manual_seed(0)
     weights: tuple[list[Tensor], list[Tensor]] = ([], [])
     for _ in range(RESAMPLES):
@@ -171,40 +170,40 @@ def ratio(first: Tensor, second: Tensor, measure: Callable[[Tensor, Tensor], Ten
 
 
 def evenly(probabilities: Tensor) -> Tensor:
-    """The weights of the draws as they are: one row."""
+    """Equal weights of all draws, as one row."""
     return torch.full((1, len(probabilities)), 1 / len(probabilities), dtype=torch.float64)
 
 
 def probability_sd(probabilities: Tensor, weights: Tensor) -> Tensor:
-    """Mean over inputs and classes of the standard deviation over draws; one number a weighting."""
+    """Standard deviation over draws, averaged over inputs and classes; one value per weighting."""
     values, count = probabilities.flatten(1), len(probabilities)
     variance = weights @ values.square() - (weights @ values).square()
     return (variance.clamp_min(0) * count / (count - 1)).sqrt().mean(1)
 
 
 def mutual_information(probabilities: Tensor, weights: Tensor) -> Tensor:
-    """Mean over inputs, in nats; one number a weighting."""
+    """Mutual information averaged over inputs, in nats; one value per weighting."""
     mean = (weights @ probabilities.flatten(1)).unflatten(1, probabilities.shape[1:])
     return (entropy(mean) - weights @ entropy(probabilities)).mean(1)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """In nats."""
+    """Entropy in nats."""
     return -torch.special.xlogy(probabilities, probabilities).sum(-1)
 
 
 def nll(probabilities: Tensor, targets: Tensor) -> float:
-    """Of the mean over draws."""
+    """NLL of the probabilities averaged over draws, in nats."""
     chosen = probabilities.mean(0).gather(1, targets[:, None])
     return -float(chosen.log().mean())
 
 
 def repeated_fits() -> dict:
-    """Ratios of posteriors of disjoint sets of 64 mini-batches: how much the fit itself varies."""
+    """Ratios for posteriors fitted to disjoint sets of mini-batches: how much the fit varies."""
     case = digits_case()
     origin, exact = case.bank(case.batch_size, seed=0), case.bank(case.batch_size, seed=4)
     real = case.probabilities(exact)
-    found: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     for kind in (mcbn.JointPosterior, mcbn.FactorizedPosterior):
         ratios: dict[str, list[float]] = {"probability_sd": [], "mutual_information": []}
         for start in range(0, FITS * FITTED, FITTED):
@@ -214,10 +213,10 @@ def repeated_fits() -> dict:
             for measure in (probability_sd, mutual_information):
                 value = measure(made, evenly(made)) / measure(real, evenly(real))
                 ratios[measure.__name__].append(float(value))
-        found[kind.__name__] = ratios
+        results[kind.__name__] = ratios
         means = {name: sum(values) / len(values) for name, values in ratios.items()}
         print(kind.__name__, means, flush=True)
-    return found
+    return results
 
 
 PARTS: dict[str, Callable[[], dict]] = {
@@ -228,7 +227,7 @@ PARTS: dict[str, Callable[[], dict]] = {
 
 
 def main(names: Iterable[str]) -> None:
-    """Measure the named parts, all if none is named; the others stay as they were measured."""
+    """Measure the named parts, all by default; other results are kept."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
@@ -249,7 +248,7 @@ TITLES = {"digits": "Dense net, 3 layers, M = 128", "cifar": "ResNet20, M = 128"
 
 
 def draw(results: dict) -> None:
-    """The ratios of both networks."""
+    """Draw the ratios of both networks."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -261,12 +260,12 @@ def draw(results: dict) -> None:
 
 
 def draw_ratios(result: dict, ax: Axes) -> None:
-    """Rescaled over real against M', with the bars of 5 % and 15 % from M / 4 to 4 M."""
+    """Plot the ratios against M', with tolerances of 5% and 15% from M / 4 to 4 M."""
     sizes = tuple(row["batch_size"] for row in result["rescaled"])
     curves = []
     for style, (name, keys) in enumerate(LINES.items()):
-        found = [nested(row, keys) for row in result["rescaled"]]
-        ratios = [each if isinstance(each, list) else [each, math.nan, math.nan] for each in found]
+        values = [nested(row, keys) for row in result["rescaled"]]
+        ratios = [each if isinstance(each, list) else [each, math.nan, math.nan] for each in values]
         y, low, high = (tuple(column) for column in zip(*ratios, strict=True))
         curves.append(figures.Curve(name, sizes, y, low, high, style))
     figures.draw_curves(curves, ax)
@@ -282,7 +281,7 @@ def draw_ratios(result: dict, ax: Axes) -> None:
 
 def nested(row: dict, keys: tuple[str, ...]) -> object:
     """The value at a path of keys."""
-    return reduce(lambda found, key: found[key], keys, row)
+    return reduce(lambda value, key: value[key], keys, row)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import mcbn
 from mcbn.evaluation import bootstrap
 from mcbn.samplers.sampler import Sampler
-from mcbn.tasks.datasets import Labeled
+from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import unet
 from mcbn.tasks.training import build, train
 
@@ -37,7 +37,7 @@ WIDTH, DROPOUT = 16, 0.1
 TRAINED_AT = 8  # examples a batch
 SIZES = (6, 16)  # M, the first as in the paper
 PLAIN, MCBN, DROPPED = "plain network", f"MCBN, M = {SIZES[0]}", "MC Dropout"
-AGAIN = ", again"  # the same method with other mini-batches or masks
+AGAIN = ", again"  # suffix of the same method with other mini-batches or masks
 LEVEL = 0.95
 PAPER = {
     "source": "Teye et al. 2018, figure 3: a trained Bayesian SegNet on CamVid",
@@ -49,14 +49,14 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed.
+    """Size of the experiment.
 
     Attributes:
-        train_every: takes each so many-th training image.
-        test_every: takes each so many-th test image.
-        passes: over the training images and their mirror images.
-        draws: T, of every method.
-        resamples: behind each interval.
+        train_every: step between training images.
+        test_every: step between test images.
+        passes: epochs over the training images and their mirror images.
+        draws: T of every method.
+        resamples: bootstrap resamples of each interval.
     """
 
     train_every: int
@@ -71,9 +71,9 @@ FAST = Scale(train_every=46, test_every=90, passes=1, draws=2, resamples=20)
 
 
 def main(record: Record) -> None:
-    """Measure, write and draw."""
+    """Measure, write the result and draw the figures."""
     torch.set_num_threads(1)
-    # What the check says is in the result.
+    # The consistency of the banks is part of the result.
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     scale = FAST if record.fast else FULL
     data, test = streets(scale)
@@ -106,7 +106,7 @@ def main(record: Record) -> None:
     weights.unlink()
 
 
-def streets(scale: Scale) -> tuple[Labeled, Labeled]:
+def streets(scale: Scale) -> tuple[LabeledData, LabeledData]:
     """Training images with their mirror images, and test images, standardised alike."""
     data = camvid("train", every=scale.train_every)
     test = camvid("test", every=scale.test_every)
@@ -114,14 +114,14 @@ def streets(scale: Scale) -> tuple[Labeled, Labeled]:
         standardised(part.inputs, data.inputs).to(memory_format=torch.channels_last)
         for part in (data, test)
     )
-    mirrored = with_mirror_images(Labeled(inputs, data.targets))
-    return mirrored, Labeled(test_inputs, test.targets)
+    mirrored = with_mirror_images(LabeledData(inputs, data.targets))
+    return mirrored, LabeledData(test_inputs, test.targets)
 
 
-def trained(data: Labeled, scale: Scale, path: Path) -> nn.Module:
-    """The network, from the file `path` if a run that was cut short has left it there."""
+def trained(data: LabeledData, scale: Scale, path: Path) -> nn.Module:
+    """Train the network, or load it from `path` if an interrupted run has stored it there."""
     network = build(lambda: unet(3, len(CLASSES), width=WIDTH, dropout=DROPOUT), seed=0)
-    # Trains in a third of the time on processors.
+    # On CPUs this trains in a third of the time.
     network = network.to(memory_format=torch.channels_last)
     if path.is_file():
         network.load_state_dict(torch.load(path, weights_only=True))
@@ -132,15 +132,15 @@ def trained(data: Labeled, scale: Scale, path: Path) -> nn.Module:
     return network
 
 
-def bank(network: nn.Module, data: Labeled, size: int, scale: Scale, *, seed: int) -> mcbn.Bank:
-    """Statistics of mini-batches of training images and mirror images."""
+def bank(network: nn.Module, data: LabeledData, size: int, scale: Scale, *, seed: int) -> mcbn.Bank:
+    """Collect a bank from training images and mirror images."""
     size = min(size, len(data))
     batches = mcbn.minibatches(data.inputs, batch_size=size, draws=scale.draws, seed=seed)
     return mcbn.collect(network, batches, progress=False)
 
 
 def consistency_of(drawn: mcbn.Bank) -> dict[str, float]:
-    """How far a bank is from the running statistics of the network."""
+    """Distance of a bank from the running statistics of the network."""
     check = mcbn.consistency(drawn)
     return {"gap over noise": check.excess, "variance over running variance": check.variance_ratio}
 
@@ -148,8 +148,8 @@ def consistency_of(drawn: mcbn.Bank) -> dict[str, float]:
 def samplers_of(
     network: nn.Module, banks: Mapping[str, mcbn.Bank], scale: Scale
 ) -> dict[str, Sampler]:
-    """Every method by its name."""
-    # Single large images: no engine is much faster than one draw after another.
+    """The sampler of every method, by name."""
+    # For single large images no engine is much faster than the loop.
     return {
         PLAIN: mcbn.Deterministic(network),
         **{name: mcbn.MCBatchNorm(network, each, engine="loop") for name, each in banks.items()},
@@ -158,8 +158,10 @@ def samplers_of(
     }
 
 
-def set_up(network: nn.Module, data: Labeled, test: Labeled, scale: Scale) -> dict[str, Any]:
-    """What was run."""
+def set_up(
+    network: nn.Module, data: LabeledData, test: LabeledData, scale: Scale
+) -> dict[str, Any]:
+    """Settings and data of the run."""
     known = test.targets[test.targets != IGNORED].long()
     shares = known.bincount(minlength=len(CLASSES)) / len(known)
     return {
@@ -178,30 +180,32 @@ def set_up(network: nn.Module, data: Labeled, test: Labeled, scale: Scale) -> di
 
 
 def measured(
-    samplers: Mapping[str, Sampler], test: Labeled
+    samplers: Mapping[str, Sampler], test: LabeledData
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Columns of every method, and of the likeness of their maps, with one row an image."""
+    """Measures of every method, and similarities of their uncertainty maps, one row per image."""
     streams = (mcbn.predict_batches(each, test.inputs, batch_size=1) for each in samplers.values())
     rows: dict[str, list[dict[str, Tensor]]] = {
         name: [] for name in samplers if not name.endswith(AGAIN)
     }
     alike = []
     for labels, *predictives in zip(test.targets, *streams, strict=True):
-        distance, found = boundary_distance(labels), dict(zip(samplers, predictives, strict=True))
+        distance, by_name = boundary_distance(labels), dict(zip(samplers, predictives, strict=True))
         for name, columns in rows.items():
-            columns.append(image_row(found[name], labels, distance))
-        alike.append(likeness(found, labels != IGNORED))
+            columns.append(image_row(by_name[name], labels, distance))
+        alike.append(likeness(by_name, labels != IGNORED))
     return {name: stacked(each) for name, each in rows.items()}, stacked(alike)
 
 
 def stacked(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows as columns."""
+    """Stack rows into columns."""
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def likeness(found: Mapping[str, mcbn.CategoricalPredictive], known: Tensor) -> dict[str, Tensor]:
+def likeness(
+    predictives: Mapping[str, mcbn.CategoricalPredictive], known: Tensor
+) -> dict[str, Tensor]:
     """Rank correlations over the labelled pixels of one image."""
-    maps = {name: uncertainty_maps(each, known) for name, each in found.items()}
+    maps = {name: uncertainty_maps(each, known) for name, each in predictives.items()}
     entropy, information = UNCERTAINTIES
     pairs = [
         ((entropy, MCBN), (entropy, DROPPED)),
@@ -223,7 +227,7 @@ def likeness(found: Mapping[str, mcbn.CategoricalPredictive], known: Tensor) -> 
 
 
 def findings(methods: Mapping[str, dict[str, Tensor]], resamples: int) -> dict[str, Any]:
-    """Every score with its interval, what it has over the plain network, and MCBN over dropout."""
+    """Every score with its interval; differences from the plain network and from MC Dropout."""
     values = {name: measure(columns) for name, columns in methods.items()}
     drawn = {
         name: bootstrap.replicates([columns], measure, resamples=resamples, seed=0, progress=False)
@@ -233,8 +237,8 @@ def findings(methods: Mapping[str, dict[str, Tensor]], resamples: int) -> dict[s
     pairs += [(name, DROPPED) for name in methods if name not in (PLAIN, DROPPED)]
     return {
         "methods": {
-            name: {key: interval(key, value, drawn[name][key]) for key, value in found.items()}
-            for name, found in values.items()
+            name: {key: interval(key, value, drawn[name][key]) for key, value in measures.items()}
+            for name, measures in values.items()
         },
         "differences": {
             f"{name} - {other}": {
@@ -253,16 +257,16 @@ def findings(methods: Mapping[str, dict[str, Tensor]], resamples: int) -> dict[s
 
 
 def interval(name: str, value: float, replicates: Tensor, *, signed: bool = False) -> list[float]:
-    """The value and the ends of its interval."""
+    """Value and interval ends."""
     if "ECE" not in name:
         return [value, *bootstrap.percentile_interval(replicates, LEVEL)]
-    # Plug-in calibration errors are biased upwards, and resampling adds the bias once more.
+    # Plug-in calibration errors are biased upwards, and resampling doubles the bias.
     ends = mirrored_interval(value, replicates, LEVEL)
     return [value, *(end if signed else max(end, 0.0) for end in ends)]
 
 
 def rank_correlations(columns: dict[str, Tensor], resamples: int) -> dict[str, list[float]]:
-    """Means over images."""
+    """Rank correlations averaged over images, with intervals."""
 
     def means(chosen: bootstrap.ScoreColumns) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in chosen.items()}

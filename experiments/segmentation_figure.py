@@ -1,4 +1,4 @@
-"""Pictures of the segmentation experiment: curves over distance, calibration, and maps."""
+"""Figures of the segmentation experiment: curves over distance, calibration, and maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 import mcbn
 from mcbn.report import figures
 
-# One colour a class, in the order of the classes, after those CamVid is usually shown in.
+# One colour per class, in the order of the classes, similar to the usual colours of CamVid.
 COLORS = (
     "#8ab4d8", "#8c2f2f", "#d9d3b0", "#7d5f8f", "#3f3fb0", "#7d8c1f", "#d98c8c", "#5a5f96",
     "#4a1f8c", "#f08030", "#20b0c0",
@@ -28,7 +28,7 @@ WRONG = "#d55e00"
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """Uncertainty and errors along the distance to a boundary, and the error of each class."""
+    """Draw uncertainty and errors against distance to a boundary, and the error of each class."""
     methods = result["methods"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 6.4), layout="constrained")
@@ -44,11 +44,11 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def along(methods: Mapping[str, dict[str, list[float]]], name: str, ax: Axes) -> Axes:
-    """One line a method over groups of distance, with bands."""
+    """Plot one curve per method over groups of distance, with bands."""
     curves = []
-    for style, (method, found) in enumerate(methods.items()):
-        if f"{name} at {GROUPS[0]}" in found:
-            triples = [found[f"{name} at {group}"] for group in GROUPS]
+    for style, (method, measures) in enumerate(methods.items()):
+        if f"{name} at {GROUPS[0]}" in measures:
+            triples = [measures[f"{name} at {group}"] for group in GROUPS]
             y, low, high = (tuple(each) for each in zip(*triples, strict=True))
             x = tuple(float(place) for place in range(len(GROUPS)))
             curves.append(figures.Curve(method, x, y, low, high, style))
@@ -62,17 +62,17 @@ def along(methods: Mapping[str, dict[str, list[float]]], name: str, ax: Axes) ->
 def class_errors(
     methods: Mapping[str, dict[str, list[float]]], shares: Mapping[str, float], ax: Axes
 ) -> None:
-    """Expected calibration error of "is it this class", the commonest class on top."""
+    """Plot the one-against-rest calibration error of each class, most frequent class on top."""
     order = sorted(shares, key=lambda label: shares[label])
     places = np.arange(len(order))
-    for style, found in enumerate(methods.values()):
-        values = np.array([found[f"ECE of {label}"] for label in order])
+    for style, measures in enumerate(methods.values()):
+        values = np.array([measures[f"ECE of {label}"] for label in order])
         # A mirrored interval of a biased score may leave its value outside.
         errors = np.maximum([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0)
         shift = 0.18 * ((len(methods) - 1) / 2 - style)
         ax.errorbar(values[:, 0], places + shift, xerr=errors, color=figures.color(style),
                     fmt=figures.MARKERS[style], markersize=3, elinewidth=1)  # fmt: skip
-    ax.set_yticks(places, labels=[f"{label}, {100 * shares[label]:.1f} %" for label in order])
+    ax.set_yticks(places, labels=[f"{label}, {100 * shares[label]:.1f}%" for label in order])
     ax.set_xlim(left=0)
     ax.set_xlabel("Calibration error, class against the rest")
 
@@ -83,13 +83,13 @@ def draw_maps(
     labels: Tensor,
     predictives: Sequence[tuple[str, mcbn.CategoricalPredictive]],
 ) -> None:
-    """Images, labels and the maps of two methods, in the order of the columns; as a JPEG file.
+    """Write images, labels and the uncertainty maps of two methods as a JPEG file.
 
     Args:
-        path: of the file.
-        photographs: with values from 0 to 1.
-        labels: -100 where there is none.
-        predictives: of the first method, of which most is shown, and of the other.
+        path: path of the file.
+        photographs: images with values from 0 to 1.
+        labels: class of every pixel, -100 if it has none.
+        predictives: name and predictive of the first method, shown in full, and of the other.
     """
     (name, first), (other_name, other) = predictives
     known = labels != IGNORED
@@ -129,17 +129,17 @@ def colored(labels: Tensor) -> Tensor:
 
 
 def top(values: Tensor, known: Tensor) -> float:
-    """What is shown as the brightest shade: a few pixels lie above."""
+    """The value shown as the brightest shade; a few pixels exceed it."""
     return float(np.quantile(values[known].numpy(), 0.995))
 
 
 def shaded(values: Tensor, known: Tensor) -> Tensor:
-    """Bright where values are large, on one scale for all images."""
+    """Values as shades, larger ones brighter, on one scale for all images."""
     shares = (values / top(values, known)).clamp(0, 1).numpy()
     return torch.from_numpy(matplotlib.colormaps["magma"](shares))
 
 
 def wrong_pixels(wrong: Tensor, known: Tensor) -> Tensor:
-    """Orange where wrong, white where right, dark where there is no label."""
+    """Orange where wrong, white where correct, dark where unlabelled."""
     table = torch.tensor([matplotlib.colors.to_rgb(each) for each in ("white", WRONG, UNLABELED)])
     return table[torch.where(known, wrong.long(), 2)]

@@ -1,4 +1,4 @@
-"""What it costs and saves to make only some batch-norm layers stochastic.
+"""Cost and effect of making only the last batch-norm layers stochastic.
 
 Run: python experiments/stochastic_layers.py    (about 4 minutes on 2 cores; data root in MCBN_DATA)
 """
@@ -17,15 +17,15 @@ from mcbn.io.atomic import write_whole
 from mcbn.tasks.datasets import CropAndFlip, cifar10_images, data_root, normalize_cifar10
 from mcbn.tasks.networks import load_resnet20
 
-LAYERS = (1, 2, 4, 8, 12, 16, 18, 19)  # last ones; ResNet20 has 19
+LAYERS = (1, 2, 4, 8, 12, 16, 18, 19)  # number of last layers; ResNet20 has 19
 DRAWS, BATCH_SIZE = 64, 32
 EXAMPLES = 500
-TIMED, ROUNDS = 64, 5  # examples in a timed pass; pairs of which the median counts
+TIMED, ROUNDS = 64, 5  # examples in a timed pass; rounds, of which the median is taken
 RESULT = Path(__file__).parent / "results" / "stochastic_layers.json"
 
 
 def main() -> None:
-    """Measure each choice of layers against all of them and against the plain network."""
+    """Compare each choice of layers with all layers and with the plain network."""
     data, test = cifar10_images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
     inputs, targets = normalize_cifar10(test.inputs[:EXAMPLES]), test.targets[:EXAMPLES]
@@ -36,14 +36,14 @@ def main() -> None:
     times = timed(samplers, inputs[:TIMED])
     rows = []
     for count, sampler in samplers.items():
-        found = mcbn.predict(sampler, inputs)
+        predictive = mcbn.predict(sampler, inputs)
         rows.append(
             {
                 "last_layers": count,
-                "mutual_information": float(found.mutual_information.mean()),
-                "share": float(found.mutual_information.mean() / whole.mean()),
-                "spearman": float(spearmanr(found.mutual_information, whole).statistic),
-                "nll": mcbn.evaluate(found, targets)["nll"].value,
+                "mutual_information": float(predictive.mutual_information.mean()),
+                "share": float(predictive.mutual_information.mean() / whole.mean()),
+                "spearman": float(spearmanr(predictive.mutual_information, whole).statistic),
+                "nll": mcbn.evaluate(predictive, targets)["nll"].value,
                 "time": times[count],
             }
         )
@@ -54,8 +54,8 @@ def main() -> None:
 
 
 def timed(samplers: dict[int, mcbn.MCBatchNorm], inputs: torch.Tensor) -> dict[int, float]:
-    """Median over rounds of the time of all draws, as a share of that of all layers."""
-    found: dict[int, list[float]] = {count: [] for count in samplers}
+    """Time of all draws relative to that with all layers, median over rounds."""
+    shares: dict[int, list[float]] = {count: [] for count in samplers}
     for number in tqdm(range(ROUNDS + 1), "time", leave=False):
         seconds = {}
         for count, sampler in samplers.items():
@@ -63,9 +63,9 @@ def timed(samplers: dict[int, mcbn.MCBatchNorm], inputs: torch.Tensor) -> dict[i
             for _ in sampler.passes(inputs):
                 pass
             seconds[count] = time.perf_counter() - start
-        for count in samplers if number > 0 else ():  # the first round makes the plans
-            found[count].append(seconds[count] / seconds[LAYERS[-1]])
-    return {count: statistics.median(ratios) for count, ratios in found.items()}
+        for count in samplers if number > 0 else ():  # the first round is a warm-up
+            shares[count].append(seconds[count] / seconds[LAYERS[-1]])
+    return {count: statistics.median(ratios) for count, ratios in shares.items()}
 
 
 if __name__ == "__main__":

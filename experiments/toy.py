@@ -19,18 +19,18 @@ from torch import Tensor, nn
 import mcbn
 from mcbn.report import figures
 from mcbn.study.results import point
-from mcbn.tasks.datasets import Labeled
+from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
 DEPTH, WIDTH, DRAWS = 3, 30, 500  # as in figure 1 of the paper
-LEVELS = (0.5, 0.95)  # of the bands, as there
-BATCH_SIZES = (8, 32, 128)  # M, of training and of MCBN alike
+LEVELS = (0.5, 0.95)  # levels of the bands, as in the paper
+BATCH_SIZES = (8, 32, 128)  # M of both training and MCBN
 DROPOUT = 0.05  # rate after every hidden layer of the dropout network
 NOISE_SD = 0.2  # of the targets, in their units
 INSIDE, GAP, OUTSIDE = (0.5, 2.0), (0.0, 0.5), (2.0, 3.0)  # |x|, in input units
 REGIONS = {"inside": INSIDE, "gap": GAP, "outside": OUTSIDE}
-SHOWN = ("MCBN 8", "MCBN 32", "MCBN 128", "CUBN 32", "MC dropout", "CUDO")  # in the picture
+SHOWN = ("MCBN 8", "MCBN 32", "MCBN 128", "CUBN 32", "MC dropout", "CUDO")  # panels of the figure
 PAPER = {
     "source": "Teye, Azizpour and Smith 2018, figure 1; pictures only, no figures given",
     "hidden layers": 3,
@@ -42,15 +42,15 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """Size of the experiment.
 
     Attributes:
-        examples: of training; half as many are held out for the precision.
-        test: examples in each region.
-        seeds: of data and networks.
-        steps: of training, the same for every network.
-        draws: T.
-        curve: points of a band in the picture.
+        examples: training examples; half as many are held out for the precision.
+        test: test examples per region.
+        seeds: number of seeds of data and networks.
+        steps: training steps, the same for every network.
+        draws: number of draws T.
+        curve: points of a band in the figure.
     """
 
     examples: int
@@ -66,10 +66,10 @@ FAST = Scale(examples=128, test=40, seeds=2, steps=20, draws=20, curve=21)
 
 
 def main(record: Record) -> None:
-    """Measure, write and draw."""
+    """Measure, write the result and draw the figure."""
     torch.set_num_threads(1)
     scale = FAST if record.fast else FULL
-    found = [record.part(f"seed-{s}", partial(measured, scale, s)) for s in range(scale.seeds)]
+    results = [record.part(f"seed-{s}", partial(measured, scale, s)) for s in range(scale.seeds)]
     result = {
         "paper": PAPER,
         "noise_sd": NOISE_SD,
@@ -77,24 +77,24 @@ def main(record: Record) -> None:
         "draws": scale.draws,
         "dropout": DROPOUT,
         "methods": {
-            name: {key: interval([each["scores"][name][key] for each in found]) for key in scores}
-            for name, scores in found[0]["scores"].items()
+            name: {key: interval([each["scores"][name][key] for each in results]) for key in scores}
+            for name, scores in results[0]["scores"].items()
         },
-        "differences": differences([each["scores"] for each in found]),
+        "differences": differences([each["scores"] for each in results]),
         "epistemic sd, gap over inside": {
             name: interval(
                 [
                     each["scores"][name]["epistemic sd gap"] / inside
-                    for each in found
+                    for each in results
                     if (inside := each["scores"][name]["epistemic sd inside"]) > 0
                 ]
             )
-            for name in found[0]["scores"]
+            for name in results[0]["scores"]
             if not name.startswith("CU")
         },
-        "warned": sum(each["warned"] for each in found),
-        "seeds": [each["scores"] for each in found],
-        "picture": found[0]["picture"],
+        "warned": sum(each["warned"] for each in results),
+        "seeds": [each["scores"] for each in results],
+        "picture": results[0]["picture"],
     }
     draw(record, record.write(result))
 
@@ -104,23 +104,23 @@ def truth(x: Tensor) -> Tensor:
     return torch.sin(3 * x) + x / 2
 
 
-def sample(count: int, ends: tuple[float, float], generator: torch.Generator) -> Labeled:
-    """Noisy targets at inputs with |x| even between the ends, either sign."""
+def sample(count: int, ends: tuple[float, float], generator: torch.Generator) -> LabeledData:
+    """Noisy targets at inputs with |x| uniform between the ends, of either sign."""
     size = ends[0] + (ends[1] - ends[0]) * torch.rand(count, 1, generator=generator)
     x = size * (2 * torch.randint(2, (count, 1), generator=generator) - 1)
-    return Labeled(x, truth(x) + NOISE_SD * torch.randn(count, 1, generator=generator))
+    return LabeledData(x, truth(x) + NOISE_SD * torch.randn(count, 1, generator=generator))
 
 
 def dropout_net() -> nn.Module:
-    """The same layers with dropout in place of batch norm, as the paper has it."""
+    """The same layers with dropout in place of batch norm, as in the paper."""
     layers: list[nn.Module] = []
     for wide in [1] + [WIDTH] * (DEPTH - 1):
         layers += [nn.Linear(wide, WIDTH), nn.ReLU(), nn.Dropout(DROPOUT)]
     return nn.Sequential(*layers, nn.Linear(WIDTH, 1))
 
 
-def samplers(scale: Scale, seed: int, data: Labeled) -> dict[str, Any]:
-    """Trained networks with the randomness that is left in them."""
+def samplers(scale: Scale, seed: int, data: LabeledData) -> dict[str, Any]:
+    """Train the networks; return the sampler of each method."""
     made: dict[str, Any] = {}
     for size in BATCH_SIZES:
         net = build(lambda: mlp(1, 1, width=WIDTH, depth=DEPTH, dropout=0.0), seed=seed)
@@ -132,14 +132,14 @@ def samplers(scale: Scale, seed: int, data: Labeled) -> dict[str, Any]:
     return made
 
 
-def fit(net: nn.Module, scale: Scale, data: Labeled, batch_size: int, seed: int) -> nn.Module:
-    """Train with as many steps at every batch size."""
+def fit(net: nn.Module, scale: Scale, data: LabeledData, batch_size: int, seed: int) -> nn.Module:
+    """Train with the same number of steps at every batch size."""
     epochs = scale.steps * batch_size // len(data)
     return train(net, data, epochs=epochs, batch_size=batch_size, seed=seed, loss="mse")
 
 
 def measured(scale: Scale, seed: int) -> dict[str, Any]:
-    """Scores of every method on one data set; the bands of the picture too, for the first."""
+    """Scores of every method on one data set; for the first also the bands of the figure."""
     generator = torch.Generator().manual_seed(seed)
     data, held_out = (sample(n, INSIDE, generator) for n in (scale.examples, scale.examples // 2))
     tests = {name: sample(scale.test, ends, generator) for name, ends in REGIONS.items()}
@@ -170,34 +170,34 @@ def measured(scale: Scale, seed: int) -> dict[str, Any]:
 
 
 def gaussian(means: Tensor, constant: bool) -> mcbn.GaussianPredictive:
-    """The draws as a mixture, or their mean alone; the noise is fitted later."""
+    """The draws as a mixture, or only their mean; the noise is fitted later."""
     means = means.mean(0, keepdim=True) if constant else means
     return mcbn.GaussianPredictive(means, torch.ones((), dtype=torch.float64))
 
 
 def scored(predictive: mcbn.GaussianPredictive, targets: Tensor) -> dict[str, float]:
-    """Scores, coverage of the bands, and the mean epistemic standard deviation."""
-    found = {
+    """Scores, coverage of the bands, and mean epistemic standard deviation."""
+    measures = {
         "pll": float(predictive.log_prob(targets).mean()),
         "crps": float(predictive.crps_moment_matched(targets).mean()),
         "rmse": float((predictive.mean - targets).square().mean().sqrt()),
     }
     for level in LEVELS:
         low, high = predictive.interval(level)
-        found[f"coverage {level:.0%}"] = float(
+        measures[f"coverage {level:.0%}"] = float(
             ((low <= targets) & (targets <= high)).double().mean()
         )
-    found["epistemic sd"] = float(predictive.epistemic_variance.sqrt().mean())
-    return found
+    measures["epistemic sd"] = float(predictive.epistemic_variance.sqrt().mean())
+    return measures
 
 
 def band(predictive: mcbn.GaussianPredictive) -> dict[str, list[float]]:
-    """Mean and ends of the bands along the curve."""
-    found = {"mean": predictive.mean[:, 0].tolist()}
+    """Mean and ends of the bands over the inputs."""
+    ends = {"mean": predictive.mean[:, 0].tolist()}
     for level in LEVELS:
         low, high = predictive.interval(level)
-        found |= {f"low {level:.0%}": low[:, 0].tolist(), f"high {level:.0%}": high[:, 0].tolist()}
-    return found
+        ends |= {f"low {level:.0%}": low[:, 0].tolist(), f"high {level:.0%}": high[:, 0].tolist()}
+    return ends
 
 
 def differences(seeds: list[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
@@ -214,13 +214,13 @@ def differences(seeds: list[Mapping[str, Mapping[str, float]]]) -> dict[str, Any
 
 
 def interval(values: list[float]) -> list[float]:
-    """Mean and Student-t interval of 95 % over seeds."""
-    found = point(values)
-    return [found.mean, found.low, found.high]
+    """Mean and 95% Student-t interval over seeds."""
+    estimate = point(values)
+    return [estimate.mean, estimate.low, estimate.high]
 
 
 def draw(record: Record, result: dict[str, Any]) -> None:
-    """One panel a method, all on the same axes."""
+    """Draw one panel per method, all with the same axes."""
     picture = result["picture"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 5.2), layout="constrained")
@@ -237,7 +237,7 @@ def draw(record: Record, result: dict[str, Any]) -> None:
 
 
 def draw_bands(picture: dict[str, Any], name: str, ax: Axes) -> None:
-    """Mean, bands, training data and the true function."""
+    """Plot the mean, the bands, the training data and the true function."""
     x, bands = picture["x"], picture["bands"][name]
     style = 1 if name in ("MC dropout", "CUDO") else 0
     for level, alpha in zip(reversed(LEVELS), (0.22, 0.38), strict=True):
@@ -251,10 +251,10 @@ def draw_bands(picture: dict[str, Any], name: str, ax: Axes) -> None:
 
 
 def label(ax: Axes) -> None:
-    """Names of the regions, and of what is drawn, in the first panel."""
+    """Label the regions and lines in the first panel."""
     for text, x in (("outside", -2.45), ("data", -1.25), ("gap", 0), ("data", 1.25)):
         ax.text(x, 3.1, text, ha="center", color="#555555", fontsize=8)
-    ax.text(2.95, -3.9, "dashed: truth; bands 50 and 95 %", ha="right", fontsize=8)
+    ax.text(2.95, -3.9, "dashed: truth; bands: 50% and 95%", ha="right", fontsize=8)
 
 
 if __name__ == "__main__":

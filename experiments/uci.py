@@ -1,7 +1,7 @@
 """Teye et al.'s evaluation on UCI regression sets: MCBN against MC Dropout, and Gal's baseline.
 
 Run: python experiments/uci.py [--fast] [SET ...]    (about 7 hours on 2 cores; data root in
-MCBN_DATA). Sets that are named, or `gal`, are added to those measured before.
+MCBN_DATA). Named sets, or `gal`, are added to the existing result.
 """
 
 import json
@@ -24,24 +24,24 @@ from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.tasks.datasets import Task, uci
 
 DROPOUT_BATCH = 32
-ENSEMBLE_FOLDS = 2  # that the ensemble's precision is fitted on
+ENSEMBLE_FOLDS = 2  # folds on which the ensemble's precision is fitted
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed of one set; the paper's grid where nothing else is said.
+    """Size of the experiment on one data set; the defaults are the paper's grid.
 
     Attributes:
-        decays: lambda tried.
-        batch_sizes: tried for batch norm; none is above the examples that there are.
-        rates: of dropout tried.
-        epochs: at most.
-        check_every: epochs between two looks at the held-out fold.
-        splits: of 80/20.
-        seeds: trainings of each split.
-        choice_draws: T of the choice of lambda, batch size and rate.
-        draws: T of everything else.
-        precisions: range of tau, the paper's.
+        decays: candidates for lambda.
+        batch_sizes: candidates for batch norm; at most the number of examples.
+        rates: candidates for the dropout rate.
+        epochs: maximum number of epochs.
+        check_every: epochs between evaluations on the held-out fold.
+        splits: number of 80/20 splits.
+        seeds: trainings per split.
+        choice_draws: T when choosing lambda, batch size and rate.
+        draws: T otherwise.
+        precisions: range of tau, as in the paper.
         hidden: units of each hidden layer.
     """
 
@@ -75,23 +75,23 @@ GAL_FULL, GAL_FAST = (4000, 20), (2, 2)  # epochs and splits
 
 
 def main(record: Record, names: Sequence[str] = ()) -> None:
-    """Measure the sets, each kept once it is complete, and draw those that there are."""
+    """Measure the sets, storing each as it is completed, and draw the figure."""
     warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
     torch.set_num_threads(1)
     scales = FAST if record.fast else FULL
     for name in names or [*scales, "gal"]:
-        # Parts have a name of their own: writing the result forgets those of its name.
+        # Parts have their own name: writing the result deletes the parts named after it.
         parts = replace(record, name=f"uci_{name}")
         if name == "gal":
-            found = gal(parts, *(GAL_FAST if record.fast else GAL_FULL))
+            measures = gal(parts, *(GAL_FAST if record.fast else GAL_FULL))
         else:
-            found = measured(parts, name, scales[name])
+            measures = measured(parts, name, scales[name])
         path = record.folder / f"{record.name}.json"
         result = json.loads(path.read_text()) if path.is_file() else {"sets": {}, "gal": {}}
         if name == "gal":
-            result["gal"] = found
+            result["gal"] = measures
         else:
-            result["sets"][name] = found
+            result["sets"][name] = measures
         result["paper"] = published()
         result["agreement"] = agreement(result)
         draw(record, record.write(result))
@@ -100,28 +100,28 @@ def main(record: Record, names: Sequence[str] = ()) -> None:
 
 
 def measured(parts: Record, name: str, scale: Scale) -> dict:
-    """Every method on every split of a set."""
+    """Measure every method on every split of a data set."""
     makers = {"bn": batch_norm, "dropout": dropout}
-    found: dict[str, list[dict]] = {method: [] for method in makers}
+    results: dict[str, list[dict]] = {method: [] for method in makers}
     for split, (method, make) in product(range(scale.splits), makers.items()):
         task = uci(name, split=split, protocol="teye")
         run = partial(make, task, split, scale)
-        found[method].append(parts.part(f"{split}-{method}", run))
+        results[method].append(parts.part(f"{split}-{method}", run))
     splits = {
         method: [split["runs"][method] for split in each]
-        for each in found.values()
+        for each in results.values()
         for method in each[0]["runs"]
     }
     return {
         "scale": asdict(scale),
-        "chosen": {method: [each["chosen"] for each in found[method]] for method in found},
+        "chosen": {method: [each["chosen"] for each in results[method]] for method in results},
         "scores": summary(splits),
         "runs": splits,
     }
 
 
 def batch_norm(task: Task, split: int, scale: Scale) -> dict:
-    """MCBN, and the ensemble of the same nets, on one split."""
+    """Measure MCBN, and the ensemble of the same networks, on one split."""
     folds = folds_of(task, split)
     tried = [
         searched(folds, scale, size, scale.decays, None)
@@ -134,7 +134,7 @@ def batch_norm(task: Task, split: int, scale: Scale) -> dict:
     chosen["noise"] = 1 - (min(best.settings.batch_size, count) - 1) / (count - 1)
     runs = monte_carlo(folds, best, data, final, scale)
     seeds = range(scale.seeds)
-    # As many nets on each fold as the ensemble has: its own precision needs its own errors.
+    # As many networks per fold as in the ensemble, since its precision depends on its errors.
     parts = [fold_parts(task)[fold] for fold in range(ENSEMBLE_FOLDS) for _ in seeds]
     many = stacked(parts, [1000 + 100 * split + index for index in range(len(parts))])
     fitted = train(many, fixed(best))
@@ -149,7 +149,7 @@ def batch_norm(task: Task, split: int, scale: Scale) -> dict:
 
 
 def dropout(task: Task, split: int, scale: Scale) -> dict:
-    """MC Dropout on one split."""
+    """Measure MC Dropout on one split."""
     folds = folds_of(task, split)
     decays, rates = zip(*product(scale.decays, scale.rates), strict=True)
     best, chosen = choose(folds, [searched(folds, scale, DROPOUT_BATCH, decays, rates)], scale)
@@ -159,17 +159,17 @@ def dropout(task: Task, split: int, scale: Scale) -> dict:
 
 
 def different(sizes: Sequence[int], count: int) -> list[int]:
-    """The sizes below the number of examples, and one of those that take all of them."""
+    """The sizes below the number of examples, and one that uses all of them."""
     return [size for size in sizes if size < count] + [size for size in sizes if size >= count][:1]
 
 
 def folds_of(task: Task, split: int) -> Data:
-    """The folds as one stack."""
+    """The cross-validation folds as one stack."""
     return stacked(fold_parts(task), [100 * split + fold for fold in range(FOLDS)])
 
 
 def repeated(task: Task, scale: Scale) -> Data:
-    """The 80 % and the test set, once for each seed."""
+    """The 80% and the test set, once per seed."""
     return stacked(
         [(both(task), original(task, task.test))] * scale.seeds, range(1, scale.seeds + 1)
     )
@@ -178,7 +178,7 @@ def repeated(task: Task, scale: Scale) -> Data:
 def searched(
     folds: Data, scale: Scale, size: int, decays: tuple[float, ...], rates: tuple | None
 ) -> Trained:
-    """Nets of each configuration on each fold, stopped early."""
+    """Train each configuration on each fold, with early stopping."""
     settings = Settings(
         decays, rates, size, scale.epochs, hidden=scale.hidden, check_every=scale.check_every
     )
@@ -186,12 +186,12 @@ def searched(
 
 
 def fixed(best: Trained) -> Settings:
-    """The chosen settings, for as many epochs as were best."""
+    """The chosen settings, with the best number of epochs."""
     return replace(best.settings, epochs=int(best.epochs[0]), check_every=0)
 
 
 def choose(folds: Data, tried: list[Trained], scale: Scale) -> tuple[Trained, dict]:
-    """The configuration of least RMSE of the mean over draws, averaged over folds."""
+    """The configuration with the lowest RMSE of the mean over draws, averaged over folds."""
     errors = [mc_errors(folds, each, scale.choice_draws) for each in tried]
     index = min(range(len(tried)), key=lambda i: float(errors[i].min()))
     best = tried[index].only(int(errors[index].argmin()), len(folds.seeds))
@@ -208,22 +208,22 @@ def choose(folds: Data, tried: list[Trained], scale: Scale) -> tuple[Trained, di
 def monte_carlo(
     folds: Data, best: Trained, data: Data, final: Trained, scale: Scale
 ) -> list[dict[str, float]]:
-    """Scores of each seed's net, with precisions fitted on the folds."""
+    """Scores of the network of each seed, with precisions fitted on the folds."""
     held = [predicted(folds, sampler(folds, best, i, scale.draws), i) for i in range(FOLDS)]
     taus = precisions(held, [targets(folds, index) for index in range(FOLDS)], scale.precisions)
     runs = []
     for index in range(scale.seeds):
-        found = predicted(data, sampler(data, final, index, scale.draws), index)
+        predictive = predicted(data, sampler(data, final, index, scale.draws), index)
         plain = predicted(data, mcbn.Deterministic(module(data, final, index)), index)
         observed = targets(data, index)
-        runs.append(scored(found, taus, observed) | {"rmse_plain": rmse(plain, observed)})
+        runs.append(scored(predictive, taus, observed) | {"rmse_plain": rmse(plain, observed)})
     return runs
 
 
 def sampler(
     data: Data, trained: Trained, net: int, draws: int
 ) -> mcbn.MCBatchNorm | mcbn.MCDropout:
-    """The library's sampler of one net."""
+    """The `mcbn` sampler of one network."""
     model, seed = module(data, trained, net), data.seeds[net]
     if trained.settings.rates:
         return mcbn.MCDropout(model, draws=draws, seed=seed)
@@ -233,16 +233,16 @@ def sampler(
 
 
 def ensemble(data: Data, trained: Trained, members: Sequence[int]) -> GaussianPredictive:
-    """Held-out predictions of several nets on one set."""
+    """Held-out predictions of an ensemble of networks on one set."""
     models = [module(data, trained, net) for net in members]
     return predicted(data, mcbn.DeepEnsemble(models), members[0])
 
 
 def predicted(data: Data, sampled: Callable, index: int) -> GaussianPredictive:
-    """Held-out predictions of one set in original units; the precision is still to be set."""
+    """Held-out predictions of one set in original units; the precision is set later."""
     outputs = (each[:, 0] for each in sampled.passes(data.held_inputs[index].T))
-    found = mcbn.Gaussian(precision=1.0).summarize(outputs)
-    return found.in_units(float(data.means[index]), float(data.scales[index]))
+    predictive = mcbn.Gaussian(precision=1.0).summarize(outputs)
+    return predictive.in_units(float(data.means[index]), float(data.scales[index]))
 
 
 if __name__ == "__main__":

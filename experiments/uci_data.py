@@ -1,4 +1,4 @@
-"""UCI regression sets as stacks: training parts of one size, each standardised by itself."""
+"""UCI regression sets as stacks of equally large training parts, each standardised separately."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mcbn.tasks.datasets import Labeled, Task
+from mcbn.tasks.datasets import LabeledData, Task
 
 FOLDS = 5
 
@@ -17,13 +17,16 @@ Generators = list[torch.Generator]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Sets of one size, each standardised on its own training part.
+    """Equally large sets, each standardised on its training part.
 
     Attributes:
-        inputs: of the training parts, as the other three.
-        means: that a standardised target of zero stands for, in original units.
-        scales: of the targets, in original units.
-        seeds: choose initial weights, order of examples and dropout masks of each set's nets.
+        inputs: inputs of the training parts.
+        targets: targets of the training parts.
+        held_inputs: inputs of the held-out parts.
+        held_targets: targets of the held-out parts.
+        means: means of the targets, in original units.
+        scales: standard deviations of the targets, in original units.
+        seeds: seeds of initial weights, order of examples and dropout masks for each set.
     """
 
     inputs: Float[Tensor, "sets features train"]
@@ -35,30 +38,30 @@ class Data:
     seeds: tuple[int, ...]
 
     def generators(self) -> Generators:
-        """One for each set, at its start."""
+        """One generator per set, in its initial state."""
         return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def sources(self, nets: int) -> Int[Tensor, " nets"]:
-        """The set of each net: configuration by configuration, in each all sets."""
+        """The set of each network: for each configuration, all sets in order."""
         return torch.arange(len(self.seeds)).repeat(nets // len(self.seeds))
 
 
-def original(task: Task, part: Labeled) -> Labeled:
+def original(task: Task, part: LabeledData) -> LabeledData:
     """The examples with targets in original units."""
     values = part.targets.flatten().double()
-    return Labeled(part.inputs, task.target_mean + task.target_scale * values)
+    return LabeledData(part.inputs, task.target_mean + task.target_scale * values)
 
 
-def both(task: Task) -> Labeled:
-    """The 80 % (or 90 %) that are not test."""
+def both(task: Task) -> LabeledData:
+    """The 80% (or 90%) that are not in the test set."""
     parts = [original(task, task.train), original(task, task.validation)]
-    return Labeled(
+    return LabeledData(
         *(torch.cat(each) for each in zip(*((p.inputs, p.targets) for p in parts), strict=True))
     )
 
 
-def fold_parts(task: Task) -> list[tuple[Labeled, Labeled]]:
-    """Training and held-out examples of folds of one size; what is left over is never held out."""
+def fold_parts(task: Task) -> list[tuple[LabeledData, LabeledData]]:
+    """Training and held-out examples of equal folds; remaining examples are never held out."""
     outer = both(task)
     order = torch.from_numpy(np.random.RandomState(1).permutation(len(outer)))
     size, every = len(outer) // FOLDS, torch.arange(len(outer))
@@ -66,12 +69,12 @@ def fold_parts(task: Task) -> list[tuple[Labeled, Labeled]]:
     return [(outer.rows(order[~rows]), outer.rows(order[rows])) for rows in held]
 
 
-def stacked(parts: Sequence[tuple[Labeled, Labeled]], seeds: Sequence[int]) -> Data:
-    """Training and held-out parts, standardised each on its training part."""
+def stacked(parts: Sequence[tuple[LabeledData, LabeledData]], seeds: Sequence[int]) -> Data:
+    """Training and held-out parts, each standardised on its training part."""
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     for inside, held in parts:
         spread, middle = torch.std_mean(inside.inputs, 0, correction=0)
-        spread = torch.where(spread > 1e-6, spread, 1.0)  # a constant column has none
+        spread = torch.where(spread > 1e-6, spread, 1.0)  # constant columns stay unscaled
         scale, mean = torch.std_mean(inside.targets, correction=0)
         values = [((p.inputs - middle) / spread).T for p in (inside, held)]
         values += [((p.targets - mean) / scale).float() for p in (inside, held)]

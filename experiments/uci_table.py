@@ -1,6 +1,6 @@
 """Scores, tests, table and figure of the UCI evaluation.
 
-Run: python experiments/uci_table.py    prints the tables of the page from the result.
+Run: python experiments/uci_table.py    (prints the tables of the page from the result)
 """
 
 import json
@@ -20,11 +20,13 @@ import mcbn
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.report import figures
 
-OPTIMAL_CRPS = math.erf(math.sqrt(math.log(2) / 2))  # least CRPS of a Gaussian, over |error|
+OPTIMAL_CRPS = math.erf(
+    math.sqrt(math.log(2) / 2)
+)  # lowest CRPS of a Gaussian, relative to |error|
 
 NAMES = ("rmse", "rmse_plain", "pll", "crps", "pll_normalised", "crps_normalised")
-# Teye et al., table 2: normalised, 0 is a constant uncertainty and 100 the optimum, in per cent;
-# MCBN and MC Dropout by CRPS, then by PLL, with the stars of their significance.
+# Teye et al., table 2: normalised, 0 is a constant uncertainty and 100 the optimum, in percent;
+# MCBN and MC Dropout by CRPS, then by PLL, with stars for significance.
 TABLE_2 = """
 yacht                      -56.39 ***  21.42 ***  45.58 *** -41.54 -
 bostonHousing                8.50 ***   3.06 ***  10.49 ***   5.51 ***
@@ -35,7 +37,7 @@ kin8nm                       2.85 ***   1.82 ***   1.68 ***  -0.26 -
 power-plant                  0.24 ***  -0.44 ***   0.33 **    3.52 ***
 protein-tertiary-structure   2.66 ***   0.99 ***   2.56 ***   6.23 ***
 """
-# Of Gal: his logs, a hundredfold epochs, each with its standard error; his page, tenfold epochs.
+# Gal: from his logs, 100 times the epochs, with standard errors; from his page, 10 times.
 GAL_COLUMNS = ("rmse", "rmse_error", "ll", "ll_error", "rmse_tenfold", "ll_tenfold")
 GAL_ROWS = {
     "yacht": (0.666, 0.049, -1.250, 0.015, 0.72, -1.38),
@@ -51,7 +53,7 @@ WORDS = {"crps": "CRPS", "pll": "PLL"}
 
 
 def published() -> dict:
-    """What the papers print."""
+    """The published results."""
     rows = [line.split() for line in TABLE_2.strip().splitlines()]
     keys = [(score, method) for score in WORDS for method in SERIES]
     table: dict[str, dict] = {row[0]: {score: {} for score in WORDS} for row in rows}
@@ -65,33 +67,33 @@ def published() -> dict:
 def precisions(
     held: list[GaussianPredictive], observed: list[Tensor], within: tuple[float, float]
 ) -> tuple[float, float]:
-    """The precision of least CRPS on the folds, and that of a constant uncertainty."""
-    found = mcbn.Gaussian(precision=1.0).join([each.with_precision(1.0) for each in held])
+    """The precision with the lowest CRPS on the folds, and that of a constant uncertainty."""
+    predictive = mcbn.Gaussian(precision=1.0).join([each.with_precision(1.0) for each in held])
     every = torch.cat(observed)
     best = [
         mcbn.fit_precision(each, every, criterion="crps").precision or 0.0
-        for each in (found, constant(found))
+        for each in (predictive, constant(predictive))
     ]
-    # Where draws spread more than the errors do, the best precision alone would be infinite.
+    # If draws spread more than the errors, the best precision would be infinite.
     own, same = (min(max(each, within[0]), within[1]) for each in best)
     return own, same
 
 
-def constant(found: GaussianPredictive) -> GaussianPredictive:
-    """The same mean without any spread of its own."""
-    return GaussianPredictive(found.mean[None], found.variances)
+def constant(predictive: GaussianPredictive) -> GaussianPredictive:
+    """The same mean without the spread of the draws."""
+    return GaussianPredictive(predictive.mean[None], predictive.variances)
 
 
-def rmse(found: GaussianPredictive, observed: Tensor) -> float:
-    """In original units."""
-    return float((found.mean - observed).square().mean().sqrt())
+def rmse(predictive: GaussianPredictive, observed: Tensor) -> float:
+    """RMSE in original units."""
+    return float((predictive.mean - observed).square().mean().sqrt())
 
 
 def scored(
-    found: GaussianPredictive, taus: tuple[float, float], observed: Tensor
+    predictive: GaussianPredictive, taus: tuple[float, float], observed: Tensor
 ) -> dict[str, float]:
-    """Test scores, those of a constant uncertainty, the optimum, and where between they are."""
-    own, same = found.with_precision(taus[0]), constant(found).with_precision(taus[1])
+    """Test scores, those of a constant uncertainty and of the optimum, and normalised scores."""
+    own, same = predictive.with_precision(taus[0]), constant(predictive).with_precision(taus[1])
     error = (own.mean - observed).abs()
     best = -0.5 - 0.5 * math.log(2 * math.pi) - error.log()
     each = {
@@ -111,10 +113,10 @@ def scored(
 
 
 def summary(splits: dict[str, list[dict]]) -> dict[str, dict]:
-    """Means over runs with Student-t intervals and tests against zero; MCBN less MC Dropout.
+    """Means over runs with Student-t intervals and tests against zero; MCBN - MC Dropout.
 
     Args:
-        splits: of each method, of each split, the runs.
+        splits: for each method, the runs of each split.
     """
     differences = [
         [{name: a[name] - b[name] for name in NAMES} for a, b in zip(*each, strict=True)]
@@ -127,18 +129,18 @@ def summary(splits: dict[str, list[dict]]) -> dict[str, dict]:
 
 
 def cell(splits: list[list[dict]], name: str) -> dict[str, float]:
-    """Mean over all runs, 95 % interval and p; p_splits has one mean a split, which is stricter."""
+    """Mean over all runs, 95% interval and p; `p_splits` uses one mean per split."""
     runs = [run[name] for each in splits for run in each]
     means = [float(np.mean([run[name] for run in each])) for each in splits]
-    found = stats.ttest_1samp(runs, 0)
-    low, high = found.confidence_interval(0.95)
+    test = stats.ttest_1samp(runs, 0)
+    low, high = test.confidence_interval(0.95)
     p_splits = float(stats.ttest_1samp(means, 0).pvalue)
     return {"mean": float(np.mean(runs)), "low": float(low), "high": float(high),
-            "p": float(found.pvalue), "p_splits": p_splits, "runs": len(runs)}  # fmt: skip
+            "p": float(test.pvalue), "p_splits": p_splits, "runs": len(runs)}  # fmt: skip
 
 
 def agreement(result: dict) -> dict[str, int]:
-    """On how many scores of a set the sign, and the order of the methods, are the paper's."""
+    """How many signs, rankings of the methods and values agree with the paper."""
     count = {"same_sign": 0, "signs": 0, "same_order": 0, "orders": 0, "inside": 0}
     for (name, each), score in product(result["sets"].items(), WORDS):
         own = [each["scores"][method][f"{score}_normalised"] for method in SERIES]
@@ -152,7 +154,7 @@ def agreement(result: dict) -> dict[str, int]:
 
 
 def draw(record: Record, result: dict) -> None:
-    """Normalised scores of each set with intervals; the paper's as hollow markers."""
+    """Draw the normalised scores with intervals; those of the paper as hollow markers."""
     names = [name for name in result["paper"]["teye"] if name in result["sets"]]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.2 + 0.65 * len(names)), layout="constrained")
@@ -164,7 +166,7 @@ def draw(record: Record, result: dict) -> None:
 
 
 def _panel(ax: Axes, result: dict, names: list[str], score: str) -> None:
-    """One score, a row for each set; the first set is on top."""
+    """Plot one score, with one row per set from top to bottom."""
     for style, method in enumerate(SERIES):
         color, marker = figures.color(style), figures.MARKERS[style]
         place = np.arange(len(names)) + (0.18 if style else -0.18)
@@ -178,7 +180,7 @@ def _panel(ax: Axes, result: dict, names: list[str], score: str) -> None:
                 label=f"{LABELS[method]}, paper")  # fmt: skip
     ax.axvline(0, color=figures.INK, linewidth=0.8)
     ax.set_yticks(range(len(names)), labels=names)
-    # Most scores are within a few per cent of zero, some are far below it.
+    # Most scores are within a few percent of zero, some are far below it.
     ax.set_xscale("symlog", linthresh=10, linscale=1.5)
     shown = (-100, -30, -10, -5, 0, 5, 10, 30, 100)
     ax.set_xticks(shown, labels=[str(tick) for tick in shown])
@@ -188,7 +190,7 @@ def _panel(ax: Axes, result: dict, names: list[str], score: str) -> None:
 
 
 def stars(p: float) -> str:
-    """Of a significance, as the paper prints them."""
+    """Stars for a p-value, as in the paper."""
     return next(
         (mark for level, mark in ((1e-3, "***"), (1e-2, "**"), (0.05, "*")) if p < level), ""
     )
@@ -206,8 +208,8 @@ def tables(result: dict) -> str:
             "|---|---|---|---|---|---|",
         ]
         for name in names:
-            found, theirs = result["sets"][name]["scores"], paper[name][score]
-            row = [_cell(found[method][f"{score}_normalised"]) for method in [*SERIES, DIFFERENCE]]
+            scores, theirs = result["sets"][name]["scores"], paper[name][score]
+            row = [_cell(scores[method][f"{score}_normalised"]) for method in [*SERIES, DIFFERENCE]]
             row += [f"{theirs[method][0]:.2f}{escaped(theirs[method][1])}" for method in SERIES]
             lines.append("| " + " | ".join([name, *row]) + " |")
         lines.append("")
@@ -215,48 +217,50 @@ def tables(result: dict) -> str:
 
 
 def escaped(mark: str) -> str:
-    """Stars that Markdown leaves alone."""
+    """Escape stars for Markdown."""
     return mark.replace("*", "\\*")
 
 
-def _cell(found: dict[str, float]) -> str:
-    value = f"{found['mean']:.1f}{escaped(stars(found['p']))}"
-    return f"{value} [{found['low']:.1f}, {found['high']:.1f}]"
+def _cell(measure: dict[str, float]) -> str:
+    value = f"{measure['mean']:.1f}{escaped(stars(measure['p']))}"
+    return f"{value} [{measure['low']:.1f}, {measure['high']:.1f}]"
 
 
 def _plain(result: dict, names: list[str]) -> list[str]:
-    """In original units: RMSE with and without draws, and the scores beside an ensemble's."""
+    """Tables in original units: RMSE with and without draws, and scores with the ensemble."""
     errors = [
         "| set | MCBN | one pass, full statistics | MC Dropout | one pass, no dropout | ensemble |",
         "|---|---|---|---|---|---|",
     ]
     scores = [
-        "| set | PLL: MCBN | MC Dropout | ensemble | its normalised PLL "
-        "| CRPS: MCBN | MC Dropout | ensemble | its normalised CRPS |",
+        "| set | PLL: MCBN | MC Dropout | ensemble | ensemble, normalised PLL "
+        "| CRPS: MCBN | MC Dropout | ensemble | ensemble, normalised CRPS |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        found = result["sets"][name]["scores"]
+        measures = result["sets"][name]["scores"]
         pairs = [(method, key) for method in SERIES for key in ("rmse", "rmse_plain")]
-        row = [found[method][key] for method, key in [*pairs, ("ensemble", "rmse")]]
+        row = [measures[method][key] for method, key in [*pairs, ("ensemble", "rmse")]]
         errors.append("| " + " | ".join([name, *(f"{each['mean']:.3f}" for each in row)]) + " |")
         cells = [name]
         for key in ("pll", "crps"):
-            cells += [f"{found[method][key]['mean']:.3f}" for method in (*SERIES, "ensemble")]
-            cells.append(_cell(found["ensemble"][f"{key}_normalised"]))
+            cells += [f"{measures[method][key]['mean']:.3f}" for method in (*SERIES, "ensemble")]
+            cells.append(_cell(measures["ensemble"][f"{key}_normalised"]))
         scores.append("| " + " | ".join(cells) + " |")
     return ["RMSE:\n", *errors, "\nScores in original units:\n", *scores]
 
 
 def _gal(result: dict) -> list[str]:
-    """MC Dropout by Gal's protocol beside what he published."""
+    """Table of MC Dropout by Gal's protocol, with the published results."""
     lines = [
         "| set | RMSE | log-likelihood | published, 10 times the epochs | published, 100 times |",
         "|---|---|---|---|---|",
     ]
-    for name, found in result["gal"].get("sets", {}).items():
+    for name, measures in result["gal"].get("sets", {}).items():
         paper = result["paper"]["gal"][name]
-        cells = [f"{found[key]['mean']:.2f} ± {found[key]['error']:.2f}" for key in ("rmse", "ll")]
+        cells = [
+            f"{measures[key]['mean']:.2f} ± {measures[key]['error']:.2f}" for key in ("rmse", "ll")
+        ]
         cells.append(f"{paper['rmse_tenfold']:.2f}, {paper['ll_tenfold']:.2f}")
         pairs = [f"{paper[key]:.2f} ± {paper[key + '_error']:.2f}" for key in ("rmse", "ll")]
         lines.append("| " + " | ".join([name, *cells, ", ".join(pairs)]) + " |")

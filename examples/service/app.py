@@ -1,8 +1,8 @@
-"""A network with its uncertainty over HTTP: ONNX Runtime, no PyTorch, no mcbn.
+"""An HTTP service for predictions with uncertainty: ONNX Runtime, without PyTorch and mcbn.
 
     python app.py net.onnx --abstain-at 0.7
 
-See README.md beside this file.
+See README.md in this folder.
 """
 
 import argparse
@@ -38,19 +38,20 @@ def build_app(
     most_examples: int = 64,
     threads: int = 0,
 ) -> FastAPI:
-    """The service of one file that `mcbn.export` wrote.
+    """Make the service for a file written by `mcbn.export`.
 
     Args:
-        artifact: an .onnx file for classes.
-        abstain_at: abstain where the measure is at least this, in nats; see
+        artifact: an .onnx file of a classifier.
+        abstain_at: abstain if the measure is at least this, in nats; see
             `mcbn.choose_abstention`.
-        measure: of uncertainty.
-        largest_body: bytes of a request that are read.
-        most_examples: in one request; memory grows with it, times the number of draws.
-        threads: that one pass runs on; 0 is one for each core.
+        measure: uncertainty measure.
+        largest_body: maximum size of a request in bytes.
+        most_examples: maximum number of examples per request; memory grows with it, times the
+            number of draws.
+        threads: threads per pass; 0 means one per core.
 
     Raises:
-        ValueError: the file is for another task.
+        ValueError: the file is not a classifier exported by mcbn.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -59,7 +60,7 @@ def build_app(
     )
     about = _about(session)
     app = FastAPI(title=f"{about['model']} with uncertainty")
-    # One pass at a time: it has all threads, and the others wait without holding activations.
+    # One pass at a time: it uses all threads, and waiting requests hold no activations.
     turn = CapacityLimiter(1)
 
     @app.get("/health")
@@ -74,8 +75,8 @@ def build_app(
         given = session.get_inputs()[0]
         inputs = _checked(_read(body, kind), given.shape[1:], TYPES[given.type], most_examples)
         names = [output.name for output in session.get_outputs()]
-        found = await run_sync(session.run, names, {given.name: inputs}, limiter=turn)
-        return _answer(dict(zip(names, found, strict=True)), measure, abstain_at)
+        outputs = await run_sync(session.run, names, {given.name: inputs}, limiter=turn)
+        return _answer(dict(zip(names, outputs, strict=True)), measure, abstain_at)
 
     return app
 
@@ -95,7 +96,7 @@ def _about(session: onnxruntime.InferenceSession) -> dict[str, Any]:
 
 
 async def _body(request: Request, largest: int) -> bytes:
-    """The body, of which no more is read than is allowed, whatever its header says."""
+    """Read the body up to the allowed size, whatever its header claims."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -106,20 +107,20 @@ async def _body(request: Request, largest: int) -> bytes:
 
 
 def _read(body: bytes, kind: str) -> np.ndarray:
-    """The array of a request: JSON numbers, or the content of an .npy file; never unpickled."""
+    """Read the array of a request from JSON or an .npy file, without unpickling."""
     try:
         if kind in NPY:
             return _npy(body)
-        found = json.loads(body)
-        return np.asarray(found["inputs"] if isinstance(found, Mapping) else found)
+        content = json.loads(body)
+        return np.asarray(content["inputs"] if isinstance(content, Mapping) else content)
     except (ValueError, KeyError, OverflowError, RecursionError) as error:
         raise HTTPException(
-            400, f"expected a JSON list, one entry an example, or an .npy file; got {error!r}"
+            400, f"expected a JSON list with one entry per example, or an .npy file; got {error!r}"
         ) from error
 
 
 def _npy(body: bytes) -> np.ndarray:
-    # Not np.load: it would open zip files, and reserve memory for whatever a header claims.
+    # Not np.load, which opens zip files and allocates whatever size a header claims.
     file = io.BytesIO(body)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -134,27 +135,29 @@ def _npy(body: bytes) -> np.ndarray:
 
 
 def _checked(array: np.ndarray, shape: list[int], dtype: type, most: int) -> np.ndarray:
-    """The array as the network takes it."""
+    """Check shape and values, and convert to the type of the network."""
     if array.dtype.kind not in "fiu":
         raise HTTPException(422, f"expected numbers in rows of one length, got {array.dtype}")
     if list(array.shape[1:]) != list(shape) or not 1 <= len(array) <= most:
         raise HTTPException(
             422, f"expected shape (1 to {most}, {', '.join(map(str, shape))}), got {array.shape}"
         )
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is infinite, and refused
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow gives infinity, rejected below
         fitting = np.ascontiguousarray(array, dtype)
     if not (np.isfinite(array).all() and np.isfinite(fitting).all()):
         raise HTTPException(422, "expected finite numbers, got NaN or infinite ones")
     return fitting
 
 
-def _answer(found: Mapping[str, np.ndarray], measure: Measure, abstain_at: float) -> dict[str, Any]:
-    """One entry an example in each of the lists."""
+def _answer(
+    outputs: Mapping[str, np.ndarray], measure: Measure, abstain_at: float
+) -> dict[str, Any]:
+    """Lists with one entry per example."""
     return {
-        "prediction": found["probabilities"].argmax(1).tolist(),
-        **{name: values.tolist() for name, values in found.items()},
-        # Not below, rather than above: what is no number is abstained from.
-        "abstain": (~(found[measure] < abstain_at)).tolist(),
+        "prediction": outputs["probabilities"].argmax(1).tolist(),
+        **{name: values.tolist() for name, values in outputs.items()},
+        # Written as "not below", so that NaN abstains.
+        "abstain": (~(outputs[measure] < abstain_at)).tolist(),
     }
 
 
@@ -162,9 +165,16 @@ def main() -> None:
     """Serve a file on the loopback address."""
     parser = argparse.ArgumentParser(description="Serve a file of mcbn.export.")
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--abstain-at", type=float, default=math.inf, help="in nats")
+    parser.add_argument(
+        "--abstain-at",
+        type=float,
+        default=math.inf,
+        help="abstain from this uncertainty on, in nats",
+    )
     parser.add_argument("--measure", choices=("entropy", "mutual_information"), default="entropy")
-    parser.add_argument("--threads", type=int, default=0, help="of one pass; 0: one for each core")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads per pass; 0 means one per core"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()

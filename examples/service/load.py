@@ -1,9 +1,9 @@
-"""Load the service on the loopback address and print how many requests it answers, how fast.
+"""Measure throughput and latency of the service on the loopback address.
 
     python load.py net.onnx --requests 200 --concurrency 4
 
-Starts app.py in a process of its own, on a free port, and ends it. Request times include HTTP, the
-reading of an .npy body and the writing of JSON.
+Starts app.py in a separate process on a free port, and stops it at the end. Request times include
+HTTP, reading an .npy body and writing JSON.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 
 HOST = "127.0.0.1"
-PATIENCE = 60.0  # seconds that the service may take to start
+START_SECONDS = 60.0  # maximum time until the service has started
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the requests took: per second, and in milliseconds a request."""
+    """Throughput in requests per second, and latency percentiles in milliseconds."""
 
     throughput: float
     p50: float
@@ -38,15 +38,15 @@ class Load:
 
 @contextmanager
 def service(artifact: Path, threads: int) -> Iterator[int]:
-    """Run the service of `artifact` for the block; gives its port."""
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        port = int(found.getsockname()[1])
+    """Run the service of `artifact` during a with block; yields its port."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
     app = Path(__file__).with_name("app.py")
     command = [sys.executable, str(app), str(artifact), "--port", str(port)]
     process = subprocess.Popen([*command, "--threads", str(threads)])  # noqa: S603
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_SECONDS
         while not _healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"expected the service of {artifact} to start, got none")
@@ -73,7 +73,7 @@ def _shape(port: int) -> list[int]:
 
 
 def load(port: int, *, requests: int, concurrency: int, batch: int) -> Load:
-    """Send requests from so many clients, each of which waits for its answer."""
+    """Send requests from concurrent clients, each of which waits for its response."""
     inputs = np.random.default_rng(0).standard_normal((batch, *_shape(port)), np.float32)
     file = io.BytesIO()
     np.save(file, inputs)
@@ -94,7 +94,7 @@ def load(port: int, *, requests: int, concurrency: int, batch: int) -> Load:
         connection.close()
         return times
 
-    client(3)  # the first passes reserve memory
+    client(3)  # warm-up: the first passes allocate memory
     each = -(-requests // concurrency)
     start = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as clients:
@@ -104,21 +104,23 @@ def load(port: int, *, requests: int, concurrency: int, batch: int) -> Load:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Start, load, print."""
+    """Start the service, send requests, print the summary."""
     parser = argparse.ArgumentParser(description="Load the service of a file of mcbn.export.")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--concurrency", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=1, help="examples in a request")
-    parser.add_argument("--threads", type=int, default=0, help="of one pass; 0: one for each core")
+    parser.add_argument("--batch", type=int, default=1, help="examples per request")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads per pass; 0 means one per core"
+    )
     given = parser.parse_args(arguments)
     with service(given.artifact, given.threads) as port:
-        found = load(
+        summary = load(
             port, requests=given.requests, concurrency=given.concurrency, batch=given.batch
         )
     print(
-        f"{given.artifact.name}: {found.throughput:.1f} requests/s of {given.batch}, "
-        f"p50 {found.p50:.1f} ms, p95 {found.p95:.1f} ms, p99 {found.p99:.1f} ms"
+        f"{given.artifact.name}: {summary.throughput:.1f} requests/s of {given.batch}, "
+        f"p50 {summary.p50:.1f} ms, p95 {summary.p95:.1f} ms, p99 {summary.p99:.1f} ms"
     )
 
 

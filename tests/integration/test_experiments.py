@@ -1,4 +1,4 @@
-"""What the page of the experiments says is what their results hold, and every script runs."""
+"""The numbers on the page of the experiments are those of the results, and every script runs."""
 
 import csv
 import importlib
@@ -31,9 +31,9 @@ def values(results, score, method, size, training):
     ]
 
 
-def interval(found):
-    half = stats.t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / math.sqrt(len(found))
-    mean = statistics.fmean(found)
+def interval(values):
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
     return [mean, mean - half, mean + half]
 
 
@@ -41,25 +41,25 @@ def written(line):
     return [[float(n) for n in re.findall(r"-?\d+\.\d+", word)] for word in line.split("|")]
 
 
-def test_the_scores_of_the_mnist_study_are_those_of_its_table(results):
+def test_scores_of_the_mnist_study_match_its_table(results):
     lines = [line for line in PAGE.splitlines() if line.count("[") == 4 and "slope" not in line]
     assert len(lines) == 9
     for line in lines:
         name, size = (word.strip() for word in line.split("|")[1:3])
         method = name.split(",")[0].removesuffix(" of 3")
         for training, numbers in zip(SIZES, written(line)[3:7], strict=True):
-            found = values(results, "nll_nats", method, size.replace("-", ""), training)
-            assert len(found) == 3
-            assert numbers == pytest.approx(interval(found), abs=5.1e-4), line
+            seeds = values(results, "nll_nats", method, size.replace("-", ""), training)
+            assert len(seeds) == 3
+            assert numbers == pytest.approx(interval(seeds), abs=5.1e-4), line
 
 
-def test_the_mutual_information_and_the_slopes_are_those_of_its_table(results):
+def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(results):
     sizes = (8, 16, 64, 256, 1024)
     lines = {line.split("|")[1].strip(): line for line in PAGE.splitlines() if line.startswith("|")}
     for size in sizes:
         for training, (number,) in zip(SIZES, written(lines[str(size)])[2:6], strict=True):
-            found = values(results, "mutual_information_nats", "MCBN", str(size), training)
-            assert number == pytest.approx(statistics.fmean(found), abs=5.1e-5)
+            seeds = values(results, "mutual_information_nats", "MCBN", str(size), training)
+            assert number == pytest.approx(statistics.fmean(seeds), abs=5.1e-5)
     for training, numbers in zip(SIZES, written(lines["slope of the sd"])[2:6], strict=True):
         spread = [values(results, "epistemic_sd", "MCBN", str(size), training) for size in sizes]
         slopes = [
@@ -70,12 +70,12 @@ def test_the_mutual_information_and_the_slopes_are_those_of_its_table(results):
 
 
 SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation")
-KEPT = [script for script in SCRIPTS if (FOLDER / "results" / f"{script}.json").is_file()]
-READ = [script for script in KEPT if f"\n## `{script}`\n" in (FOLDER / "README.md").read_text()]
+WITH_RESULT = [name for name in SCRIPTS if (FOLDER / "results" / f"{name}.json").is_file()]
+ON_PAGE = [name for name in WITH_RESULT if f"\n## `{name}`\n" in (FOLDER / "README.md").read_text()]
 
 
 def numbers(value):
-    """Every number in a result, at whatever depth."""
+    """Every number in a result, at any depth."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -88,18 +88,18 @@ def section(name):
     return page.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", READ)
-def test_every_figure_on_the_page_is_one_of_the_result(name):
-    """A figure of n decimals on the page is some number of the result, rounded to n decimals."""
-    found = numbers(json.loads((FOLDER / "results" / f"{name}.json").read_text()))
+@pytest.mark.parametrize("name", ON_PAGE)
+def test_every_decimal_on_the_page_occurs_in_the_result(name):
+    """A number with n decimals on the page is a number of the result rounded to n decimals."""
+    known = numbers(json.loads((FOLDER / "results" / f"{name}.json").read_text()))
     text = section(name)
     assert text.strip()
-    # Names of files and links hold no figures.
+    # Numbers in file names and links are not results.
     prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
     written = re.findall(r"(?<![\w.])[-+]?\d*\.\d+(?![\w.]*\d)", prose)
     assert len(written) >= 5
     missing = [
-        figure for figure in written if not any(rounds_to(abs(number), figure) for number in found)
+        figure for figure in written if not any(rounds_to(abs(number), figure) for number in known)
     ]
     assert not missing
 
@@ -107,28 +107,28 @@ def test_every_figure_on_the_page_is_one_of_the_result(name):
 FIGURE = r"[-+]?\d*\.?\d+"
 
 
-def neighbours(value):
-    """The numbers that stand side by side in a result: of one list, or of one mapping."""
+def sibling_numbers(value):
+    """The numbers of each list or mapping in a result."""
     if isinstance(value, (dict, list)):
         inside = list(value.values()) if isinstance(value, dict) else value
         yield [n for n in inside if isinstance(n, (int, float)) and not isinstance(n, bool)]
         for each in inside:
-            yield from neighbours(each)
+            yield from sibling_numbers(each)
 
 
-@pytest.mark.parametrize("name", READ)
-def test_every_interval_on_the_page_stands_with_its_mean_in_the_result(name):
-    """In a long result a lone figure is met by chance; three beside each other are not."""
+@pytest.mark.parametrize("name", ON_PAGE)
+def test_every_interval_on_the_page_is_next_to_its_mean_in_the_result(name):
+    """In a long result one number may occur by chance; three next to each other do not."""
     result = json.loads((FOLDER / "results" / f"{name}.json").read_text())
-    together = [found for found in neighbours(result) if 3 <= len(found) <= 12]
+    together = [group for group in sibling_numbers(result) if 3 <= len(group) <= 12]
     written = re.findall(rf"({FIGURE})(?:\\\*)*\s\[({FIGURE}), ({FIGURE})\]", section(name))
     assert len(written) >= 5
     missing = [
         figures
         for figures in written
         if not any(
-            all(any(rounds_to(abs(number), figure) for number in found) for figure in figures)
-            for found in together
+            all(any(rounds_to(abs(number), figure) for number in group) for figure in figures)
+            for group in together
         )
     ]
     assert not missing
@@ -139,13 +139,13 @@ def rounds_to(number, figure):
     return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", WITH_RESULT)
 def test_every_experiment_runs_at_a_tiny_scale(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     script, record = (importlib.import_module(module) for module in (name, "record"))
     script.main(record.Record(name, fast=True, folder=tmp_path))
-    found = json.loads((tmp_path / f"{name}.json").read_text())
-    assert all(math.isfinite(number) for number in numbers(found))
+    result = json.loads((tmp_path / f"{name}.json").read_text())
+    assert all(math.isfinite(number) for number in numbers(result))
     assert (tmp_path / f"{name}.svg").stat().st_size > 1000
-    kept = json.loads((FOLDER / "results" / f"{name}.json").read_text())
-    assert found.keys() == kept.keys()
+    committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+    assert result.keys() == committed.keys()
