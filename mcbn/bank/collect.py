@@ -1,6 +1,5 @@
-"""Collecting a bank: each mini-batch goes through the network once, on its own statistics."""
+"""Collect a bank: statistics of mini-batches, one draw per pass through the network."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,6 +24,7 @@ from mcbn.network.batchnorm import (
     batch_norm_layers,
     batch_normalized,
     batch_statistics,
+    epsilon_of,
     fingerprint,
     frozen_layers,
     is_plain,
@@ -57,21 +57,25 @@ def collect(
 ) -> Bank:
     """Draw a bank of batch-norm statistics from training mini-batches.
 
-    Each mini-batch goes through the network once, dropout off, every batch-norm layer normalising
-    by that batch's own mean and biased variance; these become one draw. The model, its modes,
-    hooks and buffers and the global random streams are left as found, whatever happens.
+    Each mini-batch passes through the network once, with dropout off, and every batch-norm layer
+    normalises by the batch's own mean and biased variance; these become one draw. The model, its
+    modes, hooks and buffers and the global random streams are left unchanged, also by an error.
 
     Args:
         model: a trained network with batch-norm layers, in train or eval mode.
         batches: `minibatches(...)`, a DataLoader, or any iterable of batches of training data.
-        draws: T; all of `batches` if not given. A DataLoader starts another epoch when it needs to.
+        draws: T; one per batch if not given. A DataLoader starts another epoch where needed.
         select: picks the network's inputs out of a batch where the default rule does not.
         seed: seeds the global random streams that a DataLoader's order or transforms may use.
-        progress: show a bar, on a terminal only.
+        progress: show a progress bar, on a terminal only.
 
     Raises:
-        TypeError: no network, no batches, or no inputs in one.
-        ValueError: no usable batch-norm layer, too few batches, values that are not finite.
+        TypeError: `model` is not a network, `batches` holds no batches, or a batch no inputs.
+        ValueError: no compatible batch-norm layer, too few batches, values that are not finite.
+
+    Warns:
+        InconsistentBankWarning: the draws disagree with the network's running statistics.
+        UserWarning: layers were frozen in training, so their spread is not one of training.
 
     Reference:
         Teye, Azizpour and Smith 2018, section 3.4. Biased variance as in their code.
@@ -82,14 +86,8 @@ def collect(
     require_observable(layers)
     with model_lock(model):
         require_finite_weights(model)
-        trained = {name: held.detach().clone() for name, held in model.named_buffers()}
-    if frozen := frozen_layers(layers):
-        warnings.warn(
-            f"{len(frozen)} batch-norm layers were frozen in training (the first is "
-            f"{frozen[0]!r}): the network never saw batch statistics there, so the spread that "
-            "MCBN draws is not one it was trained under",
-            stacklevel=2,
-        )
+        trained = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    _warn_if_frozen(layers)
     stream = _full_batches(batches, select, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
     with (
@@ -98,12 +96,12 @@ def collect(
     ):
         seeded.enter_context(random_streams(seed, "collect"))
         streams = StreamStates.now()
-        first, rest = next(stream, None), islice(stream, None if draws is None else draws - 1)
-        for drawn in _drawn(model, layers, first, rest):
+        first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
+        for drawn in _draw_rows(model, layers, first, others):
             rows.append(drawn)
             bar.update(_length(drawn))
-            # Mini-batches of ours seed their own loading; where the network draws nothing either,
-            # the streams of the process are free for other threads.
+            # MiniBatches seed their own loading; where the network draws nothing either, other
+            # threads may have the random streams of the process.
             if len(rows) == 1 and isinstance(batches, MiniBatches) and streams.unmoved():
                 seeded.close()
     _require_enough(rows, draws)
@@ -120,26 +118,37 @@ def collect(
         source=_description(batches),
     )
     if not (check := consistency(bank)).passed:
-        warnings.warn(str(check), InconsistentBankWarning, stacklevel=2)
+        validation.warn(str(check), InconsistentBankWarning)
     return bank
 
 
+def _warn_if_frozen(layers: dict[str, Module]) -> None:
+    if frozen := frozen_layers(layers):
+        validation.warn(
+            f"{len(frozen)} batch-norm layers were frozen in training (the first is "
+            f"{frozen[0]!r}): the network never used batch statistics there, so the spread that "
+            "MCBN draws is not one it was trained with"
+        )
+
+
 def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool) -> Iterator[Any]:
-    """The inputs of every batch that is as large as the first; another epoch of a loader after.
+    """Yield the inputs of every batch as large as the first; `repeat` goes on to more epochs.
+
+    Only a loader has more epochs.
 
     Raises:
         ValueError: an epoch holds no full batch.
     """
     size = batches.batch_size if isinstance(batches, DataLoader) else None
     while True:
-        found = False
+        any_full = False
         for batch in batches:
             inputs = batch if isinstance(batches, MiniBatches) else select_inputs(batch, select)
             size = size or count(inputs)
             if count(inputs) == size:
-                found = True
+                any_full = True
                 yield inputs
-        if not found:
+        if not any_full:
             raise ValueError(
                 f"expected at least one batch of {size or 'some'} examples, got none; "
                 "lower the batch size or give more data"
@@ -148,46 +157,45 @@ def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool
             return
 
 
-def _drawn(
-    model: Module, layers: Mapping[str, Module], first: Inputs | None, rest: Iterator[Inputs]
+def _draw_rows(
+    model: Module, layers: Mapping[str, Module], first: Inputs | None, others: Iterator[Inputs]
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the statistics of one or many mini-batches, with a leading axis of draws.
+    """Yield the statistics of one or several mini-batches, with a leading axis of draws.
 
-    The first mini-batch goes alone. The others go many at a time where the network allows it: on
-    the first of them, gone both ways, the two ways agree.
+    The first mini-batch has a pass of its own. The others share passes where the network allows
+    it: the first one is passed again with them, and must have the same statistics.
     """
     if first is None:
         return
     stream = torch.get_rng_state()
-    alone = _statistics(model, layers, first, draw=0)
-    # A network that draws random numbers gets them one mini-batch at a time.
+    first_row = _statistics(model, layers, first, draw=0)
+    # A network that draws random numbers gets its mini-batches one at a time.
     size = group_size(model, layers, first) if torch.equal(stream, torch.get_rng_state()) else 1
-    yield {name: value[None] for name, value in alone.items()}
-    draw, tried = 1, [first]
-    while chunk := list(islice(rest, max(1, size - len(tried)))):
-        found = None
+    yield {name: value[None] for name, value in first_row.items()}
+    draw, repeated = 1, [first]
+    while chunk := list(islice(others, max(1, size - len(repeated)))):
+        grouped = None
         if size > 1:
-            found = grouped_statistics(model, layers, [*tried, *chunk], size=size)
-            if found is None or (tried and not _same(found, alone)):
-                found, size = None, 1
-        if found is not None:
-            yield {name: rows[len(tried) :] for name, rows in found.items()}
+            grouped = grouped_statistics(model, layers, [*repeated, *chunk], size=size)
+            if grouped is None or (repeated and not _begins_with(grouped, first_row)):
+                grouped, size = None, 1
+        if grouped is not None:
+            yield {name: rows[len(repeated) :] for name, rows in grouped.items()}
         else:
             for index, batch in enumerate(chunk, start=draw):
                 row = _statistics(model, layers, batch, draw=index)
                 yield {name: value[None] for name, value in row.items()}
-        draw, tried = draw + len(chunk), []
+        draw, repeated = draw + len(chunk), []
 
 
-def _same(found: dict[str, Tensor], alone: dict[str, Tensor]) -> bool:
-    """Whether the first draw of many is the one that went alone."""
-    return found.keys() == alone.keys() and bool(equal_draws(found, alone)[0])
+def _begins_with(rows: dict[str, Tensor], row: dict[str, Tensor]) -> bool:
+    return rows.keys() == row.keys() and bool(equal_draws(rows, row)[0])
 
 
 def _statistics(
     model: Module, layers: Mapping[str, Module], batch: Inputs, *, draw: int
 ) -> dict[str, Tensor]:
-    """Send one batch through; each layer writes down its statistics and normalises by them."""
+    """The batch statistics of every layer, from a pass in which each normalises by its own."""
     require_finite(batch, f"the inputs of mini-batch {draw}")
     row: dict[str, Tensor] = {}
     forwards = {
@@ -206,22 +214,23 @@ def _statistics(
 
 
 def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
-    """A plain layer's forward by its batch's own statistics, written into the row on the way."""
-    if input.dtype in HALF_PRECISION or not layer.eps > 0:
+    """A plain layer's forward by the statistics of its batch, which are stored in `row`."""
+    epsilon = epsilon_of(name, layer)
+    if input.dtype in HALF_PRECISION or not epsilon > 0:
         _observe(row, name, layer, (input,), {})
         return type(layer).forward(layer, input)  # type: ignore[no-any-return]
-    with _written(row, name) as (mean, variance):
-        answer, row[mean], row[variance] = batch_normalized(
-            input, layer.weight, layer.bias, layer.eps
+    with _statistics_keys(row, name) as (mean, variance):
+        output, row[mean], row[variance] = batch_normalized(
+            input, layer.weight, layer.bias, epsilon
         )
-    return answer
+    return output
 
 
 def _observe(
     row: dict[str, Tensor], name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Write a layer's batch statistics into the row, and into the layer for this pass."""
-    with _written(row, name) as (mean, variance):
+    """Store a layer's batch statistics in `row`, and in its buffers for this pass."""
+    with _statistics_keys(row, name) as (mean, variance):
         row[mean], row[variance] = batch_statistics(
             args[0] if args else next(iter(kwargs.values()))
         )
@@ -230,13 +239,14 @@ def _observe(
 
 
 @contextmanager
-def _written(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, str]]:
-    """The names that a layer's statistics are written under; errors name the layer."""
+def _statistics_keys(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, str]]:
+    """The keys of a layer's mean and variance in `row`; errors inside the block name the layer."""
     names = statistics_names([name])[name]
     if names[0] in row:
         raise ValueError(
-            f"expected each batch-norm layer to be called once a pass, got {name!r} called again, "
-            "and one pair of buffers cannot hold two statistics; give each call a layer of its own"
+            f"expected each batch-norm layer to be called once per pass, got {name!r} called "
+            "again, and one pair of buffers cannot hold two statistics; give each call a layer of "
+            "its own"
         )
     try:
         yield names
@@ -252,7 +262,7 @@ def _joined(name: str, rows: list[dict[str, Tensor]]) -> Tensor:
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(
             f"expected every mini-batch to reach the same layers, got one that did not reach all "
-            f"of {sorted(rows[0])[:4]} ...; give inputs of one kind"
+            f"of {sorted(rows[0])[:4]} ...; give inputs that all take the same path"
         )
     return validation.finite(torch.cat([row[name] for row in rows]), f"the draws of {name}")
 
@@ -261,13 +271,13 @@ def _require_enough(rows: list[dict[str, Tensor]], draws: int | None) -> None:
     if not rows or not rows[0]:
         raise ValueError(
             "expected mini-batches that reach a batch-norm layer, got none; check that the data "
-            "is not empty and that the network's forward uses its layers"
+            "are not empty and that the network's forward calls its batch-norm layers"
         )
     drawn = sum(map(_length, rows))
     if draws is not None and drawn < draws:
         raise ValueError(
             f"expected {draws} full mini-batches, got {drawn} before the data ended; "
-            "lower draws, or use mcbn.minibatches, which never runs out"
+            "lower draws, or use mcbn.minibatches, which draws any number"
         )
 
 
@@ -279,8 +289,8 @@ def _require_different(statistics: dict[str, Tensor], batches: Iterable[Any], si
     if repeated:
         raise ValueError(
             f"expected {_length(statistics)} different mini-batches, got draw {repeated[0]} equal "
-            "to draw 0: the loader repeats itself after an epoch; give it shuffle=True, lower "
-            "draws, or use mcbn.minibatches"
+            "to draw 0: the loader repeats its batches after an epoch; give it shuffle=True, "
+            "lower draws, or use mcbn.minibatches"
         )
 
 

@@ -1,6 +1,6 @@
-"""Does a bank agree with the network it was drawn from? Its draws against the running statistics.
+"""Compare a bank with the running statistics of the network it was drawn from.
 
-Over draws the statistics should average to what the network kept from training, within the noise
+The statistics averaged over draws should equal the network's running statistics, within the noise
 of both. If they do not, the mini-batches are not what the network was trained on.
 """
 
@@ -13,16 +13,15 @@ from torch import Tensor
 from mcbn.bank.bank import Bank
 from mcbn.network.batchnorm import MEAN, VARIANCE
 
-# PyTorch's default momentum a: an average with weights a (1 - a)^k has the variance of one batch
-# times a / (2 - a).
+# PyTorch's default momentum a: a running average, with weights a (1 - a)^k, has the variance of one
+# batch times a / (2 - a).
 MOMENTUM = 0.1
-# The training batch size is not known; the running statistics are taken to come from batches at
-# least this large, or as large as the bank's.
-SMALLEST_TRAINING_BATCH = 32
-# A typical layer further off than this many times its expected noise is not noise.
-LIMIT = 3.0
-# Gaps below this share of a standard deviation change no prediction and are never held against it.
-SMALLEST_GAP = 0.005
+# The training batch size is not known; it is assumed to be at least this, or that of the bank.
+MIN_TRAINING_BATCH_SIZE = 32
+# Gaps of a typical layer beyond this many times the expected noise are not noise.
+MAX_EXCESS = 3.0
+# Gaps below this fraction of a standard deviation change no prediction, and are ignored.
+MIN_GAP = 0.005
 
 
 class InconsistentBankWarning(UserWarning):
@@ -31,7 +30,7 @@ class InconsistentBankWarning(UserWarning):
 
 @dataclass(frozen=True)
 class LayerConsistency:
-    """How far one layer's draws are from its running statistics, as ratios to expected noise.
+    """Gap between one layer's draws and its running statistics, in units of the expected noise.
 
     Attributes:
         name: the layer.
@@ -48,11 +47,11 @@ class LayerConsistency:
 
 @dataclass(frozen=True)
 class Consistency:
-    """The check of a whole bank.
+    """Agreement of a bank with the running statistics of its network; `print` it to read it.
 
     Attributes:
-        layers: each layer's figures, in the order of the network.
-        excess: the typical (median) layer's gap, in units of the noise expected; about 1 is right.
+        layers: the gaps of each layer, in the order of the network.
+        excess: median over layers of the gap, in units of the expected noise; about 1 is right.
         variance_ratio: median over all channels of the pooled variance over the running one.
     """
 
@@ -62,8 +61,8 @@ class Consistency:
 
     @property
     def passed(self) -> bool:
-        """Whether the gaps are no larger than noise explains."""
-        return self.excess <= LIMIT
+        """Whether noise explains the gaps."""
+        return self.excess <= MAX_EXCESS
 
     def __str__(self) -> str:
         if self.passed:
@@ -87,9 +86,9 @@ class Consistency:
 def consistency(bank: Bank) -> Consistency:
     """Compare the draws of a bank with the running statistics of its network.
 
-    The noise expected in a gap is that of the mean of T draws together with that of a running
-    average of mini-batches, both estimated from the spread of the draws. A bank of one draw has no
-    spread, and a bank without spread (M = N) no noise: both pass. See docs/method.md.
+    The expected noise of a gap is that of the mean of T draws together with that of a running
+    average of mini-batches, both estimated from the spread of the draws. Banks without spread, of
+    one draw or with M = N, always pass. See docs/method.md.
     """
     pooled = bank.pooled()
     share = _noise_share(bank)
@@ -120,16 +119,16 @@ def consistency(bank: Bank) -> Consistency:
 
 
 def _noise_share(bank: Bank) -> float | None:
-    """Variance of a gap over that of one draw; None where the draws do not show their spread."""
-    size = float(bank.batch_size)
-    left = 1.0 if bank.population is None else (bank.population - size) / bank.population
-    if len(bank) < 2 or left <= 0:
+    """Variance of a gap over that of one draw; None where the bank has no spread."""
+    size = bank.size
+    # Finite-population factor: draws of many of the examples spread less than batches of training.
+    factor = 1.0 if bank.population is None else (bank.population - size) / bank.population
+    if len(bank) < 2 or factor <= 0:
         return None
-    running = MOMENTUM / (2 - MOMENTUM) * max(1.0, size / SMALLEST_TRAINING_BATCH)
-    # Draws without replacement from few examples spread less than training's batches did.
-    return 1 / len(bank) + running / left
+    running = MOMENTUM / (2 - MOMENTUM) * max(1.0, size / MIN_TRAINING_BATCH_SIZE)
+    return 1 / len(bank) + running / factor
 
 
 def _excess(gap: Tensor, spread: Tensor, share: float) -> float:
-    noise = max(float((spread.mean() * share).sqrt()), SMALLEST_GAP)
+    noise = max(float((spread.mean() * share).sqrt()), MIN_GAP)
     return float(gap.square().mean().sqrt()) / noise

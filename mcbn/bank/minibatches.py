@@ -1,4 +1,4 @@
-"""Seeded mini-batches of training examples: draw t depends on the seed and on t alone."""
+"""Seeded random mini-batches of training examples: batch t depends only on the seed and t."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from mcbn.network.isolation import derived_seed, random_streams
 class MiniBatches(Dataset[Inputs]):
     """T independent mini-batches of exactly M examples; `self[t]` is the input batch of draw t.
 
-    Each one is drawn from the whole data set without replacement (or with it, on request), not cut
-    from an epoch. The global random streams are seeded from (seed, t) while its examples are
-    fetched, so a random transform gives the same picture whatever the number of workers.
+    Each is drawn from the whole data set, not cut from an epoch; without replacement unless
+    `replacement`. The global random streams are seeded from (seed, t) while its examples are
+    loaded, so random transforms do not depend on the number of workers.
     """
 
     dataset: Dataset[Any] | Sequence[Any]
@@ -33,14 +33,14 @@ class MiniBatches(Dataset[Inputs]):
 
     @property
     def population(self) -> int:
-        """The number N of training examples that a batch is drawn from."""
+        """N, the number of training examples that batches are drawn from."""
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self.draws
 
     def indices(self, draw: int) -> list[int]:
-        """Which examples form mini-batch `draw`, in order."""
+        """Indices of the examples in mini-batch `draw`, in order."""
         generator = np.random.Generator(np.random.Philox(derived_seed(self.seed, draw)))
         chosen = generator.choice(self.population, self.batch_size, replace=self.replacement)
         return [int(index) for index in chosen]
@@ -49,23 +49,23 @@ class MiniBatches(Dataset[Inputs]):
         if not 0 <= draw < self.draws:
             raise IndexError(f"expected a draw from 0 to {self.draws - 1}, got {draw}")
         indices = self.indices(draw)
-        as_they_are = self.collate is default_collate and self.select is None
-        if type(self.dataset) is TensorDataset and as_they_are:
-            # Rows of tensors and nothing else: taken at one go.
+        default = self.collate is default_collate and self.select is None
+        if type(self.dataset) is TensorDataset and default:
+            # All rows are taken at once, which is faster than one by one.
             rows = torch.as_tensor(indices)
             return select_inputs([tensor[rows] for tensor in self.dataset.tensors], None)
-        return self._fetched(draw, indices)
+        return self._load(draw, indices)
 
-    def _fetched(self, draw: int, indices: list[int]) -> Inputs:
+    def _load(self, draw: int, indices: list[int]) -> Inputs:
         with random_streams(self.seed, draw, "examples"):
-            fetch = getattr(self.dataset, "__getitems__", None)
-            examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+            load_many = getattr(self.dataset, "__getitems__", None)
+            examples = load_many(indices) if load_many else [self.dataset[i] for i in indices]
             return select_inputs(self.collate(examples), self.select)
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:
             return (self[draw] for draw in range(self.draws))
-        # A generator of its own: the loader would take its base seed from the global stream.
+        # Its own generator: the loader would otherwise take its base seed from the global stream.
         return iter(
             DataLoader(
                 self, batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
@@ -87,21 +87,21 @@ def minibatches(
     """Draw T independent mini-batches of M training examples each, to `collect` a bank from.
 
     The first k of T batches are those of a run with T = k, bit for bit. Give the data as the
-    network saw it in training, augmentation included: the statistics are those of what it sees.
+    network saw them in training, augmentation included.
 
     Args:
-        dataset: training examples: a map-style data set, or a tensor with one example a row.
+        dataset: training examples: a map-style data set, or a tensor with one example per row.
         batch_size: M, as in training unless the batch size is studied.
         draws: T, the number of mini-batches.
-        seed: chooses the batches, and the random transforms of their examples.
+        seed: of the choice of examples and of their random transforms.
         replacement: draw with replacement within a batch; then M may exceed N.
         num_workers: processes that load the examples; the batches do not depend on it.
         collate: makes a batch of a list of examples.
         select: picks the network's inputs out of a batch where the default rule does not.
 
     Raises:
-        TypeError: `dataset` is a loader or has no length.
-        ValueError: a number is out of range, or M exceeds N.
+        TypeError: `dataset` is a DataLoader or has no length.
+        ValueError: a number is out of range, or M exceeds N without replacement.
     """
     if isinstance(dataset, DataLoader):
         raise TypeError(
@@ -115,7 +115,7 @@ def minibatches(
             f"expected a data set with a length, got {type(dataset).__name__}; wrap a stream in "
             "a DataLoader and give that to collect"
         )
-    result = MiniBatches(
+    batches = MiniBatches(
         dataset,
         batch_size=batch_size,
         draws=draws,
@@ -125,16 +125,16 @@ def minibatches(
         collate=collate,
         select=select,
     )
-    _require_possible(result)
-    return result
+    _require_possible(batches)
+    return batches
 
 
 def require_batches(batches: Iterable[Any], draws: int | None) -> None:
-    """Check that something yields batches: not the data themselves, which yield single examples.
+    """Check that an argument yields batches, as data sets and tensors do not.
 
     Raises:
         TypeError: it does not.
-        ValueError: no draws are asked for.
+        ValueError: `draws` is below 1.
     """
     if draws is not None and draws < 1:
         raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
@@ -150,7 +150,10 @@ def _require_possible(batches: MiniBatches) -> None:
     for name in ("batch_size", "draws"):
         value = getattr(batches, name)
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"expected {name} to be an integer of at least 1, got {value!r}")
+            raise ValueError(
+                f"expected {name} to be an integer of at least 1, got {value!r}; leave it out for "
+                "the default"
+            )
     if batches.population == 0:
         raise ValueError("expected training examples, got an empty data set; check its filter")
     if not batches.replacement and batches.batch_size > batches.population:

@@ -1,4 +1,4 @@
-"""Parametric posteriors of batch-norm statistics: fitted to a bank, drawn from without data."""
+"""Parametric posteriors of batch-norm statistics: fitted to a bank, sampled without data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from mcbn.network.isolation import derived_seed
 
 @dataclass(frozen=True, eq=False)
 class JointPosterior:
-    """A Gaussian over all statistics of the network at once, spanned by a bank's deviations.
+    """A joint Gaussian over the means and log-variances of all layers, of low rank.
 
-    A draw is `center + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`, on means and
-    log-variances: its covariance is the bank's own unbiased sample covariance, between channels
-    and layers too, in T numbers a statistic.
+    A draw is `center + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`. Its covariance is the
+    unbiased sample covariance of the bank's T draws, including that between channels and layers,
+    and takes T numbers per statistic.
 
     Attributes:
         bank: the bank it was fitted to.
-        centre: mean over draws of each mean and log-variance, by buffer name.
-        deviations: each draw less the centre.
+        center: mean over draws of each mean and log-variance, by buffer name.
+        deviations: each draw minus the center.
     """
 
     bank: Bank
@@ -33,38 +33,37 @@ class JointPosterior:
         """Fit to all draws of `bank`.
 
         Raises:
-            ValueError: the bank has a single draw, and so no spread.
+            ValueError: the bank has a single draw, which has no spread.
         """
         return cls(bank, *_centered(bank))
 
     def sample(self, draws: int, *, seed: int = 0) -> Bank:
-        """A bank of `draws` new draws; draw t depends on `seed` and t alone.
+        """Sample a bank of `draws` new draws; draw t depends only on `seed` and t.
 
         Raises:
             ValueError: `draws` or `seed` is out of range.
         """
         scale = (len(self.bank) - 1) ** -0.5
         rows: dict[str, list[Tensor]] = {name: [] for name in self.center}
-        for draw in _numbered(draws):
-            # One product a draw: a larger matrix product would round otherwise.
+        for draw in _draw_numbers(draws):
+            # One product per draw, since a larger matrix product rounds differently.
             noise = _noise(len(self.bank), seed, draw)
             for name, center in self.center.items():
                 shift = noise.to(center.device) @ self.deviations[name]
                 rows[name].append(center + scale * shift)
-        return _filled(self.bank, rows, f"joint posterior, seed {seed}")
+        return _as_bank(self.bank, rows, f"joint posterior, seed {seed}")
 
 
 @dataclass(frozen=True, eq=False)
 class FactorizedPosterior:
-    """Independent statistics: a normal mean and a log-normal variance for each channel.
+    """A baseline of independent statistics: a normal mean and a log-normal variance per channel.
 
-    A baseline. Statistics of neighbouring channels and layers move together in real mini-batches,
-    and without that most of the epistemic uncertainty of a convolutional network is lost: use
-    `JointPosterior`.
+    In real mini-batches the statistics of channels and layers are correlated, and without that
+    most of the epistemic uncertainty of a convolutional network is lost: use `JointPosterior`.
 
     Attributes:
         bank: the bank it was fitted to.
-        centre: mean over draws of each mean and log-variance, by buffer name.
+        center: mean over draws of each mean and log-variance, by buffer name.
         spread: their unbiased standard deviation over draws.
 
     Reference:
@@ -80,7 +79,7 @@ class FactorizedPosterior:
         """Fit to all draws of `bank`.
 
         Raises:
-            ValueError: the bank has a single draw, and so no spread.
+            ValueError: the bank has a single draw, which has no spread.
         """
         center, deviations = _centered(bank)
         degrees = len(bank) - 1
@@ -88,25 +87,25 @@ class FactorizedPosterior:
         return cls(bank, center, spread)
 
     def sample(self, draws: int, *, seed: int = 0) -> Bank:
-        """A bank of `draws` new draws; draw t depends on `seed` and t alone.
+        """Sample a bank of `draws` new draws; draw t depends only on `seed` and t.
 
         Raises:
             ValueError: `draws` or `seed` is out of range.
         """
         sizes = [len(center) for center in self.center.values()]
         rows: dict[str, list[Tensor]] = {name: [] for name in self.center}
-        for draw in _numbered(draws):
+        for draw in _draw_numbers(draws):
             parts = torch.split(_noise(sum(sizes), seed, draw), sizes)
             for (name, center), part in zip(self.center.items(), parts, strict=True):
                 rows[name].append(center + self.spread[name] * part.to(center.device))
-        return _filled(self.bank, rows, f"factorised posterior, seed {seed}")
+        return _as_bank(self.bank, rows, f"factorised posterior, seed {seed}")
 
 
 def _centered(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Mean over draws of each statistic, and every draw less it."""
+    """Mean over draws of each statistic, and every draw minus that mean."""
     if len(bank) < 2:
         raise ValueError(
-            f"expected a bank of at least 2 draws, got {len(bank)}, which shows no spread to fit; "
+            f"expected a bank of at least 2 draws, got {len(bank)}, which has no spread to fit; "
             "collect 64 or so"
         )
     coordinates = bank.coordinates()
@@ -114,7 +113,7 @@ def _centered(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return center, {name: rows - center[name] for name, rows in coordinates.items()}
 
 
-def _numbered(draws: int) -> range:
+def _draw_numbers(draws: int) -> range:
     if draws < 1:
         raise ValueError(f"expected at least 1 draw, got {draws}; give 64 or so")
     return range(draws)
@@ -125,7 +124,7 @@ def _noise(count: int, seed: int, draw: int) -> Tensor:
     return torch.randn(count, generator=generator, dtype=torch.float64)
 
 
-def _filled(bank: Bank, rows: Mapping[str, list[Tensor]], kind: str) -> Bank:
-    """A bank of the drawn rows, in the types of the bank they were fitted to."""
+def _as_bank(bank: Bank, rows: Mapping[str, list[Tensor]], kind: str) -> Bank:
+    """A bank of sampled rows, with the number types of the bank that was fitted."""
     drawn = bank.with_coordinates({name: torch.stack(values) for name, values in rows.items()})
     return replace(drawn, source=f"{kind}, of {len(bank)} draws ({bank.source})")

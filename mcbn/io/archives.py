@@ -120,7 +120,7 @@ def damaged(
     """
     if isinstance(got, str):
         return ValueError(f"expected {expected} in {path}, got {got}; {remedy}")
-    reason = (str(got) or type(got).__name__)[:MAX_REASON_CHARACTERS]
+    reason = next(iter(str(got).splitlines()), type(got).__name__)[:MAX_REASON_CHARACTERS]
     return ValueError(
         f"expected {expected} in {path}, got a truncated, corrupted or different file ({reason}); "
         f"{remedy}"

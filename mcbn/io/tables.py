@@ -160,7 +160,7 @@ def require_distributions(matrix: np.ndarray, names: Sequence[str], path: object
         name = names[first[1]] if len(names) > 1 else names[0]
         raise ValueError(
             f"expected probabilities from 0 to 1 in {path}, got {matrix[first]:g} in row "
-            f"{first[0] + 1} of {name!r}; logits have to go through a softmax first"
+            f"{first[0] + 1} of {name!r}; pass logits through a softmax first"
         )
     if matrix.shape[1] < 2:
         raise ValueError(

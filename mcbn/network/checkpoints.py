@@ -1,4 +1,4 @@
-"""A user's network: built by a function of their own, which is run, with weights from a file."""
+"""Load a user's network: built by their own function, with weights from a checkpoint."""
 
 import importlib
 import importlib.util
@@ -12,40 +12,43 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import Module
 
-from mcbn.io.archives import require_archive_size
+from mcbn.io.archives import damaged, require_archive_size
 from mcbn.network.isolation import random_streams
 
-LENGTH = 500  # characters of another library's error that are told
+MAX_REASON_CHARACTERS = 500  # quoted from another library's error
 
 
 def import_builder(name: str) -> Callable[[], Module]:
-    """The function that `module:function` or `file.py:function` names; importing runs its code.
+    """Import the function that `module:function` or `file.py:function` names; its code is run.
 
     Raises:
         ImportError: there is no such module.
         ValueError: the name has no function in it, or there is no such file or function.
     """
-    place, _, function = name.rpartition(":")
-    if not place:
-        raise ValueError(f"expected --model module:function or file.py:function, got {name!r}")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        if spec is None or spec.loader is None or not Path(place).is_file():
-            raise ValueError(f"expected a Python file in --model, got {place!r}; check the path")
+    source, _, function = name.rpartition(":")
+    if not source:
+        raise ValueError(
+            f"expected --model module:function or file.py:function, got {name!r}; add the name of "
+            "the function that builds the network after a colon"
+        )
+    if source.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(source).stem, source)
+        if spec is None or spec.loader is None or not Path(source).is_file():
+            raise ValueError(f"expected a Python file in --model, got {source!r}; check the path")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     else:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
-        module = importlib.import_module(place)
+        module = importlib.import_module(source)
     if not hasattr(module, function):
-        raise ValueError(f"expected a function {function!r} in {place}, got none; check --model")
-    found: Callable[[], Module] = getattr(module, function)
-    return found
+        raise ValueError(f"expected a function {function!r} in {source}, got none; check --model")
+    builder: Callable[[], Module] = getattr(module, function)
+    return builder
 
 
 def load_network(name: str, weights: str | None) -> Module:
-    """Build the network that `module:function` names, and load its weights; in eval mode.
+    """Build the network that `module:function` names, load its weights, and set eval mode.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -53,26 +56,26 @@ def load_network(name: str, weights: str | None) -> Module:
         ValueError: the name or the checkpoint is not as expected.
     """
     builder = import_builder(name)
-    # Building draws weights, even if a checkpoint replaces them: not from the caller's stream.
+    # Building draws weights, even if a checkpoint replaces them; the caller's stream must not move.
     with random_streams(0, "model"):
         network = builder()
     if weights is not None:
-        _load(network, weights)
+        _load_weights(network, weights)
     return network.eval()
 
 
-def _load(network: Module, path: str) -> None:
-    state = _weights(path)
+def _load_weights(network: Module, path: str) -> None:
+    state = _read_weights(path)
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:  # says which names and shapes do not fit
+    except RuntimeError as error:  # says which names and shapes differ
         raise ValueError(
             f"expected the weights of a {type(network).__name__} in {path}, got others: "
-            f"{' '.join(str(error).split())[:LENGTH]}; check --model and --weights"
+            f"{' '.join(str(error).split())[:MAX_REASON_CHARACTERS]}; check --model and --weights"
         ) from error
 
 
-def _weights(path: str) -> dict[str, Any]:
+def _read_weights(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected a checkpoint at {path}, got none; check --weights")
     try:
@@ -81,12 +84,9 @@ def _weights(path: str) -> dict[str, Any]:
         if zipfile.is_zipfile(path):
             require_archive_size(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        found = dict(state.get("state_dict", state))
-        if not all(isinstance(name, str) for name in found):
-            raise ValueError("names that are no text")
-    except Exception as error:  # whatever a foreign file makes the readers raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"expected a checkpoint of tensors, got {path} ({reason[:LENGTH]}); save its state_dict"
-        ) from error
-    return found
+        weights = dict(state.get("state_dict", state))
+        if not all(isinstance(name, str) for name in weights):
+            raise ValueError("names that are not text")
+    except Exception as error:  # the readers raise many kinds of errors on a damaged file
+        raise damaged(path, "a checkpoint of tensors", error, remedy="save a state_dict") from error
+    return weights

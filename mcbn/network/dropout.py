@@ -1,4 +1,4 @@
-"""Dropout switched on in a network that stays in eval mode, with masks that belong to a draw."""
+"""Dropout masks that depend on the draw alone, applied to a network that stays in eval mode."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _Dropout
 
 from mcbn.network.isolation import derived_seed, eval_mode, in_this_thread
 
-# Layers that drop whole channels: one decision for all positions behind the channel axis.
+# Layers that drop whole channels: one decision per channel, for all its positions.
 CHANNELWISE = (torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d, FeatureAlphaDropout)
-# The value that dropped units take in alpha dropout: SELU's limit at minus infinity.
-ALPHA = -1.7580993408473766
+# The value of dropped units in alpha dropout: the limit of SELU at minus infinity.
+DROPPED_ALPHA = -1.7580993408473766
 
 
 def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
-    """Every dropout layer with a positive rate, by name.
+    """All dropout layers with a positive rate, by name.
 
     Raises:
-        ValueError: there is none, so that all passes would be equal.
+        ValueError: there is none, so all passes would be equal.
     """
     layers = {
         name: module
@@ -33,7 +33,7 @@ def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
     if not layers:
         raise ValueError(
             f"expected a network with dropout layers of positive rate, got {type(model).__name__} "
-            "with none; functional dropout cannot be seen, use nn.Dropout modules, or take "
+            "with none; functional dropout cannot be seen, so use nn.Dropout modules, or use "
             "MCBatchNorm, which needs no dropout"
         )
     return layers
@@ -41,19 +41,19 @@ def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
 
 @contextmanager
 def dropout_masks(model: Module, seed: int, draw: int) -> Iterator[None]:
-    """Apply draw `draw`'s dropout masks in every pass inside the block; remove the hooks after.
+    """Apply the dropout masks of draw `draw` in every pass inside the block.
 
-    A layer called several times in a pass gets a mask for each call.
+    A layer that is called several times in a pass has a mask for each call.
     """
     calls: Counter[str] = Counter()
     with eval_mode(model), ExitStack() as hooks:
         for name, layer in dropout_layers(model).items():
-            hook = in_this_thread(partial(_apply, calls, (seed, draw, name)))
+            hook = in_this_thread(partial(_drop_output, calls, (seed, draw, name)))
             hooks.enter_context(layer.register_forward_hook(hook))
         yield
 
 
-def _apply(
+def _drop_output(
     calls: Counter[str],
     key: tuple[int, int, str],
     layer: _DropoutNd,
@@ -62,18 +62,18 @@ def _apply(
 ) -> Tensor:
     seed, draw, name = key
     calls[name] += 1
-    return _dropped(output, layer, derived_seed(seed, draw, name, calls[name]))
+    return _with_dropout(output, layer, derived_seed(seed, draw, name, calls[name]))
 
 
-def _dropped(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
-    """What `layer` does in train mode, with one mask for all examples of the batch."""
+def _with_dropout(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
+    """The output of `layer` in train mode, with one mask for all examples of the batch."""
     channels = values.shape[1:2] if isinstance(layer, CHANNELWISE) else values.shape[1:]
     shape = (1, *channels, *(1 for _ in values.shape[1 + len(channels) :]))
-    # On the CPU, so that a draw is the same on every device.
+    # Drawn on the CPU, so that a draw is the same on every device.
     uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     keep = (uniform >= layer.p).to(values.device)
     if isinstance(layer, (AlphaDropout, FeatureAlphaDropout)):
-        scale = ((1 - layer.p) * (1 + layer.p * ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
-        return scale * (torch.where(keep, values, ALPHA) - layer.p * ALPHA)
+        scale = ((1 - layer.p) * (1 + layer.p * DROPPED_ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
+        return scale * (torch.where(keep, values, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)
     scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
     return torch.where(keep, values * scale, 0.0)

@@ -1,4 +1,4 @@
-"""What goes into a network: found in whatever a data set yields, counted, moved, passed on.
+"""Inputs of a network: selecting them from a batch, slicing, moving and passing them.
 
 Inputs are a tensor (one argument), a tuple (several) or a dict (keyword arguments).
 """
@@ -25,23 +25,23 @@ from mcbn import validation
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
 
-DEFAULT_BATCH_SIZE = 256  # examples in a pass, where nobody says
+DEFAULT_BATCH_SIZE = 256  # examples in a pass
 
 SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
-# Entries of a dict batch that are answers, not questions.
+# Entries of a dict batch that are targets, not inputs.
 TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "idx"})
 
 
 def select_inputs(batch: Any, select: Select | None = None) -> Inputs:
     """The network's inputs in one batch of a data set or loader.
 
-    A tensor is the input itself. Of a tuple or list the first entry counts, so `(x, y)`,
-    `(x, y, index)` and `((x1, x2), y)` all work. A dict loses its target entries; a single one
-    left is the input, several are keyword arguments. Anything else needs `select`.
+    A tensor is the input itself. Of a tuple or list the first entry is taken, so `(x, y)`,
+    `(x, y, index)` and `((x1, x2), y)` all work. Of a dict the target entries are removed; a
+    single remaining one is the input, several are keyword arguments. Anything else needs `select`.
 
     Raises:
-        TypeError: no tensor is found by these rules.
+        TypeError: these rules find no tensor.
     """
     if select is not None:
         return _checked(select(batch))
@@ -51,21 +51,21 @@ def select_inputs(batch: Any, select: Select | None = None) -> Inputs:
     return _checked(batch)
 
 
-def _checked(found: Any) -> Inputs:
-    if isinstance(found, Mapping):
-        found = {str(key): value for key, value in found.items() if key not in TARGET_KEYS}
-        if len(found) == 1:
-            found = next(iter(found.values()))
-    if isinstance(found, (Tensor, tuple, dict)) and next(tensors(found), None) is not None:
-        return found
+def _checked(inputs: Any) -> Inputs:
+    if isinstance(inputs, Mapping):
+        inputs = {str(key): value for key, value in inputs.items() if key not in TARGET_KEYS}
+        if len(inputs) == 1:
+            inputs = next(iter(inputs.values()))
+    if isinstance(inputs, (Tensor, tuple, dict)) and next(tensors(inputs), None) is not None:
+        return inputs
     raise TypeError(
-        f"expected a tensor, a tuple or a dict of tensors as inputs, got {type(found).__name__}; "
-        "give select=function that takes a batch and returns what the network is called with"
+        f"expected a tensor, a tuple or a dict of tensors as inputs, got {type(inputs).__name__}; "
+        "give select=, a function that takes a batch and returns what the network is called with"
     )
 
 
 def tensors(inputs: Any) -> Iterator[Tensor]:
-    """Every tensor in nested inputs, in order."""
+    """Iterate over the tensors in nested inputs, in order."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
@@ -77,7 +77,7 @@ def tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def count(inputs: Inputs) -> int:
-    """How many examples there are: the length of the first tensor.
+    """The number of examples: the length of the first tensor.
 
     Raises:
         TypeError: there is no tensor.
@@ -98,7 +98,7 @@ def count(inputs: Inputs) -> int:
 
 
 def slice_examples(inputs: Any, start: int, stop: int) -> Any:
-    """The examples from `start` up to `stop`, in each tensor of nested inputs."""
+    """The examples from `start` up to, not including, `stop`, of each tensor in nested inputs."""
     if isinstance(inputs, Tensor):
         return inputs[start:stop]
     if isinstance(inputs, Mapping):
@@ -109,27 +109,27 @@ def slice_examples(inputs: Any, start: int, stop: int) -> Any:
 
 
 def rebatched(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
-    """The same examples in the same order, exactly `size` at a time, the last group with the rest.
+    """Yield the examples of a stream of batches in batches of `size`; the last may be smaller.
 
-    However a stream is cut, its groups are the same: so are the last bits of sums over them.
+    The result does not depend on the batches of the stream, so neither do the last bits of sums.
     """
-    kept: list[Inputs] = []
-    held = 0
+    pending: list[Inputs] = []
+    pending_count = 0
     for inputs in stream:
         start, examples = 0, count(inputs)
         while start < examples:
-            piece = slice_examples(inputs, start, start + size - held)
-            kept.append(piece)
-            held, start = held + count(piece), start + count(piece)
-            if held == size:
-                yield concatenate(kept)
-                kept, held = [], 0
-    if kept:
-        yield concatenate(kept)
+            piece = slice_examples(inputs, start, start + size - pending_count)
+            pending.append(piece)
+            pending_count, start = pending_count + count(piece), start + count(piece)
+            if pending_count == size:
+                yield concatenate(pending)
+                pending, pending_count = [], 0
+    if pending:
+        yield concatenate(pending)
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
-    """Inputs of one kind as one, along the first axis of each tensor."""
+    """Join inputs of the same structure along the first axis of each tensor."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -143,7 +143,7 @@ def concatenate(parts: Sequence[Any]) -> Any:
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:
-    """The same inputs on `device`, anything that is no tensor unchanged."""
+    """The same inputs on `device`; anything that is not a tensor is unchanged."""
     if isinstance(inputs, Tensor):
         return inputs.to(device)
     if isinstance(inputs, Mapping):
@@ -159,7 +159,7 @@ def require_finite(inputs: Inputs, where: str) -> None:
     """Check that no input is NaN or infinite.
 
     Raises:
-        ValueError: names `where`, the count and the first place.
+        ValueError: some are; names `where`, their number and the first position.
     """
     for tensor in tensors(inputs):
         validation.finite(tensor, where)
@@ -167,35 +167,35 @@ def require_finite(inputs: Inputs, where: str) -> None:
 
 def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
     """Call `model` on `inputs` with the tensors of `state` in place of its own."""
-    given: tuple[Any, ...] = inputs if isinstance(inputs, tuple) else (inputs,)
-    named: dict[str, Any] = {}
+    args: tuple[Any, ...] = inputs if isinstance(inputs, tuple) else (inputs,)
+    kwargs: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
-        given, named = (), dict(inputs)
+        args, kwargs = (), dict(inputs)
     if not state:
-        return model(*given, **named)
-    # Not tied: of a module with two names functional_call would put back what it has just set.
-    return functional_call(model, dict(state), given, named, tie_weights=False)
+        return model(*args, **kwargs)
+    # Not tied: in a module with two names functional_call would restore what it has just set.
+    return functional_call(model, dict(state), args, kwargs, tie_weights=False)
 
 
 def device_of(model: Module) -> torch.device:
-    """Where the model's first parameter or buffer lies; the CPU if it has neither."""
+    """The device of the model's first parameter or buffer; the CPU if it has neither."""
     for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
 def order_sampler(loader: DataLoader[Any]) -> Any:
-    """The sampler that a loader's order comes from."""
-    # A batch sampler holds the order itself; the loader's own is then a mere default.
+    """The sampler that decides the order of a loader."""
+    # Where a batch sampler is given it decides, and the loader's own sampler is only a default.
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
 def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
-    """Whatever holds the data as a loader whose order is fixed.
+    """A loader in a fixed order over a tensor, a data set or a loader.
 
     Raises:
-        TypeError: data of another kind.
-        ValueError: a loader that shuffles, or a size below 1.
+        TypeError: the data are something else.
+        ValueError: a loader that shuffles, or `batch_size` is below 1.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}; leave it out")

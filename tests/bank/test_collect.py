@@ -1,6 +1,8 @@
 """The laws of a bank: what a draw is, that it is exact, that nothing else moves."""
 
+import inspect
 import itertools
+import warnings
 from collections import Counter
 
 import pytest
@@ -79,6 +81,35 @@ def test_frozen_look_alikes_agree_with_batch_norm_and_warn(frozen):
         bank = mcbn.collect(model, [batch])
     expected = train_mode_output(twin, batch)
     assert_close(mcbn.MCBatchNorm(model, bank)(batch)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def wrong_data():
+    """Mini-batches that are not what the network of `made("1d of 2-D")` was trained on."""
+    return mcbn.minibatches(10 * examples("1d of 2-D", 400), batch_size=32, draws=8)
+
+
+@pytest.mark.parametrize("reason", ["frozen", "inconsistent"])
+def test_warnings_name_the_line_of_the_caller(reason):
+    if reason == "frozen":
+        model, batches = Frozen.pair("torchvision")[0], [examples("2d", 6, torch.float32)]
+    else:
+        model, batches = made("1d of 2-D"), wrong_data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = inspect.currentframe().f_lineno + 1
+        mcbn.collect(model, batches)
+    assert [(each.filename, each.lineno) for each in caught] == [(__file__, line)]
+
+
+def test_warnings_through_another_function_of_the_package_name_the_line_of_its_caller():
+    package = {"__name__": "mcbn.other", "collect": mcbn.collect}
+    exec("def verb(*arguments):\n    return collect(*arguments)", package)
+    model, batches = made("1d of 2-D"), wrong_data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = inspect.currentframe().f_lineno + 1
+        package["verb"](model, batches)
+    assert [(each.filename, each.lineno) for each in caught] == [(__file__, line)]
 
 
 def test_half_precision_networks_have_float32_statistics():

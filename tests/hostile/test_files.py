@@ -288,7 +288,7 @@ def changed_predictions(path, made, change):
         (classes(), {"targets": torch.full((6,), 3)}, "labels from 0 to 2"),
         (classes(), {"targets": torch.zeros(5, dtype=torch.long)}, "shape"),
         (classes(), {"classes": ("a", "b")}, "names of 3 classes"),
-        (reals(kept=True), {"targets": torch.zeros(5).double()}, "of one shape"),
+        (reals(kept=True), {"targets": torch.zeros(5).double()}, "of the same shape"),
         (reals(kept=True), {"targets": torch.full((6,), torch.nan).double()}, "6 NaN"),
         (reals(kept=False), {"variance": torch.zeros(6).double()}, "above 0"),
         (reals(kept=False), {"mean": torch.full((6,), torch.nan).double()}, "6 NaN"),

@@ -64,7 +64,8 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("a.npy", packed(np.arange(9.0).reshape(3, 3))[:-24])
         file.filelist[0].file_size += 24
-    with pytest.raises(ValueError, match=r"a\.npz, .*48 bytes for an array of float64 and shape \(3, 3\).*again"):
+    reason = r"48 bytes for an array of float64 and shape \(3, 3\)"
+    with pytest.raises(ValueError, match=rf"a\.npz, .*{reason}.*write it again"):
         read_arrays(tmp_path / "a.npz")
 
 

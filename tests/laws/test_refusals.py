@@ -120,7 +120,7 @@ CASES = {
         lambda: mcbn.out_of_distribution(classes(), classes(), uncertainty="variance"), ValueError,
         "'entropy', got 'variance'"),
     "a level in per cent": (
-        lambda: mcbn.evaluate(classes(), Y, level=95), ValueError, "got 95; write 95 % as 0.95"),
+        lambda: mcbn.evaluate(classes(), Y, level=95), ValueError, "got 95; write 95% as 0.95"),
     "resamples below 0": (
         lambda: mcbn.evaluate(classes(), Y, resamples=-1), ValueError,
         "at least 0 resamples, got -1"),

@@ -246,7 +246,7 @@ def test_a_lone_output_axis_may_be_missing_or_extra(score, shape, given):
 )  # fmt: skip
 def test_targets_of_another_shape_are_refused(score, shape, given):
     predictive, _ = constant(shape=shape)
-    with pytest.raises(ValueError, match="expected targets and predictions of one shape"):
+    with pytest.raises(ValueError, match="expected targets and predictions of the same shape"):
         getattr(predictive, score)(torch.zeros(given))
 
 

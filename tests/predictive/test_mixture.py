@@ -321,7 +321,7 @@ def test_float32_in_float64_out():
         (lambda m, v, y: mixture.crps(m, v[:, :3], y), "broadcast"),
         (lambda m, v, y: mixture.log_density(m[:0], v, y), "at least one value"),
         (lambda m, v, y: mixture.quantile(m, v, 0.0), "between 0 and 1"),
-        (lambda m, v, y: mixture.quantile(m, v, 95.0), "write 95 % as 0.95"),
+        (lambda m, v, y: mixture.quantile(m, v, 95.0), "write 95% as 0.95"),
         (lambda m, v, y: mixture.ensemble_crps(m[:1], y, fair=True), "at least 2 draws"),
     ],
 )
