@@ -18,8 +18,8 @@ from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, Training
 from mcbn.study.store import CONFIGURATION, COST, RESULT, Store, as_json
 
 RESULTS = Path(__file__).parent / "results" / "bench_study.json"
-PAIRS = 3  # of one job and two jobs, in turn
-RESUMES = 5
+PAIRS = 3  # of runs with one job and with two
+RESUMES = 5  # repetitions
 JOBS = 2
 
 # 1,000 cells: 10 networks, 100 cells each; a cell takes about a second.

@@ -1,4 +1,4 @@
-"""The demo: real data to a report, every step of the pipeline in order."""
+"""The demo: every step from real data to a report."""
 
 import platform
 import sys
@@ -30,27 +30,27 @@ from mcbn.study.worker import load_task, load_trained
 from mcbn.tasks.datasets import Task
 from mcbn.tasks.names import OUTSIDE
 
-# Fewer draws than this have no curve against their number.
-FEWEST_DRAWS = 8
+# A convergence curve needs at least so many draws.
+MIN_DRAWS = 8
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How much the demo does.
+class DemoSettings:
+    """The size of the demo.
 
     Attributes:
-        training_batch_sizes: networks are trained at each; the middle one is looked at closely.
+        training_batch_sizes: mini-batch sizes of training; methods are compared at the middle one.
         batch_sizes: inference batch sizes M of MCBN.
         seeds: repetitions behind the error bands of the batch-size curves.
-        members: networks in the deep ensemble.
-        epochs: of training.
+        members: networks of the deep ensemble.
+        epochs: epochs of training.
         width: channels of the network.
-        draws: T of MCBN and MC Dropout in the close look.
+        draws: T of MCBN and MC Dropout in the comparison.
         study_draws: T of both in the batch-size curves.
         resamples: bootstrap resamples behind each interval.
         train_size: training examples used; all if None.
         test_size: test examples used, evenly spaced; all if None.
-        outside_size: examples of each out-of-distribution set used, evenly spaced; all if None.
+        outside_size: examples used of each out-of-distribution set, evenly spaced; all if None.
     """
 
     training_batch_sizes: tuple[int, ...] = (32, 64, 256)
@@ -67,9 +67,9 @@ class Settings:
     outside_size: int | None = None
 
 
-SETTINGS: Mapping[str, Settings] = {
-    "digits": Settings(),
-    "mnist": Settings(
+SETTINGS: Mapping[str, DemoSettings] = {
+    "digits": DemoSettings(),
+    "mnist": DemoSettings(
         training_batch_sizes=(32, 128),
         batch_sizes=(8, 32, 128, 512),
         seeds=(0, 1),
@@ -88,49 +88,39 @@ def run_demo(
     directory: str | Path,
     *,
     data: str = "digits",
-    settings: Settings | None = None,
+    settings: DemoSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Train networks on real data, wrap them, compare, study batch sizes, write the report.
+    """Train networks on real data, compare the methods, study batch sizes, and write a report.
 
     Args:
-        directory: where the report and the bank go.
-        data: "digits" (bundled with scikit-learn) or "mnist" (from the data root, which the
-            environment's MCBN_DATA names, else ./data).
-        settings: how much to do; made for the data set if not given.
-        say: takes each line of progress.
+        directory: folder of the report and the bank.
+        data: "digits" (bundled with scikit-learn) or "mnist" (from the data root: the environment
+            variable MCBN_DATA, else ./data).
+        settings: size of the demo; by default that of the data set.
+        say: function that takes each line of progress.
 
     Returns:
         The path of report.html.
 
     Raises:
-        ValueError: another data set.
+        ValueError: the data set is unknown.
     """
     if data not in SETTINGS:
         raise ValueError(f"expected data of {sorted(SETTINGS)}, got {data!r}; choose one")
     settings = settings or SETTINGS[data]
     plan = _plan(data, settings)
-    cells = plan.cells()
-    task = load_task(cells[0])
-    say(f"Data: {task.description}")
-    say(
-        f"Training {len({n for cell in cells for n in cell.networks})} small networks on "
-        f"{len(task.train)} examples, at batch sizes {_listed(settings.training_batch_sizes)}, and "
-        f"scoring each method, MCBN at inference batch sizes {_listed(settings.batch_sizes)} ..."
-    )
+    task = load_task(plan.cells()[0])
+    _say_plan(plan, task, settings, say)
     study = run_study(plan, Path(directory) / "study")
     size = settings.training_batch_sizes[len(settings.training_batch_sizes) // 2]
     members = _members(plan, size, task, Path(directory) / "study")
-    say(f"Wrapping the network trained at batch size {size}: {settings.draws} draws, M = {size}")
-    samplers, notes = _wrapped(members, task, size, settings, Path(directory))
+    say(f"Collecting a bank of the network trained at {size}: {settings.draws} draws, M = {size}")
+    samplers, notes = _samplers(members, task, size, settings, Path(directory))
     comparison = compare(
-        samplers,
-        task.test.inputs,
-        task.test.targets,
-        outside=task.outside,
-        classes=task.classes,
+        samplers, task.test.inputs, task.test.targets, outside=task.outside, classes=task.classes,
         resamples=settings.resamples,
-    )
+    )  # fmt: skip
     for name, entry in comparison.entries.items():
         scores = entry.evaluation
         say(f"  {name:<14} accuracy {scores['accuracy']}   NLL {scores['nll']}")
@@ -142,7 +132,7 @@ def run_demo(
         convergence={
             name: _convergence(sampler, task)
             for name, sampler in samplers.items()
-            if len(sampler) >= FEWEST_DRAWS
+            if len(sampler) >= MIN_DRAWS
         },
         provenance=_provenance(task, members[0], size, settings, data),
         notes=notes,
@@ -152,7 +142,7 @@ def run_demo(
     return page
 
 
-def _plan(data: str, settings: Settings) -> Plan:
+def _plan(data: str, settings: DemoSettings) -> Plan:
     return Plan(
         title=f"mcbn demo: {data}",
         data=DataAxes(
@@ -172,7 +162,7 @@ def _plan(data: str, settings: Settings) -> Plan:
 
 
 def _members(plan: Plan, size: int, task: Task, folder: Path) -> list[Module]:
-    """The networks of the first seed's ensemble, trained at batch size `size`."""
+    """The networks of the ensemble of the first seed, trained at batch size `size`."""
     chosen = next(
         cell.networks
         for cell in plan.cells()
@@ -186,13 +176,13 @@ def _convergence(sampler: Sampler, task: Task) -> Convergence:
     return convergence(draws if draws is not None else torch.empty(0), task.test.targets)
 
 
-def _wrapped(
-    members: list[Module], task: Task, size: int, settings: Settings, directory: Path
+def _samplers(
+    members: list[Module], task: Task, size: int, settings: DemoSettings, directory: Path
 ) -> tuple[dict[str, Sampler], list[str]]:
-    """The methods compared, the plain network first; and what was noticed on the way."""
+    """The samplers to compare, the plain network first; and the warnings of making them."""
     model = members[0]
     batches = minibatches(task.train.dataset(), batch_size=size, draws=settings.draws)
-    with warnings.catch_warnings(record=True) as raised:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bank = collect(model, batches)
     bank.save(directory / "bank.safetensors")
@@ -202,7 +192,17 @@ def _wrapped(
         "MC Dropout": MCDropout(model, draws=settings.draws),
         "Deep ensemble": DeepEnsemble(members),
     }
-    return samplers, [str(each.message) for each in raised]
+    return samplers, [str(warning.message) for warning in caught]
+
+
+def _say_plan(plan: Plan, task: Task, settings: DemoSettings, say: Callable[[str], None]) -> None:
+    networks = {network for cell in plan.cells() for network in cell.networks}
+    say(f"Data: {task.description}")
+    say(
+        f"Training {len(networks)} small networks on {len(task.train)} examples, at batch sizes "
+        f"{_listed(settings.training_batch_sizes)}, and scoring each method, MCBN at inference "
+        f"batch sizes {_listed(settings.batch_sizes)} ..."
+    )
 
 
 def _say_mutual_information(study: Study, size: int, say: Callable[[str], None]) -> None:
@@ -218,7 +218,7 @@ def _provenance(
     task: Task,
     model: Module,
     size: int,
-    settings: Settings,
+    settings: DemoSettings,
     data: str,
 ) -> dict[str, str]:
     packages = ("mcbn", "torch", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -226,7 +226,9 @@ def _provenance(
     return {
         "Data": task.description,
         "Training examples": str(len(task.train)),
-        "Outside sets": ", ".join(f"{k} ({len(v)})" for k, v in task.outside.items()),
+        "Out-of-distribution sets": ", ".join(
+            f"{name} ({len(inputs)})" for name, inputs in task.outside.items()
+        ),
         "Network": f"small convolutional network, batch norm and dropout, {parameters} parameters",
         "Training": f"batch size {size}, {settings.epochs} epochs",
         "Mini-batches of MCBN": f"M = {size}, without replacement, from the training examples",

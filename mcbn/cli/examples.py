@@ -1,4 +1,4 @@
-"""Examples in a file, as the command line takes them: inputs, and what is known of each."""
+"""Files of examples for the command line: inputs, targets, and groups of examples."""
 
 import os
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from mcbn.io.tables import texts
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs of a network, the answers where they are known, and groups of examples.
+    """Inputs of a network, with targets and groups of examples if the file has them.
 
     Attributes:
-        name: of the file, without folder and suffix.
-        inputs: one row an example.
-        targets: class indices or real values.
-        classes: names of the classes; none where they are numbers.
-        columns: a text or whole number of each example, by name.
+        name: name of the file, without folder and suffix.
+        inputs: one row per example.
+        targets: class indices or real values; None if not known.
+        classes: names of the classes, if they have any.
+        columns: a text or whole number per example, by name of the column.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Examples:
     def from_file(cls, path: str | os.PathLike[str]) -> "Examples":
         """Read a .safetensors file, or an .npz file of any other name.
 
-        `inputs` must be there; `targets`, and `classes` with the names of classes, may be. Other
-        arrays of one text or whole number an example are columns; the rest is left out.
+        `inputs` is required; `targets` and `classes`, the names of classes, are not. Other arrays
+        with one text or whole number per example become columns; further arrays are ignored.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -50,7 +50,7 @@ class Examples:
         arrays = _arrays(path)
         if "inputs" not in arrays:
             raise ValueError(
-                f"expected an array 'inputs' in {path}, got {sorted(arrays)}; name it so"
+                f"expected an array 'inputs' in {path}, got {sorted(arrays)}; rename yours"
             )
         inputs, targets = arrays["inputs"], arrays.get("targets")
         columns = {
@@ -74,7 +74,7 @@ def _arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     if Path(path).suffix != ".safetensors":
         return read_arrays(path, expected=".npz or .safetensors data")
     try:
-        # Numbers with a point stay tensors: numpy has no bfloat16.
+        # Floating-point values stay tensors, since numpy has no bfloat16.
         return {
             name: value if value.is_floating_point() else value.numpy()
             for name, value in load_file(path).items()

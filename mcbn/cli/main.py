@@ -1,92 +1,146 @@
-"""The command line: finds the verb, reads its options, and ends in one line when something fails.
+"""The command line: chooses the verb, reads its options, runs it, and prints errors.
 
-A verb's module is imported when the verb is chosen, so that `mcbn study status` and the help do not
-wait for torch.
+The code of a verb is imported when the verb runs, so that help and `mcbn study status` do not wait
+for torch. Exit codes: 0 for success, 1 for what a verb found (a network to which MCBN cannot be
+applied, cells that failed), 2 for an error, 70 for a bug of mcbn, 130 for Ctrl-C.
 """
 
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser
 
-# Where each verb is, and what it is for.
-VERBS: Mapping[str, tuple[str, str]] = {
-    "demo": ("network:demo", "train on real data, wrap, compare, study batch sizes, report"),
-    "doctor": ("network:doctor", "say what MCBN finds in a network, before any work"),
-    "collect": ("network:collect", "draw a bank of batch-norm statistics from training data"),
-    "predict": ("network:predict", "predict classes or real values, and their uncertainty"),
-    "export": ("network:export", "write a network and its bank as one .onnx or .pt2 file"),
-    "evaluate": ("predictions:evaluate", "score predictions against their targets"),
-    "report": (
-        "predictions:report",
-        "write a calibration report, or that of a study: report DIR",
-    ),
-    "study run": ("study:run", "train and score every cell of a study, or resume it"),
-    "study status": ("study:status", "say how far a study is"),
-    "study table": ("study:table", "print the results of a study"),
-}
-# Of the study of a folder, where `report` is given one.
-STUDY_REPORT = "study:report"
-# The verb that reads its own command line, since every key of a study is an option of it.
-OWN_OPTIONS = "study run"
+from mcbn.cli import options
+
+BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h, an internal software error
+TRACEBACK = "--traceback"
+
+
+class Verb(NamedTuple):
+    """A verb of the command line.
+
+    Attributes:
+        place: module and function of its code, in this package.
+        options: class of its options; None if it parses its arguments itself.
+        summary: one line for the list of verbs.
+        positional: whether required options are positional.
+    """
+
+    place: str
+    options: type | None
+    summary: str
+    positional: bool = False
+
+
+VERBS: Mapping[str, Verb] = {
+    "demo": Verb("network:demo", options.DemoOptions,
+                 "train on real data, compare methods, study batch sizes, write a report"),
+    "doctor": Verb("network:doctor", options.DoctorOptions,
+                   "report what MCBN finds in a network and what is wrong"),
+    "collect": Verb("network:collect", options.CollectOptions,
+                    "collect a bank of batch-norm statistics from training data"),
+    "predict": Verb("network:predict", options.PredictOptions,
+                    "predict classes or real values, with their uncertainty"),
+    "export": Verb("network:export", options.ExportOptions,
+                   "write a network and its bank as one .onnx or .pt2 file"),
+    "evaluate": Verb("predictions:evaluate", options.EvaluateOptions,
+                     "score predictions against their targets"),
+    "report": Verb("predictions:report", options.ReportOptions,
+                   "write a calibration report; of a study: mcbn report DIR"),
+    "study run": Verb("study:run", None, "train and score every cell of a study, or resume it"),
+    "study status": Verb("study:status", options.StudyStatusOptions,
+                         "show how many cells of a study are finished", positional=True),
+    "study table": Verb("study:table", options.StudyTableOptions,
+                        "print the results of a study", positional=True),
+}  # fmt: skip
+# Instead of "report" where its first argument is the folder of a study.
+STUDY_REPORT = Verb("study:report", options.StudyReportOptions, "", positional=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exit 0 only on success, with one line of error else."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name, rest = _verb(given)
-    place, _ = VERBS[name]
+    """Run a command line; errors are printed in one line and exit with a code other than 0."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with_traceback = TRACEBACK in words
+    name, rest = _split([word for word in words if word != TRACEBACK])
+    verb = VERBS[name]
     if name == "report" and rest and not rest[0].startswith("-"):
-        place = STUDY_REPORT
+        verb = STUDY_REPORT
     try:
-        verb = pkgutil.resolve_name(f"mcbn.cli.{place}")
-        if name == OWN_OPTIONS:
-            verb(rest)
-        else:
-            # A study is named by its folder alone; what a network needs is named by options.
-            positional = place.startswith("study:")
-            verb(**_options(f"mcbn {name}", verb, rest, positional=positional))
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        print(f"mcbn: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        # Options come first: help and errors in them do not wait for the code of the verb.
+        given = rest if verb.options is None else _parse(f"mcbn {name}", verb, rest)
+        pkgutil.resolve_name(f"mcbn.cli.{verb.place}")(given)
+    except Exception as error:
+        bug = not is_refusal(error)
+        if bug or with_traceback:
+            traceback.print_exc()
+        print(f"mcbn: error: {_bug_message(error) if bug else error}", file=sys.stderr)
+        sys.exit(BUG_EXIT_CODE if bug else 2)
     except KeyboardInterrupt:
-        print("mcbn: interrupted; nothing half-written was left", file=sys.stderr)
+        print("mcbn: interrupted; no incomplete file was left behind", file=sys.stderr)
         sys.exit(130)
 
 
-def _verb(given: list[str]) -> tuple[str, list[str]]:
-    """The verb's name and what follows it; ends the process where there is none to run."""
-    if given and given[0] in ("--version", "-V"):
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is about the user's command or machine, so that it is not a bug of mcbn.
+
+    mcbn says what it expected in every error that it raises on purpose. The machine may lack a
+    file, a package or memory.
+    """
+    if isinstance(error, (OSError, ImportError, MemoryError)):
+        return True
+    # Of torch, by its name: the command line does not import torch.
+    return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("expected ")
+
+
+def _bug_message(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {error}\nThis is a bug of mcbn, unless the traceback above ends "
+        "in your own code. Please report it with the command and the traceback."
+    )
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The verb's name and its arguments; ends the process if there is no such verb."""
+    if words and words[0] in ("--version", "-V"):
         print(f"mcbn {version('mcbn')}")
         sys.exit(0)
-    for words in (2, 1):
-        if (name := " ".join(given[:words])) in VERBS and len(given) >= words:
-            return name, given[words:]
-    asked = bool(given) and given[-1] in ("--help", "-h")
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in VERBS.items()]
-    text = "\n".join(
-        ["usage: mcbn VERB [options]", "", "Uncertainty from batch normalisation.", "", *lines, "",
-         "mcbn VERB --help lists the options of a verb; mcbn --version the version."]
-    )  # fmt: skip
-    print(text, file=sys.stdout if asked or not given else sys.stderr)
-    if given and not asked:
-        print(f"mcbn: error: expected a verb, got {' '.join(given[:2])!r}", file=sys.stderr)
+    for count in (2, 1):
+        if (name := " ".join(words[:count])) in VERBS and len(words) >= count:
+            return name, words[count:]
+    asked = bool(words) and words[-1] in ("--help", "-h")
+    print(_help(), file=sys.stdout if asked or not words else sys.stderr)
+    if words and not asked:
+        print(f"mcbn: error: expected a verb, got {' '.join(words[:2])!r}", file=sys.stderr)
     sys.exit(0 if asked else 2)
 
 
-def _options(
-    program: str, verb: Callable[..., None], rest: Sequence[str], *, positional: bool
-) -> dict[str, Any]:
-    """The verb's arguments, read by a parser that is made of its signature and docstring."""
-    summary, example = inspect.cleandoc(verb.__doc__ or "").split("\n\n")[:2]
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        ["usage: mcbn VERB [options]", "", "Bayesian uncertainty from batch normalisation.", "",
+         *lines, "",
+         "mcbn VERB --help lists the options of a verb, mcbn --version prints the version.",
+         f"With any verb, {TRACEBACK} prints where an error was raised."]
+    )  # fmt: skip
+
+
+def _parse(program: str, verb: Verb, words: Sequence[str]) -> Any:
+    """The options of a verb, parsed from its arguments."""
+    kind: Any = verb.options
+    summary, example = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[:2]
     parser = ArgumentParser(prog=program, description=summary, epilog=example, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options")
-    parser.add_function_arguments(verb, as_positional=positional)
-    options: dict[str, Any] = parser.parse_args(list(rest)).as_dict()
-    options.pop("config", None)
-    return options
+    parser.add_argument(TRACEBACK, action="store_true", help="print where an error was raised")
+    parser.add_class_arguments(kind, as_positional=verb.positional)
+    # Fields have underscores, options hyphens; both are accepted, and help has the latter.
+    for action in parser._actions:
+        action.option_strings = [word.replace("_", "-") for word in action.option_strings]
+        parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
+    values = parser.parse_args(list(words)).as_dict()
+    return kind(**{name: values[name] for name in kind.__dataclass_fields__})

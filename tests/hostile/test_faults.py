@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 import mcbn
 from mcbn.cli import predictions
+from mcbn.cli.options import EvaluateOptions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
 from mcbn.io.tensors import draws_file
@@ -53,7 +54,7 @@ def write_scores(path):
     if not found.exists():
         classes().save(found)
     with redirect_stdout(io.StringIO()):
-        predictions.evaluate(str(found), out=str(path), resamples=2)
+        predictions.evaluate(EvaluateOptions(str(found), out=str(path), resamples=2))
 
 
 @functools.cache

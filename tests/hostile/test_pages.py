@@ -13,6 +13,7 @@ from reports import ParsedPage
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 from mcbn.cli import predictions
+from mcbn.cli.options import ReportOptions
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.report import Report
 from mcbn.study.plan import InferenceAxes, TrainingAxes
@@ -47,22 +48,22 @@ def of_classes(folder):
     paths = methods(folder, made)
     others = [str(folder / f"far {FILE}.npz")]
     write_predictions(others[0], made)
-    predictions.report(
+    predictions.report(ReportOptions(
         paths[:1], str(folder), outside=others, title=EVIL, resamples=3, by=[EVIL],
         images=str(folder / "images.npz"),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def of_methods(folder):
     names = tuple(f"{letter} {EVIL}" for letter in "abc")
     made = replace(classes(), classes=names, columns={})
-    predictions.report(methods(folder, made), str(folder), title=EVIL, resamples=3)
+    predictions.report(ReportOptions(methods(folder, made), str(folder), title=EVIL, resamples=3))
 
 
 def of_reals(folder):
     made = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
     paths = methods(folder, made)
-    predictions.report(paths, str(folder), title=EVIL, resamples=3, by=[EVIL])
+    predictions.report(ReportOptions(paths, str(folder), title=EVIL, resamples=3, by=[EVIL]))
 
 
 def of_study(folder):

@@ -200,7 +200,7 @@ def test_commands_on_the_pages_use_existing_options(capsys):
             with pytest.raises(SystemExit) as ended:
                 main([*name.split(), "--help"])
             assert ended.value.code == 0
-            options[name] = set(re.findall(r"--[\w.]+", capsys.readouterr().out))
+            options[name] = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
         given = {word.split("=")[0] for word in words if word.startswith("--")}
         assert not name or given <= options[name], f"{page}: {given - options[name]}"
     assert len(options) > 5

@@ -15,7 +15,7 @@ import mcbn
 from mcbn.cli.main import main
 from mcbn.io.tensors import draws_file, read_draws
 from mcbn.predictive.gaussian import Moments
-from mcbn.predictive.predictions import PARTS, Predictions, record
+from mcbn.predictive.predictions import CATEGORICAL_TENSORS, Predictions, predict_for_file
 from mcbn.predictive.tables import read_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -38,7 +38,7 @@ def test_saved_and_loaded_is_the_same(targets, positions, tmp_path):
     back = Predictions.load(tmp_path / "deep" / "file")
     assert (back.method, back.data) == (mine.method, mine.data)
     assert back.predictive.draw_count == 5
-    for name in (*PARTS, "mutual_information", "entropy", "confidence"):
+    for name in (*CATEGORICAL_TENSORS, "mutual_information", "entropy", "confidence"):
         assert_close(getattr(back.predictive, name), getattr(mine.predictive, name), rtol=0, atol=0)
     if targets:
         assert_close(back.targets, mine.targets, rtol=0, atol=0)
@@ -121,7 +121,7 @@ def rewritten(path, tensors=None, **header):
 @pytest.mark.parametrize(
     "change",
     [
-        *({"tensors": {name: None}} for name in PARTS),
+        *({"tensors": {name: None}} for name in CATEGORICAL_TENSORS),
         {"tensors": {"variance": torch.zeros(7, 4, dtype=torch.float64)}},
         {"tensors": {"expected_entropy": torch.zeros(6, dtype=torch.float64)}},
         {"tensors": {"variation_ratio": torch.zeros(7)}},
@@ -363,7 +363,9 @@ def test_recording_is_predicting_with_the_draws_written_away(likelihood, keep_dr
     inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     whole = mcbn.predict(Fixed(), inputs, likelihood, keep_draws=True)
     with draws_file(tmp_path / "file", examples=10, header={}) as add:
-        found = record(Fixed(), inputs, likelihood, batch_size=3, keep_draws=keep_draws, add=add)
+        found = predict_for_file(
+            Fixed(), inputs, likelihood, batch_size=3, keep_draws=keep_draws, add=add
+        )
     # Means are kept in float64 and log-variances have been through an exponential.
     assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
     if isinstance(likelihood, mcbn.Categorical):
@@ -405,8 +407,8 @@ def command(folder, *words):
 
 def test_predict_writes_what_the_name_asks_for(folder, capsys):
     for suffix in (".csv", ".parquet", ".npz", ".st"):
-        command(folder, "--out", f"{folder}/m{suffix}", "--draws_out", f"{folder}/draws.st",
-                "--draws_type", "float16")  # fmt: skip
+        command(folder, "--out", f"{folder}/m{suffix}", "--draws-out", f"{folder}/draws.st",
+                "--draws-type", "float16")  # fmt: skip
         found = read_predictions(folder / f"m{suffix}")
         assert found.classes == ("no", "yes")
         assert found.targets.tolist() == [0, 1] * 15
@@ -426,7 +428,7 @@ def test_predict_of_regression_keeps_moments_or_the_mixture(folder, capsys):
     with np.load(folder / "test.npz") as file:
         np.savez(folder / "test.npz", inputs=file["inputs"], targets=targets)
     command(folder, "--out", f"{folder}/m.csv", *options)
-    command(folder, "--out", f"{folder}/m.st", *options, "--keep_draws", "true")
+    command(folder, "--out", f"{folder}/m.st", *options, "--keep-draws", "true")
     moments, mixture = (read_predictions(folder / f"m{suffix}") for suffix in (".csv", ".st"))
     assert isinstance(moments.predictive, Moments)
     assert mixture.predictive.means.shape == (5, 30, 2)
@@ -438,7 +440,7 @@ def test_predict_of_regression_keeps_moments_or_the_mixture(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--out", "m.csv", "--keep_draws", "true"), "--draws_out"),
+        (("--out", "m.csv", "--keep-draws", "true"), "--draws-out"),
         (("--out", "m.st", "--precision", "4"), "leave it out"),
         (("--out", "m.st", "--likelihood", "gaussian", "--precision", "-1"), "precision tau"),
     ],
@@ -456,4 +458,4 @@ def test_a_column_of_the_data_named_like_ours_is_refused_for_tables_alone(folder
     assert len(read_predictions(folder / "m.st").columns["index"]) == 30
     with pytest.raises(SystemExit):
         command(folder, "--out", f"{folder}/m.csv")
-    assert "names of their own" in capsys.readouterr().err
+    assert "expected other names" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.cli import predictions
+from mcbn.cli.options import EvaluateOptions, ReportOptions
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions, write_predictions
@@ -128,7 +129,7 @@ def test_positions_go_into_npz_and_nowhere_else(tmp_path):
 @pytest.mark.parametrize("name", ["entropy", "p_value", "mean_0", "draws"])
 def test_columns_of_the_data_must_not_be_taken_for_ours(name, tmp_path):
     mine = Predictions("M", classes().predictive, None, "x", (), {name: np.arange(40)})
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(ValueError, match="expected other names"):
         write_predictions(tmp_path / "m.csv", mine)
 
 
@@ -378,16 +379,19 @@ def test_the_verbs_take_columns(tmp_path, capsys):
     columns = {f"p_{k}": p[:, k].tolist() for k in range(3)} | {"y": y, "site": ["a", "b"] * 45}
     path = written(tmp_path / "net.csv", columns)
     out = tmp_path / "scores.json"
-    predictions.evaluate(str(path), str(out), resamples=5, by="site")
+    predictions.evaluate(EvaluateOptions(str(path), str(out), resamples=5, by="site"))
     assert "Groups by site" in capsys.readouterr().out
     numbers = json.loads(out.read_text())
     assert numbers["groups"]["site"]["a"]["size"] == 45
     with pytest.raises(ValueError, match="did you mean 'site'"):
-        predictions.evaluate(str(path), by="sites", resamples=5)
+        predictions.evaluate(EvaluateOptions(str(path), by="sites", resamples=5))
     images = tmp_path / "images.npz"
     np.savez(images, inputs=np.random.default_rng(0).random((90, 1, 4, 4)))
-    predictions.report([str(path)], str(tmp_path / "r"), by=["site"], images=str(images),
-                            resamples=5)  # fmt: skip
+    predictions.report(
+        ReportOptions(
+            [str(path)], str(tmp_path / "r"), by=["site"], images=str(images), resamples=5
+        )
+    )
     page = json.loads((tmp_path / "r" / "report.json").read_text())
     method = page["comparison"]["methods"]["net"]
     assert method["mean_mutual_information"] is None
@@ -405,7 +409,7 @@ def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
                for k, name in enumerate(("x", "y", "z"))}  # fmt: skip
     columns["truth"] = [("x", "y", "z")[k] for k in mine.targets]
     paths = [str(tmp_path / "mine.st"), str(written(tmp_path / "theirs.csv", columns))]
-    predictions.report(paths, str(tmp_path / "r"), target="truth", resamples=3)
+    predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth", resamples=3))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())["comparison"]
     assert numbers["classes"] == ["x", "y", "z"]
     assert numbers["differences"]["theirs"]["nll"]["value"] == pytest.approx(0, abs=1e-12)
@@ -413,7 +417,7 @@ def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
     columns["truth"] = columns["truth"][::-1]
     paths[1] = str(written(tmp_path / "other.csv", columns))
     with pytest.raises(ValueError, match=r"other targets in .*other\.csv"):
-        predictions.report(paths, str(tmp_path / "r"), target="truth")
+        predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth"))
 
 
 def test_outside_predictions_of_nobody_are_refused(tmp_path):
@@ -421,8 +425,8 @@ def test_outside_predictions_of_nobody_are_refused(tmp_path):
         write_predictions(tmp_path / f"{name}.csv", classes(targets=name != "far"))
     paths = [str(tmp_path / f"{name}.csv") for name in ("one", "two")]
     far = [str(tmp_path / "far.csv")]
-    with pytest.raises(ValueError, match="outside predictions of one of"):
-        predictions.report(paths, str(tmp_path / "r"), outside=far, resamples=2)
-    predictions.report(paths[:1], str(tmp_path / "r"), outside=far, resamples=2)
+    with pytest.raises(ValueError, match="predictions in --outside by one of"):
+        predictions.report(ReportOptions(paths, str(tmp_path / "r"), outside=far, resamples=2))
+    predictions.report(ReportOptions(paths[:1], str(tmp_path / "r"), outside=far, resamples=2))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]["one"]["outside"]) == ["far"]

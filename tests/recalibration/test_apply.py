@@ -140,8 +140,8 @@ def test_the_report_has_both(tmp_path, made, by, capsys):
     options = ["--recalibrate", by, "--resamples", "20"]
     with pytest.raises(SystemExit):
         main(["report", *files, *options])
-    assert "expected --held_out with --recalibrate" in capsys.readouterr().err
-    main(["report", *files, *options, "--held_out", f"{tmp_path}/held.st"])
+    assert "expected --held-out with --recalibrate" in capsys.readouterr().err
+    main(["report", *files, *options, "--held-out", f"{tmp_path}/held.st"])
     numbers = json.loads((tmp_path / "page" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]) == ["net", f"net + {by}"]
     score = "nll" if made is classes else "pll"

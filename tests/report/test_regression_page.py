@@ -13,6 +13,7 @@ from scipy import stats
 
 import mcbn
 from mcbn.cli import predictions as verbs
+from mcbn.cli.options import ReportOptions
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.panels import pit_group, quantile_group
@@ -100,14 +101,14 @@ def test_the_verb_reports_regression(tmp_path):
     for name, width in (("one", 1.0), ("two", 0.5)):
         paths.append(str(tmp_path / f"{name}.csv"))
         write_predictions(paths[-1], predictions(name, width))
-    verbs.report(paths, str(tmp_path / "r"), by="site", resamples=5)
+    verbs.report(ReportOptions(paths, str(tmp_path / "r"), by="site", resamples=5))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]) == ["one", "two"]
     assert numbers["comparison"]["methods"]["one"]["epistemic_share"] == pytest.approx(0.25)
     assert numbers["comparison"]["methods"]["one"]["draws"] == 8
     assert set(numbers["groups"]["site"]["two"]) == {"a", "b"}
     with pytest.raises(ValueError, match="no --outside and no --images"):
-        verbs.report(paths, str(tmp_path / "r"), outside=paths)
+        verbs.report(ReportOptions(paths, str(tmp_path / "r"), outside=paths))
 
 
 def test_classes_and_reals_are_not_mixed(tmp_path):
@@ -117,5 +118,7 @@ def test_classes_and_reals_are_not_mixed(tmp_path):
     write_predictions(tmp_path / "c.st", classes)
     write_predictions(tmp_path / "r.csv", predictions("r", 1.0))
     for order in (("c.st", "r.csv"), ("r.csv", "c.st")):
-        with pytest.raises(ValueError, match="same kind"):
-            verbs.report([str(tmp_path / name) for name in order], str(tmp_path / "x"))
+        with pytest.raises(ValueError, match="only classes or only real values"):
+            verbs.report(
+                ReportOptions([str(tmp_path / name) for name in order], str(tmp_path / "x"))
+            )
