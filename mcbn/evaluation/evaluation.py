@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.evaluation import bootstrap, intervals
-from mcbn.evaluation.glossary import BETTER, Direction
+from mcbn.evaluation.glossary import BETTER, Direction, interval
 
 NO_REPLICATES = torch.zeros(0, dtype=torch.float64)
 
@@ -42,7 +42,7 @@ class Score:
         return cls(value, low, high, BETTER.get(name), replicates)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} {interval(self.low, self.high, '{:.4g}'.format)}".rstrip()
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def galleries(
         confidence = f"{100 * float(predictive.confidence[index]):.1f}%"
         return Picture(
             _data_uri(images[index], low, high),
-            f"{names[0]} at {confidence}, {'correct' if is_right else f'truly {names[1]}'}",
+            f"{names[0]} ({confidence}), {'correct' if is_right else f'true class {names[1]}'}",
             "right" if is_right else "wrong",
             index,
         )

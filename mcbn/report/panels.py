@@ -163,7 +163,7 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
             )
             group_numbers = tuple(range(1, len(groups) + 1))
             lines.append(Curve(method, group_numbers, value, low, high, style))
-        label = f"{glossary.label(name)}{glossary.unit(name)}"
+        label = f"{glossary.label(name)}{' (%)' if glossary.unit(name) else ''}"
         numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
         about = f"{glossary.label(name)} of each group by {column}, for {', '.join(scored)}"
         size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))

@@ -64,7 +64,7 @@ def slopes(fits: Sequence[Slope], sizes: Sequence[int], *, root: str) -> list[Ta
         rows.setdefault(slope.method, {})[slope.training_batch_size] = index
     return [
         Table(
-            f"Log-log slope of {score_title(score)[0]} against M; to first order "
+            f"Log-log slope of the {score_title(score)[0].lower()} against M; to first order "
             f"{glossary.number(expected(score), 1)}",
             headings,
             tuple((method, _slope_cells(fits, at, sizes, root)) for method, at in rows.items()),
@@ -226,8 +226,9 @@ def overview(parts: Mapping[str, Study], tests: Sequence[Contrast]) -> Table:
         method, value, difference = TableCell(DASH), TableCell(DASH), TableCell(DASH)
         if top:
             method, value = TableCell(str(top)), _point(score, top.estimate)
-            test = next((each for each in tests if each.part == name and top.is_tested_by(each)), None)
-            difference = _test(test) if test else difference
+            for test in tests:
+                if test.part == name and top.is_tested_by(test):
+                    difference = _test(test)
         fitted = _slope(slope.estimate) if slope else TableCell(DASH)
         rows.append((name, (TableCell(glossary.label(score)), method, value, difference, fitted)))
     headings = (

@@ -4,8 +4,9 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from mcbn.evaluation.glossary import BETTER, ScoreName, number
+from mcbn.evaluation.glossary import BETTER, ScoreName, interval, number
 from mcbn.study.contrasts import BASELINE, Contrast
 from mcbn.study.results import Point, Result, Study, point
 from mcbn.study.slopes import Slope, slopes
@@ -113,10 +114,9 @@ def place(method: str, batch_size: int | None) -> str:
 
 def span(estimate: Point, digits: int) -> str:
     """A mean with its interval, as text."""
-    if math.isnan(estimate.low):
-        return f"{number(estimate.mean, digits)} (no interval)"
-    ends = f"{number(estimate.low, digits)}, {number(estimate.high, digits)}"
-    return f"{number(estimate.mean, digits)} [{ends}]"
+    write = partial(number, digits=digits)
+    ends = interval(estimate.low, estimate.high, write, missing="(no interval)")
+    return f"{write(estimate.mean)} {ends}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from browser import CHROMIUM, QUIET
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from reports import Page, looked_up
+from reports import ParsedPage, looked_up
 from scipy import stats
 from torch.testing import assert_close
 
@@ -23,6 +23,7 @@ from mcbn.evaluation.significance import holm, welch
 from mcbn.evaluation.subgroups import MAX_GROUPS, MIN_EXAMPLES, subgroups, worst
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
+from mcbn.report.report import Report
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
 
@@ -167,7 +168,7 @@ def page():
 
 def test_the_page_says_the_groups_and_escapes_what_others_named():
     found, text = report(), page()
-    numbers, cells, tags = found.to_dict(), Page(text).cells, Page(text).tags
+    numbers, cells, tags = found.to_dict(), ParsedPage(text).cells, ParsedPage(text).tags
     keys = [key for key in cells if key.startswith("groups.")]
     assert len(keys) == 4 * (1 + 4 + 1)
     for key in keys:
@@ -188,8 +189,8 @@ def test_the_page_says_the_groups_and_escapes_what_others_named():
 
 def test_what_is_not_known_of_the_draws_is_absent():
     text = report(draws=1).to_html()
-    assert not [key for key in Page(text).cells if "mutual_information" in key]
-    assert [key for key in Page(page()).cells if "scores.mutual_information" in key]
+    assert not [key for key in ParsedPage(text).cells if "mutual_information" in key]
+    assert [key for key in ParsedPage(page()).cells if "scores.mutual_information" in key]
 
 
 def test_equal_input_gives_an_equal_page_with_pictures():
@@ -197,7 +198,7 @@ def test_equal_input_gives_an_equal_page_with_pictures():
 
 
 def test_pictures_are_in_the_page_with_captions():
-    tags = Page(page()).tags
+    tags = ParsedPage(page()).tags
     shown = [attrs for tag, attrs in tags if tag == "img"]
     assert len(shown) == 16
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in shown)
@@ -216,9 +217,9 @@ def test_the_extremes_are_those_of_the_entropy():
     assert [picture.index for picture in least.pictures] == order[::-1][:8]
     for picture in (*least.pictures, *most.pictures):
         guess, truth = int(predictive.prediction[picture.index]), int(targets[picture.index])
-        assert picture.caption.startswith(f"{guess} at ")
+        assert picture.caption.startswith(f"{guess} (")
         assert picture.mark == ("right" if guess == truth else "wrong")
-        assert (f"it is {truth}" in picture.caption) == (guess != truth)
+        assert (f"true class {truth}" in picture.caption) == (guess != truth)
 
 
 def pixels(picture):
@@ -263,7 +264,7 @@ def test_pictures_that_are_not_finite_are_refused():
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_pictures_are_seen_and_nothing_is_asked_for(tmp_path):
-    address = report().write(tmp_path).as_uri()
+    address = Report(report()).write(tmp_path).as_uri()
     asked, said = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)

@@ -1,5 +1,5 @@
 import pytest
-from browser import CHROMIUM
+from browser import CHROMIUM, browser  # noqa: F401 - a fixture
 from reports import report
 from synthetic_studies import classification_plan, classification_scores, made_study
 
@@ -42,7 +42,7 @@ def address(request, tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, address):
+def opened(browser, address):  # noqa: F811
     """Open the page; in the end it must have requested nothing and logged nothing."""
     pages, asked, said = [], [], []
 

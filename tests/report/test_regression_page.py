@@ -118,7 +118,7 @@ def test_classes_and_reals_are_not_mixed(tmp_path):
     write_predictions(tmp_path / "c.st", classes)
     write_predictions(tmp_path / "r.csv", predictions("r", 1.0))
     for order in (("c.st", "r.csv"), ("r.csv", "c.st")):
-        with pytest.raises(ValueError, match="only classes or only real values"):
+        with pytest.raises(ValueError, match="same kind"):
             verbs.report(
                 ReportOptions([str(tmp_path / name) for name in order], str(tmp_path / "x"))
             )
