@@ -1,4 +1,4 @@
-"""The package can be imported where the system lacks what only POSIX has."""
+"""The package can be imported without what only POSIX has, and without torchvision."""
 
 import subprocess
 import sys
@@ -31,5 +31,16 @@ def test_every_module_can_be_imported_without_fork_and_signal_masks():
     names = [name.removesuffix(".__init__") for name in names if name != "mcbn.__main__"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IMPORT_ALL, *names], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_needs_torchvision_to_be_imported():
+    """The environment of `make demo` does not have it."""
+    block = "import sys; sys.modules |= {'torchvision': None, 'triton': None}; "
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", block + "import mcbn.cli.demo, mcbn.tasks.readers"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
