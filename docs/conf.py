@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!mcbn\.).*"),
     (
         "py:class",
-        r"mcbn\.(categorical\.Totals|predictive\.P|executors\.Executor|store\.Store|held_out\.HeldOut)",
+        r"mcbn\.(likelihood\.P|executors\.Executor|store\.Store|held_out\.HeldOut)",
     ),
     (
         "py:class",

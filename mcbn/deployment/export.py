@@ -1,4 +1,4 @@
-"""One file that answers with probabilities and uncertainty where there is no mcbn: to deploy."""
+"""Export of a network and its draws as one file, which predicts with uncertainty without mcbn."""
 
 import inspect
 import os
@@ -10,15 +10,15 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from mcbn.deployment.onnx import onnx_answers, onnx_bytes, require_onnx
+from mcbn.deployment.onnx import onnx_bytes, onnx_outputs, require_onnx
 from mcbn.deployment.program import (
     Exportable,
     cycled,
-    largest,
-    least_type,
+    lowest_precision,
+    max_difference,
     models_of,
-    pt2_answers,
     pt2_bytes,
+    pt2_outputs,
     require_same,
     stored_bytes,
     traced_program,
@@ -27,7 +27,7 @@ from mcbn.io.atomic import write_whole
 from mcbn.network.inputs import Inputs, count, device_of, require_finite, tensors
 from mcbn.network.isolation import eval_mode, own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predict import Likelihood, family_of
+from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.sampler import Sampler
 
@@ -36,24 +36,24 @@ OUTPUTS = {
     False: ("probabilities", "entropy", "mutual_information"),
     True: ("mean", "variance", "epistemic_variance"),
 }
-# Examples that the finished file is tried on: not as many as it is traced with, so that a trace
-# that holds for one number of examples only is found out.
-TRIED = 3
+# Examples that the finished file is tested on: not as many as it is traced with, to detect a trace
+# that is right for one number of examples only.
+TEST_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network and its frozen draws in one file.
+    """An exported file: a network and its fixed draws.
 
     Attributes:
         path: of the file.
         draws: T.
         inputs: names of the inputs.
         outputs: names of the outputs.
-        size: of the file, in bytes.
+        size: bytes of the file.
         weights: bytes of the network's parameters and buffers in it.
         bank: bytes of the draws' statistics in it.
-        differences: largest difference of each output from `predict`, on the example.
+        differences: largest difference of each output from that of `predict`, on the example.
     """
 
     path: Path
@@ -75,72 +75,72 @@ def export(
     format: Format | None = None,
     chunk: int | None = None,
 ) -> Artifact:
-    """Write a network with its frozen draws as one file, which answers as `predict` does.
+    """Write a network with its fixed draws as one file, whose outputs are those of `predict`.
 
     For classes the outputs are `probabilities`, `entropy` and `mutual_information`, in nats; for
-    real targets `mean`, `variance` and `epistemic_variance`. Any number of examples goes in; the
-    other axes have the sizes of the example. The file is tried on the example before it is
-    written. See docs/deployment.md.
+    real targets `mean`, `variance` and `epistemic_variance`. The file takes any number of examples;
+    the other axes have the sizes of the example. It is tested on the example before it is written.
+    See docs/deployment.md.
 
     Args:
         sampler: `MCBatchNorm`, `DeepEnsemble` or `Deterministic`, on the CPU.
-        example: inputs of one example or more; no value of it is kept.
+        example: inputs of one or more examples; their values are not stored.
         path: of the file; .pt2 is a program of `torch.export`, .onnx a network in ONNX.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
-        format: "pt2" or "onnx", where the name of the file does not say it.
+        format: "pt2" or "onnx"; by default that of the name of the file.
         chunk: draws that go through the network together, all of them if None. It bounds the memory
-            of an answer, and large images are often faster in chunks; see docs/deployment.md.
+            of a call, and large images are often faster in chunks; see docs/deployment.md.
 
     Raises:
         ValueError: the format is unknown, the sampler is of another kind or not on the CPU, the
-            network cannot be traced, draws at random, or answers otherwise once it is exported.
+            network cannot be traced, draws at random, or has other outputs once it is exported.
         ImportError: a package of `mcbn[onnx]` is missing.
     """
-    target, family = Path(path), family_of(likelihood)
+    target, family = Path(path), as_likelihood(likelihood)
     kind = _format(target, format)
     sampler = _exportable(sampler, chunk)
     _require_examples(example)
     outputs = OUTPUTS[isinstance(family, Gaussian)]
-    tried, names = cycled(example, TRIED), _input_names(sampler, example)
+    inputs, names = cycled(example, TEST_EXAMPLES), _input_names(sampler, example)
     with random_streams(0, "export"), ExitStack() as stack:
-        predicted = family.summarize(sampler.passes(tried))
+        predicted = family.summarize(sampler.passes(inputs))
         expected = {name: getattr(predicted, name) for name in outputs}
-        # In one order for all threads, so that none waits for another that waits for it.
+        # In the same order in all threads, so that no two wait for each other.
         for model in sorted(models_of(sampler), key=id):
             stack.enter_context(eval_mode(model))
-        program = traced_program(sampler, family, tried, expected, chunk)
+        program = traced_program(sampler, family, inputs, expected, chunk)
     header = _header(sampler, outputs)
     if kind == "onnx":
-        with own_warnings():  # the exporter has its own
+        with own_warnings():  # the exporter changes the filters
             content = onnx_bytes(program, names, outputs, header)
-        found = onnx_answers(content, dict(zip(names, tensors(tried), strict=True)))
+        actual = onnx_outputs(content, dict(zip(names, tensors(inputs), strict=True)))
     else:
         content = pt2_bytes(program, header)
-        found = pt2_answers(content, tried)
-    require_same(found, expected, least_type(program))
+        actual = pt2_outputs(content, inputs)
+    require_same(actual, expected, lowest_precision(program))
     write_whole(target, content)
-    differences = {name: largest(found[name], expected[name]) for name in outputs}
+    differences = {name: max_difference(actual[name], expected[name]) for name in outputs}
     bank, weights = stored_bytes(program)
     return Artifact(target, len(sampler), names, outputs, len(content), weights, bank, differences)
 
 
 def _format(path: Path, given: Format | None) -> str:
-    found = path.suffix.removeprefix(".").lower() if given is None else given
-    if found not in get_args(Format):
+    chosen = path.suffix.removeprefix(".").lower() if given is None else given
+    if chosen not in get_args(Format):
         raise ValueError(
             f"expected a file .pt2 or .onnx, got {given or path.name!r}; name it so, or give "
             'format="pt2" or format="onnx"'
         )
-    if found == "onnx":
+    if chosen == "onnx":
         require_onnx()
-    return found
+    return chosen
 
 
 def _exportable(sampler: Sampler, chunk: int | None) -> Exportable:
     if not isinstance(sampler, Exportable):
         raise ValueError(
-            "expected MCBatchNorm, DeepEnsemble or Deterministic, whose draws are tensors to file, "
-            f"got {type(sampler).__name__}; export MCBatchNorm, or predict where mcbn is"
+            "expected MCBatchNorm, DeepEnsemble or Deterministic, whose draws are fixed, got "
+            f"{type(sampler).__name__}; export MCBatchNorm, or use mcbn.predict"
         )
     for model in models_of(sampler):
         if (device := device_of(model)).type != "cpu":
@@ -169,7 +169,7 @@ def _require_examples(example: Inputs) -> None:
 
 
 def _input_names(sampler: Exportable, example: Inputs) -> tuple[str, ...]:
-    """One name a tensor: "inputs", those of a tuple's parameters, or the keys of a dict."""
+    """One name per tensor: "inputs", those of the network's parameters, or the keys of a dict."""
     if isinstance(example, Tensor):
         return ("inputs",)
     if isinstance(example, Mapping):
@@ -188,7 +188,7 @@ def _input_names(sampler: Exportable, example: Inputs) -> tuple[str, ...]:
 
 
 def _header(sampler: Exportable, outputs: tuple[str, ...]) -> dict[str, Any]:
-    """What the file says of itself."""
+    """The metadata of the file."""
     return {
         "sampler": type(sampler).__name__,
         "model": type(models_of(sampler)[0]).__name__,

@@ -1,4 +1,4 @@
-"""Exported programs as ONNX: one file, each weight in it once, the same bytes every time."""
+"""Exported programs as ONNX: one file that holds each weight once, with reproducible bytes."""
 
 import json
 import warnings
@@ -12,16 +12,16 @@ from torch.export import ExportedProgram
 from mcbn.io.extras import optional
 
 EXTRA = "onnx"
-# Numbers in the largest tensor that is worked out beforehand: shapes are, while what has the size
-# of weights or draws would be filed twice. A runtime does the rest when it loads the file.
-FOLDED = 16
-# What one protocol buffer may hold, less room for the graph itself.
-LARGEST = 2**31 - 2**24
-LENGTH = 250  # characters of another library's error that are told
+# Largest tensor, in numbers, that is computed at export. Shapes are; one of the size of weights or
+# draws would be stored twice, and is computed by the runtime when it loads the file.
+MAX_FOLDED_SIZE = 16
+# Bytes that one protocol buffer may hold, minus space for the graph itself.
+MAX_BYTES = 2**31 - 2**24
+MAX_MESSAGE_LENGTH = 250  # characters of another library's error that are reported
 
 
 def require_onnx() -> None:
-    """Check that what writes and runs ONNX is installed.
+    """Check that the packages that write and run ONNX are installed.
 
     Raises:
         ImportError: a package is missing.
@@ -36,27 +36,27 @@ def onnx_bytes(
     outputs: Sequence[str],
     header: Mapping[str, Any],
 ) -> bytes:
-    """The program as the content of an .onnx file.
+    """Return the program as the content of an .onnx file.
 
     Args:
         program: of `torch.export`.
         names: of the inputs.
         outputs: names of the outputs.
-        header: filed as JSON under the key "mcbn" of the metadata.
+        header: stored as JSON under the key "mcbn" of the metadata.
 
     Raises:
-        ValueError: it is too large for one file, or holds a step that ONNX has not.
+        ValueError: it is too large for one file, or has a step that ONNX does not support.
     """
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    if size > LARGEST:
+    if size > MAX_BYTES:
         raise ValueError(
             f"expected less than 2 GB of weights and draws for one .onnx file, got {size:,} bytes; "
             "write a .pt2, or give fewer draws with bank.first or bank.thin"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch about itself
-            made: Any = torch.onnx.export(
+            warnings.simplefilter("ignore")  # PyTorch warns of its own code
+            exported: Any = torch.onnx.export(
                 program,
                 input_names=names,
                 output_names=outputs,
@@ -65,12 +65,12 @@ def onnx_bytes(
                 verbose=False,
             )
             optional("onnxscript.optimizer", extra=EXTRA).optimize_ir(
-                made.model, input_size_limit=FOLDED, output_size_limit=FOLDED
+                exported.model, input_size_limit=MAX_FOLDED_SIZE, output_size_limit=MAX_FOLDED_SIZE
             )
-            model = made.model_proto
-    except Exception as error:  # the exporter's own, of many kinds
+            model = exported.model_proto
+    except Exception as error:  # the exporter raises errors of many types
         raise ValueError(
-            f"expected a network that ONNX has the steps for, got {reason(error)}; write a .pt2"
+            f"expected a network whose steps ONNX supports, got {reason(error)}; write a .pt2 file"
         ) from error
     _clear(model)
     entry = model.metadata_props.add()
@@ -79,11 +79,11 @@ def onnx_bytes(
     return content
 
 
-def onnx_answers(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What ONNX Runtime answers, by name.
+def onnx_outputs(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Run the content of an .onnx file with ONNX Runtime; returns its outputs by name.
 
     Raises:
-        ValueError: it does not run the file.
+        ValueError: ONNX Runtime does not run the file.
     """
     runtime = optional("onnxruntime", extra=EXTRA)
     options = runtime.SessionOptions()
@@ -92,24 +92,24 @@ def onnx_answers(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tens
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = {name: value.detach().numpy() for name, value in inputs.items()}
         names = [output.name for output in session.get_outputs()]
-        found = session.run(names, given)
-    except Exception as error:  # the runtime's own, of many kinds
+        outputs = session.run(names, given)
+    except Exception as error:  # the runtime raises errors of many types
         raise ValueError(
-            f"expected a network that ONNX Runtime runs, got {reason(error)}; write a .pt2"
+            f"expected a network that ONNX Runtime runs, got {reason(error)}; write a .pt2 file"
         ) from error
-    return {name: torch.from_numpy(row) for name, row in zip(names, found, strict=True)}
+    return {name: torch.from_numpy(row) for name, row in zip(names, outputs, strict=True)}
 
 
 def reason(error: BaseException) -> str:
-    """The kind and the first words of the error that others come from."""
+    """Return the type and the first lines of the error at the root of a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join([f"{type(error).__name__}:", *lines[:2]])[:LENGTH]
+    return " ".join([f"{type(error).__name__}:", *lines[:2]])[:MAX_MESSAGE_LENGTH]
 
 
 def _clear(model: Any) -> None:
-    """Drop where in the user's code each step comes from, and name the axis of examples."""
+    """Remove references to the user's code, and name the axis of examples."""
     del model.graph.value_info[:], model.metadata_props[:]
     for values in (
         model.graph.node,

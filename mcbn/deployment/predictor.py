@@ -1,4 +1,4 @@
-"""A predictor made of files and plain values: a batch of columns in, columns of answers out."""
+"""A predictor built from files: a batch of named arrays in, predictions as named arrays out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,33 +14,34 @@ from mcbn.network.checkpoints import load_network
 from mcbn.network.inputs import TARGET_KEYS
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predict import Predictive, family_of, predict
+from mcbn.predictive.likelihood import as_likelihood
+from mcbn.predictive.predict import Predictive, predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.dropout import MCDropout
 from mcbn.samplers.sampler import Sampler
 
-Method = Literal["mcbn", "dropout", "deterministic"]
-CLASSES = ("prediction", "confidence", "probabilities", "entropy", "mutual_information")
-REAL = ("mean", "sd", "epistemic_sd", "aleatoric_sd")
+PredictorMethod = Literal["mcbn", "dropout", "deterministic"]
+CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "mutual_information")
+REAL_COLUMNS = ("mean", "sd", "epistemic_sd", "aleatoric_sd")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """Predictions with their uncertainty for batches of named arrays.
 
-    The form that `ray.data.Dataset.map_batches` takes: the class, with arguments that travel to
-    any machine; whoever makes one reads the files there. The numbers are those of `predict`.
+    `ray.data.Dataset.map_batches` takes this class: its arguments can be sent to any machine, where
+    the files are read when it is made. The numbers are those of `predict`.
 
     Args:
-        model: module:function or file.py:function that builds the network; its code is run.
+        model: module:function or file.py:function that builds the network; this runs its code.
         weights: checkpoint of the network, .pt or .safetensors.
         bank: file written by `mcbn collect` or `Bank.save`, for the method mcbn.
         method: mcbn, dropout or deterministic.
         draws: T of dropout; MCBN uses every draw of its bank.
-        seed: of dropout's masks.
+        seed: of the masks of dropout.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
-        inputs: the column, or columns, that the network is called with; by default all but those
+        inputs: the column or columns that the network is called with; by default all except those
             with a usual name of a target or an index. Several are keyword arguments.
         device: where the network runs.
 
@@ -53,7 +54,7 @@ class Predictor:
     model: str
     weights: str | None = field(default=None, kw_only=True)
     bank: str | None = field(default=None, kw_only=True)
-    method: Method = field(default="mcbn", kw_only=True)
+    method: PredictorMethod = field(default="mcbn", kw_only=True)
     draws: int = field(default=64, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     likelihood: Literal["categorical"] | Categorical | Gaussian = field(
@@ -65,20 +66,22 @@ class Predictor:
     sampler: Sampler = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        family_of(self.likelihood)
-        if self.method not in get_args(Method):
-            raise ValueError(f"expected a method of {get_args(Method)}, got {self.method!r}")
+        as_likelihood(self.likelihood)
+        if self.method not in get_args(PredictorMethod):
+            raise ValueError(
+                f"expected a method of {get_args(PredictorMethod)}, got {self.method!r}; choose one"
+            )
         if self.method == "mcbn" and self.bank is None:
             raise ValueError(
-                "expected a bank with the method mcbn, got none; give one by mcbn collect"
+                "expected a bank for the method mcbn, got none; give a file that mcbn collect wrote"
             )
         network = load_network(self.model, self.weights).to(self.device)
-        # The dataclass is frozen for its users, not for its own making.
+        # A frozen dataclass can set its own fields in this way only.
         object.__setattr__(self, "network", network)
         object.__setattr__(self, "sampler", _sampler(self))
 
     def __call__(self, batch: Mapping[str, Any] | np.ndarray) -> dict[str, Any]:
-        """The answers of a batch, beside those of its columns that the network was not called with.
+        """Return the predictions of a batch, and its columns that are not inputs.
 
         For classes: prediction, confidence, probabilities, entropy, mutual_information (in nats).
         For real targets: mean, sd, epistemic_sd, aleatoric_sd (in target units).
@@ -88,44 +91,47 @@ class Predictor:
 
         Raises:
             TypeError: an input column does not hold numbers.
-            ValueError: a column is missing, has the name of an answer or another length than the
+            ValueError: a column is missing, has the name of a prediction or another length than the
                 first, or there is no example.
         """
         columns = dict(batch) if isinstance(batch, Mapping) else {"inputs": batch}
         names = self._input_names(columns) if isinstance(batch, Mapping) else ["inputs"]
-        kept = {name: values for name, values in columns.items() if name not in names}
-        if taken := sorted(kept.keys() & {*CLASSES, *REAL}):
+        others = {name: values for name, values in columns.items() if name not in names}
+        if taken := sorted(others.keys() & {*CLASS_COLUMNS, *REAL_COLUMNS}):
             raise ValueError(
-                f"expected no column with the name of an answer, got {taken}; rename it"
+                f"expected no column with the name of a prediction, got {taken}; rename it"
             )
         data = _data_set(columns, names, self.network)
         # One column is the input itself; a tuple of several would be positional arguments.
         named = None if len(names) == 1 else lambda row: dict(zip(names, row, strict=True))
-        family: Any = family_of(self.likelihood)
-        return kept | _answers(predict(self.sampler, data, family, select=named, progress=False))
+        likelihood: Any = self.likelihood
+        predictive = predict(self.sampler, data, likelihood, select=named, progress=False)
+        return others | _columns(predictive)
 
     def _input_names(self, columns: Mapping[str, Any]) -> list[str]:
-        asked = [self.inputs] if isinstance(self.inputs, str) else self.inputs
-        names = [name for name in columns if name not in TARGET_KEYS] if asked is None else [*asked]
+        inputs = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        if inputs is None:
+            inputs = [name for name in columns if name not in TARGET_KEYS]
+        names = list(inputs)
         if not names or any(name not in columns for name in names):
             raise ValueError(
                 f"expected the input columns {names}, got a batch with {sorted(columns)}; "
                 "name them by inputs="
             )
-        if len(names) > 1 and (odd := TARGET_KEYS.intersection(names)):
+        if len(names) > 1 and (targets := TARGET_KEYS.intersection(names)):
             raise ValueError(
-                f"expected several inputs not to be named like targets, got {sorted(odd)}, which "
-                "are left out of a network's keyword arguments; rename them"
+                f"expected several inputs not to be named like targets, got {sorted(targets)}, "
+                "which are left out of a network's keyword arguments; rename them"
             )
         return names
 
 
-def _sampler(asked: Predictor) -> Sampler:
-    if asked.method == "dropout":
-        return MCDropout(asked.network, draws=asked.draws, seed=asked.seed)
-    if asked.method == "mcbn" and asked.bank is not None:
-        return MCBatchNorm(asked.network, Bank.load(asked.bank))
-    return Deterministic(asked.network)
+def _sampler(predictor: Predictor) -> Sampler:
+    if predictor.method == "dropout":
+        return MCDropout(predictor.network, draws=predictor.draws, seed=predictor.seed)
+    if predictor.method == "mcbn" and predictor.bank is not None:
+        return MCBatchNorm(predictor.network, Bank.load(predictor.bank))
+    return Deterministic(predictor.network)
 
 
 def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module) -> TensorDataset:
@@ -139,7 +145,7 @@ def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module)
                 f"expected an array of numbers in the input column {name!r}, got "
                 f"{values.ndim} axes of {values.dtype}; name the columns by inputs="
             )
-        # A shared block of memory cannot be written to, and torch warns of that.
+        # torch warns of memory that cannot be written to, such as shared blocks.
         tensor = torch.from_numpy(np.require(values, requirements=["C", "W"]))
         tensors.append(tensor.to(real) if tensor.is_floating_point() else tensor)
     lengths = [len(tensor) for tensor in tensors]
@@ -148,14 +154,16 @@ def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module)
     return TensorDataset(*tensors)
 
 
-def _answers(predictive: Predictive) -> dict[str, np.ndarray]:
+def _columns(predictive: Predictive) -> dict[str, np.ndarray]:
     if isinstance(predictive, CategoricalPredictive):
-        found = {name: getattr(predictive, name) for name in CLASSES}
+        tensors = {name: getattr(predictive, name) for name in CLASS_COLUMNS}
     else:
         variances = (
             predictive.variance,
             predictive.epistemic_variance,
             predictive.aleatoric_variance,
         )
-        found = dict(zip(REAL, (predictive.mean, *(v.sqrt() for v in variances)), strict=True))
-    return {name: values.cpu().numpy() for name, values in found.items()}
+        tensors = dict(
+            zip(REAL_COLUMNS, (predictive.mean, *(v.sqrt() for v in variances)), strict=True)
+        )
+    return {name: values.cpu().numpy() for name, values in tensors.items()}

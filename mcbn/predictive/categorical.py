@@ -1,4 +1,4 @@
-"""Classification: draws of logits made into a predictive distribution over classes."""
+"""Classification: draws of logits averaged into a predictive distribution over classes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mcbn import validation
 
-# Probabilities under this lose digits, or vanish, and are summed as logarithms.
-SMALL = 1e-290
+# Probabilities below this lose digits or vanish, and are summed as logarithms.
+MIN_PROBABILITY = 1e-290
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class CategoricalPredictive:
         log_probabilities: log of the mean probability of each class.
         expected_entropy: mean over draws of the entropy; the aleatoric part of `entropy`.
         variance: biased variance over draws of the probability of each class.
-        variation_ratio: share of the draws that do not vote for the class voted for most.
+        variation_ratio: fraction of the draws that do not choose the class chosen most often.
         draw_count: T, the number of draws averaged.
-        logits: the network's outputs, one row for each draw, if they were kept.
+        logits: the network's outputs under each draw, if they were kept.
     """
 
     log_probabilities: Float64[Tensor, "batch classes *positions"]
@@ -46,7 +46,7 @@ class CategoricalPredictive:
 
     @property
     def prediction(self) -> Tensor:
-        """The most probable class; the first of ties."""
+        """The most probable class, the first of them in case of ties."""
         return self.log_probabilities.argmax(1)
 
     @property
@@ -57,7 +57,7 @@ class CategoricalPredictive:
     @property
     def entropy(self) -> Float64[Tensor, "batch *positions"]:
         """Predictive entropy: the total uncertainty, in nats."""
-        return entropy(self.probabilities)
+        return unchecked_entropy(self.probabilities)
 
     @property
     def mutual_information(self) -> Float64[Tensor, "batch *positions"]:
@@ -77,42 +77,35 @@ class Categorical:
     def summarize(
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
     ) -> CategoricalPredictive:
-        """Average the draws one at a time, in memory that does not grow with their number.
+        """Average the draws one at a time; memory does not grow with their number.
 
         Raises:
             ValueError: fewer than two classes, or logits that are not finite.
         """
-        totals = Totals()
-        kept = []
+        sums = _RunningSums()
+        draws = []
         for logits in passes:
-            totals.add(logits)
+            sums.add(logits)
             if keep_draws:
-                kept.append(logits.detach())
-        return totals.predictive(torch.stack(kept) if kept else None)
-
-    def totals(self, passes: Iterable[Tensor]) -> "Totals":
-        """The sums over draws that `summarize` divides, to be merged with those of others."""
-        totals = Totals()
-        for logits in passes:
-            totals.add(logits)
-        return totals
+                draws.append(logits.detach())
+        return sums.predictive(torch.stack(draws) if draws else None)
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """One predictive of the examples of all parts, in order."""
-        kept = [part.logits for part in parts if part.logits is not None]
+        logits = [part.logits for part in parts if part.logits is not None]
         return CategoricalPredictive(
             torch.cat([part.log_probabilities for part in parts]),
             torch.cat([part.expected_entropy for part in parts]),
             torch.cat([part.variance for part in parts]),
             torch.cat([part.variation_ratio for part in parts]),
             parts[0].draw_count,
-            torch.cat(kept, dim=1) if kept else None,
+            torch.cat(logits, dim=1) if logits else None,
         )
 
 
 @dataclass(eq=False)
-class Totals:
-    """Running sums over draws: what the averages need, and no draw itself.
+class _RunningSums:
+    """Running sums over draws: all that the averages need, without the draws themselves.
 
     Attributes:
         count: draws so far.
@@ -120,7 +113,7 @@ class Totals:
         squares: sum of squared deviations of the probabilities from their mean.
         entropy: sum of the entropies.
         votes: how many draws chose each class.
-        log_sum: log of the sum of probabilities; kept only once one of them is near underflow.
+        log_sum: log of the sum of probabilities, from when one of them is near underflow.
     """
 
     count: int = 0
@@ -131,21 +124,21 @@ class Totals:
     log_sum: Tensor | None = None
 
     def add(self, logits: Tensor) -> None:
-        """Take in one draw.
+        """Add one draw.
 
         Raises:
             ValueError: fewer than two classes, or logits that are not finite.
         """
-        # One exponential an element: at a thousand classes these passes are all the cost.
+        # One exponential per element: with many classes they are most of the cost.
         values = _checked(logits, self.count).detach().to(torch.float64, copy=True)
         top, chosen = values.max(1, keepdim=True)
         values.sub_(top)
         weights = values.exp()
         total = weights.sum(1, keepdim=True)
-        if self.log_sum is not None or bool(weights.amin() < SMALL):
+        if self.log_sum is not None or bool(weights.amin() < MIN_PROBABILITY):
             self._add_logs((values - total.log()).clamp_min(torch.finfo(values.dtype).min))
-            values.clamp_min_(torch.finfo(values.dtype).min)  # 0 times -inf is no number
-        # With the largest logit at 0 both terms are positive: nothing cancels.
+            values.clamp_min_(torch.finfo(values.dtype).min)  # 0 * -inf is NaN
+        # With the largest logit at 0 both terms are positive, so nothing cancels.
         entropy = (total.log() - values.mul_(weights).sum(1, keepdim=True) / total).squeeze(1)
         probabilities = weights.div_(total)
         self.count += 1
@@ -153,7 +146,7 @@ class Totals:
             self.mean, self.entropy = probabilities, entropy
             self.squares, self.votes = torch.zeros_like(weights), torch.zeros_like(weights)
         else:
-            # Welford's update: no difference of large sums, so equal draws have no variance.
+            # Welford's update has no difference of large sums, so equal draws have variance 0.
             step = probabilities.sub_(self.mean)
             self.mean.add_(step, alpha=1 / self.count)
             self.squares.addcmul_(step, step, value=1 - 1 / self.count)
@@ -161,54 +154,37 @@ class Totals:
         self.votes.scatter_add_(1, chosen, torch.ones_like(top))
 
     def _add_logs(self, logs: Tensor) -> None:
-        self.log_sum = logs if self.count == 0 else torch.logaddexp(self._logs(), logs)
+        if self.count > 0:
+            known = (self.mean * self.count).log() if self.log_sum is None else self.log_sum
+            logs = torch.logaddexp(known, logs)
+        self.log_sum = logs
 
-    def _logs(self) -> Tensor:
-        return self.log_sum if self.log_sum is not None else (self.mean * self.count).log()
-
-    def merged(self, other: "Totals") -> "Totals":
-        """The sums over the draws of both.
-
-        Reference:
-            Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance",
-            equation 1.5b.
-        """
-        count = self.count + other.count
-        step = other.mean - self.mean
-        logs = None
-        if self.log_sum is not None or other.log_sum is not None:
-            logs = torch.logaddexp(self._logs(), other._logs())
-        return Totals(
-            count,
-            self.mean + step * (other.count / count),
-            self.squares + other.squares + step.square() * (self.count * other.count / count),
-            self.entropy + other.entropy,
-            self.votes + other.votes,
-            logs,
-        )
-
-    def predictive(self, draws: Tensor | None = None) -> CategoricalPredictive:
-        """The averages, with the draws themselves if they were kept.
+    def predictive(self, logits: Tensor | None = None) -> CategoricalPredictive:
+        """The averages over draws; `logits` are the draws themselves, if they are to be kept.
 
         Raises:
             ValueError: there were no draws.
         """
         if self.count == 0:
-            raise ValueError("expected at least one draw of logits, got none; give some")
+            raise ValueError(
+                "expected at least one draw of logits, got none; add draws to the sampler"
+            )
         return CategoricalPredictive(
             self._log_mean(),
             self.entropy / self.count,
             self.squares / self.count,
             1 - self.votes.amax(1) / self.count,
             self.count,
-            draws,
+            logits,
         )
 
     def _log_mean(self) -> Tensor:
         logs = self.mean.log()
         if self.log_sum is not None:
-            logs = torch.where(self.mean < SMALL, self.log_sum - math.log(self.count), logs)
-        # Of a sure class by way of the others: its own probability is rounded to 1.
+            logs = torch.where(
+                self.mean < MIN_PROBABILITY, self.log_sum - math.log(self.count), logs
+            )
+        # A class of probability near 1 has more digits in the sum of the others.
         top, chosen = self.mean.max(1, keepdim=True)
         others = self.mean.scatter(1, chosen, 0.0).sum(1, keepdim=True)
         return logs.scatter_(1, chosen, torch.where(top > 0.5, (-others).log1p(), top.log()))
@@ -218,10 +194,10 @@ def _checked(logits: Tensor, draw: int) -> Tensor:
     if logits.ndim < 2 or logits.shape[1] < 2:
         raise ValueError(
             f"expected logits with axes (batch, classes, *positions) of at least 2 classes, got "
-            f"shape {tuple(logits.shape)}; for one logit a case give "
+            f"shape {tuple(logits.shape)}; for one logit per example give "
             "output=lambda z: torch.cat([torch.zeros_like(z), z], 1)"
         )
-    # A finite sum has finite terms, and is far quicker to see; the full check finds the place.
+    # A finite sum has finite terms and is far quicker to check; the full check names the place.
     if logits.numel() > 0 and bool(logits.detach().sum().isfinite()):
         return logits
     return validation.finite(logits, f"the logits of draw {draw}")
@@ -243,6 +219,10 @@ def entropy(
     >>> entropy(torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     tensor([0.6931, 0.0000], dtype=torch.float64)
     """
-    values = validation.probabilities(probabilities).double()
-    total: Tensor = torch.special.entr(values).sum(1)
+    return unchecked_entropy(validation.probabilities(probabilities))
+
+
+def unchecked_entropy(probabilities: Tensor) -> Tensor:
+    """Return what `entropy` returns, of probabilities that are known to be valid."""
+    total: Tensor = torch.special.entr(probabilities.double()).sum(1)
     return total.clamp(min=0)

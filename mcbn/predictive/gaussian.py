@@ -1,4 +1,4 @@
-"""Regression: draws of means made into a mixture of Gaussians, one component a draw."""
+"""Regression: draws of means as a mixture of Gaussians, one component per draw."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.predictive import mixture
 
-# Precisions searched, as multiples of one over the mean squared residual.
-SEARCHED = (1e-3, 1e6)
+# Range of the precisions searched, as multiples of one over the mean squared residual.
+SEARCH_RANGE = (1e-3, 1e6)
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianPredictive:
-    """A mixture of T Gaussians for each example and output, in float64.
+    """A mixture of T equally weighted Gaussians for each example and output, in float64.
 
     Attributes:
         means: mean of each component.
@@ -88,11 +88,11 @@ class GaussianPredictive:
         return mixture.cdf(self.means, self.variances, self.aligned(targets))
 
     def quantile(self, level: float) -> Float[Tensor, "batch *outputs"]:
-        """The value that the target stays below with probability `level`."""
+        """The value that the target is below with probability `level`."""
         return mixture.quantile(self.means, self.variances, level)
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Lower and upper end of the central interval that holds the target with `level`."""
+        """Ends of the central interval that contains the target with probability `level`."""
         validation.fraction(level, "level")
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
@@ -105,15 +105,15 @@ class GaussianPredictive:
         return GaussianPredictive(mean + scale * self.means, scale**2 * self.variances)
 
     def aligned(self, targets: Tensor) -> Tensor:
-        """Targets in the shape of the predictions; a lone output axis may be missing or extra.
+        """Targets in the shape of the predictions; an output axis of length 1 may be absent.
 
         Raises:
             ValueError: they do not fit, or are not finite.
         """
         validation.finite(targets, "targets")
         expected = self.means.shape[1:]
-        lone = expected.numel() == targets.numel() == len(self)
-        if lone and targets.shape[:1] == expected[:1]:
+        single = expected.numel() == targets.numel() == len(self)
+        if single and targets.shape[:1] == expected[:1]:
             targets = targets.reshape(expected)
         validation.require_same_shape(targets, self.means[0], ("targets", "predictions"))
         return targets.to(self.means.device).double()
@@ -141,16 +141,18 @@ class Gaussian:
         *,
         keep_draws: bool = False,  # noqa: ARG002
     ) -> GaussianPredictive:
-        """Gather the draws of the mean, which are the distribution itself and always kept.
+        """Gather the draws of the mean, which are the mixture's components and always kept.
 
         Raises:
             ValueError: there are no draws, outputs are not finite, or they do not split into means
                 and log-variances.
         """
-        found = [output.detach().double() for output in passes]
-        if not found:
-            raise ValueError("expected at least one draw of the mean, got none; give some")
-        outputs = torch.stack(found)
+        draws = [output.detach().double() for output in passes]
+        if not draws:
+            raise ValueError(
+                "expected at least one draw of the mean, got none; add draws to the sampler"
+            )
+        outputs = torch.stack(draws)
         validation.finite(outputs, "the network's outputs")
         if self.precision is not None:
             return GaussianPredictive(outputs, _noise(self.precision).to(outputs.device))
@@ -177,9 +179,9 @@ def fit_precision(
     *,
     criterion: Literal["log_prob", "crps"] = "log_prob",
 ) -> Gaussian:
-    """The constant noise precision that predicts held-out targets best; the noise is refitted.
+    """Fit the constant noise precision that predicts held-out targets best.
 
-    Never fit on the test set. A scan over nine decades brackets the optimum, Brent's method
+    Never fit on the test set. A scan over nine decades brackets the optimum, and Brent's method
     refines it.
 
     Args:
@@ -195,12 +197,14 @@ def fit_precision(
     advice = "give what mcbn.predict returns with mcbn.Gaussian(precision=1.0)"
     validation.require_type(predictive, GaussianPredictive, "a GaussianPredictive", advice)
     if criterion not in ("log_prob", "crps"):
-        raise ValueError(f"expected criterion 'log_prob' or 'crps', got {criterion!r}")
+        raise ValueError(
+            f"expected criterion 'log_prob' or 'crps', got {criterion!r}; choose one of them"
+        )
     residual = float((predictive.mean - predictive.aligned(targets)).square().mean())
     if residual == 0:
         raise ValueError(
             "expected targets that differ from the predictions, got a perfect fit, whose precision "
-            "is infinite; fit on data the network was not trained on"
+            "is infinite; fit on data that the network was not trained on"
         )
 
     def loss(log_precision: float) -> float:
@@ -209,12 +213,12 @@ def fit_precision(
             return -float(candidate.log_prob(targets).mean())
         return float(candidate.crps_moment_matched(targets).mean())
 
-    low, high = (math.log(factor / residual) for factor in SEARCHED)
+    low, high = (math.log(factor / residual) for factor in SEARCH_RANGE)
     scan = torch.linspace(low, high, 37, dtype=torch.float64).tolist()
     best = min(range(len(scan)), key=lambda index: loss(scan[index]))
     bounds = (scan[max(best - 1, 0)], scan[min(best + 1, len(scan) - 1)])
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    return Gaussian(precision=math.exp(float(found.x)))
+    optimum = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    return Gaussian(precision=math.exp(float(optimum.x)))
 
 
 def _noise(precision: float) -> Tensor:
@@ -228,7 +232,7 @@ def _noise(precision: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """A mean and a variance for each example and output: all of a mixture that most files hold.
+    """A mean and a variance for each example and output: what most files keep of a mixture.
 
     Attributes:
         mean: predictive mean.
@@ -244,7 +248,7 @@ class Moments:
 
     @classmethod
     def from_predictive(cls, predictive: GaussianPredictive) -> "Moments":
-        """The moments of a mixture."""
+        """Compute the moments of a mixture."""
         epistemic = predictive.epistemic_variance
         variance = epistemic + predictive.aleatoric_variance
         return cls(predictive.mean, variance, epistemic, predictive.draw_count)
@@ -260,5 +264,5 @@ class Moments:
         return (self.variance - self.epistemic_variance).clamp_min(0.0)
 
     def gaussian(self) -> GaussianPredictive:
-        """The one Gaussian with this mean and variance, which stands for the mixture in scores."""
+        """The Gaussian with this mean and variance, which replaces the mixture in scores."""
         return GaussianPredictive(self.mean[None], self.variance[None])

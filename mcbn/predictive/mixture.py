@@ -1,6 +1,6 @@
 """Densities, quantiles and the CRPS of an equally weighted mixture of Gaussians.
 
-Every stochastic pass is one component; the draw axis comes first. Computed in float64.
+Each stochastic pass is one component; the draw axis comes first. Computed in float64.
 """
 
 import math
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from mcbn import validation
 
-# Float64 values in flight while pairs of draws are compared: 8 MiB a temporary.
+# Values of a temporary while pairs of draws are compared: 8 MiB in float64.
 PAIR_BUDGET = 2**20
-# Halvings of the bracket: past 53 of them float64 has no number left between the ends.
-HALVINGS = 64
+# Bisection steps, at most: after some 53 float64 has no number left between the ends.
+MAX_BISECTIONS = 64
 
 
 def _checked(
@@ -23,7 +23,9 @@ def _checked(
     """Return means, variances expanded to them, and values, all float64."""
     validation.finite(means, "means")
     if means.ndim == 0:
-        raise ValueError("expected means with a draw axis, got a single number; unsqueeze it")
+        raise ValueError(
+            "expected means with a draw axis, got a single number; add the axis with unsqueeze(0)"
+        )
     if not isinstance(variances, Tensor):
         variances = torch.tensor(variances, dtype=torch.float64, device=means.device)
     validation.finite(variances, "variances")
@@ -41,13 +43,13 @@ def _checked(
     except RuntimeError:
         raise ValueError(
             f"expected variances that broadcast to means {tuple(means.shape)}, got "
-            f"{tuple(variances.shape)}; give a number, one a target, or one a draw and target"
+            f"{tuple(variances.shape)}; give one number, one per target, or one per draw and target"
         ) from None
     return means.double(), expanded, values.double()
 
 
 def _positive(variances: Tensor) -> None:
-    """Refuse a density where there is none."""
+    """Check that every variance is above 0, so that there is a density."""
     zeros = int((variances == 0).sum())
     if zeros:
         raise ValueError(
@@ -151,7 +153,7 @@ def quantile(
     deviations = variances.sqrt()
     shift = torch.special.ndtri(torch.tensor(level, dtype=torch.float64, device=means.device))
     low, high = torch.aminmax(means + deviations * shift, dim=0)
-    for _ in range(HALVINGS):
+    for _ in range(MAX_BISECTIONS):
         middle = low + (high - low) / 2
         if bool(((middle <= low) | (middle >= high)).all()):
             break

@@ -1,10 +1,10 @@
-"""Predicting: a sampler streamed over data, its draws summarised under a likelihood."""
+"""Prediction: a sampler run over data, and its draws summarised under a likelihood."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count as counting
 from itertools import takewhile
-from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -22,29 +22,16 @@ from mcbn.network.inputs import (
     select_inputs,
 )
 from mcbn.network.isolation import StreamStates, random_streams
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive
+from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.samplers.sampler import Sampler
 
 Predictive = CategoricalPredictive | GaussianPredictive
-P = TypeVar("P")
 S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
-AXES = {"logits": 1, "means": 1, "variances": 1}
-
-
-@runtime_checkable
-class Likelihood(Protocol[P]):
-    """How draws of outputs become a distribution of targets."""
-
-    def summarize(self, passes: Iterable[Tensor], *, keep_draws: bool = False) -> P:
-        """The predictive of one batch of inputs."""
-        ...
-
-    def join(self, parts: Sequence[P]) -> P:
-        """The predictive of several batches together, in order."""
-        ...
+EXAMPLE_AXES = {"logits": 1, "means": 1, "variances": 1}
 
 
 @overload
@@ -79,34 +66,32 @@ def predict(
     keep_draws: bool = False,
     progress: bool = True,
 ) -> Predictive:
-    """The predictive distribution of every example, in the order of the data.
+    """Return the predictive distribution of every example, in the order of the data.
 
-    Data and, for classes, draws are streamed: besides the answer, memory holds one batch. Where
-    the answer itself is too large, take it batch by batch from `predict_batches`.
+    Data and, for classes, draws are streamed: besides the result, memory holds one batch. Where
+    the result itself is too large, take it batch by batch from `predict_batches`.
 
     Args:
         sampler: what makes the draws, such as `MCBatchNorm`.
         data: inputs as a tensor, a data set, or a loader in fixed order; targets are ignored.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
-        batch_size: examples in a pass; if not given, the loader's own, else 256. Where it is
-            given, the numbers are the same bits however a loader cuts the data.
-        select: picks the network's inputs out of a batch where the default rule does not.
-        keep_draws: keep the raw outputs of every draw too, for classes.
-        progress: show a bar, on a terminal only.
+        batch_size: examples per pass; by default the loader's own, else 256. Where it is given,
+            the numbers are the same bits however a loader batches the data.
+        select: picks the network's inputs out of a batch where the default rule does not apply.
+        keep_draws: for classes, keep the logits of every draw as well.
+        progress: show a progress bar, on a terminal only.
 
     Raises:
-        TypeError: no sampler, or data of another kind.
+        TypeError: not a sampler, or data of another kind.
         ValueError: no data, values that are not finite, a loader that shuffles.
     """
-    family, loader = family_of(likelihood), ordered_loader(data, batch_size)
-    stream = predict_batches(
-        sampler, loader, family, batch_size=batch_size, select=select, keep_draws=keep_draws
-    )
-    bar = progress_bar(stream, label="predict", unit="batch", total=_length(loader), shown=progress)
-    answer: Predictive | None = joined(bar, _length(order_sampler(loader)) or 0)
-    if answer is None:
-        raise ValueError("expected at least one example to predict, got none; check the data")
-    return answer
+    loader = ordered_loader(data, batch_size)
+    regroup = batch_size if loader is data else None
+    parts = _predictives(sampler, loader, likelihood, select, keep_draws, regroup)
+    bar = progress_bar(parts, label="predict", unit="batch", total=_length(loader), shown=progress)
+    examples = _length(order_sampler(loader)) or 0
+    whole: Predictive = require_some(join_predictives(bar, examples))
+    return whole
 
 
 @overload
@@ -138,66 +123,76 @@ def predict_batches(
     select: Select | None = None,
     keep_draws: bool = False,
 ) -> Iterator[Predictive]:
-    """The predictive of one batch after another: `predict` before its parts are joined.
+    """Yield the predictive distribution of one batch after another.
 
-    Memory holds one batch, however many examples there are; for classes, however many draws too.
-    A stream without end will do, and no data give no batches.
+    Memory holds one batch, however many examples there are and, for classes, however many draws.
+    An endless stream of data is allowed; no data give no batches.
 
     The arguments are those of `predict`.
 
     Raises:
-        TypeError: no sampler, or data of another kind.
+        TypeError: not a sampler, or data of another kind.
         ValueError: values that are not finite, a loader that shuffles.
     """
-    advice = "wrap the network by mcbn.MCBatchNorm(model, bank) or mcbn.Deterministic(model)"
-    validation.require_type(sampler, Sampler, "a sampler", advice)
-    loader, family = ordered_loader(data, batch_size), family_of(likelihood)
-    summary = partial(family.summarize, keep_draws=keep_draws)
-    size = batch_size if loader is data else None
-    return summaries(sampler, loader, summary, select=select, batch_size=size)
+    loader = ordered_loader(data, batch_size)
+    regroup = batch_size if loader is data else None
+    return _predictives(sampler, loader, likelihood, select, keep_draws, regroup)
 
 
-def summaries(
+def _predictives(
     sampler: Sampler,
     loader: DataLoader[Any],
-    summary: Callable[[Iterator[Tensor]], S],
+    likelihood: Any,
+    select: Select | None,
+    keep_draws: bool,
+    batch_size: int | None,
+) -> Iterator[Any]:
+    require_sampler(sampler)
+    summarize = partial(as_likelihood(likelihood).summarize, keep_draws=keep_draws)
+    return summarize_batches(sampler, loader, summarize, select=select, batch_size=batch_size)
+
+
+def summarize_batches(
+    sampler: Sampler,
+    loader: DataLoader[Any],
+    summarize: Callable[[Iterator[Tensor]], S],
     *,
     select: Select | None = None,
     batch_size: int | None = None,
     first: int = 0,
 ) -> Iterator[S]:
-    """What `summary` makes of the draws of one batch after another; empty batches are left out.
+    """Yield the summary of the draws of one batch after another; empty batches are left out.
 
     Args:
         sampler: what makes the draws.
-        loader: batches in fixed order.
-        summary: takes the draws of a batch, one at a time.
+        loader: batches in a fixed order.
+        summarize: takes the draws of a batch, one at a time.
         select: picks the network's inputs out of a batch.
-        batch_size: examples in a pass; those of the loader if not given.
-        first: place of the loader's first batch in the whole data: transforms that draw at random
-            draw the same for a batch, whoever loads it.
+        batch_size: examples per pass; those of the loader if not given.
+        first: index of the loader's first batch in the whole data. It seeds the transforms that
+            draw at random, so that they do not depend on which process loads a batch.
     """
-    loaded = takewhile(lambda found: found is not END, _loads(loader, select, first))
-    groups = loaded if batch_size is None else rebatched(loaded, batch_size)
-    # Streams belong to the process: they are seeded for a pass only where the network draws.
+    loaded = takewhile(lambda inputs: inputs is not END, _loaded(loader, select, first))
+    batches = loaded if batch_size is None else rebatched(loaded, batch_size)
+    # Random streams belong to the process: they are seeded only where the network draws from them.
     seeded = False
     for index in counting(first):
-        selected = next(groups, None)
-        if selected is None:
+        inputs = next(batches, None)
+        if inputs is None:
             return
-        step = partial(_summary, sampler, selected, summary)
+        step = partial(_summary, sampler, inputs, summarize)
         if not seeded:
-            found, seeded = _watched(step)
+            summary, seeded = _watched(step)
         if seeded:
-            found = _seeded(step, "pass", index)
-        del selected, step  # not held while the caller works
+            summary = _seeded(step, "pass", index)
+        del inputs, step  # not held while the caller works
         # Nothing stays switched while the caller holds the iterator: yield is outside.
-        if found is not None:
-            yield found
+        if summary is not None:
+            yield summary
 
 
-def _loads(loader: DataLoader[Any], select: Select | None, first: int) -> Iterator[Any]:
-    """The network's inputs in one batch after another, then END for ever."""
+def _loaded(loader: DataLoader[Any], select: Select | None, first: int) -> Iterator[Any]:
+    """Yield the network's inputs of one batch after another, then END forever."""
     # The loader takes its base seed from the global stream.
     batches = _seeded(partial(iter, loader))
 
@@ -209,39 +204,39 @@ def _loads(loader: DataLoader[Any], select: Select | None, first: int) -> Iterat
 
 
 def _summary(
-    sampler: Sampler, inputs: Inputs, summary: Callable[[Iterator[Tensor]], S]
+    sampler: Sampler, inputs: Inputs, summarize: Callable[[Iterator[Tensor]], S]
 ) -> S | None:
-    return summary(sampler.passes(inputs)) if count(inputs) > 0 else None
+    return summarize(sampler.passes(inputs)) if count(inputs) > 0 else None
 
 
 def _watched(call: Callable[[], Any]) -> tuple[Any, bool]:
-    """The answer, and whether a random stream was moved, which is put back."""
+    """The result, and whether the call moved a random stream, which is then restored."""
     before = StreamStates.now()
     moved = True
     try:
         with torch.no_grad():
-            found = call()
+            result = call()
         moved = not before.unmoved()
-        return found, moved
+        return result, moved
     finally:
         if moved:
             before.restore()
 
 
 def _seeded(call: Callable[[], Any], *key: int | str) -> Any:
-    """The answer under streams seeded from `key`."""
+    """The result under random streams seeded from `key`."""
     with random_streams(0, "predict", *key), torch.no_grad():
         return call()
 
 
-def joined(parts: Iterable[S], examples: int) -> S | None:
-    """The predictives of several batches as one, None of none: each is written to its place.
+def join_predictives(parts: Iterable[S], examples: int) -> S | None:
+    """Return the predictives of several batches as one, or None if there are no batches.
 
-    A list of all parts would hold the answer twice while it is joined.
+    Each is written to its place as it comes: a list of all would hold the result twice.
 
     Args:
         parts: predictives of one likelihood, in order.
-        examples: how many to expect in all; a wrong number costs memory and nothing else.
+        examples: expected number in all; a wrong one costs memory, but the result is right.
     """
     kind, whole, done = None, {}, 0
     for part in parts:
@@ -250,21 +245,42 @@ def joined(parts: Iterable[S], examples: int) -> S | None:
             if not isinstance(value, Tensor) or value.ndim == 0:
                 whole[name] = value
                 continue
-            axis = AXES.get(name, 0)
-            room = whole[name].shape[axis] if name in whole else 0
-            if room < stop:
-                wider = max(stop, 2 * room or examples)
-                grown = value.new_empty((*value.shape[:axis], wider, *value.shape[axis + 1 :]))
-                if room > 0:
+            axis = EXAMPLE_AXES.get(name, 0)
+            capacity = whole[name].shape[axis] if name in whole else 0
+            if capacity < stop:
+                larger = max(stop, 2 * capacity or examples)
+                grown = value.new_empty((*value.shape[:axis], larger, *value.shape[axis + 1 :]))
+                if capacity > 0:
                     grown.narrow(axis, 0, done).copy_(whole[name].narrow(axis, 0, done))
                 whole[name] = grown
             whole[name].narrow(axis, done, stop - done).copy_(value)
         done = stop
     for name, value in whole.items():
-        axis = AXES.get(name, 0)
+        axis = EXAMPLE_AXES.get(name, 0)
         if isinstance(value, Tensor) and value.ndim > 0 and value.shape[axis] > done:
             whole[name] = value.narrow(axis, 0, done).clone(memory_format=torch.contiguous_format)
     return None if kind is None else kind(**whole)
+
+
+def require_sampler(sampler: Sampler) -> None:
+    """Check that there is a sampler.
+
+    Raises:
+        TypeError: it is something else, such as the network itself.
+    """
+    advice = "wrap the network by mcbn.MCBatchNorm(model, bank) or mcbn.Deterministic(model)"
+    validation.require_type(sampler, Sampler, "a sampler", advice)
+
+
+def require_some(predictive: Any) -> Any:
+    """Check that there was an example to predict.
+
+    Raises:
+        ValueError: there was none.
+    """
+    if predictive is None:
+        raise ValueError("expected at least one example to predict, got none; check the data")
+    return predictive
 
 
 def _length(counted: Any) -> int | None:
@@ -272,20 +288,3 @@ def _length(counted: Any) -> int | None:
         return len(counted)
     except TypeError:  # a stream
         return None
-
-
-def family_of(likelihood: Any) -> Any:
-    """The likelihood itself, for its name or itself.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if likelihood == "categorical":
-        return Categorical()
-    # A class has the methods too, but is no likelihood: it was meant to be called.
-    if isinstance(likelihood, Likelihood) and not isinstance(likelihood, type):
-        return likelihood
-    raise ValueError(
-        f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got {likelihood!r}; "
-        "use Gaussian(precision=tau) for regression"
-    )

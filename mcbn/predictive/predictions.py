@@ -1,4 +1,4 @@
-"""Predictions as a file: a method's predictive of some examples, with their targets."""
+"""Predictions of one method for some examples, with their targets, as a file."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,31 +17,32 @@ from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
-from mcbn.predictive.predict import joined, predict_batches
+from mcbn.predictive.predict import join_predictives, predict_batches, require_some
 from mcbn.samplers.sampler import Sampler
 
 KIND = "predictions"
-PARTS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
-Predictive = CategoricalPredictive | GaussianPredictive | Moments
+CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
+# What a file can hold: unlike `predict`, moments without the mixture they are of.
+StoredPredictive = CategoricalPredictive | GaussianPredictive | Moments
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one method said of some examples, and the answers where they are known.
+    """Predictions of one method for some examples, with their targets where they are known.
 
     Attributes:
         method: name of the method.
-        predictive: its predictive distribution; of a regression whose draws were not kept, its
-            moments.
-        targets: class indices or real values; None for examples without (out-of-distribution
-            inputs).
-        data: what was predicted, in words.
-        classes: names of the classes; none where they are numbers from 0.
-        columns: what else is known of each example, by name: groups to score apart.
+        predictive: its predictive distribution; for regression, its moments if the draws were not
+            kept.
+        targets: class indices or real values; None for examples without targets, such as
+            out-of-distribution inputs.
+        data: description of the examples.
+        classes: names of the classes; empty where they are numbers from 0.
+        columns: other values of each example, by name, such as groups to score separately.
     """
 
     method: str
-    predictive: Predictive
+    predictive: StoredPredictive
     targets: Tensor | None
     data: str
     classes: tuple[str, ...] = ()
@@ -49,9 +50,9 @@ class Predictions:
 
     @property
     def scored(self) -> CategoricalPredictive | GaussianPredictive:
-        """The distribution that is scored: of moments, the Gaussian that has them."""
-        found = self.predictive
-        return found.gaussian() if isinstance(found, Moments) else found
+        """The distribution to score: of moments, the Gaussian that has them."""
+        stored = self.predictive
+        return stored.gaussian() if isinstance(stored, Moments) else stored
 
     @property
     def known_targets(self) -> Tensor:
@@ -68,8 +69,8 @@ class Predictions:
         return self.targets
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all; draws are in it if they were kept."""
-        likelihood, names = _parts_of(self.predictive)
+        """Write one safetensors file, whole or not at all, with the draws if they were kept."""
+        likelihood, names = _kind_of(self.predictive)
         tensors = {
             name: value
             for name in (*names, "logits")
@@ -86,8 +87,8 @@ class Predictions:
             "columns": {},
         }
         for name, values in self.columns.items():
-            kinds, codes = np.unique(np.array(texts(values)), return_inverse=True)
-            header["columns"][name] = kinds.tolist()
+            distinct, codes = np.unique(np.array(texts(values)), return_inverse=True)
+            header["columns"][name] = distinct.tolist()
             tensors[f"columns.{name}"] = torch.from_numpy(codes.astype(np.int64))
         write_tensors(path, tensors, kind=KIND, header=header)
 
@@ -97,50 +98,50 @@ class Predictions:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is truncated, corrupted, foreign or of another version.
+            ValueError: the file is truncated, corrupted, of another version or not of predictions.
         """
         tensors, header = read_tensors(path, kind=KIND)
-        # Files of before there were others are all of classes.
+        # The first files had no such entry: they were all of classes.
         likelihood = header.get("likelihood", "categorical")
-        if not _is_whole(tensors, header, likelihood):
+        if not _is_complete(tensors, header, likelihood):
             raise ValueError(
-                f"expected the tensors {PARTS} of classes, or those of a regression, in "
-                f"predictions, got {path} with "
+                f"expected the tensors {CATEGORICAL_TENSORS} of classes, or those of regression, "
+                f"in predictions, got {path} with "
                 f"{ {name: tuple(value.shape) for name, value in tensors.items()} }; predict again"
             )
-        found = {name: tensors[name] for name in NAMES[likelihood] if name in tensors}
+        stored = {name: tensors[name] for name in TENSORS[likelihood] if name in tensors}
         count = header["draws"]
-        predictive: Predictive
+        predictive: StoredPredictive
         if likelihood == "categorical":
             logits = tensors.get("logits")
-            predictive = CategoricalPredictive(**found, draw_count=count, logits=logits)
+            predictive = CategoricalPredictive(**stored, draw_count=count, logits=logits)
         elif likelihood == "gaussian":
-            predictive = GaussianPredictive(**found)
+            predictive = GaussianPredictive(**stored)
         else:
-            epistemic = found.get("epistemic_variance")
-            predictive = Moments(found["mean"], found["variance"], epistemic, count)
-        made = cls(
+            epistemic = stored.get("epistemic_variance")
+            predictive = Moments(stored["mean"], stored["variance"], epistemic, count)
+        predictions = cls(
             header["method"], predictive, tensors.get("targets"), header["data"],
             tuple(header.get("classes", ())), _columns(tensors, header, path),
         )  # fmt: skip
         try:
-            _require_sound(made)
+            _require_valid(predictions)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
-        return made
+        return predictions
 
     def to_xarray(self) -> Any:
-        """The predictions as an `xarray.Dataset`, kept draws in the dimensions that ArviZ takes.
+        """The predictions as an `xarray.Dataset`, with the dimensions that ArviZ expects.
 
-        Summaries have the dimensions `case` and `class` (of regression `case` and `output`), kept
-        draws `chain` (of length 1), `draw` and those: `logits` for classes, `means` for
-        regression. Positions are `position_0` and so on.
+        Summaries have the dimensions `case` and `class` (for regression `case` and `output`). Kept
+        draws, `logits` for classes and `means` for regression, have `chain` (of length 1) and
+        `draw` before those. Positions are `position_0` and so on.
 
         Raises:
             ImportError: xarray is not installed.
         """
         xarray = optional("xarray", extra="xarray")
-        found: dict[str, tuple[tuple[str, ...], Any]] = {}
+        variables: dict[str, tuple[tuple[str, ...], Any]] = {}
         axis = "class" if isinstance(self.predictive, CategoricalPredictive) else "output"
         for name, value, over in _variables(self.predictive):
             lead: tuple[str, ...] = ("chain", "draw", "case") if over == "draws" else ("case",)
@@ -149,42 +150,43 @@ class Predictions:
             # A regression of one output may have no axis for it, and positions come last.
             lead = lead[: whole.ndim]
             extra = tuple(f"position_{place}" for place in range(whole.ndim - len(lead)))
-            found[name] = ((*lead, *extra), whole.cpu().numpy())
+            variables[name] = ((*lead, *extra), whole.cpu().numpy())
         if self.targets is not None:
             ends = ("output",) if axis == "output" else ()
             names = ("case", *ends, *(f"position_{place}" for place in range(self.targets.ndim)))
-            found["target"] = (names[: self.targets.ndim], self.targets.cpu().numpy())
+            variables["target"] = (names[: self.targets.ndim], self.targets.cpu().numpy())
         coordinates: dict[str, Any] = {
             name: ("case", np.array(texts(values)))
             for name, values in self.columns.items()
-            if name not in found
+            if name not in variables
         }
         coordinates["case"] = np.arange(len(self.predictive))
         if self.classes:
             coordinates["class"] = np.array(self.classes)
         about = {"method": self.method, "data": self.data, "draws": self.predictive.draw_count}
-        return xarray.Dataset(found, coords=coordinates, attrs=about)
+        return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
-# The tensors of each kind of predictive; the last may be missing.
-NAMES = {
-    "categorical": PARTS,
+# The tensors of each kind of predictive. The epistemic variance may be missing.
+TENSORS = {
+    "categorical": CATEGORICAL_TENSORS,
     "gaussian": ("means", "variances"),
     "moments": ("mean", "variance", "epistemic_variance"),
 }
 
 
-def _parts_of(predictive: Predictive) -> tuple[str, tuple[str, ...]]:
+def _kind_of(predictive: StoredPredictive) -> tuple[str, tuple[str, ...]]:
+    """The likelihood as a file names it, and the names of its tensors."""
     kinds = {CategoricalPredictive: "categorical", GaussianPredictive: "gaussian"}
     likelihood = kinds.get(type(predictive), "moments")
-    return likelihood, NAMES[likelihood]
+    return likelihood, TENSORS[likelihood]
 
 
-def _variables(predictive: Predictive) -> list[tuple[str, Tensor, str]]:
-    """Name, values and what they range over, of every quantity that is known."""
-    found: list[tuple[str, Tensor | None, str]]
+def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
+    """Name, values and dimensions of every quantity that is known."""
+    variables: list[tuple[str, Tensor | None, str]]
     if isinstance(predictive, CategoricalPredictive):
-        found = [
+        variables = [
             ("probability", predictive.probabilities, "classes"),
             ("variance", predictive.variance, "classes"),
             ("confidence", predictive.confidence, "cases"),
@@ -196,37 +198,37 @@ def _variables(predictive: Predictive) -> list[tuple[str, Tensor, str]]:
         ]
     else:
         noise, epistemic = predictive.aleatoric_variance, predictive.epistemic_variance
-        found = [
+        variables = [
             ("mean", predictive.mean, "classes"),
             ("sd", predictive.variance.sqrt(), "classes"),
             ("epistemic_sd", None if epistemic is None else epistemic.sqrt(), "classes"),
             ("aleatoric_sd", None if noise is None else noise.sqrt(), "classes"),
             ("means", getattr(predictive, "means", None), "draws"),
         ]
-    return [(name, value, over) for name, value, over in found if value is not None]
+    return [(name, value, over) for name, value, over in variables if value is not None]
 
 
-def _is_whole(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likelihood: Any) -> bool:
-    """Whether everything is there that the kind of predictive needs, in fitting shapes."""
-    if likelihood not in NAMES or not all(
-        name in tensors and tensors[name].dtype == torch.float64 for name in NAMES[likelihood][:2]
+def _is_complete(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likelihood: Any) -> bool:
+    """Whether a file has all that its kind of predictive needs, in the right shapes."""
+    if likelihood not in TENSORS or not all(
+        name in tensors and tensors[name].dtype == torch.float64 for name in TENSORS[likelihood][:2]
     ):
         return False
-    shape = tensors[NAMES[likelihood][0]].shape
+    shape = tensors[TENSORS[likelihood][0]].shape
     if likelihood == "categorical":
         cases = shape[:1] + shape[2:]
         fits = len(shape) >= 2 and all(
             name in tensors
             and tensors[name].dtype == torch.float64
             and tensors[name].shape == (shape if name == "variance" else cases)
-            for name in PARTS[1:]
+            for name in CATEGORICAL_TENSORS[1:]
         )
     elif likelihood == "gaussian":
         noise = tensors["variances"].shape
         fits = len(shape) >= 2 and noise in (torch.Size(()), shape)
     else:
         fits = len(shape) >= 1 and all(
-            tensors[name].shape == shape for name in NAMES[likelihood][1:] if name in tensors
+            tensors[name].shape == shape for name in TENSORS[likelihood][1:] if name in tensors
         )
     return (
         fits
@@ -236,42 +238,43 @@ def _is_whole(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likeliho
     )
 
 
-def _require_sound(found: Predictions) -> None:
-    """Check that numbers are what their names say, and that targets and names belong to them."""
-    given = found.predictive
+def _require_valid(predictions: Predictions) -> None:
+    """Check that the numbers are a distribution, and that targets and class names fit it."""
+    given, targets = predictions.predictive, predictions.targets
     if isinstance(given, CategoricalPredictive):
         logs = given.log_probabilities
         validation.probabilities(logs.exp(), "exp(log_probabilities)")
         validation.finite(given.expected_entropy, "expected_entropy")
         cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
-        if found.classes and len(found.classes) != count:
+        names = predictions.classes
+        if names and len(names) != count:
             raise ValueError(
-                f"expected the names of {count} classes, got {len(found.classes)}; predict again"
+                f"expected the names of {count} classes, got {len(names)}; predict again"
             )
         if given.logits is not None:
             validation.finite(given.logits, "logits")
             validation.require_same_shape(given.logits[0], logs, ("a draw", "log_probabilities"))
-        if found.targets is not None:
-            validation.labels(found.targets, count, tuple(cases))
+        if targets is not None:
+            validation.labels(targets, count, tuple(cases))
         return
     spreads = (given.variance, given.epistemic_variance)
     for values in (given.mean, *(each for each in spreads if each is not None)):
         validation.finite(values, "means and variances")
     if not bool((given.variance > 0).all()):
-        raise ValueError("expected variances above 0, got others; predict again")
-    if found.targets is not None:
-        validation.finite(found.targets, "targets")
-        validation.require_same_shape(found.targets, given.mean, ("targets", "means"))
+        raise ValueError("expected variances above 0, got 0 or less; predict again")
+    if targets is not None:
+        validation.finite(targets, "targets")
+        validation.require_same_shape(targets, given.mean, ("targets", "means"))
 
 
 def _columns(
     tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: object
 ) -> dict[str, np.ndarray]:
-    """The columns that `save` wrote as codes."""
+    """The columns, which `save` writes as codes."""
     try:
         return {
-            name: np.array(kinds, dtype=object)[tensors[f"columns.{name}"].numpy()]
-            for name, kinds in header.get("columns", {}).items()
+            name: np.array(distinct, dtype=object)[tensors[f"columns.{name}"].numpy()]
+            for name, distinct in header.get("columns", {}).items()
         }
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(
@@ -280,7 +283,7 @@ def _columns(
         ) from error
 
 
-def record(
+def predict_for_file(
     sampler: Sampler,
     inputs: Tensor,
     likelihood: Categorical | Gaussian,
@@ -288,16 +291,16 @@ def record(
     batch_size: int = 256,
     keep_draws: bool = False,
     add: Callable[[Tensor], None] | None = None,
-) -> Predictive:
-    """The predictive of all inputs, in memory that does not grow with the draws unless kept.
+) -> StoredPredictive:
+    """Predict all inputs as a file is to hold them; draws take memory only if they are kept.
 
     Args:
         sampler: what makes the draws.
-        inputs: one row an example.
+        inputs: one row per example.
         likelihood: of the targets.
-        batch_size: examples in a pass.
-        keep_draws: keep every draw: logits of classes, the mixture of a regression. Without it a
-            regression keeps its moments.
+        batch_size: examples per pass.
+        keep_draws: keep every draw: the logits of classes, or the mixture of a regression, of
+            which only the moments are kept otherwise.
         add: takes the raw outputs of each batch, axes (draws, batch, ...); see `draws_file`.
 
     Raises:
@@ -307,14 +310,13 @@ def record(
         sampler, inputs, likelihood, batch_size=batch_size,
         keep_draws=keep_draws or add is not None,
     )  # fmt: skip
-    found: Predictive | None = joined(_kept(parts, len(inputs), keep_draws, add), len(inputs))
-    if found is None:
-        raise ValueError("expected at least one example to predict, got none; check the data")
-    return found
+    stored = _stored(parts, len(inputs), keep_draws, add)
+    whole: StoredPredictive = require_some(join_predictives(stored, len(inputs)))
+    return whole
 
 
-def disagreement(predictive: Predictive) -> str:
-    """How much the draws differ, in words."""
+def disagreement(predictive: StoredPredictive) -> str:
+    """How much the draws differ, as a phrase for people."""
     if isinstance(predictive, CategoricalPredictive):
         return f"mean mutual information {float(predictive.mutual_information.mean()):.4g} nats"
     variance = predictive.epistemic_variance
@@ -323,7 +325,7 @@ def disagreement(predictive: Predictive) -> str:
     return f"mean epistemic sd {float(variance.sqrt().mean()):.4g}"
 
 
-def _kept(
+def _stored(
     parts: Iterator[Any], examples: int, keep_draws: bool, add: Callable[[Tensor], None] | None
 ) -> Iterator[Any]:
     with progress_bar(label="predict", unit="example", total=examples) as bar:
@@ -340,7 +342,7 @@ def _kept(
 
 
 def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
-    """What the network said: logits, means, or means and log-variances along axis 1."""
+    """The network's outputs: logits, means, or means and log-variances along axis 1."""
     if isinstance(part, GaussianPredictive):
         constant = part.variances.ndim == 0
         return part.means if constant else torch.cat([part.means, part.variances.log()], dim=2)

@@ -14,7 +14,12 @@ from torch.nn import functional
 
 import mcbn
 from mcbn.deployment import onnx as onnx_files
-from mcbn.deployment.drawn_network import DrawnNetwork, Members, categorical_answer, gaussian_answer
+from mcbn.deployment.modules import (
+    EnsembleModule,
+    MCBatchNormModule,
+    categorical_summary,
+    gaussian_summary,
+)
 
 DRAWS = 8
 BATCHES = (1, 2, 7, 33)
@@ -76,7 +81,7 @@ def run_program(path, inputs):
 
 
 def run_onnx(path, inputs):
-    return onnx_files.onnx_answers(path.read_bytes(), {"inputs": inputs})
+    return onnx_files.onnx_outputs(path.read_bytes(), {"inputs": inputs})
 
 
 def require_same(found, predictive, names, limit=2e-6):
@@ -91,7 +96,7 @@ def require_same(found, predictive, names, limit=2e-6):
 def test_draws_along_the_batch_are_the_draws_of_the_loop(name, shared):
     model, data = made(name), examples(name, 40)
     sampler = banked(model, data)
-    drawn = DrawnNetwork(model, sampler.bank.statistics, output=None, shared=shared)
+    drawn = MCBatchNormModule(model, sampler.bank.statistics, output=None, shared=shared)
     with torch.no_grad():
         found = drawn(data[:7]).transpose(0, 1)
     expected = mcbn.MCBatchNorm(model, sampler.bank, engine="loop")(data[:7])
@@ -103,8 +108,8 @@ def test_draws_along_the_batch_are_the_draws_of_the_loop(name, shared):
 def test_chunks_of_draws_change_nothing(convolutional, chunk):
     sampler, data = convolutional
     statistics = sampler.bank.statistics
-    whole = DrawnNetwork(sampler.model, statistics, output=None)
-    parts = DrawnNetwork(sampler.model, statistics, output=None, chunk=chunk)
+    whole = MCBatchNormModule(sampler.model, statistics, output=None)
+    parts = MCBatchNormModule(sampler.model, statistics, output=None, chunk=chunk)
     with torch.no_grad():
         torch.testing.assert_close(parts(data[:3]), whole(data[:3]), rtol=1e-5, atol=1e-5)
 
@@ -129,7 +134,7 @@ def test_what_is_before_the_first_draw_runs_once():
     for layer in (before, between, model[4]):
         layer.seen.clear()
     with torch.no_grad():
-        DrawnNetwork(model, rows, output=None)(torch.zeros(5, 4))
+        MCBatchNormModule(model, rows, output=None)(torch.zeros(5, 4))
     assert [layer.seen for layer in (before, between, model[4])] == [[5], [5], [5 * DRAWS]]
 
 
@@ -251,14 +256,14 @@ def test_regression_in_onnx(tmp_path):
 def test_extreme_logits_in_float32(scale):
     """At 1e38 they are finite, but further apart than a float32 is long."""
     logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).clamp(-3, 3) * scale
-    found = categorical_answer(logits)
+    found = categorical_summary(logits)
     expected = mcbn.Categorical().summarize(list(logits.transpose(0, 1)))
     require_same(found, expected, CLASSES)
 
 
 def test_variances_far_from_zero():
     means = 1e4 + torch.randn(5, 9, 2, generator=torch.Generator().manual_seed(0))
-    found = gaussian_answer(2.0, means)
+    found = gaussian_summary(2.0, means)
     expected = mcbn.Gaussian(precision=2.0).summarize(list(means.transpose(0, 1)))
     # The mean in float32 is off by 1e-3, half a unit in the last place; its square is not seen.
     for name in REALS[1:]:
@@ -303,7 +308,7 @@ def test_networks_with_running_statistics(count, tmp_path):
     assert (artifact.draws, artifact.bank) == (count, 0)
     require_same(run_program(artifact.path, data), mcbn.predict(sampler, data), CLASSES)
     with torch.no_grad():
-        assert Members(models, output=None)(data).shape == (7, count, 3)
+        assert EnsembleModule(models, output=None)(data).shape == (7, count, 3)
 
 
 class Remembering(nn.Module):
@@ -374,7 +379,7 @@ def test_networks_that_cannot_be_exported(kind, reason, tmp_path):
     sampler = mcbn.MCBatchNorm(model, whole.bank.__class__(whole.bank.statistics, {}, 16))
     path = tmp_path / "net.pt2"
     path.write_bytes(b"what was there")
-    with pytest.raises(ValueError, match=f"expected a network to trace.*{reason}"):
+    with pytest.raises(ValueError, match=f"expected a network that torch.export can trace.*{reason}"):
         mcbn.export(sampler, data[:2], path)
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"what was there"]
 
@@ -415,7 +420,7 @@ def test_mistakes_are_refused_before_any_work(convolutional, tmp_path, change, r
 
 def test_a_file_too_large_for_onnx_is_refused(convolutional, tmp_path, monkeypatch):
     sampler, data = convolutional
-    monkeypatch.setattr(onnx_files, "LARGEST", 1000)
+    monkeypatch.setattr(onnx_files, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="less than 2 GB"):
         mcbn.export(sampler, data[:1], tmp_path / "net.onnx")
 
@@ -428,9 +433,9 @@ def test_a_file_that_answers_otherwise_is_not_written(convolutional, tmp_path, m
         return {"probabilities": torch.full((count, 3), 1 / 3), "entropy": torch.zeros(count),
                 "mutual_information": torch.zeros(count)}  # fmt: skip
 
-    monkeypatch.setattr("mcbn.deployment.export.onnx_answers", wrong)
+    monkeypatch.setattr("mcbn.deployment.export.onnx_outputs", wrong)
     monkeypatch.setattr("mcbn.deployment.export.onnx_bytes", lambda *_: b"not a network")
-    with pytest.raises(ValueError, match="gives them"):
+    with pytest.raises(ValueError, match="to equal those"):
         mcbn.export(sampler, data[:1], tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
 

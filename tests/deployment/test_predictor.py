@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.deployment.predictor import CLASSES, Predictor
+from mcbn.deployment.predictor import CLASS_COLUMNS, Predictor
 from mcbn.network.checkpoints import load_network
 
 NETS = """
@@ -80,7 +80,7 @@ def samplers(folder, name="build"):
 def expected(predictive):
     """The columns of a predictive, in words of its own."""
     if isinstance(predictive, mcbn.CategoricalPredictive):
-        return {name: getattr(predictive, name).numpy() for name in CLASSES}
+        return {name: getattr(predictive, name).numpy() for name in CLASS_COLUMNS}
     return {
         "mean": predictive.mean.numpy(),
         "sd": predictive.variance.sqrt().numpy(),
@@ -110,7 +110,7 @@ def test_the_numbers_are_those_of_predict(method, likelihood, files):
 def test_columns_that_are_no_inputs_are_kept(files):
     batch = {"x": rows().numpy(), "label": np.arange(23), "path": np.array(["a"] * 23)}
     found = Predictor(**banked(files), inputs="x")(batch)
-    assert list(found) == ["label", "path", *CLASSES]
+    assert list(found) == ["label", "path", *CLASS_COLUMNS]
     assert found["path"] is batch["path"]
     assert list(batch) == ["x", "label", "path"]
 
@@ -119,9 +119,9 @@ def test_columns_named_like_targets_are_no_inputs_unless_asked_for(files):
     x, other = rows().numpy(), rows().numpy() + 1.0
     wanted = Predictor(**banked(files))(x)
     found = Predictor(**banked(files))({"x": x, "targets": other, "index": np.arange(23)})
-    same({name: found[name] for name in CLASSES}, wanted)
+    same({name: found[name] for name in CLASS_COLUMNS}, wanted)
     found = Predictor(**banked(files), inputs=["y"])({"x": other, "y": x})
-    same({name: found[name] for name in CLASSES}, wanted)
+    same({name: found[name] for name in CLASS_COLUMNS}, wanted)
 
 
 def test_several_columns_are_keyword_arguments(files):
@@ -188,7 +188,7 @@ def test_batches_that_are_refused(refusal, files):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bank": None}, "expected a bank with the method mcbn"),
+        ({"bank": None}, "expected a bank for the method mcbn"),
         ({"method": "MCBN"}, "expected a method of .*'dropout'.*got 'MCBN'"),
         ({"likelihood": "poisson"}, "expected the likelihood"),
         ({"bank": "@noisy.bank"}, "expected"),
@@ -228,7 +228,7 @@ def test_ray_data_maps_batches_to_the_same_numbers(cluster, files):
     )
     found = sorted(mapped.take_all(), key=lambda row: row["id"])
     assert [row["id"] for row in found] == list(range(23))
-    columns = {name: np.stack([row[name] for row in found]) for name in CLASSES}
+    columns = {name: np.stack([row[name] for row in found]) for name in CLASS_COLUMNS}
     # In other batches, a sum of single precision has another last bit.
     same(columns, expected(mcbn.predict(samplers(files)["mcbn"], rows())), 1e-5)
 
@@ -238,5 +238,5 @@ def test_a_checkpoint_that_does_not_fit_is_refused(files, tmp_path):
         load_network(f"{files}/nets.py:Two", f"{files}/build.safetensors")
     path = str(tmp_path / "numbered.pt")
     torch.save({0: torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"numbered\.pt \(names that are no text\); save its"):
+    with pytest.raises(ValueError, match=r"numbered\.pt \(names that are not text\); save a state_dict"):
         load_network(f"{files}/nets.py:build", path)

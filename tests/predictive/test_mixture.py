@@ -338,5 +338,5 @@ def test_means_without_a_draw_axis_are_refused():
 def test_values_of_another_shape_are_refused():
     means, variances, values = forecasts()
     for score in (mixture.log_density, mixture.crps, mixture.cdf):
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="of the same shape"):
             inspect.unwrap(score)(means, variances, values[:1])  # past the run's shape checks

@@ -76,7 +76,7 @@ def test_damaged_files_are_refused(damage, tmp_path):
     path = tmp_path / "file"
     predictions().save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="expected a predictions file"):
+    with pytest.raises(ValueError, match="mcbn predictions file"):
         Predictions.load(path)
 
 

@@ -1,8 +1,8 @@
-"""A network and its draws as one module: what is exported, and runs where there is no mcbn.
+"""A network and all its draws as one module, which is exported and runs without mcbn.
 
 Draws lie along the axis of examples, those of one example side by side: (batch * draws, ...). Read
 as (batch, draws * channels, ...), the same memory is what one batch norm of draws * channels
-channels normalises: every draw by its own statistics, in PyTorch's own kernel, at no copy.
+channels normalises: every draw by its own statistics, in PyTorch's own kernel, without a copy.
 """
 
 import math
@@ -13,19 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mcbn.network.inputs import Inputs, forward
+from mcbn.network.inputs import Inputs, forward, tensors
 from mcbn.samplers.outputs import Output, tensor_output
 
 
-class Unfolding(TorchFunctionMode):
-    """Carries T draws along the axis of examples.
+class DrawsInBatch(TorchFunctionMode):
+    """Runs a network for T draws at once, as rows of a T times larger batch.
 
-    A tensor that depends on the inputs is the same for all draws until it meets the first batch
-    norm that has draws. From there on the axis of examples is T times as long, and what is not yet
-    so long is repeated where the two meet.
+    A tensor that depends on the inputs is the same for all draws until the first batch norm with
+    draws. From there on the axis of examples is T times as long; a tensor that is the same for all
+    draws is repeated where it is used together with one of those.
 
     Args:
         draws: T.
@@ -37,7 +36,7 @@ class Unfolding(TorchFunctionMode):
         self.same, self.drawn = WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
 
     def repeated(self, values: Tensor) -> Tensor:
-        """All examples T times over, each beside itself, unless they are so already."""
+        """Each example repeated T times in a row, unless the tensor is so already."""
         if values in self.drawn:
             return values
         repeated = values[:, None].expand(-1, self.draws, *values.shape[1:]).flatten(0, 1)
@@ -49,25 +48,32 @@ class Unfolding(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is functional.batch_norm and _stacked(*args, **kwargs):
-            found = self._normalized(*args, **kwargs)
-            self.drawn[found] = True
-            return found
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        drawn = any(value in self.drawn for value in given)
-        same = any(value in self.same for value in given)
+            result = self._normalized(*args, **kwargs)
+            self.drawn[result] = True
+            return result
+        given = list(tensors((args, kwargs)))
+        drawn = any(tensor in self.drawn for tensor in given)
+        same = any(tensor in self.same for tensor in given)
         if drawn and same:
-            args, kwargs = tree_map(self._met, (args, kwargs))
-        found = func(*args, **kwargs)
+            args, kwargs = self.matched(args), self.matched(kwargs)
+        result = func(*args, **kwargs)
         if drawn or same:
             marks = self.drawn if drawn else self.same
-            for value in tree_leaves(found):
-                if isinstance(value, Tensor):
-                    marks[value] = True
-        return found
+            for tensor in tensors(result):
+                marks[tensor] = True
+        return result
 
-    def _met(self, value: Any) -> Any:
-        known = isinstance(value, Tensor) and value in self.same
-        return self.repeated(value) if known else value
+    def matched(self, values: Any) -> Any:
+        """The values with every tensor repeated that is known to be the same for all draws."""
+        if isinstance(values, Tensor):
+            return self.repeated(values) if values in self.same else values
+        if isinstance(values, Mapping):
+            return {key: self.matched(value) for key, value in values.items()}
+        if isinstance(values, list):
+            return [self.matched(value) for value in values]
+        if isinstance(values, tuple) and not isinstance(values, torch.Size):
+            return tuple(self.matched(value) for value in values)
+        return values
 
     def _normalized(
         self,
@@ -80,31 +86,31 @@ class Unfolding(TorchFunctionMode):
         momentum: float = 0.1,  # noqa: ARG002
         eps: float = 1e-5,
     ) -> Tensor:
-        """The names and order are those of `torch.nn.functional.batch_norm`."""
+        """Batch norm with the parameters of `torch.nn.functional.batch_norm`."""
         values = self.repeated(input)
         draws, channels = running_mean.shape
         wide = values.reshape(-1, draws * channels, *values.shape[2:])
-        weight, bias = (None if own is None else own.repeat(draws) for own in (weight, bias))
-        found = functional.batch_norm(
+        weight, bias = (None if each is None else each.repeat(draws) for each in (weight, bias))
+        result = functional.batch_norm(
             wide, running_mean.flatten(), running_var.flatten(), weight, bias, eps=eps
         )
-        return found.reshape(-1, channels, *values.shape[2:])
+        return result.reshape(-1, channels, *values.shape[2:])
 
 
 def _stacked(_: Tensor, running_mean: Tensor | None, *__: Any, **___: Any) -> bool:
-    """Whether the statistics of a call of batch norm are those of several draws."""
+    """Whether batch norm is called with the statistics of several draws."""
     return running_mean is not None and running_mean.ndim == 2
 
 
-class DrawnNetwork(Module):
-    """A network under every draw of a bank: its weights once, the statistics T times.
+class MCBatchNormModule(Module):
+    """A network with all draws of a bank: its weights once, the statistics T times.
 
     Args:
-        model: the network, in eval mode; its own tensors are used, not copied.
+        model: the network, in eval mode; its tensors are used, not copied.
         statistics: buffer names to (draws, channels).
         output: picks the output tensor.
-        shared: whether what is before the first batch norm with draws runs once for all draws,
-            which takes a network that keeps examples along the first axis.
+        shared: whether what is before the first batch norm with draws runs once for all draws.
+            The network must keep examples along the first axis then.
         chunk: how many draws go through the network together; all of them if None.
     """
 
@@ -122,14 +128,14 @@ class DrawnNetwork(Module):
         self.draws = len(next(iter(statistics.values())))
         self.chunk = self.draws if chunk is None else chunk
         buffers = dict(model.named_buffers())
-        # No name of a buffer may have a dot in it.
+        # The name of a buffer must not contain a dot.
         self.names = {name: f"bank_{name.replace('.', '_')}" for name in statistics}
         for name, rows in statistics.items():
             self.register_buffer(self.names[name], rows.detach().to(buffers[name]))
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """All outputs of each example: (batch, draws, ...)."""
-        stacks = {name: self.get_buffer(own) for name, own in self.names.items()}
+        """Return all draws of the outputs: (batch, draws, ...)."""
+        stacks = {name: self.get_buffer(buffer) for name, buffer in self.names.items()}
         if self.chunk >= self.draws:
             return self._pass(stacks, inputs)
         return torch.cat(
@@ -142,23 +148,22 @@ class DrawnNetwork(Module):
 
     def _pass(self, stacks: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         draws = len(next(iter(stacks.values())))
-        with Unfolding(draws) as unfolding:
-            for value in tree_leaves(inputs):
-                if isinstance(value, Tensor):
-                    unfolding.same[value] = True
+        with DrawsInBatch(draws) as mode:
+            for tensor in tensors(inputs):
+                mode.same[tensor] = True
             if not self.shared:
-                inputs = tree_map(unfolding._met, inputs)
+                inputs = mode.matched(inputs)
             raw = tensor_output(forward(self.model, stacks, inputs), self.output)
-            # A network may answer with what no draw has touched.
-            rows: Tensor = unfolding.repeated(raw).unflatten(0, (-1, draws))
-        return rows
+            # A network may return what no draw has changed.
+            outputs: Tensor = mode.repeated(raw).unflatten(0, (-1, draws))
+        return outputs
 
 
-class Members(Module):
-    """Several networks, or one, each with its running statistics: a draw is a network.
+class EnsembleModule(Module):
+    """One or more networks with their running statistics, each of which is a draw.
 
     Args:
-        models: the networks, in eval mode; their own tensors are used, not copied.
+        models: the networks, in eval mode; their tensors are used, not copied.
         output: picks the output tensor.
     """
 
@@ -167,17 +172,17 @@ class Members(Module):
         self.models, self.output = nn.ModuleList(models), output
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """All outputs of each example: (batch, draws, ...)."""
+        """Return all draws of the outputs: (batch, draws, ...)."""
         raw = [tensor_output(forward(model, {}, inputs), self.output) for model in self.models]
         return torch.stack(raw, 1)
 
 
-class Answer(Module):
-    """A module that answers with draws, and what is made of them.
+class SummaryModule(Module):
+    """A module that returns draws, and the summary of them that is the exported output.
 
     Args:
-        network: inputs to (batch, draws, ...).
-        summary: those to named tensors.
+        network: from inputs to draws, (batch, draws, ...).
+        summary: from draws to named tensors.
     """
 
     def __init__(self, network: Module, summary: Callable[[Tensor], dict[str, Tensor]]) -> None:
@@ -185,20 +190,21 @@ class Answer(Module):
         self.network, self.summary = network, summary
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The named outputs."""
+        """Return the named outputs."""
         return self.summary(self.network(inputs))
 
 
-def categorical_answer(draws: Tensor) -> dict[str, Tensor]:
-    """Probabilities, entropy and mutual information of logits (batch, draws, classes, ...).
+def categorical_summary(outputs: Tensor) -> dict[str, Tensor]:
+    """Return probabilities, entropy and mutual information of logits (batch, draws, classes, ...).
 
-    Safe in float32: logarithms throughout. The mutual information is the mean divergence of the
-    draws from their average, `mean_t KL(p_t || p)`; its rounding error is some 1e-7 nats.
+    Accurate in float32, as it computes with logarithms. The mutual information is the mean
+    divergence of the draws from their average, `mean_t KL(p_t || p)`; its rounding error is some
+    1e-7 nats.
     """
-    logits = _wide(draws)
-    # Logits that are finite can be further apart than a float is long; 0 times -inf is no number.
+    logits = _at_least_float32(outputs)
+    # The difference of two finite logits may overflow, and 0 * -inf is NaN.
     logs = logits.log_softmax(2).clamp_min(torch.finfo(logits.dtype).min)
-    mean = logs.logsumexp(1) - math.log(draws.shape[1])
+    mean = logs.logsumexp(1) - math.log(logits.shape[1])
     probabilities = mean.exp()
     divergence = (logs.exp() * (logs - mean.unsqueeze(1))).sum(2).mean(1)
     return {
@@ -208,14 +214,14 @@ def categorical_answer(draws: Tensor) -> dict[str, Tensor]:
     }
 
 
-def gaussian_answer(precision: float | None, draws: Tensor) -> dict[str, Tensor]:
-    """Mean, total and epistemic variance of outputs (batch, draws, ...).
+def gaussian_summary(precision: float | None, outputs: Tensor) -> dict[str, Tensor]:
+    """Return the mean, total and epistemic variance of outputs (batch, draws, ...).
 
     Args:
         precision: tau; without it the outputs are means and as many log-variances.
-        draws: outputs of the network.
+        outputs: of the network, for all draws.
     """
-    means = _wide(draws)
+    means = _at_least_float32(outputs)
     if precision is None:
         means, logs = means.chunk(2, 2)
         noise: Tensor | float = logs.exp().mean(1)
@@ -226,5 +232,5 @@ def gaussian_answer(precision: float | None, draws: Tensor) -> dict[str, Tensor]
     return {"mean": mean, "variance": epistemic + noise, "epistemic_variance": epistemic}
 
 
-def _wide(draws: Tensor) -> Tensor:
-    return draws if draws.dtype == torch.float64 else draws.float()
+def _at_least_float32(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
