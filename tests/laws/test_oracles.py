@@ -1,10 +1,11 @@
-"""Every public number against two independent oracles: 100 cases each, 1,000 by `make -C tools slow`.
+"""Every public number against two independent references, in 100 cases or more.
 
-The first oracle is the definition, in loops of Python with exact sums or in mpmath with 30 digits;
-the second a library or another formula. Both to a relative 1e-10 in float64. A new public number
-without a row in `METRICS` fails the suite.
+1,000 cases by `make -C tools slow`. The first reference is the definition, in loops of Python with
+exact sums or in mpmath with 30 digits; the second a library or another formula. Both to a relative
+1e-10 in float64. A new public number without a row in `METRICS` fails the suite.
 """
 
+import functools
 import inspect
 import itertools
 import math
@@ -23,7 +24,7 @@ from scipy import integrate, optimize, special, stats
 from sklearn import metrics
 
 import mcbn
-from mcbn.evaluation import calibration, detection, glossary, scores, significance
+from mcbn.evaluation import calibration, detection, formulas, glossary, scores, significance
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.predictive import categorical, mixture
@@ -31,7 +32,7 @@ from mcbn.study import results, slopes
 
 mp = mpmath.mp.clone()
 mp.dps = 30
-FINE = 1e-10
+TOLERANCE = 1e-10
 
 
 # Cases.
@@ -119,14 +120,14 @@ tailed = st.tuples(st.integers(1, 7), st.floats(0.5, 0.99))
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=5).map(lambda values: (values,))
 
 
-# What this package says, as numpy.
+# The numbers of this package, as numpy arrays.
 
 
 def tensors(*values):
     return [torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values]
 
 
-def said(function, **options):
+def by_mcbn(function, **options):
     def call(*case):
         return np.asarray(function(*tensors(*case), **options))
 
@@ -134,7 +135,7 @@ def said(function, **options):
 
 
 def of_logits(function):
-    """With the labels, if the function takes them, of probabilities."""
+    """Call a function of probabilities, and of labels if it takes them, with logits."""
 
     def call(logits, targets):
         logs = torch.from_numpy(logits).log_softmax(1)
@@ -149,13 +150,13 @@ def of_logits(function):
 
 
 def softmax(row):
-    """Of one row, in 30 digits."""
+    """The softmax of one row, in 30 digits."""
     weights = [mp.exp(mp.mpf(float(value))) for value in row]
     return [weight / mp.fsum(weights) for weight in weights]
 
 
 def by_rows(function):
-    """An oracle of one example's probabilities and label, in 30 digits, made into one of all."""
+    """Turn a reference for one example, in 30 digits, into one for all."""
 
     def call(logits, targets):
         return [
@@ -199,7 +200,7 @@ def gaps_by_loop(confidence, correct, edges):
 
 
 def gaps_by_scipy(confidence, correct, edges):
-    """Left-closed bins of the negative numbers are right-closed ones."""
+    """As `gaps_by_loop`: left-closed bins of the negated numbers are right-closed bins."""
     places = sorted(set(edges[1:]))
     ends = np.array([-1.5, *(-np.array(places[::-1][1:])), 0.5])
     # -c in [-e, ...) puts c = e below; what is up to the first edge goes to the last bin.
@@ -243,63 +244,80 @@ def classwise(find):
     return call
 
 
-def classwise_said(logits, targets):
+def classwise_by_mcbn(logits, targets):
     p = torch.from_numpy(special.softmax(logits, axis=1))
     return calibration.classwise_calibration_error(p, torch.from_numpy(targets))
 
 
-CENTERS = (np.arange(8192) + 0.5) / 8192
+def centers(cells):
+    """Centres of equal cells of the unit interval."""
+    return (np.arange(cells) + 0.5) / cells
+
+
+NARROWEST = 0.02  # bandwidth: the waves below resolve no narrower kernel
+CENTERS = centers(8192)
+WAVES = np.arange(1, int(9 / (math.pi * NARROWEST)) + 2)
 
 
 def masses(confidence, correct):
     """Cells that hold mass, and the mass: each residual is shared by the two nearest."""
-    found = {}
+    mass = {}
     for c, y in zip(confidence, correct, strict=True):
         left = math.floor(c * 8192 - 0.5)
         part = c * 8192 - 0.5 - left
         for cell, weight in ((left, 1 - part), (left + 1, part)):
             cell = min(max(cell, 0), 8191)
-            found[cell] = found.get(cell, 0.0) + weight * (float(y) - c) / len(confidence)
-    return np.array(list(found)), np.array(list(found.values()))
+            mass[cell] = mass.get(cell, 0.0) + weight * (float(y) - c) / len(confidence)
+    return np.array(list(mass)), np.array(list(mass.values()))
 
 
-def kernel_by_images(places, points, width):
-    """A Gaussian and its mirror images at 0 and 1."""
-    total = 0.0
-    for shift in range(-12, 14, 2):
+def smoothed_by_images(places, mass, cells, width):
+    """Sums of Gaussians and their mirror images at 0 and 1, as far as nine bandwidths."""
+    points, total = centers(cells)[:, None], 0.0
+    far = 2 * math.ceil((9 * width + 1) / 2)
+    for shift in range(-far, far + 2, 2):
         for sign in (1, -1):
-            total = total + stats.norm.pdf(points[:, None], shift + sign * places, width)
-    return total
+            scaled = (points - (shift + sign * places)) / width
+            total = total + np.exp(-0.5 * scaled * scaled) @ mass
+    return total / (width * math.sqrt(2 * math.pi))
 
 
-def kernel_by_waves(places, points, width):
+@functools.cache
+def cosines(cells):
+    """All waves at the centres of the cells."""
+    return np.cos(math.pi * centers(cells)[:, None] * WAVES)
+
+
+def smoothed_by_waves(places, mass, cells, width):
     """The same as a sum of cosines."""
-    waves = np.arange(1, int(9 / (math.pi * width)) + 2)
+    waves = WAVES[: int(9 / (math.pi * width)) + 1]
     decay = 2 * np.exp(-0.5 * (width * math.pi * waves) ** 2)
-    at_points = np.cos(math.pi * points[:, None] * waves) * decay
-    return 1 + at_points @ np.cos(math.pi * waves[:, None] * places)
+    amplitudes = np.cos(math.pi * waves[:, None] * places) @ mass
+    return mass.sum() + cosines(cells)[:, : len(waves)] @ (decay * amplitudes)
 
 
-def smooth(kernel):
+def smooth(smoothed_by):
     def call(confidence, correct):
         where, mass = masses(confidence, correct)
 
         def excess(width):
-            return np.abs(kernel(CENTERS[where], CENTERS, width) @ mass).mean() - width
+            return np.abs(smoothed_by(CENTERS[where], mass, len(CENTERS), width)).mean() - width
 
-        return optimize.brentq(excess, 0.02, 2.0, xtol=1e-13) if excess(0.02) > 0 else None
+        # The error is at most 1.
+        wide = excess(NARROWEST) > 0
+        return optimize.brentq(excess, NARROWEST, 1.01, xtol=1e-13) if wide else None
 
     return call
 
 
-def smooth_said(confidence, correct):
-    found = said(calibration.smooth_calibration_error)(confidence, correct)
-    return found if found > 0.02 else None
+def smooth_by_mcbn(confidence, correct):
+    error = by_mcbn(calibration.smooth_calibration_error)(confidence, correct)
+    return error if error > NARROWEST else None
 
 
-def mass_said(confidence, correct):
-    places, shares = calibration.residual_shares(*tensors(confidence, correct))
-    return np.bincount(places.flatten(), shares.flatten(), calibration.CELLS) / len(confidence)
+def mass_by_mcbn(confidence, correct):
+    places, shares = formulas.residual_shares(*tensors(confidence, correct))
+    return np.bincount(places.flatten(), shares.flatten(), formulas.CELLS) / len(confidence)
 
 
 def mass_by_cells(confidence, correct):
@@ -308,22 +326,21 @@ def mass_by_cells(confidence, correct):
 
 
 def mass_by_hats(confidence, correct):
-    """Of each cell, by its distance from each place; beyond the outer centres all is in one."""
+    """Mass of each cell by its distance from each place; beyond the outer centres all is in one."""
     places = np.clip(confidence, CENTERS[0], CENTERS[-1])
     hats = np.maximum(0, 1 - np.abs(CENTERS[:, None] - places) * 8192)
     return hats @ ((correct - confidence) / len(confidence))
 
 
-def smoothed_said(confidence, correct):
-    mass = mass_said(confidence, correct)
-    return calibration.smoothed_residuals(mass, width=0.06, cells=64).numpy()
+def smoothed_by_mcbn(confidence, correct):
+    mass = mass_by_mcbn(confidence, correct)
+    return formulas.smoothed_residuals(mass, width=0.06, cells=64).numpy()
 
 
-def smoothed(kernel):
+def smoothed(smoothed_by):
     def call(confidence, correct):
         where, mass = masses(confidence, correct)
-        points = (np.arange(64) + 0.5) / 64
-        return kernel(CENTERS[where], points, 0.06) @ mass
+        return smoothed_by(CENTERS[where], mass, 64, 0.06)
 
     return call
 
@@ -339,7 +356,7 @@ def quantile_error_by_quadrature(pit):
 
 
 def quantile_error_by_transport(pit):
-    """The distance by transport between the PITs and a uniform law, by quantiles."""
+    """The Wasserstein distance between the PITs and a uniform distribution, by quantiles."""
     total, count = [], len(pit)
     for k, x in enumerate(sorted(pit)):
         a, b = mp.mpf(k) / count, mp.mpf(k + 1) / count
@@ -366,12 +383,12 @@ def steck(count, width):
 
 
 def average_precision_by_thresholds(values, positive):
-    total, found = [], 0
+    total, before = [], 0
     for threshold in sorted(set(values), reverse=True):
         flagged = values >= threshold
         hits = int((positive & flagged).sum())
-        total.append((hits - found) / positive.sum() * hits / flagged.sum())
-        found = hits
+        total.append((hits - before) / positive.sum() * hits / flagged.sum())
+        before = hits
     return math.fsum(total)
 
 
@@ -389,8 +406,8 @@ def false_alarms_by_thresholds(values, positive):
 
 
 def false_alarms_by_rank(values, positive):
-    found = np.sort(values[positive])[::-1]
-    return float((values[~positive] >= found[math.ceil(0.95 * len(found)) - 1]).mean())
+    ordered = np.sort(values[positive])[::-1]
+    return float((values[~positive] >= ordered[math.ceil(0.95 * len(ordered)) - 1]).mean())
 
 
 def auroc_by_pairs(values, positive):
@@ -431,9 +448,9 @@ def areas_of_mean_ties(uncertainty, loss):
     return area, area - best, generalised
 
 
-def areas_said(uncertainty, loss):
-    found = detection.risk_coverage(*tensors(uncertainty, loss))
-    return found.area, found.excess_area, found.generalized_area
+def areas_by_mcbn(uncertainty, loss):
+    curve = detection.risk_coverage(*tensors(uncertainty, loss))
+    return curve.area, curve.excess_area, curve.generalized_area
 
 
 # Real targets.
@@ -475,7 +492,7 @@ def below(parts, y):
 
 
 def one_gaussian(function):
-    """The first component alone."""
+    """A reference for a mixture, called with the first component only."""
     return lambda means, variances, values: function(means[:1], variances[:1], values)
 
 
@@ -490,22 +507,22 @@ def quantile_by_root(means, variances, level):
 
 
 def quantile_by_newton(means, variances, level):
-    found = []
+    quantiles = []
     for column, start in enumerate(quantile_by_root(means, variances, level)):
         parts = components(means, variances, column)
         x = mp.mpf(start) + mp.mpf("1e-6")
         for _ in range(6):
             x -= (below(parts, x) - mp.mpf(level)) / density(parts, x)
-        found.append(float(x))
-    return found
+        quantiles.append(float(x))
+    return quantiles
 
 
 def ensemble_by_loop(fair):
     def call(draws, _, values):
         count = len(draws)
         pairs = [math.fsum(abs(a - b) for a in column for b in column) for column in draws.T]
-        own = count * (count - 1) if fair else count**2
-        return [math.fsum(abs(column - y)) / count - pair / (2 * own)
+        pair_count = count * (count - 1) if fair else count**2
+        return [math.fsum(abs(column - y)) / count - pair / (2 * pair_count)
                 for column, y, pair in zip(draws.T, values, pairs, strict=True)]  # fmt: skip
 
     return call
@@ -526,11 +543,11 @@ def members(draw):
 # Predictives.
 
 
-def uncertainties_said(draws):
-    found = mcbn.Categorical().summarize(torch.from_numpy(draws))
+def uncertainties_by_mcbn(draws):
+    predictive = mcbn.Categorical().summarize(torch.from_numpy(draws))
     names = ("entropy", "expected_entropy", "mutual_information", "variation_ratio", "confidence",
              "probabilities", "variance")  # fmt: skip
-    return np.concatenate([getattr(found, name).numpy().ravel() for name in names])
+    return np.concatenate([getattr(predictive, name).numpy().ravel() for name in names])
 
 
 def uncertainties_by_loop(draws):
@@ -560,7 +577,7 @@ def uncertainties_by_scipy(draws):
     )
 
 
-def joint_said(means, variances, values):
+def joint_by_mcbn(means, variances, values):
     return mcbn.GaussianPredictive(*tensors(means[:, None], variances[:, None])).log_prob(
         torch.from_numpy(values[None])
     )
@@ -580,9 +597,9 @@ def joint_by_scipy(means, variances, values):
     return [special.logsumexp(each) - math.log(len(means))]
 
 
-def moments_said(means, variances, _):
-    found = mcbn.GaussianPredictive(*tensors(means, variances))
-    return [*found.mean, *found.epistemic_variance, *found.aleatoric_variance, *found.variance]
+def moments_by_mcbn(means, variances, _):
+    p = mcbn.GaussianPredictive(*tensors(means, variances))
+    return [*p.mean, *p.epistemic_variance, *p.aleatoric_variance, *p.variance]
 
 
 def moments_by_loop(means, variances, _):
@@ -639,9 +656,9 @@ def point_by_scipy(values, _):
     return [np.mean(values), *ends]
 
 
-def point_said(values, _):
-    found = results.point(values.tolist())
-    return [found.mean, found.low, found.high]
+def point_by_mcbn(values, _):
+    mean = results.point(values.tolist())
+    return [mean.mean, mean.low, mean.high]
 
 
 def slope_by_sums(x, y):
@@ -658,7 +675,7 @@ def powers(draw):
 
 
 def holm_by_closure(values):
-    """A hypothesis falls if every set that holds it falls by Bonferroni."""
+    """A hypothesis is rejected if every set that contains it is rejected by Bonferroni."""
     sets = [s for size in range(1, len(values) + 1)
             for s in itertools.combinations(range(len(values)), size)]  # fmt: skip
     return [max(min(1.0, len(s) * min(values[i] for i in s)) for s in sets if k in s)
@@ -667,13 +684,13 @@ def holm_by_closure(values):
 
 def holm_by_steps(values):
     order, count = np.argsort(values, kind="stable"), len(values)
-    found = np.empty(count)
+    adjusted = np.empty(count)
     scaled = np.array(values)[order] * np.arange(count, 0, -1)
-    found[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return found
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted
 
 
-def wilson_said(count, hits, level):
+def wilson_by_mcbn(count, hits, level):
     one = torch.tensor([count])
     edges = torch.tensor([0.0, 1.0], dtype=torch.float64)
     bins = Reliability(one, torch.tensor([hits]), torch.zeros(2, 1, dtype=torch.int64), edges)
@@ -681,7 +698,7 @@ def wilson_said(count, hits, level):
 
 
 def wilson_by_roots(count, hits, level):
-    """Where the score test is just passed."""
+    """The shares at which the score test is just passed."""
     share, z2 = mp.mpf(hits) / count, mp.mpf(stats.norm.isf((1 - level) / 2)) ** 2
     a, b, c = 1 + z2 / count, -(2 * share + z2 / count), share**2
     root = mp.sqrt(b * b - 4 * a * c)
@@ -690,16 +707,16 @@ def wilson_by_roots(count, hits, level):
 
 def share_by_library(method):
     def call(count, hits, level):
-        found = stats.binomtest(hits, count).proportion_ci(level, method=method)
-        return [found.low, found.high]
+        interval = stats.binomtest(hits, count).proportion_ci(level, method=method)
+        return [interval.low, interval.high]
 
     return call
 
 
-def exact_said(count, hits, level):
+def exact_by_mcbn(count, hits, level):
     members = torch.arange(count)[:, None].lt(hits).expand(count, 2)
-    found = mcbn.PredictionSets(members).coverage(torch.zeros(count).long(), level=level)
-    return [found.low, found.high]
+    coverage = mcbn.PredictionSets(members).coverage(torch.zeros(count).long(), level=level)
+    return [coverage.low, coverage.high]
 
 
 def exact_by_roots(count, hits, level):
@@ -724,10 +741,10 @@ def exact_by_beta(count, hits, level):
 
 @dataclass(frozen=True)
 class Metric:
-    """A number, what draws its cases, and the two oracles; `atol` where it comes near 0."""
+    """A public number, a strategy for cases, two references; `atol` where it comes near 0."""
 
     cases: Any
-    ours: Any
+    tested: Any
     first: Any
     second: Any
     atol: float = 1e-13
@@ -735,9 +752,9 @@ class Metric:
 
 def binned_metric(binning, norm, **options):
     edges = width_edges if binning == "width" else mass_edges
-    ours = said(calibration.expected_calibration_error, binning=binning, norm=norm, **options)
+    tested = by_mcbn(calibration.expected_calibration_error, binning=binning, norm=norm, **options)
     name = "debiased" if options else norm
-    return Metric(flags(), ours, binned(name, edges, gaps_by_loop),
+    return Metric(flags(), tested, binned(name, edges, gaps_by_loop),
                   binned(name, edges, gaps_by_scipy), 3e-8 if options else 1e-13)  # fmt: skip
 
 
@@ -762,7 +779,7 @@ METRICS = {
         lambda z, _: stats.entropy(special.softmax(z, axis=1), axis=1),
     ),
     "squared_error": Metric(
-        pairs(), said(scores.squared_error),
+        pairs(), by_mcbn(scores.squared_error),
         lambda a, b: [float((mp.mpf(float(x)) - mp.mpf(float(y))) ** 2)
                       for x, y in zip(a, b, strict=True)],
         lambda a, b: [metrics.mean_squared_error([x], [y]) for x, y in zip(a, b, strict=True)],
@@ -773,18 +790,18 @@ METRICS = {
     "expected_calibration_error, mass": binned_metric("mass", "l1"),
     "debiased_calibration_error": binned_metric("mass", "l2", debiased=True),
     "classwise_calibration_error": Metric(
-        classes(), classwise_said, classwise(gaps_by_loop), classwise(gaps_by_scipy),
+        classes(), classwise_by_mcbn, classwise(gaps_by_loop), classwise(gaps_by_scipy),
     ),
     "smooth_calibration_error": Metric(
-        flags(most=5), smooth_said, smooth(kernel_by_images), smooth(kernel_by_waves), 1e-11,
+        flags(most=5), smooth_by_mcbn, smooth(smoothed_by_images), smooth(smoothed_by_waves), 1e-11,
     ),
-    "residual_shares": Metric(flags(most=5), mass_said, mass_by_cells, mass_by_hats, 1e-11),
+    "residual_shares": Metric(flags(most=5), mass_by_mcbn, mass_by_cells, mass_by_hats, 1e-11),
     "smoothed_residuals": Metric(
-        flags(most=5), smoothed_said,
-        smoothed(kernel_by_images), smoothed(kernel_by_waves), 1e-11,
+        flags(most=5), smoothed_by_mcbn,
+        smoothed(smoothed_by_images), smoothed(smoothed_by_waves), 1e-11,
     ),
     "quantile_calibration_error": Metric(
-        unit, said(calibration.quantile_calibration_error), quantile_error_by_quadrature,
+        unit, by_mcbn(calibration.quantile_calibration_error), quantile_error_by_quadrature,
         quantile_error_by_transport,
     ),
     "pit_band": Metric(
@@ -797,15 +814,15 @@ METRICS = {
             lambda w: stats.kstwo.cdf(w, n) - level, 0.5 / n, 1, xtol=1e-14, rtol=1e-13),
     ),
     "auroc": Metric(
-        both_kinds(), said(detection.auroc), auroc_by_pairs,
+        both_kinds(), by_mcbn(detection.auroc), auroc_by_pairs,
         lambda s, y: metrics.roc_auc_score(y, s),
     ),
     "aupr": Metric(
-        both_kinds(), said(detection.aupr), average_precision_by_thresholds,
+        both_kinds(), by_mcbn(detection.aupr), average_precision_by_thresholds,
         average_precision_by_ranks,
     ),
     "fpr95": Metric(
-        both_kinds(), said(detection.fpr95), false_alarms_by_thresholds, false_alarms_by_rank,
+        both_kinds(), by_mcbn(detection.fpr95), false_alarms_by_thresholds, false_alarms_by_rank,
     ),
     "out_of_distribution": Metric(
         pairs(), lambda a, b: [getattr(detection.out_of_distribution(*tensors(a, b)), name)
@@ -815,14 +832,14 @@ METRICS = {
         lambda a, b: [stats.mannwhitneyu(b, a, method="asymptotic").statistic / len(a) / len(b),
                       apart(average_precision_by_ranks)(a, b), apart(false_alarms_by_rank)(a, b)],
     ),
-    "risk_coverage": Metric(losses(), areas_said, areas_over_all_orders, areas_of_mean_ties),
+    "risk_coverage": Metric(losses(), areas_by_mcbn, areas_over_all_orders, areas_of_mean_ties),
     "log_density": Metric(
-        mixtures(), said(mixture.log_density), of_mixture(lambda p, y: mp.log(density(p, y))),
+        mixtures(), by_mcbn(mixture.log_density), of_mixture(lambda p, y: mp.log(density(p, y))),
         lambda m, v, y: special.logsumexp(stats.norm.logpdf(y, m, v**0.5), axis=0)
         - math.log(len(m)), 1e-11,
     ),
     "cdf": Metric(
-        mixtures(), said(mixture.cdf), of_mixture(below),
+        mixtures(), by_mcbn(mixture.cdf), of_mixture(below),
         lambda m, v, y: stats.norm.cdf(y, m, v**0.5).mean(0),
     ),
     "quantile": Metric(
@@ -830,7 +847,7 @@ METRICS = {
         quantile_by_newton, quantile_by_root, 1e-9,
     ),
     "crps": Metric(
-        mixtures(), said(mixture.crps), of_mixture(crps_by_definition),
+        mixtures(), by_mcbn(mixture.crps), of_mixture(crps_by_definition),
         lambda m, v, y: scoringrules.crps_mixnorm(y, m, v**0.5, m_axis=0),
     ),
     "gaussian_log_density": Metric(
@@ -852,11 +869,11 @@ METRICS = {
         ensemble_by_loop(True), ensemble_by_scoringrules("fair"),
     ),
     "CategoricalPredictive": Metric(
-        drawn_logits(), uncertainties_said, uncertainties_by_loop, uncertainties_by_scipy,
+        drawn_logits(), uncertainties_by_mcbn, uncertainties_by_loop, uncertainties_by_scipy,
     ),
-    "GaussianPredictive": Metric(mixtures(), moments_said, moments_by_loop, moments_by_numpy),
+    "GaussianPredictive": Metric(mixtures(), moments_by_mcbn, moments_by_loop, moments_by_numpy),
     "GaussianPredictive.log_prob": Metric(
-        mixtures(), joint_said, joint_by_mpmath, joint_by_scipy, 1e-11
+        mixtures(), joint_by_mcbn, joint_by_mpmath, joint_by_scipy, 1e-11
     ),
     "welch": Metric(
         several(), lambda a, b: welch(*tensors(a, b)), welch_by_formula,
@@ -866,19 +883,19 @@ METRICS = {
         several(), lambda a, b: significance.paired_test((a - b).tolist()), paired_by_formula,
         lambda a, b: stats.ttest_rel(a, b).pvalue,
     ),
-    "point": Metric(several(), point_said, point_by_root, point_by_scipy),
+    "point": Metric(several(), point_by_mcbn, point_by_root, point_by_scipy),
     "log_log_slope": Metric(
         powers(), slopes.log_log_slope, slope_by_sums,
         lambda x, y: stats.linregress(np.log(x), np.log(y)).slope, 1e-12,
     ),
     "holm": Metric(p_values, significance.holm, holm_by_closure, holm_by_steps),
     "Reliability.interval": Metric(
-        counted, wilson_said, wilson_by_roots, share_by_library("wilson")
+        counted, wilson_by_mcbn, wilson_by_roots, share_by_library("wilson")
     ),
-    "coverage": Metric(counted, exact_said, exact_by_roots, exact_by_beta),
+    "coverage": Metric(counted, exact_by_mcbn, exact_by_roots, exact_by_beta),
 }  # fmt: skip
 
-# Of the scores of an evaluation: which row above it is the mean of, or otherwise made from.
+# For the scores of an evaluation: the row above that each is computed from.
 MADE_FROM = {
     "accuracy": "correct", "nll": "negative_log_likelihood", "brier": "brier",
     "ece": "expected_calibration_error", "ece_equal_mass": "expected_calibration_error, mass",
@@ -896,34 +913,36 @@ MADE_FROM = {
 
 
 def public(module):
-    return {name for name, found in vars(module).items()
-            if inspect.isfunction(found) and found.__module__ == module.__name__
+    return {name for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
             and not name.startswith("_")}  # fmt: skip
 
 
-def test_every_public_number_has_its_oracles():
-    expected = {name for module in (scores, calibration, detection, mixture)
+def test_every_public_number_has_its_references():
+    # The formulas have the names of the scores that check and call them.
+    expected = {name for module in (scores, calibration, detection, mixture, formulas)
                 for name in public(module)}  # fmt: skip
+    expected.remove("choose_abstention")  # a rule and no number: see `test_abstention`
     rows = {name.split(",")[0] for name in METRICS}
     assert expected <= rows, expected - rows
-    named = {*get_args(glossary.ScoreName), *glossary.BETTER}
-    assert named == set(MADE_FROM)
+    names = {*get_args(glossary.ScoreName), *glossary.BETTER}
+    assert names == set(MADE_FROM)
     assert set(MADE_FROM.values()) <= set(METRICS)
 
 
 @pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", METRICS)
-def test_it_agrees_with_both(name, cases):
+def test_it_agrees_with_both_references(name, cases):
     metric = METRICS[name]
 
     def check(case):
-        found = metric.ours(*case)
-        for oracle in (metric.first, metric.second):
-            expected = oracle(*case)
-            if found is None or expected is None:  # outside of what the oracle resolves
+        value = metric.tested(*case)
+        for reference in (metric.first, metric.second):
+            expected = reference(*case)
+            if value is None or expected is None:  # too small for the reference to resolve
                 continue
-            np.testing.assert_allclose(np.asarray(found, float), np.asarray(expected, float),
-                                       rtol=FINE, atol=metric.atol)  # fmt: skip
+            np.testing.assert_allclose(np.asarray(value, float), np.asarray(expected, float),
+                                       rtol=TOLERANCE, atol=metric.atol)  # fmt: skip
 
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     options = settings(max_examples=cases, derandomize=True, deadline=None, database=None,
