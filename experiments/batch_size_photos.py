@@ -1,14 +1,12 @@
 """CIFAR-10 and its JPEG images against people's votes: the published ResNet20 and our networks."""
 
-import tarfile
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
+import cifar10
 import numpy as np
 import torch
 from batch_size_summary import interval
-from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -19,7 +17,6 @@ from mcbn.study.slopes import log_log_slope
 from mcbn.tasks.datasets import (
     CropAndFlip,
     LabeledData,
-    cifar10_images,
     data_root,
     normalize_cifar10,
 )
@@ -71,14 +68,14 @@ class Training:
 
 def published(photos: Photos) -> dict:
     """Measure the published ResNet20, with mini-batches cropped and flipped as in its training."""
-    data, _ = cifar10_images()
+    data, _ = cifar10.images()
     net = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
     return measured(photos, samplers_of(photos, net, CropAndFlip(data)))
 
 
 def trained_here(photos: Photos, training: Training) -> dict:
     """Measure small networks trained here, with MCBN, MC Dropout and as an ensemble."""
-    images, _ = cifar10_images()
+    images, _ = cifar10.images()
     rows = images.rows(torch.arange(training.images))
     data = LabeledData(normalize_cifar10(rows.inputs), rows.targets)
     nets, results = [], []
@@ -111,10 +108,11 @@ def samplers_of(photos: Photos, net: nn.Module, data: Tensor | CropAndFlip) -> d
 
 def measured(photos: Photos, samplers: dict[str, Sampler]) -> dict:
     """Uncertainty and scores of each sampler on the first test images and on their JPEGs."""
-    _, test = cifar10_images()
-    folder, count = data_root() / "cifar10", photos.count
-    sets = {"lossless": test.inputs[:count], "JPEG": jpegs(folder / "test_jpeg.tar.xz", count)}
-    votes = torch.from_numpy(np.load(folder / "cifar10h_counts.npy")[:count]).double()
+    _, test = cifar10.images()
+    count = photos.count
+    sets = {"lossless": test.inputs[:count], "JPEG": cifar10.jpeg_images(count)}
+    votes = np.load(data_root() / "cifar10" / "cifar10h_counts.npy")[:count]
+    votes = torch.from_numpy(votes).double()
     votes = votes / votes.sum(1, keepdim=True)
     inputs = {name: normalize_cifar10(images) for name, images in sets.items()}
     predictives = {
@@ -144,14 +142,6 @@ def over_seeds(results: list[dict]) -> dict:
         return interval([row[0] if isinstance(row, list) else row for row in rows])
 
     return means(results)
-
-
-def jpegs(path: Path, count: int) -> Tensor:
-    """The first test images after JPEG compression."""
-    with tarfile.open(path) as archive:
-        pixels = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
-                 for i in range(count)]  # fmt: skip
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 def against_people(

@@ -1,15 +1,13 @@
 """The published CIFAR-10 network and its images, with stored banks and passes."""
 
-import tarfile
 import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import cifar10
 import torch
 from images_scores import scored
-from PIL import Image
 from record import Record
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +19,6 @@ from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.tasks.datasets import (
     CropAndFlip,
     LabeledData,
-    cifar10_images,
     data_root,
     normalize_cifar10,
     read_idx,
@@ -121,7 +118,7 @@ class Case:
 
 def load(record: Record, scale: Scale) -> Case:
     """The published network and the first lossless test images."""
-    train, test = cifar10_images()
+    train, test = cifar10.images()
     network = load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th")
     test = test.rows(torch.arange(scale.images))
     return Case(record, scale, network, train, normalize_cifar10(test.inputs), test.targets)
@@ -152,10 +149,7 @@ def prepared(examples: list[tuple[Tensor]], *, source: str) -> Tensor:
 def elsewhere(case: Case) -> dict[str, Tensor]:
     """The first test images after JPEG compression, and grey letters and clothes at 32x32."""
     root, scale = data_root(), case.scale
-    with tarfile.open(root / "cifar10" / "test_jpeg.tar.xz") as archive:
-        pixels = [np.array(Image.open(archive.extractfile(f"{i:05d}.jpg")).convert("RGB"))
-                 for i in range(scale.shifted)]  # fmt: skip
-    sets = {"JPEG": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)}
+    sets = {"JPEG": cifar10.jpeg_images(scale.shifted)}
     for name, folder in (("notMNIST", "notmnist"), ("Fashion-MNIST", "fashion_mnist")):
         grey = read_idx(root / folder / "t10k-images-idx3-ubyte.gz")[: scale.outside, None].float()
         larger = functional.interpolate(grey, (32, 32), mode="bilinear")
