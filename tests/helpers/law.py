@@ -1,15 +1,15 @@
-"""Thresholds of statistical tests: a suite on fresh seeds gives a false alarm once in a million.
+"""Thresholds of statistical tests: on fresh seeds the suite gives a false alarm once in a million.
 
 A comparison with chance takes its threshold from here, and its file is listed in `COMPARISONS` with
-how many there are at most, slow ones among them. Seeds are fixed all the same: a suite that passed
-once passes again.
+an upper bound on their number, slow ones included. Seeds are fixed all the same: a suite that
+passed once passes again.
 """
 
 from scipy import stats
 
 FALSE_ALARMS = 1e-6  # chance that any statistical test of the whole suite fails on fresh seeds
-MOST = 1000  # comparisons in the whole suite
-ALPHA = FALSE_ALARMS / MOST
+MAX_COMPARISONS = 1000  # in the whole suite
+ALPHA = FALSE_ALARMS / MAX_COMPARISONS
 DEVIATIONS = float(stats.norm.isf(ALPHA / 2))  # how many standard errors that is: 6.1
 
 COMPARISONS = {
@@ -29,11 +29,11 @@ COMPARISONS = {
 
 
 def holds(p_value: float) -> bool:
-    """Whether a p value leaves the law standing."""
+    """Whether a p value is no evidence against the tested law."""
     return p_value > ALPHA
 
 
 def share_is(hits: int, runs: int, low: float, high: float) -> bool:
-    """Whether `hits` of `runs` may come from a chance between `low` and `high`: exact binomial."""
-    few, many = stats.binom.cdf(hits, runs, low), stats.binom.sf(hits - 1, runs, high)
-    return min(few, many) > ALPHA / 2
+    """Whether `hits` of `runs` fit a probability from `low` to `high`: exact binomial test."""
+    too_few, too_many = stats.binom.cdf(hits, runs, low), stats.binom.sf(hits - 1, runs, high)
+    return min(too_few, too_many) > ALPHA / 2

@@ -14,10 +14,10 @@ def standard_normals(count):
 
 
 def one_unit(*, gamma, sigma, draws, size):
-    """A batch-norm unit and its bank by hand: means of variance sigma^2 / size, and no other noise.
+    """A batch-norm unit and a bank made by hand: means of variance sigma^2 / size, no other noise.
 
-    The batch variance of a real unit is low by 1 / M. Here sigma^2 is the layer's epsilon, beside a
-    variance that is next to nothing, so that the formula holds without that term.
+    The expected batch variance of a real unit is too low by a factor 1 - 1/M. Here sigma^2 is the
+    layer's epsilon and the variance is negligible, so that the formula holds without that term.
     """
     model = nn.BatchNorm1d(1, eps=sigma**2).double().eval()
     with torch.no_grad():
@@ -30,13 +30,13 @@ def one_unit(*, gamma, sigma, draws, size):
 
 
 def drawn_targets(*, gamma, size, precision, count, seed):
-    """Targets whose law is the predictive of a unit at batch size `size`."""
+    """Targets drawn from the predictive distribution of a unit at batch size `size`."""
     noise = torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return 0.3 + (gamma**2 / size + 1 / precision) ** 0.5 * noise[:, None]
 
 
 def by_log_score(targets, *, gamma=1.0, precision=50.0, draws=8, **options):
-    """The size chosen for a unit whose noise alone is too small for the targets."""
+    """The batch size chosen by log score for a unit whose other noise is too small."""
     model, bank = one_unit(gamma=gamma, sigma=1.0, draws=draws, size=2000)
     x = torch.full_like(targets, 0.4)
     return mcbn.choose_batch_size(

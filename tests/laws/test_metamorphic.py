@@ -1,7 +1,7 @@
-"""What must not change a score, and what must change it in a known way: every score of `evaluate`.
+"""Changes of the data that leave every score of `evaluate` alone or change it in a known way.
 
-Rows of the tables are all the scores there are. Where a law does not hold for a score, the table
-says why; what is left out without a reason fails the suite.
+The tables list all scores. Where a law does not hold for a score, they say why; a score left out
+without a reason fails the suite.
 """
 
 import math
@@ -19,7 +19,7 @@ from mcbn.evaluation import detection, glossary
 from mcbn.evaluation.reliability import Reliability
 
 CASES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-OF_PREDICTIONS = {"mutual_information", "epistemic_sd"}  # no targets: means over examples
+WITHOUT_TARGETS = {"mutual_information", "epistemic_sd"}  # means over examples
 CLASSES = {"accuracy", "nll", "brier", "ece", "ece_equal_mass", "ece_debiased", "ece_classwise",
            "ece_smooth", "mce", "auroc_of_errors", "aurc", "e_aurc", "augrc"}  # fmt: skip
 REAL = {"rmse", "pll", "crps", "crps_moment_matched", "coverage_90", "width_90", "pit_error"}
@@ -27,18 +27,18 @@ MEANS = {"accuracy", "nll", "brier", "pll", "crps", "crps_moment_matched", "cove
          "width_90"}  # fmt: skip
 # Why a law does not hold.
 NOT_DOUBLED = {
-    "ece_debiased": "the chance that is taken off is that of the number of examples",
+    "ece_debiased": "the correction depends on the number of examples",
     "aurc": "a mean over k of n examples, which depends on n",
     "e_aurc": "as aurc",
 }
 NOT_SPLIT = {
-    "rmse": "a root: its square is a mean, tested apart",
-    "ece_debiased": "chance of the number of examples",
-    "ece_equal_mass": "bins are those of the data",
-    "ece_classwise": "absolute values of sums: of `Reliability`, tested apart",
+    "rmse": "a root: its square is a mean, tested separately",
+    "ece_debiased": "the correction depends on the number of examples",
+    "ece_equal_mass": "bins depend on the data",
+    "ece_classwise": "absolute values of sums: those of `Reliability` are tested separately",
     "ece": "as ece_classwise", "mce": "as ece_classwise", "ece_smooth": "as ece_classwise",
     "aurc": "ranks", "e_aurc": "ranks", "augrc": "ranks",
-    "auroc_of_errors": "pairs: tested apart", "pit_error": "ranks",
+    "auroc_of_errors": "pairs: tested separately", "pit_error": "ranks",
 }  # fmt: skip
 
 
@@ -67,26 +67,26 @@ def scored(values, targets):
     """All scores of draws of logits (three axes) or of means (two)."""
     likelihood = mcbn.Categorical() if values.ndim == 3 else mcbn.Gaussian(precision=2.0)
     predictive = likelihood.summarize(values)
-    found = {name: s.value for name, s in
-             mcbn.evaluate(predictive, targets, resamples=0, progress=False).items()}  # fmt: skip
+    scores = {name: s.value for name, s in
+              mcbn.evaluate(predictive, targets, resamples=0, progress=False).items()}  # fmt: skip
     if values.ndim == 3:
-        found["mutual_information"] = float(predictive.mutual_information.mean())
+        scores["mutual_information"] = float(predictive.mutual_information.mean())
     else:
-        found["epistemic_sd"] = float(predictive.epistemic_variance.sqrt().mean())
-    return found
+        scores["epistemic_sd"] = float(predictive.epistemic_variance.sqrt().mean())
+    return scores
 
 
-def agree(found, expected, *, without=()):
+def agree(values, expected, *, without=()):
     for name in expected.keys() - set(without):
         if math.isnan(expected[name]):
-            assert math.isnan(found[name]), name
-        # The smooth error is a root, found to 1e-12; a debiased one is the root of a difference.
+            assert math.isnan(values[name]), name
+        # The smooth error is a root, solved to 1e-12; a debiased one is the root of a difference.
         wide = {"ece_smooth": 1e-9, "ece_debiased": 1e-7}.get(name, 1e-11)
-        np.testing.assert_allclose(found[name], expected[name], rtol=wide, atol=wide, err_msg=name)
+        np.testing.assert_allclose(values[name], expected[name], rtol=wide, atol=wide, err_msg=name)
 
 
 def test_the_tables_hold_every_score():
-    assert set(get_args(glossary.ScoreName)) == CLASSES | REAL | OF_PREDICTIONS
+    assert set(get_args(glossary.ScoreName)) == CLASSES | REAL | WITHOUT_TARGETS
     assert MEANS | NOT_SPLIT.keys() == CLASSES | REAL
     assert not MEANS & NOT_SPLIT.keys()
 
@@ -111,8 +111,9 @@ def test_every_example_twice_changes_nothing(kind):
     @given(kind(), st.integers(2, 4))
     def check(case, times):
         values, targets = case
-        found = scored(values.repeat(1, times, *(1,) * (values.ndim - 2)), targets.repeat(times))
-        agree(found, scored(values, targets), without=NOT_DOUBLED)
+        repeated = values.repeat(1, times, *(1,) * (values.ndim - 2))
+        several = scored(repeated, targets.repeat(times))
+        agree(several, scored(values, targets), without=NOT_DOUBLED)
 
     check()
 
@@ -160,7 +161,7 @@ def test_scores_of_the_whole_are_means_of_those_of_the_parts(kind):
         def mixed(name, power=1):
             return weight * first[name] ** power + (1 - weight) * second[name] ** power
 
-        for name in (MEANS | OF_PREDICTIONS) & whole.keys():
+        for name in (MEANS | WITHOUT_TARGETS) & whole.keys():
             assert whole[name] == pytest.approx(mixed(name), rel=1e-11, abs=1e-12), name
         if "rmse" in whole:
             assert whole["rmse"] ** 2 == pytest.approx(mixed("rmse", 2), rel=1e-11)
@@ -199,9 +200,9 @@ def test_the_auroc_of_the_whole_is_a_mean_over_pairs_of_parts(first, second):
     if not bool(positive.any()) or bool(positive.all()):
         return
     total = 0.0
-    for own, mine in parts:
-        for other, theirs in parts:
-            high, low = own[mine], other[~theirs]
+    for first_scores, first_positive in parts:
+        for second_scores, second_positive in parts:
+            high, low = first_scores[first_positive], second_scores[~second_positive]
             if len(high) and len(low):
                 pair = torch.cat([low, high])
                 flags = torch.arange(len(pair)) >= len(low)
@@ -212,14 +213,14 @@ def test_the_auroc_of_the_whole_is_a_mean_over_pairs_of_parts(first, second):
 
 @CASES
 @given(ranked)
-def test_only_the_order_of_uncertainty_counts_and_its_sign_turns_the_auroc(case):
+def test_only_the_order_of_uncertainty_counts_and_its_sign_reverses_the_auroc(case):
     scores, positive = map(torch.from_numpy, case)
     if bool(positive.any()) and not bool(positive.all()):
         for measure in (detection.auroc, detection.aupr, detection.fpr95):
             assert measure((scores / 3).exp(), positive) == measure(scores, positive)
-        turned = 1 - detection.auroc(scores, positive)
-        assert detection.auroc(-scores, positive) == pytest.approx(turned, rel=1e-12)
-        assert detection.auroc(scores, ~positive) == pytest.approx(turned, rel=1e-12)
+        reversed_ = 1 - detection.auroc(scores, positive)
+        assert detection.auroc(-scores, positive) == pytest.approx(reversed_, rel=1e-12)
+        assert detection.auroc(scores, ~positive) == pytest.approx(reversed_, rel=1e-12)
     plain, moved = (detection.risk_coverage(x, positive) for x in (scores, (scores / 3).exp()))
     assert (plain.area, plain.generalized_area) == (moved.area, moved.generalized_area)
 

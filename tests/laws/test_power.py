@@ -1,8 +1,8 @@
-"""The statistical tests themselves: no false alarm on fresh seeds, and planted errors are found.
+"""Power of the statistical tests: no false alarm on fresh seeds, and planted errors are detected.
 
-The threshold is that of `law.ALPHA`, one in a thousand million. A planted error has to be found
-in each of 1,000 repetitions: with 95 % confidence its chance to be missed is then below 0.003, and
-the margins below say that it is far smaller.
+The threshold is `law.ALPHA`, one in a thousand million. A planted error has to be detected in each
+of 1,000 repetitions: at the 95% level its chance of being missed is then below 0.003, and by the
+margins far smaller.
 """
 
 import ast
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from law import ALPHA, COMPARISONS, FALSE_ALARMS, MOST, holds
+from law import ALPHA, COMPARISONS, FALSE_ALARMS, MAX_COMPARISONS, holds
 from scipy import stats
 from torch import nn
 
 import mcbn
 
-SIZE, DRAWS, PLACE = 4, 1000, 0.7  # M, T, and where the network is asked
+SIZE, DRAWS, INPUT = 4, 1000, 0.7  # M, T, and the input of the unit
 POPULATION = 64
 
 
@@ -31,8 +31,8 @@ def test_every_file_that_compares_with_chance_is_listed():
             if isinstance(node, ast.ImportFrom) and node.module == "law":
                 files.add(path.relative_to(tests).as_posix())
     assert files == set(COMPARISONS)
-    assert sum(COMPARISONS.values()) <= MOST
-    assert pytest.approx(FALSE_ALARMS) == ALPHA * MOST
+    assert sum(COMPARISONS.values()) <= MAX_COMPARISONS
+    assert pytest.approx(FALSE_ALARMS) == ALPHA * MAX_COMPARISONS
 
 
 # Statistics: p values of means and variances of T mini-batches, of chosen examples, of masks.
@@ -40,14 +40,14 @@ def test_every_file_that_compares_with_chance_is_listed():
 
 @functools.cache
 def law_of_one_layer():
-    """The noncentral t law of sqrt(M - 1) (x - mean) / sd at a fixed x, as a table."""
+    """Noncentral t distribution of sqrt(M - 1) (x - mean) / sd at a fixed x, as a table."""
     places = np.sinh(np.linspace(-7, 7, 20_001))
-    return places, stats.nct.cdf(places, SIZE - 1, PLACE * SIZE**0.5)
+    return places, stats.nct.cdf(places, SIZE - 1, INPUT * SIZE**0.5)
 
 
 def by_the_t_law(means, variances):
-    """Kolmogorov and Smirnov against the law that a biased variance has."""
-    values = np.sort((PLACE - means) / np.sqrt(variances) * (SIZE - 1) ** 0.5)
+    """Kolmogorov-Smirnov test against the distribution with a biased variance."""
+    values = np.sort((INPUT - means) / np.sqrt(variances) * (SIZE - 1) ** 0.5)
     law = np.interp(values, *law_of_one_layer())
     steps = np.arange(len(values) + 1) / len(values)
     distance = max((steps[1:] - law).max(), (law - steps[:-1]).max())
@@ -61,31 +61,31 @@ def by_chi_squared(statistic, freedom):
 
 
 def by_the_spread(means, variances):
-    """Of normal data: M times a biased variance, and M times a squared mean, are chi-squared."""
+    """For normal data M times a biased variance, and M times a squared mean, are chi-squared."""
     within = by_chi_squared(SIZE * variances.sum(), len(means) * (SIZE - 1))
     between = by_chi_squared(SIZE * np.square(means).sum(), len(means))
     return min(1.0, 2 * min(within, between))
 
 
 def by_the_finite_factor(means, variance, size):
-    """Of the variance of means of M of N without replacement; the means are nearly normal."""
+    """Variance of means of M of N examples without replacement; the means are nearly normal."""
     expected = variance / size * (POPULATION - size) / (POPULATION - 1)
     return by_chi_squared((len(means) - 1) * means.var(ddof=1) / expected, len(means) - 1)
 
 
 def by_the_subsets(chosen):
-    """Chi-squared of the six pairs of four examples; a pair of one example twice is none."""
+    """Chi-squared test of the six pairs of four examples; the same example twice is no pair."""
     counts = [int((chosen == pair).all(1).sum()) for pair in itertools.combinations(range(4), 2)]
     return 0.0 if sum(counts) < len(chosen) else float(stats.chisquare(counts).pvalue)
 
 
-def by_the_masks(kept):
-    """How often neighbouring draws agree on a unit, of chance one half: exact binomial."""
-    agreed = kept[1:] == kept[:-1]
+def by_the_masks(active):
+    """Exact binomial test that successive masks agree on a unit with probability one half."""
+    agreed = active[1:] == active[:-1]
     return float(stats.binomtest(int(agreed.sum()), agreed.size).pvalue)
 
 
-# Of this package, by a fresh seed.
+# P values of this package, by a fresh seed.
 
 
 def collected(seed):
@@ -93,8 +93,8 @@ def collected(seed):
                        generator=torch.Generator().manual_seed(seed))  # fmt: skip
     model = nn.Sequential(nn.BatchNorm1d(1, eps=1e-12, affine=False)).double()
     bank = mcbn.collect(model, data.split(SIZE))
-    found = [bank.statistics[f"0.running_{name}"][:, 0].numpy() for name in ("mean", "var")]
-    return min(1.0, 2 * min(by_the_t_law(*found), by_the_spread(*found)))
+    moments = [bank.statistics[f"0.running_{name}"][:, 0].numpy() for name in ("mean", "var")]
+    return min(1.0, 2 * min(by_the_t_law(*moments), by_the_spread(*moments)))
 
 
 def means_of_few(seed):
@@ -125,11 +125,11 @@ SOUND = {
 @pytest.mark.parametrize("seeds", [3, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SOUND)
 def test_fresh_seeds_give_no_alarm(name, seeds):
-    found = [SOUND[name](1000 + seed) for seed in range(seeds)]
-    assert all(holds(p_value) for p_value in found)
-    # And the p values are those of chance, neither all large nor all small.
+    p_values = [SOUND[name](1000 + seed) for seed in range(seeds)]
+    assert all(map(holds, p_values))
+    # And the p values are uniform, neither all large nor all small.
     if seeds == 200:
-        assert holds(stats.binomtest(sum(p < 0.05 for p in found), 200, 0.05).pvalue)
+        assert holds(stats.binomtest(sum(p < 0.05 for p in p_values), 200, 0.05).pvalue)
 
 
 # Planted errors.
@@ -151,13 +151,13 @@ def eval_mode(_):
 
 
 def never_reset(generator):
-    """Momentum of the cumulative average, off by every draw since the first."""
+    """A cumulative average instead of momentum 1: it depends on all draws since the first."""
     count = np.arange(1, DRAWS + 1)
     return by_the_t_law(*(values.cumsum() / count for values in statistics(generator)))
 
 
 def momentum_of_two(generator):
-    """Each draw an average with the one before: momentum 1/2 in place of 1."""
+    """Each draw averaged with the one before: momentum 1/2 instead of 1."""
     return by_the_spread(*(0.5 * (values + np.roll(values, 1)) for values in statistics(generator)))
 
 
@@ -184,7 +184,7 @@ PLANTED = (
 
 @pytest.mark.parametrize("repetitions", [50, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("error", PLANTED, ids=lambda error: error.__name__)
-def test_planted_errors_are_found_every_time(error, repetitions):
+def test_planted_errors_are_detected_every_time(error, repetitions):
     generator = np.random.default_rng(11)
     assert not any(holds(error(generator)) for _ in range(repetitions))
 
