@@ -1,4 +1,4 @@
-"""What MCBN will find in a network, before any work: its layers, their noise, what is amiss."""
+"""Inspect a network for MCBN: its batch-norm layers, their noise, problems and remedies."""
 
 import textwrap
 from collections import Counter
@@ -17,23 +17,23 @@ from mcbn.network.dropout import dropout_layers
 from mcbn.network.inputs import Inputs, count, require_finite, tensors
 from mcbn.network.isolation import model_lock
 
-WIDTH = 100
-# Columns of text, which stand left and are shortened where a line would be too long.
-TEXT = ("layer", "class", "note")
+MAX_LINE_CHARACTERS = 100
+# Columns of text, which are left-aligned, and shortened where a line would be too long.
+TEXT_COLUMNS = ("layer", "class", "note")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What MCBN has to work with in a network; `print` it to read it.
+    """Result of inspecting a network; `print` it to read it.
 
     Attributes:
         model: class name of the network.
-        batch_size: M that the noise is told for.
-        layers: every batch-norm layer that can be drawn, in the order of the network.
-        skipped: every layer that one might take for one, and why it is not drawn.
-        dropout: rate of every dropout layer of positive rate, by name.
+        batch_size: batch size M that the noise is estimated for.
+        layers: all layers whose statistics can be drawn, in the order of the network.
+        skipped: all other normalisation layers, and why their statistics are not drawn.
+        dropout: rates of the dropout layers of positive rate, by name.
         observation: what a pass of the inputs showed; None without inputs.
-        findings: what is amiss, the most serious first.
+        findings: problems and notes, the most serious first.
     """
 
     model: str
@@ -45,26 +45,26 @@ class Inspection:
     findings: tuple[Finding, ...]
 
     @property
-    def servable(self) -> bool:
-        """Whether nothing was found that keeps MCBN from this network."""
+    def compatible(self) -> bool:
+        """Whether no problem was found that keeps MCBN from this network."""
         return not any(finding.blocking for finding in self.findings)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each layer's share of the noise that the draws add to normalised outputs; sums to 1.
+        """Each layer's share of the noise that draws add to normalised outputs; they sum to 1.
 
-        Of the noise where it enters, not of what is left of it at the network's output.
+        The noise counts where it enters, not as what remains of it at the network's output.
         """
         noise = {} if self.observation is None else self.observation.noise
         total = sum(each.variance for each in noise.values())
         return {name: each.variance / total for name, each in noise.items() if total > 0}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; None where something could not be told."""
+        """Plain values, for JSON; None where something is not known."""
         return {
             "model": self.model,
             "batch_size": self.batch_size,
-            "servable": self.servable,
+            "compatible": self.compatible,
             "findings": [asdict(finding) for finding in self.findings],
             "layers": [asdict(layer) for layer in self.layers],
             "skipped": [asdict(layer) for layer in self.skipped],
@@ -74,44 +74,45 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        verdict = "MCBN can serve it" if self.servable else "MCBN cannot serve it as it is"
+        verdict = "compatible" if self.compatible else "incompatible"
         channels = sum(layer.channels for layer in self.layers)
+        summary = f"Compatible batch-norm layers: {len(self.layers)}, with {channels:,} channels. "
         lines = [
-            f"{self.model}: {verdict}.",
-            f"Batch-norm layers that can be drawn: {len(self.layers)}, of {channels:,} channels. "
-            f"{_basis(self)}".rstrip(),
+            f"{self.model} is {verdict} with MCBN.",
+            *_wrapped(summary, _basis(self)),
             *_table(_rows(self)),
             *_others(self),
         ]
         for finding in self.findings:
-            lines += _wrapped("cannot: " if finding.blocking else "note: ", finding.text)
+            lines += _wrapped("problem: " if finding.blocking else "note: ", finding.text)
         return "\n".join(lines)
 
 
 def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32) -> Inspection:
-    """Say what MCBN will find in a network, and what is amiss.
+    """Check whether a network is compatible with MCBN, and how noisy its batch statistics are.
 
-    A network that MCBN cannot serve is explained, not refused. With inputs, one pass of them (two
-    from 16 examples on) tells how noisy each layer's statistics are in mini-batches of M examples.
-    The model, its modes, hooks and buffers and the global random streams are left as found.
+    An incompatible network raises no error; the result says why, and what to do. With inputs, one
+    pass (two from 16 examples on) estimates the noise of each layer's statistics in mini-batches of
+    M examples. The model, its modes, hooks and buffers and the global random streams are left
+    unchanged.
 
     Args:
         model: the network, in train or eval mode.
         inputs: a batch as the network is called with: a tensor, a tuple of arguments or a dict of
-            keyword arguments. One example shows the positions; noise needs 4, and 16 or more
-            training examples, in random order, estimate it better.
-        batch_size: M that the noise is told for.
+            keyword arguments. One example shows the number of positions; noise needs 4, and 16 or
+            more training examples, in random order, estimate it better.
+        batch_size: batch size M to estimate the noise for.
 
     Raises:
-        TypeError: `model` is no module, or `inputs` hold no tensor.
+        TypeError: `model` is not a module, or `inputs` hold no tensor.
         ValueError: the inputs are not finite, or `batch_size` is not positive.
 
     See docs/inspecting.md for the estimator and an example.
     """
     _require(inputs, batch_size)
-    held, model = model, unwrapped(model)
-    with model_lock(model):  # another thread's call may stand in for a layer's forward meanwhile
-        layers, skipped = findings.batch_norm_layers_of(model), findings.skipped_layers(model)
+    given, model = model, unwrapped(model)
+    with model_lock(model):  # else another thread's call may have replaced the forward of a layer
+        layers, skipped = findings.drawable_layers(model), findings.skipped_layers(model)
     observation = None
     # A pass would give lazy layers their weights, and so change the network.
     if inputs is not None and not (
@@ -126,13 +127,15 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
         skipped,
         _dropout_rates(model),
         observation,
-        diagnose(held, layers, skipped, observation=observation, batch_size=batch_size),
+        diagnose(given, layers, skipped, observation=observation, batch_size=batch_size),
     )
 
 
 def _require(inputs: Inputs | None, batch_size: int) -> None:
     if batch_size < 1:
-        raise ValueError(f"expected a batch_size of at least 1, got {batch_size}; give M")
+        raise ValueError(
+            f"expected a batch_size of at least 1, got {batch_size}; give the mini-batch size M"
+        )
     if inputs is None:
         return
     if next(tensors(inputs), None) is None:
@@ -148,36 +151,37 @@ def _require(inputs: Inputs | None, batch_size: int) -> None:
 def _dropout_rates(model: Module) -> dict[str, float]:
     try:
         return {name: float(layer.p) for name, layer in dropout_layers(model).items()}
-    except ValueError:  # there is none, which is no mistake here
+    except ValueError:  # there is none, which is not an error here
         return {}
 
 
 def _basis(inspection: Inspection) -> str:
-    seen = inspection.observation
-    if not inspection.layers:
+    """What the noise was estimated from."""
+    observation = inspection.observation
+    if not inspection.layers or (observation is not None and not observation.values):
         return ""
-    if seen is None or not seen.values:
-        return "Give inputs to see their noise."
-    if not seen.noise:
+    if observation is None:
+        return "Give inputs to estimate their noise."
+    if not observation.noise:
         return f"At M = {inspection.batch_size}; noise needs {MIN_EXAMPLES} examples."
-    how = "drawn with" if seen.drawn else "told by the spread of"
-    return f"Noise at M = {inspection.batch_size}, {how} {seen.examples} examples."
+    how = "drawn from" if observation.drawn else "from the spread of"
+    return f"Noise at M = {inspection.batch_size}, {how} {observation.examples} examples."
 
 
 def _rows(inspection: Inspection) -> list[dict[str, str]]:
-    """Each layer's cells by column."""
-    seen, shares = inspection.observation, inspection.shares
+    """The cells of each layer, by column."""
+    observation, shares = inspection.observation, inspection.shares
     return [
         {
-            **_form(layer),
-            **({} if seen is None or not seen.values else _noise(seen, shares, layer.name)),
-            "note": _note(layer, seen),
+            **_structure_cells(layer),
+            **_noise_cells(observation, shares, layer.name),
+            "note": _note(layer, observation),
         }
         for layer in inspection.layers
     ]
 
 
-def _form(layer: BatchNormLayer) -> dict[str, str]:
+def _structure_cells(layer: BatchNormLayer) -> dict[str, str]:
     return {
         "layer": layer.name or "(itself)",
         "class": layer.kind,
@@ -187,8 +191,12 @@ def _form(layer: BatchNormLayer) -> dict[str, str]:
     }
 
 
-def _noise(seen: Observation, shares: Mapping[str, float], name: str) -> dict[str, str]:
-    values, noise = seen.values.get(name), seen.noise.get(name)
+def _noise_cells(
+    observation: Observation | None, shares: Mapping[str, float], name: str
+) -> dict[str, str]:
+    if observation is None or not observation.values:
+        return {}
+    values, noise = observation.values.get(name), observation.noise.get(name)
     return {
         "values": "-" if values is None else f"{values:,}",
         "independent": "-" if noise is None else f"{noise.independent:,.0f}",
@@ -198,35 +206,35 @@ def _noise(seen: Observation, shares: Mapping[str, float], name: str) -> dict[st
     }
 
 
-def _note(layer: BatchNormLayer, seen: Observation | None) -> str:
-    calls = 1 if seen is None or seen.failure else seen.calls[layer.name]
+def _note(layer: BatchNormLayer, observation: Observation | None) -> str:
+    calls = 1 if observation is None or observation.failure else observation.calls[layer.name]
     notes = {
         "frozen": layer.frozen,
         "own forward": not layer.plain and not layer.frozen,
         "no affine": not layer.affine,
-        "not reached": calls == 0,
+        "not called": calls == 0,
         f"called {calls} times": calls > 1,
     }
     return ", ".join(note for note, holds in notes.items() if holds)
 
 
 def _table(rows: list[dict[str, str]]) -> list[str]:
-    """Aligned lines of at most `WIDTH`; what is the same in all rows is said once, above."""
+    """Aligned lines of limited width; what all rows have in common stands once, above them."""
     if not rows:
         return []
-    same = [
+    shared = [
         name
         for name in ("class", "eps", "momentum", "note")
         if len({row[name] for row in rows}) == 1
     ]
-    names = [name for name in rows[0] if name not in same]
+    names = [name for name in rows[0] if name not in shared]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    while sum(widths.values()) + 2 * (len(names) - 1) > WIDTH:
-        widths[max(set(TEXT) & set(names), key=widths.__getitem__)] -= 1
+    while sum(widths.values()) + 2 * (len(names) - 1) > MAX_LINE_CHARACTERS:
+        widths[max(set(TEXT_COLUMNS) & set(names), key=widths.__getitem__)] -= 1
     lines = [{name: name for name in names}, *rows]
-    common = ", ".join(f"{name} {rows[0][name]}" for name in same if rows[0][name])
+    common = ", ".join(f"{name} {rows[0][name]}" for name in shared if rows[0][name])
     return [
-        *_wrapped("all: ", common),
+        *_wrapped("all layers: ", common),
         "",
         *("  ".join(_cell(line[n], widths[n], n) for n in names).rstrip() for line in lines),
         "",
@@ -234,9 +242,9 @@ def _table(rows: list[dict[str, str]]) -> list[str]:
 
 
 def _cell(text: str, width: int, column: str) -> str:
-    if column not in TEXT:
+    if column not in TEXT_COLUMNS:
         return text.rjust(width)
-    # The end of a name tells layers apart, its beginning seldom.
+    # Names of layers differ at their end more than at their beginning.
     return text.ljust(width) if len(text) <= width else f"..{text[len(text) - width + 2 :]}"
 
 
@@ -246,15 +254,17 @@ def _others(inspection: Inspection) -> list[str]:
     for (kind, refused), number in groups.items():
         first = next(s for s in inspection.skipped if (s.kind, s.refused) == (kind, refused))
         lines += _wrapped(
-            f"skipped: {number} {kind} ", f"(the first {first.name!r}): {first.reason}"
+            f"skipped: {number} {kind} ", f"(the first is {first.name!r}): {first.reason}"
         )
     rates = inspection.dropout.values()
     if rates:
         low, high = f"{min(rates):g}", f"{max(rates):g}"
         span = low if low == high else f"{low} to {high}"
-        return [*lines, f"dropout: {len(rates)} of rate {span}, for MC Dropout to draw"]
-    return [*lines, "dropout: none of positive rate, so MC Dropout has nothing to draw"]
+        return [*lines, f"dropout: {len(rates)} of rate {span}, for MC Dropout"]
+    return [*lines, "dropout: none of positive rate, so MC Dropout is not possible"]
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(head + text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.wrap(
+        head + text, MAX_LINE_CHARACTERS, subsequent_indent="  ", break_on_hyphens=False
+    )

@@ -1,4 +1,4 @@
-"""What `inspect` says of a network: every kind of layer, its noise, and what is amiss."""
+"""Inspecting a network: every kind of layer, its noise, problems and notes."""
 
 import copy
 import json
@@ -29,12 +29,12 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def texts(found, *, blocking=None):
-    chosen = [f for f in found.findings if blocking in (None, f.blocking)]
+def texts(inspection, *, blocking=None):
+    chosen = [f for f in inspection.findings if blocking in (None, f.blocking)]
     return " | ".join(finding.text for finding in chosen)
 
 
-# The estimator, on values whose answer is known.
+# The estimator, on values whose spread is known.
 
 CHANNELS = 4000
 
@@ -47,7 +47,7 @@ def test_independent_positions_count_each_and_constant_ones_once(count, position
     of_mean, of_log_variance = relative_spread(values)
     effective = 1 if constant else positions
     # A ratio's relative spread over channels is at most sqrt(2 / (B - 1)) for the mean and, as
-    # seen, 2 for the log-variance; the second order in 1/P that is left out is below 1/P.
+    # measured, 2 for the log-variance; the neglected second order in 1/P is below 1/P.
     error = 4 * (2 / (count - 1) / CHANNELS) ** 0.5 + (1 / positions if effective > 1 else 0)
     assert_close(of_mean * effective, 1.0, rtol=error, atol=0)
     error = 4 * 2 / CHANNELS**0.5 + (1 / positions if effective > 1 else 0)
@@ -60,13 +60,13 @@ def test_half_correlated_positions_lie_between():
     assert_close(relative_spread(values)[0], 0.5 + 0.5 / 10, rtol=0.02, atol=0)
 
 
-def test_the_log_variance_knows_kurtosis():
+def test_the_spread_of_the_log_variance_depends_on_kurtosis():
     uniform = torch.rand(256, 4000, 1, generator=torch.Generator().manual_seed(0)).double()
-    # Excess kurtosis -1.2; 256 examples see it to about 1 / 256 of each of the moments.
+    # Excess kurtosis -1.2; 256 examples give each of the moments to about 1 / 256.
     assert_close(relative_spread(uniform)[1], 0.8, rtol=0.03, atol=0)
 
 
-def test_a_pattern_that_all_examples_share_is_no_noise():
+def test_a_pattern_that_all_examples_share_is_not_noise():
     pattern = torch.linspace(-5, 5, 40, dtype=torch.float64)
     of_mean, _ = relative_spread(pattern + 0.1 * normal(16, 50, 40))
     assert of_mean < 0.1**2 / 40 / pattern.var(correction=0) * 2
@@ -85,55 +85,56 @@ def convolutional():
 
 
 @pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
-def test_the_noise_told_is_that_of_the_draws_of_a_bank():
+def test_the_noise_is_that_of_the_draws_of_a_bank():
     model = shaken(without_seed(convolutional)).double().eval()
-    # Each example has a level of its own, so that positions hang together.
+    # Each example has a level of its own, so that its positions are correlated.
     data = normal(4000, 2, 6, 6) + normal(4000, 2, 1, 1, seed=1)
-    found = mcbn.inspect(model, data[:400], batch_size=32).observation
+    observation = mcbn.inspect(model, data[:400], batch_size=32).observation
     bank = mcbn.collect(model, mcbn.minibatches(data, batch_size=32, draws=300, replacement=True))
-    assert found.drawn
+    assert observation.drawn
     for name in ("1", "4"):
         mean, variance = f"{name}.running_mean", f"{name}.running_var"
         pooled = bank.pooled()[variance]
         drawn = (bank.statistics[mean].var(0) / pooled).mean().sqrt()
         logs = bank.coordinates()[variance].var(0).mean().sqrt()
-        # 50 mini-batches of 8 tell a standard deviation to 10 %; mini-batches of 8 and 32 differ
-        # by their next order, and channels hang together.
-        assert_close(found.noise[name].mean_sd, float(drawn), rtol=0.2, atol=0)
-        assert_close(found.noise[name].log_variance_sd, float(logs), rtol=0.25, atol=0)
-    told = mcbn.inspect(model, data[:15], batch_size=32).observation
-    assert not told.drawn
-    assert told.noise["1"].mean_sd == pytest.approx(found.noise["1"].mean_sd, rel=0.4)
+        # 50 mini-batches of 8 estimate a standard deviation to 10%; mini-batches of 8 and 32 differ
+        # in the next order of 1 / M, and channels are correlated.
+        assert_close(observation.noise[name].mean_sd, float(drawn), rtol=0.2, atol=0)
+        assert_close(observation.noise[name].log_variance_sd, float(logs), rtol=0.25, atol=0)
+    from_spread = mcbn.inspect(model, data[:15], batch_size=32).observation
+    assert not from_spread.drawn
+    expected = observation.noise["1"].mean_sd
+    assert from_spread.noise["1"].mean_sd == pytest.approx(expected, rel=0.4)
 
 
-# What is found.
+# Layers, problems and notes.
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_batch_norm_is_listed_as_collect_draws_it(name):
     model, batch = made(name), examples(name, 16)
-    found = mcbn.inspect(model, batch, batch_size=16)
+    inspection = mcbn.inspect(model, batch, batch_size=16)
     bank = mcbn.collect(model, [batch])
-    assert found.servable, texts(found)
-    assert [layer.name for layer in found.layers] == [
+    assert inspection.compatible, texts(inspection)
+    assert [layer.name for layer in inspection.layers] == [
         key.removesuffix("running_mean").removesuffix(".")
         for key in bank.statistics
         if key.endswith("running_mean")
     ]
-    assert all(found.observation.calls[layer.name] == 1 for layer in found.layers)
-    assert sum(found.shares.values()) == pytest.approx(1)
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["servable"] is True
+    assert all(inspection.observation.calls[layer.name] == 1 for layer in inspection.layers)
+    assert sum(inspection.shares.values()) == pytest.approx(1)
+    assert json.loads(json.dumps(inspection.to_dict(), allow_nan=False))["compatible"] is True
 
 
 def test_values_are_examples_times_positions():
     model = made("2d")
-    found = mcbn.inspect(model, examples("2d", 1), batch_size=7)
-    assert found.observation.values == {"first": 7 * 30, "second": 7 * 30}
-    assert found.observation.noise == {}
-    assert "noise needs 4 examples" in str(found)
+    inspection = mcbn.inspect(model, examples("2d", 1), batch_size=7)
+    assert inspection.observation.values == {"first": 7 * 30, "second": 7 * 30}
+    assert inspection.observation.noise == {}
+    assert "noise needs 4 examples" in str(inspection)
 
 
-def test_several_rows_an_example_belong_to_it():
+def test_several_rows_of_one_example_are_not_independent():
     class Clips(nn.Module):
         def __init__(self):
             super().__init__()
@@ -190,9 +191,9 @@ def lightning():
 
 
 X = normal(20, 4).float()
-CANNOT = {
+INCOMPATIBLE = {
     "no batch norm": (lambda: nn.Linear(4, 3), None, "never there"),
-    "folded, names left": (folded, None, "'bn1': folded away"),
+    "folded, names left": (folded, None, "(the first 'bn1'), so it was folded"),
     "folded or never there": (lambda: nn.Conv2d(3, 4, 3), None, "every convolution (1) has a bias"),
     "layer norm only": (lambda: nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), None,
                         "no batch norm"),
@@ -206,9 +207,9 @@ CANNOT = {
     "script inside": (lambda: nn.Sequential(torch.jit.script(nn.BatchNorm1d(4))), X,
                       "TorchScript layer '0'"),
     "called twice": (twice, X, "'norm' is called 2 times"),
-    "not reached": (lambda: nn.Sequential(nn.Identity(), nn.Linear(4, 2)).append(Unused()), X,
-                    "not reached"),
-    "one value": (lambda: dense(nn.BatchNorm1d(6)), X, "one value a channel at M = 1"),
+    "not called": (lambda: nn.Sequential(nn.Identity(), nn.Linear(4, 2)).append(Unused()), X,
+                   "not called"),
+    "one value": (lambda: dense(nn.BatchNorm1d(6)), X, "one value per channel at M = 1"),
     "not finite": (lambda: with_weight(float("nan")), None, r"4.weight"),
     "wrong inputs": (lambda: dense(nn.BatchNorm1d(6)), X[:, :3], "RuntimeError"),
 }  # fmt: skip
@@ -223,17 +224,17 @@ class Unused(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("kind", CANNOT)
+@pytest.mark.parametrize("kind", INCOMPATIBLE)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_what_cannot_be_served_is_explained_and_collect_refuses_it(kind):
-    build, inputs, reason = CANNOT[kind]
+def test_an_incompatible_network_is_explained_and_refused_by_collect(kind):
+    build, inputs, reason = INCOMPATIBLE[kind]
     model = without_seed(build)
-    found = mcbn.inspect(model, inputs, batch_size=1 if kind == "one value" else 4)
-    assert not found.servable
-    assert reason in texts(found, blocking=True)
-    assert "cannot: " in str(found)
-    json.dumps(found.to_dict(), allow_nan=False)
+    inspection = mcbn.inspect(model, inputs, batch_size=1 if kind == "one value" else 4)
+    assert not inspection.compatible
+    assert reason in texts(inspection, blocking=True)
+    assert "problem: " in str(inspection)
+    json.dumps(inspection.to_dict(), allow_nan=False)
     batches = 4 * [X[:1] if kind == "one value" else X if inputs is None else inputs]
     with pytest.raises((ValueError, TypeError, RuntimeError)):  # noqa: PT012
         bank = mcbn.collect(model, batches)
@@ -241,94 +242,96 @@ def test_what_cannot_be_served_is_explained_and_collect_refuses_it(kind):
 
 
 NOTES = {
-    "frozen": (lambda: Frozen.pair("torchvision")[0], None, "no layer has noise"),
+    "frozen": (lambda: Frozen.pair("torchvision")[0], None, "not trained with the spread"),
     "momentum": (lambda: shaken(dense(nn.BatchNorm1d(6, momentum=None))), None, "momentum=None"),
     "untrained": (lambda: dense(nn.BatchNorm1d(6)), None, "never trained"),
     "half": (lambda: shaken(dense(nn.BatchNorm1d(6))).half(), None, "half precision"),
     "meta": (lambda: dense(nn.BatchNorm1d(6)).to("meta"), None, "meta device"),
-    "M = 1": (lambda: shaken(dense(nn.BatchNorm1d(6))), None, "Take M of at least 2"),
+    "M = 1": (lambda: shaken(dense(nn.BatchNorm1d(6))), None, "Use M of at least 2"),
     "early": (lambda: nn.Sequential(nn.BatchNorm1d(4), *(nn.Linear(4, 4) for _ in range(3))), X,
               "3 of 3 layers with weights"),
-    "one not reached": (lambda: nn.Sequential(nn.BatchNorm1d(4), Unused()), X, "nothing is drawn"),
+    "one not called": (lambda: nn.Sequential(nn.BatchNorm1d(4), Unused()), X, "nothing is drawn"),
     "compiled": (lambda: torch.compile(dense(nn.BatchNorm1d(6)), backend="eager"), None,
-                 "OptimizedModule holds a Sequential"),
+                 "OptimizedModule wraps a Sequential"),
     "data parallel": (lambda: nn.DataParallel(dense(nn.BatchNorm1d(6))), X,
-                      "DataParallel holds a Sequential"),
+                      "DataParallel wraps a Sequential"),
     "lightning": (lightning, None, "give model.net"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", NOTES)
-def test_what_may_surprise_is_noted_and_served(kind):
+def test_a_network_with_a_note_is_compatible(kind):
     build, inputs, reason = NOTES[kind]
-    found = mcbn.inspect(without_seed(build), inputs, batch_size=1 if kind == "M = 1" else 32)
-    assert reason in texts(found, blocking=False)
-    assert found.servable, texts(found)
+    inspection = mcbn.inspect(without_seed(build), inputs, batch_size=1 if kind == "M = 1" else 32)
+    assert reason in texts(inspection, blocking=False)
+    assert inspection.compatible, texts(inspection)
 
 
-def test_a_sound_network_has_no_findings():
+def test_a_trained_network_without_problems_has_no_findings():
     assert mcbn.inspect(made("1d of 2-D"), examples("1d of 2-D", 32)).findings == ()
 
 
 def test_dead_channels_are_counted():
     model = made("1d of 2-D")
     model[1].running_var[:2] = 1e-9
-    assert "2 channels in 1 layer are dead" in texts(mcbn.inspect(model))
+    assert "2 dead channels in 1 layer" in texts(mcbn.inspect(model))
 
 
 PATTERN = torch.arange(400.0).double().reshape(1, 1, 20, 20) / 100
 
 
-def test_noise_falls_as_one_over_m_and_too_little_is_said():
+def test_noise_falls_as_one_over_m_and_a_note_says_where_it_is_too_small():
     model, batch = made("1d of 2-D"), examples("1d of 2-D", 32)
     small, large = (mcbn.inspect(model, batch, batch_size=size) for size in (10, 10**6))
     for name, noise in small.observation.noise.items():
         assert_close(noise.variance / large.observation.noise[name].variance, 1e5)
-    assert "nearly alike" not in texts(small)
-    assert "nearly alike" in texts(large)
+    assert "nearly equal" not in texts(small)
+    assert "nearly equal" in texts(large)
     assert "no M is small enough" in texts(
         mcbn.inspect(nn.BatchNorm2d(1).double(), 100 * PATTERN + normal(16, 1, 20, 20))
     )
     advised = int(texts(large).split("M of at most ")[1].split(".")[0])
     at_most, above = (mcbn.inspect(model, batch, batch_size=m) for m in (advised, advised + 1))
-    assert "nearly alike" not in texts(at_most)
-    assert "nearly alike" in texts(above)
+    assert "nearly equal" not in texts(at_most)
+    assert "nearly equal" in texts(above)
 
 
-def test_layers_that_are_not_drawn_say_why():
+def test_layers_that_are_not_drawn_have_a_reason():
     model = nn.Sequential(nn.InstanceNorm1d(4, track_running_stats=True), nn.GroupNorm(2, 4), Evo(),
                           timm.layers.LayerNorm2d(4), nn.BatchNorm1d(4))  # fmt: skip
-    found = mcbn.inspect(model)
-    assert [(layer.name, layer.refused) for layer in found.skipped] == [
+    inspection = mcbn.inspect(model)
+    assert [(layer.name, layer.refused) for layer in inspection.skipped] == [
         (str(index), False) for index in range(4)
     ]
-    assert found.skipped[2].reason.startswith("keeps running_var alone")
-    assert "1 GroupNorm (the first '1')" in str(found)
+    assert inspection.skipped[2].reason.startswith("has only running_var")
+    assert "1 GroupNorm (the first is '1')" in str(inspection)
 
 
-def test_a_subclass_is_told_from_a_plain_layer_and_dropout_is_listed():
-    found = mcbn.inspect(nn.Sequential(Act(4), nn.BatchNorm2d(4), nn.Dropout(0.25), nn.Dropout(0)))
-    assert [layer.plain for layer in found.layers] == [False, True]
-    assert found.dropout == {"2": 0.25}
-    assert "own forward" in str(found)
-    assert "dropout: 1 of rate 0.25" in str(found)
+def test_a_subclass_differs_from_a_plain_layer_and_dropout_is_listed():
+    inspection = mcbn.inspect(
+        nn.Sequential(Act(4), nn.BatchNorm2d(4), nn.Dropout(0.25), nn.Dropout(0))
+    )
+    assert [layer.plain for layer in inspection.layers] == [False, True]
+    assert inspection.dropout == {"2": 0.25}
+    assert "own forward" in str(inspection)
+    assert "dropout: 1 of rate 0.25" in str(inspection)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "swin_t", "efficientnet_b0"])
-def test_networks_of_torchvision_are_read_without_their_weights(name):
+def test_networks_of_torchvision_are_inspected_without_their_weights(name):
     with torch.device("meta"):
         model = torchvision.models.get_model(name, weights=None)
-    found = mcbn.inspect(model, torch.empty(2, 3, 64, 64, device="meta"))
+    inspection = mcbn.inspect(model, torch.empty(2, 3, 64, 64, device="meta"))
     count = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert (len(found.layers), found.servable) == (count, count > 0)
-    assert max(map(len, str(found).splitlines())) <= 100
+    assert (len(inspection.layers), inspection.compatible) == (count, count > 0)
+    assert max(map(len, str(inspection).splitlines())) <= 100
     if name == "resnet18":
-        assert found.observation.values["bn1"] == 32 * 32 * 32
-        assert found.observation.values["layer4.1.bn2"] == 32 * 2 * 2
+        assert inspection.observation.values["bn1"] == 32 * 32 * 32
+        assert inspection.observation.values["layer4.1.bn2"] == 32 * 2 * 2
 
 
-def unlike():
-    """Two layers that have nothing in common, one of a long name."""
+def different_layers():
+    """Two layers that have nothing in common, one with a long name."""
     model = nn.Sequential()
     name = "a_very_long_name_of_a_part_of_a_network_that_somebody_wrote"
     model.add_module(name, dense(nn.BatchNorm1d(6, eps=0.3, affine=False)))
@@ -336,17 +339,17 @@ def unlike():
     return model
 
 
-def test_the_widest_table_fits():
-    model = shaken(without_seed(unlike))
+def test_the_widest_table_is_at_most_100_characters_wide():
+    model = shaken(without_seed(different_layers))
     lines = str(mcbn.inspect(model, X)).splitlines()
     assert max(map(len, lines)) <= 100
     assert any(line.startswith("..") and "somebody_wrote.1" in line for line in lines)
 
 
-# What is left.
+# Side effects.
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_is_left_unchanged():
     model = made("1d of 2-D").train()
     model[3].eval()
     twin, modes = copy.deepcopy(model), [m.training for m in model.modules()]
@@ -362,16 +365,16 @@ def test_the_network_is_left_as_it_was():
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_lazy_layers_stay_lazy():
     model = without_seed(lambda: nn.Sequential(nn.LazyLinear(6), nn.BatchNorm1d(6)))
-    found = mcbn.inspect(model, X)
+    inspection = mcbn.inspect(model, X)
     assert isinstance(model[0].weight, nn.UninitializedParameter)
-    assert found.observation is None
-    assert "no pass was made" in texts(found)
+    assert inspection.observation is None
+    assert "no pass was made" in texts(inspection)
 
 
-def test_a_network_that_fails_is_left_as_it_was():
+def test_a_network_that_fails_is_left_unchanged():
     model = made("1d of 2-D").train()
-    found = mcbn.inspect(model, examples("2d", 8))
-    assert found.observation.failure
+    inspection = mcbn.inspect(model, examples("2d", 8))
+    assert inspection.observation.failure
     assert model.training
     assert not any(m._forward_pre_hooks for m in model.modules())
 
@@ -400,6 +403,6 @@ def test_random_numbers_of_a_network_do_not_move_the_users_stream():
         (nn.BatchNorm1d(4), torch.tensor(1.0), 8, ValueError),
     ],
 )
-def test_what_is_no_network_or_no_batch_is_refused(model, inputs, size, error):
+def test_arguments_that_are_not_a_network_or_a_batch_are_refused(model, inputs, size, error):
     with pytest.raises(error, match=r"(?i)expected"):
         mcbn.inspect(model, inputs, batch_size=size)
