@@ -9,7 +9,7 @@ import struct
 import pytest
 import torch
 from law import DEVIATIONS
-from models import examples, made, shaken, without_seed
+from models import examples, make_network, randomized, without_seed
 from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
@@ -24,7 +24,7 @@ MEAN, VARIANCE = (f"1.{name}" for name in PAIR)
 
 @pytest.fixture
 def model():
-    return made("1d of 2-D")
+    return make_network("1d of 2-D")
 
 
 @pytest.fixture
@@ -246,8 +246,8 @@ def test_banks_of_other_models_are_refused_by_name(bank, model):
     with pytest.raises(ValueError, match=message):
         bank.require_model(nn.BatchNorm1d(6))
     with pytest.raises(ValueError, match=r"expected a model with the buffer '1\.running_mean'"):
-        mcbn.MCBatchNorm(made("2d"), bank)
-    wider = shaken(without_seed(lambda: nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7))))
+        mcbn.MCBatchNorm(make_network("2d"), bank)
+    wider = randomized(without_seed(lambda: nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7))))
     with pytest.raises(ValueError, match="6 channels"):
         mcbn.MCBatchNorm(wider.double(), bank)
     with torch.no_grad():

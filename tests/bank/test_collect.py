@@ -11,7 +11,16 @@ import timm
 import torch
 import torchvision
 from law import DEVIATIONS, holds
-from models import CASES, Frozen, Jittered, dense, examples, made, train_mode_output, without_seed
+from models import (
+    CASES,
+    Frozen,
+    Jittered,
+    dense,
+    examples,
+    make_network,
+    train_mode_output,
+    without_seed,
+)
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
@@ -30,7 +39,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_own_statistics_give_the_train_mode_output(name, dtype, training):
-    model, batch = made(name, dtype).train(training), examples(name, 7, dtype)
+    model, batch = make_network(name, dtype).train(training), examples(name, 7, dtype)
     sampler = mcbn.MCBatchNorm(model, mcbn.collect(model, [batch]))
     tolerance = TOLERANCE[dtype]
     expected = train_mode_output(model, batch)
@@ -61,7 +70,7 @@ def test_published_networks_obey_the_identity_law(name, dtype):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bank_of_the_running_statistics_reproduces_eval(name):
-    model, batch = made(name), examples(name, 7)
+    model, batch = make_network(name), examples(name, 7)
     drawn = mcbn.collect(model, [batch])
     bank = mcbn.Bank(
         {key: value[None] for key, value in drawn.trained.items()}, drawn.trained, batch_size=7
@@ -84,7 +93,7 @@ def test_frozen_look_alikes_agree_with_batch_norm_and_warn(frozen):
 
 
 def wrong_data():
-    """Mini-batches that are not what the network of `made("1d of 2-D")` was trained on."""
+    """Mini-batches that are not what the network of `make_network("1d of 2-D")` was trained on."""
     return mcbn.minibatches(10 * examples("1d of 2-D", 400), batch_size=32, draws=8)
 
 
@@ -93,7 +102,7 @@ def test_warnings_name_the_line_of_the_caller(reason):
     if reason == "frozen":
         model, batches = Frozen.pair("torchvision")[0], [examples("2d", 6, torch.float32)]
     else:
-        model, batches = made("1d of 2-D"), wrong_data()
+        model, batches = make_network("1d of 2-D"), wrong_data()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         line = inspect.currentframe().f_lineno + 1
@@ -104,7 +113,7 @@ def test_warnings_name_the_line_of_the_caller(reason):
 def test_warnings_through_another_function_of_the_package_name_the_line_of_its_caller():
     package = {"__name__": "mcbn.other", "collect": mcbn.collect}
     exec("def verb(*arguments):\n    return collect(*arguments)", package)
-    model, batches = made("1d of 2-D"), wrong_data()
+    model, batches = make_network("1d of 2-D"), wrong_data()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         line = inspect.currentframe().f_lineno + 1
@@ -113,7 +122,7 @@ def test_warnings_through_another_function_of_the_package_name_the_line_of_its_c
 
 
 def test_half_precision_networks_have_float32_statistics():
-    model = made("1d of 2-D", torch.bfloat16)
+    model = make_network("1d of 2-D", torch.bfloat16)
     batch = examples("1d of 2-D", 64, torch.bfloat16)
     bank = mcbn.collect(model, [batch])
     assert {rows.dtype for rows in bank.statistics.values()} == {torch.float32}
@@ -130,7 +139,7 @@ def test_parametrised_layers_are_collected(name):
         def forward(self, weight):
             return 2 * weight
 
-    model, x = made(name), examples(name, 24)
+    model, x = make_network(name), examples(name, 24)
     for layer in list(model.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             register_parametrization(layer, "weight", Doubled())
@@ -187,7 +196,7 @@ def test_variance_of_the_means_falls_as_one_over_m_with_the_finite_factor(size):
 
 
 def test_batches_of_everything_have_no_spread():
-    model, data = made("1d of 2-D"), examples("1d of 2-D", 32)
+    model, data = make_network("1d of 2-D"), examples("1d of 2-D", 32)
     bank = mcbn.collect(model, mcbn.minibatches(data, batch_size=32, draws=8))
     predictive = mcbn.predict(mcbn.MCBatchNorm(model, bank), data)
     assert_close(predictive.mutual_information, torch.zeros(32, dtype=torch.float64),
@@ -195,7 +204,7 @@ def test_batches_of_everything_have_no_spread():
 
 
 def test_first_draws_are_those_of_a_shorter_bank():
-    model, data = made("2d"), examples("2d", 40)
+    model, data = make_network("2d"), examples("2d", 40)
     long = mcbn.collect(model, mcbn.minibatches(data, batch_size=8, draws=9, seed=4))
     short = mcbn.collect(model, mcbn.minibatches(data, batch_size=8, draws=3, seed=4))
     assert_close(dict(long.first(3).statistics), dict(short.statistics), rtol=0, atol=0)
@@ -203,7 +212,7 @@ def test_first_draws_are_those_of_a_shorter_bank():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_draws_do_not_depend_on_the_number_of_workers(workers):
-    model, data = made("2d"), Jittered(examples("2d", 40))
+    model, data = make_network("2d"), Jittered(examples("2d", 40))
     plain, parallel = (
         mcbn.collect(model, mcbn.minibatches(data, batch_size=8, draws=5, num_workers=count))
         for count in (0, workers)
@@ -214,7 +223,7 @@ def test_draws_do_not_depend_on_the_number_of_workers(workers):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("failure", [None, RuntimeError, KeyboardInterrupt])
 def test_the_model_is_left_as_found(training, failure):
-    model = made("1d of 2-D").train(training)
+    model = make_network("1d of 2-D").train(training)
     model[3].eval()
     before = snapshot(model)
 
@@ -237,7 +246,7 @@ def test_the_model_is_left_as_found(training, failure):
 
 
 def test_an_error_inside_the_network_leaves_the_model_as_found():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     before = snapshot(model)
     with pytest.raises(RuntimeError):
         mcbn.collect(model, [torch.zeros(4, 9, dtype=torch.float64)])
@@ -271,7 +280,7 @@ LOADERS = {
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_any_loader_gives_the_same_draws_in_its_own_order(kind):
-    model = made("1d of 2-D", torch.float32)
+    model = make_network("1d of 2-D", torch.float32)
     bank = mcbn.collect(model, LOADERS[kind]())
     expected = mcbn.collect(model, [DATA[:8], DATA[8:16]])
     assert (len(bank), bank.batch_size) == (2, 8), "a ragged last batch is never a draw"
@@ -299,13 +308,13 @@ def test_several_inputs_and_keyword_inputs():
 
 def test_a_shuffling_loader_goes_on_past_an_epoch():
     loader = DataLoader(TensorDataset(DATA), batch_size=8, shuffle=True)
-    bank = mcbn.collect(made("1d of 2-D", torch.float32), loader, draws=7)
+    bank = mcbn.collect(make_network("1d of 2-D", torch.float32), loader, draws=7)
     rows = bank.statistics["1.running_mean"]
     assert len(bank) == len(rows.unique(dim=0)) == 7
 
 
 def test_a_single_tensor_of_two_examples_is_not_a_pair():
-    model = made("1d of 2-D", torch.float32)
+    model = make_network("1d of 2-D", torch.float32)
     assert mcbn.collect(model, [DATA[:2]]).batch_size == 2
 
 
@@ -361,7 +370,7 @@ def test_what_cannot_be_right_is_refused_with_the_reason(kind):
 
 
 def test_weights_that_are_not_finite_are_named():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     with torch.no_grad():
         model[4].weight[2, 1] = float("inf")
     with pytest.raises(ValueError, match=r"4\.weight.*\(2, 1\)"):

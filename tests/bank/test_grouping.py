@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import dense, examples, made, shaken, without_seed
+from models import dense, examples, make_network, randomized, without_seed
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
@@ -56,7 +56,7 @@ class Applied(nn.Module):
 
 
 def build(name, dtype):
-    return shaken(without_seed(NETWORKS[name])).to(dtype).eval()
+    return randomized(without_seed(NETWORKS[name])).to(dtype).eval()
 
 
 NETWORKS = {
@@ -154,7 +154,7 @@ def test_networks_that_cannot_share_a_pass_go_one_by_one(name, monkeypatch):
 @pytest.mark.parametrize("name", ["2d", "1d of 3-D", "timm BatchNormAct2d"])
 def test_convolutions_go_one_by_one(name, monkeypatch):
     batches = mcbn.minibatches(examples(name, 40), batch_size=SIZE, draws=5)
-    assert collected(monkeypatch, made(name), batches, together=True)[1] == 5
+    assert collected(monkeypatch, make_network(name), batches, together=True)[1] == 5
 
 
 @pytest.mark.parametrize("kind", ["half precision", "two inputs"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from torch.testing import assert_close
 
 import mcbn
@@ -59,7 +59,7 @@ def test_more_than_there_are_is_refused(count):
 
 
 def test_a_thinned_bank_holds_draws_of_the_bank():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank = mcbn.collect(model, mcbn.minibatches(examples("1d of 2-D", 60), batch_size=8, draws=40))
     thin = bank.thin(10)
     assert len(thin) == 10

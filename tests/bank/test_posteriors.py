@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from torch.testing import assert_close
 
 import mcbn
@@ -14,7 +14,7 @@ NAME = "1d of 2-D"
 
 @pytest.fixture(scope="module")
 def model():
-    return made(NAME)
+    return make_network(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_first_draws_of_many_are_those_of_a_shorter_run(kind, bank):
 
 
 def test_float32_banks_stay_float32(kind):
-    model = made(NAME, torch.float32)
+    model = make_network(NAME, torch.float32)
     data = examples(NAME, 400, torch.float32)
     bank = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=5))
     assert {v.dtype for v in kind.from_bank(bank).sample(3).statistics.values()} == {torch.float32}

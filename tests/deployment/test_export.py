@@ -7,7 +7,7 @@ import sys
 import onnxruntime
 import pytest
 import torch
-from models import CASES, examples, made, shaken, without_seed
+from models import CASES, examples, make_network, randomized, without_seed
 from onnx import load_model_from_string
 from torch import nn
 from torch.nn import functional
@@ -34,7 +34,7 @@ def banked(model, data, **options):
 
 
 def network(build):
-    return shaken(without_seed(build)).eval()
+    return randomized(without_seed(build)).eval()
 
 
 class Convolutional(nn.Module):
@@ -94,7 +94,7 @@ def require_same(found, predictive, names, limit=2e-6):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_draws_along_the_batch_are_the_draws_of_the_loop(name, shared):
-    model, data = made(name), examples(name, 40)
+    model, data = make_network(name), examples(name, 40)
     sampler = banked(model, data)
     drawn = MCBatchNormModule(model, sampler.bank.statistics, output=None, shared=shared)
     with torch.no_grad():
@@ -299,9 +299,9 @@ def test_several_inputs_and_an_output_to_pick(kind, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_networks_with_running_statistics(count, tmp_path):
-    models = [made("1d of 2-D", torch.float32) for _ in range(count)]
+    models = [make_network("1d of 2-D", torch.float32) for _ in range(count)]
     for seed, model in enumerate(models):
-        shaken(model, seed)
+        randomized(model, seed)
     data = examples("1d of 2-D", 7, torch.float32)
     sampler = mcbn.Deterministic(models[0]) if count == 1 else mcbn.DeepEnsemble(models)
     artifact = mcbn.export(sampler, data[:1], tmp_path / "net.pt2")
@@ -379,7 +379,9 @@ def test_networks_that_cannot_be_exported(kind, reason, tmp_path):
     sampler = mcbn.MCBatchNorm(model, whole.bank.__class__(whole.bank.statistics, {}, 16))
     path = tmp_path / "net.pt2"
     path.write_bytes(b"what was there")
-    with pytest.raises(ValueError, match=f"expected a network that torch.export can trace.*{reason}"):
+    with pytest.raises(
+        ValueError, match=f"expected a network that torch.export can trace.*{reason}"
+    ):
         mcbn.export(sampler, data[:2], path)
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"what was there"]
 
@@ -393,7 +395,7 @@ def test_an_output_that_is_no_tensor_is_named():
 
 
 def dropout():
-    return mcbn.MCDropout(made("1d of 2-D", torch.float32), draws=2)
+    return mcbn.MCDropout(make_network("1d of 2-D", torch.float32), draws=2)
 
 
 @pytest.mark.parametrize(
@@ -412,9 +414,9 @@ def dropout():
 def test_mistakes_are_refused_before_any_work(convolutional, tmp_path, change, reason):
     sampler, data = convolutional
     change = {"sampler": lambda: sampler, "example": data[:1], "path": "net.pt2", **change}
-    made, example, name = (change.pop(key) for key in ("sampler", "example", "path"))
+    make_sampler, example, name = (change.pop(key) for key in ("sampler", "example", "path"))
     with pytest.raises(ValueError, match=reason):
-        mcbn.export(made(), example, tmp_path / name, **change)
+        mcbn.export(make_sampler(), example, tmp_path / name, **change)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import torch
-from models import shaken
+from models import randomized
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -47,7 +47,7 @@ def files(tmp_path_factory):
     kinds = torch.arange(40) % 5
     x = rows(40)
     for name, inputs in (("build", x), ("noisy", x), ("Two", {"x": x, "kind": kinds})):
-        network = shaken(load_network(f"{folder}/nets.py:{name}", None))
+        network = randomized(load_network(f"{folder}/nets.py:{name}", None))
         save_file(network.state_dict(), folder / f"{name}.safetensors")
         parts = [
             {key: values[start : start + 8] for key, values in inputs.items()}
@@ -238,5 +238,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(files, tmp_path):
         load_network(f"{files}/nets.py:Two", f"{files}/build.safetensors")
     path = str(tmp_path / "numbered.pt")
     torch.save({0: torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"numbered\.pt \(names that are not text\); save a state_dict"):
+    with pytest.raises(
+        ValueError, match=r"numbered\.pt \(names that are not text\); save a state_dict"
+    ):
         load_network(f"{files}/nets.py:build", path)

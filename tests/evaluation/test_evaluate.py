@@ -10,7 +10,7 @@ import scoringrules
 import torch
 from forecasters import drawn, evaluate, forecaster, regressor
 from law import DEVIATIONS, holds
-from models import examples, made
+from models import examples, make_network
 from scipy import optimize, stats
 from sklearn import metrics
 from torch.testing import assert_close
@@ -522,7 +522,7 @@ def test_separation_of_dense_predictions_is_by_position():
 
 @pytest.fixture(scope="module")
 def compared():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank = mcbn.collect(model, mcbn.minibatches(examples("1d of 2-D", 60), batch_size=8, draws=5))
     samplers = {"plain": mcbn.Deterministic(model), "MCBN": mcbn.MCBatchNorm(model, bank)}
     inputs, far = examples("1d of 2-D", 40, seed=5), 5 * examples("1d of 2-D", 30, seed=6)

@@ -20,7 +20,7 @@ class Case:
     shape: tuple[int, ...]
 
 
-def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
     """Random weights, affine parameters and running statistics, so that nothing is 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -97,9 +97,9 @@ CASES = {
 }  # fmt: skip
 
 
-def made(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+def make_network(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """The network of a case with random weights, in eval mode."""
-    return shaken(without_seed(CASES[name].build)).to(dtype).eval()
+    return randomized(without_seed(CASES[name].build)).to(dtype).eval()
 
 
 def examples(name: str, count: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
@@ -138,7 +138,7 @@ class Frozen(nn.Module):
         else:
             kind = {"torchvision": FrozenBatchNorm2d, "timm": FrozenBatchNormAct2d}[library]
         options = {"act_layer": nn.Identity} if library == "timm" else {}
-        frozen = shaken(without_seed(lambda: cls(kind(4, **options)))).eval()
+        frozen = randomized(without_seed(lambda: cls(kind(4, **options)))).eval()
         twin = without_seed(lambda: cls(nn.BatchNorm2d(4)))
         twin.load_state_dict(frozen.state_dict(), strict=False)
         return frozen, twin.eval()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from faults import Fault, faults_of
-from models import examples, made
+from models import examples, make_network
 from readers import bank, classes, reals
 from regression_reports import report as regression_report
 from reports import report
@@ -62,9 +62,9 @@ def study():
     return classification_study(seeds=(0,))
 
 
-def write_page(made):
+def write_page(make_report):
     """Of the two files of a report, the one that is written last."""
-    return lambda path: made().write(path.parent)
+    return lambda path: make_report().write(path.parent)
 
 
 WRITERS = {
@@ -220,7 +220,7 @@ def test_a_report_is_written_whole_or_not_at_all(kind, step, at, folder, monkeyp
 
 def test_an_export_that_finds_the_disk_full_leaves_the_old_file(folder, monkeypatch):
     (folder / "net.pt2").write_bytes(b"old")
-    sampler = mcbn.Deterministic(made("1d of 2-D").eval())
+    sampler = mcbn.Deterministic(make_network("1d of 2-D").eval())
     Fault(monkeypatch, "fsync", 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     with pytest.raises(OSError, match=r"No space left.*net\.pt2"):
         mcbn.export(sampler, examples("1d of 2-D", 2), folder / "net.pt2")
@@ -272,7 +272,7 @@ SAMPLERS = {
 
 
 def network(training=False):
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     model.append(torch.nn.Dropout(0.1))
     model.append(Failing(0, MemoryError("no more of it")))
     return model.train(training)

@@ -13,8 +13,8 @@ from models import (
     Frozen,
     dense,
     examples,
-    made,
-    shaken,
+    make_network,
+    randomized,
     train_mode_output,
     without_seed,
 )
@@ -86,7 +86,7 @@ def convolutional():
 
 @pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 def test_the_noise_is_that_of_the_draws_of_a_bank():
-    model = shaken(without_seed(convolutional)).double().eval()
+    model = randomized(without_seed(convolutional)).double().eval()
     # Each example has a level of its own, so that its positions are correlated.
     data = normal(4000, 2, 6, 6) + normal(4000, 2, 1, 1, seed=1)
     observation = mcbn.inspect(model, data[:400], batch_size=32).observation
@@ -112,7 +112,7 @@ def test_the_noise_is_that_of_the_draws_of_a_bank():
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_batch_norm_is_listed_as_collect_draws_it(name):
-    model, batch = made(name), examples(name, 16)
+    model, batch = make_network(name), examples(name, 16)
     inspection = mcbn.inspect(model, batch, batch_size=16)
     bank = mcbn.collect(model, [batch])
     assert inspection.compatible, texts(inspection)
@@ -127,7 +127,7 @@ def test_every_kind_of_batch_norm_is_listed_as_collect_draws_it(name):
 
 
 def test_values_are_examples_times_positions():
-    model = made("2d")
+    model = make_network("2d")
     inspection = mcbn.inspect(model, examples("2d", 1), batch_size=7)
     assert inspection.observation.values == {"first": 7 * 30, "second": 7 * 30}
     assert inspection.observation.noise == {}
@@ -243,11 +243,12 @@ def test_an_incompatible_network_is_explained_and_refused_by_collect(kind):
 
 NOTES = {
     "frozen": (lambda: Frozen.pair("torchvision")[0], None, "not trained with the spread"),
-    "momentum": (lambda: shaken(dense(nn.BatchNorm1d(6, momentum=None))), None, "momentum=None"),
+    "momentum": (lambda: randomized(dense(nn.BatchNorm1d(6, momentum=None))), None,
+                 "momentum=None"),
     "untrained": (lambda: dense(nn.BatchNorm1d(6)), None, "never trained"),
-    "half": (lambda: shaken(dense(nn.BatchNorm1d(6))).half(), None, "half precision"),
+    "half": (lambda: randomized(dense(nn.BatchNorm1d(6))).half(), None, "half precision"),
     "meta": (lambda: dense(nn.BatchNorm1d(6)).to("meta"), None, "meta device"),
-    "M = 1": (lambda: shaken(dense(nn.BatchNorm1d(6))), None, "Use M of at least 2"),
+    "M = 1": (lambda: randomized(dense(nn.BatchNorm1d(6))), None, "Use M of at least 2"),
     "early": (lambda: nn.Sequential(nn.BatchNorm1d(4), *(nn.Linear(4, 4) for _ in range(3))), X,
               "3 of 3 layers with weights"),
     "one not called": (lambda: nn.Sequential(nn.BatchNorm1d(4), Unused()), X, "nothing is drawn"),
@@ -268,11 +269,11 @@ def test_a_network_with_a_note_is_compatible(kind):
 
 
 def test_a_trained_network_without_problems_has_no_findings():
-    assert mcbn.inspect(made("1d of 2-D"), examples("1d of 2-D", 32)).findings == ()
+    assert mcbn.inspect(make_network("1d of 2-D"), examples("1d of 2-D", 32)).findings == ()
 
 
 def test_dead_channels_are_counted():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     model[1].running_var[:2] = 1e-9
     assert "2 dead channels in 1 layer" in texts(mcbn.inspect(model))
 
@@ -281,7 +282,7 @@ PATTERN = torch.arange(400.0).double().reshape(1, 1, 20, 20) / 100
 
 
 def test_noise_falls_as_one_over_m_and_a_note_says_where_it_is_too_small():
-    model, batch = made("1d of 2-D"), examples("1d of 2-D", 32)
+    model, batch = make_network("1d of 2-D"), examples("1d of 2-D", 32)
     small, large = (mcbn.inspect(model, batch, batch_size=size) for size in (10, 10**6))
     for name, noise in small.observation.noise.items():
         assert_close(noise.variance / large.observation.noise[name].variance, 1e5)
@@ -340,7 +341,7 @@ def different_layers():
 
 
 def test_the_widest_table_is_at_most_100_characters_wide():
-    model = shaken(without_seed(different_layers))
+    model = randomized(without_seed(different_layers))
     lines = str(mcbn.inspect(model, X)).splitlines()
     assert max(map(len, lines)) <= 100
     assert any(line.startswith("..") and "somebody_wrote.1" in line for line in lines)
@@ -350,7 +351,7 @@ def test_the_widest_table_is_at_most_100_characters_wide():
 
 
 def test_the_network_is_left_unchanged():
-    model = made("1d of 2-D").train()
+    model = make_network("1d of 2-D").train()
     model[3].eval()
     twin, modes = copy.deepcopy(model), [m.training for m in model.modules()]
     batch = examples("1d of 2-D", 32)
@@ -372,7 +373,7 @@ def test_lazy_layers_stay_lazy():
 
 
 def test_a_network_that_fails_is_left_unchanged():
-    model = made("1d of 2-D").train()
+    model = make_network("1d of 2-D").train()
     inspection = mcbn.inspect(model, examples("2d", 8))
     assert inspection.observation.failure
     assert model.training

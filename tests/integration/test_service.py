@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from models import shaken, without_seed
+from models import randomized, without_seed
 from torch import nn
 
 import mcbn
@@ -33,7 +33,7 @@ def sampler():
         lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
     )
     data = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    bank = mcbn.collect(shaken(model).eval(), mcbn.minibatches(data, batch_size=8, draws=4))
+    bank = mcbn.collect(randomized(model).eval(), mcbn.minibatches(data, batch_size=8, draws=4))
     return mcbn.MCBatchNorm(model, bank)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import Jittered, examples, made, shaken, without_seed
+from models import Jittered, examples, make_network, randomized, without_seed
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
@@ -44,16 +44,16 @@ def near(found, expected):
 
 
 def dense(dtype):
-    return shaken(without_seed(lambda: mlp(4, 3, width=16))).to(dtype).eval()
+    return randomized(without_seed(lambda: mlp(4, 3, width=16))).to(dtype).eval()
 
 
 def images(dtype):
-    return shaken(without_seed(lambda: convnet(1, 3, width=4))).to(dtype).eval()
+    return randomized(without_seed(lambda: convnet(1, 3, width=4))).to(dtype).eval()
 
 
 # Networks with the shape of an example.
 NETWORKS = {"dense": (dense, (4,)), "images": (images, (1, 9, 9))}
-WIDE = {name: ((lambda dtype, name=name: made(name, dtype)), None)
+WIDE = {name: ((lambda dtype, name=name: make_network(name, dtype)), None)
         for name in ("1d of 2-D", "1d of 3-D", "2d", "3d", "timm BatchNormAct2d")}  # fmt: skip
 EVERY = [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)]
 
@@ -270,7 +270,7 @@ class Drawing(nn.Module):
 
     def __init__(self, noise):
         super().__init__()
-        self.net, self.noise = made("1d of 2-D").eval(), noise
+        self.net, self.noise = make_network("1d of 2-D").eval(), noise
 
     def forward(self, x):
         return self.net(x) + self.noise()

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from injection import Injector
-from models import examples, made
+from models import examples, make_network
 from tiny import Here, smallest
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,7 +34,7 @@ TRAINING = TensorDataset(examples(NAME, 60), torch.arange(60) % 3)
 
 def network() -> nn.Module:
     """A network in train mode, one part in eval mode, with gradients and hooks of the user's."""
-    model = made(NAME).train()
+    model = make_network(NAME).train()
     model[3].eval()
     model[0].weight.requires_grad_(False)
     model[4].weight.grad = torch.ones_like(model[4].weight)
@@ -50,7 +50,7 @@ def bank(model, draws=5):
 
 def plain():
     """A network without hooks: tracing and folding take it."""
-    return made(NAME).train()
+    return make_network(NAME).train()
 
 
 def sampled(engine, build=plain):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import as_found
 import pytest
 import torch
-from models import Jittered, examples, made, without_seed
+from models import Jittered, examples, make_network, without_seed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -81,7 +81,7 @@ def at_once(work, count=THREADS):
 
 @pytest.fixture(params=["plain", pytest.param("hooked", marks=pytest.mark.slow)])
 def model(request):
-    found = made(NAME).train()
+    found = make_network(NAME).train()
     if request.param == "hooked":
         found[2].register_forward_hook(lambda module, args, answer: answer)
     return found
@@ -98,7 +98,7 @@ def test_eight_threads_of_one_call_get_the_serial_answer(model):
 
 def calls_again(model):
     """The same calls on a copy of the network that nothing is known of yet."""
-    twin = made(NAME).train()
+    twin = make_network(NAME).train()
     for module, other in zip(twin, model, strict=True):
         module._forward_hooks.update(other._forward_hooks)
     return calls(twin)
@@ -137,7 +137,7 @@ class Waiting(nn.Module):
 
 def test_inspect_does_not_read_what_a_pass_of_another_thread_has_put_in_place():
     waiting = Waiting()
-    model = made(NAME).append(waiting)
+    model = make_network(NAME).append(waiting)
     waiting.go_on.set()
     expected = str(mcbn.inspect(model))
     waiting.go_on.clear()
@@ -156,7 +156,7 @@ def test_inspect_does_not_read_what_a_pass_of_another_thread_has_put_in_place():
 def test_threads_with_networks_of_their_own_do_not_wait_for_each_other():
     """One stops in the middle of a pass; nothing is drawn from the streams they share."""
     waiting, data = Waiting(), examples(NAME, 24)
-    stopped, free = made(NAME).append(waiting).eval(), made(NAME).eval()
+    stopped, free = make_network(NAME).append(waiting).eval(), make_network(NAME).eval()
     waiting.go_on.set()
     drawn = mcbn.minibatches(data, batch_size=8, draws=3)
     bank = mcbn.collect(stopped, drawn)
@@ -181,7 +181,7 @@ SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
 
 def watched(user, seconds=1.5):
     """What `user` gives, time and again, while our calls run; True if all is well with both."""
-    model = made(NAME).eval()
+    model = make_network(NAME).eval()
     every = calls(model)
     for name in SAFE:
         expected, stop, wrong = bits(every[name]()), threading.Event(), []
@@ -204,7 +204,7 @@ def watched(user, seconds=1.5):
 
 def test_a_network_that_is_called_by_its_owner_meanwhile_answers_as_ever():
     """In eval mode, beside what puts no statistics into the network itself."""
-    plain = made(NAME).eval()
+    plain = make_network(NAME).eval()
     with torch.no_grad():
         expected = plain(X)
 
@@ -234,7 +234,7 @@ def test_other_networks_of_other_threads_are_no_part_of_a_trace():
     thread.start()
     try:
         for _ in range(20):
-            model = made(NAME)
+            model = make_network(NAME)
             mcbn.MCBatchNorm(model, mcbn.collect(model, batches()), engine="folded")(X)
     finally:
         stop.set()

@@ -9,7 +9,7 @@ import as_found
 import numpy as np
 import pytest
 import torch
-from models import made
+from models import make_network
 
 from mcbn.network import isolation
 
@@ -34,7 +34,7 @@ BLOCKS = {
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize(("block", "change"), BLOCKS.values(), ids=BLOCKS)
 def test_a_block_gives_back_what_it_changed(block, change, error):
-    model = made("1d of 2-D").train()
+    model = make_network("1d of 2-D").train()
     model[3].eval()
     before = as_found.process(python_stream=True), as_found.model(model)
 
@@ -97,7 +97,7 @@ def test_a_draw_from_any_stream_is_seen_and_can_be_undone(drawn):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_waits_for_no_lock_of_its_parent():
     """A thread of the parent holds the model, its lock's registry and the process meanwhile."""
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     held, done = threading.Event(), threading.Event()
 
     def hold():

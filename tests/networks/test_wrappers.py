@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import examples, made, train_mode_output, without_seed
+from models import examples, make_network, train_mode_output, without_seed
 from torch import nn
 from torch.testing import assert_close
 
@@ -47,7 +47,7 @@ SAMPLERS = {
 
 @pytest.fixture(params=WRAPPERS)
 def wrapped(request):
-    return WRAPPERS[request.param](made(NAME))
+    return WRAPPERS[request.param](make_network(NAME))
 
 
 def batches():
@@ -78,7 +78,7 @@ def test_every_sampler_gives_the_same_as_with_the_network_inside(wrapped, sample
 
 def test_an_exported_program_uses_the_bank_of_its_network_and_gives_none():
     # It takes as many examples as it was exported with, so no engine can be tried on fewer.
-    network, batch = made(NAME), batches()[0]
+    network, batch = make_network(NAME), batches()[0]
     program = torch.export.export(network, (batch,)).module()
     with pytest.raises(ValueError, match=r"exported program.* collect from the network"):
         mcbn.collect(program, batches())
@@ -89,7 +89,7 @@ def test_an_exported_program_uses_the_bank_of_its_network_and_gives_none():
 
 def test_weights_may_still_change_their_size():
     """Sharded weights do between two passes; an array that shares their memory would forbid it."""
-    model, batch = made(NAME), batches()[0]
+    model, batch = make_network(NAME), batches()[0]
     mcbn.MCBatchNorm(model, mcbn.collect(model, batches()))(batch)
     assert all(weight.untyped_storage().resizable() for weight in model.parameters())
 
@@ -98,7 +98,7 @@ def test_autocast_inside_a_network_is_kept():
     class Cast(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = made(NAME, torch.float32)
+            self.inner = make_network(NAME, torch.float32)
 
         def forward(self, x):
             with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from models import examples, made, shaken, without_seed
+from models import examples, make_network, randomized, without_seed
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import (
@@ -41,7 +41,7 @@ def sampled(model, x, draws=5):
 
 
 def flat(draws=5):
-    return sampled(made(NAME), examples(NAME, 60), draws)
+    return sampled(make_network(NAME), examples(NAME, 60), draws)
 
 
 def dense():
@@ -50,7 +50,7 @@ def dense():
     def build():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1))
 
-    return sampled(shaken(without_seed(build)).double().eval(), examples("2d", 40))
+    return sampled(randomized(without_seed(build)).double().eval(), examples("2d", 40))
 
 
 def far_apart():
@@ -62,7 +62,7 @@ def far_apart():
 
 
 def ensemble():
-    return mcbn.DeepEnsemble([shaken(made(NAME), seed) for seed in range(3)])
+    return mcbn.DeepEnsemble([randomized(make_network(NAME), seed) for seed in range(3)])
 
 
 class Augmented(Dataset):
@@ -110,7 +110,7 @@ def noisy():
     def build():
         return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
 
-    return shaken(without_seed(build)).double().eval(), examples(NAME, 60)
+    return randomized(without_seed(build)).double().eval(), examples(NAME, 60)
 
 
 def predicted(run, group=None):
@@ -158,7 +158,7 @@ REFUSALS = {
         flat(), DataLoader(TensorDataset(rows()), shuffle=True)
     ),
     "already shared": already_shared,
-    "no sampler": lambda: inspect.unwrap(predict_distributed)(made(NAME), rows()),
+    "no sampler": lambda: inspect.unwrap(predict_distributed)(make_network(NAME), rows()),
     "no data": lambda: predict_distributed(flat(), rows(0)),
 }
 

@@ -8,7 +8,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import (
@@ -33,7 +33,7 @@ PARTS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
 
 @pytest.fixture(scope="module")
 def sampler():
-    model = made(NAME)
+    model = make_network(NAME)
     batches = mcbn.minibatches(examples(NAME, 60), batch_size=8, draws=5)
     return mcbn.MCBatchNorm(model, mcbn.collect(model, batches))
 
@@ -304,5 +304,5 @@ def test_an_interrupted_prediction_leaves_the_global_streams(x):
 
 def test_whoever_has_the_three_methods_is_a_sampler(x):
     assert isinstance(Watched(draws=3), Sampler)
-    assert isinstance(mcbn.Deterministic(made(NAME)), Sampler)
-    assert not isinstance(made(NAME), Sampler)
+    assert isinstance(mcbn.Deterministic(make_network(NAME)), Sampler)
+    assert not isinstance(make_network(NAME), Sampler)

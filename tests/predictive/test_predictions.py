@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -82,7 +82,7 @@ def test_damaged_files_are_refused(damage, tmp_path):
 
 def test_a_bank_is_refused_by_name(tmp_path):
     batches = mcbn.minibatches(examples("1d of 2-D", 40), batch_size=8, draws=3)
-    mcbn.collect(made("1d of 2-D"), batches).save(tmp_path / "bank")
+    mcbn.collect(make_network("1d of 2-D"), batches).save(tmp_path / "bank")
     with pytest.raises(ValueError, match="of kind 'bank'"):
         Predictions.load(tmp_path / "bank")
 

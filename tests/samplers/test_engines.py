@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from models import CASES, examples, made, shaken, without_seed
+from models import CASES, examples, make_network, randomized, without_seed
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.nn import functional
@@ -123,11 +123,11 @@ LARGER = {
 
 def network(name, dtype):
     if name in CASES:
-        return made(name, dtype), examples(name, 21, dtype)
+        return make_network(name, dtype), examples(name, 21, dtype)
     build, shape = LARGER[name]
     model = without_seed(build)
     # Deep networks keep their own initial weights: random ones would blow up what rounding does.
-    model = (model if name in ("resnet18", "mobilenet_v3_small") else shaken(model)).to(dtype)
+    model = (model if name in ("resnet18", "mobilenet_v3_small") else randomized(model)).to(dtype)
     generator = torch.Generator().manual_seed(2)
     return model.eval(), torch.randn(21, *shape, generator=generator).to(dtype)
 
@@ -213,7 +213,7 @@ def test_what_is_before_the_first_layer_runs_once_for_all_draws(engine):
             return func(*args, **(kwargs or {}))
 
     model, x = network("conv", torch.float32)
-    model = shaken(without_seed(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))))
+    model = randomized(without_seed(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))))
     model.eval()
     mc = sampler(model, x, engine)
     expected = mc(x)
@@ -241,7 +241,7 @@ def test_a_step_that_runs_draw_by_draw_is_left_to_the_loop():
         def forward(self, x):
             return functional.adaptive_avg_pool2d(self.norm(x), (1, 2)).flatten(1)
 
-    model = shaken(without_seed(Slow)).eval()
+    model = randomized(without_seed(Slow)).eval()
     x = torch.randn(21, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     loop = sampler(model, x)
     assert_close(replace(loop, engine="batched")(x), loop(x), rtol=1e-6, atol=1e-6)
@@ -259,7 +259,7 @@ class ValueDependent(nn.Module):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_network_that_no_engine_takes_runs_in_the_loop_and_says_so(engine, caplog):
-    model = shaken(ValueDependent()).double().eval()
+    model = randomized(ValueDependent()).double().eval()
     x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     loop = sampler(model, x)
     with caplog.at_level(logging.DEBUG, logger="mcbn.samplers.engines"):
@@ -303,7 +303,7 @@ def test_a_network_that_changes_is_followed(engine):
         for parameter in model.parameters():
             parameter.mul_(1.1)
     assert_close(mc(x), loop(x), rtol=1e-12, atol=1e-12)
-    model[-1] = shaken(without_seed(lambda: nn.Linear(8, 3))).double()
+    model[-1] = randomized(without_seed(lambda: nn.Linear(8, 3))).double()
     assert_close(mc(x), loop(x), rtol=1e-12, atol=1e-12)
     model.float()
     assert_close(mc(x.float()), loop(x.float()), rtol=1e-4, atol=1e-4)
@@ -321,7 +321,7 @@ def test_parameters_that_are_replaced_are_followed(engine):
         def forward(self, x):
             return self.norm(x) * self.scale
 
-    model = shaken(without_seed(Scaled)).double().eval()
+    model = randomized(without_seed(Scaled)).double().eval()
     x = examples("is batch norm", 21, torch.float64)
     loop = sampler(model, x)
     mc = replace(loop, engine=engine)
@@ -356,7 +356,7 @@ def test_several_inputs_and_answers_that_are_no_tensor(engine):
             hidden = self.norm(self.first(left) + right)
             return {"logits": hidden if mask is None else hidden * mask, "count": 3}
 
-    model = shaken(without_seed(Two)).double().eval()
+    model = randomized(without_seed(Two)).double().eval()
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(16, 4, dtype=torch.float64, generator=generator)
     right = torch.randn(16, 5, dtype=torch.float64, generator=generator)
@@ -423,7 +423,7 @@ class CountedCalls(nn.Module):
 
 
 def counted_calls(half=False):
-    model = shaken(without_seed(lambda: CountedCalls(half))).eval()
+    model = randomized(without_seed(lambda: CountedCalls(half))).eval()
     x = torch.randn(21, 4, generator=torch.Generator().manual_seed(0))
     return model, x, mcbn.collect(model, [x[:8], x[4:12], x[8:16]])
 
@@ -482,7 +482,7 @@ def test_an_object_whose_tensors_are_not_seen_is_left_to_the_loop(engine):
             logits = super().forward(x)
             return x, Opaque(logits)
 
-    model = shaken(without_seed(lambda: Wrapping(nn.Linear(4, 5), nn.BatchNorm1d(5)))).eval()
+    model = randomized(without_seed(lambda: Wrapping(nn.Linear(4, 5), nn.BatchNorm1d(5)))).eval()
     x = torch.randn(21, 4, generator=torch.Generator().manual_seed(0))
     bank = mcbn.collect(model, [x[:8], x[4:12]])
     loop = mcbn.MCBatchNorm(model, bank, output=lambda raw: raw[1].logits, engine="loop")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import CASES, Frozen, examples, made
+from models import CASES, Frozen, examples, make_network
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.testing import assert_close
@@ -25,7 +25,7 @@ def sized(value):
 @pytest.mark.parametrize("name", CASES)
 def test_the_differentiable_path_gives_the_ordinary_outputs(name):
     """Subclasses with an activation and shared layers included, to rounding."""
-    model = made(name)
+    model = make_network(name)
     bank, x = bank_of(model, name), examples(name, 5, seed=4)
     tracked = mcbn.MCBatchNorm(model, bank.rescale(sized(5.0)))(x)
     assert tracked.requires_grad
@@ -36,7 +36,7 @@ def test_the_differentiable_path_gives_the_ordinary_outputs(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_in_the_batch_size_is_that_of_finite_differences(name):
-    model = made(name)
+    model = make_network(name)
     bank, x = bank_of(model, name), examples(name, 5, seed=4)
     weights = torch.randn(
         mcbn.Deterministic(model)(x).shape[1:],
@@ -56,7 +56,7 @@ def test_the_gradient_in_the_batch_size_is_that_of_finite_differences(name):
 
 
 def test_gradients_reach_every_statistic():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank = bank_of(model, "1d of 2-D")
     statistics = {n: v.clone().requires_grad_() for n, v in bank.statistics.items()}
     x = examples("1d of 2-D", 5)
@@ -69,7 +69,7 @@ def test_gradients_reach_every_statistic():
 
 
 def test_inputs_and_batch_size_may_want_gradients_at_once():
-    model = made("2d")
+    model = make_network("2d")
     bank, x = bank_of(model, "2d"), examples("2d", 3).requires_grad_()
     size = sized(6.0)
     outputs = mcbn.MCBatchNorm(model, bank.rescale(size))(x)
@@ -81,7 +81,7 @@ def test_inputs_and_batch_size_may_want_gradients_at_once():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_found(training):
-    model = made("1d of 2-D").train(training)
+    model = make_network("1d of 2-D").train(training)
     before = snapshot(model)
     bank = bank_of(model, "1d of 2-D")
     sampler = mcbn.MCBatchNorm(model, bank.rescale(sized(6.0)))
@@ -95,7 +95,7 @@ def test_the_model_is_left_as_found(training):
 
 
 def test_a_half_used_iterator_leaves_nothing_on():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     x = examples("1d of 2-D", 5)
     expected = model(x).detach()
     passes = mcbn.MCBatchNorm(model, bank_of(model, "1d of 2-D").rescale(sized(6.0))).passes(x)
@@ -142,7 +142,7 @@ def test_a_layer_without_an_epsilon_is_refused_by_name():
 
 
 def test_float32_networks_have_gradients_in_a_float64_batch_size():
-    model = made("2d", torch.float32)
+    model = make_network("2d", torch.float32)
     x = examples("2d", 5, torch.float32)
     bank = mcbn.collect(model, mcbn.minibatches(x, batch_size=4, draws=3))
     size = sized(6.0)
@@ -156,7 +156,7 @@ def test_float32_networks_have_gradients_in_a_float64_batch_size():
 
 def test_a_bank_whose_size_wants_gradients_can_be_read_and_kept(tmp_path):
     """Warnings are errors here, and PyTorch warns of numbers made of such tensors."""
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank = bank_of(model, "1d of 2-D").rescale(sized(6.5))
     assert "batch_size=6.5" in repr(bank)
     assert bank.size == 6.5

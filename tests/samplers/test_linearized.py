@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from models import CASES, examples, made, without_seed
+from models import CASES, examples, make_network, without_seed
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.func import functional_call, jvp
@@ -28,7 +28,7 @@ def bank_of(model, name, *, size=8, draws=6):
 
 
 def sampler_of(name, **options):
-    model = made(name)
+    model = make_network(name)
     return LinearizedBatchNorm(model, bank_of(model, name), output=flat, **options)
 
 
@@ -159,7 +159,7 @@ def test_the_other_rows_are_moved_by_the_mean_of_what_the_exact_ones_show():
 
 
 def test_a_network_that_is_linear_in_the_means_is_met_exactly():
-    model = made("is batch norm")
+    model = make_network("is batch norm")
     bank = bank_of(model, "is batch norm")
     same = {n: v.mean(0).expand_as(v) if "var" in n else v for n, v in bank.coordinates().items()}
     bank, x = bank.with_coordinates(same), examples("is batch norm", 5, seed=4)
@@ -257,7 +257,7 @@ def test_float32_agrees_with_float64():
     name = "timm BatchNormAct2d"
     double = sampler_of(name)
     x = examples(name, 5)
-    single = made(name, torch.float32)
+    single = make_network(name, torch.float32)
     bank = mcbn.collect(single, mcbn.minibatches(x.float(), batch_size=5, draws=6))
     bank = bank.with_coordinates(double.bank.coordinates())
     found = LinearizedBatchNorm(single, bank)(x.float())
@@ -267,7 +267,7 @@ def test_float32_agrees_with_float64():
 
 def test_linearity_tells_a_nearly_linear_network_from_one_that_is_not():
     """A dense net at M = 2 must not be trusted; its own bank as if M were 1,000 must be."""
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank, x = bank_of(model, "1d of 2-D", size=2, draws=40), examples("1d of 2-D", 60, seed=4)
     wrong = LinearizedBatchNorm(model, bank).linearity(x)
     right = LinearizedBatchNorm(model, bank.rescale(1000)).linearity(x)
@@ -292,14 +292,14 @@ def test_linearity_is_a_ratio_of_standard_deviations():
 
 
 def test_what_is_refused_names_what_to_do():
-    model = made("1d of 2-D")
+    model = make_network("1d of 2-D")
     bank, x = bank_of(model, "1d of 2-D"), examples("1d of 2-D", 5)
     with pytest.raises(ValueError, match="exact of at least 0, got -1; give"):
         LinearizedBatchNorm(model, bank, exact=-1)
     with pytest.raises(ValueError, match="at least 2 draws, got 1"):
         LinearizedBatchNorm(model, bank.first(1))
     with pytest.raises(ValueError, match="collect a bank from this model"):
-        LinearizedBatchNorm(made("is batch norm"), bank)
+        LinearizedBatchNorm(make_network("is batch norm"), bank)
     with pytest.raises(ValueError, match="from 2 to 6 draws"):
         LinearizedBatchNorm(model, bank).linearity(x, draws=7)
     with pytest.raises(ValueError, match=r"axes \(batch, outputs\)"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.testing import assert_close
@@ -61,7 +61,7 @@ def kind(request):
 
 @pytest.fixture
 def model():
-    return made(NAME)
+    return make_network(NAME)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_outputs_that_are_no_tensor_need_a_picker(kind, x):
     class Answers(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net = made(NAME)
+            self.net = make_network(NAME)
 
         def forward(self, inputs):
             return {"logits": self.net(inputs), "other": 1}
@@ -279,7 +279,7 @@ def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
     sampler = SAMPLERS[kind](model)
     expected = sampler(x)
     twin = copy.deepcopy(sampler)
-    SAMPLERS[kind](made("1d of 2-D"))
+    SAMPLERS[kind](make_network("1d of 2-D"))
     assert_close(twin(x), expected, rtol=0, atol=0)
     assert_close(sampler(x), expected, rtol=0, atol=0)
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from models import examples, made
+from models import examples, make_network
 from one_unit import by_log_score, drawn_targets, one_unit, standard_normals
 from torch import nn
 from torch.testing import assert_close
@@ -129,7 +129,7 @@ NAME = "1d of 2-D"
 
 @pytest.fixture(scope="module")
 def model():
-    return made(NAME)
+    return make_network(NAME)
 
 
 @pytest.fixture(scope="module")
