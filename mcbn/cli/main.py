@@ -7,6 +7,7 @@ applied, cells that failed), 2 for an error, 70 for a bug of mcbn, 130 for Ctrl-
 
 import inspect
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line; errors are printed in one line and exit with a code other than 0."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = TRACEBACK in words
-    name, rest = _split([word for word in words if word != TRACEBACK])
+    name, rest = _split([_with_hyphens(word) for word in words if word != TRACEBACK])
     verb = VERBS[name]
     if name == "report" and rest and not rest[0].startswith("-"):
         verb = STUDY_REPORT
@@ -104,6 +105,11 @@ def _bug_message(error: Exception) -> str:
     )
 
 
+def _with_hyphens(word: str) -> str:
+    """Spell an option with hyphens, as in the help; underscores are accepted as well."""
+    return re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), word)
+
+
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The verb's name and its arguments; ends the process if there is no such verb."""
     if words and words[0] in ("--version", "-V"):
@@ -134,13 +140,15 @@ def _parse(program: str, verb: Verb, words: Sequence[str]) -> Any:
     """The options of a verb, parsed from its arguments."""
     kind: Any = verb.options
     summary, example = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[:2]
-    parser = ArgumentParser(prog=program, description=summary, epilog=example, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog=program, description=summary, epilog=example, allow_abbrev=False,
+        print_config="--print-config",
+    )  # fmt: skip
     parser.add_argument("--config", action="config", help="YAML file of these options")
     parser.add_argument(TRACEBACK, action="store_true", help="print where an error was raised")
     parser.add_class_arguments(kind, as_positional=verb.positional)
-    # Fields have underscores, options hyphens; both are accepted, and help has the latter.
-    for action in parser._actions:
-        action.option_strings = [word.replace("_", "-") for word in action.option_strings]
+    for action in parser._actions:  # fields have underscores, options hyphens
+        action.option_strings = [_with_hyphens(word) for word in action.option_strings]
         parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
     values = parser.parse_args(list(words)).as_dict()
     return kind(**{name: values[name] for name in kind.__dataclass_fields__})

@@ -69,10 +69,13 @@ def to_yaml(plan: Plan) -> str:
 
 def make_parser() -> ArgumentParser:
     """The parser of a plan, which accepts the keys of a plan and no others."""
-    parser = ArgumentParser(exit_on_error=False, prog="mcbn study run", allow_abbrev=False)
+    parser = ArgumentParser(
+        exit_on_error=False, prog="mcbn study run", allow_abbrev=False,
+        print_config="--print-config",
+    )  # fmt: skip
     parser.add_argument("--config", action="config", help="the study's YAML file")
     parser.add_class_arguments(Plan)
-    # The help shows keys as in the file; on the command line hyphens are accepted as well.
+    # Help shows keys as in the file; the command line spells them with hyphens as well.
     words = parser._option_string_actions
     words |= {word.replace("_", "-"): action for word, action in words.items()}
     return parser

@@ -1,6 +1,7 @@
-"""The command line: every verb on files, from network to report."""
+"""The command line: every verb on files, its help, and its errors."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mcbn
-from mcbn.cli.main import main
+from mcbn.cli.main import VERBS, is_refusal, main
+from mcbn.cli.options import CollectOptions
 from mcbn.predictive.predictions import Predictions
 
 NETS = """
@@ -52,8 +54,7 @@ def run(verb, folder, **options):
     """Run a verb with `key=value` options; values that are files of the folder are found there."""
     arguments = [verb]
     for key, value in options.items():
-        found = str(value).replace("@", f"{folder}/")
-        arguments += [f"--{key}", found]
+        arguments += [f"--{key}", str(value).replace("@", f"{folder}/")]
     main(arguments)
 
 
@@ -100,8 +101,8 @@ def test_the_verbs_do_what_the_library_does(predicted):
     with torch.random.fork_rng():
         model = namespace["build"]()
     model.load_state_dict(torch.load(predicted / "w.pt", weights_only=True))
-    own = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=8))
-    torch.testing.assert_close(dict(own.statistics), dict(bank.statistics), rtol=0, atol=0)
+    expected = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=8))
+    torch.testing.assert_close(dict(expected.statistics), dict(bank.statistics), rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -112,9 +113,9 @@ def test_a_network_and_its_bank_in_one_file(files, capsys):
     assert "8 draws written" in capsys.readouterr().out
     with np.load(files / "test.npz") as file, torch.no_grad():
         program = torch.export.load(files / "net.pt2").module()
-        found = program(torch.from_numpy(file["inputs"]))
+        outputs = program(torch.from_numpy(file["inputs"]))
     expected = Predictions.load(files / "mcbn").predictive
-    for name, values in found.items():
+    for name, values in outputs.items():
         torch.testing.assert_close(values.double(), getattr(expected, name), rtol=0, atol=2e-6)
 
 
@@ -165,36 +166,148 @@ def test_targets_must_be_there_and_agree(files, capsys):
         assert "expected targets" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [(), ("demo",), ("doctor",), ("collect",), ("predict",),
-                                  ("export",), ("evaluate",),
-                                  ("report",)])  # fmt: skip
-def test_every_verb_has_help_with_an_example(verb):
-    done = subprocess.run(
-        [sys.executable, "-m", "mcbn.cli.main", *verb, "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout
-    assert not verb or "Example: mcbn" in done.stdout
+def python(code):
+    """What a fresh process prints; it may not import torch before the code does."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_the_doctor_prints_first_and_fails_where_mcbn_cannot_serve(files, capsys):
+HELP = """
+import contextlib, io, json, sys
+from mcbn.cli.main import VERBS, main
+
+printed = {}
+for verb in ["", *VERBS, "report folder"]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main([*verb.split(), "--help"])
+    printed[verb] = out.getvalue(), "torch" in sys.modules
+print(json.dumps(printed))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """The help of every verb, and whether torch was imported for it."""
+    return json.loads(python(HELP))
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, "report folder"])
+def test_help_does_not_import_torch(helps, verb):
+    _, imported = helps[verb]
+    assert not imported
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS, "report folder"])
+def test_every_verb_has_help_with_an_example(helps, verb):
+    text, _ = helps[verb]
+    assert f"usage: mcbn {verb.removesuffix(' folder') or 'VERB'}" in text
+    assert not verb or "Example: mcbn" in text
+    assert "--traceback" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_have_hyphens_in_the_help(helps, verb):
+    # Keys of a study, which have a section and a dot, are spelled as in its file.
+    options = [word for word in re.findall(r"--([\w.-]+)", helps[verb][0]) if "." not in word]
+    assert options
+    assert not any("_" in option for option in options)
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--batch_size"])
+def test_options_are_accepted_with_hyphens_and_with_underscores(monkeypatch, option):
+    given = []
+    monkeypatch.setattr("mcbn.cli.network.collect", given.append)
+    main(["collect", "--model", "m_n", "--data", "d_e", "--out", "o", option, "7"])
+    main(["collect", "--model=m_n", "--data=d_e", "--out=o", f"{option}=7"])
+    assert given == [CollectOptions("m_n", "d_e", "o", batch_size=7)] * 2
+
+
+def failing(*words):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    return stopped.value.code
+
+
+REFUSED = ("collect", "--model", "m", "--data", "nowhere.npz", "--out", "o")
+
+
+def test_a_refusal_is_one_line(capsys):
+    assert failing(*REFUSED) == 2
+    error = capsys.readouterr().err
+    assert error == "mcbn: error: expected a data file at nowhere.npz, got none; check --data\n"
+
+
+@pytest.mark.parametrize("place", range(len(REFUSED) + 1))
+def test_traceback_shows_where_a_refusal_was_raised(capsys, place):
+    assert failing(*REFUSED[:place], "--traceback", *REFUSED[place:]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback (most recent call last)")
+    assert "mcbn/cli/examples.py" in error
+    assert error.splitlines()[-1].startswith("mcbn: error: expected a data file")
+    assert "bug" not in error
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("nll"), ValueError("not enough values to unpack"), RuntimeError("shapes")]
+)
+def test_a_bug_says_that_it_is_one_with_its_traceback(monkeypatch, capsys, error):
+    def broken(options):
+        raise error
+
+    monkeypatch.setattr("mcbn.cli.network.collect", broken)
+    assert failing(*REFUSED) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last)")
+    assert f"mcbn: error: {type(error).__name__}: {error}\nThis is a bug of mcbn" in said
+    assert "Please report it" in said
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's error."""
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (ValueError("expected two classes, got one; add one"), True),
+        (RuntimeError("expected the executor to run until the study ends"), True),
+        (OSError(28, "No space left on device"), True),
+        (ImportError("expected the package onnx"), True),
+        (ModuleNotFoundError("No module named 'nets'"), True),
+        (MemoryError(), True),
+        (OutOfMemoryError("CUDA out of memory"), True),
+        (ValueError("the truth value is unexpected "), False),
+        (TypeError("unsupported operand"), False),
+        (AttributeError("no attribute"), False),
+        (AssertionError(), False),
+    ],
+)
+def test_errors_that_mcbn_raises_on_purpose_are_no_bugs(error, refusal):
+    assert is_refusal(error) == refusal
+
+
+def test_the_doctor_prints_first_and_fails_for_an_incompatible_network(files, capsys):
     run("doctor", files, **NETWORK, data="@train.npz")
     printed = capsys.readouterr().out
-    assert printed.startswith("Sequential: MCBN can serve it.")
-    assert "drawn with 64 examples" in printed
+    assert printed.startswith("Sequential is compatible with MCBN.")
+    assert "drawn from 64 examples" in printed
     for json_too in (False, True):
         with pytest.raises(SystemExit) as stopped:
             run("doctor", files, model="@nets.py:nothing", json=json_too)
         printed = capsys.readouterr().out
         assert stopped.value.code == 1
         assert "There is no batch norm" in printed
-    assert json.loads(printed)["servable"] is False
+    assert json.loads(printed)["compatible"] is False
 
 
-def test_an_unknown_option_is_refused():
+def test_an_unknown_option_is_refused(capsys):
+    assert failing("evaluate", "--prediction", "x") == 2
+    assert "prediction" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module():
     done = subprocess.run(
-        [sys.executable, "-m", "mcbn.cli.main", "evaluate", "--prediction", "x"],
-        capture_output=True, text=True,
+        [sys.executable, "-m", "mcbn", "--version"], capture_output=True, text=True
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "prediction" in done.stderr
+    assert done.stdout == f"mcbn {mcbn.__version__}\n", done.stderr

@@ -142,6 +142,8 @@ def test_a_declaration_written_is_read_back(tmp_path):
     assert declaration.read(path, ["--seeds", "[9]", "--training.epochs", "7"]) == replace(
         plan(), seeds=(9,), training=replace(plan().training, epochs=7)
     )
+    for option in ("--training.batch_sizes", "--training.batch-sizes"):
+        assert declaration.read(path, [option, "[8]"]).training.batch_sizes == (8,)
 
 
 def test_an_empty_file_is_the_usual_study(tmp_path):

@@ -1,4 +1,4 @@
-"""A study as a value: its results, its parts and its table; and the demo that runs one."""
+"""The results of a study: scores, parts and tables."""
 
 import csv
 import io
@@ -7,11 +7,9 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 from tiny import Here, smallest, tiny
 
 import mcbn
-from mcbn.cli.demo import Settings, run_demo
 from mcbn.study.cell import Cell
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
@@ -238,22 +236,3 @@ def test_a_result_survives_json(study):
     again = [Cell.from_dict(entry["cell"])
              for entry in json.loads(json.dumps(study.to_dict()))["results"]]  # fmt: skip
     assert again == [result.cell for result in study.results]
-
-
-def test_the_demo_goes_from_data_to_a_report(tmp_path):
-    lines = []
-    settings = Settings(training_batch_sizes=(128,), batch_sizes=(8, 64), seeds=(0,), members=2,
-                        epochs=2, width=4, draws=8, study_draws=4, resamples=10)  # fmt: skip
-    page = run_demo(tmp_path, settings=settings, say=lines.append)
-    assert page.name == "report.html"
-    numbers = json.loads((tmp_path / "report.json").read_text())
-    assert list(numbers["comparison"]["methods"]) == [
-        "Deterministic", "MCBN", "MC Dropout", "Deep ensemble",
-    ]  # fmt: skip
-    assert len(mcbn.Bank.load(tmp_path / "bank.safetensors")) == 8
-    assert len(Study.load(tmp_path / "study").results) == 5
-    assert lines[0].startswith("Data: Handwritten digits")
-    assert lines[-1] == f"Report: {page}"
-    assert torch.get_num_threads() == 1
-    with pytest.raises(ValueError, match="expected data of"):
-        run_demo(tmp_path, data="cats")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -16,19 +17,20 @@ import pytest
 import torch
 from tiny import Here, smallest, tiny
 
+from mcbn.study import cell as cell_module
 from mcbn.study import declaration
-from mcbn.study.executors import Dask, Processes, Ray, named_executor
+from mcbn.study.executors import Processes, _shielded, named_executor
 from mcbn.study.plan import NetworkAxes
 from mcbn.study.results import Study, to_csv
 from mcbn.study.run import default_jobs, run_study
-from mcbn.study.store import Store
+from mcbn.study.store import Outcome, Store
 
 CELLS = 48  # of the tiny study
 NETWORKS = 8
 
 NETS = """
 import os, signal
-from mcbn.networks import mlp
+from mcbn.tasks.networks import mlp
 from torch import nn
 
 def good():
@@ -92,6 +94,35 @@ def test_a_cell_starts_as_soon_as_its_network_is_there(here):
     kinds = ["network" if job in {n for c in here[0].plan.cells() for n in c.networks} else "cell"
              for job in jobs]  # fmt: skip
     assert kinds[:2] == ["network", "cell"]
+
+
+class Dispatched:
+    """An executor that runs nothing: every call succeeds."""
+
+    slots = 3
+
+    def submit(self, fn, /, *args):
+        future = Future()
+        future.set_result(Outcome("", 0.0, {}))
+        return future
+
+
+@pytest.mark.parametrize("seeds", [2, 8])
+def test_dispatching_hashes_every_network_and_cell_once(tmp_path, monkeypatch, seeds):
+    """Cells are hashed once more to read their results."""
+    plan = replace(tiny(), seeds=tuple(range(seeds)))
+    cells = plan.cells()
+    networks = {network for cell in cells for network in cell.networks}
+    hashed = Counter()
+
+    def digest(kind, values):
+        hashed[kind] += 1
+        return original(kind, values)
+
+    original = cell_module._digest
+    monkeypatch.setattr(cell_module, "_digest", digest)
+    run_study(plan, tmp_path, executor=Dispatched(), progress=False)
+    assert hashed == {"cell": 2 * len(cells), "network": len(networks)}
 
 
 def test_a_finished_study_is_not_done_again_and_gives_the_same(here, table):
@@ -166,35 +197,6 @@ def test_a_shard_that_is_none_is_refused(tmp_path, shard):
         run_study(tiny(), tmp_path, shard=shard, progress=False)
 
 
-@pytest.mark.filterwarnings("default")
-def test_dask_gives_the_same_table(table, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address.replace("tcp://", "dask://")
-        executor = named_executor(address, 2)
-        assert isinstance(executor, Dask)
-        try:
-            study = run_study(tiny(), tmp_path, executor=executor, progress=False)
-        finally:
-            executor.shutdown()
-    assert to_csv(study) == table
-
-
-@pytest.mark.filterwarnings("default")
-def test_ray_gives_the_same_table(table, tmp_path):
-    pytest.importorskip("ray")
-    executor = named_executor("ray", 2)
-    assert isinstance(executor, Ray)
-    assert executor.slots == 2
-    try:
-        study = run_study(tiny(), tmp_path, executor=executor, progress=False)
-    finally:
-        executor.shutdown()
-    assert to_csv(study) == table
-
-
 def test_an_unknown_executor_is_refused():
     with pytest.raises(ValueError, match="expected the executor processes, ray"):
         named_executor("slurm", 1)
@@ -248,7 +250,7 @@ def test_a_process_that_is_killed_costs_only_what_it_was_at(tmp_path, nets):
     assert len(study.failures) == 2
     for cell, error in study.failures.items():
         assert cell.network.architecture.endswith(":deadly")
-        assert "its process died, perhaps for want of memory" in error
+        assert "its process died, perhaps for lack of memory" in error
     flag.unlink()
     again = run_study(plan, tmp_path / "out", jobs=1, retry=True, progress=False)
     assert (len(again.results), len(again.failures)) == (4, 0)
@@ -256,7 +258,7 @@ def test_a_process_that_is_killed_costs_only_what_it_was_at(tmp_path, nets):
 
 def test_an_executor_that_breaks_as_a_whole_blames_no_cell(tmp_path, nets):
     plan = own(nets[0], "deadly")
-    with ProcessPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="what is finished is"):
+    with ProcessPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="keeps finished cells"):
         run_study(plan, tmp_path / "out", executor=pool, progress=False)
     found = Study.load(tmp_path / "out")
     assert (len(found.failures), found.missing) == (0, 1)
@@ -270,7 +272,7 @@ def test_a_cluster_that_goes_away_blames_no_cell(tmp_path):
             future.set_running_or_notify_cancel()
             return future
 
-    with pytest.raises(RuntimeError, match="what is finished is kept"):
+    with pytest.raises(RuntimeError, match="keeps finished cells"):
         run_study(smallest(), tmp_path, executor=Gone(), progress=False)
     assert not Study.load(tmp_path).failures
 
@@ -311,7 +313,7 @@ def test_weights_damaged_later_fail_their_cells_by_name(tmp_path):
 
 # Ends of the process that runs it.
 
-MCBN = [sys.executable, "-m", "mcbn.cli.main", "study", "run"]
+MCBN = [sys.executable, "-m", "mcbn", "study", "run"]
 
 
 @pytest.fixture
@@ -361,7 +363,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
     assert f"of {CELLS} cells are finished and kept in {folder}" in error
-    assert "Run the same command again to go on." in error
+    assert "Run the same command again to resume." in error
     assert "Traceback" not in error
     assert "leaked" not in error
     wait_for(lambda: left_over(folder) == [], 20)
@@ -415,6 +417,14 @@ def test_signals_are_left_to_the_process_that_runs_the_study():
     finally:
         executor.shutdown()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "they stay blocked for us"
+
+
+def test_processes_start_where_the_system_has_no_signal_masks(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    before = sys.modules["__main__"]
+    with _shielded():
+        assert sys.modules["__main__"] is not before
+    assert sys.modules["__main__"] is before
 
 
 def test_a_script_needs_no_guard(tmp_path, file):

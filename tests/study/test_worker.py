@@ -34,8 +34,31 @@ def test_training_examples_are_cut_and_test_examples_spread():
 
 def test_an_outside_set_that_is_not_there_is_named(monkeypatch):
     cell = replace(first(tiny()), outside=("photographs", "letters"))
-    with pytest.raises(ValueError, match="expected the outside set 'letters' beside digits"):
+    with pytest.raises(ValueError, match="out-of-distribution set 'letters' of digits"):
         load_task(cell)
+
+
+def test_another_data_root_is_another_data_set(tmp_path, monkeypatch):
+    network = replace(first(tiny()).network, data="yacht", train_size=None)
+    for root, scale in (("one", 1.0), ("two", 2.0)):
+        folder = tmp_path / root / "uci" / "yacht"
+        folder.mkdir(parents=True)
+        (folder / "data.txt").write_text(
+            "".join(f"{scale * row**2} {row % 7} {row % 5}\n" for row in range(50))
+        )
+        for name, text in (("index_features.txt", "1\n2\n"), ("index_target.txt", "0\n")):
+            (folder / name).write_text(text)
+    scales = []
+    for root in ("one", "two", "one"):
+        monkeypatch.setenv("MCBN_DATA", str(tmp_path / root))
+        scales.append(float(load_task(network).target_scale))
+    assert scales[1] == pytest.approx(2 * scales[0])
+    assert scales[2] == scales[0]
+    monkeypatch.chdir(tmp_path / "two")
+    monkeypatch.setenv("MCBN_DATA", ".")
+    assert float(load_task(network).target_scale) == scales[1]
+    monkeypatch.chdir(tmp_path / "one")
+    assert float(load_task(network).target_scale) == scales[0]
 
 
 def test_more_training_examples_than_there_are_is_refused():
