@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: `make docs`. Nothing on them is fetched when they are read."""
+"""Sphinx configuration, used by `make docs`. The pages load nothing from other hosts."""
 
 import re
 from html import escape
@@ -24,7 +24,7 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-# The shapes in annotations are documentation; names without their modules leave room for them.
+# Shapes in annotations are documentation; names without their modules keep signatures short.
 add_module_names = False
 python_use_unqualified_type_names = True
 autodoc_typehints_format = "short"
@@ -33,21 +33,15 @@ autodoc_member_order = "bysource"
 maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-napoleon_attr_annotations = False  # the signature above them has the types
-default_role = "literal"  # docstrings write `name` for code, as Markdown does
+napoleon_attr_annotations = False  # the types are in the signature
+default_role = "literal"  # docstrings use `name` for code, as in Markdown
 
-# No inventory of other packages is fetched, so only our own names are links. Of ours the last are
-# not: types that a signature names and no user makes.
+# No inventories of other packages are downloaded, so only names of this package are links; of these
+# not the ones below, types in signatures that users do not construct.
+INTERNAL = "ComparisonPage|Executor|HeldOut|P|RegressionPage|Store|StudyPage"
 nitpick_ignore_regex = [
     ("py:.*", r"(?!mcbn\.).*"),
-    (
-        "py:class",
-        r"mcbn\.(likelihood\.P|executors\.Executor|store\.Store|held_out\.HeldOut)",
-    ),
-    (
-        "py:class",
-        r"mcbn\.(summary\.Means|slopes\.Slope|contrasts\.Contrast|costs\.Cost|panels\.Group)",
-    ),
+    ("py:class", rf"mcbn\.[\w.]+\.({INTERNAL})"),
 ]
 
 html_theme = "furo"
@@ -69,15 +63,14 @@ LETTERS = {
     Path.CLOSEPOLY: "Z",
 }
 
-# Where pages point outside of this folder, and the page that shows that file here.
-SHOWN_HERE = {
+# Files outside this folder that pages link to, and the pages that include them.
+INCLUDED_FILES = {
     "../experiments/README.md": "experiments.md",
     "../CONTRIBUTING.md": "contributing.md",
     "../CHANGELOG.md": "changes.md",
 }
 
-
-# Short forms of LaTeX that matplotlib wants in full.
+# Short forms of LaTeX that matplotlib does not accept, and their full forms.
 FULL_FORMS = (
     (r"\\[lr]vert", r"\\vert"),
     (r"\\(sqrt|mathcal|mathbb) ?(\w)", r"\\\1{\2}"),
@@ -85,24 +78,24 @@ FULL_FORMS = (
 )
 
 
-def follow(_app: Any, _page: str, source: list[str]) -> None:
-    """Point a page's links at the pages here, so that they work in the repository too."""
-    for outside, here in SHOWN_HERE.items():
-        source[0] = source[0].replace(f"]({outside}", f"]({here}")
+def redirect_links(_app: Any, _page: str, source: list[str]) -> None:
+    """Replace links to files of the repository by links to the pages that include them."""
+    for file, page in INCLUDED_FILES.items():
+        source[0] = source[0].replace(f"]({file}", f"]({page}")
 
 
-def keep_whole(
+def protect_property(
     _app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
 ) -> None:
-    """Keep napoleon from reading the first words of a property, up to a colon, as its type."""
+    """Keep napoleon from taking the words before a colon in a property's docstring for its type."""
     if what == "property":
         lines[:0] = ["..", ""]  # an empty comment
 
 
-def drawn(equation: str) -> str:
-    """Draw an equation as a picture in the colour and size of the words around it.
+def equation_svg(equation: str) -> str:
+    """Render an equation as SVG in the colour and size of the surrounding text.
 
-    Browsers show it without scripts and without a font of the reader's.
+    Browsers display it without scripts and without additional fonts.
     """
     size, text = 100, "$" + " ".join(equation.split()) + "$"
     font = FontProperties(size=size, math_fontfamily="stix")
@@ -112,7 +105,7 @@ def drawn(equation: str) -> str:
         LETTERS[code] + " ".join(f"{value:.0f}" for value in points if code != Path.CLOSEPOLY)
         for points, code in outline.iter_segments(simplify=False)
     ]
-    # An em is the size of the words around; depth is what hangs below their line.
+    # An em is the size of the surrounding text; depth is the height below the baseline.
     return (
         f'<svg class="equation" role="img" aria-label="{escape(text, quote=True)}" '
         f'style="height:{(height + depth) / size:.3f}em;vertical-align:{-depth / size:.3f}em" '
@@ -122,13 +115,13 @@ def drawn(equation: str) -> str:
 
 
 def math(writer: Any, node: nodes.math | nodes.math_block) -> None:
-    """Write an equation, in a line or on a line of its own."""
+    """Write an equation, within a line or on a separate line."""
     block = isinstance(node, nodes.math_block)
     equation = node.astext()
     for short, full in FULL_FORMS:
         equation = re.sub(short, full, equation)
     try:
-        picture = drawn(equation.replace(r"\frac", r"\dfrac") if block else equation)
+        picture = equation_svg(equation.replace(r"\frac", r"\dfrac") if block else equation)
     except ValueError as error:
         logger.warning("equation that matplotlib cannot draw: %s", error, location=node)
         raise nodes.SkipNode from error
@@ -137,8 +130,8 @@ def math(writer: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Add the renderer of equations and the rewriting of links."""
+    """Register the renderer of equations and the rewriting of links."""
     app.add_html_math_renderer("paths", (math, None), (math, None))
-    app.connect("source-read", follow)
-    app.connect("autodoc-process-docstring", keep_whole, priority=1)
+    app.connect("source-read", redirect_links)
+    app.connect("autodoc-process-docstring", protect_property, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
