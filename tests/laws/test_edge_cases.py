@@ -1,8 +1,8 @@
-"""Every public score, calibration, detection, conformal set and recalibration on what is not usual.
+"""Edge cases of every public score, calibration error, detection, conformal set and recalibration.
 
-Numbers that are not finite are refused with their count and first place. Empty sets, single
-examples, single classes, single draws, no spread and ties everywhere have an answer that is
-written here, or one clear error.
+Numbers that are not finite are refused with their count and the first index. Empty sets, single
+examples, single classes, single draws, no spread and ties everywhere have a result that is listed
+here, or one clear error.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -117,7 +117,7 @@ FITS = {
 
 
 def spoiled(values, bad, count=2):
-    """The values with some at the end that are not finite; and the index of the first of them."""
+    """The values with some at the end made non-finite, and the index of the first of them."""
     values = values.clone()
     flat = values.view(-1)
     flat[-count:] = bad
@@ -126,15 +126,15 @@ def spoiled(values, bad, count=2):
 
 
 def refused(work, place, count=2):
-    with pytest.raises(ValueError, match="expected") as told:
+    with pytest.raises(ValueError, match="expected") as caught:
         work()
-    assert f"{count} NaN or infinite of" in str(told.value), told.value
-    assert f"the first at index {place}" in str(told.value), told.value
+    assert f"{count} NaN or infinite of" in str(caught.value), caught.value
+    assert f"the first at index {place}" in str(caught.value), caught.value
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_numbers_that_are_not_finite_are_refused_with_count_and_place(name, bad):
+def test_numbers_that_are_not_finite_are_refused_with_count_and_index(name, bad):
     function, given = FUNCTIONS[name]
     function(*given())
     for place, values in enumerate(given()):
@@ -142,7 +142,7 @@ def test_numbers_that_are_not_finite_are_refused_with_count_and_place(name, bad)
         if values.is_floating_point() and not masked:
             worse, first = spoiled(values, bad)
             changed = [*given()[:place], worse, *given()[place + 1 :]]
-            where = first[1:] if name == "Categorical" else first  # it sees a draw at a time
+            where = first[1:] if name == "Categorical" else first  # it checks draw by draw
             refused(lambda changed=changed: function(*changed), where)
 
 
@@ -176,34 +176,34 @@ def test_statistics_and_weights_that_are_not_finite_are_refused(bad, tmp_path):
 
 
 def outcome(work):
-    """What comes of it, in a word: "number", "not a number", "infinite" or "refused"."""
+    """Kind of the result: "number", "not a number", "infinite" or "refused"."""
     try:
-        found = work()
+        result = work()
     except (ValueError, TypeError) as error:
         if "expected" not in str(error):
             raise
         return "refused"
-    values = torch.cat([part.double().reshape(-1) for part in tensors(found)])
+    values = torch.cat([part.double().reshape(-1) for part in tensors(result)])
     if values.isnan().any():
         return "not a number"
     return "infinite" if values.isinf().any() else "number"
 
 
-def tensors(found):
-    """All numbers in an answer."""
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, (int, float)):
-        yield torch.tensor(float(found))
-    elif is_dataclass(found) and not isinstance(found, type):
-        for field in fields(found):
+def tensors(result):
+    """All numbers in a result."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (int, float)):
+        yield torch.tensor(float(result))
+    elif is_dataclass(result) and not isinstance(result, type):
+        for field in fields(result):
             if field.name != "held_out":
-                yield from tensors(getattr(found, field.name))
-    elif isinstance(found, (tuple, list)):
-        for each in found:
+                yield from tensors(getattr(result, field.name))
+    elif isinstance(result, (tuple, list)):
+        for each in result:
             yield from tensors(each)
-    elif hasattr(found, "values"):
-        yield from tensors([score.value for score in found.values()])
+    elif hasattr(result, "values"):
+        yield from tensors([score.value for score in result.values()])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -220,7 +220,7 @@ def of_draws(values):
 
 
 def first(values, count):
-    """So many of the examples."""
+    """The first examples."""
     return values[:, :count] if of_draws(values) else values[:count]
 
 
@@ -232,28 +232,28 @@ EDGES = {
     "the other": lambda values: values if values.is_floating_point() else torch.ones_like(values),
     "one draw": lambda values: values[:1] if of_draws(values) else values,
 }  # fmt: skip
-# What comes of them where it is not a finite number.
+# Their results where these are not finite numbers.
 OF_EDGES = {
     **dict.fromkeys(
         [(name, edge) for name in ("auroc", "aupr", "fpr95")
          for edge in ("one example", "one class", "the other")], "refused"),
-    ("choose_abstention", "one example"): "refused",  # too few to promise anything
+    ("choose_abstention", "one example"): "refused",  # too few for any bound
     ("choose_abstention", "the other"): "refused",  # all are wrong
     # None is abstained from: the threshold is infinite.
     ("choose_abstention", "one class"): "infinite",
     ("choose_abstention", "one draw"): "infinite",
     ("choose_abstention", "ties"): "infinite",
-    # The spread over groups of draws is not known of the group of all.
+    # A single group of all draws has no spread over groups.
     **{("convergence", edge): "not a number" for edge in EDGES},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_edges_have_the_answer_that_is_written(name, edge):
+def test_edge_cases_of_functions_have_the_listed_result(name, edge):
     function, given = FUNCTIONS[name]
-    found = outcome(lambda: function(*map(EDGES[edge], given())))
-    assert found == OF_EDGES.get((name, edge), "number")
+    result = outcome(lambda: function(*map(EDGES[edge], given())))
+    assert result == OF_EDGES.get((name, edge), "number")
 
 
 OF_CLASSES = {
@@ -278,9 +278,9 @@ OF_FITS = {
 
 @pytest.mark.parametrize("edge", OF_CLASSES)
 @pytest.mark.parametrize("name", FITS)
-def test_classes_at_the_edge_have_the_answer_that_is_written(name, edge):
-    found = outcome(lambda: FITS[name](*OF_CLASSES[edge]()))
-    assert found == OF_FITS.get((name, edge), "number")
+def test_edge_cases_of_classes_have_the_listed_result(name, edge):
+    result = outcome(lambda: FITS[name](*OF_CLASSES[edge]()))
+    assert result == OF_FITS.get((name, edge), "number")
 
 
 OF_REALS = {
@@ -296,7 +296,7 @@ OF_REALS = {
 }  # fmt: skip
 OF_FORECASTS = {
     **{(name, "no examples"): "refused" for name in PREDICTIVES},
-    # Without a spread there is no density and nothing to multiply.
+    # Without a spread there is no density, and nothing to scale.
     **{(name, "no spread"): "refused" for name in
        ("log_prob", "VarianceScaling", "ConformalIntervals", "evaluate", "subgroups")},
     # The best spread would be 0.
@@ -309,12 +309,12 @@ OF_FORECASTS = {
 
 @pytest.mark.parametrize("edge", OF_REALS)
 @pytest.mark.parametrize("name", PREDICTIVES)
-def test_forecasts_at_the_edge_have_the_answer_that_is_written(name, edge):
-    found = outcome(lambda: PREDICTIVES[name](*OF_REALS[edge]()))
-    assert found == OF_FORECASTS.get((name, edge), "number")
+def test_edge_cases_of_forecasts_have_the_listed_result(name, edge):
+    result = outcome(lambda: PREDICTIVES[name](*OF_REALS[edge]()))
+    assert result == OF_FORECASTS.get((name, edge), "number")
 
 
-@pytest.mark.parametrize("model", ["JointPosterior", "FactorisedPosterior"])
+@pytest.mark.parametrize("model", ["JointPosterior", "FactorizedPosterior"])
 def test_a_posterior_of_a_single_draw_is_refused(model):
     with pytest.raises(ValueError, match="expected"):
         getattr(mcbn, model).from_bank(bank().first(1))

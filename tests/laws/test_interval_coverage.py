@@ -1,10 +1,10 @@
-"""Every interval that is printed: how often it holds the truth, in simulated test sets and studies.
+"""Coverage of every interval that is printed, in simulated test sets and studies.
 
-A 95 % interval is to hold it in 93.5 to 96.5 %, one of 90 % in 88.5 to 91.5 %. Intervals of
-calibration errors, which span several, and exact binomial ones may hold it more often; where less
-was measured, the floor here says how much less.
-2,000 simulations are held to the band itself: under their fixed seeds, for on fresh ones a right
-interval leaves it once in 500. Fewer widen it by the chance of their number (`law.share_is`).
+A 95% interval must cover the truth in 93.5 to 96.5%, one of 90% in 88.5 to 91.5%. Intervals of
+calibration errors, which span several, and exact binomial ones may cover more; where less was
+measured, the lower limit here says how much less. 2,000 simulations must lie in the band itself:
+under their fixed seeds, for on fresh ones a right interval leaves it once in 500. Fewer widen it by
+the chance of their number (`law.share_is`).
 """
 
 import functools
@@ -26,19 +26,19 @@ from mcbn.recalibration.conformal import PredictionSets
 from mcbn.report.claims import confidence_gap
 from mcbn.study import results
 
-# The intervals that reports, verbs and objects give, and the test of this file that covers each.
+# The intervals of reports, commands and objects, and the test in this file of each.
 INTERVALS = {
     "scores of classes and their differences": "scores_of_classes",
     "scores of real targets and their differences": "scores_of_real_targets",
-    "separation from outside sets": "separation",
+    "detection of out-of-distribution examples": "separation",
     "scores of groups": "scores_of_groups",
-    "confidence less accuracy": "confidence_less_accuracy",
+    "confidence minus accuracy": "confidence_minus_accuracy",
     "accuracy of each bin (Wilson)": "each_bin",
     "band of a calibrated forecaster": "bands_of_a_calibrated_forecaster",
     "band of the PIT curve": "bands_of_a_calibrated_forecaster",
     "coverage of sets and intervals (Clopper and Pearson)": "exact_binomial",
     "mean over seeds, contrasts and slopes (Student)": "means_over_seeds",
-    "group against the rest (Welch)": "p_values_of_groups",
+    "group against the other examples (Welch)": "p_values_of_groups",
     "best batch size and the curve": "batch_size",
     "bound of abstention": "abstention",
 }
@@ -57,11 +57,12 @@ def test_every_interval_has_its_test():
 
 
 def require(hits, runs, level=0.95, *, low=None, high=None, name=""):
-    """Within the band of the level; `low` or `high` in its place where another is said."""
+    """Check a share of covered truths against the band of its level, or `low` and `high`."""
     low, high = (end if end is not None else usual
                  for end, usual in zip((low, high), BAND[level], strict=True))  # fmt: skip
-    said = f"{name} {hits} of {runs}, expected {low:g} to {high:g}"
-    assert low <= hits / runs <= high if runs >= 2000 else share_is(hits, runs, low, high), said
+    message = f"{name} {hits} of {runs}, expected {low:g} to {high:g}"
+    fits = low <= hits / runs <= high if runs >= 2000 else share_is(hits, runs, low, high)
+    assert fits, message
 
 
 def runs(quick, slow=2000):
@@ -70,9 +71,9 @@ def runs(quick, slow=2000):
 
 
 def forecast(generator, count, amiss):
-    """Three classes, the true logits of deviation 2, forecast times a sharpness; and labels.
+    """Forecasts of three classes whose logits are the true ones times a sharpness; and labels.
 
-    Or right but for a tenth of the examples, whose confidence is .93 in place of .6 to .67.
+    Or right except for a tenth of the examples, whose confidence is .93 instead of .6 to .67.
     """
     logits = 2 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
     targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -80,7 +81,7 @@ def forecast(generator, count, amiss):
     if amiss == "one place":
         logs = logits.log_softmax(1)
         most, place = logs.exp().max(1)
-        fewer = torch.where((most > 0.6) & (most < 0.67), 0.2, 1.0)  # of what is left to others
+        fewer = torch.where((most > 0.6) & (most < 0.67), 0.2, 1.0)  # factor of the other classes
         logs += fewer.log()[:, None]
         logs[torch.arange(count), place] = (1 - fewer * (1 - most)).log()
     else:
@@ -90,17 +91,19 @@ def forecast(generator, count, amiss):
 
 @functools.cache
 def true_scores(amiss):
-    """Of 300,000 examples; a calibrated forecaster's errors are 0."""
-    found = mcbn.evaluate(*forecast(torch.Generator().manual_seed(0), 300_000, amiss), resamples=0)
+    """Scores of 300,000 examples; the calibration errors of a calibrated forecaster are 0."""
+    evaluation = mcbn.evaluate(
+        *forecast(torch.Generator().manual_seed(0), 300_000, amiss), resamples=0
+    )
     calibrated = CALIBRATION if amiss == 1 else ()
-    return {name: 0.0 if name in calibrated else score.value for name, score in found.items()}
+    return {name: 0.0 if name in calibrated else score.value for name, score in evaluation.items()}
 
 
 def band(name, key, pair):
-    """Calibration errors and differences may hold more than their level, and some hold less."""
-    if key == "less" and name == "accuracy":
-        return 1, 1  # all forecasters choose alike
-    if key == "less":
+    """Limits of coverage: calibration errors and differences may cover more, and some less."""
+    if key == "difference" and name == "accuracy":
+        return 1, 1  # all forecasters predict the same classes
+    if key == "difference":
         return UNLIKE.get(pair, 0.935) if name in CALIBRATION else 0.935, 1
     if name in MEANS:
         return 0.93, 0.965  # of 200 resamples; of 1,000 below
@@ -120,19 +123,20 @@ def test_scores_of_classes_and_their_differences(pair):
     hits = {}
     for run in range(2000):
         state = generator.get_state()
-        found = []
+        evaluations = []
         for amiss in pair:
             generator.set_state(state)
             predictive, targets = forecast(generator, 1000, amiss)
-            found.append(mcbn.evaluate(predictive, targets, resamples=200, seed=run))
-        for name, gap in found[0].minus(found[1]).items():
+            evaluations.append(mcbn.evaluate(predictive, targets, resamples=200, seed=run))
+        first, second = evaluations
+        for name, gap in first.minus(second).items():
             wanted = [truth[name] for truth in truths]
             for key, score, value in (
-                (0, found[0][name], wanted[0]), (1, found[1][name], wanted[1]),
-                ("less", gap, wanted[0] - wanted[1]),
+                (0, first[name], wanted[0]), (1, second[name], wanted[1]),
+                ("difference", gap, wanted[0] - wanted[1]),
             ):  # fmt: skip
-                held = score.low <= value <= score.high
-                hits[name, key] = hits.get((name, key), 0) + held
+                covered = score.low <= value <= score.high
+                hits[name, key] = hits.get((name, key), 0) + covered
     for (name, key), count in hits.items():
         low, high = band(name, key, pair)
         require(count, 2000, low=low, high=high, name=f"{name} {key}")
@@ -163,15 +167,15 @@ def test_scores_of_classes_that_are_means(sharpness):
     [(1.15, 40), *(pytest.param(each, 2000, marks=pytest.mark.slow) for each in (1.0, 1.15))],
 )
 def test_scores_of_groups(sharpness, runs):
-    """Groups of 1,000; 60 resamples in the quick run, whose percentiles hold 3 % less."""
+    """Groups of 1,000; 60 resamples in the quick run, whose percentiles cover 3% less."""
     resamples, loss = (60, 0.03) if runs < 2000 else (400, 0)
     generator = torch.Generator().manual_seed(2)
     hits = dict.fromkeys(("accuracy", "nll", "ece_debiased"), 0)
     for run in range(runs):
         predictive, targets = forecast(generator, 1000, sharpness)
-        (found,) = subgroups(predictive, targets, ["a"] * 1000, resamples=resamples, seed=run)
+        (group,) = subgroups(predictive, targets, ["a"] * 1000, resamples=resamples, seed=run)
         for name in hits:
-            score = found.scores[name]
+            score = group.scores[name]
             hits[name] += score.low <= true_scores(sharpness)[name] <= score.high
     for name, count in hits.items():
         free = name == "ece_debiased"
@@ -196,15 +200,18 @@ def test_scores_of_real_targets_and_their_differences(runs):
         right, wrong = (score(values, deviation, resamples) for deviation in (1.0, 0.5))
         for name, gap in right.minus(wrong).items():
             wanted = truths[1][name].value, truths[0][name].value - truths[1][name].value
-            for key, found, value in (("wrong", wrong[name], wanted[0]), ("less", gap, wanted[1])):
-                held = found.low - 1e-9 <= value <= found.high + 1e-9  # some are equal for all
-                hits[name, key] = hits.get((name, key), 0) + held
+            for key, interval, value in (
+                ("wrong", wrong[name], wanted[0]), ("difference", gap, wanted[1]),
+            ):  # fmt: skip
+                # Some scores are equal in all test sets.
+                covered = interval.low - 1e-9 <= value <= interval.high + 1e-9
+                hits[name, key] = hits.get((name, key), 0) + covered
     for (name, key), count in hits.items():
         require(count, runs, low=0.935 - loss, high=1.0, name=f"{name} {key}")
 
 
-def told_apart(generator, count, shift):
-    """Two classes whose entropy rises with a normal number about `shift`."""
+def shifted(generator, count, shift):
+    """Predictions of two classes whose entropy rises with a normal number around `shift`."""
     place = torch.randn(count, generator=generator, dtype=torch.float64) + shift
     logit = torch.nn.functional.softplus(2 - place)
     logs = torch.stack([logit, torch.zeros_like(logit)], 1).log_softmax(1)
@@ -214,19 +221,19 @@ def told_apart(generator, count, shift):
 
 @runs(20)
 def test_separation(runs):
-    """300 inside and 300 outside, one standard deviation apart."""
+    """300 examples of either kind, one standard deviation apart."""
     resamples, loss = (40, 0.05) if runs < 2000 else (200, 0)
     generator = torch.Generator().manual_seed(4)
-    recalled = 1 - (np.arange(100_000) + 0.5) / 100_000
-    found = stats.norm.sf(stats.norm.isf(recalled) + 1)  # false alarms at each recall
+    recall = 1 - (np.arange(100_000) + 0.5) / 100_000
+    false_alarms = stats.norm.sf(stats.norm.isf(recall) + 1)
     truth = {
         "auroc_out_of_distribution": stats.norm.cdf(2**-0.5),
-        "aupr_out_of_distribution": float((recalled / (recalled + found)).mean()),
+        "aupr_out_of_distribution": float((recall / (recall + false_alarms)).mean()),
         "fpr95_out_of_distribution": stats.norm.sf(stats.norm.isf(0.95) + 1),
     }
     hits = dict.fromkeys(truth, 0)
     for run in range(runs):
-        pair = (told_apart(generator, 300, shift) for shift in (0.0, 1.0))
+        pair = (shifted(generator, 300, shift) for shift in (0.0, 1.0))
         scores = mcbn.out_of_distribution(*pair, resamples=resamples, seed=run)
         for name, value in truth.items():
             hits[name] += scores[name].low <= value <= scores[name].high
@@ -235,7 +242,7 @@ def test_separation(runs):
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_confidence_less_accuracy(level):
+def test_confidence_minus_accuracy(level):
     """1,000 examples, 2,000 test sets."""
     generator = torch.Generator().manual_seed(5)
     truth = 0.0
@@ -270,7 +277,7 @@ def test_each_bin(level):
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_bands_of_a_calibrated_forecaster(level):
-    """200 PITs: the whole curve lies in its band; 2,000 test sets. Bins: never under the level."""
+    """200 PITs, 2,000 test sets: the whole curve in its band. Bins: never below the level."""
     pits = np.sort(np.random.default_rng(6).random((2000, 200)), axis=1)
     steps = np.arange(201) / 200
     reach = np.maximum((steps[1:] - pits).max(1), (pits - steps[:-1]).max(1))
@@ -282,21 +289,22 @@ def test_bands_of_a_calibrated_forecaster(level):
             confidence * 0 + share, correct, torch.tensor([0.0, 1.0]).double()
         )
         low, high = (round(100 * float(end[0])) for end in bins.consistency_band(level=level))
-        held = stats.binom.cdf(high, 100, share) - stats.binom.cdf(low - 1, 100, share)
-        assert level <= held <= level + 0.04
+        covered = stats.binom.cdf(high, 100, share) - stats.binom.cdf(low - 1, 100, share)
+        assert level <= covered <= level + 0.04
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
 @pytest.mark.parametrize("count", [200, 2000])
 def test_exact_binomial(level, count):
-    """Exact over all outcomes: never under its level, and within 1.5 % of it at 2,000 examples."""
+    """Exact over all outcomes: never below its level, and within 1.5% of it at 2,000 examples."""
     chance, shares = np.linspace(0.85, 0.95, 21), np.zeros(21)
     likely = [hits for hits in range(count + 1)
               if stats.binom.pmf(hits, count, chance).max() > 1e-12]  # fmt: skip
     for hits in likely:
         members = torch.arange(count)[:, None].lt(hits).expand(count, 2)
-        found = PredictionSets(members).coverage(torch.zeros(count, dtype=torch.int64), level=level)
-        inside = (found.low <= chance) & (chance <= found.high)
+        targets = torch.zeros(count, dtype=torch.int64)
+        coverage = PredictionSets(members).coverage(targets, level=level)
+        inside = (coverage.low <= chance) & (chance <= coverage.high)
         shares += inside * stats.binom.pmf(hits, count, chance)
     assert shares.min() >= level - 1e-9
     assert shares.mean() <= level + (0.015 if count == 2000 else 0.03)
@@ -307,8 +315,8 @@ def test_exact_binomial(level, count):
 def test_means_over_seeds(level, seeds):
     """2,000 studies of a few seeds."""
     values = np.random.default_rng(7).normal(2.0, 0.3, (2000, seeds)).tolist()
-    found = [results.point(row, level=level) for row in values]
-    require(sum(point.low <= 2.0 <= point.high for point in found), 2000, level)
+    points = [results.point(row, level=level) for row in values]
+    require(sum(point.low <= 2.0 <= point.high for point in points), 2000, level)
 
 
 def test_p_values_of_groups():
@@ -319,7 +327,7 @@ def test_p_values_of_groups():
         first = torch.randn(100, generator=generator, dtype=torch.float64).square() / 2
         second = 0.5 + 2 * (torch.rand(900, generator=generator, dtype=torch.float64) - 0.5)
         alarms += welch(first, second) < 0.05
-    # Skewed losses in a small group are told apart a little too often.
+    # Of skewed losses in a small group the test rejects a little too often.
     require(alarms, 2000, low=0.035, high=0.075)
 
 
@@ -335,13 +343,13 @@ def test_batch_size():
 
 
 def test_abstention():
-    """1,000 held-out examples: the true risk of what is answered is below the bound in 95 %."""
+    """1,000 held-out examples: the true risk of the answers is below the bound in 95%."""
     generator = torch.Generator().manual_seed(9)
-    held = 0
+    hits = 0
     for _ in range(1000):
         doubt = torch.rand(1000, generator=generator, dtype=torch.float64)
         wrong = torch.rand(1000, generator=generator, dtype=torch.float64) < doubt**2
-        found = mcbn.choose_abstention(doubt, wrong, risk=0.2)
-        threshold = min(found.threshold, 1.0)
-        held += threshold**2 / 3 <= found.bound  # the mean of doubt squared below the threshold
-    require(held, 1000, low=0.95, high=1.0)
+        rule = mcbn.choose_abstention(doubt, wrong, risk=0.2)
+        threshold = min(rule.threshold, 1.0)
+        hits += threshold**2 / 3 <= rule.bound  # the mean of doubt squared below the threshold
+    require(hits, 1000, low=0.95, high=1.0)
