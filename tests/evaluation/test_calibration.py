@@ -161,7 +161,7 @@ def test_smooth_error_agrees_with_relplot(power, count):
 
 
 def smooth_by_quadrature(confidence, correct, width):
-    """The definition: reflected Gaussians summed over images, the absolute value integrated."""
+    """The definition: Gaussians and their mirror images, the absolute value integrated."""
     c, r = confidence.numpy(), (correct.double() - confidence).numpy() / len(confidence)
     images = np.concatenate([2 * k + sign * c for k in range(-4, 5) for sign in (1, -1)])
     weights = np.tile(r, 18)
@@ -197,7 +197,7 @@ def test_certain_and_right_is_perfect_certain_and_wrong_is_worst(error):
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_errors_tell_three_forecasters_apart(error):
+def test_errors_distinguish_three_forecasters(error):
     """Calibrated below 0.03 at 3000 examples (about 0.009 expected), the others far above."""
     calibrated, over, under = (error(*forecaster(power=p)) for p in (1.0, 4.0, 0.2))
     assert calibrated < 0.03
@@ -223,21 +223,21 @@ def test_doubling_every_example_changes_nothing(error):
     assert doubled == pytest.approx(error(confidence, correct), abs=1e-12)
 
 
-def test_five_million_float32_values():
-    """The case of ecosystem.md where float32 sums are 8 % off; exact in integers here."""
+def test_half_a_million_float32_values():
+    """Sums in float32 would lose digits; here they are exact."""
     generator = torch.Generator().manual_seed(0)
     # Multiples of 2^-20: float32 holds them, and Python's integers the sums.
-    steps = torch.randint(2**19, 2**20, (5_000_000,), generator=generator)
+    steps = torch.randint(2**19, 2**20, (500_000,), generator=generator)
     confidence = (steps / 2**20).float()
-    correct = torch.rand(5_000_000, generator=generator) < confidence + 3e-4
+    correct = torch.rand(500_000, generator=generator) < confidence + 3e-4
     result = calibration.expected_calibration_error(confidence, correct)
     index = (steps * 15 + 2**20 - 1) // 2**20 - 1
     hits = np.bincount(index, weights=correct, minlength=15)
     sums = np.bincount(index, weights=steps, minlength=15) / 2**20
-    assert result == pytest.approx(np.abs(hits - sums).sum() / 5_000_000, rel=1e-10)
+    assert result == pytest.approx(np.abs(hits - sums).sum() / 500_000, rel=1e-10)
 
 
-def test_logits_are_never_guessed():
+def test_logits_are_refused():
     for error in ERRORS:
         with pytest.raises(ValueError, match="softmax"):
             error(torch.tensor([0.2, 1.7]), torch.tensor([True, False]))
@@ -278,13 +278,13 @@ def test_quantile_error_in_closed_form():
     assert calibration.quantile_calibration_error(torch.full((3,), 0.4, dtype=torch.float64)) == (
         pytest.approx((0.4**2 + 0.6**2) / 2, rel=1e-14)
     )
-    # Of the law of U^2, distribution function sqrt(u): int sqrt(u) - u = 1/6, from one side.
+    # U^2 has the distribution function sqrt(u): the integral of sqrt(u) - u is 1/6.
     squared = ((torch.arange(100_000).double() + 0.5) / 100_000) ** 2
     result = calibration.quantile_calibration_error(squared)
     assert result == pytest.approx(1 / 6, abs=1e-5)
 
 
-def test_quantile_error_tells_three_forecasters_apart():
+def test_quantile_error_distinguishes_three_forecasters():
     """Targets N(0, 1), stated deviations 1, 1/2 and 2; 4000 examples, noise about 0.005."""
     targets = torch.randn(4000, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     right, over, under = (
@@ -297,7 +297,7 @@ def test_quantile_error_tells_three_forecasters_apart():
 
 
 def test_pit_band_holds_the_whole_curve():
-    """2000 samples of 30 at 90 %."""
+    """2000 samples of 30 at 90%."""
     generator = torch.Generator().manual_seed(6)
     pits = torch.rand(2000, 30, generator=generator, dtype=torch.float64).sort(1).values
     ranks = torch.arange(30) / 30

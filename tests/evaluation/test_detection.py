@@ -1,4 +1,4 @@
-"""Detection and abstention against counting of pairs, scipy, torchmetrics and enumeration."""
+"""Detection and risk-coverage against counting of pairs, scipy, torchmetrics and enumeration."""
 
 import inspect
 import itertools
@@ -156,7 +156,7 @@ def test_the_ends_of_the_scale():
     assert [measure(tie, positive) for measure in MEASURES] == [0.5, 0.25, 1.0]
 
 
-def test_a_useful_and_a_useless_detector_are_told_apart():
+def test_a_useful_and_a_useless_detector_are_distinguished():
     """4000 examples: chance AUROC has a standard error of 0.01; false alarm below 1e-4."""
     useful, useless = scored(4000, gap=2.0), scored(4000, gap=0.0)
     assert detection.auroc(*useful) == pytest.approx(stats.norm.cdf(2 / math.sqrt(2)), abs=0.03)
@@ -279,7 +279,7 @@ def test_risk_by_hand():
     assert result.generalized_area == pytest.approx((0 + 0.5 + 1 + 1.5) / 16, rel=1e-12)
 
 
-def test_a_useful_uncertainty_is_told_from_a_useless_and_a_wrong_one():
+def test_a_useful_uncertainty_is_better_than_a_useless_and_a_reversed_one():
     uncertainty, errors = scored(2000, gap=2.0)
     noise, _ = scored(2000, seed=5)
     useful, useless, wrong = (

@@ -1,4 +1,4 @@
-"""Gaps between what was said and what happened, from what each example adds to them."""
+"""Gaps between forecast and outcome, and replicates of calibration errors made from them."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ DATA = {
     "two real": (intervals.pit_gaps, real_columns, regressor(batch=60, outputs=(2,))),
 }
 every = pytest.mark.parametrize("name", DATA)
-# Whose bins or bandwidth are not made from the data.
+# Errors whose bins or bandwidth do not depend on the data.
 FIXED = ("ece", "ece_classwise", "pit_error")
 
 
@@ -31,7 +31,7 @@ def test_the_norm_of_the_gaps_is_the_score(name):
     kind, columns, count = made(name)
     found, scores = kind(columns)(np.ones(count)), evaluate(*DATA[name][2])
     scores = {error: score.value for error, score in scores.items()}
-    if "correct" in columns:  # the bias is taken off after the norm
+    if "correct" in columns:  # the bias is subtracted after the norm
         flags = columns["confidence"].flatten(), columns["correct"].flatten()
         biased = calibration.expected_calibration_error(*flags, binning="mass", norm="l2")
         scores["ece_debiased"] = biased
@@ -75,7 +75,7 @@ def test_gaps_are_sums_over_examples(name):
         assert_close(whole - base, torch.stack(parts).sum(0), rtol=0, atol=1e-13)
 
 
-def test_beyond_the_outermost_centres_a_residual_lies_on_the_outermost_cell_whole():
+def test_beyond_the_outermost_centres_a_residual_is_all_in_the_outermost_cell():
     last = formulas.CELLS - 1
     ends = torch.tensor([0.0, 0.25 / formulas.CELLS, 1.0], dtype=torch.float64)
     cells, shares = formulas.residual_shares(ends, torch.tensor([True, True, False]))
@@ -86,7 +86,7 @@ def test_beyond_the_outermost_centres_a_residual_lies_on_the_outermost_cell_whol
     assert cells.tolist() == [[0, last - 1], [1, last]]
 
 
-def test_where_no_gap_stands_out_of_chance_the_sparse_shape_is_the_one_found():
+def test_where_chance_explains_every_gap_the_sparse_shape_is_the_observed_one():
     found = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
     noise = torch.tensor([[0.3, 0.3, 0.0], [-0.3, -0.3, 0.0]], dtype=torch.float64)
     sparse, even = intervals._shapes(found, noise)
@@ -94,8 +94,8 @@ def test_where_no_gap_stands_out_of_chance_the_sparse_shape_is_the_one_found():
     assert even.tolist() == pytest.approx([0.1**0.5, -(0.13**0.5), 0.0])
 
 
-def test_a_difference_is_also_had_with_an_error_that_may_be_0_at_0():
-    """Three rows of replicates by hand: of both, of the other alone, of one's own alone."""
+def test_a_difference_has_further_replicates_where_an_error_may_be_0():
+    """Three rows of replicates by hand: of both, of the second alone, of the first alone."""
     none = torch.tensor([[0.0, 0.0, 1.0, 2.0]], dtype=torch.float64)
     some = torch.tensor([[5.0, 6.0, 8.0, 9.0]], dtype=torch.float64)
     other = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Bins that add: against a loop, scikit-learn, scipy and exact enumeration."""
+"""Reliability, bins that add: against a loop, scikit-learn, scipy and exact enumeration."""
 
 import math
 
@@ -118,9 +118,8 @@ def test_many_splits_and_any_order_agree_to_the_last_bit():
     order = torch.randperm(10_007, generator=torch.Generator().manual_seed(2))
     assert same(Reliability.from_predictions(confidence[order], correct[order]), whole)
     pieces = zip(confidence[order].split(97), correct[order].split(97), strict=True)
-    total, *rest = (Reliability.from_predictions(c, y) for c, y in pieces)
-    for piece in rest:
-        total = total + piece
+    first, *others = (Reliability.from_predictions(c, y) for c, y in pieces)
+    total = sum(others, start=first)
     assert same(total, whole)
     assert total.expected_error == whole.expected_error
 
@@ -160,7 +159,7 @@ def equal_mass_by_loop(confidence, bins):
 
 @given(examples(), st.integers(1, 20))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_equal_mass_bins_agree_with_a_loop_and_part_no_ties(data, bins):
+def test_equal_mass_bins_agree_with_a_loop_and_do_not_split_ties(data, bins):
     confidence, correct = data
     result = Reliability.from_quantiles(confidence, correct, bins=bins)
     assert result.edges.tolist() == equal_mass_by_loop(confidence, bins)
@@ -225,7 +224,7 @@ def test_interval_of_all_right_or_all_wrong_ends_at_the_end(right):
         assert (upper if right else lower) == pytest.approx(float(right), abs=1e-15)
 
 
-def test_levels_are_named_where_they_are_none():
+def test_levels_that_are_not_fractions_are_refused():
     result = Reliability.from_predictions(torch.tensor([0.5]), torch.tensor([True]))
     for ends in (result.interval, result.consistency_band):
         with pytest.raises(ValueError, match="expected level strictly between 0 and 1, got 95"):
@@ -280,8 +279,8 @@ def outside(power, seed):
     return int((accuracy < lower)[full].sum()), int((accuracy > upper)[full].sum())
 
 
-def test_consistency_band_tells_three_forecasters_apart():
-    """Bins outside a 99 % band of at most 10; 100 calibrated sets leave it 1 % of the time."""
+def test_consistency_band_distinguishes_three_forecasters():
+    """Of at most 10 bins, those outside a 99% band; 100 calibrated sets leave it 1% of the time."""
     left = sum(sum(outside(1.0, seed)) for seed in range(100))
     bins = 100 * 5
     assert left <= 0.01 * bins + 4 * math.sqrt(bins * 0.01 * 0.99)
@@ -316,9 +315,9 @@ def test_debiased_square_error_by_hand():
     assert result.debiased_square_error == pytest.approx(exact, rel=1e-10)
 
 
-def test_five_million_float32_values_are_summed_exactly():
+def test_half_a_million_float32_values_are_summed_exactly():
     # Multiples of 2^-20 are exact in float32, so the mean is known to the last bit.
-    steps = torch.arange(2**19, 2**20).repeat(10)
+    steps = torch.arange(2**19, 2**20)
     confidence = (steps / 2**20).float()
     correct = steps % 4 != 0
     result = Reliability.from_predictions(confidence, correct, bins=1)

@@ -13,8 +13,8 @@ def drawn(probabilities, seed):
     """A label for each row, drawn from its probabilities."""
     generator = torch.Generator().manual_seed(seed)
     flat = probabilities.movedim(1, -1)
-    found = torch.multinomial(flat.reshape(-1, flat.shape[-1]), 1, generator=generator)
-    return found.reshape(flat.shape[:-1])
+    labels = torch.multinomial(flat.reshape(-1, flat.shape[-1]), 1, generator=generator)
+    return labels.reshape(flat.shape[:-1])
 
 
 def forecaster(batch=300, classes=4, positions=(), sharpness=1.0, seed=0, draws=1):
@@ -39,3 +39,16 @@ def regressor(batch=300, outputs=(), precision=4.0, seed=0, draws=5):
     targets = truth + 0.5 * normal(batch, *outputs)
     means = truth + 0.05 * normal(draws, batch, *outputs)
     return mcbn.Gaussian(precision=precision).summarize(means), targets
+
+
+def grouped(examples=400, draws=4, hard=("b",), names="abcd"):
+    """Predictions, labels and groups in turn; labels of the groups in `hard` are random."""
+    generator = torch.Generator().manual_seed(1)
+    logits = 2 * torch.randn(examples, 3, generator=generator).double()
+    targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    groups = tuple(names[k % len(names)] for k in range(examples))
+    for place, group in enumerate(groups):
+        if group in hard:
+            targets[place] = int(torch.randint(3, (), generator=generator))
+    noise = 0.3 * torch.randn(draws, examples, 3, generator=generator).double()
+    return mcbn.Categorical().summarize(logits + noise * (draws > 1)), targets, groups
