@@ -1,4 +1,4 @@
-"""The pages as a site: built without a warning, complete, quiet, and readable on a telephone."""
+"""The documentation site: built once without warnings, complete, self-contained, and responsive."""
 
 import re
 import subprocess
@@ -10,27 +10,26 @@ from browser import CHROMIUM, QUIET
 from playwright.sync_api import sync_playwright
 
 DOCS = Path(__file__).parents[2] / "docs"
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built pages; a warning of Sphinx is an error."""
+    """Build the pages, with warnings as errors; return their folder."""
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q"]
-    done = subprocess.run([*command, DOCS, target], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    build = subprocess.run([*command, DOCS, target], capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr
     return target
 
 
-def test_site_is_built_without_a_warning(site):
+def test_site_is_complete_and_its_equations_are_rendered(site):
     assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
     method = (site / "method.html").read_text()
     assert method.count('class="equation"') > 150
     assert "$" not in re.sub(r'aria-label="[^"]*"|<script.*?</script>', "", method, flags=re.DOTALL)
 
 
-# What makes the whole page scroll sideways; tables and code that scroll by themselves do not.
+# Elements that make the whole page scroll sideways; tables and code with scroll bars do not.
 TOO_WIDE = """() => [...document.querySelectorAll("article *")].filter(element => {
     if (element.getBoundingClientRect().right <= innerWidth + 1) return false;
     for (let up = element; up.tagName !== "ARTICLE"; up = up.parentElement)
@@ -41,17 +40,17 @@ TOO_WIDE = """() => [...document.querySelectorAll("article *")].filter(element =
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_pages_ask_for_nothing_from_elsewhere_and_fit_a_telephone(site):
-    asked, cut = [], {}
+def test_pages_load_nothing_from_other_hosts_and_fit_a_phone(site):
+    requested, too_wide = [], {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 360, "height": 800})
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         for path in sorted(site.glob("*.html")):
             page.goto(path.as_uri())
-            if found := page.evaluate(TOO_WIDE):
-                cut[path.name] = found
+            if elements := page.evaluate(TOO_WIDE):
+                too_wide[path.name] = elements
         browser.close()
-    elsewhere = [url for url in asked if not url.startswith((site.as_uri(), "data:"))]
-    assert elsewhere == []
-    assert cut == {}
+    external = [url for url in requested if not url.startswith((site.as_uri(), "data:"))]
+    assert external == []
+    assert too_wide == {}
