@@ -45,7 +45,7 @@ def binned_error(confidence, correct, edges):
 
 def test_each_score_of_classes_agrees_with_scikit_learn_or_a_loop():
     predictive, targets = forecaster(draws=6, sharpness=1.5)
-    found = evaluate(predictive, targets)
+    evaluation = evaluate(predictive, targets)
     p, y = predictive.probabilities.numpy(), targets.numpy()
     confidence, right = p.max(1), p.argmax(1) == y
     edges = np.arange(16) / 15
@@ -66,22 +66,22 @@ def test_each_score_of_classes_agrees_with_scikit_learn_or_a_loop():
         "augrc": np.trapezoid(curve, dx=1 / len(y)),
     }
     for name, value in expected.items():
-        assert found[name].value == pytest.approx(value, rel=1e-10), name
+        assert evaluation[name].value == pytest.approx(value, rel=1e-10), name
     ordered = np.sort(confidence)
     quantiles = [0, *(ordered[math.ceil(k * 300 / 15) - 1] for k in range(1, 15)), 1]
     equal_mass = binned_error(confidence, right, np.array(quantiles))[0]
-    assert found["ece_equal_mass"].value == pytest.approx(equal_mass, rel=1e-10)
+    assert evaluation["ece_equal_mass"].value == pytest.approx(equal_mass, rel=1e-10)
     flags = torch.from_numpy(confidence), torch.from_numpy(right)
-    assert found["ece_debiased"].value == calibration.debiased_calibration_error(*flags)
-    assert found["ece_smooth"].value == calibration.smooth_calibration_error(*flags)
-    assert tuple(found) == CLASSES
-    assert (found.examples, found.draw_count, len(found)) == (300, 6, len(CLASSES))
+    assert evaluation["ece_debiased"].value == calibration.debiased_calibration_error(*flags)
+    assert evaluation["ece_smooth"].value == calibration.smooth_calibration_error(*flags)
+    assert tuple(evaluation) == CLASSES
+    assert (evaluation.examples, evaluation.draw_count, len(evaluation)) == (300, 6, len(CLASSES))
 
 
 @pytest.mark.parametrize("outputs", [(), (2,)])
 def test_each_score_of_real_targets_agrees_with_numpy_and_scoringrules(outputs):
     predictive, targets = regressor(outputs=outputs, precision=6.0)
-    found = evaluate(predictive, targets)
+    evaluation = evaluate(predictive, targets)
     m, y, noise = predictive.means.numpy(), targets.numpy(), 6.0**-0.5
     sides = m.reshape(5, 300, -1), y.reshape(300, -1)
     joint = stats.norm.logpdf(sides[1], sides[0], noise).sum(2)
@@ -99,10 +99,10 @@ def test_each_score_of_real_targets_agrees_with_numpy_and_scoringrules(outputs):
         "width_90": (high - low).mean(),
     }
     for name, value in expected.items():
-        assert found[name].value == pytest.approx(float(value), rel=1e-10), name
-    assert found["pit_error"].value == pytest.approx(np.abs(empirical - grid).mean(), abs=1e-5)
-    assert set(found) == set(REAL)
-    assert found.examples == y.size
+        assert evaluation[name].value == pytest.approx(float(value), rel=1e-10), name
+    assert evaluation["pit_error"].value == pytest.approx(np.abs(empirical - grid).mean(), abs=1e-5)
+    assert set(evaluation) == set(REAL)
+    assert evaluation.examples == y.size
 
 
 def test_positions_are_scored_like_a_flat_batch():
@@ -137,14 +137,14 @@ def test_dense_predictions_are_resampled_by_whole_example():
         assert_close(five[name].replicates, one[name].replicates, rtol=1e-12, atol=1e-12)
 
 
-def test_perfect_predictions_have_no_errors_to_tell_apart_and_do_not_crash():
+def test_perfect_predictions_have_no_auroc_of_errors():
     targets = torch.arange(40) % 4
     logits = 9.0 * torch.nn.functional.one_hot(targets, 4).double()
-    found = evaluate(mcbn.Categorical().summarize([logits]), targets, resamples=5)
-    assert found["accuracy"].value == 1
-    assert math.isnan(found["auroc_of_errors"].value)
-    assert math.isnan(found["auroc_of_errors"].low)
-    assert found["aurc"].value == 0
+    evaluation = evaluate(mcbn.Categorical().summarize([logits]), targets, resamples=5)
+    assert evaluation["accuracy"].value == 1
+    assert math.isnan(evaluation["auroc_of_errors"].value)
+    assert math.isnan(evaluation["auroc_of_errors"].low)
+    assert evaluation["aurc"].value == 0
     always_wrong = evaluate(mcbn.Categorical().summarize([logits.roll(1, 1)]), targets)
     assert math.isnan(always_wrong["auroc_of_errors"].value)
 
@@ -153,9 +153,9 @@ def test_a_resample_without_errors_is_left_out_of_the_interval():
     predictive, _ = forecaster(batch=12)
     one_error = torch.arange(12) == 0
     targets = (predictive.prediction + one_error.long()) % 4
-    found = evaluate(predictive, targets, resamples=20)["auroc_of_errors"]
-    assert 0 < int(found.replicates.isnan().sum()) < 20
-    assert found.low <= found.high
+    score = evaluate(predictive, targets, resamples=20)["auroc_of_errors"]
+    assert 0 < int(score.replicates.isnan().sum()) < 20
+    assert score.low <= score.high
 
 
 def test_every_score_but_coverage_and_width_has_a_better_direction():
@@ -213,7 +213,7 @@ def test_a_comparison_checks_each_method_once(checks, resamples):
 
 def test_targets_that_do_not_fit_are_refused():
     predictive, targets = forecaster(batch=30)
-    # Under test the checker of shapes and types may come before the package's own sentence.
+    # In the test run the checker of shapes and types may come before the check of the package.
     for bad in (targets.double(), targets[:-1], targets.unsqueeze(1)):
         with pytest.raises((TypeError, ValueError), match="targets"):
             evaluate(predictive, bad)
@@ -258,8 +258,8 @@ def test_known_forecasters_of_real_targets_are_ranked_right():
 
 
 def test_without_resamples_there_are_scores_and_no_intervals():
-    for found in (evaluate(*forecaster(batch=30)), evaluate(*regressor(batch=30))):
-        for score in found.values():
+    for evaluation in (evaluate(*forecaster(batch=30)), evaluate(*regressor(batch=30))):
+        for score in evaluation.values():
             assert math.isfinite(score.value)
             assert math.isnan(score.low)
             assert math.isnan(score.high)
@@ -268,7 +268,7 @@ def test_without_resamples_there_are_scores_and_no_intervals():
 
 def test_replicates_are_the_scores_of_the_resampled_examples():
     predictive, targets = regressor(batch=25)
-    found = evaluate(predictive, targets, resamples=30, seed=3)
+    evaluation = evaluate(predictive, targets, resamples=30, seed=3)
     chosen = bootstrap.replicates(
         [{"row": torch.arange(25)}],
         lambda columns: {str(i): float(row) for i, row in enumerate(columns["row"])},
@@ -280,7 +280,7 @@ def test_replicates_are_the_scores_of_the_resampled_examples():
             mcbn.GaussianPredictive(predictive.means[:, index], predictive.variances),
             targets[index],
         )
-        for name, score in found.items():
+        for name, score in evaluation.items():
             if name == "pit_error":  # its gaps are resampled
                 continue
             value = float(score.replicates[resample])
@@ -310,18 +310,18 @@ def test_rows_are_drawn_uniformly_with_replacement():
 
 
 def test_intervals_are_percentiles_of_the_replicates():
-    found = evaluate(*forecaster(batch=80), resamples=40, level=0.8)
-    for name, score in found.items():
+    evaluation = evaluate(*forecaster(batch=80), resamples=40, level=0.8)
+    for name, score in evaluation.items():
         rows = np.atleast_2d(score.replicates.numpy())
         lows, highs = np.nanquantile(rows, [0.1, 0.9], axis=1, method="weibull")
         assert (score.low, score.high) == pytest.approx((min(lows), max(highs)), rel=1e-12), name
-    assert found.level == 0.8
+    assert evaluation.level == 0.8
 
 
 def test_replicates_of_calibration_errors_solve_for_the_scale_of_the_gaps():
-    """Of the factor k, by a root finder on the definition: |k shape + noise| = |gaps|."""
+    """The factor k by a root finder on the definition: |k shape + noise| = |gaps|."""
     predictive, targets = forecaster(batch=300, sharpness=1.6)
-    found = evaluate(predictive, targets, resamples=12, seed=3)
+    evaluation = evaluate(predictive, targets, resamples=12, seed=3)
     confidence, right = predictive.confidence, predictive.prediction == targets
     rows = bootstrap.replicates(
         [{"row": torch.arange(300)}], lambda columns: {"row": columns["row"].double()},
@@ -342,15 +342,15 @@ def test_replicates_of_calibration_errors_solve_for_the_scale_of_the_gaps():
     sparse[large] = (whole**2 - chance)[large] / whole[large]
     norms = {"ece": lambda x: np.abs(x).sum(), "mce": lambda x: max(np.abs(x[held]) / shares[held])}
     for name, norm in norms.items():
-        for shape, values in zip((sparse, even), found[name].replicates.tolist(), strict=True):
+        for shape, values in zip((sparse, even), evaluation[name].replicates.tolist(), strict=True):
             for noise, value in zip(noises, values, strict=True):
                 excess = lambda k, s=shape, n=noise, norm=norm: norm(k * s + n) - norm(whole)  # noqa: E731
                 exact = optimize.brentq(excess, 0, 99, xtol=1e-13) if excess(0) < 0 else 0.0
                 assert value == pytest.approx(exact * norm(shape), rel=1e-9, abs=1e-12), name
 
 
-def covered(resamples=150, batch=200, runs=200, level=0.9):
-    """Shares of simulated test sets whose intervals hold the true accuracy and NLL."""
+def coverage(resamples=150, batch=200, runs=200, level=0.9):
+    """Shares of simulated test sets whose intervals cover the true accuracy and NLL."""
     generator = torch.Generator().manual_seed(5)
 
     def world(count):
@@ -368,19 +368,19 @@ def covered(resamples=150, batch=200, runs=200, level=0.9):
         targets = torch.multinomial(logs.exp(), 1, generator=generator)
         columns = {"nll": -logs.gather(1, targets)[:, 0],
                    "accuracy": (logs.argmax(1) == targets[:, 0]).double()}  # fmt: skip
-        found = bootstrap.replicates(
+        drawn = bootstrap.replicates(
             [columns], lambda c: {name: float(values.mean()) for name, values in c.items()},
             resamples=resamples, seed=run, progress=False,
         )  # fmt: skip
         for name in truth:
-            low, high = bootstrap.percentile_interval(found[name], level)
+            low, high = bootstrap.percentile_interval(drawn[name], level)
             hits[name] += low <= truth[name] <= high
     return {name: count / runs for name, count in hits.items()}
 
 
 def test_intervals_of_accuracy_and_nll_cover_their_level():
-    """200 simulated test sets: within four standard errors of 0.9 (6 in 100,000 a score)."""
-    for share in covered().values():
+    """200 simulated test sets: within four standard errors of 0.9 (6 in 100,000 per score)."""
+    for share in coverage().values():
         assert abs(share - 0.9) < 4 * math.sqrt(0.09 / 200)
 
 
@@ -451,11 +451,11 @@ def test_evaluations_that_are_not_paired_are_refused(change):
 
 
 def test_an_evaluation_is_plain_json():
-    found = evaluate(*forecaster(batch=40, draws=3), resamples=5)
-    back = json.loads(json.dumps(found.to_dict()))
+    evaluation = evaluate(*forecaster(batch=40, draws=3), resamples=5)
+    back = json.loads(json.dumps(evaluation.to_dict()))
     assert (back["examples"], back["draws"], back["level"]) == (40, 3, 0.95)
     assert set(back["scores"]) == set(CLASSES)
-    nll = found["nll"]
+    nll = evaluation["nll"]
     assert back["scores"]["nll"] == {
         "value": nll.value, "low": nll.low, "high": nll.high, "better": "lower",
     }  # fmt: skip
@@ -483,7 +483,7 @@ def inside_and_outside():
 @pytest.mark.parametrize("uncertainty", ["mutual_information", "entropy"])
 def test_separation_agrees_with_scikit_learn(uncertainty):
     inside, outside = inside_and_outside()
-    found = mcbn.out_of_distribution(inside, outside, uncertainty=uncertainty, resamples=30)
+    separation = mcbn.out_of_distribution(inside, outside, uncertainty=uncertainty, resamples=30)
     values = np.concatenate([getattr(p, uncertainty).numpy() for p in (inside, outside)])
     positive = np.arange(105) >= 60
     false_rate, true_rate, _ = metrics.roc_curve(positive, values, drop_intermediate=False)
@@ -492,29 +492,31 @@ def test_separation_agrees_with_scikit_learn(uncertainty):
         "aupr_out_of_distribution": metrics.average_precision_score(positive, values),
         "fpr95_out_of_distribution": false_rate[np.argmax(true_rate >= 0.95)],
     }
-    assert set(found) == set(expected)
+    assert set(separation) == set(expected)
     for name, value in expected.items():
-        assert found[name].value == pytest.approx(value, rel=1e-12)
-        assert 0 <= found[name].low <= found[name].high <= 1
-        assert found[name].replicates.isfinite().all()
-        assert found[name].better == BETTER[name]
-    assert found["auroc_out_of_distribution"].low < found["auroc_out_of_distribution"].high
+        assert separation[name].value == pytest.approx(value, rel=1e-12)
+        assert 0 <= separation[name].low <= separation[name].high <= 1
+        assert separation[name].replicates.isfinite().all()
+        assert separation[name].better == BETTER[name]
+    assert (
+        separation["auroc_out_of_distribution"].low < separation["auroc_out_of_distribution"].high
+    )
 
 
 def test_separation_of_a_set_from_itself_is_chance():
     inside, _ = inside_and_outside()
-    found = mcbn.out_of_distribution(inside, inside, resamples=0)
-    assert found["auroc_out_of_distribution"].value == pytest.approx(0.5)
-    assert math.isnan(found["auroc_out_of_distribution"].low)
+    separation = mcbn.out_of_distribution(inside, inside, resamples=0)
+    assert separation["auroc_out_of_distribution"].value == pytest.approx(0.5)
+    assert math.isnan(separation["auroc_out_of_distribution"].low)
 
 
 def test_separation_of_dense_predictions_is_by_position():
     dense = forecaster(batch=6, positions=(2, 3), draws=4)[0]
     other = forecaster(batch=5, positions=(4,), draws=4, sharpness=0.2)[0]
-    found = mcbn.out_of_distribution(dense, other, resamples=4)
+    separation = mcbn.out_of_distribution(dense, other, resamples=4)
     values = [p.mutual_information.flatten() for p in (dense, other)]
     exact = metrics.roc_auc_score(np.arange(56) >= 36, torch.cat(values).numpy())
-    assert found["auroc_out_of_distribution"].value == pytest.approx(exact)
+    assert separation["auroc_out_of_distribution"].value == pytest.approx(exact)
 
 
 # Several methods.
@@ -528,15 +530,15 @@ def compared():
     inputs, far = examples("1d of 2-D", 40, seed=5), 5 * examples("1d of 2-D", 30, seed=6)
     targets = drawn(model(inputs).softmax(1).detach(), seed=0)
     options = {"outside": {"far": far}, "classes": ("a", "b", "c"), "resamples": 8}
-    found = mcbn.compare(samplers, inputs, targets, progress=False, **options)
-    return found, samplers, inputs, targets, far
+    comparison = mcbn.compare(samplers, inputs, targets, progress=False, **options)
+    return comparison, samplers, inputs, targets, far
 
 
-def test_a_comparison_holds_what_the_calls_alone_would_say(compared):
-    found, samplers, inputs, targets, far = compared
-    assert found.baseline == "plain"
-    assert list(found.entries) == ["plain", "MCBN"]
-    for name, entry in found.entries.items():
+def test_a_comparison_equals_separate_calls(compared):
+    comparison, samplers, inputs, targets, far = compared
+    assert comparison.baseline == "plain"
+    assert list(comparison.entries) == ["plain", "MCBN"]
+    for name, entry in comparison.entries.items():
         predictive = mcbn.predict(samplers[name], inputs)
         assert_close(
             entry.predictive.log_probabilities, predictive.log_probabilities, rtol=0, atol=0
@@ -600,39 +602,39 @@ def test_monte_carlo_error_falls_with_the_root_of_the_draws():
     A standard deviation over g groups has a relative error of 1 / sqrt(2 (g - 1)); with 512 to 32
     groups the slope's is 0.04.
     """
-    found = convergence(*kept_draws(512, noise=0.5))
-    sizes = np.log2(found.draws)
+    curve = convergence(*kept_draws(512, noise=0.5))
+    sizes = np.log2(curve.draws)
     wanted = sizes <= 4
-    slope = np.polyfit(sizes[wanted], np.log2(found.spread)[wanted], 1)[0]
+    slope = np.polyfit(sizes[wanted], np.log2(curve.spread)[wanted], 1)[0]
     assert slope == pytest.approx(-0.5, abs=0.16)
 
 
 def test_mean_nll_falls_with_the_draws_by_jensen():
     # The mean over disjoint groups of 2T cannot be above that of the groups of T within them.
-    found = convergence(*kept_draws(64))
-    assert list(found.nll) == sorted(found.nll, reverse=True)
+    curve = convergence(*kept_draws(64))
+    assert list(curve.nll) == sorted(curve.nll, reverse=True)
 
 
 def test_convergence_agrees_with_scikit_learn():
     draws, targets = kept_draws(11)
-    found = convergence(draws, targets)
-    assert found.draws == (1, 2, 4, 8)
+    curve = convergence(draws, targets)
+    assert curve.draws == (1, 2, 4, 8)
     p = draws.softmax(2).numpy()
-    for place, size in enumerate(found.draws):
+    for place, size in enumerate(curve.draws):
         values = [
             metrics.log_loss(targets, p[start : start + size].mean(0))
             for start in range(0, 11 - size + 1, size)
         ]
-        assert found.nll[place] == pytest.approx(np.mean(values), rel=1e-12)
+        assert curve.nll[place] == pytest.approx(np.mean(values), rel=1e-12)
         if len(values) > 1:
-            assert found.spread[place] == pytest.approx(np.std(values, ddof=1), rel=1e-10)
+            assert curve.spread[place] == pytest.approx(np.std(values, ddof=1), rel=1e-10)
         else:
-            assert math.isnan(found.spread[place])
+            assert math.isnan(curve.spread[place])
 
 
 def test_convergence_is_plain_json():
-    found = convergence(*kept_draws(4)).to_dict()
-    assert json.loads(json.dumps(found))["draws"] == [1, 2, 4]
+    numbers = convergence(*kept_draws(4)).to_dict()
+    assert json.loads(json.dumps(numbers))["draws"] == [1, 2, 4]
 
 
 def test_convergence_without_draws_is_refused():

@@ -29,13 +29,13 @@ def made(name):
 @every
 def test_the_norm_of_the_gaps_is_the_score(name):
     kind, columns, count = made(name)
-    found, scores = kind(columns)(np.ones(count)), evaluate(*DATA[name][2])
+    gaps, scores = kind(columns)(np.ones(count)), evaluate(*DATA[name][2])
     scores = {error: score.value for error, score in scores.items()}
     if "correct" in columns:  # the bias is subtracted after the norm
         flags = columns["confidence"].flatten(), columns["correct"].flatten()
         biased = calibration.expected_calibration_error(*flags, binning="mass", norm="l2")
         scores["ece_debiased"] = biased
-    for error, values in found.items():
+    for error, values in gaps.items():
         order = intervals.NORMS.get(error, 1.0)
         size = float(torch.linalg.vector_norm(values, order))
         smooth = error in ("ece_smooth", "pit_error")  # sums over cells
@@ -47,8 +47,8 @@ def test_the_curve_of_pits_is_their_distribution_function():
     kind, columns, count = made("two real")
     middles = (torch.arange(intervals.CELLS) + 0.5).double() / intervals.CELLS
     reached = (columns["pit"].flatten()[:, None] <= middles).double().mean(0)
-    found = kind(columns)(np.ones(count))["pit_error"]
-    assert_close(found, (reached - middles) / intervals.CELLS, rtol=0, atol=1e-15)
+    gaps = kind(columns)(np.ones(count))["pit_error"]
+    assert_close(gaps, (reached - middles) / intervals.CELLS, rtol=0, atol=1e-15)
 
 
 @every
@@ -87,10 +87,10 @@ def test_beyond_the_outermost_centres_a_residual_is_all_in_the_outermost_cell():
 
 
 def test_where_chance_explains_every_gap_the_sparse_shape_is_the_observed_one():
-    found = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
+    observed = torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64)
     noise = torch.tensor([[0.3, 0.3, 0.0], [-0.3, -0.3, 0.0]], dtype=torch.float64)
-    sparse, even = intervals._shapes(found, noise)
-    assert sparse.tolist() == found.tolist()
+    sparse, even = intervals._shapes(observed, noise)
+    assert sparse.tolist() == observed.tolist()
     assert even.tolist() == pytest.approx([0.1**0.5, -(0.13**0.5), 0.0])
 
 
@@ -110,12 +110,12 @@ def test_a_difference_has_further_replicates_where_an_error_may_be_0():
 
 def test_a_root_mean_square_has_one_shape_and_solves_a_quadratic():
     generator = torch.Generator().manual_seed(3)
-    found = torch.randn(6, generator=generator, dtype=torch.float64)
+    observed = torch.randn(6, generator=generator, dtype=torch.float64)
     noise = torch.randn(50, 6, generator=generator, dtype=torch.float64)
-    along, square = noise @ found, found.square().sum()
+    along, square = noise @ observed, observed.square().sum()
     left = square - noise.square().sum(1)
     root = (along.square() + square * left.clamp(min=0)).sqrt()
     expected = torch.where(left > 0, (root - along) / square.sqrt(), 0.0)
     assert 5 < int((left > 0).sum()) < 45
-    (errors,) = intervals._errors(found, found + noise, 2.0)
+    (errors,) = intervals._errors(observed, observed + noise, 2.0)
     assert_close(errors, expected, rtol=1e-10, atol=0)

@@ -34,10 +34,10 @@ def reals(seed, count=400, method="net"):
 
 
 def nll(each):
-    found = each.scored
-    if isinstance(found, mcbn.GaussianPredictive):
-        return -found.log_prob(each.targets).mean()
-    return negative_log_likelihood(found.log_probabilities, each.targets).mean()
+    predictive = each.scored
+    if isinstance(predictive, mcbn.GaussianPredictive):
+        return -predictive.log_prob(each.targets).mean()
+    return negative_log_likelihood(predictive.log_probabilities, each.targets).mean()
 
 
 CASES = [
@@ -63,11 +63,11 @@ def test_each_method_is_shown_as_it_is_and_cured(by, made, method):
 
 
 def test_every_method_is_fitted_on_its_own_held_out_predictions():
-    found = [classes(0, method="a"), classes(0, temperature=6.0, method="b")]
+    tested = [classes(0, method="a"), classes(0, temperature=6.0, method="b")]
     held = [classes(1, temperature=6.0, method="b"), classes(1, method="a")]
-    fits = fitted(found, held, "temperature")
+    fits = fitted(tested, held, "temperature")
     assert fits["b"].temperature == pytest.approx(2 * fits["a"].temperature, rel=1e-6)
-    shown = before_and_after(found, fits, "temperature")
+    shown = before_and_after(tested, fits, "temperature")
     assert [each.method for each in shown] == ["a", "a + temperature", "b", "b + temperature"]
     torch.testing.assert_close(nll(shown[1]), nll(shown[3]), rtol=1e-6, atol=0)
     # The fits go for predictions of other inputs by the same method.

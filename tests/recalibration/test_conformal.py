@@ -53,9 +53,9 @@ RANK = 25  # ceil(31 * 0.8)
 
 def has_the_beta_law(coverages):
     """Given the held-out examples, coverage is the RANK-th smallest of N uniform numbers."""
-    found = stats.kstest(coverages, stats.beta(RANK, N + 1 - RANK).cdf)
+    test = stats.kstest(coverages, stats.beta(RANK, N + 1 - RANK).cdf)
     error = math.sqrt(stats.beta(RANK, N + 1 - RANK).var() / len(coverages))
-    return holds(found.pvalue) and abs(np.mean(coverages) - RANK / (N + 1)) < DEVIATIONS * error
+    return holds(test.pvalue) and abs(np.mean(coverages) - RANK / (N + 1)) < DEVIATIONS * error
 
 
 @pytest.mark.parametrize("options", [SETS[0], SETS[2]], ids=["probability", "randomised"])
@@ -84,9 +84,9 @@ def test_coverage_of_intervals_has_its_exact_law(options):
         predictive = mcbn.GaussianPredictive(zeros, torch.tensor(1.0, dtype=torch.float64))
         targets = 2 * torch.randn(N, generator=stream(trial), dtype=torch.float64)
         fitted = mcbn.ConformalIntervals.fit(predictive, targets, level=LEVEL, **options)
-        found = fitted(mcbn.GaussianPredictive(zeros[:, :1].clone(), predictive.variances))
+        intervals = fitted(mcbn.GaussianPredictive(zeros[:, :1].clone(), predictive.variances))
         coverages.append(
-            float(special.ndtr(float(found.high) / 2) - special.ndtr(float(found.low) / 2))
+            float(special.ndtr(float(intervals.high) / 2) - special.ndtr(float(intervals.low) / 2))
         )
     assert has_the_beta_law(coverages)
 
@@ -123,8 +123,8 @@ def test_of_all_orders_of_five_examples_the_promised_share_is_covered(kind, rank
             fitted = mcbn.ConformalIntervals.fit(
                 mcbn.GaussianPredictive(zeros, noise), p[known], level=level
             )
-            found = fitted(mcbn.GaussianPredictive(zeros[:, :1].clone(), noise))
-            covered += int(found.coverage(p[new]).value)
+            intervals = fitted(mcbn.GaussianPredictive(zeros[:, :1].clone(), noise))
+            covered += int(intervals.coverage(p[new]).value)
     assert covered == 120 * rank // 5
 
 
@@ -137,8 +137,8 @@ def test_sets_cover_on_average_whatever_the_network(options):
         targets = torch.randint(4, (60,), generator=stream(trial))
         logs = predictive.log_probabilities.exp()
         fitted = mcbn.ConformalSets.fit(classes_of(logs[:30]), targets[:30], level=0.7, **options)
-        found = fitted(classes_of(logs[30:])).coverage(targets[30:])
-        held, total = held + round(30 * found.value), total + 30
+        share = fitted(classes_of(logs[30:])).coverage(targets[30:])
+        held, total = held + round(30 * share.value), total + 30
     # Within a trial the outcomes share the held-out examples: the variance is that of Beta.
     spread = math.sqrt(stats.betabinom(30, 22, 9).var() / 30**2 / 40)
     assert held / total > 22 / 31 - DEVIATIONS * spread
@@ -150,12 +150,14 @@ def test_sets_cover_on_average_whatever_the_network(options):
 def test_probable_sets_are_those_of_one_minus_p():
     held_out, targets = predicted(60)
     new, _ = predicted(50, seed=7)
-    found = mcbn.ConformalSets.fit(held_out, targets, level=0.85)
+    conformal = mcbn.ConformalSets.fit(held_out, targets, level=0.85)
     p = held_out.probabilities.numpy()
     rank = math.ceil(61 * 0.85)
     q = np.sort(1 - p[np.arange(60), targets.numpy()])[rank - 1]
-    assert 1 - math.exp(-found.threshold) == pytest.approx(q, rel=1e-12)
-    np.testing.assert_array_equal(found(new).members, 1 - new.probabilities.numpy() <= q + 1e-14)
+    assert 1 - math.exp(-conformal.threshold) == pytest.approx(q, rel=1e-12)
+    np.testing.assert_array_equal(
+        conformal(new).members, 1 - new.probabilities.numpy() <= q + 1e-14
+    )
 
 
 def test_adaptive_scores_by_a_loop():
@@ -168,24 +170,24 @@ def test_adaptive_scores_by_a_loop():
 
     rows = held_out.probabilities.tolist()
     each = sorted(score(row, label) for row, label in zip(rows, targets.tolist(), strict=True))
-    found = mcbn.ConformalSets.fit(held_out, targets, level=0.7, score="adaptive")
-    assert found.threshold == pytest.approx(each[math.ceil(41 * 0.7) - 1], rel=1e-12)
-    expected = [[score(row, label) <= found.threshold + 1e-14 for label in range(4)]
+    conformal = mcbn.ConformalSets.fit(held_out, targets, level=0.7, score="adaptive")
+    assert conformal.threshold == pytest.approx(each[math.ceil(41 * 0.7) - 1], rel=1e-12)
+    expected = [[score(row, label) <= conformal.threshold + 1e-14 for label in range(4)]
                 for row in new.probabilities.tolist()]  # fmt: skip
-    assert found(new).members.tolist() == expected
+    assert conformal(new).members.tolist() == expected
 
 
 def test_equal_probabilities_are_ranked_in_the_order_of_the_classes():
     tied = classes_of(torch.tensor([[0.4, 0.2, 0.4]]))
-    found = mcbn.ConformalSets(0.9, 0.5, 10, "adaptive")(tied)
-    assert found.members.tolist() == [[True, False, False]]
+    sets = mcbn.ConformalSets(0.9, 0.5, 10, "adaptive")(tied)
+    assert sets.members.tolist() == [[True, False, False]]
 
 
 def test_tied_scores_are_held_together():
     held_out = classes_of(torch.tensor([[0.25, 0.75]]).expand(9, 2))
     fitted = mcbn.ConformalSets.fit(held_out, torch.ones(9, dtype=torch.long), level=0.5)
-    found = fitted(classes_of(torch.tensor([[0.25, 0.75], [0.26, 0.74]])))
-    assert found.members.tolist() == [[False, True], [False, False]]
+    sets = fitted(classes_of(torch.tensor([[0.25, 0.75], [0.26, 0.74]])))
+    assert sets.members.tolist() == [[False, True], [False, False]]
 
 
 def test_a_random_part_of_the_class_itself_is_counted():
@@ -195,8 +197,8 @@ def test_a_random_part_of_the_class_itself_is_counted():
     again = mcbn.ConformalSets(0.9, 0.8, 10, "adaptive", 6)
     assert (whole <= some(predictive).members).all()
     # The class that reaches the threshold is added with the chance that keeps coverage exact.
-    found = some(predictive).coverage(targets, level=0.9999)
-    assert found.low < 0.8 < found.high
+    share = some(predictive).coverage(targets, level=0.9999)
+    assert share.low < 0.8 < share.high
     assert_close(some(predictive).members, some(predictive).members)
     assert (some(predictive).members != again(predictive).members).any()
     # The held-out part is another than the new one, or the two would not be independent.
@@ -212,24 +214,26 @@ def test_residual_and_quantile_intervals_by_numpy():
     rank = math.ceil(51 * level)
     residual = np.sort(np.abs(y - held_out.mean[:, 0].numpy())
                        / held_out.variance[:, 0].sqrt().numpy())[rank - 1]  # fmt: skip
-    found = mcbn.ConformalIntervals.fit(held_out, targets, level=level)(new)
+    intervals = mcbn.ConformalIntervals.fit(held_out, targets, level=level)(new)
     mean, deviation = new.mean[:, 0].numpy(), new.variance[:, 0].sqrt().numpy()
-    np.testing.assert_allclose(found.low, mean - residual * deviation, rtol=1e-12)
-    np.testing.assert_allclose(found.high, mean + residual * deviation, rtol=1e-12)
+    np.testing.assert_allclose(intervals.low, mean - residual * deviation, rtol=1e-12)
+    np.testing.assert_allclose(intervals.high, mean + residual * deviation, rtol=1e-12)
     ends = [held_out.quantile(end)[:, 0].numpy() for end in (0.1, 0.9)]
     move = np.sort(np.maximum(ends[0] - y, y - ends[1]))[rank - 1]
-    found = mcbn.ConformalIntervals.fit(held_out, targets, level=level, score="quantile")(new)
-    np.testing.assert_allclose(found.low, new.quantile(0.1)[:, 0] - move, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.high, new.quantile(0.9)[:, 0] + move, rtol=1e-9, atol=1e-12)
+    intervals = mcbn.ConformalIntervals.fit(held_out, targets, level=level, score="quantile")(new)
+    np.testing.assert_allclose(intervals.low, new.quantile(0.1)[:, 0] - move, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        intervals.high, new.quantile(0.9)[:, 0] + move, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_a_negative_threshold_may_leave_an_interval_empty():
     fitted = mcbn.ConformalIntervals(0.9, -2.0, 50, "quantile")
     narrow = mcbn.GaussianPredictive(torch.zeros(1, 1, dtype=torch.float64),
                                      torch.tensor(1.0, dtype=torch.float64))  # fmt: skip
-    found = fitted(narrow)
-    assert found.low[0] > found.high[0]
-    assert (found.mean_size, found.coverage(torch.zeros(1)).value) == (0.0, 0.0)
+    intervals = fitted(narrow)
+    assert intervals.low[0] > intervals.high[0]
+    assert (intervals.mean_size, intervals.coverage(torch.zeros(1)).value) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("options", SETS[:2], ids=str)
@@ -259,11 +263,11 @@ def test_too_few_examples_hold_everything():
     held_out, values = regressed(8)
     for options in INTERVALS:
         line = mcbn.ConformalIntervals.fit(held_out, values, level=0.9, **options)
-        found = line(regressed(3, seed=7)[0])
-        assert found.low.tolist() == [-math.inf] * 3
-        assert found.high.tolist() == [math.inf] * 3
-        assert found.mean_size == math.inf
-        assert found.coverage(torch.tensor([1e30, 0.0, -5.0])).value == 1
+        intervals = line(regressed(3, seed=7)[0])
+        assert intervals.low.tolist() == [-math.inf] * 3
+        assert intervals.high.tolist() == [math.inf] * 3
+        assert intervals.mean_size == math.inf
+        assert intervals.coverage(torch.tensor([1e30, 0.0, -5.0])).value == 1
 
 
 @pytest.mark.parametrize(("level", "rank"), [(0.07, 7), (0.29, 29), (0.57, 57), (0.58, 58)])
@@ -281,11 +285,11 @@ def test_the_rank_is_that_of_the_decimal_number(level, rank):
 def test_sizes_and_coverage_by_hand():
     sets = mcbn.PredictionSets(torch.tensor([[True, False], [True, True], [False, False]]))
     assert (len(sets), sets.mean_size) == (3, 1.0)
-    found = sets.coverage(torch.tensor([0, 1, 0]))
-    assert found.value == pytest.approx(2 / 3)
-    assert found.low == pytest.approx(stats.beta.ppf(0.025, 2, 2), rel=1e-6)
-    assert found.high == pytest.approx(stats.beta.ppf(0.975, 3, 1), rel=1e-6)
-    assert str(found) == "0.6667 [0.0943, 0.9916]"
+    share = sets.coverage(torch.tensor([0, 1, 0]))
+    assert share.value == pytest.approx(2 / 3)
+    assert share.low == pytest.approx(stats.beta.ppf(0.025, 2, 2), rel=1e-6)
+    assert share.high == pytest.approx(stats.beta.ppf(0.975, 3, 1), rel=1e-6)
+    assert str(share) == "0.6667 [0.0943, 0.9916]"
     low, high = (torch.tensor(ends, dtype=torch.float64) for ends in ([0.0, 0.0], [1.0, 3.0]))
     intervals = mcbn.PredictionIntervals(low, high)
     assert (len(intervals), intervals.mean_size) == (2, 2.0)

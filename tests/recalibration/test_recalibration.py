@@ -47,12 +47,12 @@ def labels(probabilities, seed=0):
     """A class of each example (and position), drawn from its probabilities."""
     rows = probabilities.movedim(1, -1)
     generator = torch.Generator().manual_seed(seed)
-    found = torch.multinomial(rows.reshape(-1, rows.shape[-1]), 1, generator=generator)
-    return found.reshape(rows.shape[:-1])
+    chosen = torch.multinomial(rows.reshape(-1, rows.shape[-1]), 1, generator=generator)
+    return chosen.reshape(rows.shape[:-1])
 
 
 def part(predictive, rows):
-    """The predictions of some examples, in memory of their own or, for a slice, the same."""
+    """Predictions of some examples; for a slice they share memory with the whole."""
     draws = predictive.logits
     return mcbn.CategoricalPredictive(
         predictive.log_probabilities[rows], predictive.expected_entropy[rows],
@@ -103,9 +103,9 @@ def test_temperature_is_the_optimum_of_the_written_out_loss(method):
         grid = [mpmath.mpf(step) / 10 for step in range(-40, 41)]
         start = min(grid, key=written_out)
         best = mpmath.findroot(lambda point: mpmath.diff(written_out, point), start, tol=1e-18)
-    found = method.fit(predictive, targets)
-    assert found.temperature == pytest.approx(float(mpmath.exp(best)), rel=1e-9)
-    assert found.at_bound is None
+    fitted = method.fit(predictive, targets)
+    assert fitted.temperature == pytest.approx(float(mpmath.exp(best)), rel=1e-9)
+    assert fitted.at_bound is None
 
 
 def test_the_two_temperatures_of_a_case_with_known_answers():
@@ -154,8 +154,8 @@ def test_a_planted_temperature_is_found(method, planted):
     step = 1e-5
     ends = [loss(method(planted * math.exp(sign * step))(predictive), targets) for sign in (-1, 1)]
     information = ((ends[1] - ends[0]) / (2 * step)).square().sum()
-    found = method.fit(predictive, targets).temperature
-    assert abs(math.log(found / planted)) < 4 / math.sqrt(float(information))
+    fitted = method.fit(predictive, targets).temperature
+    assert abs(math.log(fitted / planted)) < 4 / math.sqrt(float(information))
     assert 4 / math.sqrt(float(information)) < 0.3
 
 
@@ -165,9 +165,9 @@ def test_a_planted_temperature_is_found(method, planted):
 )
 def test_a_temperature_at_a_bound_says_so(method, right, end):
     predictive = of([[2.0, 0.0], [1.0, 0.0]], 6)
-    found = method.fit(predictive, torch.full((6,), 0 if right else 1))
-    assert found.at_bound == end
-    assert found.temperature == {"lower": 0.01, "upper": 100.0}[end]
+    fitted = method.fit(predictive, torch.full((6,), 0 if right else 1))
+    assert fitted.at_bound == end
+    assert fitted.temperature == {"lower": 0.01, "upper": 100.0}[end]
 
 
 def test_predictions_that_say_nothing_are_left_alone():
@@ -221,13 +221,13 @@ def test_positions_count_as_examples(method):
     flat = mcbn.Categorical().summarize(
         dense.logits.permute(0, 1, 3, 4, 2).reshape(5, 180, 3), keep_draws=True
     )
-    found, expected = method.fit(dense, targets), method.fit(flat, targets.reshape(-1))
-    require_same(found, expected)
+    fitted, expected = method.fit(dense, targets), method.fit(flat, targets.reshape(-1))
+    require_same(fitted, expected)
     new = predicted(4, 3, positions=(2, 3), seed=9)
     rows = mcbn.Categorical().summarize(
         new.logits.permute(0, 1, 3, 4, 2).reshape(5, 24, 3), keep_draws=True
     )
-    answer, row_answer = found(new), found(rows)
+    answer, row_answer = fitted(new), fitted(rows)
     assert answer.probabilities.shape == (4, 3, 2, 3)
     for name in ("probabilities", "variance"):
         flattened = getattr(answer, name).movedim(1, -1).reshape(24, 3)
@@ -241,27 +241,27 @@ def test_positions_count_as_examples(method):
 def test_vector_scaling_of_two_classes_is_logistic_regression():
     predictive = predicted(400, 2)
     targets = labels(mcbn.VectorScaling((0.5, 1.5), (0.4, -0.4))(predictive).probabilities, seed=1)
-    found = mcbn.VectorScaling.fit(predictive, targets, prior=0.0)
+    fitted = mcbn.VectorScaling.fit(predictive, targets, prior=0.0)
     # The logit of the second class is w_1 log p_1 - w_0 log p_0 + b_1 - b_0.
     logs = predictive.log_probabilities.numpy() * [-1, 1]
     other = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(logs, targets.numpy())
-    np.testing.assert_allclose(found.scales, other.coef_[0], rtol=1e-5)
-    assert found.biases[1] - found.biases[0] == pytest.approx(other.intercept_[0], rel=1e-5)
+    np.testing.assert_allclose(fitted.scales, other.coef_[0], rtol=1e-5)
+    assert fitted.biases[1] - fitted.biases[0] == pytest.approx(other.intercept_[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("prior", [0.0, 1.0, 30.0])
 def test_vector_scaling_is_where_the_slope_of_autograd_vanishes(prior):
     predictive = predicted(300, 4)
     targets = labels(predictive.probabilities.sqrt(), seed=1)
-    found = mcbn.VectorScaling.fit(predictive, targets, prior=prior)
+    fitted = mcbn.VectorScaling.fit(predictive, targets, prior=prior)
     scales, biases = (torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
-                      for numbers in (found.scales, found.biases))  # fmt: skip
+                      for numbers in (fitted.scales, fitted.biases))  # fmt: skip
     logits = scales * predictive.log_probabilities + biases
     total = nn.functional.cross_entropy(logits, targets, reduction="sum")
     total = total + prior / 2 * ((scales - 1).square().sum() + biases.square().sum())
     slopes = torch.cat(torch.autograd.grad(total, (scales, biases)))
     assert_close(slopes, torch.zeros(8, dtype=torch.float64), rtol=0, atol=1e-4)
-    assert sum(found.biases) == pytest.approx(0, abs=1e-12)
+    assert sum(fitted.biases) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_class_that_never_happened_needs_a_prior():
@@ -269,8 +269,8 @@ def test_a_class_that_never_happened_needs_a_prior():
     targets = labels(predictive.probabilities).clamp_max(2)
     with pytest.raises(ValueError, match="got 1 of 4 that are not"):
         mcbn.VectorScaling.fit(predictive, targets, prior=0.0)
-    found = mcbn.VectorScaling.fit(predictive, targets)
-    assert found.biases[3] < min(found.biases[:3])
+    fitted = mcbn.VectorScaling.fit(predictive, targets)
+    assert fitted.biases[3] < min(fitted.biases[:3])
 
 
 # One rising function
@@ -290,34 +290,34 @@ def isotonic_by_hand(train, targets, new):
 def test_isotonic_is_that_of_scikit_learn_pooled_and_normalised():
     train, new = predicted(300), predicted(100, seed=7)
     targets = labels(train.probabilities.sqrt())
-    found = mcbn.Isotonic.fit(train, targets)
+    fitted = mcbn.Isotonic.fit(train, targets)
     expected = isotonic_by_hand(train, targets, new)
-    np.testing.assert_allclose(found(new).probabilities, expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(fitted(new).probabilities, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_points_that_are_pooled_weigh_as_often_as_they_came():
     six, new = predicted(6, 3, scale=0.5), predicted(50, 3, seed=7)
     train = part(six, torch.repeat_interleave(torch.tensor([1, 30, 2, 9, 40, 5])))
     targets = torch.randint(3, (87,), generator=torch.Generator().manual_seed(0))
-    found = mcbn.Isotonic.fit(train, targets)
+    fitted = mcbn.Isotonic.fit(train, targets)
     expected = isotonic_by_hand(train, targets, new)
-    np.testing.assert_allclose(found(new).probabilities, expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(fitted(new).probabilities, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_isotonic_takes_equal_probabilities_for_one_point():
     train = of([[math.log(3), 0.0]], 40)  # 3/4 and 1/4, forty times each
-    found = mcbn.Isotonic.fit(train, torch.tensor([0] * 24 + [1] * 16))
-    assert found.knots == pytest.approx((0.25, 0.75))
-    assert found.values == pytest.approx((0.4, 0.6))
-    middle = found(of([[0.0, 0.0]], 1)).probabilities
+    fitted = mcbn.Isotonic.fit(train, torch.tensor([0] * 24 + [1] * 16))
+    assert fitted.knots == pytest.approx((0.25, 0.75))
+    assert fitted.values == pytest.approx((0.4, 0.6))
+    middle = fitted(of([[0.0, 0.0]], 1)).probabilities
     assert_close(middle, torch.full((1, 2), 0.5, dtype=torch.float64), **TIGHT)
 
 
 def test_isotonic_keeps_the_order_and_every_score_finite():
     train = predicted(100)
-    found = mcbn.Isotonic.fit(train, train.prediction)  # never wrong: g jumps from 0 to 1
+    fitted = mcbn.Isotonic.fit(train, train.prediction)  # never wrong: g jumps from 0 to 1
     new = predicted(2000, scale=6.0, seed=11)
-    answer = found(new)
+    answer = fitted(new)
     assert_close(answer.prediction, new.prediction)
     assert_close(answer.log_probabilities.argsort(1), new.log_probabilities.argsort(1))
     assert answer.log_probabilities.isfinite().all()
@@ -418,8 +418,8 @@ def test_a_masked_class_stays_masked():
     logs = torch.tensor([[0.7, 0.3, 0.0], [0.2, 0.8, 0.0]], dtype=torch.float64).log()
     zeros = torch.zeros(2, dtype=torch.float64)
     masked = mcbn.CategoricalPredictive(logs, zeros, torch.zeros_like(logs), zeros, 1)
-    found = mcbn.TemperatureScaling.fit(masked, torch.tensor([0, 0]))
-    assert found.temperature > 1
+    fitted = mcbn.TemperatureScaling.fit(masked, torch.tensor([0, 0]))
+    assert fitted.temperature > 1
     answer = averaged(masked, logs / 2)
     assert answer.probabilities[:, 2].tolist() == [0, 0]
     assert answer.expected_entropy.isfinite().all()
@@ -431,12 +431,12 @@ def test_a_masked_class_stays_masked():
 def test_what_it_was_fitted_on_is_refused(method):
     whole = predicted(80)
     targets = labels(whole.probabilities.sqrt())
-    first, rest, across = (part(whole, slice(*ends)) for ends in ((0, 40), (40, 80), (39, 80)))
+    first, second, across = (part(whole, slice(*ends)) for ends in ((0, 40), (40, 80), (39, 80)))
     fitted = method.fit(first, targets[:40])
     for again in (first, replace(first), whole, across):
         with pytest.raises(ValueError, match=r"not fitted on, got the held-out ones"):
             fitted(again)
-    assert len(fitted(rest)) == 40  # slices of one tensor that do not meet
+    assert len(fitted(second)) == 40  # disjoint slices of one tensor
     evens, odds = part(whole, slice(0, 80, 2)), part(whole, slice(1, 80, 2))
     assert len(method.fit(evens, targets[::2])(odds)) == 40
     # Filed or sent to another process, the memory fitted on means nothing.
@@ -533,17 +533,17 @@ def by_hand(predictive, targets, part, criterion):
 def test_variance_scaling_is_the_optimum_of_the_written_out_loss(part, criterion):
     predictive = mixture_of()
     targets = 2 * normal(300, seed=5)
-    found = mcbn.VarianceScaling.fit(predictive, targets, part=part, criterion=criterion)
+    fitted = mcbn.VarianceScaling.fit(predictive, targets, part=part, criterion=criterion)
     expected = by_hand(predictive, targets, part, criterion)
-    assert found.factor == pytest.approx(expected, rel=1e-6)
-    assert (found.part, found.at_bound) == (part, None)
+    assert fitted.factor == pytest.approx(expected, rel=1e-6)
+    assert (fitted.part, fitted.at_bound) == (part, None)
 
 
 def test_total_moments_have_a_closed_form():
     predictive, targets = mixture_of(), normal(300, seed=5)
-    found = mcbn.VarianceScaling.fit(predictive, targets, criterion="moments").factor
+    fitted = mcbn.VarianceScaling.fit(predictive, targets, criterion="moments").factor
     squares = (targets[:, None] - predictive.mean).square() / predictive.variance
-    assert found == pytest.approx(float(squares.mean()), rel=1e-10)
+    assert fitted == pytest.approx(float(squares.mean()), rel=1e-10)
 
 
 @pytest.mark.parametrize("part", ["total", "epistemic"])
@@ -560,8 +560,8 @@ def test_a_planted_factor_is_found(part, planted):
             for sign in (-1, 1)]  # fmt: skip
     slopes = (ends[1].log_prob(targets) - ends[0].log_prob(targets)) / (2 * step)
     error = 1 / math.sqrt(float(slopes.square().sum()))
-    found = mcbn.VarianceScaling.fit(predictive, targets, part=part).factor
-    assert abs(math.log(found / planted)) < 4 * error < 0.4
+    fitted = mcbn.VarianceScaling.fit(predictive, targets, part=part).factor
+    assert abs(math.log(fitted / planted)) < 4 * error < 0.4
 
 
 def test_variances_are_scaled_and_means_stay():
@@ -582,8 +582,8 @@ def test_an_over_confident_regression_is_cured_and_evaluated():
         fitted = mcbn.VarianceScaling.fit(train, targets[0], **options)
         gain = fitted(new).log_prob(targets[1]) - new.log_prob(targets[1])
         assert float(gain.mean()) > 4 * float(gain.std()) / math.sqrt(300)
-    found = mcbn.evaluate(fitted(new), targets[1], resamples=0)
-    assert found["pll"].value > mcbn.evaluate(new, targets[1], resamples=0)["pll"].value + 0.5
+    evaluation = mcbn.evaluate(fitted(new), targets[1], resamples=0)
+    assert evaluation["pll"].value > mcbn.evaluate(new, targets[1], resamples=0)["pll"].value + 0.5
 
 
 def test_variance_scaling_is_refused_where_it_has_no_answer():
@@ -602,21 +602,21 @@ def test_variance_scaling_is_refused_where_it_has_no_answer():
 
 def test_variance_scaling_remembers_what_it_was_fitted_on():
     whole, targets = mixture_of(100), normal(100, 1)
-    first, rest = (mcbn.GaussianPredictive(whole.means[:, rows], whole.variances)
+    first, second = (mcbn.GaussianPredictive(whole.means[:, rows], whole.variances)
                    for rows in (slice(0, 50), slice(50, 100)))  # fmt: skip
     fitted = mcbn.VarianceScaling.fit(first, targets[:50])
     for again in (first, whole):
         with pytest.raises(ValueError, match="not fitted on"):
             fitted(again)
-    assert len(fitted(rest)) == 50
+    assert len(fitted(second)) == 50
     assert mcbn.VarianceScaling.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 
 def test_a_fit_works_in_inference_mode():
     with torch.inference_mode():
         predictive = mixture_of()
-        found = mcbn.VarianceScaling.fit(predictive, normal(300, 1, seed=5))
-    assert found == mcbn.VarianceScaling.fit(mixture_of(), normal(300, 1, seed=5))
+        fitted = mcbn.VarianceScaling.fit(predictive, normal(300, 1, seed=5))
+    assert fitted == mcbn.VarianceScaling.fit(mixture_of(), normal(300, 1, seed=5))
 
 
 def test_nothing_is_known_of_examples_never_fitted_on():

@@ -76,9 +76,9 @@ def test_no_layer_before_a_batch_norm_has_a_bias(builder, inputs, outputs):
 def test_dropout_is_in_modules_with_the_given_probability(builder, inputs, outputs):
     drops = (nn.Dropout, nn.Dropout2d)
     model = build(builder)
-    found = [module.p for module in model.modules() if isinstance(module, drops)]
-    assert len(found) == 2
-    assert set(found) == {0.1}
+    probabilities = [module.p for module in model.modules() if isinstance(module, drops)]
+    assert len(probabilities) == 2
+    assert set(probabilities) == {0.1}
 
 
 def test_mlp_has_as_many_blocks_as_its_depth():
