@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-# `functional_call` swaps tensors on the module itself, so one model serves one thread at a time.
+T = TypeVar("T")
+
+# A draw's tensors stand in the module itself, so one model serves one thread at a time.
 _model_locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
 _registry_lock = threading.Lock()
 
@@ -62,6 +64,39 @@ def eval_mode(model: Module) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+def call_with_tensors(model: Module, state: Mapping[str, Tensor], call: Callable[[], T]) -> T:
+    """The answer of `call()` while `model` holds the tensors of `state` in place of its own.
+
+    `torch.func.functional_call` does the same, but an interrupt while it replaces them leaves the
+    model with some of those of the draw.
+
+    Args:
+        model: the network, which the caller has locked.
+        state: tensors by the names of parameters and buffers.
+        call: calls the network.
+
+    Raises:
+        AttributeError: the network has no submodule of that name.
+        KeyError: the submodule has no parameter or buffer of that name.
+    """
+    holders = [_holder(model, name) for name in state]
+    before = [tensors[name] for tensors, name in holders]
+    try:
+        for (tensors, name), value in zip(holders, state.values(), strict=True):
+            tensors[name] = value
+        return call()
+    finally:
+        for (tensors, name), value in zip(holders, before, strict=True):
+            tensors[name] = value
+
+
+def _holder(model: Module, name: str) -> tuple[dict[str, Any], str]:
+    """What a module keeps the parameter or buffer `name` in, and its key there."""
+    path, _, key = name.rpartition(".")
+    module = model.get_submodule(path)
+    return (module._buffers if key in module._buffers else module._parameters), key
 
 
 @dataclass(frozen=True, eq=False)

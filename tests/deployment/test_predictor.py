@@ -239,6 +239,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused(files, tmp_path):
     path = str(tmp_path / "numbered.pt")
     torch.save({0: torch.ones(2)}, path)
     with pytest.raises(
-        ValueError, match=r"numbered\.pt \(names that are not text\); save a state_dict"
+        ValueError, match=r"numbered\.pt \(names that are not text\); save a"
     ):
         load_network(f"{files}/nets.py:build", path)

@@ -299,5 +299,5 @@ def test_layers_that_are_left_out_keep_their_running_statistics(model, x):
 
 @pytest.mark.parametrize("layers", [0, 3, ["1", "nowhere"], []])
 def test_layers_that_are_not_there_are_refused(model, layers):
-    with pytest.raises(ValueError, match=r"expected (from 1 to 2|batch-norm layers among)"):
+    with pytest.raises(ValueError, match=r"expected (a number of last layers from 1 to 2|batch-norm layers among)"):
         mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=layers)
