@@ -160,7 +160,11 @@ class StudyPage:
                 study_claims.verdict(name, part, tests[main[name]]),
                 summary.means(part, [score for score in shown if _measured(part, score)]),
                 tuple(slope for score in SPREADS for slope in slopes(part, score)),
-                {score: own for score in judged if (own := _of_part(tests[score], name))},
+                {
+                    score: part_tests
+                    for score in judged
+                    if (part_tests := _of_part(tests[score], name))
+                },
                 _of_part(tests[main[name]], name),
                 costs(part),
                 _groups(part),
@@ -206,7 +210,7 @@ def _heat_maps(study: Study) -> list[PanelGroup]:
 
 
 def _side_by_side(groups: list[PanelGroup]) -> list[PanelGroup]:
-    """Groups of one figure each joined to one, so that they share a row, if their key is equal."""
+    """Join groups of one figure each, if their legends are equal, so that they share a row."""
     if len(groups) < 2 or any(len(group.panels) != 1 for group in groups):
         return groups
     if len({group.key for group in groups}) > 1:

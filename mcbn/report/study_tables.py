@@ -194,7 +194,7 @@ def cost(costs: Sequence[Cost], *, root: str) -> Table | None:
     return Table("Mean wall time over networks", headings, tuple(rows))
 
 
-def trends(found: Sequence[Trend], *, root: str) -> Table | None:
+def trends(all_trends: Sequence[Trend], *, root: str) -> Table | None:
     """Log-log slopes of the epistemic sd against N at fixed M; None without any."""
     rows = tuple(
         (
@@ -205,9 +205,9 @@ def trends(found: Sequence[Trend], *, root: str) -> Table | None:
                 _slope(trend.estimate, f"{root}.{index}.estimate.mean"),
             ),
         )
-        for index, trend in enumerate(found)
+        for index, trend in enumerate(all_trends)
     )
-    part = (("Part", ""),) if any(trend.sweep for trend in found) else ()
+    part = (("Part", ""),) if any(trend.sweep for trend in all_trends) else ()
     headings = (("Method", ""), *part, ("Replicates", "Splits and seeds."), ("Slope", ""))
     return Table("Log-log slope of the epistemic sd against N", headings, rows) if rows else None
 

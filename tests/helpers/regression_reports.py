@@ -15,7 +15,7 @@ HOSTILE = '<script>alert(1)</script>"$x_"'
 
 
 def predictions(name, width, *, examples=600, known=True):
-    """A forecast whose true standard deviation is 1, said to be `width`."""
+    """Forecasts that state a standard deviation of `width`, where the true one is 1."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(examples, generator=generator).double()
     targets = mean + torch.randn(examples, generator=generator).double()

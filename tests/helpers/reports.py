@@ -43,7 +43,7 @@ def comparison(
 
 
 def study(*, power=-1.0, seeds=(0, 1, 2), sizes=(4, 16, 64), training=(8, 32)):
-    """Cells in which MCBN's mutual information goes as a power of M."""
+    """A study in which MCBN's mutual information scales as a power of M."""
 
     def scores(cell):
         shift = 1 + 0.05 * cell.network.seed

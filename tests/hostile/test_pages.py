@@ -61,7 +61,7 @@ def of_methods(folder):
 
 
 def of_reals(folder):
-    made = replace(reals(kept=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
+    made = replace(reals(keep_draws=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
     paths = methods(folder, made)
     predictions.report(ReportOptions(paths, str(folder), title=EVIL, resamples=3, by=[EVIL]))
 
@@ -129,13 +129,13 @@ def test_nothing_runs_and_nothing_is_asked_for(page, policy, browser, tmp_path):
         text, count = re.subn(r"<meta[^>]*Content-Security-Policy[^>]*>", "", text)
         assert count == 1
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    address, asked, said = (tmp_path / "page.html").as_uri(), [], []
+    address, requested, messages = (tmp_path / "page.html").as_uri(), [], []
     context = browser.new_context()
     try:
         opened = context.new_page()
-        opened.on("dialog", lambda dialog: said.append(dialog.message))
-        opened.on("pageerror", lambda error: said.append(str(error)))
-        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("dialog", lambda dialog: messages.append(dialog.message))
+        opened.on("pageerror", lambda error: messages.append(str(error)))
+        opened.on("request", lambda request: requested.append(request.url))
         opened.goto(address)
         opened.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
         for button in opened.locator("thead th button").all()[:3]:
@@ -146,5 +146,5 @@ def test_nothing_runs_and_nothing_is_asked_for(page, policy, browser, tmp_path):
     finally:
         context.close()
     assert seen == {"ran": 0, "scripts": 1, "frames": 0, "handlers": 0, "pictures": 0}
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [address]
+    assert messages == []
+    assert [url for url in requested if not url.startswith("data:")] == [address]

@@ -44,7 +44,7 @@ def address(request, tmp_path_factory):
 @pytest.fixture
 def opened(browser, address):  # noqa: F811
     """Open the page; in the end it must have requested nothing and logged nothing."""
-    pages, asked, said = [], [], []
+    pages, requested, messages = [], [], []
 
     def open_page(*, width=1100, scheme="light", scripts=True, unfolded=True):
         context = browser.new_context(
@@ -53,9 +53,9 @@ def opened(browser, address):  # noqa: F811
             java_script_enabled=scripts,
         )
         page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(address)
         if unfolded:
             page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
@@ -65,8 +65,8 @@ def opened(browser, address):  # noqa: F811
     yield open_page
     for context in pages:
         context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [address] * len(pages)
+    assert messages == []
+    assert [url for url in requested if not url.startswith("data:")] == [address] * len(pages)
 
 
 @pytest.mark.parametrize("width", [360, 1100])

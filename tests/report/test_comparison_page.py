@@ -105,10 +105,10 @@ def test_best_is_marked_in_the_better_direction():
     methods = comparison().to_dict()["methods"]
     cells = ParsedPage(html()).cells
     for name, pick in (("accuracy", max), ("nll", min), ("aurc", min), ("auroc_of_errors", max)):
-        best = pick(found["scores"][name]["value"] for found in methods.values())
-        for method, found in methods.items():
+        best = pick(entry_numbers["scores"][name]["value"] for entry_numbers in methods.values())
+        for method, entry_numbers in methods.items():
             marked = cells[f"comparison.methods.{method}.scores.{name}"][0]["class"] == "best"
-            assert marked == (found["scores"][name]["value"] == best), (name, method)
+            assert marked == (entry_numbers["scores"][name]["value"] == best), (name, method)
 
 
 def test_differences_are_marked_only_beyond_zero():
@@ -140,18 +140,18 @@ def claim(topic, **changes):
     ],
 )
 def test_verdict_on_calibration(scale, mark, words):
-    found = claim(
+    judged = claim(
         "Calibration",
         comparison=comparison(scale=scale, examples=4000, resamples=2, names=("Plain",)),
     )
-    assert words in found.sentence
-    assert found.mark == mark
+    assert words in judged.sentence
+    assert judged.mark == mark
 
 
 def test_few_examples_are_not_called_good():
-    found = claim("Calibration", comparison=comparison(examples=60))
-    assert found.mark == "uncertain"
-    assert "is neither significantly over-" in found.sentence
+    judged = claim("Calibration", comparison=comparison(examples=60))
+    assert judged.mark == "uncertain"
+    assert "is neither significantly over-" in judged.sentence
 
 
 @pytest.mark.parametrize(
@@ -159,21 +159,21 @@ def test_few_examples_are_not_called_good():
     [(-1.0, "bad", "roughly as 1/M"), (0.0, "good", "Most of it remains")],
 )
 def test_verdict_on_batch_size(power, mark, words):
-    found = claim("Batch size", study=study(power=power))
-    assert words in found.sentence
-    assert found.mark == mark
+    judged = claim("Batch size", study=study(power=power))
+    assert words in judged.sentence
+    assert judged.mark == mark
     factor = decay(study(power=power)).factor
     assert factor == pytest.approx(16**-power)
 
 
-def test_one_network_is_no_proof():
+def test_one_network_is_uncertain():
     assert claim("Batch size", study=study(seeds=(0,), training=(8,))).mark == "uncertain"
 
 
-def test_one_seed_is_no_proof_however_many_batch_sizes():
-    found = decay(study(seeds=(0,)))
-    assert math.isnan(found.low)
-    assert found.networks == 2
+def test_one_seed_is_uncertain_however_many_batch_sizes():
+    fit = decay(study(seeds=(0,)))
+    assert math.isnan(fit.low)
+    assert fit.networks == 2
     assert claim("Batch size", study=study(seeds=(0,))).mark == "uncertain"
 
 
@@ -201,7 +201,7 @@ def test_verdict_says_what_is_not_significantly_different():
     assert "does not detect it significantly better than guessing" in detection.sentence
 
 
-def test_without_intervals_nothing_is_praised_or_blamed():
+def test_without_intervals_everything_is_uncertain():
     page = ComparisonPage(comparison(resamples=0))
     marks = {claim.topic: claim.mark for claim in page.verdict}
     assert marks["Best method"] == marks["Errors"] == marks["Out of distribution"] == "uncertain"

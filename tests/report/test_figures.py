@@ -28,25 +28,25 @@ def rendered(name="a", label="what it shows"):
 
 
 def test_reliability_draws_every_bin_once():
-    found = Reliability.from_predictions(CONFIDENCE, CORRECT, bins=5)
-    ax = figures.draw_reliability(found, Figure().subplots())
+    reliability = Reliability.from_predictions(CONFIDENCE, CORRECT, bins=5)
+    ax = figures.draw_reliability(reliability, Figure().subplots())
     points = ax.containers[0].lines[0]
-    np.testing.assert_allclose(points.get_xdata(), found.confidence)
-    np.testing.assert_allclose(points.get_ydata(), found.accuracy)
-    low, high = found.interval()
+    np.testing.assert_allclose(points.get_xdata(), reliability.confidence)
+    np.testing.assert_allclose(points.get_ydata(), reliability.accuracy)
+    low, high = reliability.interval()
     ends = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1]
     np.testing.assert_allclose(ends, torch.stack([low, high], 1), atol=1e-12)
     assert len(ax.patches) == 5
-    counts = figures.draw_counts(found, Figure().subplots())
+    counts = figures.draw_counts(reliability, Figure().subplots())
     tops = [bar.get_y() + bar.get_height() for bar in counts.patches]
-    np.testing.assert_allclose(tops, found.counts)
+    np.testing.assert_allclose(tops, reliability.counts)
 
 
 def test_empty_bins_are_not_drawn():
-    found = Reliability.from_predictions(CONFIDENCE[-3:], CORRECT[-3:])
-    ax = figures.draw_reliability(found, Figure().subplots())
-    assert len(ax.patches) == int((found.counts > 0).sum())
-    figures.draw_counts(found, Figure().subplots())
+    reliability = Reliability.from_predictions(CONFIDENCE[-3:], CORRECT[-3:])
+    ax = figures.draw_reliability(reliability, Figure().subplots())
+    assert len(ax.patches) == int((reliability.counts > 0).sum())
+    figures.draw_counts(reliability, Figure().subplots())
 
 
 def test_risk_coverage_keeps_both_ends_of_long_curves():

@@ -1,4 +1,4 @@
-"""A model card: tools read the scores back, people see names as they are."""
+"""Model cards: tools read the scores back, and names are shown literally."""
 
 import math
 import re
@@ -41,8 +41,8 @@ def read(card):
 
 def result(card):
     (model,) = read(card)[0]["model-index"]
-    (found,) = model["results"]
-    return found
+    (entry,) = model["results"]
+    return entry
 
 
 def table(card):
@@ -52,11 +52,11 @@ def table(card):
 
 
 def test_every_score_that_matters_comes_back_with_its_interval():
-    found = comparison()
-    metrics = result(to_model_card(found, name="net", data="digits"))["metrics"]
+    compared = comparison()
+    metrics = result(to_model_card(compared, name="net", data="digits"))["metrics"]
     assert len(metrics) == 3 * len(SHOWN)
     for metric in metrics:
-        score = found.entries[metric["args"]["method"]].evaluation[metric["type"]]
+        score = compared.entries[metric["args"]["method"]].evaluation[metric["type"]]
         assert metric["value"] == score.value
         assert (metric["args"]["low"], metric["args"]["high"]) == (score.low, score.high)
         assert metric["args"]["level"] == 0.95
@@ -65,25 +65,25 @@ def test_every_score_that_matters_comes_back_with_its_interval():
 
 
 def test_the_table_says_the_same():
-    found = comparison()
-    heading, dashes, *rows = table(to_model_card(found, name="net", data="digits"))
+    compared = comparison()
+    heading, dashes, *rows = table(to_model_card(compared, name="net", data="digits"))
     assert [len(line) for line in (dashes, *rows)] == [len(heading)] * 4
-    assert [row[0] for row in rows] == list(found.entries)
+    assert [row[0] for row in rows] == list(compared.entries)
     column = heading.index("NLL ↓")
     for row in rows:
-        score = found.entries[row[0]].evaluation["nll"]
+        score = compared.entries[row[0]].evaluation["nll"]
         numbers = [float(n) for n in re.findall(r"[\d.]+", row[column])]
         assert numbers == pytest.approx([score.value, score.low, score.high], abs=5e-5)
     accuracy = rows[0][heading.index("Accuracy ↑")]
-    value = 100 * found.entries["Plain"].evaluation["accuracy"].value
+    value = 100 * compared.entries["Plain"].evaluation["accuracy"].value
     assert accuracy.startswith(f"{value:.1f}% [")
 
 
 def test_another_tool_reads_the_card():
     cards = pytest.importorskip("huggingface_hub.repocard")
-    found = comparison()
+    compared = comparison()
     card = cards.ModelCard(
-        to_model_card(found, name="net", data="digits", task="tabular", split="val")
+        to_model_card(compared, name="net", data="digits", task="tabular", split="val")
     )
     assert card.data.model_name == "net"
     assert len(card.data.eval_results) == 3 * len(SHOWN)
@@ -91,7 +91,7 @@ def test_another_tool_reads_the_card():
         assert (read_back.task_type, read_back.dataset_name, read_back.dataset_split) == (
             "tabular", "digits", "val")  # fmt: skip
         method = read_back.metric_args["method"]
-        score = found.entries[method].evaluation[read_back.metric_type]
+        score = compared.entries[method].evaluation[read_back.metric_type]
         assert read_back.metric_value == score.value
     assert card.text.lstrip().startswith("## Uncertainty")
 
@@ -130,7 +130,7 @@ def test_without_resamples_there_are_no_intervals():
 
 
 def test_what_is_not_defined_is_a_dash_and_no_metadata():
-    # Without an error there is nothing to tell apart.
+    # Without an error, the AUROC of errors is not defined.
     card = to_model_card({"MCBN": evaluation(right=True)}, name="net", data="digits")
     assert "auroc_of_errors" not in {m["type"] for m in result(card)["metrics"]}
     rows = table(card)
@@ -138,11 +138,11 @@ def test_what_is_not_defined_is_a_dash_and_no_metadata():
 
 
 def test_real_targets_have_a_card_too():
-    found = regression()
-    card = to_model_card({"MCBN": found}, name="net", data="yacht", task="tabular-regression")
+    scored = regression()
+    card = to_model_card({"MCBN": scored}, name="net", data="yacht", task="tabular-regression")
     values = {m["type"]: m["value"] for m in result(card)["metrics"]}
     assert {"rmse", "pll", "crps", "coverage_90"} <= values.keys()
-    assert values["pll"] == found["pll"].value
+    assert values["pll"] == scored["pll"].value
     assert "Coverage at 90%" in table(card)[0]
 
 
@@ -152,7 +152,7 @@ def test_the_same_numbers_are_the_same_bytes():
 
 
 @pytest.mark.parametrize(
-    "found",
+    "evaluations",
     [
         {},
         Comparison({}, torch.zeros(0), ()),
@@ -160,17 +160,17 @@ def test_the_same_numbers_are_the_same_bytes():
     ],
     ids=["none", "empty comparison", "other examples"],
 )
-def test_methods_that_cannot_be_compared_are_refused(found):
+def test_methods_that_cannot_be_compared_are_refused(evaluations):
     with pytest.raises(ValueError, match="expected evaluations of the same examples at one level"):
-        to_model_card(found, name="net", data="digits")
+        to_model_card(evaluations, name="net", data="digits")
 
 
 def test_the_metrics_of_an_evaluation_are_its_scores_and_ends():
-    found = evaluation(right=True)
-    metrics = found.to_metrics()
+    scored = evaluation(right=True)
+    metrics = scored.to_metrics()
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
-    assert metrics["nll"] == found["nll"].value
-    assert (metrics["nll_low"], metrics["nll_high"]) == (found["nll"].low, found["nll"].high)
+    assert metrics["nll"] == scored["nll"].value
+    assert (metrics["nll_low"], metrics["nll_high"]) == (scored["nll"].low, scored["nll"].high)
     assert {"auroc_of_errors", "auroc_of_errors_low"}.isdisjoint(metrics)
-    assert len(metrics) == 3 * (len(found) - 1)
-    assert set(evaluation(resamples=0).to_metrics()) == set(found)
+    assert len(metrics) == 3 * (len(scored) - 1)
+    assert set(evaluation(resamples=0).to_metrics()) == set(scored)

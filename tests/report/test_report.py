@@ -1,9 +1,11 @@
 """Report: one name for the pages of comparisons, predictions and studies."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from regression_reports import predictions as regression_predictions
 from reports import comparison
 from synthetic_studies import classification_study
@@ -11,6 +13,7 @@ from synthetic_studies import classification_study
 import mcbn
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.panels import subgroup_group
 from mcbn.report.regression_page import RegressionPage
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -116,3 +119,26 @@ def test_a_study_has_the_title_of_its_plan(tmp_path):
     report = mcbn.Report.from_study(study)
     assert report.to_dict()["title"] == study.plan.title
     assert report.write(tmp_path).read_text(encoding="utf-8") == report.to_html()
+
+
+def test_axes_of_percentages_say_so_once():
+    groups = {"site": list("ab") * 300}
+    given = [regression_predictions("right", 1.0)]
+    page = mcbn.Report.from_predictions(given, groups=groups, resamples=0).page
+    panels = {panel.title: panel for panel in subgroup_group("site", page.groups["site"]).panels}
+    labels = {}
+    for title in ("RMSE", "Coverage at 90%"):
+        figure = Figure()
+        panels[title].draw(figure)
+        labels[title] = figure.axes[0].get_xlabel()
+    assert labels == {"RMSE": "RMSE", "Coverage at 90%": "Coverage at 90% (%)"}
+
+
+def test_a_score_without_an_interval_is_written_without_brackets():
+    given = [predictions()]
+    bare, full = (
+        mcbn.Report.from_predictions(given, resamples=resamples).page.comparison
+        for resamples in (0, 5)
+    )
+    assert "[" not in str(bare.entries["MCBN"].evaluation["nll"])
+    assert re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", str(full.entries["MCBN"].evaluation["nll"]))

@@ -56,8 +56,11 @@ def drawn():
 
 
 def claims(study, topic):
-    found = StudyPage(study).to_dict()
-    every = [*found["verdict"], *(claim for part in found["parts"] for claim in part["verdict"])]
+    numbers = StudyPage(study).to_dict()
+    every = [
+        *numbers["verdict"],
+        *(claim for part in numbers["parts"] for claim in part["verdict"]),
+    ]
     return [claim for claim in every if claim["topic"] == topic]
 
 
@@ -135,13 +138,13 @@ def test_every_shown_score_is_drawn_for_every_training_size():
     assert nll["title"] == "Trained at batch size 64"
     for method in study.methods:
         sizes = study.batch_sizes if len(nll[method]["x"]) > 1 else (None,)
-        for place, size in enumerate(sizes):
+        for index, size in enumerate(sizes):
             point = study.point("nll", method, training_batch_size=64, batch_size=size)
-            found = (nll[method]["y"][place], nll[method]["low"][place])
-            assert found == (point.mean, point.low)
+            shown = (nll[method]["y"][index], nll[method]["low"][index])
+            assert shown == (point.mean, point.low)
 
 
-def test_page_draws_auroc_by_what_a_method_has():
+def test_auroc_is_by_mutual_information_or_of_one_draw_by_entropy():
     figures = full().to_dict()["parts"][0]["figures"]
     group = next(g for g in figures["outside"] if g["title"].startswith("AUROC of rotated"))
     study, panel = full().study, group["panels"][0]
@@ -151,16 +154,16 @@ def test_page_draws_auroc_by_what_a_method_has():
         assert panel[method]["y"] == [point.mean]
 
 
-def test_heat_map_has_the_means_and_full_colour_is_best():
+def test_heat_map_has_the_means_and_the_strongest_colour_is_best():
     panel = full().to_dict()["parts"][0]["figures"]["heat"][0]["panels"][0]
     assert panel["training"] == [32, 64, 256]
     assert panel["inference"] == [4, 16, 64, 256]
     point = full().study.point("nll", "MCBN", training_batch_size=64, batch_size=16)
     assert panel["mean"][1][1] == point.mean
     values = np.array([[0.5, 0.3], [math.nan, 0.4]])
-    found = shades(values, "nll")
-    assert found[0].tolist() == [0.0, 1.0]
-    assert math.isnan(found[1, 0])
+    tints = shades(values, "nll")
+    assert tints[0].tolist() == [0.0, 1.0]
+    assert math.isnan(tints[1, 0])
     assert shades(values, "pll")[0].tolist() == [1.0, 0.0]
 
 
@@ -174,7 +177,7 @@ def test_axes_show_the_means_however_wide_the_bands():
     assert limits_of([replace(means, y=(1e-9, 1.0))], log=True)[0] > 1e-6
 
 
-def test_axes_end_a_little_outside_of_what_a_score_can_be():
+def test_axes_end_a_little_beyond_the_range_of_a_score():
     wide = Curve("a", (1.0, 2.0), (0.5, 0.98), (-9.0, -9.0), (9.0, 9.0), 0)
     # From 0.02, 0.48 below the least, to 1, with 3% of that span above it.
     for score in ("accuracy", "auroc_rotated", "coverage_90"):
@@ -203,7 +206,7 @@ def test_titles_and_errors_are_escaped(undrawn):
         (False, True, "uncertain", "14 of 15 cells are finished; 1 is missing"),
     ],
 )
-def test_failed_and_missing_cells_are_said_first(failed, missing, mark, words, undrawn):
+def test_failed_and_missing_cells_are_named_first(failed, missing, mark, words, undrawn):
     study = made_study(
         small(), classification_scores,
         failed=lambda cell: failed and cell.batch_size == 8,
@@ -273,8 +276,8 @@ def test_verdict_on_the_slope(value, mark, words):
 
 def test_slope_that_could_be_flat_or_steep_is_left_open():
     def scores(cell):
-        own = (-0.05, -0.25, -0.45)[cell.network.seed]
-        return classification_scores(cell) | {"epistemic_sd": (cell.batch_size or 1) ** own}
+        slope = (-0.05, -0.25, -0.45)[cell.network.seed]
+        return classification_scores(cell) | {"epistemic_sd": (cell.batch_size or 1) ** slope}
 
     (claim,) = claims(made_study(small(), scores), "Epistemic spread")
     assert claim["mark"] == "uncertain"
@@ -282,12 +285,12 @@ def test_slope_that_could_be_flat_or_steep_is_left_open():
     assert "remains" not in claim["sentence"]
 
 
-def test_verdict_takes_the_slope_without_the_effect_of_few_examples():
+def test_verdict_corrects_the_slope_for_drawing_without_replacement():
     def scores(cell):
-        found = classification_scores(cell)
+        made = classification_scores(cell)
         drawn = cell.bank_batch_size or 0
         factor = math.sqrt((128 - drawn) / 127)
-        return found | {"epistemic_sd": spread_of(cell, sd=0.01) * factor}
+        return made | {"epistemic_sd": spread_of(cell, sd=0.01) * factor}
 
     study = made_study(small(data=DataAxes(train_sizes=(128,))), scores)
     (claim,) = claims(study, "Epistemic spread")
@@ -300,9 +303,9 @@ def shifted(amount):
     """NLL of MCBN at M = 64 is lower by an amount than the other methods'."""
 
     def scores(cell):
-        found = classification_scores(cell)
-        own = 0.4 + 0.1 * cell.network.seed + 0.001 * (found["nll"] - 0.4)
-        return found | {"nll": own - amount * (cell.batch_size == 64)}
+        made = classification_scores(cell)
+        nll = 0.4 + 0.1 * cell.network.seed + 0.001 * (made["nll"] - 0.4)
+        return made | {"nll": nll - amount * (cell.batch_size == 64)}
 
     return scores
 
@@ -322,10 +325,10 @@ def test_verdict_on_the_best_method(amount, mark, words):
     assert (", significant after correction for 1 test " in claim["sentence"]) == (mark == "good")
 
 
-def test_lead_within_chance_is_not_praised():
+def test_a_lead_that_is_not_significant_is_not_called_good():
     def scores(cell):
-        own = {"MCBN": (0.1, 0.5, 0.2)}.get(cell.method, (0.3, 0.3, 0.3))[cell.network.seed]
-        return classification_scores(cell) | {"nll": own}
+        nll = {"MCBN": (0.1, 0.5, 0.2)}.get(cell.method, (0.3, 0.3, 0.3))[cell.network.seed]
+        return classification_scores(cell) | {"nll": nll}
 
     plan = small(methods=("Deterministic", "MCBN"), inference=InferenceAxes(batch_sizes=(64,)))
     (claim,) = claims(made_study(plan, scores), "Best method")
@@ -353,8 +356,8 @@ def test_verdict_on_out_of_distribution_sets(auroc, mark, words):
 
 
 def test_real_targets_are_judged_by_their_log_density(undrawn):
-    found = StudyPage(regression_study())
-    numbers, text = found.to_dict(), found.to_html()
+    page = StudyPage(regression_study())
+    numbers, text = page.to_dict(), page.to_html()
     assert [part["name"] for part in numbers["parts"]] == ["bostonHousing", "yacht"]
     for part in numbers["parts"]:
         assert "PLL" in next(c for c in part["verdict"] if c["topic"] == "Best method")["sentence"]
@@ -365,9 +368,9 @@ def test_real_targets_are_judged_by_their_log_density(undrawn):
         assert list(part["contrasts"]) == ["pll", "rmse", "crps", "pit_error"]
         heat = [panel["title"] for panel in part["figures"]["heat"][0]["panels"]]
         assert heat == ["PLL of MCBN", "Epistemic sd of MCBN"]
-    found_ids = ParsedPage(text).ids
-    assert len(found_ids) == len(set(found_ids))
-    assert "outside" not in found_ids
+    ids = ParsedPage(text).ids
+    assert len(ids) == len(set(ids))
+    assert "outside" not in ids
     assert "All parts" in text
 
 
@@ -392,13 +395,13 @@ def test_classes_and_real_targets_in_one_study():
 
 def test_spread_that_does_not_contract_with_more_examples_is_shown(undrawn):
     def scores(cell):
-        found, size = classification_scores(cell), cell.network.train_size
+        made, size = classification_scores(cell), cell.network.train_size
         spread = 0.3 * (cell.batch_size or size) ** -0.5 * (1 + 0.01 * cell.network.seed)
-        return found | {"epistemic_sd": spread}
+        return made | {"epistemic_sd": spread}
 
     plan = small(data=DataAxes(train_sizes=(100, 400, 1600)))
-    found = StudyPage(made_study(plan, scores))
-    numbers = found.to_dict()
+    page = StudyPage(made_study(plan, scores))
+    numbers = page.to_dict()
     slopes = {(t["method"], t["batch_size"]): t["estimate"]["mean"] for t in numbers["trends"]}
     assert slopes["MCBN", 8] == pytest.approx(0, abs=1e-9)
     assert slopes["MCBN", 64] == pytest.approx(0, abs=1e-9)
@@ -408,10 +411,10 @@ def test_spread_that_does_not_contract_with_more_examples_is_shown(undrawn):
     assert "does not contract" in claim["sentence"]
     panel = numbers["sweeps"]["N"][1]["panels"][0]
     assert panel["MCBN, M = 8"]["x"] == [100.0, 400.0, 1600.0]
-    assert "N" in ParsedPage(found.to_html()).ids
+    assert "N" in ParsedPage(page.to_html()).ids
 
 
-def test_draws_are_swept_and_methods_without_them_are_level():
+def test_draws_are_swept_and_methods_without_a_choice_are_horizontal():
     plan = small(inference=InferenceAxes(batch_sizes=(8, 64), draws=(4, 16)), seeds=(0, 1))
     numbers = StudyPage(made_study(plan, classification_scores)).to_dict()
     assert [part["name"] for part in numbers["parts"]] == ["T = 4", "T = 16"]
