@@ -251,7 +251,7 @@ def _statistics_keys(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, s
     try:
         yield names
     except ValueError as error:
-        raise ValueError(f"in layer {name!r}: {error}") from None
+        raise ValueError(f"{error} (in layer {name!r})") from None
 
 
 def _length(rows: dict[str, Tensor]) -> int:

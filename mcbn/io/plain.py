@@ -1,4 +1,4 @@
-"""Plain values, as JSON has them: read strictly, and checked against a declared type."""
+"""Plain values from JSON: strict parsing, and checks against annotated types."""
 
 import json
 import sys
@@ -7,24 +7,24 @@ from typing import Any, Literal, NoReturn, TypeGuard, get_args, get_origin
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """Parse a JSON object, in which no key may stand twice and every number is finite.
+    """Parse a JSON object with unique keys and finite numbers.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: the text is something else; says what.
     """
     try:
         parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("too many levels") from error
     if not isinstance(parsed, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return parsed
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
-        raise ValueError("a key that is there twice")
+        raise ValueError("a repeated key")
     return unique
 
 

@@ -1,4 +1,4 @@
-"""A bank as a value: its file, its rescaling, and the models it refuses."""
+"""Banks: files, rescaling, and the models that they fit."""
 
 import hashlib
 import json
@@ -54,13 +54,13 @@ def test_the_first_draws_are_a_bank(bank):
             bank.first(count)
 
 
-def test_a_bank_says_what_it_is(bank):
-    said = "Bank(32 draws of 2 layers, batch_size=16, model='Sequential')"
-    assert repr(bank) == said
+def test_the_repr_of_a_bank_has_its_main_attributes(bank):
+    expected = "Bank(32 draws of 2 layers, batch_size=16, model='Sequential')"
+    assert repr(bank) == expected
     assert repr(mcbn.Bank(bank.statistics, bank.trained, torch.tensor(2.5))).count("=2.5,") == 1
 
 
-def test_saved_and_loaded_is_the_same_bank(bank, model, tmp_path):
+def test_a_saved_bank_is_loaded_unchanged(bank, model, tmp_path):
     bank.save(tmp_path / "bank.safetensors")
     loaded = mcbn.Bank.load(tmp_path / "bank.safetensors")
     assert_close(dict(loaded.statistics), dict(bank.statistics), rtol=0, atol=0)
@@ -102,11 +102,11 @@ def flipped(content):
     return content[:40] + b"\xff" + content[41:]
 
 
-def foreign(content):
+def other_format(content):
     return b"PK\x03\x04 not a bank"
 
 
-@pytest.mark.parametrize("damage", [cut, flipped, foreign, lambda c: b"", lambda c: c[:6]])
+@pytest.mark.parametrize("damage", [cut, flipped, other_format, lambda c: b"", lambda c: c[:6]])
 def test_damaged_files_are_refused(bank, tmp_path, damage):
     path = tmp_path / "bank"
     bank.save(path)
@@ -161,7 +161,7 @@ def reshaped(name, change):
         reshaped("trained/" + VARIANCE, lambda row: row[:-1]),
         lambda tensors: {**tensors, VARIANCE: tensors[VARIANCE][:, :-1],
                          "trained/" + VARIANCE: tensors["trained/" + VARIANCE][:-1]},
-        # Both of one pair, so that they agree with each other and with nothing else.
+        # Mean and variance changed alike, so that they agree with each other and with nothing else.
         lambda tensors: {name: v[None] if v.ndim == 2 else v for name, v in tensors.items()},
         lambda tensors: {**tensors, **{f"2.{n}": torch.ones(8, 6) for n in PAIR},
                          **{f"trained/2.{n}": torch.ones(6) for n in PAIR}},
@@ -190,20 +190,20 @@ def test_a_header_of_other_types_is_refused_by_name(bank, tmp_path, field, value
     bank.save(path)
     tensors, header = read_tensors(path, kind="bank")
     write_tensors(path, tensors, kind="bank", header={**header, field: value})
-    told = re.escape(repr(value))
-    message = rf"'{field}' in the header of a bank, got {told} in .*bank; collect again$"
+    got = re.escape(repr(value))
+    message = rf"'{field}' in the header of a bank, got {got} in .*bank; collect again$"
     with pytest.raises(ValueError, match=message):
         mcbn.Bank.load(path)
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_size_that_is_no_size_is_refused(bank, tmp_path, size):
+def test_a_batch_size_that_is_not_positive_is_refused(bank, tmp_path, size):
     mcbn.Bank(bank.statistics, bank.trained, size).save(tmp_path / "bank")
     with pytest.raises(ValueError, match="collect again"):
         mcbn.Bank.load(tmp_path / "bank")
 
 
-def test_a_fraction_of_an_example_and_dead_channels_are_kept(bank, tmp_path):
+def test_fractional_batch_sizes_and_dead_channels_are_saved(bank, tmp_path):
     rows = bank.statistics[VARIANCE].clone()
     rows[:, 0] = 0
     mcbn.Bank({**bank.statistics, VARIANCE: rows}, bank.trained, 0.5).save(tmp_path / "bank")
@@ -226,9 +226,9 @@ def test_a_header_without_a_field_is_refused_by_name(bank, tmp_path, field):
 
 @pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"mcbn": "[]"}, {"mcbn": "3"}])
 def test_a_file_of_another_program_is_refused(bank, tmp_path, metadata):
-    path = tmp_path / "theirs"
+    path = tmp_path / "other"
     save_file({MEAN: bank.statistics[MEAN].clone()}, path, metadata)
-    message = "expected an mcbn bank file at .*theirs, got a file that mcbn did not write; give"
+    message = "expected an mcbn bank file at .*other, got a file that mcbn did not write; give"
     with pytest.raises(ValueError, match=message):
         mcbn.Bank.load(path)
 
@@ -238,7 +238,7 @@ def test_a_missing_file_is_named(tmp_path):
         mcbn.Bank.load(tmp_path / "nowhere")
 
 
-def test_banks_of_other_models_are_refused_by_name(bank, model):
+def test_models_that_a_bank_does_not_fit_are_refused_by_name(bank, model):
     message = (
         r"expected a model with the buffer '1\.running_mean', as Sequential has, got BatchNorm1d "
         "without it; collect a bank from this model$"
@@ -279,20 +279,20 @@ def test_an_infinite_batch_has_the_pooled_statistics(bank, model):
 
 
 def test_rescaled_draws_match_draws_collected_at_that_size():
-    """Spread and centre of a bank at M = 32 made from one at M = 8; 4 standard errors."""
+    """Spread and mean of a bank rescaled from M = 8 to 32; 4 standard errors."""
     model = nn.Sequential(nn.BatchNorm1d(1)).double()
     data = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     banks = [
         mcbn.collect(model, mcbn.minibatches(data, batch_size=size, draws=1000, seed=size))
         for size in (8, 32)
     ]
-    made_up, real = banks[0].rescale(batch_size=32).statistics, banks[1].statistics
+    rescaled, real = banks[0].rescale(batch_size=32).statistics, banks[1].statistics
     for name, rows in real.items():
-        wanted, found = (s[name].log() if "var" in name else s[name] for s in (real, made_up))
+        expected, actual = (s[name].log() if "var" in name else s[name] for s in (real, rescaled))
         error = rows.std().item() * (2 / 1000) ** 0.5
-        assert abs(found.mean() - wanted.mean()).item() < DEVIATIONS * max(error, 0.01)
+        assert abs(actual.mean() - expected.mean()).item() < DEVIATIONS * max(error, 0.01)
         # Second order: the log-variance of 8 values is skewed, so its spread is 10 % off.
-        assert found.std().item() == pytest.approx(wanted.std().item(), rel=0.15)
+        assert actual.std().item() == pytest.approx(expected.std().item(), rel=0.15)
 
 
 def test_rescaling_is_differentiable_in_the_batch_size(bank):
@@ -306,7 +306,7 @@ def test_rescaling_is_differentiable_in_the_batch_size(bank):
     assert_close(gradient, -(spread(size) / size).detach())
 
 
-def test_rescaling_keeps_the_type_and_takes_any_positive_size_to_the_last_bits(bank):
+def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(bank):
     moved = bank.rescale(batch_size=0.1)
     assert moved.statistics[MEAN].dtype == torch.float64
     rows, center = bank.statistics[MEAN], bank.statistics[MEAN].mean(0)
@@ -324,7 +324,7 @@ def test_impossible_sizes_are_refused(bank, size):
         bank.rescale(batch_size=size)
 
 
-def test_a_channel_without_variance_survives_rescaling():
+def test_rescaling_keeps_a_channel_without_variance_finite():
     model = nn.Sequential(nn.BatchNorm1d(2)).double()
     data = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     data[:, 1] = 3.0

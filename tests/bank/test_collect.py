@@ -1,4 +1,4 @@
-"""The laws of a bank: what a draw is, that it is exact, that nothing else moves."""
+"""Collecting a bank: draws are exact, reproducible, and leave everything else unchanged."""
 
 import inspect
 import itertools
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import mcbn
 
-# Random running statistics belong to no data; the test of the check asks for the warning itself.
+# Random running statistics fit no data, so most of these banks are inconsistent.
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -57,7 +57,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_networks_obey_the_identity_law(name, dtype):
     model = without_seed(PUBLISHED[name]).to(dtype).eval()
-    # Enough values a channel in float32; few in float64, whose depthwise convolutions are slow.
+    # Enough values per channel in float32; few in float64, whose depthwise convolutions are slow.
     shape = (8, 3, 64, 64) if dtype == torch.float32 else (4, 3, 32, 32)
     batch = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     # The loop rounds as train mode does; tests of the engines hold the others to the loop.
@@ -83,7 +83,7 @@ def test_a_bank_of_the_running_statistics_reproduces_eval(name):
 
 
 @pytest.mark.parametrize("frozen", ["torchvision", "transformers", "timm"])
-def test_frozen_look_alikes_agree_with_batch_norm_and_warn(frozen):
+def test_frozen_layers_agree_with_batch_norm_and_warn(frozen):
     model, twin = Frozen.pair(frozen)
     batch = examples("2d", 6, torch.float32)
     with pytest.warns(UserWarning, match="frozen in training"):
@@ -133,7 +133,7 @@ def test_half_precision_networks_have_float32_statistics():
 
 @pytest.mark.parametrize("name", ["1d of 2-D", "2d"])
 def test_parametrised_layers_are_collected(name):
-    """A parametrisation takes the weight out of the layer's own parameters."""
+    """A parametrised weight is not among the layer's own parameters."""
 
     class Doubled(nn.Module):
         def forward(self, weight):
@@ -144,8 +144,8 @@ def test_parametrised_layers_are_collected(name):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             register_parametrization(layer, "weight", Doubled())
     bank = mcbn.collect(model, [x[:8], x[8:16], x[16:]])
-    found = mcbn.MCBatchNorm(model, bank)(x[8:16])[1]
-    assert_close(found, train_mode_output(model, x[8:16]), rtol=0, atol=1e-10)
+    drawn = mcbn.MCBatchNorm(model, bank)(x[8:16])[1]
+    assert_close(drawn, train_mode_output(model, x[8:16]), rtol=0, atol=1e-10)
 
 
 def test_draws_hold_the_biased_variance_of_the_batch():
@@ -158,19 +158,19 @@ def test_draws_hold_the_biased_variance_of_the_batch():
 
 @pytest.mark.parametrize("draws", [4_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_one_layer_obeys_the_non_central_t_law(draws):
-    """Fixed seed. The law of (x - mean) / sd at a fixed x."""
+    """The distribution of (x - mean) / sd at a fixed x; fixed seed."""
     size, x = 4, 0.7
     data = torch.randn(draws * size, 1, dtype=torch.float64,
                        generator=torch.Generator().manual_seed(3))  # fmt: skip
     model = nn.Sequential(nn.BatchNorm1d(1, eps=1e-12, affine=False)).double()
     bank = mcbn.collect(model, data.split(size))
-    # Not through the sampler's own passes: the law is about the statistics themselves.
+    # Not through a sampler, since the law is about the statistics themselves.
     mean, variance = (bank.statistics[f"0.running_{name}"][:, 0] for name in ("mean", "var"))
     values = ((x - mean) / variance.sqrt()).numpy()
     # (x - mean) / (sd / sqrt(M)) has the noncentral t law when sd divides by M - 1.
     law = scipy.stats.nct(size - 1, x * size**0.5)
-    found = scipy.stats.kstest(values * (size - 1) ** 0.5, law.cdf)
-    assert holds(found.pvalue)
+    biased = scipy.stats.kstest(values * (size - 1) ** 0.5, law.cdf)
+    assert holds(biased.pvalue)
     unbiased = scipy.stats.kstest(values * ((size - 1) ** 2 / size) ** 0.5, law.cdf)
     assert unbiased.pvalue < 1e-9, "the test has no power against the unbiased variance"
 
@@ -179,9 +179,9 @@ def test_one_layer_obeys_the_non_central_t_law(draws):
 def test_every_batch_of_a_small_population_is_equally_likely(draws):
     """N = 4, M = 2: six batches; chi-square, fixed seed."""
     batches = mcbn.minibatches(torch.arange(4.0), batch_size=2, draws=draws, seed=5)
-    found = Counter(tuple(sorted(batches.indices(t))) for t in range(len(batches)))
-    assert set(found) == set(itertools.combinations(range(4), 2))
-    assert holds(scipy.stats.chisquare(list(found.values())).pvalue)
+    counts = Counter(tuple(sorted(batches.indices(t))) for t in range(len(batches)))
+    assert set(counts) == set(itertools.combinations(range(4), 2))
+    assert holds(scipy.stats.chisquare(list(counts.values())).pvalue)
 
 
 @pytest.mark.parametrize("size", [2, 8, 32])
@@ -190,12 +190,12 @@ def test_variance_of_the_means_falls_as_one_over_m_with_the_finite_factor(size):
     data = torch.randn(64, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batches = mcbn.minibatches(data, batch_size=size, draws=1000, seed=1)
     bank = mcbn.collect(nn.Sequential(nn.BatchNorm1d(1)).double(), batches)
-    found = bank.statistics["0.running_mean"].var().item()
+    variance = bank.statistics["0.running_mean"].var().item()
     expected = data.var(correction=0).item() / size * (64 - size) / 63
-    assert abs(found / expected - 1) < DEVIATIONS * (2 / 1000) ** 0.5
+    assert abs(variance / expected - 1) < DEVIATIONS * (2 / 1000) ** 0.5
 
 
-def test_batches_of_everything_have_no_spread():
+def test_batches_of_all_examples_have_no_spread():
     model, data = make_network("1d of 2-D"), examples("1d of 2-D", 32)
     bank = mcbn.collect(model, mcbn.minibatches(data, batch_size=32, draws=8))
     predictive = mcbn.predict(mcbn.MCBatchNorm(model, bank), data)
@@ -222,7 +222,7 @@ def test_draws_do_not_depend_on_the_number_of_workers(workers):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("failure", [None, RuntimeError, KeyboardInterrupt])
-def test_the_model_is_left_as_found(training, failure):
+def test_the_model_is_left_unchanged(training, failure):
     model = make_network("1d of 2-D").train(training)
     model[3].eval()
     before = snapshot(model)
@@ -245,7 +245,7 @@ def test_the_model_is_left_as_found(training, failure):
     assert_same(before, snapshot(model))
 
 
-def test_an_error_inside_the_network_leaves_the_model_as_found():
+def test_an_error_in_the_network_leaves_the_model_unchanged():
     model = make_network("1d of 2-D")
     before = snapshot(model)
     with pytest.raises(RuntimeError):
@@ -302,8 +302,8 @@ def test_several_inputs_and_keyword_inputs():
     chosen = mcbn.collect(model, [{"all": DATA}],
                           select=lambda b: (b["all"][:8], b["all"][8:16]))  # fmt: skip
     for batches in (nested, named):
-        found = mcbn.collect(model, batches)
-        assert_close(dict(found.statistics), dict(chosen.statistics), rtol=0, atol=0)
+        bank = mcbn.collect(model, batches)
+        assert_close(dict(bank.statistics), dict(chosen.statistics), rtol=0, atol=0)
 
 
 def test_a_shuffling_loader_goes_on_past_an_epoch():
@@ -362,7 +362,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_what_cannot_be_right_is_refused_with_the_reason(kind):
+def test_invalid_networks_and_batches_are_refused_with_the_reason(kind):
     build, batches, error, reason = REFUSED[kind]
     draws = 5 if kind in ("repeating loader", "too few") else None
     with pytest.raises(error, match=reason):
@@ -384,7 +384,7 @@ def test_impossible_mini_batches_are_refused_before_any_work(option, value):
         mcbn.minibatches(DATA, **{option: value})
 
 
-def test_replacement_allows_more_than_there_is():
+def test_replacement_allows_batches_larger_than_the_data():
     batches = mcbn.minibatches(DATA, batch_size=50, draws=2, replacement=True)
     assert batches[0].shape == (50, 4)
 
@@ -397,14 +397,14 @@ def test_batches_of_a_seed_are_a_golden():
 GOLDEN = [[1, 4, 2, 5], [6, 0, 2, 4]]
 
 
-def test_rows_taken_at_one_go_are_those_taken_one_by_one():
+def test_rows_taken_at_once_are_those_taken_one_by_one():
     at_once = mcbn.minibatches(TensorDataset(DATA, torch.arange(len(DATA))), batch_size=8, draws=3)
     one_by_one = mcbn.minibatches(list(DATA), batch_size=8, draws=3)
     for first, second in zip(at_once, one_by_one, strict=True):
         assert_close(first, second, rtol=0, atol=0)
 
 
-def test_a_bank_that_disagrees_with_the_network_says_so():
+def test_a_bank_that_disagrees_with_the_network_raises_a_warning():
     model = nn.Sequential(nn.BatchNorm1d(4)).train()
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(2000, 4, generator=generator)

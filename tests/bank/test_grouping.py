@@ -1,4 +1,4 @@
-"""Mini-batches that share a pass of a dense network have the statistics that they have alone."""
+"""Mini-batches that share a pass have the statistics that they have in passes of their own."""
 
 import pytest
 import torch
@@ -18,21 +18,21 @@ SIZE = 8
 
 
 class Activated(nn.BatchNorm1d):
-    """A batch norm whose own forward does more."""
+    """A batch norm whose forward adds an activation."""
 
     def forward(self, x):
         return torch.tanh(super().forward(x)) + 1
 
 
-class Skipped(nn.BatchNorm1d):
-    """A batch norm whose own forward also uses what it was given."""
+class WithSkip(nn.BatchNorm1d):
+    """A batch norm whose forward also uses its raw input."""
 
     def forward(self, x):
         return super().forward(x) + x
 
 
 class LookAlike(nn.Module):
-    """Normalises by its buffers, and is no batch norm of PyTorch."""
+    """Normalises by its buffers, but is not a batch norm of PyTorch."""
 
     def __init__(self, channels):
         super().__init__()
@@ -67,13 +67,13 @@ NETWORKS = {
     "eps above 1": lambda: dense(nn.BatchNorm1d(6, eps=2.0)),
     "sync": lambda: dense(nn.SyncBatchNorm(6)),
     "subclass": lambda: dense(Activated(6)),
-    "alone": lambda: nn.BatchNorm1d(4),
+    "single layer": lambda: nn.BatchNorm1d(4),
     "residual": lambda: Applied(lambda x: torch.relu(x) + x),
     "no weights": lambda: nn.Sequential(nn.BatchNorm1d(4, affine=False)),
 }
-ONE_BY_ONE = {
+SINGLE_PASSES = {
     "look-alike": lambda: dense(LookAlike(6)),
-    "uses its raw input": lambda: dense(Skipped(6)),
+    "uses its raw input": lambda: dense(WithSkip(6)),
     "mixes examples": lambda: Applied(lambda x: x - x.amax(0)),
     "mixes neighbours": lambda: Applied(lambda x: x + x.roll(1, 0)),
     "fixed number of rows": lambda: Applied(lambda x: x.reshape(SIZE, 4)),
@@ -85,55 +85,55 @@ ONE_BY_ONE = {
 
 
 def collected(monkeypatch, model, batches, *, together):
-    """A bank, and the number of mini-batches that went alone."""
-    alone = []
-    one = collect._statistics
+    """A bank, and the number of mini-batches that had a pass of their own."""
+    single = []
+    original = collect._statistics
     with monkeypatch.context() as patch:
-        patch.setattr(collect, "_statistics", lambda *a, **k: alone.append(0) or one(*a, **k))
+        patch.setattr(collect, "_statistics", lambda *a, **k: single.append(0) or original(*a, **k))
         if not together:
             patch.setattr(collect, "group_size", lambda *_: 1)
-        return mcbn.collect(model, batches), len(alone)
+        return mcbn.collect(model, batches), len(single)
 
 
-def assert_statistics_close(found, expected, tolerance):
+def assert_statistics_close(actual, expected, tolerance):
     """Relative to the size of what is averaged: rounding of an activation x moves (x - mean)^2."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name in (name for name in expected if name.endswith("running_mean")):
         other = name.replace("running_mean", "running_var")
         mean, variance = expected[name], expected[other]
         deviation = variance.sqrt()
-        gap = (found[name] - mean).abs() / (mean.abs() + deviation)
+        gap = (actual[name] - mean).abs() / (mean.abs() + deviation)
         assert float(gap.max()) <= tolerance
-        gap = (found[other] - variance).abs() / (variance + deviation * mean.abs())
+        gap = (actual[other] - variance).abs() / (variance + deviation * mean.abs())
         assert float(gap.max()) <= tolerance
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_statistics_of_a_shared_pass_are_those_of_one_by_one(name, dtype, monkeypatch):
+def test_statistics_of_a_shared_pass_are_those_of_single_passes(name, dtype, monkeypatch):
     model = build(name, dtype)
-    # 150 draws: the first alone, then two groups of 64 and a ragged one.
+    # 150 draws: the first in a pass of its own, then two groups of 64 and a smaller one.
     batches = mcbn.minibatches(examples("1d of 2-D", 400, dtype), batch_size=SIZE, draws=150)
-    found, alone = collected(monkeypatch, model, batches, together=True)
-    expected, all_alone = collected(monkeypatch, model, batches, together=False)
-    assert (alone, all_alone, len(found)) == (1, 150, 150)
-    assert {rows.dtype for rows in found.statistics.values()} == {dtype}
-    assert_statistics_close(found.statistics, expected.statistics, TOLERANCE[dtype])
+    bank, single = collected(monkeypatch, model, batches, together=True)
+    expected, all_single = collected(monkeypatch, model, batches, together=False)
+    assert (single, all_single, len(bank)) == (1, 150, 150)
+    assert {rows.dtype for rows in bank.statistics.values()} == {dtype}
+    assert_statistics_close(bank.statistics, expected.statistics, TOLERANCE[dtype])
 
 
 def test_means_far_from_zero_keep_their_variance(monkeypatch):
     """Sums of squares would lose all of it: a mean of 1,000 deviations in float32."""
-    model = build("alone", torch.float32)
+    model = build("single layer", torch.float32)
     data = examples("1d of 2-D", 400, torch.float32) + 2000.0
     batches = mcbn.minibatches(data, batch_size=SIZE, draws=100)
-    found, alone = collected(monkeypatch, model, batches, together=True)
+    bank, single = collected(monkeypatch, model, batches, together=True)
     exact = torch.stack([batch.double().var(0, correction=0) for batch in batches])
-    assert alone == 1
-    assert_close(found.statistics["running_var"].double(), exact, rtol=1e-4, atol=0)
+    assert single == 1
+    assert_close(bank.statistics["running_var"].double(), exact, rtol=1e-4, atol=0)
 
 
 def test_each_mini_batch_is_normalised_by_its_own_statistics():
-    """What the second layer sees of a batch has the batch's own mean 0 and variance 1."""
+    """The input of the second layer has mean 0 and variance 1 in each mini-batch."""
     model = nn.Sequential(nn.BatchNorm1d(4, eps=1e-9, affine=False), nn.BatchNorm1d(4)).double()
     batches = mcbn.minibatches(examples("1d of 2-D", 400), batch_size=SIZE, draws=100)
     statistics = mcbn.collect(model, batches).statistics
@@ -141,24 +141,24 @@ def test_each_mini_batch_is_normalised_by_its_own_statistics():
     assert_close(statistics["1.running_var"], torch.ones(100, 4).double(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_networks_that_cannot_share_a_pass_go_one_by_one(name, monkeypatch):
-    model = without_seed(ONE_BY_ONE[name]).eval()
+@pytest.mark.parametrize("name", SINGLE_PASSES)
+def test_networks_that_cannot_share_a_pass_have_single_passes(name, monkeypatch):
+    model = without_seed(SINGLE_PASSES[name]).eval()
     batches = mcbn.minibatches(examples("1d of 2-D", 400, torch.float32), batch_size=SIZE, draws=30)
-    found, alone = collected(monkeypatch, model, batches, together=True)
+    bank, single = collected(monkeypatch, model, batches, together=True)
     expected, _ = collected(monkeypatch, model, batches, together=False)
-    assert alone == 30
-    assert_close(dict(found.statistics), dict(expected.statistics), rtol=0, atol=0)
+    assert single == 30
+    assert_close(dict(bank.statistics), dict(expected.statistics), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["2d", "1d of 3-D", "timm BatchNormAct2d"])
-def test_convolutions_go_one_by_one(name, monkeypatch):
+def test_convolutions_have_single_passes(name, monkeypatch):
     batches = mcbn.minibatches(examples(name, 40), batch_size=SIZE, draws=5)
     assert collected(monkeypatch, make_network(name), batches, together=True)[1] == 5
 
 
 @pytest.mark.parametrize("kind", ["half precision", "two inputs"])
-def test_other_inputs_go_one_by_one(kind, monkeypatch):
+def test_other_inputs_have_single_passes(kind, monkeypatch):
     data = examples("1d of 2-D", 40, torch.float32)
     if kind == "half precision":
         model, batches = build("dense", torch.bfloat16), list(data.bfloat16().split(SIZE))
@@ -177,7 +177,7 @@ def test_other_inputs_go_one_by_one(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("draws", [1, 2, 64, 65, 70])
-def test_a_draw_does_not_depend_on_how_many_come_after_it(draws):
+def test_a_draw_does_not_depend_on_the_number_of_draws(draws):
     model, data = build("dense", torch.float32), examples("1d of 2-D", 400, torch.float32)
     long, short = (
         mcbn.collect(model, mcbn.minibatches(data, batch_size=SIZE, draws=count, seed=4))
@@ -186,7 +186,7 @@ def test_a_draw_does_not_depend_on_how_many_come_after_it(draws):
     assert_close(dict(long.first(draws).statistics), dict(short.statistics), rtol=0, atol=0)
 
 
-def test_the_model_and_the_random_streams_are_left_as_found(monkeypatch):
+def test_the_model_and_the_random_streams_are_left_unchanged(monkeypatch):
     model = build("dense", torch.float64).train()
     buffers = {name: value.clone() for name, value in model.state_dict().items()}
     places = [id(value) for value in (*model.parameters(), *model.buffers())]
@@ -199,14 +199,14 @@ def test_the_model_and_the_random_streams_are_left_as_found(monkeypatch):
     assert torch.equal(stream, torch.get_rng_state())
 
 
-def test_bad_values_are_named_by_their_own_draw():
+def test_the_error_of_a_nan_names_its_draw():
     data = list(examples("1d of 2-D", 10 * SIZE).split(SIZE))
     data[7][3, 2] = float("nan")
     with pytest.raises(ValueError, match=r"mini-batch 7.* 1 NaN .*\(3, 2\)"):
         mcbn.collect(build("dense", torch.float64), data)
 
 
-def test_a_loader_that_repeats_itself_is_found_in_shared_passes():
+def test_a_loader_that_repeats_itself_is_refused_in_shared_passes():
     data = examples("1d of 2-D", 5 * SIZE, torch.float32)
     loader = DataLoader(TensorDataset(data), batch_size=SIZE)
     with pytest.raises(ValueError, match="got draw 5 equal to draw 0"):
@@ -218,9 +218,9 @@ def test_memory_of_a_pass_is_bounded():
     for width, size in ((50, 40), (1000, 2), (3000, 1)):
         model = wide(width)
         layers = batch_norm_layers(model)
-        found = grouping.group_size(model, layers, batch)
-        assert found == size
-        assert found == 1 or found * 128 * width <= grouping.MAX_VALUES_PER_PASS
+        group_size = grouping.group_size(model, layers, batch)
+        assert group_size == size
+        assert group_size == 1 or group_size * 128 * width <= grouping.MAX_VALUES_PER_PASS
 
 
 def wide(width):

@@ -1,4 +1,4 @@
-"""Parametric posteriors: their moments against the bank's own, and their seeds."""
+"""Parametric posteriors: moments compared with those of the bank, and seeds."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def kind(request):
 
 
 def matrix(bank):
-    """Means and log-variances, computed here on their own: (draws, statistics)."""
+    """Means and log-variances, computed independently of the package: (draws, statistics)."""
     rows = [v.log() if n.endswith("var") else v for n, v in sorted(bank.statistics.items())]
     return torch.cat(rows, 1)
 

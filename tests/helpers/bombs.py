@@ -1,6 +1,7 @@
-"""A program that reads files made to fill the memory, and tells what each of them cost.
+"""A program that reads files made to fill the memory, and measures the memory that each takes.
 
-Usage: bombs.py FOLDER. It prints one JSON object: by name, the error and the growth of the process.
+Usage: bombs.py FOLDER. It prints one JSON object: for each file name the error, the growth of the
+process and the size of the file.
 """
 
 import gzip
@@ -22,34 +23,34 @@ from readers import READERS
 import mcbn
 from mcbn.io.tables import read_columns
 
-ROOM = 2**30  # bytes of address space beside what is in use
-ZEROS = 2**27  # bytes that a bomb holds once it is unpacked
+EXTRA_BYTES = 2**30  # of address space beyond what is in use
+UNPACKED_BYTES = 2**27  # of a bomb
 
 
-def npy(shape, *, version=b"\x01\x00", size=None, kind="<f8", rest=b""):
+def npy(shape, *, version=b"\x01\x00", size=None, kind="<f8", content=b""):
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version[0] == 1 else "<I", len(text) if size is None else size)
-    return b"\x93NUMPY" + version + length + text + rest
+    return b"\x93NUMPY" + version + length + text + content
 
 
 def archive(*contents, names=None, stored=False):
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(made, "w", kind) as file:
+    with zipfile.ZipFile(buffer, "w", kind) as file:
         for place, content in enumerate(contents):
             file.writestr(names[place] if names else f"a{place}.npy", content)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
-def tensors(header, *, size=None, rest=b""):
+def tensors(header, *, size=None, content=b""):
     text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if size is None else size) + text + rest
+    return struct.pack("<Q", len(text) if size is None else size) + text + content
 
 
 def parquet(columns, **options):
-    made = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), made, **options)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer, **options)
+    return buffer.getvalue()
 
 
 def repeated(text, rows):
@@ -58,9 +59,9 @@ def repeated(text, rows):
 
 
 def checkpoint():
-    made = io.BytesIO()
-    torch.save({"weight": torch.zeros(ZEROS // 4)}, made)
-    with zipfile.ZipFile(made) as file:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.zeros(UNPACKED_BYTES // 4)}, buffer)
+    with zipfile.ZipFile(buffer) as file:
         return archive(*map(file.read, file.namelist()), names=file.namelist())
 
 
@@ -81,13 +82,17 @@ def noise(size):
     return np.random.default_rng(0).bytes(size)
 
 
-def chances(place):
-    found = np.random.default_rng(0).random(LARGE // 16)
-    return found if place else 1 - found
+def large_npy():
+    return npy((LARGE_BYTES // 8,), content=noise(LARGE_BYTES))
+
+
+def probabilities(class_index):
+    values = np.random.default_rng(0).random(LARGE_BYTES // 16)
+    return values if class_index else 1 - values
 
 
 def large_bank():
-    rows = torch.ones(2**10, LARGE // 2**13)
+    rows = torch.ones(2**10, LARGE_BYTES // 2**13)
     statistics = {"running_mean": rows, "running_var": rows}
     bank = mcbn.Bank(statistics, {k: v[0] for k, v in statistics.items()}, batch_size=8)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,28 +105,28 @@ def grid(values=2000):
     return f"seeds: {axis}\ntraining: {{batch_sizes: {axis}}}\n".encode()
 
 
-MADE = {
-    "zeros.npz": lambda: archive(npy((ZEROS // 8,), rest=b"\0" * ZEROS)),
-    "many zeros.npz": lambda: archive(*[npy((2**21,), rest=b"\0" * 2**24)] * 8),
-    "false shape.npz": lambda: archive(npy((10**12,), rest=b"\0" * 80)),
+FILES = {
+    "zeros.npz": lambda: archive(npy((UNPACKED_BYTES // 8,), content=b"\0" * UNPACKED_BYTES)),
+    "many zeros.npz": lambda: archive(*[npy((2**21,), content=b"\0" * 2**24)] * 8),
+    "false shape.npz": lambda: archive(npy((10**12,), content=b"\0" * 80)),
     "no numbers but a shape.npz": lambda: archive(npy((0, 10**30))),
     "long header.npz": lambda: archive(npy((1,), version=b"\x02\x00", size=2**32 - 1)),
     "no width.npz": lambda: archive(npy((2**50,), kind="<U0")),
     "wide text.npz": lambda: archive(npy((1,), kind=f"<U{2**28}")),
-    "false shape.npy": lambda: npy((2**40,), rest=b"\0" * 80),
-    "objects.npy": lambda: npy((1,), kind="|O", rest=b"cos\nsystem\n(S'true'\ntR."),
+    "false shape.npy": lambda: npy((2**40,), content=b"\0" * 80),
+    "objects.npy": lambda: npy((1,), kind="|O", content=b"cos\nsystem\n(S'true'\ntR."),
     "zeros.idx.gz": lambda: gzip.compress(
-        struct.pack(">HBBI", 0, 8, 1, ZEROS) + b"\0" * ZEROS, mtime=0
+        struct.pack(">HBBI", 0, 8, 1, UNPACKED_BYTES) + b"\0" * UNPACKED_BYTES, mtime=0
     ),
     "false shape.idx.gz": lambda: gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**31)),
-    "zeros.gz": lambda: gzip.compress(b"0\n" * (ZEROS // 2), mtime=0),
+    "zeros.gz": lambda: gzip.compress(b"0\n" * (UNPACKED_BYTES // 2), mtime=0),
     "long header.st": lambda: tensors({}, size=2**40),
     "longer header.st": lambda: tensors({}, size=2**64 - 1),
     "false offsets.st": lambda: tensors(
         {"a": {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}}
     ),
     "false shape.st": lambda: tensors(
-        {"a": {"dtype": "F64", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, rest=b"\0" * 8
+        {"a": {"dtype": "F64", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, content=b"\0" * 8
     ),
     "one number.parquet": lambda: parquet({"p_0": repeated(0.5, 10**7)}),
     "one text.parquet": lambda: parquet({"site": repeated("x" * 2**20, 10**5)}),
@@ -139,18 +144,18 @@ MADE = {
     "long number.json": lambda: b'{"nll": ' + b"9" * 2**22 + b"}",
     "zeros.pt": checkpoint,
 }  # fmt: skip
-# Files that are large and whole: what they hold is twice in memory at most.
-LARGE = 2**24
-MADE |= {
-    "large.npz": lambda: archive(npy((LARGE // 8,), rest=bytes(noise(LARGE))), stored=True),
-    "large.npy": lambda: npy((LARGE // 8,), rest=bytes(noise(LARGE))),
+# Large valid files: at most two copies of their content are in memory.
+LARGE_BYTES = 2**24
+FILES |= {
+    "large.npz": lambda: archive(large_npy(), stored=True),
+    "large.npy": large_npy,
     "large.idx.gz": lambda: gzip.compress(
-        struct.pack(">HBBI", 0, 8, 1, LARGE) + bytes(noise(LARGE)), 1, mtime=0
+        struct.pack(">HBBI", 0, 8, 1, LARGE_BYTES) + noise(LARGE_BYTES), 1, mtime=0
     ),
-    "large.parquet": lambda: parquet({f"p_{k}": chances(k) for k in (0, 1)}),
+    "large.parquet": lambda: parquet({f"p_{k}": probabilities(k) for k in (0, 1)}),
     "large.st": large_bank,
 }
-# Scores and the like need memory of their own.
+# Read without the evaluation that follows, which needs memory of its own.
 LOADED = {"large.st": mcbn.Bank.load, "large.parquet": read_columns}
 READ = {".npz": "test.npz", ".npy": "labels.npy", ".idx.gz": "images.idx.gz", ".gz": "table.gz",
         ".st": "bank.st", ".parquet": "classes.parquet", ".csv": "classes.csv",
@@ -158,31 +163,31 @@ READ = {".npz": "test.npz", ".npy": "labels.npy", ".idx.gz": "images.idx.gz", ".
 
 
 def memory(line):
-    """Bytes of a line of the process's status: VmRSS now, VmHWM at the most."""
+    """Bytes in a line of the process's status: VmRSS is the present memory, VmHWM the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(each.split()[1]) for each in lines if each.startswith(line))
 
 
 def main(folder):
     read = {reader.name: reader.read for reader in READERS}
-    for reader in READERS:  # so that nothing is imported later
+    for reader in READERS:  # so that nothing is imported while memory is measured
         path = folder / reader.name
-        path.write_bytes(reader.whole())
+        path.write_bytes(reader.valid())
         reader.read(path)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
-    found = {}
+    resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_BYTES, used + EXTRA_BYTES))
+    results = {}
     for path in sorted(folder.glob("bombs/*")):
         reader = next(READ[end] for end in READ if path.name.endswith(end))
         use = LOADED.get(path.name, read[reader])
-        Path("/proc/self/clear_refs").write_text("5")  # the most is from now on
-        before, told = memory("VmRSS"), ""
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before, message = memory("VmRSS"), ""
         try:
             use(path)
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-        found[path.name] = [told, memory("VmHWM") - before, path.stat().st_size]
-    print(json.dumps(found))
+            message = f"{type(error).__name__}: {error}"
+        results[path.name] = [message, memory("VmHWM") - before, path.stat().st_size]
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

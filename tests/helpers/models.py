@@ -1,4 +1,4 @@
-"""Networks for the laws: one of each kind of batch norm a user may hold, and how to build it."""
+"""Networks for the tests: one for each kind of batch norm that a user may have."""
 
 import copy
 import importlib
@@ -14,14 +14,14 @@ from torchvision.ops import FrozenBatchNorm2d
 
 @dataclass(frozen=True)
 class Case:
-    """A network and the shape of one example that it takes."""
+    """A network, and the shape of one example of its inputs."""
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights, affine parameters and running statistics, so that nothing is 0 or 1."""
+    """Set random weights, affine parameters and running statistics, so that none is 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -36,7 +36,7 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def without_seed(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network without moving the global random stream."""
+    """Build a network, always with the same weights, without moving the global random stream."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build()
@@ -103,14 +103,14 @@ def make_network(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
 
 
 def examples(name: str, count: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
-    """Random examples for the network of a case: not centred, not of unit scale."""
+    """Random examples for the network of a case, with neither zero mean nor unit variance."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn((count, *CASES[name].shape), generator=generator, dtype=torch.float64)
     return (2.0 * drawn + 0.7).to(dtype)
 
 
 def train_mode_output(model: nn.Module, batch: Tensor) -> Tensor:
-    """The oracle: PyTorch's own train-mode forward, dropout off, on a copy."""
+    """The output of PyTorch's own train mode, with dropout off, from a copy of the network."""
     twin = copy.deepcopy(model).train()
     for module in twin.modules():
         if "Drop" in type(module).__name__:
@@ -145,7 +145,7 @@ class Frozen(nn.Module):
 
 
 class Jittered(torch.utils.data.Dataset):
-    """A random transform that draws from every global stream."""
+    """A data set with a random transform that draws from all global streams."""
 
     def __init__(self, data):
         self.data = data

@@ -1,4 +1,4 @@
-"""Every reader of files, and files that the library wrote: hostile ones are made of these."""
+"""All readers of files, each with a valid file that hostile ones are derived from."""
 
 import functools
 import gzip
@@ -41,14 +41,14 @@ FITTED = (
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader of files of one kind.
+    """A reader of one kind of file.
 
     Attributes:
-        name: file name of a whole one.
-        write: writes a whole one to a path.
-        read: reads it, and uses what it read as others do.
-        is_text: whether people can read it.
-        is_value: whether it is given as values, so that no error can name the path.
+        name: file name of a valid file.
+        write: writes a valid file to a path.
+        read: reads a file, and uses the result as the package does.
+        is_text: whether the file is text.
+        is_value: whether the reader takes values, so that its errors cannot name the path.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Reader:
     is_text: bool = False
     is_value: bool = False
 
-    def whole(self) -> bytes:
-        """The bytes of a whole file."""
-        return _whole(self.name)
+    def valid(self) -> bytes:
+        """The bytes of a valid file."""
+        return _valid(self.name)
 
 
 @functools.cache
-def _whole(name: str) -> bytes:
+def _valid(name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         next(each for each in READERS if each.name == name).write(path)
@@ -79,21 +79,23 @@ def bank() -> mcbn.Bank:
 
 def classes(*, columns=True, draws=False) -> mcbn.Predictions:
     logits = torch.randn((3, 6, 3), generator=torch.Generator().manual_seed(0))
-    made = mcbn.Categorical().summarize(logits, keep_draws=draws)
+    predictive = mcbn.Categorical().summarize(logits, keep_draws=draws)
     extra = {"site": np.array(list("abcabc"))} if columns else {}
-    return mcbn.Predictions("M", made, torch.arange(6) % 3, "six", ("cat", "dog", "eel"), extra)
+    return mcbn.Predictions(
+        "M", predictive, torch.arange(6) % 3, "six", ("cat", "dog", "eel"), extra
+    )
 
 
-def reals(*, kept: bool) -> mcbn.Predictions:
+def reals(*, keep_draws: bool) -> mcbn.Predictions:
     means = torch.randn((3, 6), generator=torch.Generator().manual_seed(0)).double()
     mixture = mcbn.Gaussian(precision=4.0).summarize(means)
-    found = mixture if kept else Moments.from_predictive(mixture)
-    return mcbn.Predictions("M", found, means[0], "six")
+    predictive = mixture if keep_draws else Moments.from_predictive(mixture)
+    return mcbn.Predictions("M", predictive, means[0], "six")
 
 
 def _use_bank(path: Path) -> None:
-    found = mcbn.Bank.load(path)
-    repr(found.rescale(2.0).first(1)), found.thin(1).pooled(), found.state(0)
+    loaded = mcbn.Bank.load(path)
+    repr(loaded.rescale(2.0).first(1)), loaded.thin(1).pooled(), loaded.state(0)
 
 
 def _write_draws(path: Path) -> None:
@@ -104,16 +106,16 @@ def _write_draws(path: Path) -> None:
 
 
 def _use_predictions(path: Path) -> None:
-    found = read_predictions(path)
-    if found.targets is not None:
-        mcbn.evaluate(found.scored, found.targets, resamples=0)
+    predictions = read_predictions(path)
+    if predictions.targets is not None:
+        mcbn.evaluate(predictions.scored, predictions.targets, resamples=0)
     with tempfile.TemporaryDirectory() as folder:
-        found.save(Path(folder) / "again")
+        predictions.save(Path(folder) / "again")
         mcbn.Predictions.load(Path(folder) / "again")
 
 
-def _table(made: mcbn.Predictions) -> Callable[[Path], object]:
-    return lambda path: write_predictions(path, made)
+def _table(predictions: mcbn.Predictions) -> Callable[[Path], object]:
+    return lambda path: write_predictions(path, predictions)
 
 
 def plan() -> Plan:
@@ -124,15 +126,15 @@ def plan() -> Plan:
 
 
 def _study(part: str) -> tuple[Callable[[Path], object], Callable[[Path], object]]:
-    """Writes the scores, or the declaration, of a study; reads it at its place in one."""
+    """A writer of the scores of a cell, and a reader of `part` of a study."""
     key = plan().cells()[0].key
     scores = as_json({"nll": 0.5, "accuracy": None})
 
     def read(path: Path) -> None:
         store = Store.create(path.parent / "study")
         store.discard("cells", key)
-        found = {"scores.json": scores, "cost.json": as_json({"total": 1.0})}
-        store.commit("cells", key, {**found, part: path.read_bytes()})
+        files = {"scores.json": scores, "cost.json": as_json({"total": 1.0})}
+        store.commit("cells", key, {**files, part: path.read_bytes()})
         Study.from_store(store, plan()).rows(cost=True)
 
     return lambda path: path.write_bytes(scores), read
@@ -149,27 +151,27 @@ def _write_json(values: object) -> Callable[[Path], object]:
 
 
 def _fitted(given: Any) -> Reader:
-    """Reads what was fitted, and applies it."""
+    """A reader of a fitted recalibration, which is then applied."""
 
     def read(path: Path) -> None:
-        found = type(given).from_dict(_values(path))
+        loaded = type(given).from_dict(_values(path))
         of_classes = not isinstance(given, (mcbn.VarianceScaling, mcbn.ConformalIntervals))
-        found(classes(draws=True).predictive if of_classes else reals(kept=True).predictive)
-        type(given).from_dict(json.loads(json.dumps(found.to_dict())))
+        loaded(classes(draws=True).predictive if of_classes else reals(keep_draws=True).predictive)
+        type(given).from_dict(json.loads(json.dumps(loaded.to_dict())))
 
     name = f"{type(given).__name__.lower()}.json"
     return Reader(name, _write_json(given.to_dict()), read, is_text=True, is_value=True)
 
 
 def _values(path: Path) -> Any:
-    """What is in a JSON file that the caller reads."""
+    """The values in a JSON file, read as a caller of the package would."""
     try:
-        found = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError("expected JSON") from error
-    if not isinstance(found, dict):  # else the type checks of the test run would refuse it
+    if not isinstance(values, dict):  # else the type checks of the test run would refuse it
         raise ValueError("expected a JSON object")
-    return found
+    return values
 
 
 def _read_cell(path: Path) -> None:
@@ -210,10 +212,10 @@ READERS = (
     Reader("bank.st", lambda path: bank().save(path), _use_bank),
     Reader("draws.st", _write_draws, read_draws),
     Reader("classes.st", lambda path: classes(draws=True).save(path), _use_predictions),
-    Reader("gaussian.st", lambda path: reals(kept=True).save(path), _use_predictions),
-    Reader("moments.st", lambda path: reals(kept=False).save(path), _use_predictions),
+    Reader("gaussian.st", lambda path: reals(keep_draws=True).save(path), _use_predictions),
+    Reader("moments.st", lambda path: reals(keep_draws=False).save(path), _use_predictions),
     Reader("classes.csv", _table(classes()), _use_predictions, is_text=True),
-    Reader("reals.csv", _table(reals(kept=False)), _use_predictions, is_text=True),
+    Reader("reals.csv", _table(reals(keep_draws=False)), _use_predictions, is_text=True),
     Reader("classes.npz", _table(classes()), _use_predictions),
     Reader("classes.parquet", _table(classes(columns=False)), _use_predictions),
     Reader("examples.npz", _npz, Examples.from_file),

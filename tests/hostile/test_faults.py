@@ -70,7 +70,7 @@ def write_page(make_report):
 WRITERS = {
     "bank.st": bank().save,
     "predictions.st": classes(draws=True).save,
-    "regression.st": reals(kept=True).save,
+    "regression.st": reals(keep_draws=True).save,
     "draws.st": write_draws,
     "classes.csv": write_table(classes()),
     "classes.parquet": write_table(classes(columns=False)),

@@ -1,4 +1,4 @@
-"""Packed files: what is not as it says is refused, with what is wrong with it."""
+"""Files of arrays and tables: invalid ones are refused, and the error says what is wrong."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def archive(path, names, **options):
             file.writestr(name, packed())
 
 
-def test_arrays_in_either_order_come_back_in_every_version_that_is_plain(tmp_path):
+def test_arrays_in_either_order_and_version_are_read_back(tmp_path):
     for version in ((1, 0), (2, 0)):
         for values in (VALUES, np.asfortranarray(VALUES), VALUES[:, :0], np.float64(3.0)):
             (tmp_path / "a.npy").write_bytes(packed(np.asarray(values), version))
@@ -46,21 +46,21 @@ def test_arrays_in_either_order_come_back_in_every_version_that_is_plain(tmp_pat
         (packed(np.zeros(3, [("a", "f8")])), r"24 bytes for an array of \[\('a', '<f8'\)\]"),
     ],
 )
-def test_an_array_that_is_not_as_it_says_is_refused(content, reason, tmp_path):
+def test_an_array_that_differs_from_its_header_is_refused(content, reason, tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.npy, got a truncated, .*{reason}.*write it again"):
         read_array(tmp_path / "a.npy")
 
 
-def test_what_another_library_says_of_a_file_is_told_in_short(tmp_path):
+def test_a_long_error_of_another_library_is_cut(tmp_path):
     (tmp_path / "a.npy").write_bytes(packed(np.zeros(3, [("a" * 999, "f8")])))
-    with pytest.raises(ValueError, match=r"aaa.*write it again") as told:
+    with pytest.raises(ValueError, match=r"aaa.*write it again") as caught:
         read_array(tmp_path / "a.npy")
-    assert len(str(told.value)) < 450 + len(str(tmp_path))
+    assert len(str(caught.value)) < 450 + len(str(tmp_path))
 
 
-def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
-    """Its directory and the header of the array agree on a size that is not there."""
+def test_an_archive_that_declares_more_than_it_holds_is_refused(tmp_path):
+    """Its directory and the header of the array agree on a size that the content lacks."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("a.npy", packed(np.arange(9.0).reshape(3, 3))[:-24])
         file.filelist[0].file_size += 24
@@ -69,7 +69,7 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path):
         read_arrays(tmp_path / "a.npz")
 
 
-def test_an_array_that_ends_as_an_archive_in_several_parts_is_refused(tmp_path):
+def test_an_array_that_ends_like_a_multi_disk_archive_is_refused(tmp_path):
     path = tmp_path / "labels.npy"
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
     path.write_bytes(packed() + locator + b"PK\x05\x06" + bytes(18))
@@ -77,7 +77,7 @@ def test_an_array_that_ends_as_an_archive_in_several_parts_is_refused(tmp_path):
         read_numpy(path)
 
 
-def test_two_arrays_of_one_name_and_slow_compressions_are_refused(tmp_path):
+def test_two_arrays_of_one_name_and_other_compressions_are_refused(tmp_path):
     archive(tmp_path / "twice.npz", ["a", "a.npy"])
     with pytest.raises(ValueError, match="two arrays named 'a'"):
         read_arrays(tmp_path / "twice.npz")
@@ -86,7 +86,7 @@ def test_two_arrays_of_one_name_and_slow_compressions_are_refused(tmp_path):
         read_arrays(tmp_path / "slow.npz")
 
 
-def test_a_file_of_no_known_kind_is_refused(tmp_path):
+def test_a_file_with_an_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.csv, .*, got .*a\.txt; rename or convert"):
         read_columns(tmp_path / "a.txt")
 
@@ -113,19 +113,19 @@ def test_draws_of_another_shape_are_refused(tmp_path):
         ),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(arrays, message, tmp_path):
+def test_arrays_of_inconsistent_shapes_are_refused(arrays, message, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         read_predictions(tmp_path / "a.npz")
 
 
-def test_whole_labels_lose_their_point():
+def test_integral_floats_become_integers_as_text():
     assert texts(np.array([1.0, 2.5])) == ("1", "2.5")
 
 
-def test_targets_that_are_not_there_are_asked_for(tmp_path):
+def test_missing_targets_are_refused_where_they_are_needed(tmp_path):
     np.savez(tmp_path / "a.npz", probabilities=np.full((4, 2), 0.5))
-    found = read_predictions(tmp_path / "a.npz")
-    assert isinstance(found, Predictions)
+    predictions = read_predictions(tmp_path / "a.npz")
+    assert isinstance(predictions, Predictions)
     with pytest.raises(ValueError, match="expected targets with the predictions of 'a', got none"):
-        _ = found.known_targets
+        _ = predictions.known_targets

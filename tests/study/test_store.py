@@ -98,8 +98,8 @@ def test_a_file_damaged_later_is_named(store, content):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"[1]", "no JSON object"),
-        (b'{"nll": 1, "nll": 2}', "a key that is there twice"),
+        (b"[1]", "not a JSON object"),
+        (b'{"nll": 1, "nll": 2}', "a repeated key"),
         (b'{"nll": NaN}', "NaN, which is not JSON"),
         (b'{"nll": -Infinity}', "-Infinity, which is not JSON"),
     ],
