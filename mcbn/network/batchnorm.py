@@ -208,7 +208,7 @@ def require_finite_weights(model: Module) -> None:
 
 
 def statistics_names(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Names of the mean and variance buffers of each layer, as `functional_call` takes them."""
+    """Names of the mean and variance buffers of each layer, as `state_dict` has them."""
     prefix = {name: f"{name}." if name else "" for name in layers}
     return {name: (prefix[name] + MEAN, prefix[name] + VARIANCE) for name in layers}
 

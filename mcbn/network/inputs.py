@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import Module
 from torch.utils.data import (
     DataLoader,
@@ -21,6 +20,7 @@ from torch.utils.data import (
 )
 
 from mcbn import validation
+from mcbn.network.isolation import call_with_tensors
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
@@ -171,10 +171,7 @@ def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
     kwargs: dict[str, Any] = {}
     if isinstance(inputs, Mapping):
         args, kwargs = (), dict(inputs)
-    if not state:
-        return model(*args, **kwargs)
-    # Not tied: in a module with two names functional_call would restore what it has just set.
-    return functional_call(model, dict(state), args, kwargs, tie_weights=False)
+    return call_with_tensors(model, state, lambda: model(*args, **kwargs))
 
 
 def device_of(model: Module) -> torch.device:

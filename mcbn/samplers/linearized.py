@@ -25,7 +25,7 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.inputs import Inputs, count, forward
-from mcbn.network.isolation import eval_mode
+from mcbn.network.isolation import eval_mode, intercepted
 from mcbn.samplers.loop import answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output
 
@@ -319,12 +319,8 @@ def linearize(
     for name, values in center.items():
         variance = name.endswith(VARIANCE)
         state[name] = (values.exp() if variance else values).to(buffers[name])
-    handles = [x.module.register_forward_pre_hook(x.receive, with_kwargs=True) for x in layers]
-    try:
+    with intercepted(model, {}, {layer.module: layer.receive for layer in layers}):
         raw = forward(model, state, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     outputs = tensor_output(raw, output)
     _require_separable(outputs, layers, count(inputs))
     return Linearization(outputs, layers)

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, epsilon_of, statistics_names
 from mcbn.network.inputs import Inputs, device_of, forward, require_finite, tensors, to_device
-from mcbn.network.isolation import eval_mode, model_lock
+from mcbn.network.isolation import eval_mode, intercepted, model_lock
 from mcbn.samplers.outputs import Output, tensor_output
 
 
@@ -85,19 +85,15 @@ def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) 
         for key, weight in module.named_parameters(recurse=False, remove_duplicate=False)
     }
     layers = batch_norm_layers(model)
-    handles = []
-    try:
-        for name, (mean, variance) in statistics_names(layers).items():
-            if mean in state:
-                epsilon = epsilon_of(name, layers[name])
-                hook = partial(_normalize, state[mean], state[variance], epsilon)
-                handles.append(layers[name].register_forward_pre_hook(hook, with_kwargs=True))
-                replaced[mean] = torch.zeros_like(state[mean])
-                replaced[variance] = torch.ones_like(state[variance])
+    hooks = {}
+    for name, (mean, variance) in statistics_names(layers).items():
+        if mean in state:
+            epsilon = epsilon_of(name, layers[name])
+            hooks[layers[name]] = partial(_normalize, state[mean], state[variance], epsilon)
+            replaced[mean] = torch.zeros_like(state[mean])
+            replaced[variance] = torch.ones_like(state[variance])
+    with intercepted(model, {}, hooks):
         return forward(model, replaced, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _normalize(

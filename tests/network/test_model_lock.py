@@ -9,7 +9,8 @@ import as_found
 import numpy as np
 import pytest
 import torch
-from models import make_network
+from models import examples, make_network
+from torch.func import functional_call
 
 from mcbn.network import isolation
 
@@ -68,6 +69,40 @@ def free_for_others(lock):
     asking.start()
     asking.join()
     return taken == [True]
+
+
+class Full(dict):
+    """Buffers of which one cannot be replaced: something goes wrong half-way."""
+
+    def __setitem__(self, key, value):
+        if key == "running_var" and not hasattr(self, "failed"):
+            self.failed = True
+            raise KeyboardInterrupt
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("where", ["replacing", "calling", "nowhere"])
+def test_tensors_are_given_back_wherever_it_fails(where):
+    model, x = make_network("1d of 2-D").eval(), examples("1d of 2-D", 5)
+    before, expected = as_found.model(model), model(x)
+    state = {name: value + 0.5 for name, value in model.state_dict().items() if "running" in name}
+    if where == "replacing":
+        model[1]._buffers = Full(model[1]._buffers)
+
+    def call():
+        if where == "calling":
+            raise KeyboardInterrupt
+        return model(x)
+
+    if where == "nowhere":
+        found = isolation.call_with_tensors(model, state, call)
+        torch.testing.assert_close(found, functional_call(model, state, x), rtol=0, atol=0)
+        assert not torch.equal(found, expected)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            isolation.call_with_tensors(model, state, call)
+    assert as_found.moved(before, as_found.model(model)) == []
+    assert torch.equal(model(x), expected)
 
 
 def test_streams_are_repeatable_and_told_to_have_moved():
