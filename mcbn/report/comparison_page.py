@@ -137,7 +137,7 @@ class ComparisonPage:
             "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
             "cost": tables.cost(self.comparison),
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
-            "sets": tables.held_targets(self.sets, "classes") if self.sets else None,
+            "sets": tables.set_coverages(self.sets, "classes") if self.sets else None,
         }
 
     def _confidence_gaps(self) -> dict[str, dict[str, float]]:

@@ -112,7 +112,7 @@ class RegressionPage:
             group_tables=[
                 tables.subgroups(name, methods) for name, methods in self.groups.items()
             ],
-            sets=tables.held_targets(self.sets, "target units") if self.sets else None,
+            sets=tables.set_coverages(self.sets, "target units") if self.sets else None,
             known=[name for name in glossary.SCORES if name in first],
         )  # fmt: skip
 

@@ -224,7 +224,7 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
     return Table(f"Groups by {column}", headings, tuple(rows))
 
 
-def held_targets(sets: Sequence[SetCoverage], unit: str) -> Table:
+def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
     """Coverage and mean size of prediction sets or intervals."""
     level = f"{100 * sets[0].level:g}%"
     rows = []
