@@ -333,6 +333,12 @@ def test_half_precision_is_summed_in_float64():
         (lambda c, y: calibration.quantile_calibration_error(c + 1), "expected pit from 0 to 1"),
         (lambda c, y: calibration.quantile_calibration_error(c[:0]), "at least one value"),
         (lambda c, y: calibration.pit_band(0), "count of at least 1"),
+        (
+            lambda c, y: calibration.classwise_calibration_error(
+                torch.full((2, 2), 0.5), y.long(), bins=0
+            ),
+            "1 bin",
+        ),
         (lambda c, y: calibration.pit_band(5, level=0.0), "expected level strictly between"),
         (
             lambda c, y: calibration.classwise_calibration_error(torch.ones(2, 2), y.long()),

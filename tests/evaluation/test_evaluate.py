@@ -223,6 +223,20 @@ def test_targets_that_do_not_fit_are_refused():
         evaluate(regressor(batch=30)[0], torch.zeros(29))
 
 
+def test_a_confidence_above_one_is_refused_by_scores_and_groups():
+    # Rows may be off by a hundredth, as of half precision; a single probability may not.
+    log_probabilities = torch.tensor([[1.005, 0.001]] * 4, dtype=torch.float64).log()
+    zeros = torch.zeros(4, dtype=torch.float64)
+    predictive = mcbn.CategoricalPredictive(
+        log_probabilities, zeros, torch.zeros_like(log_probabilities), zeros, 1
+    )
+    targets = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match="expected confidence from 0 to 1"):
+        evaluate(predictive, targets)
+    with pytest.raises(ValueError, match="expected confidence from 0 to 1"):
+        subgroups(predictive, targets, ["a", "b"] * 2)
+
+
 # Forecasters that are right and wrong on purpose.
 
 
