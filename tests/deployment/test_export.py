@@ -1,4 +1,4 @@
-"""One file that holds a network and its draws: it answers as `predict` does, without mcbn."""
+"""One file that holds a network and its draws: the outputs of `predict`, without mcbn."""
 
 import json
 import subprocess
@@ -84,11 +84,11 @@ def run_onnx(path, inputs):
     return onnx_files.onnx_outputs(path.read_bytes(), {"inputs": inputs})
 
 
-def require_same(found, predictive, names, limit=2e-6):
-    assert list(found) == list(names)
+def require_same(actual, predictive, names, limit=2e-6):
+    assert list(actual) == list(names)
     for name in names:
         expected = getattr(predictive, name)
-        torch.testing.assert_close(found[name].double(), expected, rtol=1e-6, atol=limit)
+        torch.testing.assert_close(actual[name].double(), expected, rtol=1e-6, atol=limit)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -98,10 +98,10 @@ def test_draws_along_the_batch_are_the_draws_of_the_loop(name, shared):
     sampler = banked(model, data)
     drawn = MCBatchNormModule(model, sampler.bank.statistics, output=None, shared=shared)
     with torch.no_grad():
-        found = drawn(data[:7]).transpose(0, 1)
+        actual = drawn(data[:7]).transpose(0, 1)
     expected = mcbn.MCBatchNorm(model, sampler.bank, engine="loop")(data[:7])
     # Rounding of float64 in another order of summation.
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 50])
@@ -124,7 +124,7 @@ class Counting(nn.Module):
         return x
 
 
-def test_what_is_before_the_first_draw_runs_once():
+def test_layers_before_the_first_draw_run_once():
     before, between = Counting(), Counting()
     model = network(
         lambda: nn.Sequential(before, nn.BatchNorm1d(4), between, nn.BatchNorm1d(4), Counting())
@@ -139,20 +139,20 @@ def test_what_is_before_the_first_draw_runs_once():
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_program_answers_as_predict_does(program, convolutional, batch):
+def test_the_program_gives_the_outputs_of_predict(program, convolutional, batch):
     sampler, data = convolutional
-    found = run_program(program.path, data[:batch])
-    require_same(found, mcbn.predict(sampler, data[:batch]), CLASSES)
+    actual = run_program(program.path, data[:batch])
+    require_same(actual, mcbn.predict(sampler, data[:batch]), CLASSES)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_the_onnx_file_answers_as_predict_does(onnx, convolutional, batch):
+def test_the_onnx_file_gives_the_outputs_of_predict(onnx, convolutional, batch):
     sampler, data = convolutional
-    found = run_onnx(onnx.path, data[:batch])
-    require_same(found, mcbn.predict(sampler, data[:batch]), CLASSES)
+    actual = run_onnx(onnx.path, data[:batch])
+    require_same(actual, mcbn.predict(sampler, data[:batch]), CLASSES)
 
 
-def test_mutual_information_is_there_to_be_compared(convolutional):
+def test_mutual_information_is_large_enough_to_compare(convolutional):
     """A file that gave zeros would pass at a tolerance of 2e-6 if these were as small."""
     sampler, data = convolutional
     assert float(mcbn.predict(sampler, data).mutual_information.min()) > 1e-4
@@ -163,9 +163,9 @@ import json, sys, torch
 files = {"mcbn.json": ""}
 program = torch.export.load(sys.argv[1], extra_files=files).module()
 with torch.inference_mode():
-    found = program(torch.load(sys.argv[2], weights_only=True))
+    actual = program(torch.load(sys.argv[2], weights_only=True))
 assert "mcbn" not in sys.modules
-print(json.dumps([json.loads(files["mcbn.json"]), {k: v.tolist() for k, v in found.items()}]))
+print(json.dumps([json.loads(files["mcbn.json"]), {k: v.tolist() for k, v in actual.items()}]))
 """
 
 
@@ -177,10 +177,10 @@ def test_the_program_runs_in_a_process_without_mcbn(program, convolutional, tmp_
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    header, found = json.loads(done.stdout)
+    header, actual = json.loads(done.stdout)
     assert (header["draws"], header["batch_size"]) == (DRAWS, 8)
-    found = {name: torch.tensor(values) for name, values in found.items()}
-    require_same(found, mcbn.predict(sampler, data[:4]), CLASSES)
+    actual = {name: torch.tensor(values) for name, values in actual.items()}
+    require_same(actual, mcbn.predict(sampler, data[:4]), CLASSES)
 
 
 def test_weights_are_there_once_and_draws_add_no_more_than_the_bank(
@@ -200,7 +200,7 @@ def test_weights_are_there_once_and_draws_add_no_more_than_the_bank(
 
 
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])
-def test_a_file_is_the_same_each_time_and_tells_nothing_of_its_maker(
+def test_a_file_is_reproducible_and_tells_nothing_of_its_maker(
     convolutional, program, onnx, tmp_path, suffix
 ):
     sampler, data = convolutional
@@ -211,7 +211,7 @@ def test_a_file_is_the_same_each_time_and_tells_nothing_of_its_maker(
         assert telling not in first
 
 
-def test_the_network_and_the_random_streams_stay_as_they_are(convolutional, tmp_path):
+def test_the_network_is_left_unchanged(convolutional, tmp_path):
     sampler, data = convolutional
     model = sampler.model.train()
 
@@ -230,7 +230,7 @@ def test_the_network_and_the_random_streams_stay_as_they_are(convolutional, tmp_
 
 
 @pytest.mark.parametrize("likelihood", [mcbn.Gaussian(precision=4.0), mcbn.Gaussian()])
-def test_regression_answers_as_predict_does(likelihood, tmp_path):
+def test_regression_gives_the_outputs_of_predict(likelihood, tmp_path):
     outputs = 1 if likelihood.precision else 4
     model = network(
         lambda: nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, outputs))
@@ -248,26 +248,28 @@ def test_regression_in_onnx(tmp_path):
     data = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
     sampler, likelihood = banked(model, data), mcbn.Gaussian(precision=4.0)
     artifact = mcbn.export(sampler, data[:1], tmp_path / "net.onnx", likelihood=likelihood)
-    found = run_onnx(artifact.path, data[:7])
-    require_same(found, mcbn.predict(sampler, data[:7], likelihood), REALS)
+    actual = run_onnx(artifact.path, data[:7])
+    require_same(actual, mcbn.predict(sampler, data[:7], likelihood), REALS)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e38])
 def test_extreme_logits_in_float32(scale):
     """At 1e38 they are finite, but further apart than a float32 is long."""
     logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).clamp(-3, 3) * scale
-    found = categorical_summary(logits)
+    actual = categorical_summary(logits)
     expected = mcbn.Categorical().summarize(list(logits.transpose(0, 1)))
-    require_same(found, expected, CLASSES)
+    require_same(actual, expected, CLASSES)
 
 
 def test_variances_far_from_zero():
     means = 1e4 + torch.randn(5, 9, 2, generator=torch.Generator().manual_seed(0))
-    found = gaussian_summary(2.0, means)
+    actual = gaussian_summary(2.0, means)
     expected = mcbn.Gaussian(precision=2.0).summarize(list(means.transpose(0, 1)))
     # The mean in float32 is off by 1e-3, half a unit in the last place; its square is not seen.
     for name in REALS[1:]:
-        torch.testing.assert_close(found[name].double(), getattr(expected, name), rtol=0, atol=2e-6)
+        torch.testing.assert_close(
+            actual[name].double(), getattr(expected, name), rtol=0, atol=2e-6
+        )
 
 
 class TwoInputs(nn.Module):
@@ -289,9 +291,9 @@ def test_several_inputs_and_an_output_to_pick(kind, tmp_path):
     sampler = mcbn.MCBatchNorm(model, bank, output=lambda answer: answer["logits"])
     artifact = mcbn.export(sampler, both, tmp_path / "net.pt2")
     assert artifact.inputs == (("left", "right") if kind is tuple else ("right", "left"))
-    found = run_program(artifact.path, both)
+    actual = run_program(artifact.path, both)
     torch.testing.assert_close(
-        found["probabilities"].double(),
+        actual["probabilities"].double(),
         mcbn.Categorical().summarize(sampler.passes(both)).probabilities,
         rtol=0, atol=1e-6,
     )  # fmt: skip
@@ -386,7 +388,7 @@ def test_networks_that_cannot_be_exported(kind, reason, tmp_path):
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"what was there"]
 
 
-def test_an_output_that_is_no_tensor_is_named():
+def test_an_output_that_is_not_a_tensor_is_named():
     left, right = torch.randn(2, 40, 4, generator=torch.Generator().manual_seed(0))
     model = network(TwoInputs)
     sampler = mcbn.MCBatchNorm(model, mcbn.collect(model, [((left, right), 0)] * 4))
@@ -427,7 +429,7 @@ def test_a_file_too_large_for_onnx_is_refused(convolutional, tmp_path, monkeypat
         mcbn.export(sampler, data[:1], tmp_path / "net.onnx")
 
 
-def test_a_file_that_answers_otherwise_is_not_written(convolutional, tmp_path, monkeypatch):
+def test_a_file_with_other_outputs_is_not_written(convolutional, tmp_path, monkeypatch):
     sampler, data = convolutional
 
     def wrong(content, inputs):

@@ -175,7 +175,7 @@ def test_dense_outputs_are_scored_like_a_flat_batch():
         assert_close(values, getattr(flat, name), **TIGHT)
 
 
-def test_a_stream_of_draws_gives_what_the_stack_gives():
+def test_a_stream_of_draws_gives_the_same_as_a_stack():
     draws = logits()
     stream = (draw.clone() for draw in draws)
     streamed, stacked = summarize(stream), summarize(draws)
@@ -183,7 +183,7 @@ def test_a_stream_of_draws_gives_what_the_stack_gives():
         assert_close(getattr(streamed, name), getattr(stacked, name), rtol=0, atol=0)
 
 
-def test_draws_are_left_as_they_were():
+def test_draws_are_not_changed():
     draws = logits()
     before = draws.clone()
     summarize(draws, keep_draws=True)
@@ -212,12 +212,12 @@ def test_no_graph_is_kept():
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 1, 3)])
-def test_a_single_logit_is_refused_with_the_cure(shape):
+def test_a_single_logit_is_refused_with_the_remedy(shape):
     with pytest.raises(ValueError, match=r"at least 2 classes.*torch\.cat\(\[torch\.zeros_like"):
         summarize([torch.zeros(shape)])
 
 
-def test_the_cure_for_a_single_logit_is_the_sigmoid():
+def test_the_remedy_for_a_single_logit_is_the_sigmoid():
     z = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
     predictive = summarize([torch.cat([torch.zeros_like(z), z], 1)])
     assert_close(predictive.probabilities[:, 1], z[:, 0].sigmoid(), **TIGHT)

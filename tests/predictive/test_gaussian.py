@@ -177,7 +177,7 @@ def test_quantile_is_the_inverse_of_the_distribution_function():
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
-def test_levels_that_are_no_share_are_refused(level):
+def test_levels_outside_zero_to_one_are_refused(level):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         constant()[0].interval(level)
 
@@ -224,7 +224,7 @@ SCORED = ("log_prob", "crps", "crps_moment_matched", "cdf")
 
 @pytest.mark.parametrize("score", SCORED)
 @pytest.mark.parametrize(("shape", "given"), [((7, 1), (7,)), ((7,), (7, 1))])
-def test_a_lone_output_axis_may_be_missing_or_extra(score, shape, given):
+def test_an_output_axis_of_length_one_may_be_absent(score, shape, given):
     predictive, _ = constant(shape=shape)
     targets = normal(7, seed=3)
     result = getattr(predictive, score)(targets.reshape(given))
@@ -256,7 +256,7 @@ def test_targets_that_are_not_finite_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 1)])
-def test_outputs_that_do_not_split_are_refused_with_the_cure(shape):
+def test_outputs_that_do_not_split_are_refused_with_the_remedy(shape):
     with pytest.raises(ValueError, match=r"means then log-variances.*precision="):
         mcbn.Gaussian().summarize([torch.zeros(shape)])
 
@@ -293,7 +293,7 @@ def test_another_precision_keeps_the_means_and_their_device():
 
 
 @pytest.mark.parametrize("precision", [0.0, -1.0, float("nan"), float("inf")])
-def test_precisions_that_are_none_are_refused(precision):
+def test_invalid_precisions_are_refused(precision):
     for attempt in (
         lambda: mcbn.Gaussian(precision=precision),
         lambda: constant()[0].with_precision(precision),
@@ -343,7 +343,7 @@ def test_the_precision_fitted_by_log_prob_has_a_closed_form_for_one_draw():
 
 
 @pytest.mark.parametrize("criterion", ["log_prob", "crps"])
-def test_the_precision_the_predictions_came_with_does_not_matter_and_units_do(criterion):
+def test_the_fit_depends_on_the_units_but_not_on_the_precision_of_the_predictions(criterion):
     predictive, targets = held_out(3.0, batch=300)
     fitted = mcbn.fit_precision(predictive, targets, criterion=criterion).precision
     again = mcbn.fit_precision(predictive.with_precision(50.0), targets, criterion=criterion)
@@ -360,7 +360,7 @@ def test_a_perfect_fit_is_refused():
         mcbn.fit_precision(predictive, predictive.mean)
 
 
-def test_targets_to_fit_may_have_a_lone_output_axis():
+def test_targets_to_fit_may_have_an_output_axis_of_length_one():
     predictive, targets = held_out(3.0, batch=50)
     columns = mcbn.fit_precision(predictive, targets.unsqueeze(1))
     assert columns == mcbn.fit_precision(predictive, targets)

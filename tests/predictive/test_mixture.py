@@ -325,7 +325,7 @@ def test_float32_in_float64_out():
         (lambda m, v, y: mixture.ensemble_crps(m[:1], y, fair=True), "at least 2 draws"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_invalid_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(*forecasts())
 

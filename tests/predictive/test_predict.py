@@ -1,4 +1,4 @@
-"""Predicting: the same answer from any data in any cut, in memory that draws do not fill."""
+"""Prediction: the same result from any kind of data and batches, in bounded memory."""
 
 import inspect
 import math
@@ -106,7 +106,7 @@ def test_any_kind_of_data_gives_the_same(data, sampler, x, likelihood):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16, 36, 37, 1000])
-def test_the_size_of_a_chunk_does_not_matter(batch_size, sampler, x, likelihood):
+def test_the_batch_size_does_not_matter(batch_size, sampler, x, likelihood):
     expected = mcbn.predict(sampler, x, likelihood)
     assert_same(mcbn.predict(sampler, x, likelihood, batch_size=batch_size), expected, 1e-12)
 
@@ -128,7 +128,7 @@ def test_the_order_of_the_data_is_kept(sampler, x, likelihood):
         )
 
 
-def test_it_says_what_the_draws_say(sampler, x):
+def test_the_predictive_is_that_of_the_draws(sampler, x):
     draws = sampler(x)
     assert_same(mcbn.predict(sampler, x), mcbn.Categorical().summarize(draws), 1e-12)
     gaussian = mcbn.Gaussian(precision=2.0)
@@ -152,7 +152,7 @@ def test_a_network_with_its_own_noise(x):
     assert_close(predictive.variance, outputs[:, 1:].exp(), rtol=1e-12, atol=1e-12)
 
 
-def test_inputs_picks_what_the_default_rule_does_not(sampler, x):
+def test_select_picks_what_the_default_rule_does_not(sampler, x):
     data = TensorDataset(torch.arange(len(x)), x)
     picked = mcbn.predict(sampler, data, select=lambda batch: batch[1])
     assert_same(picked, mcbn.predict(sampler, x))
@@ -186,7 +186,7 @@ def test_a_loader_that_shuffles_is_refused(kind, sampler, x):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", None, mcbn.Gaussian, 4.0])
-def test_an_unknown_likelihood_is_refused_with_the_cure(likelihood, sampler, x):
+def test_an_unknown_likelihood_is_refused_with_the_remedy(likelihood, sampler, x):
     with pytest.raises(ValueError, match=r"expected the likelihood .*Gaussian\(precision=tau\)"):
         inspect.unwrap(mcbn.predict)(sampler, x, likelihood)
 
@@ -211,7 +211,7 @@ def test_inputs_that_are_not_finite_are_refused(sampler, x):
 
 
 class Watched:
-    """A sampler that keeps an eye on its outputs: which are still held when the next is asked."""
+    """A sampler that counts which of its outputs are still alive when the next is made."""
 
     def __init__(self, draws, classes=5):
         self.draws, self.classes, self.most = draws, classes, 0
@@ -227,7 +227,7 @@ class Watched:
             given.append(weakref.ref(output))
             yield output
             del output
-            self.most = max(self.most, sum(found() is not None for found in given))
+            self.most = max(self.most, sum(ref() is not None for ref in given))
 
     def __call__(self, inputs):
         return torch.stack(list(self.passes(inputs)))
@@ -241,7 +241,7 @@ def test_for_classes_no_more_than_one_draw_is_ever_held():
     assert watched.most <= 1
 
 
-def test_batches_are_given_back_before_the_next_is_loaded():
+def test_a_batch_is_freed_before_the_next_is_loaded():
     alive = []
 
     class Loud(Watched):
@@ -251,7 +251,7 @@ def test_batches_are_given_back_before_the_next_is_loaded():
 
     mcbn.predict(Loud(draws=2), torch.zeros(60, 2), batch_size=6)
     assert len(alive) == 10
-    assert all(found() is None for found in alive)
+    assert all(ref() is None for ref in alive)
 
 
 def test_the_predictive_holds_nothing_that_grows_with_the_draws():
@@ -302,7 +302,7 @@ def test_an_interrupted_prediction_leaves_the_global_streams(x):
         mcbn.predict(Broken(draws=2), x)
 
 
-def test_whoever_has_the_three_methods_is_a_sampler(x):
+def test_any_object_with_the_three_methods_is_a_sampler(x):
     assert isinstance(Watched(draws=3), Sampler)
     assert isinstance(mcbn.Deterministic(make_network(NAME)), Sampler)
     assert not isinstance(make_network(NAME), Sampler)

@@ -1,4 +1,4 @@
-"""Predictions as a file: what comes back, and what is refused."""
+"""Predictions as a file: saved and loaded, and refused."""
 
 import json
 import tracemalloc
@@ -33,25 +33,29 @@ def predictions(targets=True, positions=()):
 @pytest.mark.parametrize("targets", [True, False])
 @pytest.mark.parametrize("positions", [(), (2, 2)])
 def test_saved_and_loaded_is_the_same(targets, positions, tmp_path):
-    mine = predictions(targets, positions)
-    mine.save(tmp_path / "deep" / "file")
-    back = Predictions.load(tmp_path / "deep" / "file")
-    assert (back.method, back.data) == (mine.method, mine.data)
-    assert back.predictive.draw_count == 5
+    saved = predictions(targets, positions)
+    saved.save(tmp_path / "deep" / "file")
+    loaded = Predictions.load(tmp_path / "deep" / "file")
+    assert (loaded.method, loaded.data) == (saved.method, saved.data)
+    assert loaded.predictive.draw_count == 5
     for name in (*CATEGORICAL_TENSORS, "mutual_information", "entropy", "confidence"):
-        assert_close(getattr(back.predictive, name), getattr(mine.predictive, name), rtol=0, atol=0)
+        assert_close(
+            getattr(loaded.predictive, name), getattr(saved.predictive, name), rtol=0, atol=0
+        )
     if targets:
-        assert_close(back.targets, mine.targets, rtol=0, atol=0)
+        assert_close(loaded.targets, saved.targets, rtol=0, atol=0)
     else:
-        assert back.targets is None
+        assert loaded.targets is None
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
 
 
 def test_the_scores_of_a_file_are_those_of_the_predictions(tmp_path):
-    mine = predictions()
-    mine.save(tmp_path / "file")
-    back = Predictions.load(tmp_path / "file")
-    scores = [mcbn.evaluate(p.predictive, p.targets, resamples=20).to_dict() for p in (mine, back)]
+    saved = predictions()
+    saved.save(tmp_path / "file")
+    loaded = Predictions.load(tmp_path / "file")
+    scores = [
+        mcbn.evaluate(p.predictive, p.targets, resamples=20).to_dict() for p in (saved, loaded)
+    ]
     assert json.dumps(scores[0]) == json.dumps(scores[1])
 
 
@@ -93,7 +97,7 @@ def test_predictions_are_refused_as_a_bank(tmp_path):
         mcbn.Bank.load(tmp_path / "file")
 
 
-def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
+def test_a_safetensors_file_of_another_program_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "file")
     with pytest.raises(ValueError, match="that mcbn did not write"):
         Predictions.load(tmp_path / "file")
@@ -148,39 +152,41 @@ def test_a_missing_file_is_named(tmp_path):
         Predictions.load(tmp_path / "nowhere")
 
 
-def regression(kept, precision=4.0, outputs=(2,)):
+def regression(keep_draws, precision=4.0, outputs=(2,)):
     generator = torch.Generator().manual_seed(0)
     width = outputs if precision else tuple(2 * each for each in outputs)
     draws = torch.randn((5, 7, *width), generator=generator)
     mixture = mcbn.Gaussian(precision=precision).summarize(draws)
-    found = mixture if kept else Moments.from_predictive(mixture)
+    stored = mixture if keep_draws else Moments.from_predictive(mixture)
     answers = torch.randn((7, *outputs), generator=generator).double()
-    return Predictions("R", found, answers, "seven")
+    return Predictions("R", stored, answers, "seven")
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("keep_draws", [True, False])
 @pytest.mark.parametrize("precision", [4.0, None])
-def test_regression_is_saved_and_loaded(kept, precision, tmp_path):
-    mine = regression(kept, precision)
-    mine.save(tmp_path / "file")
-    back = Predictions.load(tmp_path / "file")
-    assert type(back.predictive) is type(mine.predictive)
-    assert back.predictive.draw_count == 5
+def test_regression_is_saved_and_loaded(keep_draws, precision, tmp_path):
+    saved = regression(keep_draws, precision)
+    saved.save(tmp_path / "file")
+    loaded = Predictions.load(tmp_path / "file")
+    assert type(loaded.predictive) is type(saved.predictive)
+    assert loaded.predictive.draw_count == 5
     for name in ("mean", "variance", "epistemic_variance", "aleatoric_variance"):
-        assert_close(getattr(back.predictive, name), getattr(mine.predictive, name), rtol=0, atol=0)
+        assert_close(
+            getattr(loaded.predictive, name), getattr(saved.predictive, name), rtol=0, atol=0
+        )
     one, two = (
-        mcbn.evaluate(p.scored, p.targets, resamples=3).to_dict() for p in (mine, back)
+        mcbn.evaluate(p.scored, p.targets, resamples=3).to_dict() for p in (saved, loaded)
     )  # fmt: skip
     assert json.dumps(one) == json.dumps(two)
 
 
-def test_regression_without_targets_comes_back_without(tmp_path):
-    mine = regression(True)
-    replace(mine, targets=None).save(tmp_path / "file")
-    back = Predictions.load(tmp_path / "file")
-    assert back.targets is None
-    assert "target" not in back.to_xarray()
-    assert_close(back.predictive.means, mine.predictive.means, rtol=0, atol=0)
+def test_regression_without_targets_is_loaded_without(tmp_path):
+    saved = regression(True)
+    replace(saved, targets=None).save(tmp_path / "file")
+    loaded = Predictions.load(tmp_path / "file")
+    assert loaded.targets is None
+    assert "target" not in loaded.to_xarray()
+    assert_close(loaded.predictive.means, saved.predictive.means, rtol=0, atol=0)
 
 
 def test_moments_are_those_of_the_mixture_and_not_the_mixture():
@@ -195,15 +201,15 @@ def test_moments_are_those_of_the_mixture_and_not_the_mixture():
                      mixture.scored.log_prob(mixture.targets), rtol=1e-6, atol=1e-6)  # fmt: skip
 
 
-def test_kept_draws_names_and_columns_come_back(tmp_path):
+def test_kept_draws_names_and_columns_are_read_back(tmp_path):
     draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
-    found = mcbn.Categorical().summarize(draws, keep_draws=True)
+    actual = mcbn.Categorical().summarize(draws, keep_draws=True)
     columns = {"sex": np.array(list("fmfmfmx")), "site": np.arange(7) % 2}
-    Predictions("a", found, None, "b", ("x", "y", "<z>"), columns).save(tmp_path / "file")
-    back = Predictions.load(tmp_path / "file")
-    assert_close(back.predictive.logits, draws, rtol=0, atol=0)
-    assert back.classes == ("x", "y", "<z>")
-    assert {name: "".join(values) for name, values in back.columns.items()} == {
+    Predictions("a", actual, None, "b", ("x", "y", "<z>"), columns).save(tmp_path / "file")
+    loaded = Predictions.load(tmp_path / "file")
+    assert_close(loaded.predictive.logits, draws, rtol=0, atol=0)
+    assert loaded.classes == ("x", "y", "<z>")
+    assert {name: "".join(values) for name, values in loaded.columns.items()} == {
         "sex": "fmfmfmx", "site": "0101010"
     }  # fmt: skip
 
@@ -242,36 +248,36 @@ def test_xarray_has_the_dimensions_that_arviz_takes():
     draws = torch.randn((5, 7, 3), generator=torch.Generator().manual_seed(0))
     kept = mcbn.Categorical().summarize(draws, keep_draws=True)
     answers, columns = torch.arange(7) % 3, {"sex": np.array(list("fmfmfmf"))}
-    found = Predictions("a", kept, answers, "b", ("x", "y", "z"), columns).to_xarray()
-    assert found["logits"].dims == ("chain", "draw", "case", "class")
-    assert found["logits"].values.tolist() == [draws.tolist()]
-    assert found["probability"].dims == ("case", "class")
-    assert found["mutual_information"].dims == found["target"].dims == ("case",)
+    actual = Predictions("a", kept, answers, "b", ("x", "y", "z"), columns).to_xarray()
+    assert actual["logits"].dims == ("chain", "draw", "case", "class")
+    assert actual["logits"].values.tolist() == [draws.tolist()]
+    assert actual["probability"].dims == ("case", "class")
+    assert actual["mutual_information"].dims == actual["target"].dims == ("case",)
     # What ArviZ would do: a mean over chain and draw of what it takes apart by name.
-    softmax = torch.from_numpy(found["logits"].values).double().softmax(-1)
-    averaged = found["logits"].copy(data=softmax.numpy()).mean(("chain", "draw"))
-    difference = abs(averaged - found["probability"])
+    softmax = torch.from_numpy(actual["logits"].values).double().softmax(-1)
+    averaged = actual["logits"].copy(data=softmax.numpy()).mean(("chain", "draw"))
+    difference = abs(averaged - actual["probability"])
     assert float(difference.max()) < 1e-15
-    assert float(found["probability"].sel({"class": "y"})[3]) == float(kept.probabilities[3, 1])
-    assert found.where(found.sex == "m", drop=True).sizes["case"] == 3
-    assert found.attrs == {"method": "a", "data": "b", "draws": 5}
+    assert float(actual["probability"].sel({"class": "y"})[3]) == float(kept.probabilities[3, 1])
+    assert actual.where(actual.sex == "m", drop=True).sizes["case"] == 3
+    assert actual.attrs == {"method": "a", "data": "b", "draws": 5}
     assert "logits" not in predictions().to_xarray()
 
 
 @pytest.mark.parametrize("outputs", [(), (2,)])
 def test_xarray_of_regression(outputs):
-    found = regression(True, outputs=outputs).to_xarray() if outputs else Predictions(
+    actual = regression(True, outputs=outputs).to_xarray() if outputs else Predictions(
         "R", mcbn.Gaussian(precision=1.0).summarize(torch.zeros(5, 7)), torch.zeros(7), "x"
     ).to_xarray()  # fmt: skip
     ends = ("output",) * len(outputs)
-    assert found["means"].dims == ("chain", "draw", "case", *ends)
-    assert found["sd"].dims == found["target"].dims == ("case", *ends)
+    assert actual["means"].dims == ("chain", "draw", "case", *ends)
+    assert actual["sd"].dims == actual["target"].dims == ("case", *ends)
 
 
 def test_xarray_of_positions():
-    found = predictions(positions=(2, 3)).to_xarray()
-    assert found["probability"].dims == ("case", "class", "position_0", "position_1")
-    assert found["entropy"].dims == found["target"].dims == ("case", "position_0", "position_1")
+    actual = predictions(positions=(2, 3)).to_xarray()
+    assert actual["probability"].dims == ("case", "class", "position_0", "position_1")
+    assert actual["entropy"].dims == actual["target"].dims == ("case", "position_0", "position_1")
 
 
 @pytest.mark.parametrize("sizes", [(7,), (3, 4), (1,) * 7])
@@ -281,11 +287,11 @@ def test_draws_written_in_batches_are_the_draws(sizes, precision, tmp_path):
     with draws_file(tmp_path / "file", examples=7, precision=precision, header={"a": 1}) as add:
         for batch in draws.split(sizes, dim=1):
             add(batch)
-    found, header = read_draws(tmp_path / "file")
+    actual, header = read_draws(tmp_path / "file")
     assert header["a"] == 1
-    assert_close(found, draws.to(getattr(torch, precision)), rtol=0, atol=0)
+    assert_close(actual, draws.to(getattr(torch, precision)), rtol=0, atol=0)
     # To the last byte what safetensors itself would write, and so any reader reads it.
-    assert_close(load_file(tmp_path / "file")["draws"], found, rtol=0, atol=0)
+    assert_close(load_file(tmp_path / "file")["draws"], actual, rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -359,21 +365,21 @@ class Fixed:
 
 @pytest.mark.parametrize("likelihood", [mcbn.Categorical(), mcbn.Gaussian(2.0), mcbn.Gaussian()])
 @pytest.mark.parametrize("keep_draws", [True, False])
-def test_recording_is_predicting_with_the_draws_written_away(likelihood, keep_draws, tmp_path):
+def test_predict_for_file_predicts_and_hands_on_the_draws(likelihood, keep_draws, tmp_path):
     inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     whole = mcbn.predict(Fixed(), inputs, likelihood, keep_draws=True)
     with draws_file(tmp_path / "file", examples=10, header={}) as add:
-        found = predict_for_file(
+        actual = predict_for_file(
             Fixed(), inputs, likelihood, batch_size=3, keep_draws=keep_draws, add=add
         )
     # Means are kept in float64 and log-variances have been through an exponential.
     assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
     if isinstance(likelihood, mcbn.Categorical):
-        assert_close(found.log_probabilities, whole.log_probabilities, rtol=0, atol=0)
-        assert (found.logits is not None) == keep_draws
+        assert_close(actual.log_probabilities, whole.log_probabilities, rtol=0, atol=0)
+        assert (actual.logits is not None) == keep_draws
     else:
-        assert isinstance(found, Moments) == (not keep_draws)
-        assert_close(found.variance, whole.variance, rtol=1e-14, atol=1e-14)
+        assert isinstance(actual, Moments) == (not keep_draws)
+        assert_close(actual.variance, whole.variance, rtol=1e-14, atol=1e-14)
 
 
 NETS = """
@@ -409,17 +415,17 @@ def test_predict_writes_what_the_name_asks_for(folder, capsys):
     for suffix in (".csv", ".parquet", ".npz", ".st"):
         command(folder, "--out", f"{folder}/m{suffix}", "--draws-out", f"{folder}/draws.st",
                 "--draws-type", "float16")  # fmt: skip
-        found = read_predictions(folder / f"m{suffix}")
-        assert found.classes == ("no", "yes")
-        assert found.targets.tolist() == [0, 1] * 15
-        assert "".join(found.columns["sex"]) == "fm" * 15
-        assert set(found.columns) == {"sex"}
-        assert found.predictive.draw_count == 5
+        actual = read_predictions(folder / f"m{suffix}")
+        assert actual.classes == ("no", "yes")
+        assert actual.targets.tolist() == [0, 1] * 15
+        assert "".join(actual.columns["sex"]) == "fm" * 15
+        assert set(actual.columns) == {"sex"}
+        assert actual.predictive.draw_count == 5
         draws, header = read_draws(folder / "draws.st")
         assert header["method"] == "MC Dropout"
         averaged = draws.double().softmax(2).mean(0)
         # Half precision keeps 11 bits of a logit of a few units.
-        assert_close(averaged, found.predictive.probabilities, rtol=0, atol=2e-3)
+        assert_close(averaged, actual.predictive.probabilities, rtol=0, atol=2e-3)
 
 
 def test_predict_of_regression_keeps_moments_or_the_mixture(folder, capsys):
@@ -451,7 +457,7 @@ def test_options_that_do_not_fit_are_refused_before_any_work(folder, capsys, wor
     assert message in capsys.readouterr().err
 
 
-def test_a_column_of_the_data_named_like_ours_is_refused_for_tables_alone(folder, capsys):
+def test_a_reserved_column_name_is_refused_for_tables_alone(folder, capsys):
     with np.load(folder / "test.npz") as file:
         np.savez(folder / "test.npz", inputs=file["inputs"], index=np.arange(30))
     command(folder, "--out", f"{folder}/m.st")

@@ -1,4 +1,4 @@
-"""Predictions as CSV, Parquet and NPZ: what comes back, what others write, and what is refused."""
+"""Predictions as CSV, Parquet and NPZ: written and read, of other tools, and refused."""
 
 import csv
 import json
@@ -31,59 +31,61 @@ def classes(names=(), draws=6, columns=True, targets=True):
     return Predictions("M", mcbn.Categorical().summarize(logits), answers, "forty", names, extra)
 
 
-def reals(outputs=(), kept=False):
+def reals(outputs=(), keep_draws=False):
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn((6, 40, *outputs), generator=generator).double()
     mixture = mcbn.Gaussian(precision=4.0).summarize(draws)
-    found = mixture if kept else Moments.from_predictive(mixture)
-    return Predictions("M", found, torch.randn((40, *outputs), generator=generator).double(), "x")
+    stored = mixture if keep_draws else Moments.from_predictive(mixture)
+    return Predictions("M", stored, torch.randn((40, *outputs), generator=generator).double(), "x")
 
 
-def scores(found, **options):
-    evaluation = mcbn.evaluate(found.scored, found.targets, resamples=5, **options)
+def scores(predictions, **options):
+    evaluation = mcbn.evaluate(predictions.scored, predictions.targets, resamples=5, **options)
     return {name: (s.value, s.low, s.high) for name, s in evaluation.items()}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("names", [(), ("cat", "<b>dog", 'a,"b"')])
-def test_classes_come_back_and_score_the_same(suffix, names, tmp_path):
-    mine = classes(names)
-    write_predictions(tmp_path / f"m{suffix}", mine)
-    back = read_predictions(tmp_path / f"m{suffix}")
-    assert (back.method, back.classes, back.predictive.draw_count) == ("m", names, 6)
-    assert_close(back.targets, mine.targets, rtol=0, atol=0)
+def test_classes_are_read_back_and_score_the_same(suffix, names, tmp_path):
+    saved = classes(names)
+    write_predictions(tmp_path / f"m{suffix}", saved)
+    loaded = read_predictions(tmp_path / f"m{suffix}")
+    assert (loaded.method, loaded.classes, loaded.predictive.draw_count) == ("m", names, 6)
+    assert_close(loaded.targets, saved.targets, rtol=0, atol=0)
     for name in ("probabilities", "entropy", "mutual_information", "variation_ratio"):
-        assert_close(getattr(back.predictive, name), getattr(mine.predictive, name), **ROUNDING)
-    assert [str(value) for value in back.columns["site"]] == [str(k % 4) for k in range(40)]
-    assert set(back.columns) == {"sex", "site"}
-    found, expected = scores(back), scores(mine)
-    assert found.keys() == expected.keys()
-    for name in found:
-        assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9, nan_ok=True)
+        assert_close(getattr(loaded.predictive, name), getattr(saved.predictive, name), **ROUNDING)
+    assert [str(value) for value in loaded.columns["site"]] == [str(k % 4) for k in range(40)]
+    assert set(loaded.columns) == {"sex", "site"}
+    actual, expected = scores(loaded), scores(saved)
+    assert actual.keys() == expected.keys()
+    for name in actual:
+        assert actual[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("outputs", [(), (1,), (2,)])
-@pytest.mark.parametrize("kept", [True, False])
-def test_reals_come_back_with_the_parts_of_their_variance(suffix, outputs, kept, tmp_path):
-    mine = reals(outputs, kept)
-    write_predictions(tmp_path / f"m{suffix}", mine)
-    back = read_predictions(tmp_path / f"m{suffix}")
-    assert isinstance(back.predictive, Moments)
-    assert back.predictive.draw_count == 6
+@pytest.mark.parametrize("keep_draws", [True, False])
+def test_reals_are_read_back_with_the_parts_of_their_variance(
+    suffix, outputs, keep_draws, tmp_path
+):
+    saved = reals(outputs, keep_draws)
+    write_predictions(tmp_path / f"m{suffix}", saved)
+    loaded = read_predictions(tmp_path / f"m{suffix}")
+    assert isinstance(loaded.predictive, Moments)
+    assert loaded.predictive.draw_count == 6
     for name in ("mean", "variance", "epistemic_variance", "aleatoric_variance"):
-        value = getattr(mine.predictive, name).reshape(getattr(back.predictive, name).shape)
-        assert_close(getattr(back.predictive, name), value, **ROUNDING)
-    assert_close(back.targets, mine.targets.reshape(back.targets.shape), rtol=0, atol=0)
-    assert not back.columns
+        value = getattr(saved.predictive, name).reshape(getattr(loaded.predictive, name).shape)
+        assert_close(getattr(loaded.predictive, name), value, **ROUNDING)
+    assert_close(loaded.targets, saved.targets.reshape(loaded.targets.shape), rtol=0, atol=0)
+    assert not loaded.columns
 
 
 def test_a_moment_matched_forecast_has_the_moment_matched_score(tmp_path):
-    mixture = reals(kept=True)
+    mixture = reals(keep_draws=True)
     write_predictions(tmp_path / "m.csv", reals())
-    back = read_predictions(tmp_path / "m.csv")
-    found = back.scored.crps(back.targets)
-    assert_close(found, mixture.predictive.crps_moment_matched(mixture.targets), **ROUNDING)
+    loaded = read_predictions(tmp_path / "m.csv")
+    actual = loaded.scored.crps(loaded.targets)
+    assert_close(actual, mixture.predictive.crps_moment_matched(mixture.targets), **ROUNDING)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -95,16 +97,16 @@ def test_equal_predictions_are_equal_bytes(suffix, tmp_path):
 
 
 def test_a_csv_holds_every_digit(tmp_path):
-    mine = classes()
-    write_predictions(tmp_path / "m.csv", mine)
+    saved = classes()
+    write_predictions(tmp_path / "m.csv", saved)
     with (tmp_path / "m.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         "index", "target", "prediction", "confidence", "p_0", "p_1", "p_2", "entropy",
         "expected_entropy", "mutual_information", "variation_ratio", "draws", "sex", "site",
     ]  # fmt: skip
-    for name, values in (("p_1", mine.predictive.probabilities[:, 1]),
-                         ("entropy", mine.predictive.entropy)):  # fmt: skip
+    for name, values in (("p_1", saved.predictive.probabilities[:, 1]),
+                         ("entropy", saved.predictive.entropy)):  # fmt: skip
         assert [float(row[name]) for row in rows] == values.tolist()
 
 
@@ -116,21 +118,21 @@ def test_without_targets_there_is_no_column_of_them(tmp_path):
 
 def test_positions_go_into_npz_and_nowhere_else(tmp_path):
     draws = torch.randn((4, 5, 3, 2, 2), generator=torch.Generator().manual_seed(0))
-    mine = Predictions("M", mcbn.Categorical().summarize(draws), None, "x")
-    write_predictions(tmp_path / "m.npz", mine)
-    back = read_predictions(tmp_path / "m.npz")
-    assert_close(back.predictive.probabilities, mine.predictive.probabilities, **ROUNDING)
+    saved = Predictions("M", mcbn.Categorical().summarize(draws), None, "x")
+    write_predictions(tmp_path / "m.npz", saved)
+    loaded = read_predictions(tmp_path / "m.npz")
+    assert_close(loaded.predictive.probabilities, saved.predictive.probabilities, **ROUNDING)
     for suffix in (".csv", ".parquet"):
         with pytest.raises(ValueError, match=r"write \.npz instead"):
-            write_predictions(tmp_path / f"m{suffix}", mine)
+            write_predictions(tmp_path / f"m{suffix}", saved)
         assert not (tmp_path / f"m{suffix}").exists()
 
 
 @pytest.mark.parametrize("name", ["entropy", "p_value", "mean_0", "draws"])
-def test_columns_of_the_data_must_not_be_taken_for_ours(name, tmp_path):
-    mine = Predictions("M", classes().predictive, None, "x", (), {name: np.arange(40)})
+def test_reserved_column_names_are_refused(name, tmp_path):
+    saved = Predictions("M", classes().predictive, None, "x", (), {name: np.arange(40)})
     with pytest.raises(ValueError, match="expected other names"):
-        write_predictions(tmp_path / "m.csv", mine)
+        write_predictions(tmp_path / "m.csv", saved)
 
 
 FOREIGN = {
@@ -159,17 +161,17 @@ def written(path, columns):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_predictions_of_another_tool(suffix, tmp_path):
-    found = read_predictions(written(tmp_path / f"net{suffix}", FOREIGN))
-    assert (found.method, found.data) == ("net", "net")
-    assert found.classes == ("cat", "dog", "<script>")
-    assert found.targets.tolist() == [0, 1, 1, 2, 0, 2]
+    actual = read_predictions(written(tmp_path / f"net{suffix}", FOREIGN))
+    assert (actual.method, actual.data) == ("net", "net")
+    assert actual.classes == ("cat", "dog", "<script>")
+    assert actual.targets.tolist() == [0, 1, 1, 2, 0, 2]
     expected = [-np.log(p) for p in (0.5, 0.5, 0.125, 0.5, 1.0, 0.7)]
-    assert scores(found)["nll"][0] == pytest.approx(np.mean(expected))
+    assert scores(actual)["nll"][0] == pytest.approx(np.mean(expected))
     # What is not known is not there, and the entropy is not parted.
-    assert found.predictive.draw_count == 0
-    assert bool(found.predictive.variation_ratio.isnan().all())
-    assert_close(found.predictive.expected_entropy, found.predictive.entropy, rtol=0, atol=0)
-    assert [str(value) for value in found.columns["site"]] == FOREIGN["site"]
+    assert actual.predictive.draw_count == 0
+    assert bool(actual.predictive.variation_ratio.isnan().all())
+    assert_close(actual.predictive.expected_entropy, actual.predictive.entropy, rtol=0, atol=0)
+    assert [str(value) for value in actual.columns["site"]] == FOREIGN["site"]
 
 
 def test_parquet_and_csv_of_another_tool_are_the_same(tmp_path):
@@ -195,27 +197,27 @@ def test_parquet_and_csv_of_another_tool_are_the_same(tmp_path):
 )
 def test_labels_name_classes(names, labels, expected, tmp_path):
     columns = {names[0]: [0.8, 0.3, 0.4], names[1]: [0.2, 0.7, 0.6], "y": list(labels)}
-    found = read_predictions(written(tmp_path / "net.csv", columns))
-    assert found.targets.tolist() == expected
-    chosen = [f"p_{k}" for k in (found.classes or ("0", "1"))]
+    actual = read_predictions(written(tmp_path / "net.csv", columns))
+    assert actual.targets.tolist() == expected
+    chosen = [f"p_{k}" for k in (actual.classes or ("0", "1"))]
     for place, name in enumerate(chosen):
-        assert found.predictive.probabilities[:, place].tolist() == pytest.approx(columns[name])
+        assert actual.predictive.probabilities[:, place].tolist() == pytest.approx(columns[name])
 
 
 def test_rounded_probabilities_are_divided_by_their_sum(tmp_path):
     path = written(tmp_path / "net.csv", {"p_0": [0.5, 0.332], "p_1": [0.495, 0.667]})
-    found = read_predictions(path).predictive.probabilities
+    actual = read_predictions(path).predictive.probabilities
     expected = torch.tensor([[0.5 / 0.995, 0.495 / 0.995], [0.332 / 0.999, 0.667 / 0.999]])
-    assert_close(found, expected.double(), rtol=1e-6, atol=0)
-    assert_close(found.sum(1), torch.ones(2).double(), rtol=1e-15, atol=0)
+    assert_close(actual, expected.double(), rtol=1e-6, atol=0)
+    assert_close(actual.sum(1), torch.ones(2).double(), rtol=1e-15, atol=0)
 
 
 def test_columns_can_be_named(tmp_path):
     columns = {"no": [0.8, 0.3], "yes": [0.2, 0.7], "p_value": [3.0, 4.0], "truth": ["no", "yes"]}
     path = written(tmp_path / "net.csv", columns)
-    found = read_predictions(path, probabilities=["no", "yes"], target="truth")
-    assert found.classes == ("no", "yes")
-    assert found.targets.tolist() == [0, 1]
+    actual = read_predictions(path, probabilities=["no", "yes"], target="truth")
+    assert actual.classes == ("no", "yes")
+    assert actual.targets.tolist() == [0, 1]
     with pytest.raises(ValueError, match="did you mean 'truth'"):
         read_predictions(path, probabilities=["no", "yes"], target="thruth")
     with pytest.raises(ValueError, match="did you mean 'yes'"):
@@ -228,8 +230,8 @@ def test_columns_can_be_named(tmp_path):
 def test_mutual_information_of_another_tool_is_taken(tmp_path):
     information = [0.1, 0.0, 0.2, 0.05, 0.0, 0.3]
     path = written(tmp_path / "net.csv", {**FOREIGN, "mutual_information": information})
-    found = read_predictions(path).predictive.mutual_information
-    assert found.tolist() == pytest.approx(information, abs=1e-12)
+    actual = read_predictions(path).predictive.mutual_information
+    assert actual.tolist() == pytest.approx(information, abs=1e-12)
     path = written(tmp_path / "net.csv", {**FOREIGN, "mutual_information": [9.0] * 6})
     with pytest.raises(ValueError, match=r"expected entropy from 0 to the entropy.*row 1"):
         read_predictions(path)
@@ -279,10 +281,10 @@ def test_regression_of_another_tool(change, message, tmp_path):
         with pytest.raises(ValueError, match=message):
             read_predictions(path)
         return
-    found = read_predictions(path)
-    assert found.predictive.epistemic_variance is None
-    assert found.scored.variance.tolist() == [1.0, 4.0, 0.25]
-    assert scores(found)["rmse"][0] == pytest.approx((1.25 / 3) ** 0.5)
+    actual = read_predictions(path)
+    assert actual.predictive.epistemic_variance is None
+    assert actual.scored.variance.tolist() == [1.0, 4.0, 0.25]
+    assert scores(actual)["rmse"][0] == pytest.approx((1.25 / 3) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_regression_of_another_tool(change, message, tmp_path):
         (b"p_0,p_1,y\n0.5,0.5," + b"9" * 5000 + b"\n", "row 1"),
     ],
 )
-def test_hostile_text_is_refused(content, message, tmp_path):
+def test_malformed_text_is_refused(content, message, tmp_path):
     path = tmp_path / "net.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -322,7 +324,7 @@ def test_truncated_files_are_refused(suffix, share, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
-def test_flipped_bytes_give_an_answer_or_a_value_error(suffix, tmp_path):
+def test_flipped_bytes_give_predictions_or_a_value_error(suffix, tmp_path):
     """Every 37th byte in turn: nothing but ValueError ever comes out."""
     path = tmp_path / f"m{suffix}"
     write_predictions(path, classes(columns=False))
@@ -359,12 +361,12 @@ def test_a_huge_array_in_a_small_file_is_refused(tmp_path):
         b",p_0,p_1,y\n0,0.5,0.5,1\n1,0.25,0.75,0\n",
     ],
 )
-def test_a_byte_order_mark_and_the_index_of_pandas_do_no_harm(content, tmp_path):
+def test_a_byte_order_mark_and_the_index_of_pandas_are_accepted(content, tmp_path):
     path = tmp_path / "net.csv"
     path.write_bytes(content)
-    found = read_predictions(path)
-    assert found.targets.tolist() == [1, 0]
-    assert found.predictive.probabilities.tolist() == [[0.5, 0.5], [0.25, 0.75]]
+    actual = read_predictions(path)
+    assert actual.targets.tolist() == [1, 0]
+    assert actual.predictive.probabilities.tolist() == [[0.5, 0.5], [0.25, 0.75]]
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -372,7 +374,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_predictions(tmp_path / "nowhere.csv")
 
 
-def test_the_verbs_take_columns(tmp_path, capsys):
+def test_the_commands_take_columns(tmp_path, capsys):
     generator = torch.Generator().manual_seed(0)
     p = torch.randn(90, 3, generator=generator).softmax(1)
     y = torch.multinomial(p, 1, generator=generator)[:, 0].tolist()
@@ -402,13 +404,13 @@ def test_the_verbs_take_columns(tmp_path, capsys):
     assert text.count("data:image/png") == 16
 
 
-def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
-    mine = classes()
-    mine.save(tmp_path / "mine.st")
-    columns = {f"p_{name}": mine.predictive.probabilities[:, k].tolist()
+def test_a_file_of_mcbn_and_one_of_another_tool_are_compared(tmp_path):
+    saved = classes()
+    saved.save(tmp_path / "saved.st")
+    columns = {f"p_{name}": saved.predictive.probabilities[:, k].tolist()
                for k, name in enumerate(("x", "y", "z"))}  # fmt: skip
-    columns["truth"] = [("x", "y", "z")[k] for k in mine.targets]
-    paths = [str(tmp_path / "mine.st"), str(written(tmp_path / "theirs.csv", columns))]
+    columns["truth"] = [("x", "y", "z")[k] for k in saved.targets]
+    paths = [str(tmp_path / "saved.st"), str(written(tmp_path / "theirs.csv", columns))]
     predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth", resamples=3))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())["comparison"]
     assert numbers["classes"] == ["x", "y", "z"]
@@ -420,7 +422,7 @@ def test_a_file_of_ours_and_one_of_another_tool_are_compared(tmp_path):
         predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth"))
 
 
-def test_outside_predictions_of_nobody_are_refused(tmp_path):
+def test_ood_predictions_of_an_unknown_method_are_refused(tmp_path):
     for name in ("one", "two", "far"):
         write_predictions(tmp_path / f"{name}.csv", classes(targets=name != "far"))
     paths = [str(tmp_path / f"{name}.csv") for name in ("one", "two")]

@@ -1,4 +1,4 @@
-"""Engines: each way of running the draws gives the numbers of the loop, and is really taken."""
+"""Engines: each gives the numbers of the loop, and is the one that really runs."""
 
 import gc
 import itertools
@@ -150,9 +150,9 @@ def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype, pytestc
     loop = sampler(model, x)
     expected = loop(x)
     limit = LIMITS[dtype] * expected.abs().max().item()
-    found = replace(loop, engine=engine)(x)
-    assert_close(found, expected, rtol=0, atol=limit)
-    assert found.is_contiguous()
+    actual = replace(loop, engine=engine)(x)
+    assert_close(actual, expected, rtol=0, atol=limit)
+    assert actual.is_contiguous()
     taken = plan_of(model).engine
     checked = pytestconfig.getoption("jaxtyping_packages") is not None
     if engine == "folded" and (name in UNTRACEABLE or (checked and name in SHAPES_CHECKED)):
@@ -164,7 +164,7 @@ def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype, pytestc
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_network_that_magnifies_rounding_is_met_to_its_own_floor(engine):
+def test_a_network_that_magnifies_rounding_agrees_to_its_own_rounding_error(engine):
     """A random EfficientNet-B0 on 4 small images has channels of a variance of 1e-9.
 
     The last bit of an input moves its float64 logits by 2e-11 of their size, so no two orders of
@@ -218,8 +218,8 @@ def test_what_is_before_the_first_layer_runs_once_for_all_draws(engine):
     mc = sampler(model, x, engine)
     expected = mc(x)
     with Counting():
-        found = mc(x)
-    assert_close(found, expected, rtol=0, atol=0)
+        actual = mc(x)
+    assert_close(actual, expected, rtol=0, atol=0)
     assert Counting.calls == 1
 
 
@@ -287,13 +287,13 @@ def test_hooks_of_the_user_still_run(engine):
     loop = sampler(model, x)
     mc = replace(loop, engine=engine)
     mc(x)
-    handle = model[0].register_forward_hook(lambda module, args, found: found + 1.0)
+    handle = model[0].register_forward_hook(lambda module, args, actual: actual + 1.0)
     assert_close(mc(x), loop(x), rtol=1e-12, atol=1e-12)
     handle.remove()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_network_that_changes_is_followed(engine):
+def test_changes_of_the_network_take_effect(engine):
     """New weights, another type, and a module that is replaced."""
     model, x = network("conv", torch.float64)
     loop = sampler(model, x)
@@ -310,7 +310,7 @@ def test_a_network_that_changes_is_followed(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_parameters_that_are_replaced_are_followed(engine):
+def test_replaced_parameters_take_effect(engine):
     """`load_state_dict(assign=True)` puts new tensors in the place of those a trace has seen."""
 
     class Scaled(nn.Module):
@@ -335,7 +335,7 @@ def test_parameters_that_are_replaced_are_followed(engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_found(engine, training):
+def test_the_model_is_left_unchanged(engine, training):
     model, x = network("unet", torch.float64)
     mc = sampler(model, x, engine)
     model.train(training)
@@ -346,7 +346,7 @@ def test_the_model_is_left_as_found(engine, training):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_several_inputs_and_answers_that_are_no_tensor(engine):
+def test_several_inputs_and_outputs_that_are_not_a_tensor(engine):
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -377,7 +377,7 @@ def test_an_unknown_engine_is_refused():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_network_that_is_gone_is_forgotten(engine):
+def test_a_plan_does_not_keep_its_network_alive(engine):
     model, x = network("conv", torch.float32)
     sampler(model, x, engine)(x)
     gone = weakref.ref(model)
@@ -390,10 +390,10 @@ def test_the_plan_is_made_once():
     model, x = network("dense", torch.float32)
     mc = sampler(model, x, "auto")
     mc(x)
-    kept = plan_of(model)
+    first = plan_of(model)
     mc(x)
     replace(mc)(x)
-    assert plan_of(model) is kept
+    assert plan_of(model) is first
 
 
 @dataclass

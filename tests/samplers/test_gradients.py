@@ -68,7 +68,7 @@ def test_gradients_reach_every_statistic():
     assert torch.autograd.gradcheck(outputs, tuple(statistics.values()))
 
 
-def test_inputs_and_batch_size_may_want_gradients_at_once():
+def test_inputs_and_batch_size_may_require_gradients_at_once():
     model = make_network("2d")
     bank, x = bank_of(model, "2d"), examples("2d", 3).requires_grad_()
     size = sized(6.0)
@@ -80,7 +80,7 @@ def test_inputs_and_batch_size_may_want_gradients_at_once():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_found(training):
+def test_the_model_is_left_unchanged(training):
     model = make_network("1d of 2-D").train(training)
     before = snapshot(model)
     bank = bank_of(model, "1d of 2-D")
@@ -94,7 +94,7 @@ def test_the_model_is_left_as_found(training):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_half_used_iterator_leaves_nothing_on():
+def test_a_half_used_iterator_leaves_nothing_switched():
     model = make_network("1d of 2-D")
     x = examples("1d of 2-D", 5)
     expected = model(x).detach()
@@ -154,7 +154,7 @@ def test_float32_networks_have_gradients_in_a_float64_batch_size():
     assert gradient.abs() > 0
 
 
-def test_a_bank_whose_size_wants_gradients_can_be_read_and_kept(tmp_path):
+def test_a_bank_whose_size_requires_gradients_can_be_printed_and_saved(tmp_path):
     """Warnings are errors here, and PyTorch warns of numbers made of such tensors."""
     model = make_network("1d of 2-D")
     bank = bank_of(model, "1d of 2-D").rescale(sized(6.5))

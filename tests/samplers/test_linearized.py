@@ -1,4 +1,4 @@
-"""The laws of the linearised sampler: the right slope, the right order of error, exact rows."""
+"""The laws of the linearised sampler: the right slope, the right order of error, exact draws."""
 
 import dataclasses
 import threading
@@ -59,22 +59,22 @@ def oracle(sampler, x):
 def test_the_slope_is_that_of_central_differences(name):
     """Of the network itself, called with other buffers; float64, the step's own error 1e-8."""
     sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
-    found = sampler(x)
-    assert_close(found, oracle(sampler, x), rtol=1e-6, atol=1e-6)
-    assert found.std(0).max() > 1e-2
-    assert not found.requires_grad
+    actual = sampler(x)
+    assert_close(actual, oracle(sampler, x), rtol=1e-6, atol=1e-6)
+    assert actual.std(0).max() > 1e-2
+    assert not actual.requires_grad
 
 
 @pytest.mark.parametrize("top", [1, 2, 99])
 @pytest.mark.parametrize("name", ["1d of 2-D", "2d"])
-def test_only_the_largest_outputs_move(name, top):
+def test_only_the_largest_outputs_vary(name, top):
     """The deviations of a bank sum to zero, so the mean row is the answer at its centre."""
     sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
     whole = sampler(x)
     center = whole.mean(0)
     order = center.argsort(dim=1, descending=True).argsort(dim=1)
-    found = dataclasses.replace(sampler, top=top)(x)
-    assert_close(found, torch.where(order < top, whole, center), rtol=1e-10, atol=1e-10)
+    actual = dataclasses.replace(sampler, top=top)(x)
+    assert_close(actual, torch.where(order < top, whole, center), rtol=1e-10, atol=1e-10)
 
 
 class Written(nn.Module):
@@ -131,34 +131,34 @@ def test_the_error_falls_as_the_square_of_the_deviations(name):
 
 def test_rescaling_the_bank_to_a_larger_batch_makes_it_linear():
     sampler, x = sampler_of("timm BatchNormAct2d"), examples("timm BatchNormAct2d", 5, seed=4)
-    found = [
+    actual = [
         LinearizedBatchNorm(sampler.model, sampler.bank.rescale(size)).linearity(x, draws=6)
         for size in (8, 32, 128)
     ]
-    residuals = torch.tensor([each.residual for each in found])
-    # Four times M halves the deviations and so the error relative to them; 20 % for third order.
+    residuals = torch.tensor([each.residual for each in actual])
+    # Four times M halves the deviations and so the error relative to them; 20% for third order.
     assert_close(residuals[1:] / residuals[:-1], torch.tensor([0.5, 0.5]), rtol=0.2, atol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("exact", [1, 4, 6, 9])
-def test_exact_rows_are_those_of_the_network(name, exact):
+def test_exact_draws_are_those_of_the_network(name, exact):
     sampler, x = sampler_of(name, exact=exact), examples(name, 5, seed=4)
     expected = mcbn.MCBatchNorm(sampler.model, sampler.bank, output=flat)(x)
-    found = sampler(x)
-    assert found.shape == expected.shape
-    assert_close(found[:exact], expected[:exact], rtol=1e-12, atol=1e-12)
+    actual = sampler(x)
+    assert actual.shape == expected.shape
+    assert_close(actual[:exact], expected[:exact], rtol=1e-12, atol=1e-12)
 
 
-def test_the_other_rows_are_moved_by_the_mean_of_what_the_exact_ones_show():
+def test_the_other_draws_are_corrected_by_the_mean_error_of_the_exact_ones():
     x = examples("eps", 5, seed=4)
-    linear, found = sampler_of("eps", exact=0)(x), sampler_of("eps", exact=2)(x)
-    moved = (found[:2] - linear[:2]).mean(0)
-    assert_close(found[2:], linear[2:] + moved, rtol=1e-12, atol=1e-12)
+    linear, actual = sampler_of("eps", exact=0)(x), sampler_of("eps", exact=2)(x)
+    moved = (actual[:2] - linear[:2]).mean(0)
+    assert_close(actual[2:], linear[2:] + moved, rtol=1e-12, atol=1e-12)
     assert moved.abs().max() > 1e-3
 
 
-def test_a_network_that_is_linear_in_the_means_is_met_exactly():
+def test_a_network_that_is_linear_in_the_means_is_reproduced_exactly():
     model = make_network("is batch norm")
     bank = bank_of(model, "is batch norm")
     same = {n: v.mean(0).expand_as(v) if "var" in n else v for n, v in bank.coordinates().items()}
@@ -179,7 +179,7 @@ def test_an_example_does_not_depend_on_its_neighbours_or_order(name):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_found(training):
+def test_the_model_is_left_unchanged(training):
     sampler, x = sampler_of("timm BatchNormAct2d"), examples("timm BatchNormAct2d", 5)
     model = sampler.model.train(training)
     before = snapshot(model)
@@ -197,13 +197,13 @@ def test_the_callers_gradient_mode_does_not_matter(context):
     sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 5)
     expected = sampler(x)
     with context():
-        found = sampler(x)
-        assert_close(found, expected, rtol=0, atol=0)
+        actual = sampler(x)
+        assert_close(actual, expected, rtol=0, atol=0)
         assert_close(sampler(x + 0), expected, rtol=0, atol=0)
-    assert not found.requires_grad
+    assert not actual.requires_grad
 
 
-def test_predictions_are_the_same_in_pieces():
+def test_predictions_do_not_depend_on_the_batch_size():
     sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 11)
     whole = mcbn.predict(sampler, x)
     pieces = mcbn.predict(sampler, x, batch_size=4)
@@ -216,17 +216,17 @@ def test_predictions_are_the_same_in_pieces():
 def test_eight_threads_get_the_serial_answer():
     sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 5)
     sampler.model.train()
-    expected, found = sampler(x), [None] * 8
+    expected, actual = sampler(x), [None] * 8
 
     def work(index):
-        found[index] = sampler(x)
+        actual[index] = sampler(x)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for each in found:
+    for each in actual:
         assert_close(each, expected, rtol=0, atol=0)
 
 
@@ -242,7 +242,7 @@ class Shared(nn.Module):
         return self.norm(once) + x * once
 
 
-def test_a_layer_called_twice_with_a_branch_round_it():
+def test_a_layer_called_twice_with_a_branch_around_it():
     """`collect` refuses the first, but a bank from elsewhere may hold such a layer."""
     model = without_seed(Shared).double().eval()
     means, logs = examples("two places", 6, seed=2).split(3)
@@ -260,12 +260,12 @@ def test_float32_agrees_with_float64():
     single = make_network(name, torch.float32)
     bank = mcbn.collect(single, mcbn.minibatches(x.float(), batch_size=5, draws=6))
     bank = bank.with_coordinates(double.bank.coordinates())
-    found = LinearizedBatchNorm(single, bank)(x.float())
-    assert found.dtype == torch.float32
-    assert_close(found.double(), double(x), rtol=1e-4, atol=1e-4)
+    actual = LinearizedBatchNorm(single, bank)(x.float())
+    assert actual.dtype == torch.float32
+    assert_close(actual.double(), double(x), rtol=1e-4, atol=1e-4)
 
 
-def test_linearity_tells_a_nearly_linear_network_from_one_that_is_not():
+def test_linearity_is_trusted_for_a_nearly_linear_network_only():
     """A dense net at M = 2 must not be trusted; its own bank as if M were 1,000 must be."""
     model = make_network("1d of 2-D")
     bank, x = bank_of(model, "1d of 2-D", size=2, draws=40), examples("1d of 2-D", 60, seed=4)
@@ -284,14 +284,14 @@ def test_linearity_is_a_ratio_of_standard_deviations():
     sampler, x = sampler_of("eps", exact=0), examples("eps", 7, seed=4)
     linear, exact = sampler(x), mcbn.MCBatchNorm(sampler.model, sampler.bank)(x)
     missed, spread = (exact - linear).var(0).mean(0), linear.var(0).mean(0)
-    found = sampler.linearity(x, draws=6)
-    assert found.residual == pytest.approx((missed.sum() / spread.sum()).sqrt().item())
-    assert_close(torch.tensor(found.outputs).double(), (missed / spread).sqrt())
+    actual = sampler.linearity(x, draws=6)
+    assert actual.residual == pytest.approx((missed.sum() / spread.sum()).sqrt().item())
+    assert_close(torch.tensor(actual.outputs).double(), (missed / spread).sqrt())
     bias = ((exact - linear).mean(0).square().mean(0).sum() / spread.sum()).sqrt()
-    assert found.bias == pytest.approx(bias.item())
+    assert actual.bias == pytest.approx(bias.item())
 
 
-def test_what_is_refused_names_what_to_do():
+def test_errors_name_the_remedy():
     model = make_network("1d of 2-D")
     bank, x = bank_of(model, "1d of 2-D"), examples("1d of 2-D", 5)
     with pytest.raises(ValueError, match="exact of at least 0, got -1; give"):
@@ -329,7 +329,7 @@ class Folded(nn.Module):
         return self.norm(x.reshape(-1, 2)).reshape(len(x), -1)
 
 
-def test_examples_that_cannot_be_told_apart_are_refused():
+def test_a_network_that_mixes_examples_is_refused():
     model = Folded().double().eval()
     x = examples("two places", 5)
     bank = mcbn.collect(model, mcbn.minibatches(examples("two places", 60), batch_size=8, draws=3))

@@ -1,4 +1,4 @@
-"""The law book of samplers: every sampler passes every law by being listed."""
+"""Laws that every sampler obeys: each is tested by being listed."""
 
 import copy
 import subprocess
@@ -74,12 +74,12 @@ def test_axes_are_draws_then_batch(kind, model, x):
     assert sampler(x).shape == (len(sampler), 11, 3)
 
 
-def test_passes_are_the_rows_of_the_call(kind, model, x):
+def test_passes_yield_the_draws_of_the_call(kind, model, x):
     sampler = SAMPLERS[kind](model)
     assert_close(torch.stack(list(sampler.passes(x))), sampler(x), rtol=0, atol=0)
 
 
-def test_asked_twice_it_answers_the_same(kind, model, x):
+def test_two_calls_return_the_same(kind, model, x):
     sampler = SAMPLERS[kind](model)
     assert_close(sampler(x), sampler(x), rtol=0, atol=0)
 
@@ -94,7 +94,7 @@ def test_an_example_does_not_depend_on_its_neighbours_or_order(kind, model, x):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_is_left_as_found(kind, model, x, training):
+def test_the_model_is_left_unchanged(kind, model, x, training):
     model.train(training)
     before = snapshot(model)
     sampler = SAMPLERS[kind](model)
@@ -105,14 +105,14 @@ def test_the_model_is_left_as_found(kind, model, x, training):
     assert_same(before, snapshot(model))
 
 
-def test_the_mode_it_was_handed_over_in_does_not_matter(kind, model, x):
+def test_the_mode_of_the_network_does_not_matter(kind, model, x):
     sampler = SAMPLERS[kind](model)
     expected = sampler(x)
     model.train()
     assert_close(sampler(x), expected, rtol=0, atol=0)
 
 
-def test_gradients_of_the_inputs_flow_when_asked_for(kind, model, x):
+def test_gradients_flow_to_inputs_that_require_them(kind, model, x):
     sampler = SAMPLERS[kind](model)
     assert not sampler(x).requires_grad
     wanted = x.clone().requires_grad_()
@@ -136,7 +136,7 @@ def test_weights_that_are_not_finite_are_refused(kind, model):
         sampler(model)
 
 
-def test_outputs_that_are_no_tensor_need_a_picker(kind, x):
+def test_outputs_that_are_not_a_tensor_need_a_function_that_picks_one(kind, x):
     class Answers(nn.Module):
         def __init__(self):
             super().__init__()
@@ -164,17 +164,17 @@ def test_outputs_that_are_no_tensor_need_a_picker(kind, x):
 def test_eight_threads_get_the_serial_answer(kind, model, x):
     model.train()
     sampler = SAMPLERS[kind](model)
-    expected, found = sampler(x), [None] * 8
+    expected, actual = sampler(x), [None] * 8
 
     def work(index):
-        found[index] = sampler(x)
+        actual[index] = sampler(x)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for each in found:
+    for each in actual:
         assert_close(each, expected, rtol=0, atol=0)
     assert model.training
 
@@ -197,25 +197,27 @@ DROPOUTS = {
 
 
 @pytest.mark.parametrize("name", DROPOUTS)
-def test_every_dropout_has_the_law_of_its_train_mode(name):
+def test_every_dropout_has_the_distribution_of_its_train_mode(name):
     """Means, second moments and the values themselves; 5 standard errors, fixed seeds."""
     build, shape = DROPOUTS[name]
     layer = build(0.3)
     x = torch.ones(1, *shape, dtype=torch.float64) * 2
-    ours = mcbn.MCDropout(layer, draws=3000)(x)[:, 0]
+    sampled = mcbn.MCDropout(layer, draws=3000)(x)[:, 0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = layer.train()(torch.ones(3000, *shape, dtype=torch.float64) * 2)
-    assert_close(ours.unique(), theirs.unique(), rtol=1e-6, atol=1e-6)
-    error = 5 * (2 / 3000) ** 0.5 * theirs.std().item()
-    assert (ours.mean(0) - theirs.mean(0)).abs().max().item() < error
+        trained = layer.train()(torch.ones(3000, *shape, dtype=torch.float64) * 2)
+    assert_close(sampled.unique(), trained.unique(), rtol=1e-6, atol=1e-6)
+    error = 5 * (2 / 3000) ** 0.5 * trained.std().item()
+    assert (sampled.mean(0) - trained.mean(0)).abs().max().item() < error
     # Whole channels fall together, or each unit alone.
-    together = ours[:, 0] == ours[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
-    reference = theirs[:, 0] == theirs[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
+    together = sampled[:, 0] == sampled[:, 0].flatten(1)[:, :1].reshape(-1, *[1] * (len(shape) - 1))
+    reference = trained[:, 0] == trained[:, 0].flatten(1)[:, :1].reshape(
+        -1, *[1] * (len(shape) - 1)
+    )
     assert abs(together.double().mean() - reference.double().mean()).item() < 0.05
 
 
-def test_a_dropout_layer_called_twice_drops_anew():
+def test_a_dropout_layer_called_twice_gets_two_masks():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -224,8 +226,8 @@ def test_a_dropout_layer_called_twice_drops_anew():
         def forward(self, x):
             return torch.stack([self.drop(x), self.drop(x)], 1)
 
-    found = mcbn.MCDropout(Twice(), draws=4)(torch.ones(1, 64))
-    assert (found[:, :, 0] != found[:, :, 1]).any()
+    actual = mcbn.MCDropout(Twice(), draws=4)(torch.ones(1, 64))
+    assert (actual[:, :, 0] != actual[:, :, 1]).any()
 
 
 def test_dropout_draws_are_those_of_a_shorter_run(model, x):
@@ -254,8 +256,8 @@ assert "torchvision" not in sys.modules, "import mcbn must not import torchvisio
 assert "matplotlib.pyplot" not in sys.modules
 model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5))
 def state():
-    kept = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
-    return kept, torch.cuda.is_initialized(), torch.get_num_threads()
+    streams = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+    return streams, torch.cuda.is_initialized(), torch.get_num_threads()
 before = state()
 data = torch.utils.data.TensorDataset(torch.rand(40, 3, generator=torch.Generator()))
 loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
@@ -263,8 +265,8 @@ import warnings; warnings.simplefilter("ignore")
 bank = mcbn.collect(model, loader, draws=7)
 mcbn.collect(model, mcbn.minibatches(data, batch_size=8, draws=3))
 for sampler in (mcbn.MCBatchNorm(model, bank), mcbn.MCDropout(model)):
-    found = mcbn.predict(sampler, data)
-    mcbn.evaluate(found, torch.arange(40) % 3, resamples=3)
+    actual = mcbn.predict(sampler, data)
+    mcbn.evaluate(actual, torch.arange(40) % 3, resamples=3)
 assert state() == before, "a global random stream was moved"
 """
 
@@ -274,7 +276,7 @@ def test_a_whole_run_leaves_every_global_stream_and_needs_no_torchvision():
     assert done.returncode == 0, done.stderr
 
 
-def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
+def test_copies_of_a_sampler_do_not_disturb_each_other(kind, model, x):
     """Copying a wrapped model, or wrapping a second one, must not disturb the first."""
     sampler = SAMPLERS[kind](model)
     expected = sampler(x)
@@ -287,17 +289,19 @@ def test_copies_of_a_sampler_keep_their_own_draws(kind, model, x):
 def test_layers_that_are_left_out_keep_their_running_statistics(model, x):
     bank = mc_batch_norm(model).bank
     names = list(bank.statistics)
-    for layers, kept in ((1, names[2:]), (["1"], names[:2]), ("5", names[2:]), (2, names)):
+    for layers, drawn in ((1, names[2:]), (["1"], names[:2]), ("5", names[2:]), (2, names)):
         statistics = {
-            name: rows if name in kept else bank.trained[name].expand(len(bank), -1)
+            name: rows if name in drawn else bank.trained[name].expand(len(bank), -1)
             for name, rows in bank.statistics.items()
         }
         expected = mcbn.MCBatchNorm(model, replace(bank, statistics=statistics), engine="loop")(x)
-        found = mcbn.MCBatchNorm(model, bank, layers=layers)(x)
-        assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        actual = mcbn.MCBatchNorm(model, bank, layers=layers)(x)
+        assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("layers", [0, 3, ["1", "nowhere"], []])
 def test_layers_that_are_not_there_are_refused(model, layers):
-    with pytest.raises(ValueError, match=r"expected (a number of last layers from 1 to 2|batch-norm layers among)"):
+    with pytest.raises(
+        ValueError, match=r"expected (a number of last layers from 1 to 2|batch-norm layers among)"
+    ):
         mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=layers)
