@@ -61,3 +61,22 @@ def convergence(
 def _nll(logits: Tensor, targets: Tensor) -> float:
     predictive = Categorical().summarize(logits)
     return float(scores.negative_log_likelihood(predictive.log_probabilities, targets).mean())
+
+
+def monte_carlo_error(curve: Convergence, draws: int) -> float:
+    """Standard deviation of the NLL at `draws` draws, from that of smaller groups; NaN if unknown.
+
+    It is taken to fall as one over the root of the number of draws, from the largest groups of
+    which there are at least 8: fewer give no reliable standard deviation, and the law holds less
+    well for smaller groups.
+    """
+    known = [
+        (size, spread)
+        for size, spread in zip(curve.draws, curve.spread, strict=True)
+        if math.isfinite(spread)
+    ]
+    if not known:
+        return math.nan
+    reliable = [pair for pair in known if curve.draws[-1] // pair[0] >= 8] or known[:1]
+    size, spread = reliable[-1]
+    return spread * math.sqrt(size / draws)

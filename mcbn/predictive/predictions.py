@@ -127,7 +127,7 @@ class Predictions:
         try:
             _require_valid(predictions)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{error} (in {path})") from error
         return predictions
 
     def to_xarray(self) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mcbn.evaluation import bootstrap, glossary, scores
 from mcbn.evaluation.compare import Comparison, Entry
-from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
@@ -85,25 +85,6 @@ def decay(study: Study) -> Decay | None:
         math.exp(statistics.fmean(log_ratios)), pooled.batch_sizes[0], pooled.batch_sizes[-1],
         len(log_ratios),
     )  # fmt: skip
-
-
-def monte_carlo_error(curve: Convergence, draws: int) -> float:
-    """Standard deviation of the NLL at `draws` draws, from that of smaller groups; NaN if unknown.
-
-    It is taken to fall as one over the root of the number of draws, from the largest groups of
-    which there are at least 8: fewer give no reliable standard deviation, and the law holds less
-    well for smaller groups.
-    """
-    known = [
-        (size, spread)
-        for size, spread in zip(curve.draws, curve.spread, strict=True)
-        if math.isfinite(spread)
-    ]
-    if not known:
-        return math.nan
-    reliable = [pair for pair in known if curve.draws[-1] // pair[0] >= 8] or known[:1]
-    size, spread = reliable[-1]
-    return spread * math.sqrt(size / draws)
 
 
 Mark = Literal["good", "uncertain", "bad"]

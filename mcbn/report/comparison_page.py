@@ -7,11 +7,11 @@ from typing import Any
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison
-from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, monte_carlo_error, verdict
+from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, verdict
 from mcbn.report.gallery import Gallery
 from mcbn.report.panels import PanelGroup
 from mcbn.study.results import Study

@@ -96,7 +96,7 @@ def class_labels(path: Path, values: Tensor, count: int) -> Int[Tensor, " batch"
     try:
         return labels(values.long(), 10, (count,))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{error} (in {path})") from error
 
 
 def torchvision_datasets() -> Any:

@@ -8,8 +8,8 @@ from reports import ParsedPage, comparison, looked_up, report, study
 
 import mcbn
 from mcbn.evaluation.compare import Comparison, entry
-from mcbn.evaluation.convergence import Convergence
-from mcbn.report.claims import decay, monte_carlo_error
+from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.report.claims import decay
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.report import Report
 
