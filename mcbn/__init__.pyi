@@ -53,7 +53,11 @@ from .samplers.sampler import Sampler as Sampler
 from .study.batch_size import BatchSizeChoice as BatchSizeChoice
 from .study.batch_size import choose_batch_size as choose_batch_size
 from .study.criterion import ELBO as ELBO
+from .study.plan import DataAxes as DataAxes
+from .study.plan import InferenceAxes as InferenceAxes
+from .study.plan import NetworkAxes as NetworkAxes
 from .study.plan import Plan as Plan
+from .study.plan import TrainingAxes as TrainingAxes
 from .study.results import Study as Study
 from .study.run import run_study as run_study
 

@@ -248,9 +248,10 @@ CALLS = {
 # Values that are made of numbers and names, and what the calls above return.
 VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Categorical", "CategoricalPredictive",
-    "Comparison", "Consistency", "Coverage", "Evaluation", "Gaussian", "GaussianPredictive",
-    "InconsistentBankWarning", "Inspection", "Likelihood", "Plan", "PredictionIntervals",
-    "PredictionSets", "Report", "Sampler", "Score",
+    "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
+    "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
+    "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
+    "TrainingAxes",
 }  # fmt: skip
 
 # The type checker of `make shapes` draws from Python's own stream.
