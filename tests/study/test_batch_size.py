@@ -33,7 +33,7 @@ ONE_UNIT = [
 def test_the_elbo_of_one_unit_has_its_optimum_at_the_closed_form(
     count, precision, gamma, sigma, prior
 ):
-    """M* = N tau gamma^2 + sigma^2 / s^2, to 1 %."""
+    """M* = N tau gamma^2 + sigma^2 / s^2, to 1%."""
     expected = count * precision * gamma**2 + sigma**2 / prior**2
     model, bank = one_unit(gamma=gamma, sigma=sigma, draws=16, size=100 * expected)
     x = torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None]
@@ -81,14 +81,14 @@ def test_the_value_of_the_elbo_is_the_one_written_out():
 
 
 def test_the_log_score_of_one_unit_has_its_optimum_at_the_closed_form():
-    """The predictive variance gamma^2 / M + 1 / tau is that of the targets; 32 components: 2 %."""
+    """The predictive variance gamma^2 / M + 1 / tau is that of the targets; 32 components: 2%."""
     noise = standard_normals(101)[:, None]
     targets = 0.3 + (1 / 25 + 1 / 50) ** 0.5 * noise
     assert by_log_score(targets, draws=32, resamples=20).best == pytest.approx(25, rel=0.02)
 
 
 def test_the_interval_holds_the_true_size_and_so_does_the_flat_region():
-    """25 data sets of 200 targets: at least 19 intervals of 95 %; below that by chance 1e-4."""
+    """25 data sets of 200 targets: at least 19 intervals of 95%; below that by chance 1e-4."""
     inside = flat = 0
     for seed in range(25):
         targets = drawn_targets(gamma=1.0, size=25, precision=50.0, count=200, seed=seed)
@@ -162,7 +162,7 @@ def test_the_curve_is_the_score_of_the_rescaled_banks(model, bank, held_out):
     )
 
 
-def test_sizes_are_told_from_the_best_as_paired_evaluations_tell_them(model, bank, held_out):
+def test_sizes_differ_from_the_best_as_paired_evaluations_do(model, bank, held_out):
     """The same resamples by another route: `Evaluation.minus`. Labels of the plain network."""
     x = held_out[0][:300]
     labels = mcbn.Deterministic(model)(x)[0].argmax(1)
@@ -332,7 +332,7 @@ def test_data_and_banks_that_do_not_fit_are_refused(model, bank, held_out):
     with pytest.raises(ValueError, match="expected a bank whose draws differ, got 1 equal"):
         mcbn.choose_batch_size(model, bank.first(1), x, targets)
     lost = mcbn.Bank(bank.statistics, bank.trained, batch_size=16)
-    with pytest.raises(ValueError, match=r"does not know it; give criterion=mcbn\.ELBO"):
+    with pytest.raises(ValueError, match=r"does not know it; use criterion=mcbn\.ELBO"):
         mcbn.choose_batch_size(model, lost, x, targets, criterion="elbo")
     with pytest.raises(ValueError, match="labels from 0 to 2"):
         mcbn.choose_batch_size(model, bank, x, targets + 1)

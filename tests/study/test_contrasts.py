@@ -181,7 +181,7 @@ def test_one_seed_makes_no_test():
 
 
 def test_false_alarms_stay_below_their_rate_and_true_differences_are_found():
-    """400 studies of methods that are all alike: at most 5 % + 4 standard errors have an alarm.
+    """400 studies of methods that are all alike: at most 5% + 4 standard errors have an alarm.
 
     Without correction about a third would. One that is far better is found in every one of 50.
     """

@@ -154,8 +154,8 @@ def test_decay_is_over_all_training_batch_sizes():
 def test_interval_covers_the_true_slope_at_its_rate():
     """500 studies of four seeds whose slopes vary with the seed, alike at all training sizes.
 
-    The share of intervals with -1/2 in them is 95 % but for chance. Networks taken
-    for independent would cover in about 78 %.
+    The share of intervals with -1/2 in them is 95% but for chance. Networks taken
+    for independent would cover in about 78%.
     """
     generator = np.random.default_rng(0)
     cells, covered, count = plan().cells(), 0, 500
