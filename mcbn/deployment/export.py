@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from mcbn.deployment.onnx import onnx_bytes, onnx_outputs, require_onnx
 from mcbn.deployment.program import (
@@ -109,19 +110,28 @@ def export(
         for model in sorted(models_of(sampler), key=id):
             stack.enter_context(eval_mode(model))
         program = traced_program(sampler, family, inputs, expected, chunk)
-    header = _header(sampler, outputs)
-    if kind == "onnx":
-        with own_warnings():  # the exporter changes the filters
-            content = onnx_bytes(program, names, outputs, header)
-        actual = onnx_outputs(content, dict(zip(names, tensors(inputs), strict=True)))
-    else:
-        content = pt2_bytes(program, header)
-        actual = pt2_outputs(content, inputs)
+    content, actual = _tried_content(kind, program, names, inputs, _header(sampler, outputs))
     require_same(actual, expected, lowest_precision(program))
     write_whole(target, content)
     differences = {name: max_difference(actual[name], expected[name]) for name in outputs}
     bank, weights = stored_bytes(program)
     return Artifact(target, len(sampler), names, outputs, len(content), weights, bank, differences)
+
+
+def _tried_content(
+    kind: str,
+    program: ExportedProgram,
+    names: tuple[str, ...],
+    inputs: Inputs,
+    header: dict[str, Any],
+) -> tuple[bytes, dict[str, Tensor]]:
+    """The content of the file, and its outputs for the inputs."""
+    if kind == "pt2":
+        content = pt2_bytes(program, header)
+        return content, pt2_outputs(content, inputs)
+    with own_warnings():  # the exporter changes the filters
+        content = onnx_bytes(program, names, header["outputs"], header)
+    return content, onnx_outputs(content, dict(zip(names, tensors(inputs), strict=True)))
 
 
 def _format(path: Path, given: Format | None) -> str:

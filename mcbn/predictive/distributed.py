@@ -78,12 +78,7 @@ def predict_distributed(
 
     def prepare() -> _Share:
         require_sampler(sampler)
-        loader = ordered_loader(data, batch_size)
-        batches = _batch_count(loader)
-        start, stop = batches * rank // world, batches * (rank + 1) // world
-        examples = len(loader.dataset)  # type: ignore[arg-type]
-        family = as_likelihood(likelihood)
-        return _Share(_part(loader, start, stop), family, batches, examples, start)
+        return _share(ordered_loader(data, batch_size), as_likelihood(likelihood), rank, world)
 
     def description(share: _Share) -> tuple[Any, ...]:
         return (repr(share.likelihood), len(sampler), share.batches, share.examples)
@@ -115,6 +110,14 @@ class _Share:
     batches: int  # of the whole data
     examples: int  # of the whole data
     first: int  # index of the loader's first batch in the whole data
+
+
+def _share(loader: DataLoader[Any], likelihood: Any, rank: int, world: int) -> _Share:
+    """The batches that fall to process `rank`; there may be none."""
+    batches = _batch_count(loader)
+    start, stop = batches * rank // world, batches * (rank + 1) // world
+    examples = len(loader.dataset)  # type: ignore[arg-type]
+    return _Share(_part(loader, start, stop), likelihood, batches, examples, start)
 
 
 def _part(loader: DataLoader[Any], start: int, stop: int) -> DataLoader[Any]:
