@@ -57,3 +57,10 @@ def unchanged_global_state():
     before = global_state()
     yield
     assert global_state() == before, "a global random stream or setting was moved"
+
+
+@pytest.fixture
+def no_type_checker(request):
+    """Skip under the checker of annotations, which draws from Python's own random stream."""
+    if request.config.getoption("jaxtyping_packages", default=None):
+        pytest.skip("the checker of annotations draws from Python's random stream")

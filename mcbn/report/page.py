@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,6 +21,7 @@ from mcbn.report.panels import PanelGroup
 TITLE = "Calibration report"
 
 
+@runtime_checkable
 class Page(Protocol):
     """Content of a report; equal content gives the same page to the last byte."""
 

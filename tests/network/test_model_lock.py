@@ -105,6 +105,7 @@ def test_tensors_are_given_back_wherever_it_fails(where):
     assert torch.equal(model(x), expected)
 
 
+@pytest.mark.usefixtures("no_type_checker")
 def test_streams_are_repeatable_and_told_to_have_moved():
     with isolation.random_streams(3, "a"):
         first = draw_from_every_stream()
