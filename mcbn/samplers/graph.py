@@ -84,7 +84,7 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
         raise ValueError("expected a network without hooks, got some; run it untraced")
     with eval_mode(model):
-        whole = _whole(model, layers)
+        whole = _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
     names = {id(layer): name for name, layer in layers.items()}
     layer_names: dict[fx.Node, str] = {}
     stochastic: set[fx.Node] = set()
@@ -95,19 +95,6 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
             stochastic.add(node)
     cut = _Cut(model, whole, stochastic, layer_names, stacked)
     return Graph(cut.prefix(), cut.suffix(), tuple(cut.folds), modules[1:])
-
-
-def _whole(model: Module, layers: Mapping[str, Module]) -> fx.Graph:
-    """The graph of the whole network; patches of the tracer are undone after an interrupt, too."""
-    call, attribute = Module.__call__, Module.__getattr__
-    names = getattr(type(model).forward, "__globals__", {})
-    before = dict(names)
-    try:
-        return _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
-    except BaseException:
-        Module.__call__, Module.__getattr__ = call, attribute  # type: ignore[method-assign]
-        names.update(before)
-        raise
 
 
 def _defaults(model: Module) -> dict[str, Any]:
