@@ -145,7 +145,7 @@ def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
         "statistics": spreads,
         "choice": choice.to_dict(),
         "epochs": epochs,
-        "logits": {name: predictive.logits[0].tolist() for name, predictive in plain.items()},
+        "logits": {name: predictive.draws[0].tolist() for name, predictive in plain.items()},
     }
 
 
@@ -189,9 +189,9 @@ def spreads_of(predictive: mcbn.CategoricalPredictive) -> dict[str, float]:
     """Mean uncertainty over images; standard deviations over draws use unbiased variances."""
     measures = {"entropy": float(predictive.entropy.mean())}
     count = predictive.draw_count
-    if count > 1 and predictive.logits is not None:
+    if count > 1 and predictive.draws is not None:
         variance = predictive.variance * count / (count - 1)
-        logits = predictive.logits.double()
+        logits = predictive.draws.double()
         centered = logits - logits.mean(2, keepdim=True)  # a shift of all classes has no effect
         measures |= {
             "epistemic_sd": float(variance.sqrt().mean()),

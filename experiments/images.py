@@ -245,7 +245,7 @@ def detected(case: Case, plain: Predictive) -> dict[str, Any]:
     """AUROC of each uncertainty measure for OOD images, compared with the plain network."""
     sets, few = elsewhere(case), case.scale.few
     every, ends = torch.cat(list(sets.values())), [len(images) for images in sets.values()]
-    quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).logits
+    quiet = mcbn.predict(mcbn.Deterministic(case.network), every, keep_draws=True).draws
     away = {"plain": [averaged(each) for each in quiet.split(ends, 1)]}
     home = {"plain": plain}
     for size in METHODS:

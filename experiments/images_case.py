@@ -97,7 +97,7 @@ class Case:
             sampler = mcbn.MCBatchNorm(self.network, bank)
             chosen = self.inputs if inputs is None else inputs
             predictive = mcbn.predict(sampler, chosen, keep_draws=True)
-            write_tensors(path, {"draws": predictive.logits}, kind="passes", header={})
+            write_tensors(path, {"draws": predictive.draws}, kind="passes", header={})
         return read_tensors(path, kind="passes")[0]["draws"]
 
     def scored(self, predictive: Predictive) -> mcbn.Evaluation:

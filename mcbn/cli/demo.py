@@ -172,7 +172,7 @@ def _members(plan: Plan, size: int, task: Task, folder: Path) -> list[Module]:
 
 
 def _convergence(sampler: Sampler, task: Task) -> Convergence:
-    draws = predict(sampler, task.test.inputs, keep_draws=True).logits
+    draws = predict(sampler, task.test.inputs, keep_draws=True).draws
     return convergence(draws if draws is not None else torch.empty(0), task.test.targets)
 
 

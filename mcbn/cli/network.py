@@ -59,7 +59,7 @@ def doctor(options: DoctorOptions) -> None:
     network = load_network(options.model, options.weights)
     inspection = inspect(network, inputs, batch_size=options.batch_size)
     print(json.dumps(inspection.to_dict(), indent=2) if options.json else inspection)
-    if not inspection.compatible:
+    if not inspection.servable:
         sys.exit(1)
 
 

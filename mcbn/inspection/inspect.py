@@ -45,7 +45,7 @@ class Inspection:
     findings: tuple[Finding, ...]
 
     @property
-    def compatible(self) -> bool:
+    def servable(self) -> bool:
         """Whether no problem was found that keeps MCBN from this network."""
         return not any(finding.blocking for finding in self.findings)
 
@@ -64,7 +64,7 @@ class Inspection:
         return {
             "model": self.model,
             "batch_size": self.batch_size,
-            "compatible": self.compatible,
+            "servable": self.servable,
             "findings": [asdict(finding) for finding in self.findings],
             "layers": [asdict(layer) for layer in self.layers],
             "skipped": [asdict(layer) for layer in self.skipped],
@@ -74,7 +74,7 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        verdict = "compatible" if self.compatible else "incompatible"
+        verdict = "compatible" if self.servable else "incompatible"
         channels = sum(layer.channels for layer in self.layers)
         summary = f"Compatible batch-norm layers: {len(self.layers)}, with {channels:,} channels. "
         lines = [

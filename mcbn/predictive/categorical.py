@@ -26,7 +26,7 @@ class CategoricalPredictive:
         variance: biased variance over draws of the probability of each class.
         variation_ratio: fraction of the draws that do not choose the class chosen most often.
         draw_count: T, the number of draws averaged.
-        logits: the network's outputs under each draw, if they were kept.
+        draws: the logits of each draw, if they were kept.
     """
 
     log_probabilities: Float64[Tensor, "batch classes *positions"]
@@ -34,7 +34,7 @@ class CategoricalPredictive:
     variance: Float64[Tensor, "batch classes *positions"]
     variation_ratio: Float64[Tensor, "batch *positions"]
     draw_count: int
-    logits: Float[Tensor, "draws batch classes *positions"] | None = None
+    draws: Float[Tensor, "draws batch classes *positions"] | None = None
 
     def __len__(self) -> int:
         return len(self.log_probabilities)
@@ -92,14 +92,14 @@ class Categorical:
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """One predictive of the examples of all parts, in order."""
-        logits = [part.logits for part in parts if part.logits is not None]
+        draws = [part.draws for part in parts if part.draws is not None]
         return CategoricalPredictive(
             torch.cat([part.log_probabilities for part in parts]),
             torch.cat([part.expected_entropy for part in parts]),
             torch.cat([part.variance for part in parts]),
             torch.cat([part.variation_ratio for part in parts]),
             parts[0].draw_count,
-            torch.cat(logits, dim=1) if logits else None,
+            torch.cat(draws, dim=1) if draws else None,
         )
 
 
@@ -159,8 +159,8 @@ class _RunningSums:
             logs = torch.logaddexp(known, logs)
         self.log_sum = logs
 
-    def predictive(self, logits: Tensor | None = None) -> CategoricalPredictive:
-        """The averages over draws; `logits` are the draws themselves, if they are to be kept.
+    def predictive(self, draws: Tensor | None = None) -> CategoricalPredictive:
+        """The averages over draws; `draws` are their logits, if they are to be kept.
 
         Raises:
             ValueError: there were no draws.
@@ -175,7 +175,7 @@ class _RunningSums:
             self.squares / self.count,
             1 - self.votes.amax(1) / self.count,
             self.count,
-            logits,
+            draws,
         )
 
     def _log_mean(self) -> Tensor:

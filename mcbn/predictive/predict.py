@@ -31,7 +31,7 @@ Predictive = CategoricalPredictive | GaussianPredictive
 S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
-EXAMPLE_AXES = {"logits": 1, "means": 1, "variances": 1}
+EXAMPLE_AXES = {"draws": 1, "means": 1, "variances": 1}
 
 
 @overload

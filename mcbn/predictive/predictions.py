@@ -73,7 +73,7 @@ class Predictions:
         likelihood, names = _kind_of(self.predictive)
         tensors = {
             name: value
-            for name in (*names, "logits")
+            for name in (*names, "draws")
             if (value := getattr(self.predictive, name, None)) is not None
         }
         if self.targets is not None:
@@ -113,8 +113,8 @@ class Predictions:
         count = header["draws"]
         predictive: StoredPredictive
         if likelihood == "categorical":
-            logits = tensors.get("logits")
-            predictive = CategoricalPredictive(**stored, draw_count=count, logits=logits)
+            draws = tensors.get("draws")
+            predictive = CategoricalPredictive(**stored, draw_count=count, draws=draws)
         elif likelihood == "gaussian":
             predictive = GaussianPredictive(**stored)
         else:
@@ -194,7 +194,7 @@ def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
             ("expected_entropy", predictive.expected_entropy, "cases"),
             ("mutual_information", predictive.mutual_information, "cases"),
             ("variation_ratio", predictive.variation_ratio, "cases"),
-            ("logits", predictive.logits, "draws"),
+            ("logits", predictive.draws, "draws"),
         ]
     else:
         noise, epistemic = predictive.aleatoric_variance, predictive.epistemic_variance
@@ -251,9 +251,9 @@ def _require_valid(predictions: Predictions) -> None:
             raise ValueError(
                 f"expected the names of {count} classes, got {len(names)}; predict again"
             )
-        if given.logits is not None:
-            validation.finite(given.logits, "logits")
-            validation.require_same_shape(given.logits[0], logs, ("a draw", "log_probabilities"))
+        if given.draws is not None:
+            validation.finite(given.draws, "draws")
+            validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
         if targets is not None:
             validation.labels(targets, count, tuple(cases))
         return
@@ -338,7 +338,7 @@ def _stored(
             elif isinstance(part, GaussianPredictive):
                 yield Moments.from_predictive(part)
             else:
-                yield replace(part, logits=None)
+                yield replace(part, draws=None)
 
 
 def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
@@ -346,6 +346,6 @@ def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
     if isinstance(part, GaussianPredictive):
         constant = part.variances.ndim == 0
         return part.means if constant else torch.cat([part.means, part.variances.log()], dim=2)
-    if part.logits is None:
+    if part.draws is None:
         raise ValueError("expected predictives with their draws, got none; keep the draws")
-    return part.logits
+    return part.draws

@@ -138,12 +138,12 @@ def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]
 
 
 def _draws(predictive: CategoricalPredictive) -> Float[Tensor, "draws batch classes *positions"]:
-    if predictive.logits is None:
+    if predictive.draws is None:
         raise ValueError(
             "expected predictions with their draws, got none, to which this temperature applies; "
             "predict with keep_draws=True, or take TemperatureScaling"
         )
-    return predictive.logits
+    return predictive.draws
 
 
 def require_temperature(temperature: float) -> None:

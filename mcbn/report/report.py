@@ -12,6 +12,7 @@ from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import set_coverages
+from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.page import TITLE, write_page
 from mcbn.report.prediction_pages import page_of_predictions
@@ -99,6 +100,11 @@ class Report:
     def from_study(cls, study: Study) -> "Report":
         """Report a batch-size study, also while it runs; its plan has the title."""
         return cls(StudyPage(study))
+
+    @property
+    def verdict(self) -> tuple[Claim, ...]:
+        """What the numbers say, in sentences, each with a mark: the top of the page."""
+        return self.page.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""

@@ -80,7 +80,7 @@ class StudyPage:
                 "title": self.study.plan.title,
                 "declaration": declaration.to_yaml(self.study.plan),
                 "repeat": REPEAT,
-                "verdict": [asdict(claim) for claim in self._claims],
+                "verdict": [asdict(claim) for claim in self.verdict],
                 "sweeps": page.numbers_of(self._sweeps),
                 "trends": [asdict(trend) for trend in self._trends],
                 "parts": [part.to_dict() for part in self._parts],
@@ -97,7 +97,7 @@ class StudyPage:
             "study.html",
             title=self.study.plan.title,
             study=self.study,
-            study_claims=self._claims,
+            study_claims=self.verdict,
             overview=study_tables.overview({p.name: p.study for p in self._parts}, tests),
             sweeps=page.rendered(self._sweeps, prefix="sweep-"),
             trends=study_tables.trends(self._trends, root="trends"),
@@ -120,7 +120,7 @@ class StudyPage:
         )
 
     @property
-    def _claims(self) -> tuple[Claim, ...]:
+    def verdict(self) -> tuple[Claim, ...]:
         """The verdict on the study as a whole."""
         return (*study_claims.completeness(self.study), *study_claims.contraction(self._trends))
 

@@ -298,7 +298,7 @@ def test_the_doctor_prints_first_and_fails_for_an_incompatible_network(files, ca
         printed = capsys.readouterr().out
         assert stopped.value.code == 1
         assert "There is no batch norm" in printed
-    assert json.loads(printed)["compatible"] is False
+    assert json.loads(printed)["servable"] is False
 
 
 def test_an_unknown_option_is_refused(capsys):

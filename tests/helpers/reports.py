@@ -75,7 +75,7 @@ def report():
     """A report with every section but groups and pictures."""
     compared = comparison()
     curves = {
-        name: convergence(entry.predictive.logits, compared.targets)
+        name: convergence(entry.predictive.draws, compared.targets)
         for name, entry in compared.entries.items()
         if entry.predictive.draw_count > 1
     }

@@ -115,7 +115,7 @@ def test_every_kind_of_batch_norm_is_listed_as_collect_draws_it(name):
     model, batch = make_network(name), examples(name, 16)
     inspection = mcbn.inspect(model, batch, batch_size=16)
     bank = mcbn.collect(model, [batch])
-    assert inspection.compatible, texts(inspection)
+    assert inspection.servable, texts(inspection)
     assert [layer.name for layer in inspection.layers] == [
         key.removesuffix("running_mean").removesuffix(".")
         for key in bank.statistics
@@ -123,7 +123,7 @@ def test_every_kind_of_batch_norm_is_listed_as_collect_draws_it(name):
     ]
     assert all(inspection.observation.calls[layer.name] == 1 for layer in inspection.layers)
     assert sum(inspection.shares.values()) == pytest.approx(1)
-    assert json.loads(json.dumps(inspection.to_dict(), allow_nan=False))["compatible"] is True
+    assert json.loads(json.dumps(inspection.to_dict(), allow_nan=False))["servable"] is True
 
 
 def test_values_are_examples_times_positions():
@@ -231,7 +231,7 @@ def test_an_incompatible_network_is_explained_and_refused_by_collect(kind):
     build, inputs, reason = INCOMPATIBLE[kind]
     model = without_seed(build)
     inspection = mcbn.inspect(model, inputs, batch_size=1 if kind == "one value" else 4)
-    assert not inspection.compatible
+    assert not inspection.servable
     assert reason in texts(inspection, blocking=True)
     assert "problem: " in str(inspection)
     json.dumps(inspection.to_dict(), allow_nan=False)
@@ -265,7 +265,7 @@ def test_a_network_with_a_note_is_compatible(kind):
     build, inputs, reason = NOTES[kind]
     inspection = mcbn.inspect(without_seed(build), inputs, batch_size=1 if kind == "M = 1" else 32)
     assert reason in texts(inspection, blocking=False)
-    assert inspection.compatible, texts(inspection)
+    assert inspection.servable, texts(inspection)
 
 
 def test_a_trained_network_without_problems_has_no_findings():
@@ -324,7 +324,7 @@ def test_networks_of_torchvision_are_inspected_without_their_weights(name):
         model = torchvision.models.get_model(name, weights=None)
     inspection = mcbn.inspect(model, torch.empty(2, 3, 64, 64, device="meta"))
     count = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert (len(inspection.layers), inspection.compatible) == (count, count > 0)
+    assert (len(inspection.layers), inspection.servable) == (count, count > 0)
     assert max(map(len, str(inspection).splitlines())) <= 100
     if name == "resnet18":
         assert inspection.observation.values["bn1"] == 32 * 32 * 32

@@ -192,8 +192,8 @@ def test_draws_are_not_changed():
 
 def test_draws_are_kept_when_asked_for():
     draws = logits().float()
-    assert summarize(draws).logits is None
-    assert_close(summarize(iter(draws), keep_draws=True).logits, draws, rtol=0, atol=0)
+    assert summarize(draws).draws is None
+    assert_close(summarize(iter(draws), keep_draws=True).draws, draws, rtol=0, atol=0)
 
 
 def test_joined_parts_are_the_whole():
@@ -201,14 +201,14 @@ def test_joined_parts_are_the_whole():
     whole = summarize(draws, keep_draws=True)
     parts = [summarize(part, keep_draws=True) for part in draws.split(4, dim=1)]
     joined = mcbn.Categorical().join(parts)
-    for name in (*PARTS, "logits"):
+    for name in (*PARTS, "draws"):
         assert_close(getattr(joined, name), getattr(whole, name), rtol=0, atol=0)
     assert joined.draw_count == whole.draw_count
 
 
 def test_no_graph_is_kept():
     predictive = summarize(logits().requires_grad_(), keep_draws=True)
-    assert not any(getattr(predictive, name).requires_grad for name in (*PARTS, "logits"))
+    assert not any(getattr(predictive, name).requires_grad for name in (*PARTS, "draws"))
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 1, 3)])

@@ -160,8 +160,8 @@ def test_select_picks_what_the_default_rule_does_not(sampler, x):
 
 def test_kept_draws_are_those_of_the_sampler(sampler, x):
     predictive = mcbn.predict(sampler, x, keep_draws=True, batch_size=6)
-    assert_close(predictive.logits, sampler(x), rtol=1e-12, atol=1e-12)
-    assert mcbn.predict(sampler, x).logits is None
+    assert_close(predictive.draws, sampler(x), rtol=1e-12, atol=1e-12)
+    assert mcbn.predict(sampler, x).draws is None
 
 
 def shuffled(x, kind):
@@ -267,7 +267,7 @@ def test_no_graph_is_kept(sampler, x, likelihood):
     wanted = x.clone().requires_grad_()
     predictive = mcbn.predict(sampler, wanted, likelihood, batch_size=10)
     assert not any(value.requires_grad for value in parts_of(predictive).values())
-    kept = mcbn.predict(sampler, wanted, keep_draws=True).logits
+    kept = mcbn.predict(sampler, wanted, keep_draws=True).draws
     assert not kept.requires_grad
     assert kept.grad_fn is None
 

@@ -207,7 +207,7 @@ def test_kept_draws_names_and_columns_are_read_back(tmp_path):
     columns = {"sex": np.array(list("fmfmfmx")), "site": np.arange(7) % 2}
     Predictions("a", actual, None, "b", ("x", "y", "<z>"), columns).save(tmp_path / "file")
     loaded = Predictions.load(tmp_path / "file")
-    assert_close(loaded.predictive.logits, draws, rtol=0, atol=0)
+    assert_close(loaded.predictive.draws, draws, rtol=0, atol=0)
     assert loaded.classes == ("x", "y", "<z>")
     assert {name: "".join(values) for name, values in loaded.columns.items()} == {
         "sex": "fmfmfmx", "site": "0101010"
@@ -376,7 +376,7 @@ def test_predict_for_file_predicts_and_hands_on_the_draws(likelihood, keep_draws
     assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
     if isinstance(likelihood, mcbn.Categorical):
         assert_close(actual.log_probabilities, whole.log_probabilities, rtol=0, atol=0)
-        assert (actual.logits is not None) == keep_draws
+        assert (actual.draws is not None) == keep_draws
     else:
         assert isinstance(actual, Moments) == (not keep_draws)
         assert_close(actual.variance, whole.variance, rtol=1e-14, atol=1e-14)

@@ -53,7 +53,7 @@ def labels(probabilities, seed=0):
 
 def part(predictive, rows):
     """Predictions of some examples; for a slice they share memory with the whole."""
-    draws = predictive.logits
+    draws = predictive.draws
     return mcbn.CategoricalPredictive(
         predictive.log_probabilities[rows], predictive.expected_entropy[rows],
         predictive.variance[rows], predictive.variation_ratio[rows], predictive.draw_count,
@@ -85,7 +85,7 @@ def of(rows, repeats):
 def test_temperature_is_the_optimum_of_the_written_out_loss(method):
     predictive = predicted(8, 3, 2, seed=2)
     targets = predictive.prediction.index_add(0, torch.tensor([0, 5]), torch.ones(2).long()) % 3
-    rows = predictive.logits
+    rows = predictive.draws
     if method is mcbn.TemperatureScaling:
         rows = predictive.log_probabilities[None]
 
@@ -202,14 +202,14 @@ def test_a_tempered_likelihood_streams_through_predict():
     tempered = mcbn.TemperedCategorical(2.5)
     streamed = mcbn.predict(sampler, x, tempered, **options)
     kept = mcbn.predict(sampler, x, keep_draws=True, **options)
-    raw = kept.logits.double()
+    raw = kept.draws.double()
     expected = (raw / 2.5).softmax(2).mean(0)
     assert_close(streamed.probabilities, expected, **TIGHT)
     assert_close(tempered(kept).probabilities, expected, **TIGHT)
     aleatoric = torch.special.entr((raw / 2.5).softmax(2)).sum(2).mean(0)
     assert_close(streamed.expected_entropy, aleatoric, **TIGHT)
     again = mcbn.predict(sampler, x, tempered, keep_draws=True, **options)
-    assert_close(again.logits, raw / 2.5, **TIGHT)
+    assert_close(again.draws, raw / 2.5, **TIGHT)
     parts = [part(streamed, slice(0, 16)), part(streamed, slice(16, 40))]
     assert_close(tempered.join(parts).probabilities, streamed.probabilities, rtol=0, atol=0)
 
@@ -219,13 +219,13 @@ def test_positions_count_as_examples(method):
     dense = predicted(30, 3, positions=(2, 3))
     targets = labels(dense.probabilities.sqrt())
     flat = mcbn.Categorical().summarize(
-        dense.logits.permute(0, 1, 3, 4, 2).reshape(5, 180, 3), keep_draws=True
+        dense.draws.permute(0, 1, 3, 4, 2).reshape(5, 180, 3), keep_draws=True
     )
     fitted, expected = method.fit(dense, targets), method.fit(flat, targets.reshape(-1))
     require_same(fitted, expected)
     new = predicted(4, 3, positions=(2, 3), seed=9)
     rows = mcbn.Categorical().summarize(
-        new.logits.permute(0, 1, 3, 4, 2).reshape(5, 24, 3), keep_draws=True
+        new.draws.permute(0, 1, 3, 4, 2).reshape(5, 24, 3), keep_draws=True
     )
     answer, row_answer = fitted(new), fitted(rows)
     assert answer.probabilities.shape == (4, 3, 2, 3)
@@ -330,7 +330,7 @@ def test_isotonic_keeps_the_order_and_every_score_finite():
 def test_an_over_confident_forecaster_is_cured_and_a_calibrated_one_left_alone(method):
     for sharpened, cured in ((3.0, True), (1.0, False)):
         honest = [predicted(1500, draws=3, scale=1.0, seed=seed) for seed in (0, 50)]
-        train, new = (mcbn.Categorical().summarize(sharpened * each.logits, keep_draws=True)
+        train, new = (mcbn.Categorical().summarize(sharpened * each.draws, keep_draws=True)
                       for each in honest)  # fmt: skip
         truth = [labels(each.probabilities, seed=seed) for each, seed in zip(honest, (1, 2))]  # noqa: B905
         fitted = method.fit(train, truth[0])
@@ -385,7 +385,7 @@ def test_parts_keep_their_share_of_the_whole():
     expected = predictive.variance / (p * (1 - p)) * q * (1 - q)
     assert_close(answer.variance, expected, rtol=1e-9, atol=1e-14)
     assert_close(answer.variation_ratio, predictive.variation_ratio, rtol=0, atol=0)
-    assert (answer.draw_count, answer.logits) == (5, None)
+    assert (answer.draw_count, answer.draws) == (5, None)
 
 
 def special_softmax(logits):
@@ -478,7 +478,7 @@ def test_bad_arguments_are_refused():
     predictive = predicted(20)
     targets = labels(predictive.probabilities)
     without = part(predictive, slice(0, 20))
-    without = replace(without, logits=None)
+    without = replace(without, draws=None)
     cases = [
         (lambda: mcbn.TemperatureScaling(0.0), "expected a positive, finite temperature, got 0.0"),
         (lambda: mcbn.TemperedCategorical(math.inf), "positive, finite temperature, got inf"),
