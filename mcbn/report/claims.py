@@ -207,7 +207,7 @@ def _best(comparison: Comparison) -> Claim | None:
     significant = difference.low > 0 or difference.high < 0
     nll = with_interval(comparison.entries[best].evaluation["nll"])
     if best != base and significant:
-        text = f"{best} has the lowest NLL, {nll}: significantly lower than {base}, by {unsigned}."
+        text = f"{best} has the lowest NLL, {nll}: lower than {base} beyond chance, by {unsigned}."
         return Claim("Best method", "good", text)
     if best != base:
         text = (

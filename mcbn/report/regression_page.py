@@ -179,7 +179,7 @@ def _best(evaluations: Mapping[str, Evaluation]) -> Claim:
         f"{rival} minus {baseline} is {with_interval(gain, 4)} nats"
     )
     if gain.low > 0:
-        return Claim("Best method", "good", f"{text}, which is significant.")
+        return Claim("Best method", "good", f"{text}, which is beyond chance.")
     if gain.high < 0:
         return Claim("Best method", "bad", f"{text}, so no method improves on {baseline}.")
     return Claim("Best method", "uncertain", f"{text}, which is not significant.")
