@@ -283,6 +283,7 @@ NOISES = {
 }
 
 
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 def test_a_network_that_draws_in_its_passes_repeats_and_leaves_the_streams(noise):
     model, data = Drawing(noise), examples("1d of 2-D", 36)

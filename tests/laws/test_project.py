@@ -142,7 +142,7 @@ def test_ci_runs_the_commands_of_the_readme():
 
 def test_the_core_tests_and_storage_modules_of_the_makefile_exist():
     text = (ROOT / "tools" / "Makefile").read_text("utf-8").replace("\\\n", "")
-    for variable, folder in {"CORE": "tests", "STORAGE": "mcbn", "SHAPED": "tests"}.items():
+    for variable, folder in {"CORE": "tests", "STORAGE": "mcbn"}.items():
         (value,) = re.findall(rf"^{variable} := (.*)$", text, flags=re.MULTILINE)
         assert len(value.split()) >= 6
         for name in value.split():

@@ -106,6 +106,9 @@ class Dispatched:
         future.set_result(Outcome("", 0.0, {}))
         return future
 
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        pass
+
 
 @pytest.mark.parametrize("seeds", [2, 8])
 def test_dispatching_hashes_every_network_and_cell_once(tmp_path, monkeypatch, seeds):
