@@ -27,7 +27,7 @@ from mcbn.network.batchnorm import (
     epsilon_of,
     fingerprint,
     frozen_layers,
-    is_plain,
+    intercepted_batch_norm,
     require_finite_weights,
     require_observable,
     statistics_names,
@@ -43,7 +43,7 @@ from mcbn.network.inputs import (
     select_inputs,
     to_device,
 )
-from mcbn.network.isolation import StreamStates, intercepted, model_lock, random_streams
+from mcbn.network.isolation import StreamStates, model_lock, random_streams
 
 
 def collect(
@@ -198,17 +198,10 @@ def _statistics(
     """The batch statistics of every layer, from a pass in which each normalises by its own."""
     require_finite(batch, f"the inputs of mini-batch {draw}")
     row: dict[str, Tensor] = {}
-    forwards = {
-        layer: partial(_normalize, row, name, layer)
-        for name, layer in layers.items()
-        if is_plain(layer)
-    }
-    hooks = {
-        layer: partial(_observe, row, name)
-        for name, layer in layers.items()
-        if layer not in forwards
-    }
-    with torch.no_grad(), intercepted(model, forwards, hooks):
+    watched = intercepted_batch_norm(
+        model, layers, partial(_normalize, row), partial(_observe, row)
+    )
+    with torch.no_grad(), watched:
         forward(model, {}, to_device(batch, device_of(model)))
     return row
 

@@ -16,11 +16,10 @@ from mcbn.network.batchnorm import (
     VARIANCE,
     batch_normalized,
     epsilon_of,
-    is_plain,
+    intercepted_batch_norm,
     statistics_names,
 )
 from mcbn.network.inputs import Inputs, device_of
-from mcbn.network.isolation import intercepted
 
 Rows = dict[str, Tensor]
 
@@ -62,18 +61,11 @@ def grouped_statistics(
     if inputs is None:
         return None
     record = _PassRecord({}, [], len(inputs) // size, size)
-    forwards = {
-        layer: partial(_forward, record, name, layer)
-        for name, layer in layers.items()
-        if is_plain(layer)
-    }
-    hooks = {
-        layer: partial(_replace_input, record, name)
-        for name, layer in layers.items()
-        if layer not in forwards
-    }
+    watched = intercepted_batch_norm(
+        model, layers, partial(_forward, record), partial(_replace_input, record)
+    )
     try:
-        with torch.no_grad(), intercepted(model, forwards, hooks):
+        with torch.no_grad(), watched:
             model(inputs.to(device_of(model)))
     # A network may fail on another number of rows in any way, and still take them one by one.
     except Exception:

@@ -1,7 +1,10 @@
 """Batch-norm layers: finding them in a network, and computing their batch statistics."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from mcbn import validation
-from mcbn.network.isolation import model_lock
+from mcbn.network.isolation import intercepted, model_lock
 
 MEAN, VARIANCE = "running_mean", "running_var"  # buffers of a batch-norm layer
 HALF_PRECISION = (torch.float16, torch.bfloat16)
@@ -135,6 +138,33 @@ def frozen_layers(layers: dict[str, Module]) -> list[str]:
 def is_plain(layer: Module) -> bool:
     """Whether the layer's forward is that of PyTorch's batch norm."""
     return type(layer).forward in PLAIN_FORWARDS and "forward" not in layer.__dict__
+
+
+@contextmanager
+def intercepted_batch_norm(
+    model: Module,
+    layers: Mapping[str, Module],
+    forward: Callable[..., Tensor],
+    pre_hook: Callable[..., Any],
+) -> Iterator[None]:
+    """Hold `model` in eval mode while its batch-norm layers are looked into.
+
+    A plain layer runs `forward(name, layer, input)` in its
+    place. Any other layer keeps its own, after `pre_hook(name, layer, args, kwargs)`.
+    """
+    with model_lock(model):  # another thread may have replaced a layer's forward meanwhile
+        forwards = {
+            layer: partial(forward, name, layer)
+            for name, layer in layers.items()
+            if is_plain(layer)
+        }
+        pre_hooks = {
+            layer: partial(pre_hook, name)
+            for name, layer in layers.items()
+            if layer not in forwards
+        }
+        with intercepted(model, forwards, pre_hooks):
+            yield
 
 
 def batch_statistics(

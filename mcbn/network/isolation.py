@@ -101,7 +101,10 @@ def _holder(model: Module, name: str) -> tuple[dict[str, Any], str]:
 
 @dataclass(frozen=True, eq=False)
 class StreamStates:
-    """The states of the global random streams of torch, numpy and Python at one moment."""
+    """The states of the global random streams of torch, numpy and Python at one moment.
+
+    Of the user's streams: while another thread has seeded them for itself, it is waited for.
+    """
 
     torch: Tensor
     cuda: list[Tensor]
@@ -111,16 +114,18 @@ class StreamStates:
     @classmethod
     def now(cls) -> "StreamStates":
         """The present states; of GPUs only where they are in use."""
-        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-        return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())  # noqa: NPY002
+        with _process_lock:
+            gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+            return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())  # noqa: NPY002
 
     def restore(self) -> None:
         """Give the streams these states again."""
-        torch.set_rng_state(self.torch)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        random.setstate(self.python)
+        with _process_lock:
+            torch.set_rng_state(self.torch)
+            if self.cuda:
+                torch.cuda.set_rng_state_all(self.cuda)
+            np.random.set_state(self.numpy)  # noqa: NPY002
+            random.setstate(self.python)
 
     def unmoved(self) -> bool:
         """Whether nothing has been drawn from a stream since."""

@@ -3,7 +3,7 @@
 import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import as_found
@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
+from mcbn.network.isolation import random_streams
 
 NAME = "1d of 2-D"
 X, Y = examples(NAME, 24, seed=8), torch.arange(24) % 3
@@ -174,6 +175,23 @@ def test_threads_with_networks_of_their_own_do_not_wait_for_each_other():
             finally:
                 waiting.go_on.set()
             first.result()
+
+
+def test_a_pass_takes_the_seeds_of_another_thread_for_no_draw_of_its_own():
+    """It would restore the streams, under the feet of the thread that has seeded them."""
+    with random_streams(1, "a"):
+        expected = torch.rand(2)
+    waiting, data = Waiting(), examples(NAME, 24)
+    model = make_network(NAME).append(waiting).eval()
+    with ThreadPoolExecutor(1) as pool:
+        passing = pool.submit(mcbn.predict, mcbn.Deterministic(model), data)
+        assert waiting.reached.wait(10)
+        with random_streams(1, "a"):
+            first = torch.rand(1)
+            waiting.go_on.set()
+            wait([passing], timeout=0.3)
+            assert torch.equal(torch.cat([first, torch.rand(1)]), expected)
+        passing.result(timeout=10)
 
 
 SAFE = ("folded", "MCDropout", "Deterministic", "collect", "inspect")
