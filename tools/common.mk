@@ -8,12 +8,15 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
 
 .venv/ready: tools/locks/dev.lock
+# The tests start many processes, which would each compile what they import where Python is told to
+# write no bytecode.
+.venv/ready: SYNC := --compile-bytecode
 .venv-demo/ready: tools/locks/demo.lock
 .venv-compat/ready: tools/locks/compat.lock
 
 .venv/ready .venv-demo/ready .venv-compat/ready: pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip sync --python $(@D) --require-hashes $(filter %.lock,$^)
+	$(UV) pip sync --python $(@D) --require-hashes $(SYNC) $(filter %.lock,$^)
 	$(UV) pip install --quiet --python $(@D) --no-deps --editable .
 	touch $@
 
