@@ -38,7 +38,7 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 
 # No inventories of other packages are downloaded, so only names of this package are links; of these
 # not the ones below, types in signatures that users do not construct.
-INTERNAL = "ComparisonPage|Executor|HeldOut|P|RegressionPage|Store|StudyPage"
+INTERNAL = "Claim|ComparisonPage|Executor|HeldOut|P|RegressionPage|Store|StudyPage"
 nitpick_ignore_regex = [
     ("py:.*", r"(?!mcbn\.).*"),
     ("py:class", rf"mcbn\.[\w.]+\.({INTERNAL})"),
