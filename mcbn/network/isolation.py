@@ -202,13 +202,13 @@ def _no_change(*_: Any, **__: Any) -> None:
     """A hook that changes nothing."""
 
 
-def in_this_thread(mine: Forward, others: Forward = _no_change) -> Forward:
-    """`mine` for calls from the thread that asks for this, `others` for those from any other."""
+def in_this_thread(function: Forward, others: Forward = _no_change) -> Forward:
+    """`function` for calls from the thread that asks for this, `others` for those from any other."""
     thread = threading.get_ident()
 
-    @wraps(mine)
+    @wraps(function)
     def chosen(*args: Any, **kwargs: Any) -> Any:
-        return (mine if threading.get_ident() == thread else others)(*args, **kwargs)
+        return (function if threading.get_ident() == thread else others)(*args, **kwargs)
 
     return chosen
 
