@@ -203,7 +203,7 @@ def _no_change(*_: Any, **__: Any) -> None:
 
 
 def in_this_thread(function: Forward, others: Forward = _no_change) -> Forward:
-    """`function` for calls from the thread that asks for this, `others` for those from any other."""
+    """`function` for calls from the thread that asks for this, `others` for any other thread."""
     thread = threading.get_ident()
 
     @wraps(function)
