@@ -11,6 +11,7 @@ from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
 from mcbn.evaluation.reliability import equal_mass, equal_width
+from mcbn.predictive import mixture
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 
@@ -216,15 +217,16 @@ def real_columns(predictive: GaussianPredictive, targets: Tensor) -> ScoreColumn
         ValueError: targets that do not fit or are not finite.
     """
     aligned = predictive.aligned(targets)
-    low, high = predictive.interval(0.9)
-    columns = {
-        "error": formulas.squared_error(predictive.mean, aligned),
-        "log_prob": predictive.log_prob(aligned),
-        "crps": predictive.crps(aligned),
-        "crps_moment_matched": predictive.crps_moment_matched(aligned),
+    mean = predictive.mean
+    columns = mixture.forecast_scores(
+        predictive.means, predictive.variances, aligned,
+        mean=mean, variance=predictive.variance, level=0.9,
+    )  # fmt: skip
+    low, high = columns.pop("low"), columns.pop("high")
+    columns |= {
+        "error": formulas.squared_error(mean, aligned),
         "inside": ((aligned >= low) & (aligned <= high)).double(),
         "width": high - low,
-        "pit": predictive.cdf(aligned),
     }
     return {name: values.cpu() for name, values in columns.items()}
 

@@ -99,6 +99,10 @@ def log_density(
     """
     means, variances, values = _checked(means, variances, values)
     _positive(variances)
+    return _log_density(means, variances, values)
+
+
+def _log_density(means: Tensor, variances: Tensor, values: Tensor) -> Tensor:
     return torch.logsumexp(_log_normal(values - means, variances), 0) - math.log(len(means))
 
 
@@ -150,7 +154,10 @@ def quantile(
     """
     validation.fraction(level, "level")
     means, variances, _ = _checked(means, variances, None)
-    deviations = variances.sqrt()
+    return _quantile(means, variances.sqrt(), level)
+
+
+def _quantile(means: Tensor, deviations: Tensor, level: float) -> Tensor:
     shift = torch.special.ndtri(torch.tensor(level, dtype=torch.float64, device=means.device))
     low, high = torch.aminmax(means + deviations * shift, dim=0)
     for _ in range(MAX_BISECTIONS):
@@ -182,7 +189,10 @@ def crps(
     >>> crps(torch.tensor([[-1.0], [1.0]]), 0.0, torch.tensor([0.0]))
     tensor([0.5000], dtype=torch.float64)
     """
-    means, variances, values = _checked(means, variances, values)
+    return _crps(*_checked(means, variances, values))
+
+
+def _crps(means: Tensor, variances: Tensor, values: Tensor) -> Tensor:
     draws = len(means)
     width = max(1, PAIR_BUDGET // draws)
     columns = means.reshape(draws, -1), variances.reshape(draws, -1), values.reshape(-1)
@@ -245,8 +255,51 @@ def gaussian_crps(
     """
     validation.finite(mean, "mean")
     means, variances, values = _checked(mean.unsqueeze(0), variance, targets)
-    distance = _mean_distance(values - means[0], variances[0])
-    return distance - variances[0].sqrt() / math.sqrt(math.pi)
+    return _gaussian_crps(means[0], variances[0], values)
+
+
+def _gaussian_crps(mean: Tensor, variance: Tensor, values: Tensor) -> Tensor:
+    return _mean_distance(values - mean, variance) - variance.sqrt() / math.sqrt(math.pi)
+
+
+def forecast_scores(
+    means: Float[Tensor, "draws batch *outputs"],
+    variances: Float[Tensor, "..."] | float,
+    values: Float[Tensor, "batch *outputs"],
+    *,
+    mean: Float[Tensor, "batch *outputs"],
+    variance: Float[Tensor, "batch *outputs"],
+    level: float,
+) -> dict[str, Tensor]:
+    """Return what forecasts are scored by, from arguments that are checked once.
+
+    Each entry is what the function for it alone returns: `log_prob`, joint over outputs; `crps`;
+    `crps_moment_matched`, of the Gaussian with this mean and variance; the ends `low` and `high` of
+    the central interval of `level`; and `pit`, the distribution function at the values.
+
+    Raises:
+        ValueError: a value is not finite, a variance is negative or 0 (there is no density).
+    """
+    validation.fraction(level, "level")
+    means, variances, values = _checked(means, variances, values)
+    _positive(variances)
+    deviations = variances.sqrt()
+    if means.ndim == 2:
+        log_prob = _log_density(means, variances, values)
+    else:
+        each = [
+            _log_normal(values - one, spread).flatten(1).sum(1)
+            for one, spread in zip(means, variances, strict=True)
+        ]
+        log_prob = torch.stack(each).logsumexp(0) - math.log(len(means))
+    return {
+        "log_prob": log_prob,
+        "crps": _crps(means, variances, values),
+        "crps_moment_matched": _gaussian_crps(mean.double(), variance.double(), values),
+        "low": _quantile(means, deviations, (1 - level) / 2),
+        "high": _quantile(means, deviations, (1 + level) / 2),
+        "pit": _cdf(means, deviations, values),
+    }
 
 
 def ensemble_crps(

@@ -19,6 +19,7 @@ import mcbn
 from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
 from mcbn.evaluation.convergence import convergence
+from mcbn.evaluation.evaluate import real_columns
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.subgroups import subgroups
 
@@ -198,6 +199,35 @@ def test_arguments_are_checked_once_whatever_the_resamples(checks, resamples):
     checks.clear()
     evaluate(*regressor(batch=40), resamples=resamples)
     assert checks == {"unit_interval": 1, "vector": 1}
+
+
+@pytest.mark.parametrize("resamples", [0, 7])
+@pytest.mark.parametrize("outputs", [(), (3,)])
+def test_real_numbers_are_checked_once_whatever_the_resamples(outputs, resamples, monkeypatch):
+    names, check = [], validation.finite
+    monkeypatch.setattr(
+        validation, "finite", lambda values, name: names.append(name) or check(values, name)
+    )
+    predictive, targets = regressor(batch=40, outputs=outputs)
+    names.clear()
+    evaluate(predictive, targets, resamples=resamples)
+    # Targets are values once they are in the shape of the predictions.
+    assert sorted(names) == ["means", "pit", "targets", "values", "variances"]
+
+
+@pytest.mark.parametrize("outputs", [(), (3,)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("own_noise", [False, True])
+def test_columns_of_real_targets_are_those_of_each_score_alone(outputs, kind, own_noise):
+    predictive, targets = regressor(batch=40, outputs=outputs)
+    variances = predictive.means.square() + 0.1 if own_noise else predictive.variances
+    predictive = mcbn.GaussianPredictive(predictive.means.to(kind), variances.to(kind))
+    columns, (low, high) = real_columns(predictive, targets), predictive.interval(0.9)
+    for name in ("log_prob", "crps", "crps_moment_matched"):
+        assert torch.equal(columns[name], getattr(predictive, name)(targets)), name
+    assert torch.equal(columns["pit"], predictive.cdf(targets))
+    assert torch.equal(columns["width"], high - low)
+    assert torch.equal(columns["inside"], ((targets >= low) & (targets <= high)).double())
 
 
 @pytest.mark.parametrize("resamples", [0, 7])
