@@ -5,21 +5,32 @@ for torch. Exit codes: 0 for success, 1 for what a verb found (a network to whic
 applied, cells that failed), 2 for an error, 70 for a bug of mcbn, 130 for Ctrl-C.
 """
 
-import inspect
+import os
 import pkgutil
-import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentParser
-
 from mcbn.cli import options
+from mcbn.cli.arguments import (
+    converted,
+    options_of,
+    pairs,
+    require_clear,
+    require_known,
+    require_once,
+)
+from mcbn.cli.configuration import print_options, read_texts
+from mcbn.cli.effects import require_other_files, say_without_effect
+from mcbn.cli.usage import usage
 
 BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h, an internal software error
 TRACEBACK = "--traceback"
+CONFIG, PRINT_CONFIG = GENERAL = ("config", "print-config")  # options of every verb
 
 
 class Verb(NamedTuple):
@@ -29,13 +40,15 @@ class Verb(NamedTuple):
         place: module and function of its code, in this package.
         options: class of its options; None if it parses its arguments itself.
         summary: one line for the list of verbs.
-        positional: whether required options are positional.
+        positional: option of which a word without a name is a value, if there is one.
+        metavar: what stands for it in the help.
     """
 
     place: str
-    options: type | None
+    options: Any
     summary: str
-    positional: bool = False
+    positional: str = ""
+    metavar: str = ""
 
 
 VERBS: Mapping[str, Verb] = {
@@ -50,31 +63,35 @@ VERBS: Mapping[str, Verb] = {
     "export": Verb("network:export", options.ExportOptions,
                    "write a network and its bank as one .onnx or .pt2 file"),
     "evaluate": Verb("predictions:evaluate", options.EvaluateOptions,
-                     "score predictions against their targets"),
+                     "score predictions against their targets", "predictions", "FILE"),
     "report": Verb("predictions:report", options.ReportOptions,
-                   "write a calibration report; of a study: mcbn report DIR"),
+                   "write a calibration report; of a study: mcbn report DIR", "predictions",
+                   "FILE..."),
     "study run": Verb("study:run", None, "train and score every cell of a study, or resume it"),
     "study status": Verb("study:status", options.StudyStatusOptions,
-                         "show how many cells of a study are finished", positional=True),
+                         "show how many cells of a study are finished", "study", "DIR"),
     "study table": Verb("study:table", options.StudyTableOptions,
-                        "print the results of a study", positional=True),
+                        "print the results of a study", "study", "DIR"),
 }  # fmt: skip
-# Instead of "report" where its first argument is the folder of a study.
-STUDY_REPORT = Verb("study:report", options.StudyReportOptions, "", positional=True)
+# Instead of "report" where what it is given is the folder of a study.
+STUDY_REPORT = Verb("study:report", options.StudyReportOptions, "", "study", "DIR")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line; errors are printed in one line and exit with a code other than 0."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = TRACEBACK in words
-    name, rest = _split([_with_hyphens(word) for word in words if word != TRACEBACK])
+    name, rest = _split([word for word in words if word != TRACEBACK])
     verb = VERBS[name]
-    if name == "report" and rest and not rest[0].startswith("-"):
-        verb = STUDY_REPORT
     try:
+        if name == "report" and _is_of_study(rest):
+            verb = STUDY_REPORT
         # Options come first: help and errors in them do not wait for the code of the verb.
-        given = rest if verb.options is None else _parse(f"mcbn {name}", verb, rest)
+        given = rest if verb.options is None else parse(f"mcbn {name}", verb, rest)
         pkgutil.resolve_name(f"mcbn.cli.{verb.place}")(given)
+    except BrokenPipeError:  # whoever reads the output, such as `head`, wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         bug = not is_refusal(error)
         if bug or with_traceback:
@@ -84,6 +101,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("mcbn: interrupted; no incomplete file was left behind", file=sys.stderr)
         sys.exit(130)
+
+
+def parse(program: str, verb: Verb, words: Sequence[str]) -> Any:
+    """The options of a verb from its arguments; prints help and ends the process if asked to.
+
+    Raises:
+        FileNotFoundError: there is no such file of options.
+        ValueError: an argument is unknown, missing, ambiguous, given twice or not of its kind.
+    """
+    if {"-h", "--help"} & set(words):
+        print(usage(program, verb.options, positional=verb.positional, metavar=verb.metavar))
+        sys.exit(0)
+    program += " DIR" if verb is STUDY_REPORT else ""
+    options = options_of(verb.options)
+    switches = [name for name, option in options.items() if option.kind is bool]
+    given = pairs(words, [*switches, PRINT_CONFIG])
+    for name in (name for name, _ in given if name):
+        require_known(f"--{name}", [f"--{each}" for each in (*options, *GENERAL)], program)
+    require_once(given, [name for name, option in options.items() if option.kind is list])
+    require_clear(words, options, verb.positional, program)
+    texts: dict[str, list[str]] = {}
+    for name, value in given:
+        texts.setdefault(name or verb.positional, []).append(value or "")
+    to_print = texts.pop(PRINT_CONFIG, ["false"]) == ["true"]
+    if CONFIG in texts:
+        texts = read_texts(texts.pop(CONFIG)[0], options, program) | texts
+    values = {
+        option.field: converted(option, texts[name]) if name in texts else option.default
+        for name, option in options.items()
+    }
+    if to_print:
+        print_options(values)
+        sys.exit(0)
+    missing = [name for name, option in options.items() if values[option.field] is MISSING]
+    if missing:
+        names = " and ".join(verb.metavar if n == verb.positional else f"--{n}" for n in missing)
+        raise ValueError(f"expected {names} of {program}, got none; {program} --help explains it")
+    say_without_effect([options[name] for name in texts], values)
+    require_other_files(options.values(), values)
+    return verb.options(**values)
+
+
+def _is_of_study(words: Sequence[str]) -> bool:
+    """Whether what `mcbn report` is given is the folder of a study."""
+    given = pairs(words, [PRINT_CONFIG])
+    bare = [value for name, value in given if not name and value]
+    if len(bare) != 1 or any(name == "predictions" for name, _ in given):
+        return False
+    return Path(bare[0]).is_dir() or not (Path(bare[0]).exists() or Path(bare[0]).suffix)
 
 
 def is_refusal(error: Exception) -> bool:
@@ -103,11 +169,6 @@ def _bug_message(error: Exception) -> str:
         f"{type(error).__name__}: {error}\nThis is a bug of mcbn, unless the traceback above ends "
         "in your own code. Please report it with the command and the traceback."
     )
-
-
-def _with_hyphens(word: str) -> str:
-    """Spell an option with hyphens, as in the help; underscores are accepted as well."""
-    return re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), word)
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
@@ -134,21 +195,3 @@ def _help() -> str:
          "mcbn VERB --help lists the options of a verb, mcbn --version prints the version.",
          f"With any verb, {TRACEBACK} prints where an error was raised."]
     )  # fmt: skip
-
-
-def _parse(program: str, verb: Verb, words: Sequence[str]) -> Any:
-    """The options of a verb, parsed from its arguments."""
-    kind: Any = verb.options
-    summary, example = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[:2]
-    parser = ArgumentParser(
-        prog=program, description=summary, epilog=example, allow_abbrev=False,
-        print_config="--print-config",
-    )  # fmt: skip
-    parser.add_argument("--config", action="config", help="YAML file of these options")
-    parser.add_argument(TRACEBACK, action="store_true", help="print where an error was raised")
-    parser.add_class_arguments(kind, as_positional=verb.positional)
-    for action in parser._actions:  # fields have underscores, options hyphens
-        action.option_strings = [_with_hyphens(word) for word in action.option_strings]
-        parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
-    values = parser.parse_args(list(words)).as_dict()
-    return kind(**{name: values[name] for name in kind.__dataclass_fields__})

@@ -4,8 +4,17 @@ They are apart from the code of the verbs so that help, which is made of them, d
 torch. The docstring of each class is the help of its verb: what it does, an example, the options.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# Metadata of options: names, of which a text may hold several with commas between them; and another
+# option without which, or without whose value, this one has no effect.
+NAMES: Mapping[str, Any] = {"commas": True}
+ONLY_MNIST: Mapping[str, Any] = {"only": ("data", "mnist")}
+ONLY_MCBN: Mapping[str, Any] = {"only": ("method", "mcbn")}
+ONLY_DROPOUT: Mapping[str, Any] = {"only": ("method", "dropout")}
+ONLY_DRAWS_OUT: Mapping[str, Any] = {"only": ("draws_out", None)}
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class DemoOptions:
 
     out: str = "demo"
     data: Literal["digits", "mnist"] = "digits"
-    root: str | None = None
+    root: str | None = field(default=None, metadata=ONLY_MNIST)
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,15 @@ class PredictOptions:
     out: str
     weights: str | None = None
     method: Literal["mcbn", "dropout", "deterministic"] = "mcbn"
-    bank: str | None = None
-    draws: int = 64
-    seed: int = 0
+    bank: str | None = field(default=None, metadata=ONLY_MCBN)
+    draws: int = field(default=64, metadata=ONLY_DROPOUT)
+    seed: int = field(default=0, metadata=ONLY_DROPOUT)
     batch_size: int = 256
     likelihood: Literal["categorical", "gaussian"] = "categorical"
     precision: float | None = None
     keep_draws: bool = False
     draws_out: str | None = None
-    draws_type: Literal["float32", "float16"] = "float32"
+    draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)
 
 
 @dataclass(frozen=True)
@@ -144,13 +153,13 @@ class ExportOptions:
 class EvaluateOptions:
     """Score predictions against their targets, with bootstrap intervals.
 
-    Example: mcbn evaluate --predictions mcbn.st --out scores.json
+    Example: mcbn evaluate mcbn.st --out scores.json
 
     Attributes:
         predictions: file written by mcbn predict, or by another tool as .csv, .parquet or .npz.
         out: JSON file of the scores, which are printed in any case.
         resamples: bootstrap resamples behind each interval.
-        by: one or more columns of groups; each group is scored apart.
+        by: column of groups, each of which is scored apart; may be given several times.
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
@@ -159,28 +168,30 @@ class EvaluateOptions:
     predictions: str
     out: str | None = None
     resamples: int = 1000
-    by: list[str] | str | None = None
+    by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
-    probabilities: list[str] | str | None = None
+    probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
 
 
 @dataclass(frozen=True)
 class ReportOptions:
     """Write a calibration report of one or more methods on the same examples.
 
-    Example: mcbn report --predictions '[plain.st, mcbn.st]' --out report
+    Example: mcbn report plain.st mcbn.st --out report
 
     Attributes:
         predictions: files written by mcbn predict, or by other tools as .csv, .parquet or .npz;
             the first is the baseline.
         out: folder of report.html and report.json.
-        outside: predictions of out-of-distribution inputs by the same methods.
+        outside: predictions of out-of-distribution inputs by the same methods; may be given several
+            times.
         title: title of the page.
         resamples: bootstrap resamples behind each interval.
-        by: one or more columns of groups in the first file; each group is scored apart.
+        by: column of groups in the first file, each of which is scored apart; may be given several
+            times.
         images: .npz or .safetensors file whose "inputs" are the pictures that were predicted.
         held_out: predictions of held-out examples by the same methods, for conformal sets and
-            intervals and for recalibration; never the test examples.
+            intervals and for recalibration; never the test examples; may be given several times.
         recalibrate: show every method before and after recalibration by temperature,
             temperature-per-draw (of kept draws), vector or isotonic for classes, variance for
             real values.
@@ -191,17 +202,17 @@ class ReportOptions:
 
     predictions: list[str] | str
     out: str = "report"
-    outside: list[str] | None = None
+    outside: list[str] | str | None = None
     title: str = "Calibration report"
     resamples: int = 1000
-    by: list[str] | str | None = None
+    by: list[str] | str | None = field(default=None, metadata=NAMES)
     images: str | None = None
     held_out: list[str] | str | None = None
     recalibrate: (
         Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
     ) = None
     target: str | None = None
-    probabilities: list[str] | str | None = None
+    probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The verbs of the command line for studies."""
 
 import argparse
+import difflib
 import pkgutil
 import signal
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from mcbn.cli.arguments import pairs, require_known, require_once
 from mcbn.cli.options import StudyReportOptions, StudyStatusOptions, StudyTableOptions
 from mcbn.io.atomic import write_whole
 from mcbn.study import declaration
@@ -21,12 +23,13 @@ RUN = """Train and score every cell of a study, in processes of this machine or 
 
 Finished networks and cells are kept in the folder: however a run ends, the same command resumes it.
 Every key of the file can be overridden, as in --training.epochs 5 or --seeds '[0, 1]'."""
+SWITCHES = ("retry", "print-config")
 EXAMPLE = "Example: mcbn study run experiments/studies/digits.yaml --out digits --jobs 2"
 
 
 def run(arguments: Sequence[str]) -> None:
     """Train and score every cell of a study, or resume it."""
-    options, overrides = _run_parser().parse_known_args(list(arguments))
+    options, overrides = _split(arguments)
     plan = declaration.read(options.study, overrides, model=options.model)
     jobs = options.jobs or default_jobs(plan)
     signal.signal(signal.SIGTERM, _terminated)
@@ -101,6 +104,33 @@ def report(options: StudyReportOptions) -> None:
     report_class = pkgutil.resolve_name("mcbn.report.report:Report")
     page = report_class.from_study(Study.load(options.study))
     print(f"Report: {page.write(options.out or options.study)}")
+
+
+def _split(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of the verb, and those that override keys of the study."""
+    parser = _run_parser()
+    if {"-h", "--help"} & set(arguments):
+        parser.parse_args(["--help"])
+    own = {word for action in parser._actions for word in action.option_strings}
+    given = pairs(arguments, SWITCHES)
+    require_once(given)
+    words: list[str] = []
+    overrides: list[str] = []
+    for name, value in given:
+        if name in (*declaration.SECTIONS, "config"):
+            raise ValueError(
+                f"expected single keys of a study, such as --training.epochs 5, got --{name}; "
+                "write one option per key"
+            )
+        option = f"--{name}"
+        if difflib.get_close_matches(option, own, cutoff=0.8):
+            require_known(option, own, "mcbn study run")
+        text = option if name in SWITCHES and value == "true" else f"{option}={value}"
+        if not name:
+            words.append(str(value))
+        else:
+            (words if option in own else overrides).append(text)
+    return parser.parse_args(words), overrides
 
 
 def _run_parser() -> argparse.ArgumentParser:
