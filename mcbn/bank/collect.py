@@ -38,12 +38,12 @@ from mcbn.network.inputs import (
     Select,
     count,
     device_of,
-    forward,
     require_finite,
     select_inputs,
     to_device,
 )
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
+from mcbn.network.passes import forward
 
 
 def collect(

@@ -7,7 +7,8 @@ channels normalises: every draw by its own statistics, in PyTorch's own kernel, 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,15 @@ from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mcbn.network.inputs import Inputs, forward, tensors
-from mcbn.samplers.outputs import Output, tensor_output
+from mcbn.deployment.lookups import GuardedLookups
+from mcbn.network.inputs import Inputs, tensors
+from mcbn.network.passes import forward
+from mcbn.samplers.outputs import Output, map_tensors, tensor_output
+from mcbn.samplers.vmap import batched_answer
+
+# How a network runs for several draws: as rows of a larger batch, with what is before the first
+# draw once; by `torch.vmap`; or as often as there are draws, each pass written down.
+Way = Literal["rows", "batched", "unrolled"]
 
 
 class DrawsInBatch(TorchFunctionMode):
@@ -109,8 +117,9 @@ class MCBatchNormModule(Module):
         model: the network, in eval mode; its tensors are used, not copied.
         statistics: buffer names to (draws, channels).
         output: picks the output tensor.
-        shared: whether what is before the first batch norm with draws runs once for all draws.
-            The network must keep examples along the first axis then.
+        way: how several draws go through the network. "rows" is the fastest, and wrong for a
+            network that moves other axes into that of examples before batch norm, or compares
+            examples; "unrolled" takes any network, and writes it T times.
         chunk: how many draws go through the network together; all of them if None.
     """
 
@@ -120,11 +129,11 @@ class MCBatchNormModule(Module):
         statistics: Mapping[str, Tensor],
         *,
         output: Output | None,
-        shared: bool = True,
+        way: Way = "rows",
         chunk: int | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.output, self.shared = model, output, shared
+        self.model, self.output, self.way = model, output, way
         self.draws = len(next(iter(statistics.values())))
         self.chunk = self.draws if chunk is None else chunk
         buffers = dict(model.named_buffers())
@@ -136,27 +145,55 @@ class MCBatchNormModule(Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return all draws of the outputs: (batch, draws, ...)."""
         stacks = {name: self.get_buffer(buffer) for name, buffer in self.names.items()}
+        run = {"rows": self._rows, "batched": self._batched, "unrolled": self._unrolled}[self.way]
         if self.chunk >= self.draws:
-            return self._pass(stacks, inputs)
+            return run(stacks, inputs)
         return torch.cat(
             [
-                self._pass({n: rows[i : i + self.chunk] for n, rows in stacks.items()}, inputs)
+                run({n: rows[i : i + self.chunk] for n, rows in stacks.items()}, inputs)
                 for i in range(0, self.draws, self.chunk)
             ],
             1,
         )
 
-    def _pass(self, stacks: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    def _rows(self, stacks: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         draws = len(next(iter(stacks.values())))
+        inputs = copied(inputs)
         with DrawsInBatch(draws) as mode:
             for tensor in tensors(inputs):
                 mode.same[tensor] = True
-            if not self.shared:
-                inputs = mode.matched(inputs)
-            raw = tensor_output(forward(self.model, stacks, inputs), self.output)
+            raw = answer(self.model, stacks, inputs, self.output)
             # A network may return what no draw has changed.
             outputs: Tensor = mode.repeated(raw).unflatten(0, (-1, draws))
         return outputs
+
+    def _batched(self, stacks: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+        run = partial(answer, self.model, inputs=copied(inputs), output=self.output)
+        outputs: Tensor = batched_answer(run, stacks)
+        return outputs.transpose(0, 1)
+
+    def _unrolled(self, stacks: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+        states = (
+            {name: rows[draw] for name, rows in stacks.items()}
+            for draw in range(len(next(iter(stacks.values()))))
+        )
+        return torch.stack(
+            [answer(self.model, state, copied(inputs), self.output) for state in states], 1
+        )
+
+
+def answer(
+    model: Module, state: Mapping[str, Tensor], inputs: Inputs, output: Output | None
+) -> Tensor:
+    """Return the output tensor of a network under a state."""
+    with GuardedLookups():
+        return tensor_output(forward(model, state, inputs), output)
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """Return copies of all inputs: a network may write to its own."""
+    copies: Inputs = map_tensors(Tensor.clone, inputs)
+    return copies
 
 
 class EnsembleModule(Module):
@@ -173,8 +210,9 @@ class EnsembleModule(Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return all draws of the outputs: (batch, draws, ...)."""
-        raw = [tensor_output(forward(model, {}, inputs), self.output) for model in self.models]
-        return torch.stack(raw, 1)
+        return torch.stack(
+            [answer(model, {}, copied(inputs), self.output) for model in self.models], 1
+        )
 
 
 class SummaryModule(Module):

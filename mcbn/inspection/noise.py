@@ -13,8 +13,9 @@ from torch.nn import Module
 
 from mcbn.bank.collect import collect
 from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
-from mcbn.network.inputs import Inputs, count, device_of, forward, slice_examples, to_device
+from mcbn.network.inputs import Inputs, count, device_of, slice_examples, to_device
 from mcbn.network.isolation import intercepted, own_warnings, random_streams
+from mcbn.network.passes import forward
 
 # Of three values the squares about the mean have the same relative spread, whatever the values are.
 MIN_EXAMPLES = 4

@@ -1,33 +1,32 @@
 """Inputs of a network: selecting them from a batch, slicing, moving and passing them.
 
-Inputs are a tensor (one argument), a tuple (several) or a dict (keyword arguments).
+Inputs are a tensor (one argument), a tuple (several), a dict (keyword arguments), or one packed
+sequence or batch of graphs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import chain
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
+from torch.nn.utils.rnn import PackedSequence
 
 from mcbn import validation
-from mcbn.network.isolation import call_with_tensors
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 Select = Callable[[Any], Inputs]
 
-DEFAULT_BATCH_SIZE = 256  # examples in a pass
-
-SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+# Values that no pass can change.
+IMMUTABLE = (
+    type(None), bool, int, float, complex, str, bytes, slice, range,
+    torch.dtype, torch.device, torch.Size, type, FunctionType, BuiltinFunctionType, Module,
+)  # fmt: skip
 
 # Entries of a dict batch that are targets, not inputs.
 TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "idx"})
@@ -36,53 +35,125 @@ TARGET_KEYS = frozenset({"label", "labels", "target", "targets", "y", "index", "
 def select_inputs(batch: Any, select: Select | None = None) -> Inputs:
     """The network's inputs in one batch of a data set or loader.
 
-    A tensor is the input itself. Of a tuple or list the first entry is taken, so `(x, y)`,
-    `(x, y, index)` and `((x1, x2), y)` all work. Of a dict the target entries are removed; a
-    single remaining one is the input, several are keyword arguments. Anything else needs `select`.
+    A tensor is the input itself, and so are a packed sequence and a batch of torch_geometric. Of a
+    tuple or list the first entry is taken, so `(x, y)`, `(x, y, index)` and `((x1, x2), y)` all
+    work. Of a dict the target entries are removed; a single remaining one is the input, several are
+    keyword arguments. Anything else needs `select`.
 
     Raises:
         TypeError: these rules find no tensor.
     """
     if select is not None:
         return _checked(select(batch))
-    if isinstance(batch, (tuple, list)) and len(batch) > 0:
+    if (
+        isinstance(batch, (tuple, list))
+        and len(batch) > 0
+        and not isinstance(batch, PackedSequence)
+    ):
         first = batch[0]
         return _checked(tuple(first) if isinstance(first, list) else first)
     return _checked(batch)
 
 
 def _checked(inputs: Any) -> Inputs:
+    if isinstance(inputs, np.ndarray):
+        inputs = as_tensor(inputs)
     if isinstance(inputs, Mapping):
         inputs = {str(key): value for key, value in inputs.items() if key not in TARGET_KEYS}
         if len(inputs) == 1:
             inputs = next(iter(inputs.values()))
-    if isinstance(inputs, (Tensor, tuple, dict)) and next(tensors(inputs), None) is not None:
-        return inputs
+    accepted = isinstance(inputs, (Tensor, tuple, dict)) or is_graph(inputs)
+    if accepted and next(tensors(inputs), None) is not None:
+        checked: Inputs = inputs
+        return checked
     raise TypeError(
         f"expected a tensor, a tuple or a dict of tensors as inputs, got {type(inputs).__name__}; "
         "give select=, a function that takes a batch and returns what the network is called with"
     )
 
 
+def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor of the numbers of an array, which it may share.
+
+    Raises:
+        TypeError: they are not numbers that a tensor can hold.
+    """
+    native = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+    try:
+        # PyTorch warns of memory that is read only, which no pass writes to.
+        return torch.from_numpy(native if native.flags.writeable else native.copy())
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"expected an array of numbers, got the type {values.dtype}; convert it, for example "
+            "with x.astype('float32')"
+        ) from None
+
+
+def is_graph(inputs: object) -> bool:
+    """Whether the inputs are a graph, or a batch of graphs, of torch_geometric."""
+    return any(cls.__module__.startswith("torch_geometric.data") for cls in type(inputs).__mro__)
+
+
+def map_inputs(change: Callable[[Tensor], Tensor], inputs: Any) -> Any:
+    """The same inputs in new containers, with every tensor changed.
+
+    The containers are mappings, lists, tuples, dataclasses, packed sequences and graphs of
+    torch_geometric. Whatever is written into one of them is not seen in the inputs given. Other
+    objects are copied, but not what is inside them.
+    """
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, PackedSequence):
+        # The batch sizes stay on the CPU, and in their type.
+        data, sizes, *orders = inputs
+        return PackedSequence(change(data), sizes, *(o if o is None else change(o) for o in orders))
+    if isinstance(inputs, (list, tuple)):
+        items = [map_inputs(change, item) for item in inputs]
+        return type(inputs)(*items) if hasattr(inputs, "_fields") else type(inputs)(items)
+    if isinstance(inputs, IMMUTABLE):
+        return inputs
+    try:
+        copied: Any = copy.copy(inputs)
+    except Exception:  # whatever an object of the user raises that cannot be copied
+        return inputs
+    if is_graph(copied):
+        return copied.apply(change)
+    if isinstance(copied, MutableMapping):
+        for key, value in inputs.items():
+            copied[key] = map_inputs(change, value)
+    elif is_dataclass(copied):
+        for field in fields(copied):
+            value = map_inputs(change, getattr(inputs, field.name))
+            object.__setattr__(copied, field.name, value)
+    return copied
+
+
 def tensors(inputs: Any) -> Iterator[Tensor]:
     """Iterate over the tensors in nested inputs, in order."""
     if isinstance(inputs, Tensor):
         yield inputs
-    elif isinstance(inputs, Mapping):
-        for value in inputs.values():
-            yield from tensors(value)
-    elif isinstance(inputs, (tuple, list)):
-        for value in inputs:
-            yield from tensors(value)
+        return
+    seen: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        seen.append(tensor)
+        return tensor
+
+    map_inputs(note, inputs)
+    yield from seen
 
 
 def count(inputs: Inputs) -> int:
-    """The number of examples: the length of the first tensor.
+    """The number of examples: graphs or sequences, else the length of the first tensor.
 
     Raises:
         TypeError: there is no tensor.
         ValueError: the first tensor has no batch axis.
     """
+    if isinstance(inputs, PackedSequence):
+        return int(inputs.batch_sizes[0])
+    if is_graph(inputs) and hasattr(inputs, "num_graphs"):
+        return int(inputs.num_graphs)
     first = next(tensors(inputs), None)
     if first is None:
         raise TypeError(
@@ -97,35 +168,34 @@ def count(inputs: Inputs) -> int:
     return first.shape[0]
 
 
-def slice_examples(inputs: Any, start: int, stop: int) -> Any:
-    """The examples from `start` up to, not including, `stop`, of each tensor in nested inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[start:stop]
-    if isinstance(inputs, Mapping):
-        return {key: slice_examples(value, start, stop) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(slice_examples(value, start, stop) for value in inputs)
-    return inputs
+def can_be_cut(inputs: Any) -> bool:
+    """Whether the inputs are tensors alone, in tuples and dicts, with first axes of one length.
 
-
-def rebatched(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:
-    """Yield the examples of a stream of batches in batches of `size`; the last may be smaller.
-
-    The result does not depend on the batches of the stream, so neither do the last bits of sums.
+    Only then can the first axis be that of the examples throughout.
     """
-    pending: list[Inputs] = []
-    pending_count = 0
-    for inputs in stream:
-        start, examples = 0, count(inputs)
-        while start < examples:
-            piece = slice_examples(inputs, start, start + size - pending_count)
-            pending.append(piece)
-            pending_count, start = pending_count + count(piece), start + count(piece)
-            if pending_count == size:
-                yield concatenate(pending)
-                pending, pending_count = [], 0
-    if pending:
-        yield concatenate(pending)
+    lengths = set()
+    pending = [inputs]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Tensor):
+            lengths.add(value.shape[0] if value.ndim > 0 else -1)
+        elif isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, tuple) and not isinstance(value, PackedSequence):
+            pending += value
+        elif not isinstance(value, IMMUTABLE):
+            return False
+    return len(lengths) == 1 and -1 not in lengths
+
+
+def slice_examples(inputs: Any, start: int, stop: int) -> Any:
+    """The examples from `start` up to, not including, `stop`, of inputs that can be cut."""
+    return map_inputs(lambda tensor: tensor[start:stop], inputs)
+
+
+def take_examples(inputs: Any, indices: Sequence[int]) -> Any:
+    """A copy of the examples at `indices` of inputs that can be cut."""
+    return map_inputs(lambda tensor: tensor[list(indices)], inputs)
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
@@ -144,15 +214,24 @@ def concatenate(parts: Sequence[Any]) -> Any:
 
 def to_device(inputs: Any, device: torch.device) -> Any:
     """The same inputs on `device`; anything that is not a tensor is unchanged."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    if isinstance(inputs, Mapping):
-        return {key: to_device(value, device) for key, value in inputs.items()}
-    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(to_device(value, device) for value in inputs))
-    if isinstance(inputs, (tuple, list)):
-        return type(inputs)(to_device(value, device) for value in inputs)
-    return inputs
+    return map_inputs(lambda tensor: tensor.to(device), inputs)
+
+
+def to_network(model: Module, inputs: Inputs) -> Inputs:
+    """The inputs on the device and in the floating-point type of the network's parameters.
+
+    Numbers of another floating-point type are cast, as float64 of NumPy is for a network in
+    float32, unless some parameter has their type. Integers stay integers: they may be indices.
+    """
+    device = device_of(model)
+    types = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
+
+    def moved(tensor: Tensor) -> Tensor:
+        foreign = tensor.is_floating_point() and types and tensor.dtype not in types
+        return tensor.to(device, types[0]) if foreign else tensor.to(device)
+
+    matching: Inputs = map_inputs(moved, inputs)
+    return matching
 
 
 def require_finite(inputs: Inputs, where: str) -> None:
@@ -165,49 +244,8 @@ def require_finite(inputs: Inputs, where: str) -> None:
         validation.finite(tensor, where)
 
 
-def forward(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
-    """Call `model` on `inputs` with the tensors of `state` in place of its own."""
-    args: tuple[Any, ...] = inputs if isinstance(inputs, tuple) else (inputs,)
-    kwargs: dict[str, Any] = {}
-    if isinstance(inputs, Mapping):
-        args, kwargs = (), dict(inputs)
-    return call_with_tensors(model, state, lambda: model(*args, **kwargs))
-
-
 def device_of(model: Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU if it has neither."""
     for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
-
-
-def order_sampler(loader: DataLoader[Any]) -> Any:
-    """The sampler that decides the order of a loader."""
-    # Where a batch sampler is given it decides, and the loader's own sampler is only a default.
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)
-
-
-def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
-    """A loader in a fixed order over a tensor, a data set or a loader.
-
-    Raises:
-        TypeError: the data are something else.
-        ValueError: a loader that shuffles, or `batch_size` is below 1.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {batch_size}; leave it out")
-    if isinstance(data, DataLoader):
-        if isinstance(order_sampler(data), SHUFFLING_SAMPLERS):
-            raise ValueError(
-                "expected a loader in a fixed order, got one that shuffles, whose predictions "
-                "could not be matched with targets; give it shuffle=False"
-            )
-        return data
-    if isinstance(data, Tensor):
-        data = TensorDataset(data)
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"expected a tensor, a Dataset or a DataLoader, got {type(data).__name__}; "
-            "wrap several tensors in a TensorDataset"
-        )
-    return DataLoader(data, batch_size=DEFAULT_BATCH_SIZE if batch_size is None else batch_size)

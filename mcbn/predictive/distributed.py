@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
-from mcbn.network.inputs import Select, order_sampler, ordered_loader
+from mcbn.network.inputs import Select
+from mcbn.network.loaders import order_sampler, ordered_loader
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.likelihood import Likelihood, as_likelihood

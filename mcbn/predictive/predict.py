@@ -12,16 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
-from mcbn.network.inputs import (
-    Inputs,
-    Select,
-    count,
-    order_sampler,
-    ordered_loader,
-    rebatched,
-    select_inputs,
-)
+from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
+from mcbn.network.loaders import order_sampler, ordered_loader, rebatched
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.likelihood import Likelihood, as_likelihood

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.inputs import Inputs, count, forward, slice_examples
+from mcbn.network.inputs import Inputs, count, slice_examples
 from mcbn.network.isolation import eval_mode
+from mcbn.network.passes import forward
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
 from mcbn.samplers.outputs import Output, map_tensors, tensor_output

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.inputs import Inputs, count, forward, slice_examples, tensors
+from mcbn.network.inputs import Inputs, count, slice_examples, tensors
 from mcbn.network.isolation import model_lock, own_warnings
+from mcbn.network.passes import forward
 from mcbn.samplers.chunks import (
     Engine,
     EnginePlan,

@@ -24,8 +24,9 @@ from mcbn.network.batchnorm import (
     statistics_names,
     unwrapped,
 )
-from mcbn.network.inputs import Inputs, count, forward
+from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import eval_mode, intercepted
+from mcbn.network.passes import forward
 from mcbn.samplers.loop import answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, epsilon_of, statistics_names
-from mcbn.network.inputs import Inputs, device_of, forward, require_finite, tensors, to_device
+from mcbn.network.inputs import Inputs, device_of, require_finite, tensors, to_device
 from mcbn.network.isolation import eval_mode, intercepted, model_lock
+from mcbn.network.passes import forward
 from mcbn.samplers.outputs import Output, tensor_output
 
 
