@@ -1,0 +1,9 @@
+"""All strangers' networks, by name."""
+
+from zoo import chance, in_place, neighbours, outputs, own_forward, ragged, states
+from zoo.stranger import Stranger
+
+SOURCES = (in_place, neighbours, own_forward, ragged, outputs, states, chance)
+STRANGERS: dict[str, Stranger] = {
+    stranger.name: stranger for source in SOURCES for stranger in source.STRANGERS
+}
