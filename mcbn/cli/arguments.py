@@ -5,7 +5,6 @@ written: only a list in brackets is YAML, so that "null" and "010" are what they
 """
 
 import difflib
-import json
 import math
 import re
 import shlex
@@ -16,6 +15,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
+
+from mcbn.io.plain import to_json
 
 SWITCH = ("true", "false")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -239,7 +240,7 @@ def scalars(node: yaml.Node | None) -> list[str]:
 
 def bracketed(texts: Iterable[str]) -> str:
     """A list in brackets, whose elements are read as they are."""
-    return f"[{', '.join(json.dumps(text, ensure_ascii=False) for text in texts)}]"
+    return f"[{', '.join(to_json(text, ensure_ascii=False) for text in texts)}]"
 
 
 def command(program: str, options: Any, *, positional: str = "") -> str:

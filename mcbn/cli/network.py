@@ -1,6 +1,5 @@
 """The verbs of the command line that run a network, each on files."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from mcbn.cli.options import (
 from mcbn.deployment.export import export as export_file
 from mcbn.deployment.predictor import Predictor, PredictorMethod
 from mcbn.inspection.inspect import inspect
+from mcbn.io.plain import to_json
 from mcbn.io.tables import is_table
 from mcbn.io.tensors import draws_file
 from mcbn.network.checkpoints import load_network
@@ -58,7 +58,7 @@ def doctor(options: DoctorOptions) -> None:
         inputs = minibatches(rows, batch_size=min(len(rows), INSPECTED_EXAMPLES), draws=1)[0]
     network = load_network(options.model, options.weights)
     inspection = inspect(network, inputs, batch_size=options.batch_size)
-    print(json.dumps(inspection.to_dict(), indent=2) if options.json else inspection)
+    print(to_json(inspection.to_dict(), indent=2) if options.json else inspection)
     if not inspection.servable:
         sys.exit(1)
 

@@ -1,6 +1,5 @@
 """The verbs of the command line that score files of predictions."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
 from mcbn.evaluation.subgroups import Subgroup, subgroups
 from mcbn.io.atomic import write_whole
+from mcbn.io.plain import to_json
 from mcbn.io.tables import column, is_table, texts
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predictions import Predictions
@@ -54,7 +54,7 @@ def evaluate(options: EvaluateOptions) -> None:
                 name: {group.name: group.to_dict() for group in each}
                 for name, each in groups.items()
             }
-        write_whole(options.out, json.dumps(numbers, indent=2, allow_nan=True).encode())
+        write_whole(options.out, f"{to_json(numbers, indent=2)}\n".encode())
 
 
 def report(options: ReportOptions) -> None:

@@ -1,6 +1,5 @@
 """Exported programs as ONNX: one file that holds each weight once, with reproducible bytes."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from mcbn.io.extras import optional
+from mcbn.io.plain import to_json
 
 EXTRA = "onnx"
 # Largest tensor, in numbers, that is computed at export. Shapes are; one of the size of weights or
@@ -74,7 +74,7 @@ def onnx_bytes(
         ) from error
     _clear(model)
     entry = model.metadata_props.add()
-    entry.key, entry.value = "mcbn", json.dumps(header, sort_keys=True)
+    entry.key, entry.value = "mcbn", to_json(header, sort_keys=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -1,7 +1,6 @@
 """A network and its draws as a program of `torch.export`, which needs PyTorch alone."""
 
 import io
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -20,6 +19,7 @@ from mcbn.deployment.modules import (
     gaussian_summary,
 )
 from mcbn.deployment.onnx import reason
+from mcbn.io.plain import to_json
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
@@ -121,7 +121,7 @@ def pt2_bytes(program: ExportedProgram, header: Mapping[str, Any]) -> bytes:
     content = io.BytesIO()
     with own_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of its own code
-        files = {"mcbn.json": json.dumps(header, sort_keys=True)}
+        files = {"mcbn.json": to_json(header, sort_keys=True)}
         torch.export.save(program, content, extra_files=files)
     return content.getvalue()
 

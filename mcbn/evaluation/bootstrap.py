@@ -1,7 +1,9 @@
 """The bootstrap over examples: replicates of a score, and an interval from them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -58,7 +60,7 @@ def percentile_interval(
     """Return the interval that holds the central share `level` of the replicates.
 
     NaN is left out; without replicates both ends are NaN. Of several rows of replicates it spans
-    the intervals of all.
+    the intervals of all. An end between two replicates, of which one is infinite, is the outer one.
 
     Its ends are the values of rank `(R + 1) p`: R values cut the line into R + 1 parts, into each
     of which another one falls with the same chance. Few replicates give their extremes.
@@ -68,11 +70,18 @@ def percentile_interval(
     """
     if values.ndim > 1:
         lows, highs = zip(*(percentile_interval(each, level) for each in values), strict=True)
-        return min(lows), max(highs)
+        # Unlike Python's min and max, these give NaN where one end is NaN.
+        return float(np.min(lows)), float(np.max(highs))
     known = values[~values.isnan()]
     if len(known) == 0:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     last = max(len(known) - 1, 1)
-    low, high = known.quantile(((tails * (len(known) + 1) - 1) / last).clamp(0, 1)).tolist()
+    ranks = ((tails * (len(known) + 1) - 1) / last).clamp(0, 1)
+    low, high = known.quantile(ranks).tolist()
+    # Nothing lies between an infinite value and another one: then the end is the outer of the two.
+    if not math.isfinite(low):
+        low = float(known.quantile(ranks[0], interpolation="lower"))
+    if not math.isfinite(high):
+        high = float(known.quantile(ranks[1], interpolation="higher"))
     return low, high

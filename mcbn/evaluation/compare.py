@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
@@ -60,15 +61,16 @@ class Comparison:
         return paired(self.evaluations)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
+        """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        plain: dict[str, Any] = to_plain({
             "baseline": self.baseline,
             "classes": list(self.classes),
             "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
             "differences": {
                 name: interval_dicts(scores) for name, scores in self.differences().items()
             },
-        }
+        })  # fmt: skip
+        return plain
 
 
 def compare(

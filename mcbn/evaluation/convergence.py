@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
+from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import Categorical
 
 
@@ -29,8 +30,9 @@ class Convergence:
     spread: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
+        """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        plain: dict[str, Any] = to_plain(asdict(self))
+        return plain
 
 
 def convergence(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mcbn.evaluation import bootstrap, intervals
 from mcbn.evaluation.glossary import BETTER, Direction, interval
+from mcbn.io.plain import to_plain
 
 NO_REPLICATES = torch.zeros(0, dtype=torch.float64)
 
@@ -37,7 +38,12 @@ class Score:
 
     @classmethod
     def from_replicates(cls, name: str, value: float, replicates: Tensor, level: float) -> "Score":
-        """Return the score of this name with the percentile interval of its replicates."""
+        """Return the score of this name with the percentile interval of its replicates.
+
+        A score that is not defined, such as the difference of two infinite ones, has no interval.
+        """
+        if math.isnan(value):
+            return cls(value, math.nan, math.nan, BETTER.get(name), replicates)
         low, high = bootstrap.percentile_interval(replicates, level)
         return cls(value, low, high, BETTER.get(name), replicates)
 
@@ -72,21 +78,25 @@ class Evaluation(Mapping[str, Score]):
         return len(self._scores)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
-            "examples": self.examples,
-            "draws": self.draw_count,
-            "level": self.level,
-            "scores": {
-                name: {
-                    "value": score.value,
-                    "low": score.low,
-                    "high": score.high,
-                    "better": score.better,
-                }
-                for name, score in self.items()
-            },
+        """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        scores = {
+            name: {
+                "value": score.value,
+                "low": score.low,
+                "high": score.high,
+                "better": score.better,
+            }
+            for name, score in self.items()
         }
+        plain: dict[str, Any] = to_plain(
+            {
+                "examples": self.examples,
+                "draws": self.draw_count,
+                "level": self.level,
+                "scores": scores,
+            }
+        )
+        return plain
 
     def to_metrics(self) -> dict[str, float]:
         """Numbers by name, as trackers log them; `nll_low` to `nll_high` is the interval of `nll`.

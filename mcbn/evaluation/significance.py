@@ -34,9 +34,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_test(differences: Sequence[float]) -> float:
-    """Two-sided p value of the paired t test; NaN for fewer than two pairs or equal differences."""
+    """Two-sided p value of the paired t test.
+
+    NaN for fewer than two pairs, for equal differences, and where one is not finite.
+    """
     count = len(differences)
-    if count < 2:
+    if count < 2 or not all(map(math.isfinite, differences)):
         return math.nan
     spread = statistics.stdev(differences)
     if spread <= ROUNDING * max(abs(value) for value in differences):

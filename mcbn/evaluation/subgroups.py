@@ -17,9 +17,10 @@ from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
+from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.targets import by_number
+from mcbn.predictive.labels import by_number
 
 MIN_EXAMPLES = 50  # the scores of a smaller group are too uncertain to judge it by
 MAX_GROUPS = 50  # per column: more would not be readable as groups
@@ -50,14 +51,15 @@ class Subgroup:
         return self.size < MIN_EXAMPLES
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
+        """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        plain: dict[str, Any] = to_plain({
             "size": self.size,
             "few": self.is_small,
             "p_value": self.p_value,
             "adjusted_p_value": self.adjusted,
             "scores": interval_dicts(self.scores),
-        }
+        })  # fmt: skip
+        return plain
 
 
 def subgroups(
@@ -86,13 +88,7 @@ def subgroups(
         ValueError: groups of another number of examples, or more than `MAX_GROUPS` of them.
     """
     validation.fraction(level, "level")
-    names = sorted(set(groups), key=by_number)
-    if len(groups) != len(predictive) or not 1 <= len(names) <= MAX_GROUPS:
-        raise ValueError(
-            f"expected a group for each of {len(predictive)} examples and at most {MAX_GROUPS} "
-            f"groups, got {len(groups)} values of which {len(names)} differ; put numbers into a "
-            "few ranges"
-        )
+    names = group_names(groups, len(predictive))
     classes = isinstance(predictive, CategoricalPredictive)
     columns = _columns(predictive, targets)
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
@@ -115,6 +111,27 @@ def subgroups(
     return tuple(
         replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
+
+
+def group_names(groups: Sequence[str], examples: int, *, of: str = "") -> list[str]:
+    """The names of the groups, sorted, numbers by value; checks them before any work.
+
+    Args:
+        groups: the group of each example.
+        examples: how many there are.
+        of: what the groups are the values of, for errors.
+
+    Raises:
+        ValueError: groups of another number of examples, or more than `MAX_GROUPS` of them.
+    """
+    names = sorted(set(groups), key=by_number)
+    if len(groups) != examples or not 1 <= len(names) <= MAX_GROUPS:
+        raise ValueError(
+            f"expected a group{f' by {of!r}' if of else ''} for each of {examples} examples and at "
+            f"most {MAX_GROUPS} groups, got {len(groups)} values of which {len(names)} differ; put "
+            "numbers into a few ranges"
+        )
+    return names
 
 
 def group_dicts(

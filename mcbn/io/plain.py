@@ -1,9 +1,32 @@
-"""Plain values from JSON: strict parsing, and checks against annotated types."""
+"""Plain values as JSON, and from it: written and parsed strictly, checked by annotated types."""
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeGuard, get_args, get_origin
+
+
+def to_json(value: Any, **layout: Any) -> str:
+    """Text of JSON, in which a number that is not finite is null, since JSON has no other.
+
+    Args:
+        value: numbers, texts, None, and lists and mappings of them.
+        **layout: of `json.dumps`, such as `indent`.
+    """
+    return json.dumps(to_plain(value), allow_nan=False, **layout)
+
+
+def to_plain(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None, and tuples by lists."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

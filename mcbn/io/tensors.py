@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mcbn.io.archives import damaged
 from mcbn.io.atomic import replacing, write_whole
+from mcbn.io.plain import to_json, to_plain
 
 VERSION = 1
 DRAWS_KIND = "draws"
@@ -36,10 +37,21 @@ def write_tensors(
     """Write tensors and a JSON header as one safetensors file of the given kind."""
     # A single metadata entry: safetensors writes several in no fixed order, and the bytes of a
     # file are guaranteed.
-    line = json.dumps({"kind": kind, "version": VERSION, **header}, sort_keys=True)
+    line = _header_text(kind, header, path)
     # Cloned: safetensors refuses tensors that share memory.
     separate = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write_whole(path, save(separate, {"mcbn": line}))
+
+
+def _header_text(kind: str, header: Mapping[str, Any], path: object) -> str:
+    """A header as JSON; it comes back as it is, so what JSON does not have is refused."""
+    for name, value in header.items():
+        if to_plain(value) is None and value is not None:
+            raise ValueError(
+                f"expected finite numbers in the header of {path}, got {value} for {name!r}; make "
+                f"the {kind} anew from finite ones"
+            )
+    return to_json({"kind": kind, "version": VERSION, **header}, sort_keys=True)
 
 
 def read_tensors(
@@ -157,14 +169,14 @@ def read_draws(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, Any]]:
 
 def _write_header(handle: int, shape: list[int], precision: str, header: Mapping[str, Any]) -> int:
     """Write the safetensors header, and return the position where the numbers begin."""
-    line = json.dumps({"kind": DRAWS_KIND, "version": VERSION, **header}, sort_keys=True)
+    line = _header_text(DRAWS_KIND, header, "draws")
     _, name, size = DRAW_TYPES[precision]
     count = size * math.prod(shape)
     about = {
         "__metadata__": {"mcbn": line},
         "draws": {"dtype": name, "shape": shape, "data_offsets": [0, count]},
     }
-    text = json.dumps(about).encode()
+    text = to_json(about).encode()
     text += b" " * (-len(text) % 8)  # the format requires numbers to begin at a multiple of 8
     _write_at(handle, len(text).to_bytes(8, "little") + text, 0)
     start = 8 + len(text)

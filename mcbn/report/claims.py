@@ -133,6 +133,11 @@ def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
         f"Of {len(groups)} groups by {column}, {method} does worst on {group.name} "
         f"({group.size:,} examples): {glossary.label(name)} {with_interval(group.scores[name])}"
     )
+    infinite = sum(math.isinf(each.scores[name].value) for each in groups)
+    if infinite > 1:
+        text += (
+            f", infinite as that of {infinite - 1} other {'groups' if infinite > 2 else 'group'}"
+        )
     significant = group.adjusted < ALPHA
     if math.isnan(group.adjusted):
         text += ". It cannot be tested against the other examples"
@@ -197,6 +202,11 @@ def _best(comparison: Comparison) -> Claim | None:
     values = {name: entry.evaluation["nll"].value for name, entry in comparison.entries.items()}
     if len(values) < 2 or any(math.isnan(value) for value in values.values()):
         return None
+    if math.isinf(min(values.values())):
+        text = (
+            "Every method gives probability 0 to some true class, so no NLL is finite or the best."
+        )
+        return Claim("Best method", "uncertain", text)
     base = comparison.baseline
     differences = comparison.differences()
     best = min(values, key=lambda name: values[name])
@@ -331,7 +341,8 @@ def _draws(comparison: Comparison, convergence: Mapping[str, Convergence]) -> Cl
         score, draws = entry.evaluation["nll"], entry.predictive.draw_count
         half_width = (score.high - score.low) / 2
         error = monte_carlo_error(curve, draws)
-        ratio = error / half_width if half_width > 0 else math.nan
+        # Of an infinite interval every error is a vanishing part, which says nothing.
+        ratio = error / half_width if 0 < half_width < math.inf else math.nan
         if worst_case is None or not ratio <= worst_case[0]:
             worst_case = (ratio, name, draws, error, half_width)
     if worst_case is None:

@@ -9,6 +9,7 @@ from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
+from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
 from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, verdict
@@ -82,7 +83,7 @@ class ComparisonPage:
             fit = decay(self.study)
             numbers["study"] = self.study.to_dict()
             numbers["decay"] = asdict(fit) if fit else None
-        plain: dict[str, Any] = page.plain(numbers)
+        plain: dict[str, Any] = to_plain(numbers)
         return plain
 
     def to_html(self) -> str:

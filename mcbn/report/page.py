@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -15,6 +13,7 @@ from markupsafe import Markup
 
 from mcbn.evaluation import glossary
 from mcbn.io.atomic import write_whole
+from mcbn.io.plain import to_json
 from mcbn.report import figures, panels
 from mcbn.report.panels import PanelGroup
 
@@ -68,7 +67,7 @@ def write_page(page: Page, directory: str | os.PathLike[str]) -> Path:
     """
     # Both are made before either is written: an error leaves the old pair as it was.
     html = page.to_html()
-    numbers = json.dumps(page.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    numbers = to_json(page.to_dict(), indent=1, ensure_ascii=False)
     path = Path(directory) / "report.html"
     write_whole(path.with_suffix(".json"), f"{numbers}\n".encode())
     write_whole(path, html.encode())
@@ -122,17 +121,6 @@ def numbers_of(groups: Mapping[str, Sequence[PanelGroup]]) -> dict[str, Any]:
         ]
         for section, section_groups in groups.items()
     }
-
-
-def plain(value: Any) -> Any:
-    """Replace NaN and infinity by None, as JSON has neither."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _read_template(name: str) -> str:

@@ -10,6 +10,7 @@ from mcbn.evaluation.compare import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
+from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.predictions import Predictions
@@ -70,7 +71,7 @@ class RegressionPage:
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
         shares = self.epistemic_shares
-        plain: dict[str, Any] = page.plain({
+        plain: dict[str, Any] = to_plain({
             "title": self.title,
             "verdict": [asdict(claim) for claim in self.verdict],
             "provenance": dict(self.provenance),
@@ -171,6 +172,10 @@ def _percent(share: float) -> str:
 def _best(evaluations: Mapping[str, Evaluation]) -> Claim:
     baseline, *others = evaluations
     values = {name: evaluation["pll"].value for name, evaluation in evaluations.items()}
+    if not max(values.values()) > -math.inf or any(map(math.isnan, values.values())):
+        return Claim(
+            "Best method", "uncertain", "No PLL is finite, so no method is the best by it."
+        )
     best = max(values, key=lambda name: values[name])
     rival = best if best != baseline else max(others, key=lambda name: values[name])
     gain = paired(evaluations)[rival]["pll"]

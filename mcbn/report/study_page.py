@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from mcbn.evaluation import glossary
+from mcbn.io.plain import to_plain
 from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
 from mcbn.report.claims import Claim
 from mcbn.report.panels import PanelGroup
@@ -75,7 +76,7 @@ class StudyPage:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
-        numbers: dict[str, Any] = page.plain(
+        numbers: dict[str, Any] = to_plain(
             {
                 "title": self.study.plan.title,
                 "declaration": declaration.to_yaml(self.study.plan),

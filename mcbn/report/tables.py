@@ -76,6 +76,8 @@ def best_methods(evaluations: Mapping[str, Evaluation], name: str) -> set[str]:
     values = [score.value for score in known.values()]
     lower = next(iter(known.values())).better == "lower"
     best = min(values) if lower else max(values)
+    if not math.isfinite(best):
+        return set()
     return {method for method, score in known.items() if score.value == best}
 
 
