@@ -106,11 +106,19 @@ def subgroups(
         )
         p_value = welch(losses[inside], losses[~inside])
         scores = with_intervals(values, replicates, level)
-        scored.append(Subgroup(name or "(none)", int(inside.sum()), scores, p_value))
+        scored.append(Subgroup(name or _nameless(names), int(inside.sum()), scores, p_value))
     adjusted = holm([group.p_value for group in scored])
     return tuple(
         replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
+
+
+def _nameless(names: Sequence[str]) -> str:
+    """What the group with an empty name is called, unlike all others."""
+    called = "(none)"
+    while called in names:
+        called = f"({called})"
+    return called
 
 
 def group_names(groups: Sequence[str], examples: int, *, of: str = "") -> list[str]:

@@ -1,12 +1,13 @@
 """Figures of a report: drawn on given axes, and written as SVG in the colours of the page.
 
-Names of methods and classes never enter a figure: legends and titles belong to the page around it.
+Of names only those of groups enter a figure: legends and titles belong to the page around it.
 """
 
 import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
+from mcbn.network.isolation import own_warnings
 
 INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
 # Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.
@@ -28,6 +30,9 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
 MAX_POINTS = 300  # of one line: more cannot be seen and only make the page larger
+MAX_NAME = 24  # characters of a name that are drawn
+# Letters of names that the page's colours, fonts and ids are found by, until these are replaced.
+STAND_INS = {ord(letter): chr(0xE000 + ord(letter)) for letter in "\"'#&<>"}
 # The keys have a type of their own only in versions of matplotlib newer than the oldest supported.
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -179,17 +184,32 @@ def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
     return ax
 
 
-def draw_groups(curves: Sequence[Curve], ax: Axes) -> Axes:
-    """Draw points with horizontal intervals: one row per x and one colour per curve."""
+def draw_groups(names: Sequence[str], curves: Sequence[Curve], ax: Axes) -> Axes:
+    """Draw points with horizontal intervals: one named row per x and one colour per curve.
+
+    Infinite values are not drawn.
+    """
     for index, curve in enumerate(curves):
         rows = np.array(curve.x) + 0.6 * ((index + 0.5) / len(curves) - 0.5)
-        ax.hlines(rows, curve.low, curve.high, color=color(curve.style), linewidth=1.2)
-        ax.plot(curve.y, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
+        value, low, high = (
+            np.where(np.isfinite(each), each, np.nan) for each in (curve.y, curve.low, curve.high)
+        )
+        ax.hlines(rows, low, high, color=color(curve.style), linewidth=1.2)
+        ax.plot(value, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
                 markersize=4)  # fmt: skip
-    ax.set_yticks(curves[0].x, labels=[f"{number:g}" for number in curves[0].x])
-    ax.set(ylim=(len(curves[0].x) + 0.5, 0.5), ylabel="Group")
+    # A dollar sign in a name does not begin a formula.
+    ax.set_yticks(curves[0].x, labels=[_drawable(name) for name in names], parse_math=False)
+    ax.set(ylim=(len(curves[0].x) + 0.5, 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return ax
+
+
+def _drawable(name: str) -> str:
+    """A name as text of a figure: not too long, and with nothing that `_themed` would replace."""
+    if len(name) > MAX_NAME:
+        name = f"{name[: MAX_NAME - 8]}\N{HORIZONTAL ELLIPSIS}{name[-7:]}"
+    visible = (each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in name)
+    return "".join(visible).translate(STAND_INS)
 
 
 def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) -> Axes:
@@ -262,7 +282,9 @@ def render(
         size: width and height in inches.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), own_warnings():
+        # Letters that matplotlib's font does not have are written in that of the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         matplotlib.rcdefaults()  # the user's own settings do not apply here
         matplotlib.rcParams.update(SETTINGS)
         figure = Figure(figsize=size, layout="constrained")
@@ -289,6 +311,8 @@ def _themed(text: str, name: str, label: str) -> str:
         body = body.replace(value, variable)
     # Text takes the font of the page instead of matplotlib's.
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", body)
+    for letter, stand_in in STAND_INS.items():
+        body = body.replace(stand_in, html.escape(chr(letter)))
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}'

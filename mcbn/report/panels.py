@@ -150,8 +150,8 @@ def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
 def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> PanelGroup:
     """Scores of the groups of a column with their intervals, one figure per score."""
     panels = []
-    names = next(iter(methods.values()))[0].scores
-    for name in names:
+    first = next(iter(methods.values()))
+    for name in first[0].scores:
         scored = {method: groups for method, groups in methods.items() if name in groups[0].scores}
         scale = 100 if glossary.unit(name) else 1
         lines = []
@@ -167,7 +167,7 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
         numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
         about = f"{glossary.label(name)} of each group by {column}, for {', '.join(scored)}"
         size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))
-        draw = partial(_draw_groups, lines, label)
+        draw = partial(_draw_groups, [group.name for group in first], lines, label)
         panels.append(Panel(glossary.label(name), about, draw, numbers, size))
     return PanelGroup(column, key_of(methods), tuple(panels))
 
@@ -210,8 +210,8 @@ def _draw_histograms(
     figures.draw_histograms(shares, edges, figure.subplots(), label=label)
 
 
-def _draw_groups(lines: Sequence[Curve], label: str, figure: Figure) -> None:
-    figures.draw_groups(lines, figure.subplots()).set_xlabel(label)
+def _draw_groups(names: Sequence[str], lines: Sequence[Curve], label: str, figure: Figure) -> None:
+    figures.draw_groups(names, lines, figure.subplots()).set_xlabel(label)
 
 
 def _draw_convergence(line: Curve, draws: Sequence[int], figure: Figure) -> None:

@@ -201,7 +201,6 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
             few = " (few)" if group.is_small else ""
             root = f"groups.{column}.{method}.{group.name}"
             cells = [
-                TableCell(str(number + 1), value=number + 1),
                 TableCell(method),
                 TableCell(f"{group.size:,}{few}", value=group.size, key=f"{root}.size"),
             ]
@@ -216,7 +215,6 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
             rows.append((group.name, (*cells, adjusted)))
     headings = (
         (column, ""),
-        ("No.", "Number in the figures."),
         ("Method", ""),
         ("Examples", f"Fewer than {MIN_EXAMPLES} are marked as few."),
         *map(score_heading, names),

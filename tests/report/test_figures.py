@@ -1,4 +1,5 @@
 import math
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -130,3 +131,48 @@ def test_svg_ids_and_labels_are_kept_apart_and_escaped():
     text = rendered(label='<script>"')
     assert 'aria-label="&lt;script&gt;&quot;"' in text
     assert "<script" not in text
+
+
+HARD_NAMES = (
+    "0", "1.0", "$x_2$ \\frac", 'id="a" href="#b" url(#c)', "'DejaVu Sans', x", "#010203 #0072b2",
+    "</text><script>x", "a & b", "北京 \N{GRINNING FACE}", "<!-- -- -->", "tab\tend\x00\ud800",
+    "a name that is much too long for the axis of a figure",
+)  # fmt: skip
+
+
+def group_figure(names, size=(3.6, 5.0)):
+    ones = tuple(float(k) for k in range(len(names)))
+    curves = [
+        Curve("m", tuple(range(1, len(names) + 1)), ones, tuple(y - 1 for y in ones), ones, style)
+        for style in range(2)
+    ]
+    return figures.render(
+        lambda figure: figures.draw_groups(names, curves, figure.subplots()),
+        name="g", label="groups", size=size,
+    )  # fmt: skip
+
+
+def test_groups_are_named_on_their_axis_and_not_numbered():
+    """Each name as it is, at the height of its own points, whatever it says."""
+    ax = figures.draw_groups(["b", "0", "7"], [Curve("m", (1, 2, 3), *[(0.0, 1.0, 2.0)] * 3, 0)],
+                             Figure().subplots())  # fmt: skip
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.get_yticklabels()] == [
+        ("b", 1), ("0", 2), ("7", 3),
+    ]  # fmt: skip
+    assert ax.lines[0].get_ydata().tolist() == [1, 2, 3]
+    assert ax.get_ylabel() == ""
+    texts = {element.text for element in ElementTree.fromstring(group_figure(HARD_NAMES)).iter()}
+    assert set(HARD_NAMES[:-2]) <= texts
+    assert "tab\N{REPLACEMENT CHARACTER}end" + 2 * "\N{REPLACEMENT CHARACTER}" in texts
+    assert "a name that is m\N{HORIZONTAL ELLIPSIS} figure" in texts
+
+
+def test_the_figure_of_infinite_scores_is_drawn():
+    parts = ((1.0, math.inf, -math.inf), (0.5, 0.5, -math.inf), (2.0, math.inf, math.nan))
+    curve = Curve("m", (1, 2, 3), *parts, 0)
+    text = figures.render(
+        lambda figure: figures.draw_groups("abc", [curve], figure.subplots()),
+        name="g", label="groups", size=(3.6, 3.0),
+    )  # fmt: skip
+    assert "nan" not in text.lower()
+    assert "inf" not in text.lower()
