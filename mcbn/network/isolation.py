@@ -4,11 +4,13 @@ Everything is given back by `with` and `finally`, so after a call that returns o
 too, all is as before it. The one exception is an interrupt that lands inside the tidying itself.
 """
 
+import copy
 import os
 import random
 import threading
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,8 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 T = TypeVar("T")
+
+# Attributes that PyTorch gives every module.
+FRAMEWORK = frozenset(vars(Module()))
+COLLECTIONS = (list, dict, set, deque)
 
 # A draw's tensors stand in the module itself, so one model serves one thread at a time.
 _model_locks: WeakKeyDictionary[Module, threading.RLock] = WeakKeyDictionary()
@@ -56,14 +63,98 @@ def eval_mode(model: Module) -> Iterator[None]:
     The `training` flags are set directly, since a model may override `train()` with other effects.
     """
     with model_lock(model):
-        training = [module for module in model.modules() if module.training]
+        modes = [(module, module.training) for module in model.modules()]
         try:
-            for module in training:
-                module.training = False
+            for module, training in modes:
+                if training:
+                    module.training = False
             yield
         finally:
-            for module in training:
-                module.training = True
+            # A forward may have switched others on.
+            for module, training in modes:
+                if module.training is not training:
+                    module.training = training
+
+
+@contextmanager
+def restored(model: Module) -> Iterator[list[str]]:
+    """Put back what passes in the block change in `model` itself: its attributes and buffers.
+
+    A forward may count its calls, keep what it computed, or update a buffer in place, so it gets
+    copies of the buffers. Collections among the attributes are put back too.
+
+    Yields:
+        A list that is filled at the end of the block with the names of what was changed.
+    """
+    with model_lock(model):
+        modules = dict(model.named_modules())
+        attributes = {name: _attributes(module) for name, module in modules.items()}
+        buffers = {name: dict(module._buffers) for name, module in modules.items()}
+        lent = {name: _lend_buffers(module) for name, module in modules.items()}
+        changed: list[str] = []
+        try:
+            yield changed
+        finally:
+            for name, module in modules.items():
+                prefix = f"{name}." if name else ""
+                for key in _put_back(module, attributes[name]):
+                    changed.append(prefix + key)
+                for key, (copy_, version) in lent[name].items():
+                    if module._buffers.get(key) is not copy_ or copy_._version != version:
+                        changed.append(prefix + key)
+                module._buffers.clear()
+                module._buffers.update(buffers[name])
+
+
+def _attributes(module: Module) -> dict[str, tuple[Any, Any]]:
+    """The attributes of a module, each with a copy of what is in it if it is a collection."""
+    return {
+        name: (value, copy.copy(value) if type(value) in COLLECTIONS else value)
+        for name, value in vars(module).items()
+        if name not in FRAMEWORK
+    }
+
+
+def _put_back(module: Module, attributes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Give a module the attributes that it had; the names of those that differed."""
+    present = vars(module)
+    changed = [name for name in present if name not in FRAMEWORK and name not in attributes]
+    for name in changed:
+        del present[name]
+    for name, (value, content) in attributes.items():
+        if present.get(name, changed) is not value:
+            present[name] = value
+            changed.append(name)
+        if value is not content and not _same_items(value, content):
+            value.clear()
+            (value.extend if isinstance(value, (list, deque)) else value.update)(content)
+            changed.append(name)
+    return changed
+
+
+def _same_items(one: Any, other: Any) -> bool:
+    """Whether two collections hold the same objects."""
+    if len(one) != len(other):
+        return False
+    if isinstance(one, dict):
+        return all(key in other and other[key] is value for key, value in one.items())
+    if isinstance(one, set):
+        return bool(one == other)
+    return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _lend_buffers(module: Module) -> dict[str, tuple[Tensor, int]]:
+    """Put a copy of each buffer in its place; the copies, with the writes they have seen."""
+    lent = {}
+    # The caller may be in inference mode, whose tensors count no writes.
+    with torch.inference_mode(False):
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not is_lazy(buffer):
+                copied = buffer.detach().clone()
+                lent[name] = (copied, copied._version)
+    for name, (copied, _) in lent.items():
+        module._buffers[name] = copied
+    return lent
 
 
 def call_with_tensors(model: Module, state: Mapping[str, Tensor], call: Callable[[], T]) -> T:
@@ -185,7 +276,7 @@ def intercepted(
         forwards: what stands in for the forward of each of these layers.
         pre_hooks: a forward pre-hook, which takes keyword arguments too, for each of these layers.
     """
-    with eval_mode(model), ExitStack() as stack:
+    with eval_mode(model), restored(model), ExitStack() as stack:
         for layer in (*forwards, *pre_hooks):
             stack.callback(layer._buffers.update, dict(layer._buffers))
         for layer, forward in forwards.items():

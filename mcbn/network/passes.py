@@ -69,21 +69,18 @@ class Lender:
 
     def lend(self) -> Any:
         """The inputs for one pass."""
-        if self.always or self.versions != _versions(self.copies) or self.copies is None:
+        if self.always or self.versions != written(self.copies) or self.copies is None:
             # The caller may be in inference mode, whose tensors count no writes.
             with torch.inference_mode(False):
-                self.copies = map_inputs(_copy, self.inputs)
-            self.versions = _versions(self.copies)
+                self.copies = map_inputs(torch.clone, self.inputs)
+            self.versions = written(self.copies)
         return map_inputs(_same, self.copies)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.clone()
 
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _versions(lent: Any) -> list[int]:
-    return [tensor._version for tensor in tensors(lent)]
+def written(values: Any) -> list[int]:
+    """How many writes each tensor has seen; changes with every further one."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors(values)]

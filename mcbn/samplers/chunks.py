@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.inputs import Inputs, count, slice_examples
+from mcbn.network.inputs import Inputs, count, map_inputs, slice_examples
 from mcbn.network.isolation import eval_mode
-from mcbn.network.passes import forward
+from mcbn.network.passes import forward, written
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
 from mcbn.samplers.outputs import Output, map_tensors, tensor_output
@@ -57,7 +57,7 @@ def states(statistics: Statistics) -> Iterator[dict[str, Tensor]]:
         yield {name: rows[draw] for name, rows in statistics.items()}
 
 
-def outputs(
+def planned_outputs(
     model: Module,
     plan: EnginePlan,
     statistics: Statistics,
@@ -139,12 +139,23 @@ def _prepared(model: Module, plan: EnginePlan, inputs: Inputs, size: tuple[int, 
 
 def _prefix_values(graph: Graph, inputs: Inputs) -> tuple[Any, ...]:
     """What the suffix needs of the inputs: computed once for all draws."""
+    inputs = map_inputs(torch.clone, inputs)
     if isinstance(inputs, Tensor):
         arguments: tuple[Any, ...] = (inputs,)
     else:
         arguments = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
     values: tuple[Any, ...] = graph.prefix(*arguments)
     return values
+
+
+def _require_unwritten(values: tuple[Any, ...], versions: list[int]) -> None:
+    """Check that a draw has not written into what all draws share.
+
+    Raises:
+        ValueError: it has; the loop takes such networks.
+    """
+    if written(values) != versions:
+        raise ValueError("expected draws that leave the values of the prefix, got one that writes")
 
 
 def _batched(model: Module, pieces: list[Any], state: Statistics) -> Iterator[Any]:
@@ -157,19 +168,24 @@ def _stacked(
     graph: Graph, buffers: Mapping[str, Tensor], pieces: list[Any], state: Statistics
 ) -> Iterator[Tensor]:
     """All draws at once through a dense suffix."""
-    tensors, unfolded = folded(graph.folds, state, buffers)
-    tensors |= {fold.out_buffer: buffers[fold.out_buffer] for fold in graph.folds}
+    weights, unfolded = folded(graph.folds, state, buffers)
+    weights |= {fold.out_buffer: buffers[fold.out_buffer] for fold in graph.folds}
     for piece in pieces:
+        versions = written(piece)
         # The answer may lie in a buffer, which the next piece is written to.
-        answer = graph.answer(piece, tensors, unfolded)
+        answer = graph.answer(piece, weights, unfolded)
+        _require_unwritten(piece, versions)
         yield answer.mT.clone(memory_format=torch.contiguous_format)
 
 
 def _folded(graph: Graph, pieces: list[Any], state: Statistics) -> Iterator[Any]:
     """The only draw of a pass through a suffix."""
-    tensors, unfolded = (_at(each, 0) for each in folded(graph.folds, state, {}))
+    weights, unfolded = (_at(each, 0) for each in folded(graph.folds, state, {}))
     for piece in pieces:
-        yield map_tensors(lambda tensor: tensor[None], graph.answer(piece, tensors, unfolded))
+        versions = written(piece)
+        answer = graph.answer(piece, weights, unfolded)
+        _require_unwritten(piece, versions)
+        yield map_tensors(lambda tensor: tensor[None], answer)
 
 
 def _picked(run: Pass, output: Output | None, state: Statistics) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
+from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.dropout import dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
-from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.loop import answers, checked_inputs, first_output
 from mcbn.samplers.outputs import Output, tensor_output
 
 
@@ -54,14 +55,22 @@ class MCDropout:
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""
         inputs = checked_inputs(self.model, inputs)
-        for draw in range(self.draws):
-            # Nothing stays switched while the caller holds the iterator: yield is outside.
-            yield self._masked(inputs, draw)
+
+        def first(given: Inputs) -> Tensor:
+            with dropout_masks(self.model, self.seed, 0):
+                return first_output(self.model, {}, self.output, given)
+
+        def outputs(conduct: Conduct) -> Iterator[Tensor]:
+            # Nothing stays switched while the caller holds the iterator.
+            return (self._masked(inputs, conduct, draw) for draw in range(self.draws))
+
+        return supervised(self.model, inputs, first, outputs)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
         return torch.stack(list(self.passes(inputs)))
 
-    def _masked(self, inputs: Inputs, draw: int) -> Tensor:
+    def _masked(self, inputs: Inputs, conduct: Conduct, draw: int) -> Tensor:
         with dropout_masks(self.model, self.seed, draw):
-            return tensor_output(next(answers(self.model, [{}], inputs)), self.output)
+            (raw,) = answers(self.model, [{}], inputs, conduct, first=draw)
+            return tensor_output(raw, self.output)

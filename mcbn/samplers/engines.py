@@ -3,7 +3,8 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -12,20 +13,22 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.inputs import Inputs, count, slice_examples, tensors
+from mcbn.network.conduct import Conduct, spread_rows, supervised
+from mcbn.network.inputs import Inputs, count, take_examples, tensors
 from mcbn.network.isolation import model_lock, own_warnings
 from mcbn.network.passes import forward
+from mcbn.network.signature import signature
 from mcbn.samplers.chunks import (
     Engine,
     EnginePlan,
     Layout,
     Statistics,
-    outputs,
+    planned_outputs,
     raw_answers,
     states,
 )
 from mcbn.samplers.graph import traced
-from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.loop import answers, checked_inputs, first_output
 from mcbn.samplers.outputs import Output, all_tensors, nesting, tensor_output
 from mcbn.samplers.vmap import CostProbe, PassCost
 
@@ -41,7 +44,9 @@ HALF_ROUNDING = 5e-2
 # Plans are remembered for as long as the network lives, so no plan may hold the network itself.
 # Nor may it hold the function that picks an output, with whatever that has captured: a plan is
 # tested on all that the network returns, so it serves any output.
-_plans: WeakKeyDictionary[Module, dict[Any, EnginePlan]] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[Module, tuple[Any, dict[Any, EnginePlan]]] = WeakKeyDictionary()
+# Kinds of inputs for which a network's plans are kept.
+MAX_PLANS = 64
 
 
 def require_engine(name: str) -> None:
@@ -85,14 +90,33 @@ def draws(
         TypeError: the network's output is not a tensor.
     """
     inputs = checked_inputs(model, inputs)
-    plan = None
-    if engine != "loop" and not _differentiable(statistics, inputs):
-        plan = _plan(model, statistics, inputs, engine)
-    if plan is not None and plan.engine != "loop":
-        yield from outputs(model, plan, statistics, inputs, output)
-        return
-    for raw in answers(model, states(statistics), inputs):
-        yield tensor_output(raw, output)
+    # Lent to the network, which may write into its buffers: a draw of the bank is never written to.
+    statistics = {name: rows.clone() for name, rows in statistics.items()}
+    by_loop = engine == "loop" or _differentiable(statistics, inputs)
+
+    def outputs(conduct: Conduct) -> Iterator[Tensor]:
+        plan = None if by_loop else _plan_for(model, statistics, inputs, engine, conduct)
+        if plan is not None and plan.engine != "loop":
+            return planned_outputs(model, plan, statistics, inputs, output)
+        raws = answers(model, states(statistics), inputs, conduct)
+        return (tensor_output(raw, output) for raw in raws)
+
+    first = partial(first_output, model, next(states(statistics)), output)
+    return supervised(model, inputs, first, outputs)
+
+
+def _plan_for(
+    model: Module, statistics: Statistics, inputs: Inputs, engine: Engine, conduct: Conduct
+) -> EnginePlan | None:
+    """The plan for this network and kind of inputs; None where only the loop will do.
+
+    Only the loop gives each pass its own inputs, and puts back what it changes in the network; only
+    a network that treats each example by itself may be cut, or traced at a few of them.
+    """
+    safe = conduct.engines and not (conduct.random or conduct.changes or conduct.hides_writes)
+    if not safe or not (conduct.separable or count(inputs) == 1):
+        return None
+    return _plan(model, statistics, inputs, engine)
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
@@ -106,55 +130,39 @@ def _plan(model: Module, statistics: Statistics, inputs: Inputs, engine: Engine)
     magnitude = count(inputs).bit_length()
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
     request = (engine, magnitude, kind, tuple(statistics))
-    plans = _plans.setdefault(model, {})
     with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        plan = plans.get((*request, _signature(model)))
-    if plan is not None:
-        return plan
+        state, plans = _plans.get(model, (None, {}))
+        if state == signature(model) and request in plans:
+            return plans[request]
     # Tracing patches every module of the process, and warnings are caught in all of it.
     with own_warnings(), model_lock(model):
-        key = (*request, _signature(model))
-        if key not in plans:
-            for stale in [other for other in plans if other[-1] != key[-1]]:
-                del plans[stale]
-            plans[key] = _tested_plan(model, statistics, inputs, engine)
-        return plans[key]
-
-
-def _signature(model: Module) -> tuple[Any, ...]:
-    """Changes when a module or tensor is replaced, cast, moved or hooked, but not with its values.
-
-    A trace holds the tensors that it reads, so no new one can have the id of one of them.
-    """
-    modules = tuple(
-        (id(module), len(module._forward_hooks), len(module._forward_pre_hooks))
-        for module in model.modules()
-    )
-    parts = tuple(
-        (id(tensor), tensor.dtype, tensor.device)
-        for tensor in chain(model.parameters(), model.buffers())
-    )
-    return (*modules, *parts)
+        present = signature(model)
+        state, plans = _plans.get(model, (None, {}))
+        if state != present or len(plans) >= MAX_PLANS:
+            plans = {}
+        if request not in plans:
+            plans = plans | {request: _tested_plan(model, statistics, inputs, engine)}
+            _plans[model] = (present, plans)
+        return plans[request]
 
 
 def _tested_plan(
     model: Module, statistics: Statistics, inputs: Inputs, engine: Engine
 ) -> EnginePlan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
-    some = slice_examples(inputs, 0, TEST_EXAMPLES)
+    some = _few(inputs)
     loop = answers(model, states(statistics), some)
     probe, kind = CostProbe(), type(model).__name__
     try:
         with probe:
             expected = list(islice(loop, 1))
+        # One draw alone would not show a step that mixes draws, or writes into what they share.
+        expected += islice(loop, 1)
     # It may take no other number of examples; if anything else is wrong, the loop will say.
     except Exception as error:
         logger.debug("%s does not take %d examples: %r", kind, count(some), error)
         return EnginePlan("loop", probe.cost(model, count(some)))
     cost = probe.cost(model, count(some))
-    if cost.dense:
-        # Draws may be stacked in one tensor: one alone would not show a step that mixes them.
-        expected += islice(loop, 1)
     first = {name: rows[: len(expected)] for name, rows in statistics.items()}
     for name, layout in _candidates(engine, cost, count(inputs)):
         try:
@@ -170,6 +178,15 @@ def _tested_plan(
         except Exception as error:
             logger.debug("%s does not run %s: %r", kind, name, error)
     return EnginePlan("loop", cost)
+
+
+def _few(inputs: Inputs) -> Inputs:
+    """A few examples from all over the batch."""
+    examples = count(inputs)
+    if examples == 1:
+        return inputs
+    few: Inputs = take_examples(inputs, spread_rows(examples, min(TEST_EXAMPLES, examples)))
+    return few
 
 
 def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple[Engine, Layout]]:

@@ -7,6 +7,7 @@ show how good the approximation is.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ from mcbn.network.batchnorm import (
     statistics_names,
     unwrapped,
 )
+from mcbn.network.conduct import Conduct, conduct_of
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import eval_mode, intercepted
 from mcbn.network.passes import forward
-from mcbn.samplers.loop import answers, checked_inputs
+from mcbn.samplers.chunks import states
+from mcbn.samplers.loop import answers, checked_inputs, first_output
 from mcbn.samplers.outputs import Output, tensor_output
 
 # Largest residual, as a fraction of the spread over draws, that counts as linear: up to it, linear
@@ -138,13 +141,13 @@ class LinearizedBatchNorm:
                 derivative of each example's outputs with respect to the statistics.
             TypeError: the network's output is not a tensor.
         """
-        inputs = checked_inputs(self.model, inputs)
+        inputs, conduct = self._checked(inputs)
         exact_count = min(self.exact, len(self))
         if exact_count == len(self):
-            return self._exact(inputs, exact_count)
+            return self._exact(inputs, exact_count, conduct)
         outputs = self._linear(inputs)
         if exact_count > 0:
-            exact = self._exact(inputs, exact_count)
+            exact = self._exact(inputs, exact_count, conduct)
             outputs += (exact - outputs[:exact_count]).mean(0)
             outputs[:exact_count] = exact
         return outputs
@@ -163,9 +166,9 @@ class LinearizedBatchNorm:
             raise ValueError(
                 f"expected from 2 to {len(self)} draws, all of the bank, got {draws}; give 16"
             )
-        inputs = checked_inputs(self.model, inputs)
+        inputs, conduct = self._checked(inputs)
         linear = self._linear(inputs).double()
-        missed = self._exact(inputs, draws).double() - linear[:draws]
+        missed = self._exact(inputs, draws, conduct).double() - linear[:draws]
         spread = linear.var(0).mean(0)
         return Linearity(
             exact=draws,
@@ -175,10 +178,23 @@ class LinearizedBatchNorm:
             outputs=tuple(_root_ratio(missed.var(0).mean(0), spread).tolist()),
         )
 
-    def _exact(self, inputs: Inputs, draws: int) -> Tensor:
-        states = (self.bank.state(draw) for draw in range(draws))
+    def _checked(self, inputs: Inputs) -> tuple[Inputs, Conduct]:
+        """The inputs, and how the network treats them, which has to be each by itself."""
+        inputs = checked_inputs(self.model, inputs)
+        first = partial(first_output, self.model, self.bank.state(0), self.output)
+        conduct = conduct_of(self.model, inputs, first)
+        if conduct.mixes or conduct.random or conduct.changes:
+            raise ValueError(
+                "expected a network whose output for an example is fixed by that example, got one "
+                "that mixes examples, draws random numbers in eval mode or changes itself in a "
+                "pass; use MCBatchNorm"
+            )
+        return inputs, conduct
+
+    def _exact(self, inputs: Inputs, draws: int, conduct: Conduct) -> Tensor:
+        drawn = {name: rows[:draws].clone() for name, rows in self.bank.statistics.items()}
         with torch.no_grad():
-            raws = answers(self.model, states, inputs)
+            raws = answers(self.model, states(drawn), inputs, conduct)
             return torch.stack([tensor_output(raw, self.output) for raw in raws])
 
     def _linear(self, inputs: Inputs) -> Float[Tensor, "draws batch outputs"]:

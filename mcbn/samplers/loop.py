@@ -1,23 +1,26 @@
 """The loop engine: the network called once per draw, with that draw's statistics as its buffers."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, epsilon_of, statistics_names
-from mcbn.network.inputs import Inputs, device_of, require_finite, tensors, to_device
-from mcbn.network.isolation import eval_mode, intercepted, model_lock
-from mcbn.network.passes import forward
+from mcbn.network.conduct import STEADY, Conduct, supervised
+from mcbn.network.inputs import Inputs, as_tensor, require_finite, tensors, to_network
+from mcbn.network.isolation import eval_mode, intercepted, model_lock, random_streams, restored
+from mcbn.network.passes import Lender, call
 from mcbn.samplers.outputs import Output, tensor_output
 
 
 def passes(
     model: Module,
-    states: Iterable[Mapping[str, Tensor]],
+    states: Sequence[Mapping[str, Tensor]],
     inputs: Inputs,
     *,
     output: Output | None = None,
@@ -29,36 +32,84 @@ def passes(
 
     Raises:
         ValueError: an input or an output is NaN or infinite; statistics require gradients in a
-            layer without a known epsilon.
+            layer without a known epsilon; the network normalises by the batch at hand.
         TypeError: the network's output is not a tensor.
     """
-    for raw in answers(model, states, checked_inputs(model, inputs)):
-        yield tensor_output(raw, output)
+    inputs = checked_inputs(model, inputs)
+    first = partial(first_output, model, states[0], output)
+
+    def outputs(conduct: Conduct) -> Iterator[Tensor]:
+        raws = answers(model, states, inputs, conduct)
+        return (tensor_output(raw, output) for raw in raws)
+
+    return supervised(model, inputs, first, outputs)
+
+
+def first_output(
+    model: Module, state: Mapping[str, Tensor], output: Output | None, inputs: Inputs
+) -> Tensor:
+    """The network's output under one state, for inputs that it may write into."""
+    with eval_mode(model), torch.no_grad():
+        return tensor_output(call(model, _matching(state, _kinds(model)), inputs), output)
 
 
 def checked_inputs(model: Module, inputs: Inputs) -> Inputs:
-    """The inputs on the network's device, once they are known to be finite.
+    """The inputs on the network's device and in its type, once they are known to be finite.
 
     Raises:
         ValueError: an input is NaN or infinite.
     """
+    if isinstance(inputs, np.ndarray):
+        inputs = as_tensor(inputs)
     require_finite(inputs, "the inputs")
-    on_device: Inputs = to_device(inputs, device_of(model))
-    return on_device
+    return to_network(model, inputs)
 
 
-def answers(model: Module, states: Iterable[Mapping[str, Tensor]], inputs: Inputs) -> Iterator[Any]:
-    """Yield what the network returns under each state, for inputs from `checked_inputs`."""
-    with model_lock(model):
-        buffers = {name: (buffer.dtype, buffer.device) for name, buffer in model.named_buffers()}
+def answers(
+    model: Module,
+    states: Iterable[Mapping[str, Tensor]],
+    inputs: Inputs,
+    conduct: Conduct = STEADY,
+    *,
+    first: int = 0,
+) -> Iterator[Any]:
+    """Yield what the network returns under each state, for inputs from `checked_inputs`.
+
+    Args:
+        model: the network.
+        states: tensors by the names of parameters and buffers.
+        inputs: of the network, which are not written to.
+        conduct: how the network treats them.
+        first: index of the first draw, which seeds the numbers that a random network draws.
+    """
+    lender, kinds = Lender(inputs, always=conduct.hides_writes), _kinds(model)
     input_gradients = any(tensor.requires_grad for tensor in tensors(inputs))
-    for state in states:
-        matching = {
-            name: value.to(dtype=buffers[name][0], device=buffers[name][1])
-            for name, value in state.items()
-        }
+    for draw, state in enumerate(states, start=first):
         # Nothing stays switched while the caller holds the iterator: yield is outside.
-        yield _answer(model, matching, inputs, input_gradients=input_gradients)
+        with ExitStack() as stack:
+            if conduct.random:
+                stack.enter_context(random_streams(0, "pass", draw))
+            if conduct.changes:
+                stack.enter_context(restored(model))
+            matching = _matching(state, kinds)
+            raw = _answer(model, matching, lender.lend(), input_gradients=input_gradients)
+        yield raw
+
+
+Kinds = Mapping[str, tuple[torch.dtype, torch.device]]
+
+
+def _kinds(model: Module) -> Kinds:
+    """The type and the device of each buffer."""
+    with model_lock(model):
+        return {name: (buffer.dtype, buffer.device) for name, buffer in model.named_buffers()}
+
+
+def _matching(state: Mapping[str, Tensor], kinds: Kinds) -> dict[str, Tensor]:
+    """The tensors of a state in the type and on the device of the buffers they stand for."""
+    return {
+        name: value.to(dtype=kinds[name][0], device=kinds[name][1]) for name, value in state.items()
+    }
 
 
 def _answer(
@@ -66,10 +117,10 @@ def _answer(
 ) -> Any:
     """What the network returns under `state`; gradients flow to whatever requires them."""
     tracked = torch.is_grad_enabled() and any(v.requires_grad for v in state.values())
-    call = _differentiable if tracked else forward
+    run = _differentiable if tracked else call
     gradients = torch.is_grad_enabled() and (input_gradients or tracked)
     with eval_mode(model), torch.set_grad_enabled(gradients):
-        return call(model, state, inputs)
+        return run(model, state, inputs)
 
 
 def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) -> Any:
@@ -94,7 +145,7 @@ def _differentiable(model: Module, state: Mapping[str, Tensor], inputs: Inputs) 
             replaced[mean] = torch.zeros_like(state[mean])
             replaced[variance] = torch.ones_like(state[variance])
     with intercepted(model, {}, hooks):
-        return forward(model, replaced, inputs)
+        return call(model, replaced, inputs)
 
 
 def _normalize(

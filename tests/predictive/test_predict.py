@@ -197,7 +197,7 @@ def test_empty_data_are_refused(empty, sampler, x):
         mcbn.predict(sampler, DATA[empty](x[:0]))
 
 
-@pytest.mark.parametrize("data", [[1.0], "path", np.zeros((3, 4))], ids=["list", "text", "array"])
+@pytest.mark.parametrize("data", [[1.0], "path"], ids=["list", "text"])
 def test_data_of_another_kind_are_refused(data, sampler):
     with pytest.raises(TypeError, match="expected a tensor, an array, a Dataset or a DataLoader"):
         inspect.unwrap(mcbn.predict)(sampler, data)

@@ -98,7 +98,8 @@ class DenseSteps(nn.Module):
 
 
 # Their path depends on what they are given.
-UNTRACEABLE = ("is batch norm", "tangled")
+UNTRACEABLE = ("is batch norm",)
+MIXING = ("tangled",)  # the answer depends on the place in the batch
 SHAPES_CHECKED = (
     "unet",
     "resnet20",
@@ -138,10 +139,11 @@ def sampler(model, x, engine="loop", **options):
 
 
 def plan_of(model):
-    (plan,) = engines._plans[model].values()
+    (plan,) = engines._plans[model][1].values()
     return plan
 
 
+@pytest.mark.filterwarnings("ignore:The network's output for an example depends on the other")
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", [*CASES, *LARGER])
@@ -153,9 +155,11 @@ def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype, pytestc
     actual = replace(loop, engine=engine)(x)
     assert_close(actual, expected, rtol=0, atol=limit)
     assert actual.is_contiguous()
-    taken = plan_of(model).engine
+    taken = "loop" if name in MIXING else plan_of(model).engine
     checked = pytestconfig.getoption("jaxtyping_packages") is not None
-    if engine == "folded" and (name in UNTRACEABLE or (checked and name in SHAPES_CHECKED)):
+    if name in MIXING:
+        assert model not in engines._plans
+    elif engine == "folded" and (name in UNTRACEABLE or (checked and name in SHAPES_CHECKED)):
         assert taken == "loop"
     elif engine == "auto":
         assert taken != "loop"
@@ -404,16 +408,20 @@ class Answer:
     features: torch.Tensor
 
 
+CALLS = []
+
+
 class CountedCalls(nn.Module):
     """Counts the calls of its forward, and returns more than one tensor."""
 
     def __init__(self, half):
         super().__init__()
         self.first, self.norm, self.head = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
-        self.calls, self.half = 0, half
+        # Counted elsewhere: a network that changes an attribute of its own is left to the loop.
+        self.half, self.note = half, CALLS.append
 
     def forward(self, x):
-        self.calls += 1
+        self.note(None)
         hidden = self.norm(self.first(x))
         answer = Answer(self.head(hidden), hidden)
         if not self.half:
@@ -434,11 +442,11 @@ def test_a_plan_serves_every_function_that_picks_an_output(engine):
     model, x, bank = counted_calls()
     calls = []
     for factor in range(20):
-        picker = lambda raw, factor=factor: factor * raw["answer"].logits  # noqa: E731
+        picker = lambda raw, factor=factor: (1 + factor) * raw["answer"].logits  # noqa: E731
         sampler = mcbn.MCBatchNorm(model, bank, output=picker, engine=engine)
-        before = model.calls
+        before = len(CALLS)
         actual = sampler(x)
-        calls.append(model.calls - before)
+        calls.append(len(CALLS) - before)
         assert_close(actual, replace(sampler, engine="loop")(x), rtol=1e-5, atol=1e-5)
     assert calls[0] > calls[1]
     assert set(calls[1:]) == {calls[1]}

@@ -1,0 +1,300 @@
+"""How a network treats its inputs, found by a pass of a few examples when it is first seen.
+
+Whatever is checked here holds for any network, since it is asked of the network itself: its answer
+for a few examples alone is compared with what they get among others.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn import validation
+from mcbn.network.batch_statistics import NormalizesByBatchError, refuses_batch_statistics
+from mcbn.network.batchnorm import HALF_PRECISION
+from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, take_examples, tensors
+from mcbn.network.isolation import StreamStates, eval_mode, model_lock, restored
+from mcbn.network.passes import written
+from mcbn.network.signature import signature
+
+logger = logging.getLogger(__name__)
+
+# Examples in the first pass, from all over the batch.
+FEW = 4
+# Largest differences that rounding explains between an example's outputs alone and among others:
+# fractions of the largest output, and of the range of the outputs.
+FLOAT64, FLOAT32, HALF = (1e-9, 1e-7), (1e-5, 1e-3), (2e-2, 2e-2)
+# Kinds of inputs that are remembered for a state of a network.
+MAX_KINDS = 64
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a network treats one kind of inputs in eval mode.
+
+    Attributes:
+        separable: whether there is one output per example, the same with and without the others,
+            so that a pass may be cut along the first axis.
+        mixes: whether there is one output per example, and it depends on the other examples.
+        random: whether the same inputs get other outputs when asked again.
+        hides_writes: whether it writes into its inputs in a way that tensors do not count.
+        changes: attributes and buffers that a pass changes in the network itself, by name.
+        engines: whether other engines than the loop gave the numbers of the loop.
+    """
+
+    separable: bool = False
+    mixes: bool = False
+    random: bool = False
+    hides_writes: bool = False
+    changes: tuple[str, ...] = ()
+    engines: bool = True
+
+    def notes(self) -> Iterator[str]:
+        """What a user has to know of it, in sentences."""
+        if self.random:
+            yield (
+                "The network's outputs are random in eval mode: the same inputs get other outputs "
+                "when asked again, so dropout, noise or stochastic depth is left on, or it keeps a "
+                "state; switch that off in eval mode, or its noise is taken for uncertainty"
+            )
+        if self.mixes:
+            yield (
+                "The network's output for an example depends on the other examples of its batch, "
+                "so predictions depend on how the data are cut into batches; each batch is passed "
+                "whole, as it was given"
+            )
+
+
+STEADY = Conduct()
+
+# Remembered for as long as the network lives, for its present state alone.
+_known: WeakKeyDictionary[Module, tuple[Any, dict[Any, Conduct]]] = WeakKeyDictionary()
+
+First = Callable[[Inputs], Tensor]
+Outputs = Callable[[Conduct], Iterator[Tensor]]
+
+
+def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) -> Iterator[Tensor]:
+    """Yield the outputs of all draws, once the network is known to treat such inputs as it should.
+
+    Where the network is in a new state, or the inputs are of a new kind, a few of them are passed
+    alone before, and compared with the first draw for all.
+
+    Args:
+        model: the network.
+        inputs: of the network.
+        first: the output of the first draw, by one plain call of the network.
+        outputs: the outputs for `inputs` under every draw, given the conduct as far as it is known.
+
+    Raises:
+        ValueError: the network normalises by the batch at hand in eval mode.
+
+    Warns:
+        UserWarning: the outputs are random, or depend on the other examples of a batch.
+    """
+    key = _key(model, inputs)
+    conduct = _remembered(model, key)
+    if conduct is not None:
+        stream = outputs(conduct)
+    else:
+        trial = _tried(model, inputs, first)
+        conduct, stream = trial.compared(outputs)
+        if trial.conclusive:
+            _remember(model, key, conduct)
+    for note in conduct.notes():
+        validation.warn(note)
+    yield from stream
+
+
+def conduct_of(model: Module, inputs: Inputs, first: First) -> Conduct:
+    """How the network treats such inputs, from a pass of a few and one of all of them.
+
+    Raises:
+        ValueError: the network normalises by the batch at hand in eval mode.
+    """
+    key = _key(model, inputs)
+    conduct = _remembered(model, key)
+    if conduct is None:
+        trial = _tried(model, inputs, first)
+        conduct, _ = trial.compared(lambda _: iter([trial.alone(inputs)]))
+        if trial.conclusive:
+            _remember(model, key, conduct)
+    return conduct
+
+
+def mixes_examples(model: Module) -> bool:
+    """Whether the network, in its present state, was seen to mix the examples of a batch."""
+    known = _known.get(model)
+    if known is None or not any(conduct.mixes for conduct in known[1].values()):
+        return False
+    with model_lock(model):
+        return bool(known[0] == signature(model))
+
+
+def _key(model: Module, inputs: Inputs) -> tuple[Any, Any]:
+    """The state of the network, and the kind of inputs."""
+    kind = tuple((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors(inputs))
+    with model_lock(model):  # another thread may have hooked it, or swapped its tensors
+        return signature(model), (type(inputs), can_be_cut(inputs), count(inputs) > 1, kind)
+
+
+def _remembered(model: Module, key: tuple[Any, Any]) -> Conduct | None:
+    state, conducts = _known.get(model, (None, {}))
+    return conducts.get(key[1]) if state == key[0] else None
+
+
+def _remember(model: Module, key: tuple[Any, Any], conduct: Conduct) -> None:
+    state, conducts = _known.get(model, (None, {}))
+    if state != key[0] or len(conducts) >= MAX_KINDS:
+        conducts = {}
+    _known[model] = (key[0], conducts | {key[1]: conduct})
+
+
+def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
+    """Pass a few examples alone, or all where a few are not taken."""
+    examples = count(inputs)
+    if examples > 1 and can_be_cut(inputs):
+        rows = spread_rows(examples, min(FEW, examples - 1))
+        try:
+            return _watched(model, take_examples(inputs, rows), first, rows, examples)
+        except NormalizesByBatchError:
+            raise
+        except Exception as error:  # whatever a network raises that does not take so few
+            logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)
+    return _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
+
+
+def spread_rows(examples: int, few: int) -> list[int]:
+    """The places of a few examples from all over a batch."""
+    return [int(row) for row in torch.linspace(0, examples - 1, few).long()]
+
+
+def _watched(
+    model: Module, few: Inputs, first: First, rows: list[int] | None, examples: int
+) -> "_Trial":
+    """Pass `few` while the network, its inputs and the random streams are watched."""
+    with torch.inference_mode(False):  # where tensors count no writes
+        given = map_inputs(torch.clone, few)
+    versions = written(given)
+    streams = StreamStates.now()
+    try:
+        with restored(model) as changes, eval_mode(model), refuses_batch_statistics(model):
+            output = first(given).detach()
+    finally:
+        random = not streams.unmoved()
+        if random:
+            streams.restore()
+    hidden = any(
+        version == before and not _equal(tensor, other)
+        for tensor, other, version, before in zip(
+            tensors(given), tensors(few), written(given), versions, strict=True
+        )
+    )
+    one_each = rows is not None and output.ndim > 0 and len(output) == len(rows)
+    conduct = Conduct(one_each, random=random, hides_writes=hidden, changes=tuple(changes))
+    return _Trial(model, first, few, rows, examples, output, conduct)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A pass of a few examples alone.
+
+    Attributes:
+        model: the network.
+        first: the output of the first draw.
+        few: the examples.
+        rows: their places among all; None where all were passed.
+        examples: the number of all.
+        output: what the few got.
+        conduct: what was seen of it so far.
+    """
+
+    model: Module
+    first: First
+    few: Inputs
+    rows: list[int] | None
+    examples: int
+    output: Tensor
+    conduct: Conduct
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether a network that confuses examples would have been noticed.
+
+        Not where all examples have the same outputs, as in a first call on zeros.
+        """
+        output = self.output
+        return self.examples == 1 or output.ndim == 0 or not bool((output == output[:1]).all())
+
+    def alone(self, inputs: Inputs) -> Tensor:
+        """The output for inputs in another pass."""
+        with restored(self.model), torch.no_grad():
+            return self.first(map_inputs(torch.clone, inputs)).detach()
+
+    def compared(self, outputs: Outputs) -> tuple[Conduct, Iterator[Tensor]]:
+        """The conduct, by what the first draw gives for all examples, and all of its outputs."""
+        conduct = self.conduct
+        if self.rows is not None and not conduct.separable and not conduct.random:
+            conduct = replace(conduct, random=not self._near(self.alone(self.few), self.output))
+        if conduct.random or (self.rows is not None and not conduct.separable):
+            conduct = replace(conduct, separable=False)
+            return conduct, outputs(conduct)
+        together, stream = _peeked(outputs(conduct))
+        if together is None or self._agrees(together):
+            return conduct, stream
+        whole = replace(conduct, separable=False)
+        if self.rows is not None and len(together) != self.examples:
+            return whole, outputs(whole)
+        if not self._near(self.alone(self.few), self.output):
+            return replace(whole, random=True), outputs(replace(whole, random=True))
+        return self._by_loop(replace(conduct, engines=False), outputs)
+
+    def _by_loop(self, conduct: Conduct, outputs: Outputs) -> tuple[Conduct, Iterator[Tensor]]:
+        """The conduct where the numbers disagree: it is the engine that errs, or the network."""
+        together, stream = _peeked(outputs(conduct))
+        if together is None or self._agrees(together):
+            return conduct, stream
+        conduct = replace(conduct, separable=False, mixes=self.rows is not None)
+        return conduct, outputs(conduct)
+
+    def _agrees(self, together: Tensor) -> bool:
+        """Whether the few got among all what they got alone."""
+        if self.rows is None:
+            return self._near(together, self.output)
+        return len(together) == self.examples and self._near(together[self.rows], self.output)
+
+    def _near(self, one: Tensor, other: Tensor) -> bool:
+        """Whether rounding explains the difference of two outputs."""
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            return False
+        if one.numel() == 0 or _equal(one, other):
+            return True
+        if not one.is_floating_point():
+            parts = torch.view_as_real
+            return one.is_complex() and self._near(parts(one), parts(other))
+        half = _in_half_precision(self.model, one)
+        largest, span = HALF if half else FLOAT64 if one.dtype == torch.float64 else FLOAT32
+        low, high = (float(end) for end in other.detach().double().aminmax())
+        limit = largest * max(abs(low), abs(high)) + span * (high - low)
+        return float((one.double() - other.double()).abs().max()) <= limit
+
+
+def _in_half_precision(model: Module, output: Tensor) -> bool:
+    kinds = {output.dtype, *(parameter.dtype for parameter in model.parameters())}
+    return bool(kinds & {*HALF_PRECISION}) or torch.is_autocast_enabled(output.device.type)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _peeked(stream: Iterator[Tensor]) -> tuple[Tensor | None, Iterator[Tensor]]:
+    """The first value without gradients, and the stream with it."""
+    first = next(stream, None)
+    return (None, stream) if first is None else (first.detach(), chain([first], stream))
