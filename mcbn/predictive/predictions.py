@@ -39,6 +39,8 @@ class Predictions:
         data: description of the examples.
         classes: names of the classes; empty where they are numbers from 0.
         columns: other values of each example, by name, such as groups to score separately.
+        index: what identifies each example, by which several files are joined; None where it is
+            not known.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Predictions:
     data: str
     classes: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    index: np.ndarray | None = None
 
     @property
     def scored(self) -> CategoricalPredictive | GaussianPredictive:
@@ -87,9 +90,9 @@ class Predictions:
             "columns": {},
         }
         for name, values in self.columns.items():
-            distinct, codes = np.unique(np.array(texts(values)), return_inverse=True)
-            header["columns"][name] = distinct.tolist()
-            tensors[f"columns.{name}"] = torch.from_numpy(codes.astype(np.int64))
+            header["columns"][name], tensors[f"columns.{name}"] = _coded(values)
+        if self.index is not None:
+            header["index"], tensors["index"] = _coded(self.index)
         write_tensors(path, tensors, kind=KIND, header=header)
 
     @classmethod
@@ -120,9 +123,13 @@ class Predictions:
         else:
             epistemic = stored.get("epistemic_variance")
             predictive = Moments(stored["mean"], stored["variance"], epistemic, count)
+        columns = _columns(tensors, header, path)
+        # Data may have a column of that name.
+        index = _decoded(tensors, "index", header.get("index"), path)
+        index = columns.get("index") if index is None else index
         predictions = cls(
             header["method"], predictive, tensors.get("targets"), header["data"],
-            tuple(header.get("classes", ())), _columns(tensors, header, path),
+            tuple(header.get("classes", ())), columns, index,
         )  # fmt: skip
         try:
             _require_valid(predictions)
@@ -271,16 +278,37 @@ def _columns(
     tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: object
 ) -> dict[str, np.ndarray]:
     """The columns, which `save` writes as codes."""
+    names = header.get("columns", {})
+    if not isinstance(names, dict):
+        raise _bad_columns(path, "no names of columns")
+    decoded = {name: _decoded(tensors, f"columns.{name}", names[name], path) for name in names}
+    return {name: values for name, values in decoded.items() if values is not None}
+
+
+def _coded(values: np.ndarray) -> tuple[list[str], Tensor]:
+    """The different texts of a column, sorted, and the place of each value among them."""
+    words = texts(values)
+    codes = {word: code for code, word in enumerate(sorted(set(words)))}
+    return list(codes), torch.tensor([codes[word] for word in words])
+
+
+def _decoded(
+    tensors: Mapping[str, Tensor], name: str, distinct: Any, path: object
+) -> np.ndarray | None:
+    """The values of a column from its codes; None without any."""
+    if distinct is None:
+        return None
     try:
-        return {
-            name: np.array(distinct, dtype=object)[tensors[f"columns.{name}"].numpy()]
-            for name, distinct in header.get("columns", {}).items()
-        }
+        return np.asarray(np.array(distinct, dtype=object)[tensors[name].numpy()])
     except (KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"expected columns of codes and their names in predictions, got {path}, which is "
-            f"corrupted ({error}); predict again"
-        ) from error
+        raise _bad_columns(path, error) from error
+
+
+def _bad_columns(path: object, reason: object) -> ValueError:
+    return ValueError(
+        f"expected columns of codes and their names in predictions, got {path}, which is "
+        f"corrupted ({reason}); predict again"
+    )
 
 
 def predict_for_file(

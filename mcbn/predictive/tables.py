@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +13,55 @@ from torch import Tensor
 
 from mcbn.io.tables import (
     SUFFIXES,
-    column,
     is_table,
+    known_suffix,
     numbers,
+    objects,
     read_columns,
-    require_distributions,
-    require_spreads,
+    shortened,
+    stem,
     texts,
     write_columns,
 )
 from mcbn.predictive.categorical import CategoricalPredictive, unchecked_entropy
-from mcbn.predictive.gaussian import GaussianPredictive, Moments
-from mcbn.predictive.predictions import Predictions
-from mcbn.predictive.targets import (
-    Columns,
-    by_number,
-    class_indices,
-    is_whole,
-    output_columns,
-    output_values,
-    target_column,
+from mcbn.predictive.class_columns import (
+    PREFIX,
+    ClassColumns,
+    class_texts,
+    find_columns,
+    find_logits,
+    find_others,
+    is_distribution,
+    read_classes,
 )
+from mcbn.predictive.gaussian import GaussianPredictive, Moments
+from mcbn.predictive.labels import class_indices, require_fitting, require_plausible_order
+from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.real_columns import (
+    PARTS,
+    SPREADS,
+    find_outputs,
+    has_spread,
+    moment_columns,
+    read_moments,
+    read_targets,
+)
+from mcbn.predictive.targets import TARGETS, Columns, target_columns
+from mcbn.predictive.votes import vote_shares, with_votes
 from mcbn.validation import PROBABILITY_TOLERANCE, SUM_TOLERANCE
 
-PREFIX = "p_"
-SPREADS = ("sd", "std", "variance")
 CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expected_entropy",
                  "mutual_information", "variation_ratio")  # fmt: skip
-RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", *SPREADS,
+RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd", "std", "variance",
                             "epistemic_sd", "aleatoric_sd", *CLASS_COLUMNS})  # fmt: skip
+# Names that are known in any case of their letters, and what those of several columns begin with.
+KNOWN_NAMES = RESERVED_NAMES | frozenset(TARGETS)
+# Of files that predictions are kept in, but not read from.
+OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
+                            ".pkl", ".pickle", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
+                            ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".rds"})  # fmt: skip
+ENTROPY_TOLERANCE = 0.05  # nats, or relative where the entropy is larger
+BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
@@ -62,14 +82,14 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
     require_unreserved(predictions.columns)
     arrays = _arrays(predictions)
     if predictions.classes:
-        names = np.array(predictions.classes)
+        names = objects(predictions.classes)
         arrays |= {name: names[arrays[name]] for name in ("prediction", "target") if name in arrays}
-    if Path(path).suffix.lower() == ".npz":
+    if known_suffix(path) == ".npz":
         if predictions.classes:
             arrays["classes"] = names
     else:
         arrays = _flattened(arrays, predictions.classes)
-    extra = {name: np.array(texts(values)) for name, values in predictions.columns.items()}
+    extra = {name: objects(texts(values)) for name, values in predictions.columns.items()}
     write_columns(path, arrays | extra)
 
 
@@ -79,11 +99,13 @@ def require_unreserved(names: Iterable[str]) -> None:
     Raises:
         ValueError: one has.
     """
-    taken = sorted(name for name in names if _is_reserved(name))
+    taken = sorted(
+        name for name in names if _is_reserved(name) or name.partition("_")[0] in BEGINNINGS
+    )
     if taken:
         raise ValueError(
-            f"expected other names for the columns of the data, got {taken}, which are reserved "
-            "for predictions; rename them"
+            f"expected other names for the columns of the data, got {shortened(taken)}, which are "
+            "reserved for predictions; rename them"
         )
 
 
@@ -97,19 +119,22 @@ def read_predictions(
 
     They are of classes where there are columns of probabilities, of regression where there are a
     mean and a standard deviation. Probabilities are divided by their sum over the classes, which
-    may differ from 1 by rounding.
+    may differ from 1 by rounding; one column alone is that of the second of two classes. Several
+    columns of labels are votes (see `mcbn.predictive.votes`).
 
     Args:
-        path: .csv, .parquet or .npz for columns; any other name is a safetensors file that
-            `Predictions.save` wrote.
+        path: .csv or .tsv (also with .gz), .parquet or .npz for columns; any other name is a
+            safetensors file that `Predictions.save` wrote.
         probabilities: names of the columns of probabilities, one per class; by default those that
-            begin with `p_`, or the array `probabilities` of an NPZ file.
-        target: name of the column of targets; by default `target`, `label` or `y`, if there is one.
+            begin with `p_`, or have another usual name, or the array `probabilities` of an NPZ
+            file.
+        target: name of the column of targets, or what the columns of several begin with; by
+            default `target`, `label`, `y` or another usual name, if there is one.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file that cannot be read, missing columns, or values that are not a
-            distribution, a number or a label; names the row.
+            distribution, a number or a label, or contradict each other; names the row.
     """
     if not is_table(path):
         if probabilities or target:
@@ -117,17 +142,61 @@ def read_predictions(
                 f"expected names of columns for {', '.join(SUFFIXES)} only, got {path}; leave them "
                 "out for a safetensors file"
             )
-        return Predictions.load(path)
-    columns = read_columns(path)
-    names = list(probabilities) or [name for name in columns if name.startswith(PREFIX)]
-    if names or "probabilities" in columns:
-        return _categorical(columns, names, target, path)
-    if output_columns(columns, "mean"):
-        return _gaussian(columns, target, path)
+        return _load(path)
+    columns = _known(read_columns(path), (*probabilities, target))
+    labels = _labels(columns, target)
+    outputs = find_outputs(columns, path) if not probabilities else []
+    real = has_spread(columns, outputs)
+    used = list(probabilities) or find_columns(columns, labels)
+    if used and not (real and not is_distribution(columns, used)):
+        return _categorical(columns, used, target, path)
+    used = [] if outputs else find_others(columns, labels)
+    if used:
+        return _categorical(columns, used, target, path)
+    if outputs:
+        return _gaussian(columns, outputs, target, path)
+    logits = find_logits(columns)
+    got, remedy = shortened(sorted(columns)), "name them by probabilities= or --probabilities"
+    if logits:
+        got = f"the logits {shortened(logits)}"
+        remedy = "write p_<class> = scipy.special.softmax(logits, axis=1) instead"
     raise ValueError(
         f"expected columns of probabilities ({PREFIX}<class>) or a mean and an sd in {path}, got "
-        f"{sorted(columns)[:12]}; name them by probabilities= or --probabilities"
+        f"{got}; {remedy}"
     )
+
+
+def _load(path: str | os.PathLike[str]) -> Predictions:
+    """A safetensors file; of another format, the error says which there are."""
+    try:
+        return Predictions.load(path)
+    except ValueError:
+        if Path(path).suffix.lower() in OTHER_SUFFIXES:
+            known_suffix(path)
+        raise
+
+
+def _known(columns: Columns, given: Sequence[str | None]) -> Columns:
+    """Columns with known names in small letters, where that does not make two of one name."""
+    targets = [] if set(TARGETS) & set(columns) else TARGETS
+    known = RESERVED_NAMES | set(targets)
+    names = {
+        name: name.casefold()
+        for name in columns
+        if name not in given and name.casefold() in known and name.casefold() not in columns
+    }
+    twice = {each for each in names.values() if list(names.values()).count(each) > 1}
+    return {
+        name if names.get(name, name) in twice else names.get(name, name): values
+        for name, values in columns.items()
+    }
+
+
+def _labels(columns: Columns, target: str | None) -> tuple[str, ...]:
+    """The different values of the columns that may hold the targets."""
+    names = [target] if target else TARGETS
+    values = [columns[name] for name in names if name in columns]
+    return tuple(dict.fromkeys(text for each in values for text in texts(each.ravel())))
 
 
 def _is_reserved(name: str) -> bool:
@@ -141,8 +210,7 @@ def _is_reserved(name: str) -> bool:
 
 def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
     """What is known of every example, by name; the second axis is of classes or outputs."""
-    values: dict[str, Tensor | None] = {"index": torch.arange(len(predictions.predictive))}
-    values["target"] = predictions.targets
+    values: dict[str, Tensor | None] = {"target": predictions.targets}
     given = predictions.predictive
     if isinstance(given, CategoricalPredictive):
         values |= {name: getattr(given, name) for name in CLASS_COLUMNS}
@@ -158,8 +226,9 @@ def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
         }
     if given.draw_count:
         values["draws"] = torch.full((len(given),), given.draw_count)
+    index = predictions.index
     # Unknown values are left out, not written as zero.
-    return {
+    return {"index": np.arange(len(given)) if index is None else objects(texts(index))} | {
         name: tensor.cpu().numpy()
         for name, tensor in values.items()
         if tensor is not None and not bool(tensor.isnan().all())
@@ -183,89 +252,87 @@ def _flattened(arrays: Columns, classes: Sequence[str]) -> dict[str, np.ndarray]
 
 
 def _categorical(
-    columns: Columns, names: Sequence[str], target: str | None, path: str | os.PathLike[str]
+    columns: Columns, used: Sequence[str], target: str | None, path: str | os.PathLike[str]
 ) -> Predictions:
-    if names:
-        classes = [name.removeprefix(PREFIX) for name in names]
-        matrix = np.stack([numbers(column(columns, n, path), n, path) for n in names], axis=1)
-        if all(is_whole(name) for name in classes):
-            order = sorted(range(len(classes)), key=lambda index: by_number(classes[index]))
-            classes, matrix = [classes[k] for k in order], matrix[:, order]
-    else:
-        matrix = numbers(columns["probabilities"], "probabilities", path)
-        width = matrix.shape[1] if matrix.ndim > 1 else 0
-        classes = list(texts(columns.get("classes", np.arange(width))))
-        if matrix.ndim < 2 or len(classes) != width:
-            raise ValueError(
-                f"expected probabilities of axes (examples, classes) in {path}, got shape "
-                f"{matrix.shape} for {len(classes)} classes; give one column per class"
-            )
-    require_distributions(matrix, names or ["probabilities"], path)
-    sums = matrix.sum(1, keepdims=True)
+    names = target_columns(columns, target, path, class_texts(used))
+    labels = texts(columns[names[""]].ravel()) if "" in names else ()
+    found = read_classes(columns, used, tuple(dict.fromkeys(labels)), path)
     with np.errstate(divide="ignore"):
-        logs = torch.from_numpy(np.log(matrix / sums))
+        logs = torch.from_numpy(np.log(found.matrix))
     total = unchecked_entropy(logs.exp())
-    cases = tuple(total.shape)
-    ratio = torch.full(cases, torch.nan, dtype=torch.float64)
-    if "variation_ratio" in columns:
-        ratio = _values(columns, "variation_ratio", cases, path)
     predictive = CategoricalPredictive(
-        logs, _expected_entropy(columns, total, path), torch.full_like(logs, torch.nan), ratio,
+        logs, _expected_entropy(columns, total, path), torch.full_like(logs, torch.nan),
+        _variation_ratio(columns, tuple(total.shape), logs.shape[1], path),
         _draw_count(columns, path),
     )  # fmt: skip
-    answers = target_column(columns, target, path)
-    labels = None if answers is None else class_indices(columns[answers], classes, answers, path)
-    plain = classes == [str(k) for k in range(len(classes))]
-    return _read(
-        path, predictive, labels, () if plain else tuple(classes), columns, [*names, answers]
-    )
+    targets = None
+    if names:
+        predictive, targets = _class_targets(columns, names, found, predictive, path)
+    classes = found.classes.names
+    plain = classes == tuple(str(k) for k in range(len(classes)))
+    used = [*found.used, *names.values()]
+    return _read(path, predictive, targets, () if plain else classes, columns, used)
 
 
-def _gaussian(columns: Columns, target: str | None, path: str | os.PathLike[str]) -> Predictions:
-    mean = output_values(columns, "mean", path)
-    spread = next((name for name in SPREADS if output_columns(columns, name)), "sd")
-    spreads = output_values(columns, spread, path)
-    if mean is None or spreads is None:
-        raise ValueError(
-            f"expected a column {' or '.join(SPREADS)} beside the mean in {path}, got "
-            f"{sorted(columns)[:12]}; add the spread of the forecast"
-        )
-    epistemic = output_values(columns, "epistemic_sd", path)
-    for name, values in ((spread, spreads), ("epistemic_sd", epistemic)):
-        if values is not None and values.shape != mean.shape:
+def _class_targets(
+    columns: Columns, names: Mapping[str, str], found: ClassColumns,
+    predictive: CategoricalPredictive, path: object,
+) -> tuple[CategoricalPredictive, Tensor]:  # fmt: skip
+    """Class indices, with an axis of votes in the predictions as well if there are several."""
+    votes = {tag: columns[name] for tag, name in names.items()}
+    cases = found.matrix.shape[:1] + found.matrix.shape[2:]
+    if "" in votes and votes[""].ndim == found.matrix.ndim == 2:
+        # The axis of an array is of classes if it is as long, else of annotators.
+        array = votes.pop("")
+        tags = found.classes.names if array.shape == found.matrix.shape else ()
+        votes = {tags[k] if tags else f"annotator {k}": array[:, k] for k in range(array.shape[1])}
+    for name, values in votes.items():
+        if values.shape != cases:
             raise ValueError(
-                f"expected as many columns {name!r} as of the mean in {path}, got shapes "
-                f"{values.shape} and {mean.shape}; give one per output"
+                f"expected one target per prediction, shape {cases}, in {path}, got {values.shape} "
+                f"of {names.get(name, name)!r:.80}; give as many targets as predictions"
             )
-    require_spreads(spreads, spread, path)
-    variance = spreads if spread == "variance" else np.square(spreads)
-    known = None if epistemic is None else torch.from_numpy(np.square(epistemic))
-    predictive = Moments(
-        torch.from_numpy(mean), torch.from_numpy(variance), known, _draw_count(columns, path)
-    )
-    answers = target_column(columns, target, path)
-    values = None if answers is None else output_values(columns, answers, path)
-    targets = None if values is None else torch.from_numpy(values)
-    if targets is not None and targets.shape != predictive.mean.shape:
+    if "" in votes:
+        targets = class_indices(votes[""], found.classes, found.matrix, names[""], path)
+        if found.is_guess:
+            where = f"column {names['']!r:.80} of {path}"
+            require_plausible_order(targets.numpy(), found.matrix, found.classes, where)
+        return predictive, targets
+    if len(cases) > 1:
         raise ValueError(
-            f"expected as many columns {answers!r} as of the mean in {path}, got shapes "
-            f"{tuple(targets.shape)} and {tuple(predictive.mean.shape)}; give one per output"
+            f"expected one column of targets for predictions with positions in {path}, got "
+            f"{shortened(names.values())}; choose one by target= or --target"
         )
-    return _read(path, predictive, targets, (), columns, [answers])
+    shares = vote_shares(votes, found.classes, path)
+    where = f"the targets of {path}"
+    require_fitting(shares.argmax(1), found.matrix, {}, found.classes, where)
+    return with_votes(predictive, shares, path)
+
+
+def _gaussian(columns: Columns, outputs: Sequence[str], target: str | None,
+              path: str | os.PathLike[str]) -> Predictions:  # fmt: skip
+    predictive = read_moments(columns, outputs, path, _draw_count(columns, path))
+    names = target_columns(columns, target, path, outputs)
+    values = read_targets(columns, names, outputs, tuple(predictive.mean.shape), path)
+    targets = None if values is None else torch.from_numpy(values)
+    used = [*names.values(), *moment_columns(columns, outputs)]
+    return _read(path, predictive, targets, (), columns, used)
 
 
 def _read(
     path: str | os.PathLike[str], predictive: CategoricalPredictive | Moments,
-    targets: Tensor | None, classes: tuple[str, ...], columns: Columns, used: Sequence[str | None],
+    targets: Tensor | None, classes: tuple[str, ...], columns: Columns, used: Sequence[str],
 ) -> Predictions:  # fmt: skip
     """Predictions named after their file, with the columns that are not part of them."""
+    shape = (len(predictive),)
     extra = {
         name: values
         for name, values in columns.items()
-        if not (_is_reserved(name) or name in used) and values.shape == (len(predictive),)
+        if not (_is_reserved(name) or name in used) and values.shape == shape
     }
-    name = Path(path).stem
-    return Predictions(name, predictive, targets, name, classes, extra)
+    index = columns.get("index")
+    index = index if index is not None and index.shape == shape else None
+    return Predictions(stem(path), predictive, targets, stem(path), classes, extra, index)
 
 
 def _values(columns: Columns, name: str, cases: tuple[int, ...], path: object) -> Tensor:
@@ -281,12 +348,14 @@ def _values(columns: Columns, name: str, cases: tuple[int, ...], path: object) -
 def _expected_entropy(columns: Columns, total: Tensor, path: object) -> Tensor:
     """From its column or that of mutual information; without either it is all of the entropy."""
     cases = tuple(total.shape)
-    if "expected_entropy" in columns:
-        expected = _values(columns, "expected_entropy", cases, path)
-    elif "mutual_information" in columns:
-        expected = total - _values(columns, "mutual_information", cases, path)
-    else:
+    given = {name: _values(columns, name, cases, path)
+             for name in ("entropy", "expected_entropy", "mutual_information")
+             if name in columns}  # fmt: skip
+    parts = {name: values for name, values in given.items() if name != "entropy"}
+    if not parts:
         return total
+    information = parts.get("mutual_information", torch.zeros_like(total))
+    expected = parts.get("expected_entropy", total - information)
     wrong = (expected < -PROBABILITY_TOLERANCE) | (expected > total + SUM_TOLERANCE)
     if bool(wrong.any()):
         raise ValueError(
@@ -294,7 +363,37 @@ def _expected_entropy(columns: Columns, total: Tensor, path: object) -> Tensor:
             f"{float(expected[wrong][0]):g} where the entropy is {float(total[wrong][0]):g} in row "
             f"{int(wrong.nonzero()[0][0]) + 1}; leave the column out if it means something else"
         )
+    wholes = {"entropy": given.get("entropy", total)}
+    if len(parts) == 2:
+        wholes["expected_entropy + mutual_information"] = expected + information
+    for name, whole in wholes.items():
+        # Rounding of the probabilities changes the entropy computed from them as well.
+        wrong = (whole - total).abs() > ENTROPY_TOLERANCE * total.clamp_min(1)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"expected the entropy of the probabilities, in nats, from {name} in {path}, got "
+                f"{float(whole[wrong][0]):g} where it is {float(total[wrong][0]):g} in row "
+                f"{int(wrong.nonzero()[0][0]) + 1}; multiply bits by 0.6931, or leave the columns "
+                "of uncertainty out"
+            )
     return expected
+
+
+def _variation_ratio(
+    columns: Columns, cases: tuple[int, ...], classes: int, path: object
+) -> Tensor:
+    """From its column; without it NaN."""
+    if "variation_ratio" not in columns:
+        return torch.full(cases, torch.nan, dtype=torch.float64)
+    ratio = _values(columns, "variation_ratio", cases, path)
+    wrong = (ratio < 0) | (ratio > 1 - 1 / classes + SUM_TOLERANCE)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"expected a variation ratio from 0 to {1 - 1 / classes:g} of {classes} classes in "
+            f"{path}, got {float(ratio[wrong][0]):g} in row {int(wrong.nonzero()[0][0]) + 1}; "
+            "leave the column out if it means something else"
+        )
+    return ratio
 
 
 def _draw_count(columns: Columns, path: object) -> int:

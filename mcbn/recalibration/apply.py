@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.pairing import same_classes, shared_rows
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.conformal import (
     ConformalIntervals,
@@ -65,7 +65,8 @@ def fitted(
 
     Raises:
         ValueError: a method has no held-out predictions, they are the ones to be scored, or the
-            recalibration is of another kind of target.
+            recalibration is of another kind of target. Held-out classes are put in the order of the
+            predictions by name, and refused where they are others.
     """
     return {each.method: _fit(each, _partner(each, predictions, held_out), by)
             for each in predictions}  # fmt: skip
@@ -139,17 +140,18 @@ def _partner(
             f"expected held-out predictions by {each.method!r} once, got those of "
             f"{[other.method for other in held_out]}; a file of columns is named after its method"
         )
-    if torch.equal(_center(each), _center(partners[0])):
+    if _is_of_classes(each) != _is_of_classes(partners[0]):
+        raise ValueError(
+            f"expected held-out predictions of the same kind by {each.method!r}, got classes and "
+            "real values; predict the same kind of target"
+        )
+    if shared := shared_rows(each, partners[0]):
         raise ValueError(
             f"expected held-out predictions of other examples, got those of {each.method!r} that "
-            "are to be scored, on which every score is too good; predict a held-out part"
+            f"are to be scored ({shared}), on which every score is too good; predict a held-out "
+            "part"
         )
-    return partners[0]
-
-
-def _center(predictions: Predictions) -> Tensor:
-    scored = predictions.scored
-    return scored.log_probabilities if isinstance(scored, CategoricalPredictive) else scored.mean
+    return same_classes(partners[0], each, f"the held-out predictions by {each.method!r}")
 
 
 def _fit(each: Predictions, held_out: Predictions, by: str) -> Callable[[Any], Any]:

@@ -1,14 +1,14 @@
 """Pages on predictions that are already made: scored, and put together by kind of target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard
 
-import torch
 from torch import Tensor
 
 from mcbn.evaluation.compare import Comparison, Entry, entry, knows_epistemic
-from mcbn.evaluation.subgroups import Subgroup, subgroups
+from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
@@ -28,7 +28,11 @@ def page_of_predictions(
 
     Arguments and errors are those of `Report.from_predictions`.
     """
-    _require_paired(predictions)
+    predictions = _paired(predictions, groups)
+    outside = [same_classes(each, predictions[0], each.data) for each in outside]
+    for name, labels in groups.items():  # before any scoring
+        group_names(labels, len(predictions[0].predictive), of=name)
+    outside_sets = _outside_sets([each.method for each in predictions], outside)
     group_scores = _group_scores(predictions, groups, resamples)
     if not _is_classification(predictions[0].predictive):
         if outside or images is not None:
@@ -41,32 +45,29 @@ def page_of_predictions(
             name: evaluation_of(each, resamples=resamples) for name, each in methods.items()
         }  # fmt: skip
         return RegressionPage(methods, scores, title, groups=group_scores)
-    comparison = _comparison(predictions, outside, resamples)
+    comparison = _comparison(predictions, outside_sets, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(
         (name for name, each in comparison.entries.items() if knows_epistemic(each.predictive)),
         comparison.baseline,
     )
     shown = () if images is None else galleries(
-        images, comparison.entries[pictured].predictive, comparison.targets, comparison.classes
+        in_rows_of(images, predictions[0]), comparison.entries[pictured].predictive,
+        comparison.targets, comparison.classes,
     )  # fmt: skip
     return ComparisonPage(
         comparison, title, groups=group_scores, galleries=shown, pictured=pictured
     )  # fmt: skip
 
 
-def _require_paired(predictions: Sequence[Predictions]) -> None:
-    """Check that there is one of each method, all on the same examples."""
+def _paired(predictions: Sequence[Predictions], groups: Iterable[str]) -> list[Predictions]:
+    """Check that there is one of each method, and join the rows and classes to the first."""
     names = [each.method for each in predictions]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected predictions by different methods, got {names}; give each once")
-    kinds = {_is_classification(each.predictive) for each in predictions}
-    targets = predictions[0].known_targets
-    if len(kinds) > 1 or not all(torch.equal(each.known_targets, targets) for each in predictions):
-        raise ValueError(
-            f"expected predictions of the same examples by {names}, got different targets; predict "
-            "the same data with each"
-        )
+    for each in predictions:
+        _ = each.known_targets
+    return same_examples(predictions, names, groups=groups)
 
 
 def _group_scores(
@@ -83,7 +84,9 @@ def _group_scores(
 
 
 def _comparison(
-    predictions: Sequence[Predictions], outside: Sequence[Predictions], resamples: int
+    predictions: Sequence[Predictions],
+    outside: Mapping[str, Mapping[str, Predictions]],
+    resamples: int,
 ) -> Comparison:
     targets = predictions[0].known_targets
     classes = next((each.classes for each in predictions if each.classes), ())
@@ -92,28 +95,43 @@ def _comparison(
         entries[each.method] = entry(
             _require_classification(each),
             targets,
-            outside=_outside_of(each.method, predictions, outside),
+            outside={
+                name: _require_classification(other) for name, other in outside[each.method].items()
+            },
             resamples=resamples,
         )
     return Comparison(entries, targets, classes)
 
 
-def _outside_of(
-    method: str, predictions: Sequence[Predictions], outside: Sequence[Predictions]
-) -> dict[str, CategoricalPredictive]:
-    """Out-of-distribution predictions by a method; a single method takes those of any name."""
-    names = [each.method for each in predictions]
-    unknown = [each.method for each in outside if each.method not in names]
-    if unknown and len(names) > 1:
-        raise ValueError(
-            f"expected out-of-distribution predictions by one of {names}, got {unknown[0]!r}; give "
-            "them the name of their method"
-        )
-    return {
-        each.data: _require_classification(each)
-        for each in outside
-        if each.method == method or len(names) == 1
-    }
+def _outside_sets(
+    names: Sequence[str], outside: Sequence[Predictions]
+) -> dict[str, dict[str, Predictions]]:
+    """Out-of-distribution predictions by method and set; a single method takes those of any name.
+
+    Raises:
+        ValueError: they are by another method, twice of one set, or not by every method.
+    """
+    sets: dict[str, dict[str, Predictions]] = {name: {} for name in names}
+    for each in outside:
+        method = names[0] if len(names) == 1 else each.method
+        if method not in sets:
+            raise ValueError(
+                f"expected out-of-distribution predictions by one of {list(names)}, got "
+                f"{method!r}; give them the name of their method"
+            )
+        if each.data in sets[method]:
+            raise ValueError(
+                f"expected one file of each out-of-distribution set by {method!r}, got "
+                f"{each.data!r} twice; rename the file of one, or the data it was predicted from"
+            )
+        sets[method][each.data] = each
+    for name in dict.fromkeys(each.data for each in outside):
+        if without := [method for method in names if name not in sets[method]]:
+            raise ValueError(
+                f"expected the out-of-distribution set {name!r} by every method, got none by "
+                f"{without}; predict it with each, or leave it out"
+            )
+    return sets
 
 
 def _is_classification(predictive: object) -> TypeGuard[CategoricalPredictive]:

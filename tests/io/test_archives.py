@@ -101,7 +101,10 @@ def test_draws_of_another_shape_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"probabilities": np.ones(4)}, r"axes \(examples, classes\) in .*shape \(4,\)"),
+        (
+            {"probabilities": np.full((4, 2), 0.5), "target": np.zeros(3, int)},
+            r"one target per prediction, shape \(4,\), in .*got \(3,\)",
+        ),
         ({"probabilities": np.full((4, 2), 0.5), "classes": np.array(["a"])}, "for 1 classes"),
         (
             {"mean": VALUES, "sd": np.ones((2, 3)), "target": np.ones((2, 2))},

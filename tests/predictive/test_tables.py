@@ -206,7 +206,8 @@ def test_labels_name_classes(names, labels, expected, tmp_path):
 
 def test_rounded_probabilities_are_divided_by_their_sum(tmp_path):
     path = written(tmp_path / "net.csv", {"p_0": [0.5, 0.332], "p_1": [0.495, 0.667]})
-    actual = read_predictions(path).predictive.probabilities
+    with pytest.warns(UserWarning, match=r"differ from 1 by up to 0\.005: each row is divided"):
+        actual = read_predictions(path).predictive.probabilities
     expected = torch.tensor([[0.5 / 0.995, 0.495 / 0.995], [0.332 / 0.999, 0.667 / 0.999]])
     assert_close(actual, expected.double(), rtol=1e-6, atol=0)
     assert_close(actual.sum(1), torch.ones(2).double(), rtol=1e-15, atol=0)
@@ -297,7 +298,6 @@ def test_regression_of_another_tool(change, message, tmp_path):
         (b"p_0,p_1,y\n0.5,0.5,1,2\n", "got 4 in line 2"),
         (b"p_0,p_0,y\n0.5,0.5,1\n", "'p_0' more than once"),
         (b"p_0,,y\n0.5,0.5,1\n", "without a name"),
-        (b"p_0;p_1;y\n0.5;0.5;1\n", "semicolons"),
         (b"p_0,p_1,y\n0.5,0.5,\xff\n", "UTF-8"),
         (b'p_0,p_1,y\n0.5,0.5,"1\n', "truncated"),
         (b"p_0,p_1,y\n0.5,0.5,1" + b"0" * 200_000 + b"\n", "truncated"),
@@ -323,6 +323,7 @@ def test_truncated_files_are_refused(suffix, share, tmp_path):
         read_predictions(path)
 
 
+@pytest.mark.filterwarnings("ignore:.* rounded probabilities")
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 def test_flipped_bytes_give_predictions_or_a_value_error(suffix, tmp_path):
     """Every 37th byte in turn: nothing but ValueError ever comes out."""

@@ -1,0 +1,294 @@
+"""Predictions from several files: rows joined by what identifies them, classes by their names."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcbn.io.tables import shortened, texts
+from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.labels import ClassNames, is_whole, loose_key, match
+from mcbn.predictive.predict import EXAMPLE_AXES
+from mcbn.predictive.predictions import Predictions
+
+# Columns that identify examples, as they are usually called.
+KEYS = frozenset({
+    "id", "ids", "idx", "uid", "uuid", "guid", "key", "name", "image", "image id", "image name",
+    "imageid", "img", "file", "filename", "file name", "path", "filepath", "file path",
+    "image path", "sample", "sample id", "example", "example id", "row", "row id", "case",
+    "case id",
+})  # fmt: skip
+MIN_DISTINCT = 0.9  # share of the predictions, for equal ones to be of equal examples
+TARGET_TOLERANCE = 1e-6  # relative, of real targets that went through float32
+CLASS_AXES = {"log_probabilities": 1, "variance": 1, "draws": 2}
+
+
+def same_examples(
+    predictions: Sequence[Predictions], names: Sequence[str], *, groups: Iterable[str] = ()
+) -> list[Predictions]:
+    """Predictions with rows and classes in the order of the first.
+
+    Rows are joined by the index, or by a column such as `id` or `filename`, if both have one.
+
+    Args:
+        predictions: of the same examples by several methods.
+        names: what to call each in an error, such as its path.
+        groups: columns that the examples are grouped by.
+
+    Raises:
+        ValueError: they are not of the same examples and classes, or whether they are cannot be
+            told: rows that only one has, ids that repeat in another order, or other targets or
+            groups.
+    """
+    first = predictions[0]
+    joined = [first]
+    for other, name in zip(predictions[1:], names[1:], strict=True):
+        where = f"{name} than in {names[0]}"
+        _require_kind(first, other, (names[0], name))
+        other = same_classes(other, first, where)
+        order = _order(first, other, (names[0], name))
+        other = other if order is None else _with_rows(other, order)
+        _require_targets(first, other, where)
+        _require_columns(first, other, set(groups), where)
+        joined.append(other)
+    return joined
+
+
+def same_classes(other: Predictions, first: Predictions, where: str) -> Predictions:
+    """Predictions with classes in the order of the first, by name where both have names.
+
+    Args:
+        other: predictions of any examples.
+        first: whose classes are meant.
+        where: the other ones are, in words.
+
+    Raises:
+        ValueError: another number of classes, or other names.
+    """
+    given, wanted = other.predictive, first.predictive
+    if not isinstance(given, CategoricalPredictive) or not isinstance(
+        wanted, CategoricalPredictive
+    ):
+        return other
+    count = wanted.log_probabilities.shape[1]
+    if given.log_probabilities.shape[1] != count:
+        raise ValueError(
+            f"expected the same classes of every method, got {given.log_probabilities.shape[1]} "
+            f"classes in {where}, which has {count}; predict the same classes with each"
+        )
+    if other.classes == first.classes or not other.classes or not first.classes:
+        return other
+    places = match(first.classes, ClassNames(other.classes), where)
+    # Of two classes the second may be unnamed, where one column held the probability of the first.
+    unnamed = [k for k, name in enumerate(other.classes) if name.startswith("not ")]
+    missing = [name for name in first.classes if name not in places]
+    if count == 2 and len(unnamed) == len(missing) == 1:
+        places[missing[0]] = unnamed[0]
+    order = [places[name] for name in first.classes if name in places]
+    if sorted(order) != list(range(count)):
+        raise ValueError(
+            f"expected the same classes of every method, got {shortened(other.classes)} in "
+            f"{where}, which has {shortened(first.classes)}; give the classes the same names"
+        )
+    targets = other.targets
+    if targets is not None:
+        targets = torch.tensor(order).argsort()[targets]
+    return replace(
+        other, predictive=_permuted(given, order, CLASS_AXES), targets=targets,
+        classes=first.classes,
+    )  # fmt: skip
+
+
+def in_rows_of(values: Tensor, predictions: Predictions) -> Tensor:
+    """Inputs in the order of predictions, whose index is the row of each where it is known.
+
+    Raises:
+        ValueError: there is no input for some predictions.
+    """
+    index = texts(predictions.index) if predictions.index is not None else ()
+    count = len(predictions.predictive)
+    if not index or not all(is_whole(each) and len(each) < 18 for each in index):
+        return values
+    rows = torch.tensor([int(each) for each in index])
+    if len(values) == count and sorted(rows.tolist()) != list(range(count)):
+        return values  # the index numbers the rows of something else
+    if int(rows.max()) >= len(values):
+        raise ValueError(
+            f"expected an input for every index of {predictions.method!r:.80}, got {len(values)} "
+            f"inputs and the index {int(rows.max())}; give the inputs that were predicted"
+        )
+    return values[rows]
+
+
+def shared_rows(one: Predictions, other: Predictions) -> str:
+    """Examples that two sets of predictions share, in words; empty if none are known.
+
+    They are known by a column that identifies them, or by equal predictions of them.
+    """
+    for name in sorted(_keys(one) & _keys(other)):
+        keys = [texts(_key(each, name)) for each in (one, other)]
+        # The rows of every file may be numbered, and what repeats identifies no example.
+        if any(_are_row_numbers(each) or len(set(each)) < len(each) for each in keys):
+            continue
+        if shared := sorted(set(keys[0]) & set(keys[1])):
+            return f"{name} {shortened(shared)}"
+    rows = [Counter(_rows(each)) for each in (one, other)]
+    equal, fewer = rows[0].keys() & rows[1].keys(), min(rows, key=len)
+    # Saturated or rounded predictions may be equal by chance.
+    if len(fewer) > MIN_DISTINCT * fewer.total() and 2 * len(equal) > len(fewer):
+        return f"{len(equal)} examples with equal predictions"
+    return ""
+
+
+def _are_row_numbers(words: Sequence[str]) -> bool:
+    return any(list(words) == [str(k + start) for k in range(len(words))] for start in (0, 1))
+
+
+def _rows(predictions: Predictions) -> list[bytes]:
+    given: Any = predictions.predictive
+    values = given.log_probabilities if isinstance(given, CategoricalPredictive) else given.mean
+    return [row.tobytes() for row in np.ascontiguousarray(values.cpu().numpy())]
+
+
+def _require_kind(first: Predictions, other: Predictions, names: tuple[str, str]) -> None:
+    kinds = [isinstance(each.predictive, CategoricalPredictive) for each in (first, other)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "expected predictions of the same examples and of the same kind, got classes and real "
+            f"values in {list(names)}; write two reports"
+        )
+
+
+def _keys(predictions: Predictions) -> set[str]:
+    """The columns that identify examples, by name."""
+    index = set() if predictions.index is None else {"index"}
+    return index | {name for name in predictions.columns if loose_key(name) in KEYS}
+
+
+def _key(predictions: Predictions, name: str) -> np.ndarray:
+    is_index = name == "index" and predictions.index is not None
+    return predictions.index if is_index else predictions.columns[name]  # type: ignore[return-value]
+
+
+def _order(first: Predictions, other: Predictions, names: tuple[str, str]) -> list[int] | None:
+    """The row of the other predictions for each row of the first; None if they are the same."""
+    pairs = {
+        name: (texts(_key(first, name)), texts(_key(other, name)))
+        for name in sorted(_keys(first) & _keys(other))
+    }
+    numbered = [tuple(map(str, range(len(each.predictive)))) for each in (first, other)]
+    if len(pairs) > 1 and pairs.get("index") == tuple(numbered):
+        pairs.pop("index")  # which pandas writes anew whatever the order
+    if not pairs:
+        # Where one file has no index, that of the other may still be the numbers of its rows.
+        given = [texts(each.index) if each.index is not None else None for each in (first, other)]
+        pair = [row if each is None else each for each, row in zip(given, numbered, strict=True)]
+        if set(pair[0]) == set(pair[1]):
+            pairs["index"] = (pair[0], pair[1])
+    orders = {name: _joined(*pair, name, names) for name, pair in pairs.items()}
+    if len({None if each is None else tuple(each) for each in orders.values()}) > 1:
+        raise ValueError(
+            f"expected {shortened(orders)} of {names[1]} and {names[0]} to pair the same rows, got "
+            "other pairs by each; remove those that do not identify an example"
+        )
+    return next(iter(orders.values()), None)
+
+
+def _joined(
+    first: Sequence[str], other: Sequence[str], key: str, names: tuple[str, str]
+) -> list[int] | None:
+    """Rows joined by what identifies them: exactly, else without case and formats of numbers."""
+    if first == other:
+        return None
+    loose = [[loose_key(word) for word in words] for words in (first, other)]
+    exact = set(first) == set(other) or any(len(set(each)) < len(each) for each in loose)
+    one, two = (first, other) if exact else loose
+    for words, name in zip((one, two), names, strict=True):
+        if twice := [word for word, count in Counter(words).items() if count > 1]:
+            raise ValueError(
+                f"expected rows that {key!r} identifies in {name}, got {shortened(twice)} more "
+                f"than once, in another order or number than in the other of {list(names)}; give "
+                "every row an index of its own"
+            )
+    lone = [word for word in one if word not in set(two)], [w for w in two if w not in set(one)]
+    if any(lone):
+        told = " and ".join(
+            f"{key} {shortened(words)} in {name} alone"
+            for words, name in zip(lone, names, strict=True)
+            if words
+        )
+        raise ValueError(
+            f"expected predictions of the same examples, got {told}; predict the same data with "
+            f"each, or remove {key!r} from a file where it does not identify the example"
+        )
+    rows = {word: row for row, word in enumerate(two)}
+    return [rows[word] for word in one]
+
+
+def _require_targets(first: Predictions, other: Predictions, where: str) -> None:
+    """Check that targets are the same, but for the rounding of float32."""
+    if first.targets is None or other.targets is None:
+        return
+    one, two = first.targets, other.targets
+    if one.shape != two.shape:
+        raise ValueError(
+            f"expected predictions of the same examples, got other targets in {where}, of shape "
+            f"{tuple(two.shape)} and {tuple(one.shape)}; predict the same file with each"
+        )
+    wrong = one != two
+    if one.is_floating_point() and bool(wrong.any()):
+        wrong = (one - two).abs() > TARGET_TOLERANCE * one.abs().clamp_min(float(one.abs().mean()))
+    if bool(wrong.any()):
+        row = int(wrong.reshape(len(one), -1).any(1).nonzero()[0])
+        remedy = "predict the same file with each"
+        if torch.equal(one.flatten().sort().values, two.flatten().sort().values):
+            remedy = "if only the order differs, give every row its index in a column index"
+        raise ValueError(
+            f"expected predictions of the same examples, got other targets in {where}, first in "
+            f"row {row + 1}; {remedy}"
+        )
+
+
+def _require_columns(first: Predictions, other: Predictions, groups: set[str], where: str) -> None:
+    """Check that no column says that rows are paired wrongly."""
+    for name in first.columns.keys() & other.columns.keys():
+        one, two = ([loose_key(text) for text in texts(each.columns[name])]
+                    for each in (first, other))  # fmt: skip
+        if one == two or (name not in groups and Counter(one) != Counter(two)):
+            continue
+        row = next(row for row, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"expected the same column {name!r:.80} of every method, got other values in {where}, "
+            f"first in row {row + 1}, as where rows are in another order; give every row its index "
+            "in a column index, or rename the column if it is of the method"
+        )
+
+
+def _with_rows(predictions: Predictions, order: Sequence[int]) -> Predictions:
+    """Predictions of some rows, in that order."""
+    index = predictions.index
+    return replace(
+        predictions,
+        predictive=_permuted(predictions.predictive, order, EXAMPLE_AXES, default=0),
+        targets=None if predictions.targets is None else predictions.targets[list(order)],
+        columns={name: values[list(order)] for name, values in predictions.columns.items()},
+        index=None if index is None else index[list(order)],
+    )
+
+
+def _permuted(
+    predictive: Any, order: Sequence[int], axes: Mapping[str, int], default: int | None = None
+) -> Any:
+    """A predictive whose tensors are in another order along an axis."""
+    rows = torch.tensor(order)
+    changed = {
+        name: value.index_select(axis, rows)
+        for name, value in vars(predictive).items()
+        if isinstance(value, Tensor) and value.ndim > 0
+        and (axis := axes.get(name, default)) is not None
+    }  # fmt: skip
+    return replace(predictive, **changed)
