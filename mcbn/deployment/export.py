@@ -1,8 +1,7 @@
 """Export of a network and its draws as one file, which predicts with uncertainty without mcbn."""
 
-import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,33 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.nn import Module
 
-from mcbn.deployment.onnx import onnx_bytes, onnx_outputs, require_onnx
+from mcbn.deployment.inputs import input_names, plain_inputs
+from mcbn.deployment.onnx import onnx_bytes, onnx_outputs, require_onnx, require_onnx_inputs
 from mcbn.deployment.program import (
     Exportable,
-    cycled,
-    lowest_precision,
-    max_difference,
     models_of,
+    networks,
     pt2_bytes,
     pt2_outputs,
-    require_same,
+    quiet,
+    single_draw,
     stored_bytes,
     traced_program,
 )
+from mcbn.deployment.trials import (
+    Trial,
+    lowest_precision,
+    max_difference,
+    require_draws,
+    require_outputs,
+    trials,
+)
 from mcbn.io.atomic import write_whole
-from mcbn.network.inputs import Inputs, count, device_of, require_finite, tensors
+from mcbn.network.inputs import Inputs, device_of, tensors, to_network
 from mcbn.network.isolation import eval_mode, own_warnings, random_streams
+from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.samplers.batch_norm import MCBatchNorm
@@ -34,12 +43,9 @@ from mcbn.samplers.sampler import Sampler
 
 Format = Literal["pt2", "onnx"]
 OUTPUTS = {
-    False: ("probabilities", "entropy", "mutual_information"),
-    True: ("mean", "variance", "epistemic_variance"),
+    Categorical: ("probabilities", "entropy", "mutual_information"),
+    Gaussian: ("mean", "variance", "epistemic_variance"),
 }
-# Examples that the finished file is tested on: not as many as it is traced with, to detect a trace
-# that is right for one number of examples only.
-TEST_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -97,41 +103,118 @@ def export(
             network cannot be traced, draws at random, or has other outputs once it is exported.
         ImportError: a package of `mcbn[onnx]` is missing.
     """
-    target, family = Path(path), as_likelihood(likelihood)
+    target, family = Path(path), _likelihood(likelihood)
     kind = _format(target, format)
     sampler = _exportable(sampler, chunk)
-    _require_examples(example)
-    outputs = OUTPUTS[isinstance(family, Gaussian)]
-    inputs, names = cycled(example, TEST_EXAMPLES), _input_names(sampler, example)
+    models = models_of(sampler)
+    inputs = to_network(models[0], plain_inputs(example))
+    file = _File(kind, sampler, family, chunk, input_names(models[0], inputs))
+    if kind == "onnx":
+        require_onnx_inputs(dict(zip(file.inputs, tensors(inputs), strict=True)), file.outputs)
     with random_streams(0, "export"), ExitStack() as stack:
-        predicted = family.summarize(sampler.passes(inputs))
-        expected = {name: getattr(predicted, name) for name in outputs}
         # In the same order in all threads, so that no two wait for each other.
-        for model in sorted(models_of(sampler), key=id):
+        for model in sorted(models, key=id):
             stack.enter_context(eval_mode(model))
-        program = traced_program(sampler, family, inputs, expected, chunk)
-    content, actual = _tried_content(kind, program, names, inputs, _header(sampler, outputs))
-    require_same(actual, expected, lowest_precision(program))
+        plain = single_draw(sampler)
+        tried = trials(sampler, plain, family, inputs, file.outputs)
+        stack.enter_context(quiet())
+        program, content, answers = file.made(tried, plain)
     write_whole(target, content)
-    differences = {name: max_difference(actual[name], expected[name]) for name in outputs}
+    differences = {
+        name: max(
+            max_difference(each[name], trial.expected[name])
+            for each, trial in zip(answers, tried, strict=True)
+        )
+        for name in file.outputs
+    }
     bank, weights = stored_bytes(program)
-    return Artifact(target, len(sampler), names, outputs, len(content), weights, bank, differences)
+    return Artifact(
+        target, len(sampler), file.inputs, file.outputs, len(content), weights, bank, differences
+    )
 
 
-def _tried_content(
-    kind: str,
-    program: ExportedProgram,
-    names: tuple[str, ...],
-    inputs: Inputs,
-    header: dict[str, Any],
-) -> tuple[bytes, dict[str, Tensor]]:
-    """The content of the file, and its outputs for the inputs."""
-    if kind == "pt2":
-        content = pt2_bytes(program, header)
-        return content, pt2_outputs(content, inputs)
-    with own_warnings():  # the exporter changes the filters
-        content = onnx_bytes(program, names, header["outputs"], header)
-    return content, onnx_outputs(content, dict(zip(names, tensors(inputs), strict=True)))
+Made = tuple[ExportedProgram, bytes, list[dict[str, Tensor]]]
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """What is to be written.
+
+    Attributes:
+        kind: "pt2" or "onnx".
+        sampler: on networks in eval mode.
+        likelihood: of the outputs.
+        chunk: draws that go through the network together.
+        inputs: names of the inputs.
+    """
+
+    kind: str
+    sampler: Exportable
+    likelihood: Any
+    chunk: int | None
+    inputs: tuple[str, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return OUTPUTS[type(self.likelihood)]
+
+    def made(self, tried: Sequence[Trial], plain: Module) -> Made:
+        """The program, the content of the file and its answers, as fast a form as is right.
+
+        Args:
+            tried: what the file has to answer.
+            plain: the network with a single draw.
+
+        Raises:
+            ValueError: no form is; gives the reason of the plainest.
+        """
+        exportable = False
+        dtype = lowest_precision(models_of(self.sampler))
+        refusal: Exception | None = None
+        for network in networks(self.sampler, self.chunk):
+            try:
+                for trial in tried:
+                    require_draws(network, trial, dtype)
+            except Exception as error:  # whatever the network says to draws in its batch
+                refusal = error
+                continue
+            try:
+                program, content, answers = self._tried(network, tried)
+                for actual, trial in zip(answers, tried, strict=True):
+                    require_outputs(actual, trial, dtype)
+            except ValueError as error:
+                refusal = error
+            else:
+                return program, content, answers
+            if not exportable:
+                # A network that cannot be exported at all is refused now, and by its own reason.
+                self._tried(plain, tried[:1])
+                exportable = True
+        raise refusal or ValueError("expected a sampler with draws, got none; add draws")
+
+    def _tried(self, network: Module, tried: Sequence[Trial]) -> Made:
+        """The network as a file, and the answers of the file for the inputs of the trials."""
+        program = traced_program(network, self.likelihood, tried[0].inputs)
+        header = _header(self.sampler, self.outputs)
+        if self.kind == "pt2":
+            content = pt2_bytes(program, header)
+            return program, content, pt2_outputs(content, [trial.inputs for trial in tried])
+        with own_warnings():  # the exporter changes the filters
+            content = onnx_bytes(program, self.inputs, self.outputs, header)
+        named = [dict(zip(self.inputs, tensors(each.inputs), strict=True)) for each in tried]
+        return program, content, onnx_outputs(content, named)
+
+
+def _likelihood(given: Any) -> Any:
+    family = as_likelihood(given)
+    if type(family) not in OUTPUTS:
+        raise ValueError(
+            f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got "
+            f"{type(family).__name__}, whose predictive distribution a file cannot compute; use "
+            "mcbn.predict"
+        )
+    return family
 
 
 def _format(path: Path, given: Format | None) -> str:
@@ -161,40 +244,6 @@ def _exportable(sampler: Sampler, chunk: int | None) -> Exportable:
     if chunk is not None and chunk < 1:
         raise ValueError(f"expected a chunk of at least 1 draw, got {chunk}; leave it out for all")
     return sampler
-
-
-def _require_examples(example: Inputs) -> None:
-    if next(tensors(example), None) is None:
-        raise ValueError(
-            f"expected a tensor, a tuple or a dict of tensors as example, got "
-            f"{type(example).__name__}; give what the network is called with"
-        )
-    require_finite(example, "the example")
-    sizes = {tuple(tensor.shape[:1]) for tensor in tensors(example)}
-    if len(sizes) > 1 or count(example) < 1:
-        raise ValueError(
-            "expected examples along the first axis of every tensor, as many in each and at least "
-            f"one, got {[tuple(tensor.shape) for tensor in tensors(example)]}; give a batch"
-        )
-
-
-def _input_names(sampler: Exportable, example: Inputs) -> tuple[str, ...]:
-    """One name per tensor: "inputs", those of the network's parameters, or the keys of a dict."""
-    if isinstance(example, Tensor):
-        return ("inputs",)
-    if isinstance(example, Mapping):
-        keys = list(example)
-        values = list(example.values())
-    else:
-        keys = list(inspect.signature(models_of(sampler)[0].forward).parameters)[: len(example)]
-        values = list(example)
-    if len(keys) != len(values) or not all(isinstance(value, Tensor) for value in values):
-        raise ValueError(
-            "expected a tensor, a tuple or a dict of tensors, one for each parameter of the "
-            f"network, got {[type(value).__name__ for value in values]} for {keys}; wrap the "
-            "network in a module that takes tensors alone"
-        )
-    return tuple(keys)
 
 
 def _header(sampler: Exportable, outputs: tuple[str, ...]) -> dict[str, Any]:

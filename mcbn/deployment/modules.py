@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mcbn.deployment.lookups import GuardedLookups
-from mcbn.network.inputs import Inputs, tensors
-from mcbn.network.passes import forward
-from mcbn.samplers.outputs import Output, map_tensors, tensor_output
+from mcbn.network.inputs import Inputs, map_inputs, tensors
+from mcbn.network.passes import call
+from mcbn.samplers.outputs import Output, tensor_output
 from mcbn.samplers.vmap import batched_answer
 
 # How a network runs for several draws: as rows of a larger batch, with what is before the first
@@ -187,12 +187,12 @@ def answer(
 ) -> Tensor:
     """Return the output tensor of a network under a state."""
     with GuardedLookups():
-        return tensor_output(forward(model, state, inputs), output)
+        return tensor_output(call(model, state, inputs), output)
 
 
 def copied(inputs: Inputs) -> Inputs:
     """Return copies of all inputs: a network may write to its own."""
-    copies: Inputs = map_tensors(Tensor.clone, inputs)
+    copies: Inputs = map_inputs(torch.clone, inputs)
     return copies
 
 

@@ -17,6 +17,7 @@ EXTRA = "onnx"
 MAX_FOLDED_SIZE = 16
 # Bytes that one protocol buffer may hold, minus space for the graph itself.
 MAX_BYTES = 2**31 - 2**24
+SILENT = 4  # of the log of ONNX Runtime: fatal errors only
 MAX_MESSAGE_LENGTH = 250  # characters of another library's error that are reported
 
 
@@ -28,6 +29,25 @@ def require_onnx() -> None:
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         optional(package, extra=EXTRA)
+
+
+def require_onnx_inputs(inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
+    """Check that ONNX Runtime can be given such inputs.
+
+    Raises:
+        ValueError: their type is not one of NumPy, or an input is named like an output.
+    """
+    for name, tensor in inputs.items():
+        if tensor.dtype == torch.bfloat16 or tensor.is_complex():
+            raise ValueError(
+                f"expected inputs of a type that ONNX Runtime takes, got {tensor.dtype} for "
+                f"{name!r}; write a .pt2 file, or give a network that takes float32"
+            )
+        if name in outputs:
+            raise ValueError(
+                f"expected inputs with other names than the outputs {tuple(outputs)}, got "
+                f"{name!r}; rename it, or write a .pt2 file"
+            )
 
 
 def onnx_bytes(
@@ -79,25 +99,33 @@ def onnx_bytes(
     return content
 
 
-def onnx_outputs(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def onnx_outputs(
+    content: bytes, batches: Sequence[Mapping[str, Tensor]]
+) -> list[dict[str, Tensor]]:
     """Run the content of an .onnx file with ONNX Runtime; returns its outputs by name.
+
+    Args:
+        content: of the file.
+        batches: inputs by name, one mapping for each pass.
 
     Raises:
         ValueError: ONNX Runtime does not run the file.
     """
     runtime = optional("onnxruntime", extra=EXTRA)
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = SILENT  # errors are raised as well
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        given = {name: value.detach().numpy() for name, value in inputs.items()}
         names = [output.name for output in session.get_outputs()]
-        outputs = session.run(names, given)
+        answers = [
+            session.run(names, {name: value.numpy() for name, value in inputs.items()})
+            for inputs in batches
+        ]
     except Exception as error:  # the runtime raises errors of many types
         raise ValueError(
             f"expected a network that ONNX Runtime runs, got {reason(error)}; write a .pt2 file"
         ) from error
-    return {name: torch.from_numpy(row) for name, row in zip(names, outputs, strict=True)}
+    return [dict(zip(names, map(torch.from_numpy, rows), strict=True)) for rows in answers]
 
 
 def reason(error: BaseException) -> str:

@@ -1,10 +1,12 @@
 """A network and its draws as a program of `torch.export`, which needs PyTorch alone."""
 
 import io
+import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,23 +17,31 @@ from mcbn.deployment.modules import (
     EnsembleModule,
     MCBatchNormModule,
     SummaryModule,
+    Way,
     categorical_summary,
     gaussian_summary,
 )
 from mcbn.deployment.onnx import reason
+from mcbn.deployment.trials import cycled
 from mcbn.io.plain import to_json
-from mcbn.network.inputs import Inputs, count
+from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import own_warnings, random_streams
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
-from mcbn.samplers.engines import HALF_ROUNDING, ROUNDING
 from mcbn.samplers.ensemble import DeepEnsemble
 from mcbn.samplers.outputs import map_tensors
 
 Exportable = MCBatchNorm | DeepEnsemble | Deterministic
 # Examples that a network is traced with: tracing would take the number 1 for a constant.
 TRACING_EXAMPLES = 2
+# Packages that log errors which they raise as well.
+LOGGING = ("torch", "onnxscript", "onnx_ir")
+# What PyTorch says of a network that cannot be traced, and what to do about it.
+REMEDIES = {
+    "data-dependent": "remove steps that depend on values, such as `if x.sum() > 0`",
+    "Constraints violated": "remove steps that depend on the number of examples",
+}
 
 
 def models_of(sampler: Exportable) -> tuple[Module, ...]:
@@ -39,65 +49,52 @@ def models_of(sampler: Exportable) -> tuple[Module, ...]:
     return tuple(sampler.models) if isinstance(sampler, DeepEnsemble) else (sampler.model,)
 
 
-def cycled(example: Inputs, number: int) -> Inputs:
-    """Return `number` examples: the first ones, repeated where there are fewer."""
-    rows = torch.arange(number) % count(example)
-    examples: Inputs = map_tensors(lambda tensor: tensor[rows], example)
-    return examples
+def networks(sampler: Exportable, chunk: int | None) -> Iterator[Module]:
+    """Yield modules that return all draws, the fastest in use first; the last takes any network."""
+    if not isinstance(sampler, MCBatchNorm):
+        yield EnsembleModule(models_of(sampler), output=sampler.output)
+        return
+    for way in get_args(Way):
+        yield _drawn(sampler, sampler._statistics(), way, chunk)
 
 
-def traced_program(
-    sampler: Exportable,
-    likelihood: Any,
-    inputs: Inputs,
-    expected: Mapping[str, Tensor],
-    chunk: int | None,
-) -> ExportedProgram:
-    """Trace the network and its draws, in the fastest form that has the expected outputs.
+def single_draw(sampler: Exportable) -> Module:
+    """Return a module with one draw, as plain as the network itself."""
+    if not isinstance(sampler, MCBatchNorm):
+        return EnsembleModule(models_of(sampler)[:1], output=sampler.output)
+    first = {name: rows[:1] for name, rows in sampler._statistics().items()}
+    return _drawn(sampler, first, "unrolled", None)
+
+
+def _drawn(
+    sampler: MCBatchNorm, statistics: Mapping[str, Tensor], way: Way, chunk: int | None
+) -> Module:
+    return MCBatchNormModule(sampler.model, statistics, output=sampler.output, way=way, chunk=chunk)
+
+
+def traced_program(network: Module, likelihood: Any, inputs: Inputs) -> ExportedProgram:
+    """Trace a network with the summary of its draws.
 
     Args:
-        sampler: on networks in eval mode.
-        likelihood: "Gaussian" or of classes.
-        inputs: to test the program on, more than two examples.
-        expected: outputs for those, by name.
-        chunk: how many draws go through the network together; all of them if None.
+        network: returns all draws, (batch, draws, ...); in eval mode.
+        likelihood: `Gaussian`, or of classes.
+        inputs: examples of any number; their values are not stored.
 
     Raises:
-        ValueError: no form can be traced and has the expected outputs; gives the last reason.
+        ValueError: it cannot be traced; gives the reason.
     """
     summary: Callable[[Tensor], dict[str, Tensor]] = categorical_summary
     if isinstance(likelihood, Gaussian):
         summary = partial(gaussian_summary, likelihood.precision)
-    refusals: list[Exception] = []
-    for network in _networks(sampler, chunk):
-        try:
-            program = _traced(SummaryModule(network, summary), cycled(inputs, TRACING_EXAMPLES))
-            first, second = (_outputs(program, inputs, seed) for seed in (0, 1))
-            if any(not first[name].equal(second[name]) for name in expected):
-                raise ValueError("a step that draws at random even in eval mode")
-            require_same(first, expected, lowest_precision(program))
-            return program
-        except Exception as error:  # a network may refuse tracing in any way
-            refusals.append(error)
-    raise ValueError(
-        f"expected a network that torch.export can trace, got {reason(refusals[-1])}; remove steps "
-        "that depend on values or are random, and batch norm that does not call "
-        "torch.nn.functional.batch_norm"
-    ) from refusals[-1]
-
-
-def _networks(sampler: Exportable, chunk: int | None) -> Iterator[Module]:
-    if not isinstance(sampler, MCBatchNorm):
-        yield EnsembleModule(models_of(sampler), output=sampler.output)
-        return
-    for shared in (True, False):
-        yield MCBatchNormModule(
-            sampler.model,
-            sampler._statistics(),
-            output=sampler.output,
-            shared=shared,
-            chunk=chunk,
-        )
+    try:
+        return _traced(SummaryModule(network, summary), cycled(inputs, TRACING_EXAMPLES))
+    except Exception as error:  # a network may refuse tracing in any way
+        cause = reason(error)
+        remedies = [remedy for words, remedy in REMEDIES.items() if words in cause]
+        raise ValueError(
+            f"expected a network that torch.export can trace, got {cause}; "
+            f"{' and '.join(remedies) or 'remove that step'}, or use mcbn.predict"
+        ) from error
 
 
 def _traced(module: Module, example: Inputs) -> ExportedProgram:
@@ -108,12 +105,31 @@ def _traced(module: Module, example: Inputs) -> ExportedProgram:
     with torch.no_grad(), own_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of its own code
         program = torch.export.export(module, (example,), dynamic_shapes=(axes,))
+        if any("vmap" in str(node.target) for node in program.graph.nodes):
+            program = program.run_decompositions({})  # else vmap itself would be in the file
     for node in program.graph.nodes:
         # The file must not hold paths and lines of the user's code.
         for name in ("stack_trace", "from_node", "nn_module_stack"):
             node.meta.pop(name, None)
     program.example_inputs = None
     return program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep PyTorch and the ONNX exporter from logging the forms that are tried and dropped."""
+    loggers = [
+        each
+        for name, each in logging.root.manager.loggerDict.items()
+        if name.split(".")[0] in LOGGING and isinstance(each, logging.Logger) and not each.disabled
+    ]
+    try:
+        for each in loggers:
+            each.disabled = True
+        yield
+    finally:
+        for each in loggers:
+            each.disabled = False
 
 
 def pt2_bytes(program: ExportedProgram, header: Mapping[str, Any]) -> bytes:
@@ -126,46 +142,11 @@ def pt2_bytes(program: ExportedProgram, header: Mapping[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def pt2_outputs(content: bytes, inputs: Inputs) -> dict[str, Tensor]:
-    """Run the program in a .pt2 file; returns its outputs by name."""
-    return _outputs(torch.export.load(io.BytesIO(content)), inputs)
-
-
-def _outputs(program: ExportedProgram, inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
-    with torch.no_grad(), random_streams(seed, "export"):
-        outputs: dict[str, Tensor] = program.module()(inputs)
-    return outputs
-
-
-def require_same(
-    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], dtype: torch.dtype
-) -> None:
-    """Check the first output, in which any difference of the network shows.
-
-    Raises:
-        ValueError: it differs by more than rounding.
-    """
-    name = next(iter(expected))
-    limit = ROUNDING.get(dtype, HALF_ROUNDING) * float(expected[name].abs().max())
-    difference = max_difference(actual[name], expected[name])
-    if not difference <= limit:
-        raise ValueError(
-            f"expected the exported {name} to equal those of mcbn.predict, got a difference of "
-            f"{difference:.3g}; use mcbn.predict for this network"
-        )
-
-
-def max_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest absolute difference; infinite between different shapes."""
-    if actual.shape != expected.shape:
-        return float("inf")
-    return float((actual.detach().double() - expected).abs().max())
-
-
-def lowest_precision(program: ExportedProgram) -> torch.dtype:
-    """Return the least precise floating type of the network's tensors."""
-    types = {t.dtype for t in program.state_dict.values() if t.is_floating_point()}
-    return min(types, key=lambda dtype: dtype.itemsize, default=torch.float32)
+def pt2_outputs(content: bytes, batches: Sequence[Inputs]) -> list[dict[str, Tensor]]:
+    """Run the program in a .pt2 file on several batches; returns its outputs by name."""
+    program = torch.export.load(io.BytesIO(content)).module()
+    with torch.no_grad(), random_streams(0, "export"):
+        return [program(inputs) for inputs in batches]
 
 
 def stored_bytes(program: ExportedProgram) -> tuple[int, int]:
