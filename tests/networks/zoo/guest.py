@@ -1,23 +1,21 @@
 """One network for one question: fresh, trained a little, with its bank and the right answers."""
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-import as_found
 import torch
 from torch import Tensor, nn
 from zoo.stranger import Stranger
 
 import mcbn
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names, unwrapped
-from mcbn.network.isolation import StreamStates, random_streams
+from mcbn.network.isolation import random_streams
 
 DRAWS, EXAMPLES, FEW = 4, 21, 7
-TRAINING_PASSES = 4
+TRAINING_PASSES = 3
 TRAINING, TESTING = 100, 1  # seeds of examples
 
 
@@ -40,8 +38,25 @@ def _right(stranger: Stranger, layers: str) -> Tensor:
     return guest.answers(guest.inputs(), drawn)
 
 
+@lru_cache(maxsize=1)
+def _right_in_batches(stranger: Stranger, sizes: tuple[int, ...]) -> Tensor:
+    guest, examples = Guest(stranger), stranger.examples(sum(sizes), TESTING)
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    parts = [examples[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    drawn = states(_bank(stranger))
+    return torch.cat([guest.answers(stranger.collate(part), drawn) for part in parts], 1)
+
+
 class WrongError(Exception):
     """An answer that is wrong in silence, or a user's object that is not as found."""
+
+
+class AbsentError(Exception):
+    """There is no sense in asking this of the network."""
+
+
+class RefusedError(Exception):
+    """A refusal that is not raised but said, as `inspect` does."""
 
 
 def pristine(inputs: Any) -> Any:
@@ -103,14 +118,18 @@ class Guest:
 
     def collected_bank(self) -> mcbn.Bank:
         """A bank that was collected, or one by hand where `collect` refuses or fails."""
-        batches = [self.batch(self.stranger.batch_size, TRAINING + t) for t in range(DRAWS)]
+        stranger = self.stranger
+        batches = mcbn.minibatches(
+            stranger.examples(40, TRAINING), batch_size=stranger.batch_size, draws=DRAWS,
+            collate=stranger.collate, select=lambda batch: batch,
+        )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                bank = mcbn.collect(self.fresh(), batches, select=lambda b: b, progress=False)
-                return replace(bank, batch_size=float(self.stranger.batch_size))
+                bank = mcbn.collect(self.fresh(), batches, progress=False)
             except Exception:  # it is asked in a question of its own
                 return self._bank_by_hand()
+        return bank if len(bank) == DRAWS else self._bank_by_hand()
 
     def _bank_by_hand(self) -> mcbn.Bank:
         network = unwrapped(self.fresh())
@@ -128,6 +147,12 @@ class Guest:
         """The right answers for `inputs()`, of draws of all layers, of the last, or of none."""
         return _right(self.stranger, layers)
 
+    def right_in_batches(self, *sizes: int) -> Tensor:
+        """The right answers for the same examples, each batch by itself where that matters."""
+        if self.stranger.whole:
+            return _right_in_batches(self.stranger, sizes)
+        return self.right()[:, : sum(sizes)]
+
     def answers(
         self, inputs: Any, states: list[dict[str, Tensor]], *, switched: bool = False
     ) -> Tensor:
@@ -137,7 +162,8 @@ class Guest:
             network = unwrapped(self.fresh())
             if switched:
                 self.stranger.switch(network)
-            copies = {name: value.clone() for name, value in state.items()}
+            types = dict(network.named_buffers())
+            copies = {name: value.clone().to(types[name].dtype) for name, value in state.items()}
             arguments = pristine(inputs)
             named = arguments if isinstance(arguments, dict) else {}
             placed = arguments if is_several(arguments) else (arguments,)
@@ -167,62 +193,3 @@ class Guest:
         limit = self.stranger.tolerance * max(1.0, float(expected.double().abs().max()))
         if not float(gap) <= limit:
             raise WrongError(f"{what}: off by {float(gap):.2g}, limit {limit:.2g}")
-
-
-@contextmanager
-def left_as_found(
-    network: nn.Module, inputs: Any = (), bank: mcbn.Bank | None = None
-) -> Iterator[None]:
-    """Check that network, inputs and bank are afterwards as they were, also after a refusal."""
-    before = as_found.model(network), attributes(network), pristine(inputs)
-    streams = StreamStates.now()
-    rows = {} if bank is None else pristine(dict(bank.statistics))
-    shapes = [tuple(tensor.shape) for tensor in _tensors(inputs)]
-    try:
-        yield
-    finally:
-        moved = as_found.moved(before[0], as_found.model(network))
-        if moved:
-            raise WrongError(f"the network's {', '.join(moved)} are not as found")
-        if changed := as_found.moved(before[1], attributes(network)):
-            raise WrongError(f"the attributes {', '.join(changed)} are not as found")
-        after = list(_tensors(inputs))
-        if [tuple(tensor.shape) for tensor in after] != shapes or not all(
-            map(torch.equal, after, _tensors(before[2]))
-        ):
-            raise WrongError("the caller's inputs are not as found")
-        if not streams.unmoved():
-            raise WrongError("the random streams are not as found")
-        if bank is not None and not all(map(torch.equal, rows.values(), bank.statistics.values())):
-            raise WrongError("the bank is not as found")
-
-
-def attributes(network: nn.Module) -> dict[str, Any]:
-    """The plain attributes of every module, by name: by value where they have one."""
-    return {
-        f"{name}.{key}".removeprefix("."): _value(value)
-        for name, module in network.named_modules()
-        for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training"
-    }
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return as_found.bits(value)
-    if isinstance(value, (list, tuple)):
-        return [_value(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _value(each) for key, each in value.items()}
-    return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
-
-
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    if isinstance(inputs, Tensor):
-        yield inputs
-    elif isinstance(inputs, Mapping):
-        for value in inputs.values():
-            yield from _tensors(value)
-    elif isinstance(inputs, (tuple, list)):
-        for value in inputs:
-            yield from _tensors(value)

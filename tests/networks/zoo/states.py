@@ -117,8 +117,8 @@ def _table_by_length(net, x):
 
 
 def _remembers_inputs(net, x):
-    """Does not compute again what it was asked the last time: by the identity of the inputs."""
-    key = (x.data_ptr(), x.shape)
+    """Does not compute again what it was asked the last time."""
+    key = (x.shape, float(x.sum()))
     if net.known.get("key") != key:
         net.known = {"key": key, "value": net.trunk(x)}
     return net.head(net.known["value"])
@@ -271,7 +271,7 @@ STRANGERS = (
     Stranger("counts its calls in a buffer", lambda: _with_buffer(
         _counted_in_a_buffer, "calls", torch.tensor(0)), expected=KEPT, words="calls"),
     Stranger("answers differently at every call", lambda: _made(_annealed, calls=0),
-             expected={"all": "refused or warned"}, words="calls|twice|differ"),
+             expected=KEPT, words="calls|twice|differ"),
     Stranger("keeps its hidden values", lambda: _made(_cached, hidden=None), expected=KEPT,
              words="hidden"),
     Stranger("keeps a list of what it saw", lambda: _made(_listed, seen=[]), expected=KEPT,
@@ -282,7 +282,7 @@ STRANGERS = (
         _built_lazily, trunk=_trunk(), head=None)),
     Stranger("keeps the table of the last length", lambda: _made(_table_by_length, table=None),
              rows(5, FEATURES)),
-    Stranger("keeps its answer by the identity of the inputs", lambda: _made(
+    Stranger("keeps its answer to the last inputs", lambda: _made(
         _remembers_inputs, known={}), expected={"all": "exact or refused or warned",
                                                 "collect": "exact or refused or warned"},
         words="known|twice|equal"),

@@ -86,13 +86,17 @@ class Stranger:
 
     def allowed(self, entry: str) -> set[str]:
         """The verdicts that are right for an entry."""
+        if entry == "commands":  # they are both, one after the other
+            one, other = self.allowed("collect minibatches"), self.allowed("predict tensor")
+            return (one | other) - ({EXACT} - one & other)
         family = entry.split()[0]
         # One set of checks: what collect says is what inspect and the command line say.
         same = "collect" if family in ("inspect", "doctor") else family
         names = (entry, family, same, "all")
         said = next((self.expected[name] for name in names if name in self.expected), EXACT)
-        # It asks more of a network than the others do.
-        return {*said.split(" or ")} | ({REFUSED} if family == "linearized" else set())
+        # These ask more of a network than the others do.
+        demanding = family in ("linearized", "export")
+        return {*said.split(" or ")} | ({REFUSED} if demanding else set())
 
 
 def network(forward: Callable[..., Any], /, **parts: Any) -> nn.Module:

@@ -1,0 +1,115 @@
+"""The samplers: draws are what PyTorch answers under each state, on copies."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from zoo.found import left_as_found
+from zoo.guest import FEW, AbsentError, Guest, WrongError, called, states
+
+import mcbn
+from mcbn.network.dropout import dropout_masks
+
+
+def _sampled(
+    guest: Guest, sampler: Any, network: nn.Module, answers: Callable[[], Tensor], what: str
+) -> None:
+    """Ask a sampler for all examples, and for a few of them."""
+    inputs = guest.inputs()
+    bank = guest.bank if isinstance(sampler, mcbn.MCBatchNorm) else None
+    with left_as_found(network, inputs, bank):
+        actual = sampler(inputs)
+    expected = answers()
+    guest.near(actual, expected, what)
+    if not guest.stranger.whole:
+        few = guest.inputs(FEW)
+        with left_as_found(network, few):
+            actual = sampler(few)
+        guest.near(actual, expected[:, :FEW], f"{what}, {FEW} examples alone")
+
+
+ENGINES = ("auto", "loop", "batched", "folded")
+
+
+def by_engine(engine: Any, guest: Guest) -> None:
+    network = guest.fresh()
+    for layers in ("all", "the last"):
+        sampler = mcbn.MCBatchNorm(
+            network, guest.bank, engine=engine, output=guest.stranger.output,
+            layers=None if layers == "all" else 1,
+        )  # fmt: skip
+        _sampled(guest, sampler, network, partial(guest.right, layers), f"{layers} layers")
+
+
+def linearized(guest: Guest) -> None:
+    """Near the mean of the bank the network is linear, so all draws are known."""
+    network, bank = guest.fresh(), guest.bank
+    near = {name: v.mean(0).lerp(v, 0.01) for name, v in bank.statistics.items()}
+    bank = replace(bank, statistics=near)
+    sampler = mcbn.LinearizedBatchNorm(network, bank, exact=2, output=guest.stranger.output)
+    inputs = guest.inputs(FEW)
+    with left_as_found(network, inputs):
+        actual = sampler(inputs)
+    expected = guest.answers(guest.inputs(FEW), states(bank))
+    guest.near(actual[:2], expected[:2], "the exact draws")
+    spread = (expected - expected.mean(0)).square().mean().sqrt()
+    gap = (actual - expected).square().mean().sqrt()
+    rounding = 0.1 * guest.stranger.tolerance * max(1.0, float(expected.abs().max()))
+    if not gap <= 0.3 * spread + rounding:
+        raise WrongError(f"linear draws off by {float(gap / spread):.0%} of their spread")
+
+
+def dropout(guest: Guest) -> None:
+    """Each draw is what a fresh network answers under its masks."""
+    network, output = guest.fresh(), guest.stranger.output
+    if not any(isinstance(m, _DropoutNd) and m.p > 0 for m in network.modules()):
+        raise AbsentError("no dropout")
+    sampler = mcbn.MCDropout(network, draws=3, output=output)
+
+    def answers() -> Tensor:
+        rows = []
+        for draw in range(3):
+            copy = guest.fresh()
+            with dropout_masks(copy, 0, draw), torch.no_grad():
+                rows.append(guest.picked(called(copy, guest.inputs())))
+        return torch.stack(rows)
+
+    _sampled(guest, sampler, network, answers, "masked")
+
+
+def ensemble(guest: Guest) -> None:
+    network = guest.fresh()
+    sampler = mcbn.DeepEnsemble([network] * 3, output=guest.stranger.output)
+    _sampled(
+        guest,
+        sampler,
+        network,
+        lambda: guest.right("none").expand(3, *guest.right("none").shape[1:]),
+        "three members",
+    )
+
+
+def deterministic(guest: Guest) -> None:
+    network = guest.fresh()
+    sampler = mcbn.Deterministic(network, output=guest.stranger.output)
+    _sampled(guest, sampler, network, partial(guest.right, "none"), "plain")
+
+
+def switch(guest: Guest) -> None:
+    """After plain attributes were changed, a new sampler answers for the new network."""
+    stranger = guest.stranger
+    if stranger.switch is None:
+        raise AbsentError("nothing to switch")
+    inputs, network = guest.inputs(), guest.fresh()
+    make = mcbn.MCBatchNorm
+    for engine in ENGINES:
+        make(network, guest.bank, engine=engine, output=stranger.output)(guest.inputs())
+    stranger.switch(network)
+    expected = guest.answers(inputs, states(guest.bank), switched=True)
+    for engine in ENGINES:
+        sampler = make(network, guest.bank, engine=engine, output=stranger.output)
+        guest.near(sampler(guest.inputs()), expected, f"{engine} after the switch")
