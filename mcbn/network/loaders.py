@@ -1,11 +1,13 @@
 """Batches of a data set or loader, in a fixed order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     RandomSampler,
@@ -53,6 +55,17 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
             "wrap several tensors in a TensorDataset"
         )
     return DataLoader(data, batch_size=DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
+
+
+def batch_lengths(loader: DataLoader[Any]) -> Iterator[int | None]:
+    """The number of examples in one batch of a loader after another; None where it does not say."""
+    batches = loader.batch_sampler
+    if isinstance(batches, (list, tuple)):
+        yield from map(len, batches)
+    elif type(batches) is BatchSampler and isinstance(batches.sampler, Sized):
+        examples, size = len(batches.sampler), batches.batch_size
+        yield from (min(size, examples - start) for start in range(0, examples, size))
+    yield from repeat(None)
 
 
 def rebatched(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:

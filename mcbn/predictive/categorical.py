@@ -1,8 +1,9 @@
 """Classification: draws of logits averaged into a predictive distribution over classes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Float64
@@ -12,6 +13,12 @@ from mcbn import validation
 
 # Probabilities below this lose digits or vanish, and are summed as logarithms.
 MIN_PROBABILITY = 1e-290
+# What the network's answer holds for each class.
+Outputs = Literal["logits", "probabilities"]
+# Rounding of a sum of probabilities in float32 over thousands of classes, and in half precision.
+SUM_TO_ONE = 1e-3
+# Fewer logits than this may all lie between 0 and 1 by chance.
+MIN_VALUES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +79,23 @@ class CategoricalPredictive:
 
 @dataclass(frozen=True)
 class Categorical:
-    """The likelihood of class labels: the network answers with logits along axis 1."""
+    """The likelihood of class labels: the network answers with a value per class along axis 1.
+
+    Args:
+        outputs: what the values are: "logits", which log-probabilities are too, or "probabilities",
+            as of a network that ends in a softmax. If left out they are taken for logits, unless
+            they look like something else: rows of probabilities that sum to 1 are taken for what
+            they are, with a warning, and values between 0 and 1 that do not are refused.
+    """
+
+    outputs: Outputs | None = None
+
+    def __post_init__(self) -> None:
+        if self.outputs not in (None, *get_args(Outputs)):
+            raise ValueError(
+                f"expected outputs among {get_args(Outputs)}, got {self.outputs!r}; leave it out "
+                "for logits"
+            )
 
     def summarize(
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
@@ -80,11 +103,15 @@ class Categorical:
         """Average the draws one at a time; memory does not grow with their number.
 
         Raises:
-            ValueError: fewer than two classes, or logits that are not finite.
+            ValueError: fewer than two classes, or logits that are not finite; probabilities that do
+                not sum to one, or values of no known kind between 0 and 1.
+
+        Warns:
+            UserWarning: the network's outputs are probabilities, and `outputs` does not say so.
         """
         sums = _RunningSums()
         draws = []
-        for logits in passes:
+        for logits in as_logits(passes, self.outputs):
             sums.add(logits)
             if keep_draws:
                 draws.append(logits.detach())
@@ -188,6 +215,61 @@ class _RunningSums:
         top, chosen = self.mean.max(1, keepdim=True)
         others = self.mean.scatter(1, chosen, 0.0).sum(1, keepdim=True)
         return logs.scatter_(1, chosen, torch.where(top > 0.5, (-others).log1p(), top.log()))
+
+
+def as_logits(passes: Iterable[Tensor], outputs: Outputs | None = None) -> Iterator[Tensor]:
+    """Yield the logits of every draw, whatever the network answers with.
+
+    Args:
+        passes: the network's outputs under one draw at a time.
+        outputs: what they are; found by their values if not given, as `Categorical` says.
+
+    Raises:
+        ValueError: they are not logits, nor probabilities that sum to 1.
+    """
+    for answer in passes:
+        outputs = outputs or seen_outputs(answer)
+        yield _logs(answer) if outputs == "probabilities" else answer
+
+
+def seen_outputs(answer: Tensor) -> Outputs:
+    """What the values of a network look like, for one draw.
+
+    Raises:
+        ValueError: they lie between 0 and 1, and do not sum to 1 over the classes.
+
+    Warns:
+        UserWarning: they are probabilities.
+    """
+    if not answer.is_floating_point() or answer.ndim < 2 or answer.numel() == 0:
+        return "logits"
+    low, high = (float(end) for end in answer.detach().aminmax())
+    one_hot = bool(((answer == 0) | (answer == 1)).all())
+    if not (low >= 0 and high <= 1 + SUM_TO_ONE) or answer.shape[1] < 2 or one_hot:
+        return "logits"
+    gap = float((answer.detach().double().sum(1) - 1).abs().max())
+    if gap <= SUM_TO_ONE:
+        validation.warn(
+            "the network's outputs sum to 1 over the classes, as those of a softmax, so they are "
+            "taken for probabilities; say so by likelihood=mcbn.Categorical("
+            'outputs="probabilities"), or outputs="logits" if they are logits'
+        )
+        return "probabilities"
+    if answer.numel() >= MIN_VALUES and low < high:
+        raise ValueError(
+            f"expected logits, got {answer.numel()} values from {low:.4g} to {high:.4g}, which do "
+            "not sum to 1 over the classes: several labels, as of a sigmoid, have no likelihood "
+            'here; for logits that happen to be so give mcbn.Categorical(outputs="logits"), for '
+            "one label of several independent ones output=torch.logit"
+        )
+    return "logits"
+
+
+def _logs(probabilities: Tensor) -> Tensor:
+    """The logarithms of probabilities, finite where one is 0."""
+    validation.probabilities(probabilities.detach(), "the network's outputs")
+    kind = torch.promote_types(probabilities.dtype, torch.float32)
+    return probabilities.to(kind).clamp_min(torch.finfo(kind).tiny).log()
 
 
 def _checked(logits: Tensor, draw: int) -> Tensor:

@@ -17,7 +17,7 @@ from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.predictive.predict import (
     Predictive,
-    join_predictives,
+    joined,
     require_sampler,
     require_some,
     summarize_batches,
@@ -88,13 +88,13 @@ def predict_distributed(
         parts = summarize_batches(
             sampler, share.loader, share.likelihood.summarize, select=select, first=share.first
         )
-        part: Predictive | None = join_predictives(parts, _example_count(share.loader))
+        part: Predictive | None = joined(share.likelihood, parts, _example_count(share.loader))
         return part
 
     share, calls = _guarded(prepare, description, group)
     _require_equal(calls)
     parts = [part for part in _everywhere(predict_share, group) if part is not None]
-    whole: Predictive = require_some(join_predictives(parts, share.examples))
+    whole: Predictive = require_some(joined(share.likelihood, parts, share.examples))
     return whole
 
 

@@ -38,6 +38,6 @@ def as_likelihood(likelihood: Any) -> Any:
     if isinstance(likelihood, Likelihood) and not isinstance(likelihood, type):
         return likelihood
     raise ValueError(
-        f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got {likelihood!r}; "
-        "use Gaussian(precision=tau) for regression"
+        f"expected the likelihood 'categorical', mcbn.Gaussian(...), or an object with the methods "
+        f"summarize and join, got {likelihood!r:.80}; use Gaussian(precision=tau) for regression"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count as counting
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
+from mcbn.network.conduct import mixes_examples
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
-from mcbn.network.loaders import order_sampler, ordered_loader, rebatched
+from mcbn.network.loaders import batch_lengths, order_sampler, ordered_loader, rebatched
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
@@ -79,11 +80,10 @@ def predict(
         ValueError: no data, values that are not finite, a loader that shuffles.
     """
     loader = ordered_loader(data, batch_size)
-    regroup = batch_size if loader is data else None
-    parts = _predictives(sampler, loader, likelihood, select, keep_draws, regroup)
+    parts = _predictives(sampler, data, likelihood, select, keep_draws, batch_size)
     bar = progress_bar(parts, label="predict", unit="batch", total=_length(loader), shown=progress)
     examples = _length(order_sampler(loader)) or 0
-    whole: Predictive = require_some(join_predictives(bar, examples))
+    whole: Predictive = require_some(joined(as_likelihood(likelihood), bar, examples))
     return whole
 
 
@@ -127,22 +127,50 @@ def predict_batches(
         TypeError: not a sampler, or data of another kind.
         ValueError: values that are not finite, a loader that shuffles.
     """
-    loader = ordered_loader(data, batch_size)
-    regroup = batch_size if loader is data else None
-    return _predictives(sampler, loader, likelihood, select, keep_draws, regroup)
+    return _predictives(sampler, data, likelihood, select, keep_draws, batch_size)
 
 
 def _predictives(
     sampler: Sampler,
-    loader: DataLoader[Any],
+    data: Tensor | Dataset[Any] | DataLoader[Any],
     likelihood: Any,
     select: Select | None,
     keep_draws: bool,
     batch_size: int | None,
 ) -> Iterator[Any]:
     require_sampler(sampler)
-    summarize = partial(as_likelihood(likelihood).summarize, keep_draws=keep_draws)
-    return summarize_batches(sampler, loader, summarize, select=select, batch_size=batch_size)
+    loader = ordered_loader(data, batch_size)
+    regroup = batch_size if loader is data else None
+    parts = summarize_batches(
+        sampler,
+        loader,
+        partial(as_likelihood(likelihood).summarize, keep_draws=keep_draws),
+        select=select,
+        batch_size=regroup,
+    )
+    # The user's own batches are passed as they are; only those made here have to be free of choice.
+    return parts if loader is data and regroup is None else _separate(sampler, parts)
+
+
+def _separate(sampler: Sampler, parts: Iterator[Any]) -> Iterator[Any]:
+    """The parts of batches that were cut here, which changes no output.
+
+    Raises:
+        ValueError: the network mixes the examples of a batch, and there are several batches.
+    """
+    for index, part in enumerate(parts):
+        if index > 0 and any(map(mixes_examples, _networks(sampler))):
+            raise ValueError(
+                "expected a network whose output for an example is its own, to cut the data into "
+                "batches, got one whose output depends on the others in its batch; give a "
+                "DataLoader with the batches that belong together, and leave batch_size out"
+            )
+        yield part
+
+
+def _networks(sampler: Any) -> tuple[Any, ...]:
+    """The networks that a sampler of this package calls."""
+    return (*getattr(sampler, "models", ()), *filter(None, [getattr(sampler, "model", None)]))
 
 
 def summarize_batches(
@@ -167,13 +195,14 @@ def summarize_batches(
     """
     loaded = takewhile(lambda inputs: inputs is not END, _loaded(loader, select, first))
     batches = loaded if batch_size is None else rebatched(loaded, batch_size)
+    lengths = batch_lengths(loader) if batch_size is None else repeat(None)
     # Random streams belong to the process: they are seeded only where the network draws from them.
     seeded = False
     for index in counting(first):
         inputs = next(batches, None)
         if inputs is None:
             return
-        step = partial(_summary, sampler, inputs, summarize)
+        step = partial(_summary, sampler, inputs, summarize, next(lengths))
         if not seeded:
             summary, seeded = _watched(step)
         if seeded:
@@ -197,9 +226,32 @@ def _loaded(loader: DataLoader[Any], select: Select | None, first: int) -> Itera
 
 
 def _summary(
-    sampler: Sampler, inputs: Inputs, summarize: Callable[[Iterator[Tensor]], S]
+    sampler: Sampler,
+    inputs: Inputs,
+    summarize: Callable[[Iterator[Tensor]], S],
+    examples: int | None,
 ) -> S | None:
-    return summarize(sampler.passes(inputs)) if count(inputs) > 0 else None
+    if count(inputs) == 0:
+        return None
+    return summarize(_one_each(sampler.passes(inputs), inputs, examples))
+
+
+def _one_each(draws: Iterator[Tensor], inputs: Inputs, examples: int | None) -> Iterator[Tensor]:
+    """The draws, once they are known to have one output per example.
+
+    The examples are the rows of the inputs, or as many as the loader puts in a batch: where it
+    does not say how many, rows and outputs that differ are left to the targets to count.
+    """
+    rows = count(inputs)
+    for outputs in draws:
+        found = len(outputs) if outputs.ndim > 0 else 1
+        if examples is not None and found not in (rows, examples):
+            raise ValueError(
+                f"expected one output per example, got {found} outputs for a batch of {examples} "
+                "examples; give output=, a function that makes one of an example's outputs, or "
+                "selects one per example"
+            )
+        yield outputs
 
 
 def _watched(call: Callable[[], Any]) -> tuple[Any, bool]:
@@ -220,6 +272,20 @@ def _seeded(call: Callable[[], Any], *key: int | str) -> Any:
     """The result under random streams seeded from `key`."""
     with random_streams(0, "predict", *key), torch.no_grad():
         return call()
+
+
+def joined(likelihood: Any, parts: Iterable[Any], examples: int) -> Any:
+    """The predictives of several batches as one, or None if there are no batches.
+
+    Args:
+        likelihood: what they come from; one of the user's own joins them by its own method.
+        parts: predictives, in order.
+        examples: expected number in all; a wrong one costs memory, but the result is right.
+    """
+    if type(likelihood).__module__.startswith("mcbn."):
+        return join_predictives(parts, examples)
+    every = list(parts)
+    return likelihood.join(every) if every else None
 
 
 def join_predictives(parts: Iterable[S], examples: int) -> S | None:

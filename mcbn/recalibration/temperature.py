@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive, entropy
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits, entropy
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut, end_of, lowest
 
@@ -76,14 +76,12 @@ class TemperedCategorical:
         self, passes: Iterable[Tensor], *, keep_draws: bool = False
     ) -> CategoricalPredictive:
         """Average the tempered draws; with `keep_draws` these are kept, in float64."""
-        return Categorical().summarize(self._tempered(passes), keep_draws=keep_draws)
+        tempered = (logits.double() / self.temperature for logits in as_logits(passes))
+        return Categorical(outputs="logits").summarize(tempered, keep_draws=keep_draws)
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """Return one predictive of the examples of all parts, in order."""
         return Categorical().join(parts)
-
-    def _tempered(self, passes: Iterable[Tensor]) -> Iterable[Tensor]:
-        return (logits.double() / self.temperature for logits in passes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

@@ -19,7 +19,7 @@ from mcbn.network.batchnorm import (
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.chunks import Engine
 from mcbn.samplers.engines import draws, require_engine
-from mcbn.samplers.outputs import Output
+from mcbn.samplers.outputs import Output, told_if_equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,15 @@ class MCBatchNorm:
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""
-        return draws(self.model, self._statistics(), inputs, output=self.output, engine=self.engine)
+        statistics = self._statistics()
+        run = draws(self.model, statistics, inputs, output=self.output, engine=self.engine)
+        if all(bool((rows == rows[:1]).all()) for rows in statistics.values()):
+            return run  # all mini-batches were the whole data set
+        return told_if_equal(
+            run,
+            "the network does not use the layers of the bank in eval mode, or what it makes of "
+            "them does not reach its outputs",
+        )
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""

@@ -13,7 +13,7 @@ from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.dropout import dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import answers, checked_inputs, first_output
-from mcbn.samplers.outputs import Output, tensor_output
+from mcbn.samplers.outputs import Output, tensor_output, told_if_equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,8 @@ class MCDropout:
             # Nothing stays switched while the caller holds the iterator.
             return (self._masked(inputs, conduct, draw) for draw in range(self.draws))
 
-        return supervised(self.model, inputs, first, outputs)
+        run = supervised(self.model, inputs, first, outputs)
+        return told_if_equal(run, "no dropout layer of the network has an effect on its outputs")
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""

@@ -1,12 +1,14 @@
 """What a network returns: the one tensor that counts, and all tensors in any nesting."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mcbn import validation
 
 Output = Callable[[Any], Tensor]
 # Values beside tensors that a network may return: they hold no tensor themselves.
@@ -27,6 +29,22 @@ def tensor_output(raw: Any, output: Output | None) -> Tensor:
         f"expected a network whose output is one tensor, got {type(picked).__name__}{keys}; "
         "give output=function that picks it, such as output=lambda answer: answer['logits']"
     )
+
+
+def told_if_equal(draws: Iterator[Tensor], reason: str) -> Iterator[Tensor]:
+    """Yield the draws, and warn at the end if there were several and all were equal."""
+    first, equal, number = None, True, 0
+    for outputs in draws:
+        if equal and first is not None:
+            equal = torch.equal(first, outputs)
+        first = outputs.detach() if first is None else first
+        number += 1
+        yield outputs
+    if equal and number > 1:
+        validation.warn(
+            f"all {number} draws gave the same outputs, so there is no epistemic uncertainty: "
+            f"{reason}"
+        )
 
 
 def map_tensors(change: Callable[[Tensor], Any], values: Any) -> Any:

@@ -74,9 +74,6 @@ CASES = {
         lambda: mcbn.predict(MODEL, X), TypeError,
         "a sampler, got Sequential; wrap the network by mcbn.MCBatchNorm(model, bank)"),
     "a bank for a sampler": (lambda: mcbn.predict(bank(), X), TypeError, "a sampler, got Bank"),
-    "an array for a sampler to pass": (
-        lambda: mcbn.MCBatchNorm(MODEL, bank())(X.numpy()), TypeError,
-        "tensors as inputs, got ndarray; convert"),
     "a path for a bank": (
         lambda: mcbn.MCBatchNorm(MODEL, "bank.st"), TypeError, "a bank, got str; load"),
     "a bank before its network": (

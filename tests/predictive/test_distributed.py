@@ -309,5 +309,5 @@ def test_batches_are_asked_for_one_at_a_time():
 
 
 def test_an_unknown_kind_of_data_is_refused_at_once():
-    with pytest.raises(TypeError, match="expected a tensor, a Dataset or a DataLoader"):
+    with pytest.raises(TypeError, match="expected a tensor, an array, a Dataset or a DataLoader"):
         inspect.unwrap(mcbn.predict_batches)(flat(), [1.0])
