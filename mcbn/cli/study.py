@@ -17,7 +17,7 @@ from mcbn.study.executors import named_executor
 from mcbn.study.plan import Plan
 from mcbn.study.results import Study, to_csv, to_markdown, to_parquet
 from mcbn.study.run import default_jobs, run_study
-from mcbn.study.store import ERROR, Store
+from mcbn.study.store import Store
 
 RUN = """Train and score every cell of a study, in processes of this machine or on a cluster.
 
@@ -66,19 +66,15 @@ def run(arguments: Sequence[str]) -> None:
 
 def status(options: StudyStatusOptions) -> None:
     """Show how many cells of a study are finished, failed and running."""
-    store = Store.open(options.study)
-    plan = declaration.read_stored(store.declaration)
-    cells = plan.cells()
-    keys = {cell.key for cell in cells}
-    networks = {n.key for cell in cells for n in cell.networks if not n.published}
-    done, failed = keys & store.keys("cells"), keys & store.keys("failures")
-    print(f"{plan.title}")
-    print(f"  cells     {len(done)} of {len(keys)} done, {len(failed)} failed, "
-          f"{len(keys) - len(done) - len(failed)} to do")  # fmt: skip
+    study, store = Study.load(options.study), Store.open(options.study)
+    networks = {n.key for c in study.plan.cells() for n in c.networks if not n.published}
+    done, failed = len(study.results), len(study.failures)
+    print(f"{study.plan.title}")
+    print(f"  cells     {done} of {done + failed + study.missing} done, {failed} failed, "
+          f"{study.missing} to do")  # fmt: skip
     print(f"  networks  {len(networks & store.keys('networks'))} of {len(networks)} trained")
     print(f"  running   {len(store.running())}")
-    for cell in (cell for cell in cells if cell.key in failed):
-        error = store.read_json("failures", cell.key, ERROR).get("error")
+    for cell, error in study.failures.items():
         print(f"  failed    {cell}: {error}")
 
 

@@ -1,13 +1,12 @@
 """The cells of a study and the networks they need, each identified by a digest of its fields."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
-from mcbn.io.plain import matches_type
-from mcbn.study.names import PUBLISHED, Method
+from mcbn.io.plain import matches_type, to_json
+from mcbn.study.names import PUBLISHED, Architecture, Method
 
 # Increase it when equal configurations give new numbers, so that old results are not reused.
 DATA_VERSION = 1
@@ -58,6 +57,11 @@ class Network:
     def published(self) -> bool:
         """Whether its published weights are loaded, so that it is not trained."""
         return self.architecture == PUBLISHED
+
+    @property
+    def own(self) -> bool:
+        """Whether a function of the user's builds it."""
+        return self.architecture not in get_args(Architecture)
 
     @property
     def family(self) -> "Network":
@@ -161,5 +165,5 @@ def _from_fields(kind: Any, values: Mapping[str, Any]) -> Any:
 
 def _digest(kind: str, values: Mapping[str, Any]) -> str:
     keyed = {"kind": kind, "version": DATA_VERSION, **values}
-    text = json.dumps(keyed, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = to_json(keyed, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser
 
-from mcbn.io.plain import matches_type
+from mcbn.study import notation
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
@@ -44,6 +44,7 @@ def read(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected a study at {path}, got no such file; check the path")
+    _require_plain_overrides(overrides)
     plan = _read(path, overrides)
     if model is not None:
         return replace(plan, network=replace(plan.network, names=(model,)))
@@ -115,7 +116,7 @@ def _require_plain_values(path: Path) -> None:
     """Check that a file has only the keys of a plan, with plain values.
 
     The parser alone would import the class that `class_path` names, show the file that `config`
-    names, and expand aliases of aliases until memory is full.
+    names, expand aliases of aliases until memory is full, and take the last of two equal keys.
     """
     if path.stat().st_size > MAX_BYTES:
         raise _invalid(f"more than {MAX_BYTES:,} bytes")
@@ -126,28 +127,54 @@ def _require_plain_values(path: Path) -> None:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 raise yaml.YAMLError("an anchor, an alias, a tag or lists in lists")
-        values = yaml.safe_load(text)
+        node = notation.compose(text)
     except (yaml.YAMLError, ValueError) as error:
         raise _invalid(str(error)) from error
-    if not isinstance(values, dict):
+    if node is None:
         raise _invalid("no keys")
-    for key, value in values.items():
-        if key not in SECTIONS:
-            _require_known_key(key, value)
-        elif not isinstance(value, dict):
-            raise _invalid(f"no keys under {key!r}")
-        else:
-            for inner in value:
-                _require_known_key(f"{key}.{inner}", value[inner])
+    for key, value in notation.keys_and_values(node):
+        inner = notation.keys_and_values(value, key) if key in SECTIONS else [(key, value)]
+        for name, each in inner:
+            _require_plain_value(name, each)
 
 
-def _require_known_key(key: str, value: Any) -> None:
-    words = value if isinstance(value, list) else [value]
-    if key not in known_keys() or any(isinstance(word, (dict, list)) for word in words):
+def _require_plain_overrides(overrides: Sequence[str]) -> None:
+    """Check that each argument names a key of a plan, once, with a value that is written plainly.
+
+    The parser alone would also take files, whole sections and items of lists.
+    """
+    given: set[str] = set()
+    for index, word in enumerate(overrides):
+        if not word.startswith("--") or word.replace("-", "_").startswith("__print_config"):
+            continue
+        option, _, value = word.partition("=")
+        key = option[2:].replace("-", "_")
+        if key in given:
+            raise ValueError(
+                f"expected {option} once, got it twice; give all its values in one list, or remove "
+                "one of them"
+            )
+        given.add(key)
+        value = value if "=" in word else "".join(overrides[index + 1 : index + 2])
+        try:
+            node = notation.compose(value) if key in known_keys() and key != "title" else None
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"expected a value of {option}, got {value!r:.80}; write a list as in '[0, 1]'"
+            ) from error
+        if node is not None or key not in known_keys():
+            _require_plain_value(key, node, place=f" for {option}")
+
+
+def _require_plain_value(key: str, node: Any, *, place: str | None = None) -> None:
+    section, _, name = key.rpartition(".")
+    types = {field.name: field.type for field in fields(SECTIONS.get(section, Plan))}
+    if key not in known_keys() or section not in ("", *SECTIONS):
         raise _invalid(f"Option '{key}' is not accepted")
+    notation.require_plain(key, node, types[name], place=place)
     # Where it expects a number, the parser reads a text as YAML once more.
-    text = "".join(word for word in words if isinstance(word, str))
-    if key not in ("title", "network.names") and set("&*!") & set(text):
+    words = node.value if isinstance(node.value, list) else [node]
+    if key not in ("title", "network.names") and any(set("&*!") & set(w.value) for w in words):
         raise _invalid(f"an anchor, an alias or a tag in {key}")
 
 
@@ -160,23 +187,7 @@ def _invalid(message: str) -> ValueError:
 
 
 def _section(name: str, value: Any) -> Any:
-    if name not in SECTIONS:
-        return _checked(Plan, {name: value})[name]
-    return SECTIONS[name](**_checked(SECTIONS[name], value))
-
-
-def _checked(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a section with tuples for lists; the parser accepts null for a list."""
-    types = {field.name: field.type for field in fields(kind)}
-    checked = {name: _with_tuples(value) for name, value in values.items()}
-    for name, value in checked.items():
-        if not matches_type(value, types[name]):
-            raise _invalid(f"{name} that is {value!r:.80}")
-    return checked
-
-
-def _with_tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else value
+    return SECTIONS[name](**value) if name in SECTIONS else value
 
 
 def _with_lists(value: Any) -> Any:

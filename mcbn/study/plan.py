@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from mcbn.evaluation.glossary import ScoreName
+from mcbn.io.plain import matches_type
 from mcbn.study.cell import Cell, Network
 from mcbn.study.names import (
     CLASSIFICATION_SCORES,
@@ -21,6 +22,24 @@ from mcbn.tasks.names import OUTSIDE, DataName, is_regression
 # A file of a few lines may declare more cells than fit into memory.
 MAX_CELLS, MAX_MEMBERS = 100_000, 1_000
 LAST_SPLIT = 4  # the UCI sets have five 80/20 splits
+
+
+def _settle(axes: Any, section: str = "") -> None:
+    """Take lists and ranges as tuples, and check the types of all values."""
+    for each in fields(axes):
+        value = getattr(axes, each.name)
+        if isinstance(value, (list, range)):
+            value = tuple(value)
+            object.__setattr__(axes, each.name, value)
+        if matches_type(value, each.type):
+            continue
+        # A tuple has the name "tuple", and says more as a text.
+        kind = str(each.type) if get_args(each.type) else getattr(each.type, "__name__", "")
+        alone = get_origin(each.type) is tuple and matches_type((value,), each.type)
+        raise ValueError(
+            f"expected {section}{each.name} of type {kind.replace('typing.', ''):.300}, got "
+            f"{value!r:.80}; give {(value,) if alone else 'one of that type'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,9 @@ class DataAxes:
     outside: tuple[str, ...] = ()
     outside_size: int | None = None
 
+    def __post_init__(self) -> None:
+        _settle(self, "data.")
+
 
 @dataclass(frozen=True)
 class NetworkAxes:
@@ -60,6 +82,9 @@ class NetworkAxes:
     depth: int = 2
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _settle(self, "network.")
+
 
 @dataclass(frozen=True)
 class TrainingAxes:
@@ -76,6 +101,9 @@ class TrainingAxes:
     epochs: int = 15
     learning_rate: float = 1e-2
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _settle(self, "training.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +123,9 @@ class InferenceAxes:
     bank_batch_size: int | None = None
     dropout_rates: tuple[float, ...] = (0.1,)
     members: int = 3
+
+    def __post_init__(self) -> None:
+        _settle(self, "inference.")
 
 
 @dataclass(frozen=True)
@@ -129,6 +160,7 @@ class Plan:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        _settle(self)
         _require_positive(self)
         _require_countable(self)
         _require_compatible(self)

@@ -16,6 +16,7 @@ from mcbn.io.plain import matches_type
 from mcbn.study import declaration
 from mcbn.study.cell import Cell
 from mcbn.study.plan import Plan
+from mcbn.study.records import Item, shared_provenance
 from mcbn.study.store import COST, ERROR, RESULT, Store
 from mcbn.tasks.names import is_regression
 
@@ -73,7 +74,7 @@ class Study:
 
         Raises:
             FileNotFoundError: there is no study in the folder.
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or cells were made from several networks or data sets.
         """
         store = Store.open(folder)
         plan = declaration.read_stored(store.declaration)
@@ -81,18 +82,25 @@ class Study:
 
     @classmethod
     def from_store(cls, store: Store, plan: Plan) -> "Study":
-        """The cells of `plan` that are finished in a store."""
+        """The cells of `plan` that are finished in a store.
+
+        Raises:
+            ValueError: a file is damaged, or networks or data sets of one name are several.
+        """
         done, failed = store.keys("cells"), store.keys("failures")
+        items: list[Item] = []
         results, failures, missing = [], {}, 0
         for cell in plan.cells():
             key = cell.key
             if key in done:
+                items.append(("cells", key, cell))
                 scores, seconds = (_numbers(store, key, name) for name in (RESULT, COST))
                 results.append(Result(cell, scores, seconds))
             elif key in failed:
                 failures[cell] = str(store.read_json("failures", key, ERROR).get("error"))
             else:
                 missing += 1
+        shared_provenance(store, items)
         return cls(plan, tuple(results), failures, missing)
 
     @property

@@ -3,7 +3,7 @@
 import os
 import pkgutil
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,14 @@ from mcbn.study.cell import Cell, Network
 from mcbn.study.executors import Executor, Processes
 from mcbn.study.plan import Plan
 from mcbn.study.progress import Progress
+from mcbn.study.provenance import Fingerprint, Provenance
+from mcbn.study.records import Item, present_digests, require_same, shared_provenance
 from mcbn.study.results import Study
 from mcbn.study.store import Outcome, Store, commit_failure
 
 # Imported in the worker, so that the process that only dispatches does not wait for torch.
 WORK = "mcbn.study.worker:work"
+FINGERPRINT = "mcbn.study.worker:own_fingerprint"
 # Calls submitted at once to an executor without `slots`.
 DEFAULT_SLOTS = 64
 
@@ -53,24 +56,54 @@ def run_study(
 
     Raises:
         OSError: the folder cannot be written to; results that were finished before stay.
-        ValueError: the declaration or an argument is invalid.
+        ValueError: the declaration or an argument is invalid; or the finished results in the
+            folder were made from another network or data set of the same name.
     """
     plan = plan if isinstance(plan, Plan) else declaration.read(plan)
-    cells = _share(plan.cells(), shard)
+    cells = plan.cells()
+    keys = {cell: cell.key for cell in cells}
     store = Store.create(Path(folder).absolute())
-    store.declare(declaration.to_yaml(plan))
-    queue = Queue.of(cells, store, retry=retry)
-    if queue.waiting or queue.ready:
+    queue = Queue.of(_share(cells, shard), keys, store, retry=retry)
+    done = store.keys("cells")
+    finished: list[Item] = [("cells", keys[cell], cell) for cell in cells if keys[cell] in done]
+    known = shared_provenance(store, [*finished, *queue.trained_before], resume=True)
+    require_same(known, Provenance(present_digests(known.data)), store.folder)
+    if queue.waiting or queue.ready or known.networks:
         used = executor or Processes(jobs or default_jobs(plan))
         try:
-            _run_queue(queue, used, store, plan, progress=progress)
+            _require_same_networks(known, used, store)
+            queue.begin(store)
+            store.declare(declaration.to_yaml(plan))
+            _run_queue(queue, used, store, plan, known, progress=progress)
         except BaseException:
             if executor is None:
                 used.shutdown(wait=False, cancel_futures=True)
             raise
         if executor is None:
             used.shutdown()
+    else:
+        store.declare(declaration.to_yaml(plan))
     return Study.from_store(store, plan)
+
+
+def _require_same_networks(known: Provenance, executor: Executor, store: Store) -> None:
+    """Check that a user's functions still build the networks of the finished results.
+
+    They run where the jobs run, since a function may end the process that it runs in.
+    """
+    for name, expected in known.networks.items():
+        builder = name.rpartition(" on ")[0]
+        try:
+            found = executor.submit(_fingerprint, builder, expected.input_shape).result()
+        except Exception as error:  # of the executor, or of a process that died
+            found = f"{type(error).__name__}: {error}"
+        if isinstance(found, str):
+            raise ValueError(
+                f"expected {builder} to build the network of the finished results in "
+                f"{store.folder}, got {found}; mend it, give another folder, or remove "
+                f"{store.folder} to discard its results"
+            )
+        require_same(known, Provenance(networks={name: found}), store.folder)
 
 
 def default_jobs(plan: Plan) -> int:
@@ -98,7 +131,13 @@ def _share(cells: Sequence[Cell], shard: tuple[int, int] | None) -> tuple[Cell, 
 
 
 def _run_queue(
-    queue: "Queue", executor: Executor, store: Store, plan: Plan, *, progress: bool
+    queue: "Queue",
+    executor: Executor,
+    store: Store,
+    plan: Plan,
+    known: Provenance,
+    *,
+    progress: bool,
 ) -> None:
     slots = getattr(executor, "slots", DEFAULT_SLOTS)
     jobs: dict[Future[Any], Network | Cell] = {}
@@ -108,12 +147,13 @@ def _run_queue(
             while queue.ready or jobs:
                 while queue.ready and len(jobs) < slots:
                     job = queue.ready.popleft()
-                    jobs[executor.submit(_work, str(store.folder), job)] = job
+                    jobs[executor.submit(_work, str(store.folder), job, known)] = job
                     display.started()
                 display.show()
                 for future in wait(jobs, return_when=FIRST_COMPLETED).done:
                     job = jobs.pop(future)
                     outcome = _outcome(future, job, store, isolated=isinstance(executor, Processes))
+                    known = known.merged(outcome.provenance)
                     display.ended(job, outcome.seconds, outcome.scores, failed=bool(outcome.error))
                     if isinstance(job, Network):
                         display.skipped(_release_cells(job, outcome.error, queue, store))
@@ -122,9 +162,14 @@ def _run_queue(
             future.cancel()
 
 
-def _work(folder: str, job: Network | Cell) -> Outcome:
-    outcome: Outcome = pkgutil.resolve_name(WORK)(folder, job)
+def _work(folder: str, job: Network | Cell, known: Provenance) -> Outcome:
+    outcome: Outcome = pkgutil.resolve_name(WORK)(folder, job, known)
     return outcome
+
+
+def _fingerprint(builder: str, input_shape: tuple[int, ...]) -> Fingerprint | str:
+    found: Fingerprint | str = pkgutil.resolve_name(FINGERPRINT)(builder, input_shape)
+    return found
 
 
 def _outcome(
@@ -176,39 +221,52 @@ class Queue:
     Attributes:
         ready: jobs that can start, in order.
         waiting: the networks that each cell still waits for.
+        trained_before: the trained networks that cells to be scored use.
+        failed_before: keys of failures of what is run again.
         networks: how many networks are to be trained.
         cells: how many cells are to be scored.
     """
 
     ready: deque[Network | Cell] = field(default_factory=deque)
     waiting: dict[Cell, set[Network]] = field(default_factory=dict)
+    trained_before: list[Item] = field(default_factory=list)
+    failed_before: list[str] = field(default_factory=list)
     networks: int = 0
     cells: int = 0
     _cells_of: dict[Network, list[Cell]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cells: Iterable[Cell], store: Store, *, retry: bool) -> "Queue":
+    def of(
+        cls, cells: Iterable[Cell], keys: Mapping[Cell, str], store: Store, *, retry: bool
+    ) -> "Queue":
         """The jobs of these cells that are neither finished nor, unless `retry`, failed."""
         finished, failures = store.keys("cells"), store.keys("failures")
         trained, queue = store.keys("networks"), cls()
-        keys: dict[Network, str] = {}
+        network_keys: dict[Network, str] = {}
         for cell in cells:
-            key = cell.key
+            key = keys[cell]
             if key in finished or (key in failures and not retry):
                 continue
             if key in failures:
-                store.discard("failures", key)
+                queue.failed_before.append(key)
             queue.cells += 1
             needed = {network for network in cell.networks if not network.published}
-            for network in needed - keys.keys():
-                keys[network] = network.key
-            queue._add(cell, {network for network in needed if keys[network] not in trained})
-        for network in queue._cells_of:
-            if keys[network] in failures:
-                store.discard("failures", keys[network])
+            for network in needed - network_keys.keys():
+                network_keys[network] = network.key
+            queue._add(cell, {each for each in needed if network_keys[each] not in trained})
+        for network, key in network_keys.items():
+            if key in trained:
+                queue.trained_before.append(("networks", key, network))
+            elif key in failures:
+                queue.failed_before.append(key)
         queue.networks = len(queue._cells_of)
         queue.ready.extend(queue._cells_of)
         return queue
+
+    def begin(self, store: Store) -> None:
+        """Remove the failures of what is run again."""
+        for key in self.failed_before:
+            store.discard("failures", key)
 
     def _add(self, cell: Cell, needed: set[Network]) -> None:
         if not needed:

@@ -5,7 +5,6 @@ by one rename. So any number of processes and machines may write to one folder w
 lock, and a process that is killed leaves only an unfinished folder, which is removed later.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -13,13 +12,14 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mcbn.io.atomic import commit_folder, write_whole
-from mcbn.io.plain import parse_object
+from mcbn.io.plain import parse_object, to_json
 from mcbn.study.cell import Cell, Network
+from mcbn.study.provenance import Provenance
 
 Kind = Literal["networks", "cells", "failures"]
 KINDS: tuple[Kind, ...] = ("networks", "cells", "failures")
@@ -179,11 +179,13 @@ class Outcome:
         error: why the job failed; empty if it did not.
         seconds: wall time, without committing the files.
         scores: scores of a cell that is finished.
+        provenance: what it was made from.
     """
 
     error: str
     seconds: float
     scores: Mapping[str, float]
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 def commit_failure(store: Store, job: Network | Cell, reason: str, details: str = "") -> None:
@@ -195,4 +197,4 @@ def commit_failure(store: Store, job: Network | Cell, reason: str, details: str 
 
 def as_json(values: Mapping[str, Any]) -> bytes:
     """The bytes of a JSON file, the same for equal values."""
-    return (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (to_json(values, indent=1, sort_keys=True) + "\n").encode()

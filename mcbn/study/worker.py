@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.bank.minibatches import minibatches
 from mcbn.bank.posteriors import FactorizedPosterior, JointPosterior
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
-from mcbn.network.checkpoints import import_builder
 from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision
@@ -38,6 +37,9 @@ from mcbn.samplers.dropout import MCDropout
 from mcbn.samplers.ensemble import DeepEnsemble
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.cell import Cell, Network
+from mcbn.study.fingerprints import build_own, fingerprint
+from mcbn.study.provenance import Fingerprint, Provenance
+from mcbn.study.records import data_digests, make_record, require_same
 from mcbn.study.store import (
     CONFIGURATION,
     COST,
@@ -48,19 +50,28 @@ from mcbn.study.store import (
     as_json,
     commit_failure,
 )
-from mcbn.tasks.datasets import Task, cifar10, data_root, digits, mnist, uci
+from mcbn.tasks.datasets import Task, cifar10, digits, mnist, uci
+from mcbn.tasks.files import PUBLISHED_WEIGHTS, data_root, digest
 from mcbn.tasks.names import is_regression
 from mcbn.tasks.networks import convnet, load_resnet20, mlp
 from mcbn.tasks.training import build, train
 
 WEIGHTS = "weights.safetensors"
 
+NOTHING_KNOWN = Provenance()
+
 # Random streams and thread counts belong to the process, so it runs one job at a time.
 _process_lock = threading.Lock()
 
 
-def work(folder: str, job: Network | Cell) -> Outcome:
+def work(folder: str, job: Network | Cell, known: Provenance = NOTHING_KNOWN) -> Outcome:
     """Run a job of the study in `folder`, unless it is finished; commit its result or its error.
+
+    Args:
+        folder: of the study.
+        job: the network to train, or the cell to score.
+        known: what the finished results were made from; a job that would be made from something
+            else fails.
 
     Raises:
         OSError: the result cannot be written.
@@ -73,16 +84,44 @@ def work(folder: str, job: Network | Cell) -> Outcome:
     with _process_lock, store.mark_running(job.key), _threads(threads):
         start = time.perf_counter()
         try:
-            result = _train(job) if isinstance(job, Network) else _score(store, job)
+            task = load_task(job)
+            provenance = provenance_of(job, task)
+            require_same(known, provenance, folder)
+            result = _train(job, task) if isinstance(job, Network) else _score(store, job, task)
         except Exception as error:  # any error fails this job only
             reason = f"{type(error).__name__}: {error}"
             commit_failure(store, job, reason, traceback.format_exc())
             return Outcome(reason, time.perf_counter() - start, {})
         seconds = time.perf_counter() - start
         cost = as_json({**result.seconds, "total": seconds})
-        configuration = as_json(asdict(job))
-        store.commit(kind, job.key, {**result.files, COST: cost, CONFIGURATION: configuration})
-        return Outcome("", seconds, result.scores)
+        record = make_record(job, provenance)
+        store.commit(kind, job.key, {**result.files, COST: cost, CONFIGURATION: record})
+        return Outcome("", seconds, result.scores, provenance)
+
+
+def provenance_of(job: Network | Cell, task: Task) -> Provenance:
+    """What a job is made from: the files of its data, and the network of a user's own.
+
+    Raises:
+        TypeError: the function returns no network.
+    """
+    network = job if isinstance(job, Network) else job.network
+    networks = {}
+    if network.own:
+        shape = tuple(task.train.inputs.shape[1:])
+        networks[f"{network.architecture} on {network.data}"] = fingerprint(
+            network.architecture, shape
+        )
+    return Provenance(data_digests(job), networks)
+
+
+def own_fingerprint(name: str, input_shape: tuple[int, ...]) -> Fingerprint | str:
+    """The fingerprint of a user's network, or the error of building it, in this process."""
+    with _process_lock:
+        try:
+            return fingerprint(name, input_shape)
+        except Exception as error:  # any error of the user's code
+            return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -92,9 +131,8 @@ class _Result:
     scores: Mapping[str, float]
 
 
-def _train(network: Network) -> _Result:
+def _train(network: Network, task: Task) -> _Result:
     start = time.perf_counter()
-    task = load_task(network)
     seed = derived_seed(network.seed, "member", network.member)
     model = build(partial(untrained, network, task), seed=seed)
     train(
@@ -113,8 +151,7 @@ def _train(network: Network) -> _Result:
     return _Result({WEIGHTS: save(weights)}, cost, {})
 
 
-def _score(store: Store, cell: Cell) -> _Result:
-    task = load_task(cell)
+def _score(store: Store, cell: Cell, task: Task) -> _Result:
     networks = [load_trained(store, network, task) for network in cell.networks]
     start = time.perf_counter()
     sampler = make_sampler(cell, networks, task)
@@ -130,17 +167,15 @@ def load_trained(store: Store, network: Network, task: Task) -> Module:
     """The trained network of a configuration, in eval mode.
 
     Raises:
-        FileNotFoundError: the network is not trained yet.
-        ValueError: its file is damaged, or has the weights of another network.
+        ValueError: its file is missing, damaged, or has the weights of another network.
     """
     if network.published:
         return load_published()
     path = store.path("networks", network.key, WEIGHTS)
     model = build(partial(untrained, network, task), seed=0)
-    content = path.read_bytes()
     try:
-        model.load_state_dict(load(content))
-    except (SafetensorError, RuntimeError) as error:
+        model.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"expected the weights of {network} in {path}, got {type(error).__name__}: {error}; "
             f"remove the folder {path.parent} and run the study again"
@@ -217,7 +252,6 @@ def _regression(sampler: Sampler, task: Task) -> Measurement:
     return Measurement(values, seconds)
 
 
-PUBLISHED_WEIGHTS = "cifar10_resnet_weights/resnet20-12fca82f.th"
 # At least so many mini-batches are collected to fit a parametric posterior.
 POSTERIOR_BATCHES = 64
 # Population statistics are pooled over mini-batches of at most so many examples.
@@ -229,7 +263,9 @@ def load_task(cell_or_network: Cell | Network) -> Task:
     if isinstance(cell_or_network, Network):
         network = cell_or_network
         root = str(data_root().absolute())
-        return _cached_task(root, network.data, network.split, network.train_size)
+        # A file that is edited makes another data set, also within one process.
+        content = digest(network.data, root)
+        return _cached_task(root, content, network.data, network.split, network.train_size)
     cell = cell_or_network
     task = load_task(cell.network)
     if missing := [name for name in cell.outside if name not in task.outside]:
@@ -248,7 +284,13 @@ def load_task(cell_or_network: Cell | Network) -> Task:
 
 
 @lru_cache(maxsize=2)
-def _cached_task(root: str, name: str, split: int, train_size: int | None) -> Task:
+def _cached_task(
+    root: str,
+    content: str | None,  # noqa: ARG001
+    name: str,
+    split: int,
+    train_size: int | None,
+) -> Task:
     if is_regression(name):
         task = uci(name, root, split=split, protocol="teye")  # type: ignore[arg-type]
     elif name == "digits":
@@ -280,7 +322,7 @@ def untrained(network: Network, task: Task) -> Module:
         return Sequential(Flatten(), model)
     if network.architecture == "convnet":
         return convnet(shape[0], outputs, width=network.width, dropout=network.dropout)
-    return import_builder(network.architecture)()
+    return build_own(network.architecture)
 
 
 def load_published() -> Module:

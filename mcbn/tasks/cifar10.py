@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mcbn.tasks.files import data_root
 from mcbn.tasks.readers import (
     class_labels,
     damaged,
-    data_root,
     missing,
     read_numpy,
     torchvision_datasets,

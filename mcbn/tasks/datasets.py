@@ -15,11 +15,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalize_cifar10
+from mcbn.tasks.files import (
+    GREY_FOLDERS,
+    MNIST_FILES,
+    data_root,
+    grey_images,
+    mnist_folder,
+    uci_folder,
+    usps_images,
+)
 from mcbn.tasks.names import Regression
 from mcbn.tasks.readers import (
     class_labels,
     damaged,
-    data_root,
     missing,
     read_idx,
     read_table,
@@ -109,22 +117,20 @@ def mnist(root: str | Path | None = None, seed: int = 0, train_size: int | None 
 
 
 def _mnist_folder(root: Path) -> Path:
-    name = "train-images-idx3-ubyte.gz"
-    downloaded = root / "MNIST" / "raw"
-    for folder in (root / "mnist", downloaded):
-        if (folder / name).is_file():
-            return folder
+    folder = mnist_folder(root)
+    if (folder / MNIST_FILES[0]).is_file():
+        return folder
     datasets = torchvision_datasets()
     try:
         datasets.MNIST(root, download=True)
     except (OSError, RuntimeError) as error:
-        raise missing(root / "mnist" / name, f"a failed download: {error}") from error
-    return downloaded
+        raise missing(root / "mnist" / MNIST_FILES[0], f"a failed download: {error}") from error
+    return folder
 
 
 def _mnist_outside(root: Path) -> dict[str, Tensor]:
     outside = _grey_sets(root)
-    path = root / "usps" / "zip.test.gz"
+    path = usps_images(root)
     if path.is_file():
         rows = read_table(path, columns=257)[:, 1:].float()
         images = (rows.view(-1, 1, 16, 16) + 1) / 2
@@ -134,16 +140,8 @@ def _mnist_outside(root: Path) -> dict[str, Tensor]:
 
 def _grey_sets(root: Path) -> dict[str, Tensor]:
     """Images of 28x28 from other data sets, as far as they are there."""
-    outside = {}
-    for name, folders in (
-        ("notmnist", ["notmnist"]),
-        ("fashion_mnist", ["fashion_mnist", "FashionMNIST/raw"]),
-    ):
-        for folder in folders:
-            path = root / folder / "t10k-images-idx3-ubyte.gz"
-            if path.is_file() and name not in outside:
-                outside[name] = _unit_images(path)
-    return outside
+    paths = {name: grey_images(root, name) for name in GREY_FOLDERS}
+    return {name: _unit_images(path) for name, path in paths.items() if path.is_file()}
 
 
 def _unit_images(path: Path) -> Float[Tensor, "batch 1 28 28"]:
@@ -254,7 +252,7 @@ def uci(
     _require_known("protocol", protocol, get_args(Splits))
     splits = 5 if protocol == "teye" or name == "protein-tertiary-structure" else 20
     _require_known("split", split, range(splits))
-    inputs, targets = _uci_columns(data_root(root) / "uci" / name)
+    inputs, targets = _uci_columns(uci_folder(data_root(root), name))
     outer, test = _uci_split(len(inputs), split, protocol)
     train, validation = outer.tensor_split([len(outer) - round(0.2 * len(outer))])
     input_mean, input_scale = _mean_and_scale(inputs[train])

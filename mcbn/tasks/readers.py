@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -17,11 +16,6 @@ from torch import Tensor
 from mcbn.io import archives
 from mcbn.io.archives import read_array, read_arrays, read_gzip
 from mcbn.validation import finite, labels
-
-
-def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder of the data: `root`, else the environment's MCBN_DATA, else ./data."""
-    return Path(root if root is not None else os.environ.get("MCBN_DATA") or "data")
 
 
 def read_idx(path: str | Path) -> UInt8[Tensor, "..."]:

@@ -24,6 +24,8 @@ from mcbn.predictive.tables import read_predictions, write_predictions
 from mcbn.study import declaration
 from mcbn.study.cell import Cell
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
+from mcbn.study.provenance import Provenance
+from mcbn.study.records import make_record
 from mcbn.study.results import Study
 from mcbn.study.store import Store, as_json
 from mcbn.tasks.readers import read_idx, read_numpy, read_table
@@ -127,13 +129,15 @@ def plan() -> Plan:
 
 def _study(part: str) -> tuple[Callable[[Path], object], Callable[[Path], object]]:
     """A writer of the scores of a cell, and a reader of `part` of a study."""
-    key = plan().cells()[0].key
+    cell = plan().cells()[0]
+    key = cell.key
     scores = as_json({"nll": 0.5, "accuracy": None})
 
     def read(path: Path) -> None:
         store = Store.create(path.parent / "study")
         store.discard("cells", key)
-        files = {"scores.json": scores, "cost.json": as_json({"total": 1.0})}
+        files = {"scores.json": scores, "cost.json": as_json({"total": 1.0}),
+                 "config.json": make_record(cell, Provenance())}  # fmt: skip
         store.commit("cells", key, {**files, part: path.read_bytes()})
         Study.from_store(store, plan()).rows(cost=True)
 

@@ -204,7 +204,6 @@ def test_a_missing_file_is_named(tmp_path):
         ({"methods": ()}, "expected at least one of methods"),
         ({"training": TrainingAxes(batch_sizes=(1,))}, "training.batch_sizes"),
         ({"training": TrainingAxes(learning_rate=0.0)}, "learning_rate"),
-        ({"training": TrainingAxes(learning_rate=float("nan"))}, "learning_rate"),
         ({"inference": InferenceAxes(dropout_rates=(0.0,))}, "dropout rates"),
         ({"inference": InferenceAxes(dropout_rates=(1.0,))}, "dropout rates"),
         ({"inference": InferenceAxes(batch_sizes=(1,))}, "inference.batch_sizes"),
