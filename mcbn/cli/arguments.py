@@ -252,7 +252,7 @@ def command(program: str, options: Any, *, positional: str = "") -> str:
             continue
         given = value if isinstance(value, list) else [value]
         texts = [str(each).lower() if isinstance(each, bool) else str(each) for each in given]
-        if any(_needs_brackets(option, text) for text in texts):
+        if isinstance(value, list) and any(_needs_brackets(option, text) for text in texts):
             texts = [bracketed(texts)]
         if name == positional:
             files = texts

@@ -89,6 +89,7 @@ def run_demo(
     *,
     data: str = "digits",
     settings: DemoSettings | None = None,
+    repeat: str = "",
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train networks on real data, compare the methods, study batch sizes, and write a report.
@@ -98,6 +99,7 @@ def run_demo(
         data: "digits" (bundled with scikit-learn) or "mnist" (from the data root: the environment
             variable MCBN_DATA, else ./data).
         settings: size of the demo; by default that of the data set.
+        repeat: the command that runs this demo again, for the report.
         say: function that takes each line of progress.
 
     Returns:
@@ -134,7 +136,7 @@ def run_demo(
             for name, sampler in samplers.items()
             if len(sampler) >= MIN_DRAWS
         },
-        provenance=_provenance(task, members[0], size, settings, data),
+        provenance=_provenance(task, members[0], size, settings, repeat),
         notes=notes,
     )
     page = report.write(directory)
@@ -219,7 +221,7 @@ def _provenance(
     model: Module,
     size: int,
     settings: DemoSettings,
-    data: str,
+    repeat: str,
 ) -> dict[str, str]:
     packages = ("mcbn", "torch", "numpy", "scipy", "scikit-learn", "matplotlib")
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -239,7 +241,7 @@ def _provenance(
         ),
         "Versions": ", ".join(f"{name} {version(name)}" for name in packages)
         + f", Python {sys.version.split()[0]}, {platform.machine()}",
-        "Repeat": f"mcbn demo --data {data}",
+        **({"Repeat": repeat} if repeat else {}),
     }
 
 

@@ -149,7 +149,7 @@ def _is_of_study(words: Sequence[str]) -> bool:
     bare = [value for name, value in given if not name and value]
     if len(bare) != 1 or any(name == "predictions" for name, _ in given):
         return False
-    return Path(bare[0]).is_dir() or not (Path(bare[0]).exists() or Path(bare[0]).suffix)
+    return Path(bare[0]).is_dir()
 
 
 def is_refusal(error: Exception) -> bool:

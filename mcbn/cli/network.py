@@ -10,6 +10,7 @@ import torch
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect as collect_bank
 from mcbn.bank.minibatches import minibatches
+from mcbn.cli.arguments import command
 from mcbn.cli.demo import run_demo
 from mcbn.cli.examples import Examples
 from mcbn.cli.options import (
@@ -47,7 +48,7 @@ def demo(options: DemoOptions) -> None:
     torch.set_num_threads(1)
     if options.root is not None:
         os.environ["MCBN_DATA"] = options.root  # the training processes inherit it
-    run_demo(options.out, data=options.data)
+    run_demo(options.out, data=options.data, repeat=command("mcbn demo", options))
 
 
 def doctor(options: DoctorOptions) -> None:

@@ -3,19 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from mcbn.cli.arguments import command
 from mcbn.cli.examples import Examples
 from mcbn.cli.options import EvaluateOptions, ReportOptions
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
-from mcbn.evaluation.subgroups import Subgroup, subgroups
+from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.io.tables import column, is_table, texts
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.pairing import same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
@@ -28,11 +30,12 @@ from mcbn.report.report import Report
 def evaluate(options: EvaluateOptions) -> None:
     """Score predictions against their targets."""
     path, resamples = options.predictions, options.resamples
+    _require_files([path], "a file of predictions")
     predictions = read_predictions(
         path, probabilities=_names(options.probabilities), target=options.target
     )
     targets = _targets(predictions, path)
-    labels = {name: _labels(predictions, name, path) for name in _names(options.by)}
+    labels = _groups(predictions, options.by, path)
     evaluation = evaluate_predictive(predictions.scored, targets, resamples=resamples)
     print(
         f"{predictions.method} on {predictions.data}: {evaluation.examples} examples, 95% intervals"
@@ -60,13 +63,21 @@ def evaluate(options: EvaluateOptions) -> None:
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
+    files = [*paths, *_list(options.outside), *held_out_paths]
+    _require_files(files, "files of predictions, or the folder of one study")
     methods = [_read(path, paths, options) for path in paths]
-    outside = [(path, _read(path, paths, options)) for path in options.outside or []]
+    outside = [(path, _read(path, paths, options)) for path in _list(options.outside)]
     held_out = [_read(path, paths, options) for path in held_out_paths]
-    _require_same_examples(methods, paths)
-    groups = {name: _labels(methods[0], name, paths[0]) for name in _names(options.by)}
+    methods = _joined(methods, paths, options)
+    outside = [
+        (path, _of_set(same_classes(each, methods[0], path), path, methods))
+        for path, each in outside
+    ]
+    groups = _groups(methods[0], options.by, paths[0])
     images = None if options.images is None else Examples.from_file(options.images).inputs
     _require_compatible(methods[0], options)
+    _require_known_methods(methods, outside, "--outside")
+    _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
     sets = set_coverages(methods, held_out) if held_out else ()
     if options.recalibrate is not None:
         fits = fitted(methods, held_out, options.recalibrate)
@@ -76,7 +87,6 @@ def report(options: ReportOptions) -> None:
             for path, predictions in outside
             for either in before_and_after([predictions], fits, options.recalibrate)
         ]
-    _require_known_methods(methods, outside)
     page = page_of_predictions(
         methods, title=options.title, outside=[each for _, each in outside], groups=groups,
         images=images, resamples=options.resamples,
@@ -84,8 +94,19 @@ def report(options: ReportOptions) -> None:
     provenance = {"Data": methods[0].data, "Files": ", ".join(paths)}
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
+    provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     path = Report(replace(page, provenance=provenance, sets=sets)).write(options.out)
     print(f"Report: {path}")
+
+
+def _require_files(paths: Sequence[str], wanted: str) -> None:
+    """Check that paths are no folders, and not without a suffix that would tell what was meant."""
+    for path in map(Path, paths):
+        if path.is_dir() or not (path.exists() or path.suffix):
+            raise ValueError(
+                f"expected {wanted}, got "
+                f"{f'the folder {path}' if path.is_dir() else f'nothing at {path}'}; check the path"
+            )
 
 
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
@@ -121,40 +142,41 @@ def _names(given: Sequence[str] | str | None) -> list[str]:
     return given.split(",") if isinstance(given, str) else list(given or ())
 
 
-def _require_same_examples(methods: Sequence[Predictions], paths: Sequence[str]) -> None:
-    """Check that there is one file per method, all with the same targets and classes."""
-    targets = _targets(methods[0], paths[0]) if methods else torch.zeros(0)
-    if len({isinstance(each.predictive, CategoricalPredictive) for each in methods}) > 1:
-        raise ValueError(
-            f"expected predictions of the same kind, got classes and real values in {list(paths)}; "
-            "write two reports"
-        )
-    for path, each in zip(paths, methods, strict=True):
-        if not torch.equal(_targets(each, path), targets):
-            raise ValueError(
-                f"expected every method on the same examples, got other targets in {path} than in "
-                f"{paths[0]}; predict the same file with each"
-            )
-    if len(classes := {each.classes for each in methods if each.classes}) > 1:
-        raise ValueError(
-            f"expected the same classes of every method, got {sorted(classes)} in {list(paths)}; "
-            "give the classes the same names and order"
-        )
+def _joined(
+    methods: Sequence[Predictions], paths: Sequence[str], options: ReportOptions
+) -> list[Predictions]:
+    """Check that there is one file per method with targets, and join their rows to the first."""
     if not methods or len({each.method for each in methods}) < len(methods):
         raise ValueError(
             f"expected one file per method, got {[each.method for each in methods]}; give each once"
         )
+    for path, each in zip(paths, methods, strict=True):
+        _targets(each, path)
+    return same_examples(methods, paths, groups=_names(options.by))
+
+
+def _of_set(predictions: Predictions, path: str, methods: Sequence[Predictions]) -> Predictions:
+    """Out-of-distribution predictions by a method, with the name of their set.
+
+    A single method takes those of any name. A table with the name of a method is of the set that
+    its folder is named after.
+    """
+    names = [each.method for each in methods]
+    data = predictions.data
+    if is_table(path) and data in names:
+        data = Path(path).resolve().parent.name
+    return replace(predictions, data=data, method=predictions.method if names[1:] else names[0])
 
 
 def _require_known_methods(
-    methods: Sequence[Predictions], outside: Sequence[tuple[str, Predictions]]
+    methods: Sequence[Predictions], others: Sequence[tuple[str, Predictions]], option: str
 ) -> None:
-    """Check that out-of-distribution predictions are by the methods of a report with several."""
+    """Check that other predictions are by the methods of a report, or one by the only method."""
     names = [each.method for each in methods]
-    for path, each in outside:
-        if len(methods) > 1 and each.method not in names:
+    for path, each in others:
+        if each.method not in names and not len(names) == len(others) == 1:
             raise ValueError(
-                f"expected predictions in --outside by one of {names}, got {each.method!r} in "
+                f"expected predictions in {option} by one of {names}, got {each.method!r} in "
                 f"{path}; the method of a table is the name of its file"
             )
 
@@ -168,10 +190,21 @@ def _targets(predictions: Predictions, path: str) -> Tensor:
     return predictions.targets
 
 
+def _groups(
+    predictions: Predictions, given: Sequence[str] | str | None, path: str
+) -> dict[str, tuple[str, ...]]:
+    """The group of each example by each column; checks their number before any scoring."""
+    groups = {name: _labels(predictions, name, path) for name in _names(given)}
+    for name, labels in groups.items():
+        group_names(labels, len(predictions.predictive), of=name)
+    return groups
+
+
 def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
     """The group of each example: a column, or "target" for its true class."""
     targets, classes = predictions.targets, predictions.classes
-    if name == "target" and targets is not None and not targets.is_floating_point():
+    classified = targets is not None and targets.ndim == 1 and not targets.is_floating_point()
+    if name == "target" and targets is not None and classified:
         return tuple(classes[k] if classes else str(k) for k in targets.tolist())
     return texts(column(predictions.columns, name, path))
 

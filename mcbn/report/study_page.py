@@ -1,10 +1,11 @@
 """The page on a batch-size study: verdict, figures, tests, tables and numbers."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
@@ -15,12 +16,13 @@ from mcbn.report.study_panels import SPREADS
 from mcbn.report.tables import Table
 from mcbn.study import declaration, summary
 from mcbn.study.contrasts import Contrast, contrasts
+from mcbn.study.names import Architecture
+from mcbn.study.plan import Plan
 from mcbn.study.results import Study
 from mcbn.study.slopes import Slope, slopes
 from mcbn.study.summary import Cost, Means, costs
 
 AXES: tuple[study_sweeps.Axis, ...] = ("N", "T")
-REPEAT = "mcbn study run study.yaml --out DIR"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class StudyPage:
             {
                 "title": self.study.plan.title,
                 "declaration": declaration.to_yaml(self.study.plan),
-                "repeat": REPEAT,
+                "repeat": repeat_command(self.study.plan),
                 "verdict": [asdict(claim) for claim in self.verdict],
                 "sweeps": page.numbers_of(self._sweeps),
                 "trends": [asdict(trend) for trend in self._trends],
@@ -103,7 +105,7 @@ class StudyPage:
             sweeps=page.rendered(self._sweeps, prefix="sweep-"),
             trends=study_tables.trends(self._trends, root="trends"),
             declaration=declaration.to_yaml(self.study.plan),
-            repeat=REPEAT,
+            repeat=repeat_command(self.study.plan),
             failures=study_tables.failures(self.study),
             parts=[
                 {
@@ -172,6 +174,19 @@ class StudyPage:
             )
             for name, part in parts.items()
         )
+
+
+def repeat_command(plan: Plan) -> str | None:
+    """The command that runs a study with its declaration as study.yaml; None if there is none.
+
+    A file cannot name a user's own network, and a command only one.
+    """
+    words = ["mcbn", "study", "run", "study.yaml", "--out", "DIR"]
+    if set(plan.network.names) <= set(get_args(Architecture)):
+        return shlex.join(words)
+    if len(plan.network.names) > 1:
+        return None
+    return shlex.join([*words, "--model", *plan.network.names])
 
 
 def _of_part(tests: Sequence[Contrast], name: str) -> tuple[Contrast, ...]:
