@@ -162,8 +162,12 @@ def _lines(
 
 
 def _names(header: Sequence[str]) -> list[str]:
-    """Names without spaces around them; the first of numpy.savetxt begins with "#"."""
-    names = [name.strip() for name in header]
+    """Names without the spaces around separators; the first of numpy.savetxt begins with "#"."""
+    names = list(header)
+    spaced = [name for name in names if name != name.strip()]
+    # A single one with a space at its end may be meant: a class may be named so.
+    if any(name[:1].isspace() for name in spaced) or 2 * len(spaced) > len(names):
+        names = [name.strip() for name in names]
     if names:
         names[0] = names[0].removeprefix("#").strip() or "index"
     return names

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcbn.io.tables import shortened, texts
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.labels import ClassNames, is_whole, loose_key, match
+from mcbn.predictive.labels import ClassNames, by_number, is_whole, loose_key, match
 from mcbn.predictive.predict import EXAMPLE_AXES
 from mcbn.predictive.predictions import Predictions
 
@@ -47,14 +47,10 @@ def same_examples(
     first = predictions[0]
     joined = [first]
     for other, name in zip(predictions[1:], names[1:], strict=True):
-        where = f"{name} than in {names[0]}"
-        _require_kind(first, other, (names[0], name))
-        other = same_classes(other, first, where)
-        order = _order(first, other, (names[0], name))
-        other = other if order is None else _with_rows(other, order)
-        _require_targets(first, other, where)
-        _require_columns(first, other, set(groups), where)
-        joined.append(other)
+        both = (names[0], name)
+        _require_kind(first, other, both)
+        renamed = same_classes(other, first, name)
+        joined.append(_same_rows(first, renamed, both, frozenset(groups)))
     return joined
 
 
@@ -78,7 +74,7 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
     if given.log_probabilities.shape[1] != count:
         raise ValueError(
             f"expected the same classes of every method, got {given.log_probabilities.shape[1]} "
-            f"classes in {where}, which has {count}; predict the same classes with each"
+            f"in {where} and {count} in the first; predict the same classes with each"
         )
     if other.classes == first.classes or not other.classes or not first.classes:
         return other
@@ -92,7 +88,7 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
     if sorted(order) != list(range(count)):
         raise ValueError(
             f"expected the same classes of every method, got {shortened(other.classes)} in "
-            f"{where}, which has {shortened(first.classes)}; give the classes the same names"
+            f"{where} and {shortened(first.classes)} in the first; give them the same names"
         )
     targets = other.targets
     if targets is not None:
@@ -129,12 +125,13 @@ def shared_rows(one: Predictions, other: Predictions) -> str:
 
     They are known by a column that identifies them, or by equal predictions of them.
     """
-    for name in sorted(_keys(one) & _keys(other)):
-        keys = [texts(_key(each, name)) for each in (one, other)]
+    keys = _keys(one), _keys(other)
+    for name in sorted(set(keys[0]) & set(keys[1]) - {"index"}):
+        words = keys[0][name], keys[1][name]
         # The rows of every file may be numbered, and what repeats identifies no example.
-        if any(_are_row_numbers(each) or len(set(each)) < len(each) for each in keys):
+        if all(map(_are_row_numbers, words)) or any(len(set(each)) < len(each) for each in words):
             continue
-        if shared := sorted(set(keys[0]) & set(keys[1])):
+        if shared := sorted(set(words[0]) & set(words[1]), key=by_number):
             return f"{name} {shortened(shared)}"
     rows = [Counter(_rows(each)) for each in (one, other)]
     equal, fewer = rows[0].keys() & rows[1].keys(), min(rows, key=len)
@@ -163,47 +160,92 @@ def _require_kind(first: Predictions, other: Predictions, names: tuple[str, str]
         )
 
 
-def _keys(predictions: Predictions) -> set[str]:
-    """The columns that identify examples, by name."""
-    index = set() if predictions.index is None else {"index"}
-    return index | {name for name in predictions.columns if loose_key(name) in KEYS}
+def _keys(predictions: Predictions) -> dict[str, tuple[str, ...]]:
+    """The columns that identify examples, by name without case."""
+    keys = {} if predictions.index is None else {"index": texts(predictions.index)}
+    for name, values in predictions.columns.items():
+        words = texts(values) if loose_key(name) in KEYS else ()
+        # Columns of other names than id may be of the method, or of groups.
+        if words and (loose_key(name) == "id" or 2 * len(set(words)) > len(words)):
+            keys[loose_key(name)] = words
+    return keys
 
 
-def _key(predictions: Predictions, name: str) -> np.ndarray:
-    is_index = name == "index" and predictions.index is not None
-    return predictions.index if is_index else predictions.columns[name]  # type: ignore[return-value]
+def _same_rows(
+    first: Predictions, other: Predictions, names: tuple[str, str], groups: frozenset[str]
+) -> Predictions:
+    """The other predictions in the order of the first, checked by targets and groups."""
+    keys, numbered = (_keys(first), _keys(other)), _row_numbers(first)
+    shared = {key: (keys[0][key], keys[1][key]) for key in sorted(set(keys[0]) & set(keys[1]))}
+    if len(shared) > 1 and shared.get("index") == (numbered, numbered):
+        shared.pop("index")  # which pandas writes anew whatever the order
+    where = f"{names[1]} than in {names[0]}"
+    if shared:
+        orders = [_joined(*pair, key, names) for key, pair in shared.items()]
+        if any(order != orders[0] for order in orders):
+            raise ValueError(
+                f"expected {shortened(shared)} of {names[1]} and {names[0]} to pair the same rows, "
+                "got other pairs by each; remove those that do not identify an example"
+            )
+        joined = _with_rows(other, orders[0])
+        _require_agreement(first, joined, groups, where)
+        return joined
+    return _by_agreement(first, other, _possible_orders(keys, numbered), groups, where)
 
 
-def _order(first: Predictions, other: Predictions, names: tuple[str, str]) -> list[int] | None:
-    """The row of the other predictions for each row of the first; None if they are the same."""
-    pairs = {
-        name: (texts(_key(first, name)), texts(_key(other, name)))
-        for name in sorted(_keys(first) & _keys(other))
-    }
-    numbered = [tuple(map(str, range(len(each.predictive)))) for each in (first, other)]
-    if len(pairs) > 1 and pairs.get("index") == tuple(numbered):
-        pairs.pop("index")  # which pandas writes anew whatever the order
-    if not pairs:
-        # Where one file has no index, that of the other may still be the numbers of its rows.
-        given = [texts(each.index) if each.index is not None else None for each in (first, other)]
-        pair = [row if each is None else each for each, row in zip(given, numbered, strict=True)]
-        if set(pair[0]) == set(pair[1]):
-            pairs["index"] = (pair[0], pair[1])
-    orders = {name: _joined(*pair, name, names) for name, pair in pairs.items()}
-    if len({None if each is None else tuple(each) for each in orders.values()}) > 1:
+def _row_numbers(predictions: Predictions) -> tuple[str, ...]:
+    return tuple(map(str, range(len(predictions.predictive))))
+
+
+def _possible_orders(
+    keys: tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]],
+    numbered: tuple[str, ...],
+) -> list[list[int]]:
+    """Orders by keys of different names with the same values, or by the numbers of rows."""
+    orders: list[list[int]] = []
+    for one in keys[0].values() or [numbered]:
+        for two in keys[1].values() or [numbered]:
+            if one != two and set(one) == set(two) and len(set(one)) == len(one) == len(two):
+                rows = {word: row for row, word in enumerate(two)}
+                orders.append([rows[word] for word in one])
+    return [order for place, order in enumerate(orders) if order not in orders[:place]]
+
+
+def _by_agreement(
+    first: Predictions, other: Predictions, orders: Sequence[list[int]], groups: frozenset[str],
+    where: str,
+) -> Predictions:  # fmt: skip
+    """The other predictions as they are, or in the one order that targets and groups agree with."""
+    fitting, reason = [], None
+    for candidate in (other, *(_with_rows(other, order) for order in orders)):
+        try:
+            _require_agreement(first, candidate, groups, where)
+            fitting.append(candidate)
+        except ValueError as error:
+            reason = reason or error
+    if len(fitting) > 1:
         raise ValueError(
-            f"expected {shortened(orders)} of {names[1]} and {names[0]} to pair the same rows, got "
-            "other pairs by each; remove those that do not identify an example"
+            f"expected one order of rows in {where.replace(' than', ' and')}, got an index in one "
+            "file alone that allows two; give every row its index in a column index of both"
         )
-    return next(iter(orders.values()), None)
+    if not fitting:
+        raise reason or ValueError("expected predictions of the same examples, got others")
+    return fitting[0]
+
+
+def _require_agreement(
+    first: Predictions, other: Predictions, groups: frozenset[str], where: str
+) -> None:
+    _require_targets(first, other, where)
+    _require_columns(first, other, groups, where)
 
 
 def _joined(
     first: Sequence[str], other: Sequence[str], key: str, names: tuple[str, str]
-) -> list[int] | None:
+) -> list[int]:
     """Rows joined by what identifies them: exactly, else without case and formats of numbers."""
     if first == other:
-        return None
+        return list(range(len(first)))
     loose = [[loose_key(word) for word in words] for words in (first, other)]
     exact = set(first) == set(other) or any(len(set(each)) < len(each) for each in loose)
     one, two = (first, other) if exact else loose
@@ -214,15 +256,15 @@ def _joined(
                 f"than once, in another order or number than in the other of {list(names)}; give "
                 "every row an index of its own"
             )
-    lone = [word for word in one if word not in set(two)], [w for w in two if w not in set(one)]
-    if any(lone):
-        told = " and ".join(
+    alone = [sorted(set(one) - set(two), key=by_number), sorted(set(two) - set(one), key=by_number)]
+    if any(alone):
+        got = " and ".join(
             f"{key} {shortened(words)} in {name} alone"
-            for words, name in zip(lone, names, strict=True)
+            for words, name in zip(alone, names, strict=True)
             if words
         )
         raise ValueError(
-            f"expected predictions of the same examples, got {told}; predict the same data with "
+            f"expected predictions of the same examples, got {got}; predict the same data with "
             f"each, or remove {key!r} from a file where it does not identify the example"
         )
     rows = {word: row for row, word in enumerate(two)}
@@ -253,11 +295,14 @@ def _require_targets(first: Predictions, other: Predictions, where: str) -> None
         )
 
 
-def _require_columns(first: Predictions, other: Predictions, groups: set[str], where: str) -> None:
+def _require_columns(
+    first: Predictions, other: Predictions, groups: frozenset[str], where: str
+) -> None:
     """Check that no column says that rows are paired wrongly."""
     for name in first.columns.keys() & other.columns.keys():
-        one, two = ([loose_key(text) for text in texts(each.columns[name])]
-                    for each in (first, other))  # fmt: skip
+        one, two = (list(texts(each.columns[name])) for each in (first, other))
+        if one != two:
+            one, two = ([loose_key(text) for text in words] for words in (one, two))
         if one == two or (name not in groups and Counter(one) != Counter(two)):
             continue
         row = next(row for row, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1])

@@ -1,7 +1,8 @@
 """Predictions of one method for some examples, with their targets, as a file."""
 
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from mcbn.predictive.predict import join_predictives, predict_batches, require_s
 from mcbn.samplers.sampler import Sampler
 
 KIND = "predictions"
+ROUNDING, VARIANCE_ROUNDING = 1e-6, 1e-9  # of what a file holds; of variances relatively
 CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
 # What a file can hold: unlike `predict`, moments without the mixture they are of.
 StoredPredictive = CategoricalPredictive | GaussianPredictive | Moments
@@ -246,32 +248,52 @@ def _is_complete(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likel
 
 
 def _require_valid(predictions: Predictions) -> None:
-    """Check that the numbers are a distribution, and that targets and class names fit it."""
+    """Check that the numbers are a distribution, and that targets and names fit it."""
     given, targets = predictions.predictive, predictions.targets
-    if isinstance(given, CategoricalPredictive):
-        logs = given.log_probabilities
-        validation.probabilities(logs.exp(), "exp(log_probabilities)")
-        validation.finite(given.expected_entropy, "expected_entropy")
-        cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
-        names = predictions.classes
-        if names and len(names) != count:
+    values = {**predictions.columns, "index": predictions.index}
+    for name, column in values.items():
+        if column is not None and len(column) != len(given):
             raise ValueError(
-                f"expected the names of {count} classes, got {len(names)}; predict again"
+                f"expected {len(given)} values of {name!r:.80}, got {len(column)}; predict again"
             )
-        if given.draws is not None:
-            validation.finite(given.draws, "draws")
-            validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
-        if targets is not None:
-            validation.labels(targets, count, tuple(cases))
+    if isinstance(given, CategoricalPredictive):
+        _require_classes(given, targets, predictions.classes)
         return
     spreads = (given.variance, given.epistemic_variance)
-    for values in (given.mean, *(each for each in spreads if each is not None)):
-        validation.finite(values, "means and variances")
+    for each in (given.mean, *(each for each in spreads if each is not None)):
+        validation.finite(each, "means and variances")
     if not bool((given.variance > 0).all()):
         raise ValueError("expected variances above 0, got 0 or less; predict again")
+    part = given.epistemic_variance
+    most = (1 + VARIANCE_ROUNDING) * given.variance
+    if part is not None and bool(((part < 0) | (part > most)).any()):
+        raise ValueError(
+            "expected epistemic variances from 0 to the whole variance, got others; predict again"
+        )
     if targets is not None:
         validation.finite(targets, "targets")
         validation.require_same_shape(targets, given.mean, ("targets", "means"))
+
+
+def _require_classes(
+    given: CategoricalPredictive, targets: Tensor | None, names: Sequence[str]
+) -> None:
+    logs = given.log_probabilities
+    validation.probabilities(logs.exp(), "exp(log_probabilities)")
+    validation.finite(given.expected_entropy, "expected_entropy")
+    cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
+    if names and len(names) != count:
+        raise ValueError(f"expected the names of {count} classes, got {len(names)}; predict again")
+    most = {"expected_entropy": math.log(count), "variation_ratio": 1.0, "variance": 1.0}
+    for name, end in most.items():
+        values = getattr(given, name)  # NaN where it is not known
+        if bool(((values < -ROUNDING) | (values > end + ROUNDING)).any()):
+            raise ValueError(f"expected {name} from 0 to {end:g}, got others; predict again")
+    if given.draws is not None:
+        validation.finite(given.draws, "draws")
+        validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
+    if targets is not None:
+        validation.labels(targets, count, tuple(cases))
 
 
 def _columns(
@@ -279,8 +301,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """The columns, which `save` writes as codes."""
     names = header.get("columns", {})
-    if not isinstance(names, dict):
-        raise _bad_columns(path, "no names of columns")
+    names = names if isinstance(names, dict) else {"": names}
     decoded = {name: _decoded(tensors, f"columns.{name}", names[name], path) for name in names}
     return {name: values for name, values in decoded.items() if values is not None}
 
@@ -301,14 +322,10 @@ def _decoded(
     try:
         return np.asarray(np.array(distinct, dtype=object)[tensors[name].numpy()])
     except (KeyError, IndexError, AttributeError, TypeError) as error:
-        raise _bad_columns(path, error) from error
-
-
-def _bad_columns(path: object, reason: object) -> ValueError:
-    return ValueError(
-        f"expected columns of codes and their names in predictions, got {path}, which is "
-        f"corrupted ({reason}); predict again"
-    )
+        raise ValueError(
+            f"expected columns of codes and their names in predictions, got {path}, which is "
+            f"corrupted ({error}); predict again"
+        ) from error
 
 
 def predict_for_file(

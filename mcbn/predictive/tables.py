@@ -15,7 +15,6 @@ from mcbn.io.tables import (
     SUFFIXES,
     is_table,
     known_suffix,
-    numbers,
     objects,
     read_columns,
     shortened,
@@ -47,8 +46,8 @@ from mcbn.predictive.real_columns import (
     read_targets,
 )
 from mcbn.predictive.targets import TARGETS, Columns, target_columns
+from mcbn.predictive.uncertainty_columns import draw_count, expected_entropy, variation_ratio
 from mcbn.predictive.votes import vote_shares, with_votes
-from mcbn.validation import PROBABILITY_TOLERANCE, SUM_TOLERANCE
 
 CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expected_entropy",
                  "mutual_information", "variation_ratio")  # fmt: skip
@@ -60,7 +59,6 @@ KNOWN_NAMES = RESERVED_NAMES | frozenset(TARGETS)
 OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
                             ".pkl", ".pickle", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
                             ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".rds"})  # fmt: skip
-ENTROPY_TOLERANCE = 0.05  # nats, or relative where the entropy is larger
 BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 
 
@@ -261,9 +259,9 @@ def _categorical(
         logs = torch.from_numpy(np.log(found.matrix))
     total = unchecked_entropy(logs.exp())
     predictive = CategoricalPredictive(
-        logs, _expected_entropy(columns, total, path), torch.full_like(logs, torch.nan),
-        _variation_ratio(columns, tuple(total.shape), logs.shape[1], path),
-        _draw_count(columns, path),
+        logs, expected_entropy(columns, total, path), torch.full_like(logs, torch.nan),
+        variation_ratio(columns, tuple(total.shape), logs.shape[1], path),
+        draw_count(columns, path),
     )  # fmt: skip
     targets = None
     if names:
@@ -311,7 +309,7 @@ def _class_targets(
 
 def _gaussian(columns: Columns, outputs: Sequence[str], target: str | None,
               path: str | os.PathLike[str]) -> Predictions:  # fmt: skip
-    predictive = read_moments(columns, outputs, path, _draw_count(columns, path))
+    predictive = read_moments(columns, outputs, path, draw_count(columns, path))
     names = target_columns(columns, target, path, outputs)
     values = read_targets(columns, names, outputs, tuple(predictive.mean.shape), path)
     targets = None if values is None else torch.from_numpy(values)
@@ -333,78 +331,3 @@ def _read(
     index = columns.get("index")
     index = index if index is not None and index.shape == shape else None
     return Predictions(stem(path), predictive, targets, stem(path), classes, extra, index)
-
-
-def _values(columns: Columns, name: str, cases: tuple[int, ...], path: object) -> Tensor:
-    values = torch.from_numpy(numbers(columns[name], name, path))
-    if values.shape != cases:
-        raise ValueError(
-            f"expected {name!r} of shape {cases} in {path}, got {tuple(values.shape)}; give one "
-            "value per prediction"
-        )
-    return values
-
-
-def _expected_entropy(columns: Columns, total: Tensor, path: object) -> Tensor:
-    """From its column or that of mutual information; without either it is all of the entropy."""
-    cases = tuple(total.shape)
-    given = {name: _values(columns, name, cases, path)
-             for name in ("entropy", "expected_entropy", "mutual_information")
-             if name in columns}  # fmt: skip
-    parts = {name: values for name, values in given.items() if name != "entropy"}
-    if not parts:
-        return total
-    information = parts.get("mutual_information", torch.zeros_like(total))
-    expected = parts.get("expected_entropy", total - information)
-    wrong = (expected < -PROBABILITY_TOLERANCE) | (expected > total + SUM_TOLERANCE)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"expected an expected entropy from 0 to the entropy, in nats, in {path}, got "
-            f"{float(expected[wrong][0]):g} where the entropy is {float(total[wrong][0]):g} in row "
-            f"{int(wrong.nonzero()[0][0]) + 1}; leave the column out if it means something else"
-        )
-    wholes = {"entropy": given.get("entropy", total)}
-    if len(parts) == 2:
-        wholes["expected_entropy + mutual_information"] = expected + information
-    for name, whole in wholes.items():
-        # Rounding of the probabilities changes the entropy computed from them as well.
-        wrong = (whole - total).abs() > ENTROPY_TOLERANCE * total.clamp_min(1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"expected the entropy of the probabilities, in nats, from {name} in {path}, got "
-                f"{float(whole[wrong][0]):g} where it is {float(total[wrong][0]):g} in row "
-                f"{int(wrong.nonzero()[0][0]) + 1}; multiply bits by 0.6931, or leave the columns "
-                "of uncertainty out"
-            )
-    return expected
-
-
-def _variation_ratio(
-    columns: Columns, cases: tuple[int, ...], classes: int, path: object
-) -> Tensor:
-    """From its column; without it NaN."""
-    if "variation_ratio" not in columns:
-        return torch.full(cases, torch.nan, dtype=torch.float64)
-    ratio = _values(columns, "variation_ratio", cases, path)
-    wrong = (ratio < 0) | (ratio > 1 - 1 / classes + SUM_TOLERANCE)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"expected a variation ratio from 0 to {1 - 1 / classes:g} of {classes} classes in "
-            f"{path}, got {float(ratio[wrong][0]):g} in row {int(wrong.nonzero()[0][0]) + 1}; "
-            "leave the column out if it means something else"
-        )
-    return ratio
-
-
-def _draw_count(columns: Columns, path: object) -> int:
-    """How many draws were averaged; 0 if it is not known."""
-    if "draws" not in columns:
-        return 0
-    values = numbers(columns["draws"], "draws", path)
-    count = float(values.flat[0])
-    if not (count.is_integer() and 1 <= count < 2**31) or bool((values != count).any()):
-        raise ValueError(
-            f"expected one whole number of draws in column 'draws' of {path}, got "
-            f"{sorted(set(values.ravel().tolist()))[:3]}; rename it if it means something else"
-        )
-    return int(count)

@@ -151,6 +151,11 @@ def _partner(
             f"are to be scored ({shared}), on which every score is too good; predict a held-out "
             "part"
         )
+    if bool(partners[0].classes) != bool(each.classes):
+        raise ValueError(
+            f"expected names of classes in the held-out predictions by {each.method!r} and in "
+            "those to be scored, or in neither, got them in one; write both in the same format"
+        )
     return same_classes(partners[0], each, f"the held-out predictions by {each.method!r}")
 
 

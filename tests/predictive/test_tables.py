@@ -1,8 +1,10 @@
 """Predictions as CSV, Parquet and NPZ: written and read, of other tools, and refused."""
 
 import csv
+import gzip
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
@@ -18,7 +20,7 @@ from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions, write_predictions
 
-SUFFIXES = (".csv", ".parquet", ".npz")
+SUFFIXES = (".csv", ".parquet", ".npz", ".tsv", ".csv.gz")
 # Rows are divided by their sums and logarithms taken again: a few roundings of float64.
 ROUNDING = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -78,6 +80,42 @@ def test_reals_are_read_back_with_the_parts_of_their_variance(
         assert_close(getattr(loaded.predictive, name), value, **ROUNDING)
     assert_close(loaded.targets, saved.targets.reshape(loaded.targets.shape), rtol=0, atol=0)
     assert not loaded.columns
+
+
+UNUSUAL = [
+    ("01", "1", "1.0"), ("value", "adj", "growth"), ("cat", "Cat", "CAT"), ("yes", "no", "not no"),
+    ("a;b", "a\tb", "a,b"), ("0,5", "50%", "#1"), ("true", "false", "0"), ("0", "1", "other"),
+    ("mean", "sd", "index"), ("not b", "b ", "x\r"), ("nan", "", "inf"), ("class1", "class2", "2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("names", UNUSUAL, ids=map(str, UNUSUAL))
+def test_any_names_of_classes_come_back(suffix, names, tmp_path):
+    for saved in (classes(names), classes(names, targets=False)):
+        write_predictions(tmp_path / f"m{suffix}", saved)
+        loaded = read_predictions(tmp_path / f"m{suffix}")
+        assert loaded.classes == names
+        assert_close(loaded.predictive.probabilities, saved.predictive.probabilities, **ROUNDING)
+        if saved.targets is not None:
+            assert loaded.targets.tolist() == saved.targets.tolist()
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".st"])
+def test_the_index_comes_back(suffix, tmp_path):
+    index = np.array([f"{k}.png" for k in range(40, 0, -1)], dtype=object)
+    write_predictions(tmp_path / f"m{suffix}", replace(classes(), index=index))
+    loaded = read_predictions(tmp_path / f"m{suffix}")
+    assert list(map(str, loaded.index)) == index.tolist()
+    assert set(loaded.columns) == {"sex", "site"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_small_probability_of_a_class_that_sounds_like_a_statistic_comes_back(suffix, tmp_path):
+    logits = torch.tensor([[[2.0, 1.0, -9.0]] * 4])
+    saved = Predictions("M", mcbn.Categorical().summarize(logits), None, "x", ("0", "1", "value"))
+    write_predictions(tmp_path / f"m{suffix}", saved)
+    assert read_predictions(tmp_path / f"m{suffix}").classes == ("0", "1", "value")
 
 
 def test_a_moment_matched_forecast_has_the_moment_matched_score(tmp_path):
@@ -147,13 +185,15 @@ FOREIGN = {
 
 def written(path, columns):
     """Columns as another tool writes them."""
-    if path.suffix == ".parquet":
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(written(path.with_suffix(""), columns).read_bytes()))
+    elif path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
     elif path.suffix == ".npz":
         np.savez(path, **{name: np.array(values) for name, values in columns.items()})
     else:
         with path.open("w", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
     return path

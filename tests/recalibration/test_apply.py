@@ -95,6 +95,63 @@ def test_what_does_not_fit_is_refused():
         fitted([test], [replace(held, targets=None)], "temperature")
 
 
+NAMES = ("a", "b", "c", "d")
+
+
+def in_order(predictions, order):
+    """The same predictions with their classes in another order."""
+    given = predictions.predictive
+    changed = {
+        "log_probabilities": given.log_probabilities[:, order],
+        "variance": given.variance[:, order],
+        "draws": given.draws[:, :, order],
+    }
+    places = {name: place for place, name in enumerate(order)}
+    return replace(
+        predictions,
+        predictive=replace(given, **changed),
+        targets=torch.tensor([places[int(k)] for k in predictions.targets]),
+        classes=tuple(NAMES[k] for k in order),
+    )
+
+
+@pytest.mark.parametrize("by", ["temperature", "temperature-per-draw", "vector", "isotonic"])
+def test_held_out_classes_are_aligned_by_name(by):
+    test, held = (replace(classes(seed), classes=NAMES) for seed in (0, 1))
+    other = in_order(held, [2, 0, 3, 1])
+    expected = before_and_after([test], fitted([test], [held], by), by)[1]
+    actual = before_and_after([test], fitted([test], [other], by), by)[1]
+    torch.testing.assert_close(
+        actual.scored.log_probabilities, expected.scored.log_probabilities, rtol=1e-6, atol=1e-6
+    )
+    assert set_coverages([test], [other])[1] == set_coverages([test], [held])[1]
+
+
+def test_held_out_classes_of_other_names_are_refused():
+    test, held = (replace(classes(seed), classes=NAMES) for seed in (0, 1))
+    with pytest.raises(ValueError, match="'a', 'b', 'c', 'e' in the held-out predictions by 'net'"):
+        fitted([test], [replace(held, classes=("a", "b", "c", "e"))], "vector")
+    with pytest.raises(ValueError, match="or in neither, got them in one; write both in the same"):
+        fitted([test], [replace(held, classes=())], "vector")
+    with pytest.raises(ValueError, match="of the same kind by 'net', got classes and real values"):
+        fitted([test], [reals(1)], "vector")
+
+
+def test_held_out_examples_in_another_order_are_still_the_same():
+    test = classes(0)
+    given = test.predictive
+    order = torch.arange(len(given)).flip(0)
+    again = replace(
+        given,
+        **{name: getattr(given, name)[order]
+           for name in ("log_probabilities", "variance", "expected_entropy", "variation_ratio")},
+        draws=given.draws[:, order],
+    )  # fmt: skip
+    held = replace(test, predictive=again, targets=test.targets[order])
+    with pytest.raises(ValueError, match=r"\(400 examples with equal predictions\)"):
+        fitted([test], [held], "temperature")
+
+
 def test_sets_as_predicted_and_conformal():
     test, held = classes(0, count=2000), classes(1, count=2000)
     plain, conformal = set_coverages([test], [held], level=0.9)
