@@ -1,6 +1,7 @@
 """Strangers' networks: each entry answers each network exactly, refuses in words, or warns."""
 
 import pytest
+import zoo_page
 from zoo.known import KNOWN
 from zoo.law import ALL_ENTRIES, ENTRIES, SLOW_ENTRIES, verdict
 from zoo.listed import STRANGERS
@@ -50,3 +51,7 @@ def test_what_is_known_to_fail_is_in_the_zoo():
 
 def test_there_are_many_networks():
     assert len(STRANGERS) >= 90
+
+
+def test_the_page_lists_every_network():
+    assert zoo_page.listed() - {"---"} == set(STRANGERS)

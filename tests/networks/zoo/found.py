@@ -75,7 +75,7 @@ def _value(value: Any) -> Any:
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:
     if isinstance(inputs, Tensor):
-        yield inputs
+        yield inputs.to_dense() if inputs.is_sparse else inputs
     elif isinstance(inputs, Mapping):
         for value in inputs.values():
             yield from _tensors(value)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from zoo.stranger import CLASSES, FEATURES, Stranger, network, rows
+from zoo.stranger import CLASSES, FEATURES, Stranger, network, rows, stacked
 
 
 def _images(change, **modules: nn.Module) -> nn.Module:
@@ -118,6 +118,31 @@ def _turned(net, x):
     return net.head(net.norm(net.conv(x)).relu().mean(2))
 
 
+def _pops(net, table):
+    x = table["x"] * table.pop("scale")[:, None]
+    return net.head(net.norm(net.first(x)).relu())
+
+
+def _puts_back(net, table):
+    table["x"] = table["x"] * 2 - 1
+    return net.head(net.norm(net.first(table["x"])).relu())
+
+
+def _reverses(net, parts):
+    parts.reverse()
+    return net.head(net.norm(net.first(torch.cat(parts, 1))).relu())
+
+
+def _normalises_its_weights(net, x):
+    net.head.weight.data = nn.functional.normalize(net.head.weight.data * 2, p=1, dim=1)
+    return 5 * net.head(net.norm(net.first(x)).relu())
+
+
+def _halves_its_weights(net, x):
+    net.head.weight.data.mul_(0.5)
+    return net.head(net.norm(net.first(x)).relu())
+
+
 def _dense(**first: nn.Module) -> dict[str, nn.Module]:
     return {**first, "norm": nn.BatchNorm1d(8), "head": nn.Linear(8, CLASSES)}
 
@@ -128,6 +153,15 @@ def _tokens(generator):
 
 def _with_scale(generator):
     return {"x": rows()(generator), "scale": torch.rand((), generator=generator) + 0.5}
+
+
+def _as_one_dict(examples):
+    return (stacked(examples),)
+
+
+def _as_list(examples):
+    both = torch.stack(examples)
+    return ([both[:, :2].clone(), both[:, 2:].clone()],)
 
 
 def _with_mask(generator):
@@ -158,6 +192,20 @@ STRANGERS = (
              lambda: network(_shifted_tokens, **_dense(table=nn.Embedding(12, 8))), _tokens),
     Stranger("fills the masked features",
              lambda: network(_masked, **_dense(first=nn.Linear(FEATURES, 8))), _with_mask),
+    Stranger("pops an entry of its input",
+             lambda: network(_pops, **_dense(first=nn.Linear(FEATURES, 8))), _with_scale,
+             _as_one_dict),
+    Stranger("puts its result into its input",
+             lambda: network(_puts_back, **_dense(first=nn.Linear(FEATURES, 8))), _with_scale,
+             _as_one_dict),
+    Stranger("reverses the list of its inputs",
+             lambda: network(_reverses, **_dense(first=nn.Linear(FEATURES, 8))), rows(), _as_list,
+             expected={"predict regrouped": "exact or refused"}),
+    Stranger("normalises its weights at every call", lambda: network(
+        _normalises_its_weights, **_dense(first=nn.Linear(FEATURES, 8)))),
+    Stranger("halves its weights at every call", lambda: network(
+        _halves_its_weights, **_dense(first=nn.Linear(FEATURES, 8))),
+             expected={"all": "exact or refused or warned"}, words="head|call|weights"),
     Stranger("adds an axis to its input by unsqueeze_",
              lambda: network(_of_another_shape, **_dense(conv=nn.Conv1d(1, 8, 3)))),
     Stranger("turns its input by transpose_",

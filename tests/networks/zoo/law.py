@@ -30,6 +30,7 @@ ENTRIES: dict[str, Callable[[Guest], list[str] | None]] = {
     "collect minibatches": collecting.collect_minibatches,
     "collect loader": collecting.collect_loader,
     **{f"mcbn {engine}": partial(sampling.by_engine, engine) for engine in sampling.ENGINES},
+    "mcbn pieces": sampling.in_pieces,
     "linearized": sampling.linearized,
     "dropout": sampling.dropout,
     "ensemble": sampling.ensemble,

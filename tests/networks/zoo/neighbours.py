@@ -29,6 +29,30 @@ class BatchUnlessStill(nn.BatchNorm1d):
         )  # fmt: skip
 
 
+class HalfOfTheBatch(nn.BatchNorm1d):
+    """Normalises by a mixture of running statistics and those of the batch, in eval mode too."""
+
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        mean = 0.8 * self.running_mean + 0.2 * x.mean(0)
+        var = 0.8 * self.running_var + 0.2 * x.var(0, correction=0)
+        return functional.batch_norm(x, mean, var, self.weight, self.bias, False, 0.1, self.eps)
+
+
+def _adapted_at_test_time():
+    """As test-time adaptation sets layers up: their running statistics are taken away."""
+    net = dense()
+    net[1].track_running_stats = False
+    net[1].running_mean = net[1].running_var = None
+    return net
+
+
+def _sets_training(net, x):
+    net.norm.training = True
+    return _plain(net, x)
+
+
 def _with(forward, /, **parts):
     """A dense network with one batch norm, and a forward of its own."""
     return network(
@@ -192,6 +216,12 @@ STRANGERS = (
              expected=REFUSED_OR_TOLD, words="norm"),
     Stranger("self.train() in forward", lambda: _with(_turns_all_on),
              expected=REFUSED_OR_TOLD, words="norm|train"),
+    Stranger("norm.training = True in forward", lambda: _with(_sets_training),
+             expected=REFUSED_OR_TOLD, words="norm"),
+    Stranger("a mixture of running and batch statistics", lambda: dense(HalfOfTheBatch(8)),
+             expected={"all": "refused or warned"}, words="'1'|batch|neighbour"),
+    Stranger("adapted at test time", _adapted_at_test_time, expected=REFUSED_OR_TOLD,
+             words="track_running_stats|running statistics"),
     Stranger("F.batch_norm without buffers", lambda: _with(_without_buffers),
              expected={"all": "refused or warned"}, words="batch|neighbour"),
     Stranger("track_running_stats=False",

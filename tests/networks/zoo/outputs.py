@@ -98,6 +98,20 @@ STRANGERS = (
         expected={"predict": "warned or refused", "compare": "warned or refused"}),
     Stranger("ends in a clamped softmax", lambda: _returning(
         lambda x, h, y: y.softmax(1).clamp(1e-3, 1 - 1e-3)), words=UNMISTAKEN, **TOLD),
+    Stranger("a map of probabilities", lambda: network(
+        lambda net, x: _segments(net, x).softmax(1), first=nn.Conv2d(2, 4, 3, padding=1),
+        norm=nn.BatchNorm2d(4), head=nn.Conv2d(4, CLASSES, 1)), rows(2, 5, 5), words=UNMISTAKEN,
+        **TOLD),
+    Stranger("p and 1 - p", lambda: _returning(
+        lambda x, h, y: torch.cat([1 - y.sigmoid(), y.sigmoid()], 1), 1), words=UNMISTAKEN, **TOLD),
+    Stranger("a map of sigmoid outputs", lambda: network(
+        lambda net, x: _segments(net, x).sigmoid(), first=nn.Conv2d(2, 4, 3, padding=1),
+        norm=nn.BatchNorm2d(4), head=nn.Conv2d(4, CLASSES, 1)), rows(2, 5, 5), words=UNMISTAKEN,
+        **TOLD),
+    Stranger("classes that are ruled out", lambda: _returning(
+        lambda x, h, y: y.masked_fill(torch.tensor([False, False, True]), -torch.inf)),
+        expected={"all": "exact or refused", "collect": "exact", "inspect": "exact or refused"},
+        words="finite|infinite"),
     Stranger("ends in sigmoid", lambda: dense(None, nn.Sigmoid()), words=UNMISTAKEN, **TOLD),
     Stranger("ends in a scaled sigmoid", lambda: _returning(lambda x, h, y: 10 * y.sigmoid())),
     Stranger("one sigmoid output", lambda: _returning(lambda x, h, y: y.sigmoid(), 1),

@@ -232,6 +232,35 @@ class PerStep(nn.Module):
         )
 
 
+class Switchable(nn.BatchNorm2d):
+    """A learned mixture of batch and instance statistics, in one pair of buffers."""
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, 0.1)
+                self.running_var.lerp_(var, 0.1)
+        own = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, correction=0)
+        mean = 0.7 * mean[:, None, None] + 0.3 * own[0]
+        var = 0.7 * var[:, None, None] + 0.3 * own[1]
+        return (x - mean) / (var + self.eps).sqrt() * self.weight[:, None, None]
+
+
+class Floored(nn.BatchNorm1d):
+    """Never divides by less than a tenth."""
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, 0.1)
+                self.running_var.lerp_(var, 0.1)
+        return (x - mean) / var.sqrt().clamp(min=0.1)
+
+
 class FilterResponse(nn.Module):
     """Filter response norm with a running mean square; only a variance."""
 
@@ -492,6 +521,8 @@ STRANGERS = (
     Stranger("EvoNorm-B0 beside batch norm",
              lambda: nn.Sequential(_image(nn.BatchNorm2d(8), nn.Sequential(
                  nn.Conv2d(2, 8, 3), EvoNorm(8)))), IMAGE, training=batch_norm_alone),
+    Stranger("switchable norm", lambda: _image(Switchable(8)), IMAGE),
+    Stranger("a deviation of at least a tenth", lambda: dense(Floored(8))),
     Stranger("conditional batch norm", lambda: network(_typed, **_parts(Conditional(8, 2))),
              _with_kind),
     Stranger("computes in float32 inside", lambda: dense(FloatInside(8))),

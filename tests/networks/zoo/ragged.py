@@ -148,8 +148,32 @@ def _pairs(net, left, right):
     return net.head((first - second).abs())
 
 
+def _node(generator):
+    return torch.randn(CHANNELS, generator=generator) + 0.5
+
+
 def _pair(generator):
     return tuple(torch.randn(CHANNELS, generator=generator) + 0.5 for _ in range(2))
+
+
+def _neighbours_matrix(examples):
+    """One graph of all examples: each is a node, with the two next to it."""
+    count = len(examples)
+    ring = torch.eye(count) + torch.eye(count).roll(1, 0) + torch.eye(count).roll(-1, 0)
+    return torch.stack(examples), ring / 3
+
+
+def _sparse_matrix(examples):
+    x, matrix = _neighbours_matrix(examples)
+    return x, matrix.to_sparse()
+
+
+def _convolved(net, x, matrix):
+    return net.head(matrix @ net.norm(matrix @ net.first(x)).relu())
+
+
+def _siamese(net, left, right):
+    return net.head((net.body(left) - net.body(right)).abs())
 
 
 def _parts(**more):
@@ -190,5 +214,13 @@ STRANGERS = (
              with_edges, whole=True,
              expected={"all": "refused or exact", "collect": "exact"},
              words="rows|outputs|examples"),
+    Stranger("one graph whose nodes are the examples", lambda: network(_convolved, **_parts()),
+             _node, _neighbours_matrix, **WHOLE),
+    Stranger("one graph with a sparse matrix", lambda: network(_convolved, **_parts()),
+             _node, _sparse_matrix, whole=True, expected={"all": "exact or refused"}),
+    Stranger("a layer called for each of two inputs", lambda: network(
+        _siamese, body=nn.Sequential(nn.Linear(CHANNELS, 8), nn.BatchNorm1d(8), nn.ReLU()),
+        head=nn.Linear(8, CLASSES)), _pair, stacked,
+        expected={"collect": "refused", "all": "exact or refused"}, words="body"),
     Stranger("two inputs through one layer", lambda: network(_pairs, **_parts()), _pair, stacked),
 )  # fmt: skip

@@ -1,9 +1,11 @@
 """The samplers: draws are what PyTorch answers under each state, on copies."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,10 @@ from zoo.guest import FEW, AbsentError, Guest, WrongError, called, states
 
 import mcbn
 from mcbn.network.dropout import dropout_masks
+from mcbn.samplers import vmap
+
+ENGINES = ("auto", "loop", "batched", "folded")
+SMALL_PASS = 60  # values in the largest tensor of a pass, so that a few rows fit
 
 
 def _sampled(
@@ -30,9 +36,6 @@ def _sampled(
         with left_as_found(network, few):
             actual = sampler(few)
         guest.near(actual, expected[:, :FEW], f"{what}, {FEW} examples alone")
-
-
-ENGINES = ("auto", "loop", "batched", "folded")
 
 
 def by_engine(engine: Any, guest: Guest) -> None:
@@ -99,17 +102,32 @@ def deterministic(guest: Guest) -> None:
     _sampled(guest, sampler, network, partial(guest.right, "none"), "plain")
 
 
+def in_pieces(guest: Guest) -> None:
+    """All examples, where a pass may hold the values of a few of them alone."""
+    sizes = ("DENSE_VALUES", "IMAGE_VALUES", "HEAVY_VALUES")
+    with ExitStack() as stack:
+        for size in sizes:
+            stack.enter_context(patch.object(vmap, size, SMALL_PASS))
+        for engine in ("folded", "batched"):
+            network = guest.fresh()
+            output = guest.stranger.output
+            sampler = mcbn.MCBatchNorm(network, guest.bank, engine=engine, output=output)
+            guest.near(sampler(guest.inputs()), guest.right(), f"{engine}, in pieces")
+
+
 def switch(guest: Guest) -> None:
-    """After plain attributes were changed, a new sampler answers for the new network."""
+    """After plain attributes were changed, samplers answer for the new network, old ones too."""
     stranger = guest.stranger
     if stranger.switch is None:
         raise AbsentError("nothing to switch")
     inputs, network = guest.inputs(), guest.fresh()
-    make = mcbn.MCBatchNorm
-    for engine in ENGINES:
-        make(network, guest.bank, engine=engine, output=stranger.output)(guest.inputs())
+    make = partial(mcbn.MCBatchNorm, network, guest.bank, output=stranger.output)
+    before = {engine: make(engine=engine) for engine in ENGINES}
+    for sampler in before.values():
+        sampler(guest.inputs())
     stranger.switch(network)
     expected = guest.answers(inputs, states(guest.bank), switched=True)
-    for engine in ENGINES:
-        sampler = make(network, guest.bank, engine=engine, output=stranger.output)
-        guest.near(sampler(guest.inputs()), expected, f"{engine} after the switch")
+    for engine, old in before.items():
+        new = make(engine=engine)
+        guest.near(new(guest.inputs()), expected, f"{engine}, made after the switch")
+        guest.near(old(guest.inputs()), expected, f"{engine}, made before the switch")

@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -150,6 +151,30 @@ def _made(forward, **parts):
     return network(forward, trunk=_trunk(), head=nn.Linear(8, CLASSES), **parts)
 
 
+def _with_object(net, x):
+    return net.head(net.trunk(x)) * net.config.scale
+
+
+def _with_array(net, x):
+    return net.head(net.trunk(x)) * float(net.scale[0])
+
+
+def _closed_over():
+    """A setting that only the closure of a function holds."""
+    setting = {"scale": 1.0}
+
+    def forward(net, x):
+        return net.head(net.trunk(x)) * setting["scale"]
+
+    net = _made(forward)
+    net.set_scale = lambda value: setting.update(scale=value)
+    return net
+
+
+def _another_array(net):
+    net.scale[:] = 3.0
+
+
 def _deep(depth):
     return network(
         _to_depth, first=nn.Linear(FEATURES, 8), depth=depth, head=nn.Linear(8, CLASSES),
@@ -231,6 +256,12 @@ STRANGERS = (
              switch=_set("temperature", 3.0)),
     Stranger("a setting in a dict", lambda: _made(_configured, config={"scale": 1.0, "steps": []}),
              switch=lambda net: (_half_scale(net), _another_step(net))),
+    Stranger("a setting in an object", lambda: _made(
+        _with_object, config=types.SimpleNamespace(scale=1.0)),
+        switch=lambda net: setattr(net.config, "scale", 3.0)),
+    Stranger("a NumPy array that is written", lambda: _made(_with_array, scale=np.ones(1)),
+             switch=_another_array),
+    Stranger("a setting in a closure", _closed_over, switch=lambda net: net.set_scale(3.0)),
     Stranger("a list of a dict", lambda: _made(_configured, config={"scale": 0.5, "steps": []}),
              switch=_another_step),
     Stranger("an adapter of low rank", lambda: _made(
