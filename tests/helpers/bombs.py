@@ -119,6 +119,7 @@ FILES = {
         struct.pack(">HBBI", 0, 8, 1, UNPACKED_BYTES) + b"\0" * UNPACKED_BYTES, mtime=0
     ),
     "false shape.idx.gz": lambda: gzip.compress(struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**31)),
+    "zeros.csv.gz": lambda: gzip.compress(b"p_0\n" + b"0\n" * (UNPACKED_BYTES // 2), mtime=0),
     "zeros.gz": lambda: gzip.compress(b"0\n" * (UNPACKED_BYTES // 2), mtime=0),
     "long header.st": lambda: tensors({}, size=2**40),
     "longer header.st": lambda: tensors({}, size=2**64 - 1),
@@ -157,8 +158,9 @@ FILES |= {
 }
 # Read without the evaluation that follows, which needs memory of its own.
 LOADED = {"large.st": mcbn.Bank.load, "large.parquet": read_columns}
-READ = {".npz": "test.npz", ".npy": "labels.npy", ".idx.gz": "images.idx.gz", ".gz": "table.gz",
-        ".st": "bank.st", ".parquet": "classes.parquet", ".csv": "classes.csv",
+READ = {".npz": "test.npz", ".npy": "labels.npy", ".idx.gz": "images.idx.gz",
+        ".csv.gz": "classes.csv.gz", ".gz": "table.gz", ".st": "bank.st",
+        ".parquet": "classes.parquet", ".csv": "classes.csv",
         ".yaml": "study.yaml", ".json": "scores.json", ".pt": "weights.pt"}  # fmt: skip
 
 

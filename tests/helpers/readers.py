@@ -219,6 +219,8 @@ READERS = (
     Reader("gaussian.st", lambda path: reals(keep_draws=True).save(path), _use_predictions),
     Reader("moments.st", lambda path: reals(keep_draws=False).save(path), _use_predictions),
     Reader("classes.csv", _table(classes()), _use_predictions, is_text=True),
+    Reader("classes.tsv", _table(classes()), _use_predictions, is_text=True),
+    Reader("classes.csv.gz", _table(classes()), _use_predictions),
     Reader("reals.csv", _table(reals(keep_draws=False)), _use_predictions, is_text=True),
     Reader("classes.npz", _table(classes()), _use_predictions),
     Reader("classes.parquet", _table(classes(columns=False)), _use_predictions),
