@@ -1,8 +1,7 @@
 """Collect a bank: statistics of mini-batches, one draw per pass through the network."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
@@ -14,36 +13,24 @@ from torch.utils.data import DataLoader
 from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
-from mcbn.bank.grouping import equal_draws, group_size, grouped_statistics
+from mcbn.bank.draws import OwnForwards, draw_rows
+from mcbn.bank.full_batches import Size, full_batches, population
+from mcbn.bank.grouping import equal_draws
 from mcbn.bank.minibatches import MiniBatches, require_batches
 from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import (
-    HALF_PRECISION,
-    MEAN,
-    VARIANCE,
     batch_norm_layers,
-    batch_normalized,
-    batch_statistics,
-    epsilon_of,
     fingerprint,
     frozen_layers,
-    intercepted_batch_norm,
     require_finite_weights,
     require_observable,
     statistics_names,
     unwrapped,
 )
-from mcbn.network.inputs import (
-    Inputs,
-    Select,
-    count,
-    device_of,
-    require_finite,
-    select_inputs,
-    to_device,
-)
+from mcbn.network.conduct import network_conduct
+from mcbn.network.inputs import Inputs, Select, count, require_finite, select_inputs, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
-from mcbn.network.passes import forward
+from mcbn.network.loaders import index_sampler
 
 
 def collect(
@@ -52,6 +39,7 @@ def collect(
     *,
     draws: int | None = None,
     select: Select | None = None,
+    size: Size | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Bank:
@@ -66,6 +54,8 @@ def collect(
         batches: `minibatches(...)`, a DataLoader, or any iterable of batches of training data.
         draws: T; one per batch if not given. A DataLoader starts another epoch where needed.
         select: picks the network's inputs out of a batch where the default rule does not.
+        size: a function that returns the number of examples in a batch, for batches of an iterable
+            whose rows are not its examples. Mini-batches and DataLoaders know it.
         seed: seeds the global random streams that a DataLoader's order or transforms may use.
         progress: show a progress bar, on a terminal only.
 
@@ -88,8 +78,9 @@ def collect(
         require_finite_weights(model)
         trained = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     _warn_if_frozen(layers)
-    stream = _full_batches(batches, select, repeat=draws is not None)
+    stream = full_batches(batches, select, size, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
+    own = OwnForwards()
     with (
         ExitStack() as seeded,
         progress_bar(label="collect", unit="draw", total=draws, shown=progress) as bar,
@@ -97,7 +88,11 @@ def collect(
         seeded.enter_context(random_streams(seed, "collect"))
         streams = StreamStates.now()
         first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
-        for drawn in _draw_rows(model, layers, first, others):
+        if first is not None:
+            _require_steady(model, first)
+        for drawn in draw_rows(model, layers, first, others, own):
+            if not rows:
+                _tell_layers(layers, drawn, own)
             rows.append(drawn)
             bar.update(_length(drawn))
             # MiniBatches seed their own loading; where the network draws nothing either, other
@@ -106,13 +101,13 @@ def collect(
                 seeded.close()
     _require_enough(rows, draws)
     statistics = {name: _joined(name, rows) for name in rows[0]}
-    size = 0 if first is None else count(first)
-    _require_different(statistics, batches, size)
+    examples = 0 if first is None else first.examples
+    _require_different(statistics, batches, examples)
     bank = Bank(
         statistics,
         {name: trained[name] for name in rows[0]},
-        batch_size=size,
-        population=_population(batches),
+        batch_size=examples,
+        population=population(batches),
         model=type(model).__name__,
         weights=fingerprint(model),
         source=_description(batches),
@@ -131,120 +126,61 @@ def _warn_if_frozen(layers: dict[str, Module]) -> None:
         )
 
 
-def _full_batches(batches: Iterable[Any], select: Select | None, *, repeat: bool) -> Iterator[Any]:
-    """Yield the inputs of every batch as large as the first; `repeat` goes on to more epochs.
-
-    Only a loader has more epochs.
+def _require_steady(model: Module, batch: Inputs) -> None:
+    """Check how the network treats the first mini-batch in eval mode.
 
     Raises:
-        ValueError: an epoch holds no full batch.
+        ValueError: it normalises by the batch at hand.
+
+    Warns:
+        UserWarning: it is random.
     """
-    size = batches.batch_size if isinstance(batches, DataLoader) else None
-    while True:
-        any_full = False
-        for batch in batches:
-            inputs = batch if isinstance(batches, MiniBatches) else select_inputs(batch, select)
-            size = size or count(inputs)
-            if count(inputs) == size:
-                any_full = True
-                yield inputs
-        if not any_full:
-            raise ValueError(
-                f"expected at least one batch of {size or 'some'} examples, got none; "
-                "lower the batch size or give more data"
-            )
-        if not (repeat and isinstance(batches, DataLoader)):
-            return
+    require_finite(batch, "the inputs of mini-batch 0")
+    conduct = network_conduct(model, to_network(model, batch))
+    if conduct.random:
+        validation.warn(next(conduct.notes()))
 
 
-def _draw_rows(
-    model: Module, layers: Mapping[str, Module], first: Inputs | None, others: Iterator[Inputs]
-) -> Iterator[dict[str, Tensor]]:
-    """Yield the statistics of one or several mini-batches, with a leading axis of draws.
-
-    The first mini-batch has a pass of its own. The others share passes where the network allows
-    it: the first one is passed again with them, and must have the same statistics.
-    """
-    if first is None:
-        return
-    stream = torch.get_rng_state()
-    first_row = _statistics(model, layers, first, draw=0)
-    # A network that draws random numbers gets its mini-batches one at a time.
-    size = group_size(model, layers, first) if torch.equal(stream, torch.get_rng_state()) else 1
-    yield {name: value[None] for name, value in first_row.items()}
-    draw, repeated = 1, [first]
-    while chunk := list(islice(others, max(1, size - len(repeated)))):
-        grouped = None
-        if size > 1:
-            grouped = grouped_statistics(model, layers, [*repeated, *chunk], size=size)
-            if grouped is None or (repeated and not _begins_with(grouped, first_row)):
-                grouped, size = None, 1
-        if grouped is not None:
-            yield {name: rows[len(repeated) :] for name, rows in grouped.items()}
-        else:
-            for index, batch in enumerate(chunk, start=draw):
-                row = _statistics(model, layers, batch, draw=index)
-                yield {name: value[None] for name, value in row.items()}
-        draw, repeated = draw + len(chunk), []
-
-
-def _begins_with(rows: dict[str, Tensor], row: dict[str, Tensor]) -> bool:
-    return rows.keys() == row.keys() and bool(equal_draws(rows, row)[0])
-
-
-def _statistics(
-    model: Module, layers: Mapping[str, Module], batch: Inputs, *, draw: int
-) -> dict[str, Tensor]:
-    """The batch statistics of every layer, from a pass in which each normalises by its own."""
-    require_finite(batch, f"the inputs of mini-batch {draw}")
-    row: dict[str, Tensor] = {}
-    watched = intercepted_batch_norm(
-        model, layers, partial(_normalize, row), partial(_observe, row)
-    )
-    with torch.no_grad(), watched:
-        forward(model, {}, to_device(batch, device_of(model)))
-    return row
-
-
-def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
-    """A plain layer's forward by the statistics of its batch, which are stored in `row`."""
-    epsilon = epsilon_of(name, layer)
-    if input.dtype in HALF_PRECISION or not epsilon > 0:
-        _observe(row, name, layer, (input,), {})
-        return type(layer).forward(layer, input)  # type: ignore[no-any-return]
-    with _statistics_keys(row, name) as (mean, variance):
-        output, row[mean], row[variance] = batch_normalized(
-            input, layer.weight, layer.bias, epsilon
-        )
-    return output
-
-
-def _observe(
-    row: dict[str, Tensor], name: str, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+def _tell_layers(
+    layers: Mapping[str, Module], drawn: Mapping[str, Tensor], own: OwnForwards
 ) -> None:
-    """Store a layer's batch statistics in `row`, and in its buffers for this pass."""
-    with _statistics_keys(row, name) as (mean, variance):
-        row[mean], row[variance] = batch_statistics(
-            args[0] if args else next(iter(kwargs.values()))
+    """Tell of the layers that the first mini-batch has no statistics of.
+
+    Raises:
+        ValueError: there are no others.
+
+    Warns:
+        UserWarning: names them.
+    """
+    unreached = [
+        name
+        for name, (mean, _) in statistics_names(layers).items()
+        if mean not in drawn and name not in own.sources
+    ]
+    if own.left_out:
+        first = own.left_out[0]
+        text = f"{first!r} ({type(layers[first]).__name__})"
+        if not drawn:
+            raise ValueError(
+                f"expected layers that normalise by the mean and variance of a mini-batch in train "
+                f"mode, got {text}, whose train mode does something else; use MCDropout or an "
+                "ensemble for this network"
+            )
+        validation.warn(
+            f"{_number(own.left_out, 'layer')} left out of the bank, {text} first: what train mode "
+            "does there is not to normalise by the mean and variance of a mini-batch, so it keeps "
+            "its running statistics"
         )
-    for buffer, value in ((MEAN, row[mean]), (VARIANCE, row[variance])):
-        layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
+    if unreached and drawn:
+        validation.warn(
+            f"{_number(unreached, 'batch-norm layer')} not called by the first mini-batch, "
+            f"{unreached[0]!r} first, so nothing is drawn there: it is not used in eval mode, or "
+            "through its tensors alone, or by another path through the network"
+        )
 
 
-@contextmanager
-def _statistics_keys(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, str]]:
-    """The keys of a layer's mean and variance in `row`; errors inside the block name the layer."""
-    names = statistics_names([name])[name]
-    if names[0] in row:
-        raise ValueError(
-            f"expected each batch-norm layer to be called once per pass, got {name!r} called "
-            "again, and one pair of buffers cannot hold two statistics; give each call a layer of "
-            "its own"
-        )
-    try:
-        yield names
-    except ValueError as error:
-        raise ValueError(f"{error} (in layer {name!r})") from None
+def _number(names: list[str], noun: str) -> str:
+    return f"1 {noun} was" if len(names) == 1 else f"{len(names)} {noun}s were"
 
 
 def _length(rows: dict[str, Tensor]) -> int:
@@ -274,8 +210,10 @@ def _require_enough(rows: list[dict[str, Tensor]], draws: int | None) -> None:
         )
 
 
-def _require_different(statistics: dict[str, Tensor], batches: Iterable[Any], size: int) -> None:
-    if not isinstance(batches, DataLoader) or size == _population(batches):
+def _require_different(
+    statistics: dict[str, Tensor], batches: Iterable[Any], examples: int
+) -> None:
+    if not isinstance(batches, DataLoader) or examples == population(batches):
         return
     first = {name: rows[0] for name, rows in statistics.items()}
     repeated = equal_draws(statistics, first).nonzero().flatten().tolist()[1:]
@@ -287,18 +225,11 @@ def _require_different(statistics: dict[str, Tensor], batches: Iterable[Any], si
         )
 
 
-def _population(batches: Iterable[Any]) -> int | None:
-    if isinstance(batches, MiniBatches):
-        return batches.population
-    dataset: Any = getattr(batches, "dataset", None)
-    return len(dataset) if hasattr(dataset, "__len__") else None
-
-
 def _description(batches: Iterable[Any]) -> str:
     if isinstance(batches, MiniBatches):
         how = "with" if batches.replacement else "without"
         return f"independent mini-batches {how} replacement, seed {batches.seed}"
     if isinstance(batches, DataLoader):
-        sampler = batches.sampler if batches.batch_size else batches.batch_sampler
+        sampler = batches.sampler if batches.batch_size else index_sampler(batches)
         return f"DataLoader in its own order ({type(sampler).__name__})"
     return f"{type(batches).__name__} of batches in its own order"

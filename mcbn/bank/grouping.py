@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mcbn.bank.full_batches import CountedBatch
 from mcbn.network.batchnorm import (
     MEAN,
     VARIANCE,
@@ -31,23 +32,26 @@ MAX_BATCHES_PER_PASS = 64
 RELATIVE_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-def group_size(model: Module, layers: Mapping[str, Module], batch: Inputs) -> int:
+def group_size(model: Module, layers: Mapping[str, Module], batch: CountedBatch) -> int:
     """The number of mini-batches like `batch` that may share a pass; 1 where each needs its own.
 
     The widest tensor of a pass holds at most `MAX_VALUES_PER_PASS` values. Whether the network
     really takes several mini-batches together is known once `equal_draws` has compared one.
     """
-    if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.dtype not in RELATIVE_TOLERANCE:
+    inputs, examples = batch.inputs, batch.examples
+    if not isinstance(inputs, Tensor) or inputs.ndim != 2 or len(inputs) != examples:
+        return 1
+    if inputs.dtype not in RELATIVE_TOLERANCE:
         return 1
     if not all(isinstance(layer, _BatchNorm) for layer in layers.values()):
         return 1
     widths = [size for weight in model.parameters() for size in weight.shape]
-    widest = max(batch.shape[1], *widths) if widths else batch.shape[1]
-    return max(1, min(MAX_BATCHES_PER_PASS, MAX_VALUES_PER_PASS // max(1, batch.shape[0] * widest)))
+    widest = max([inputs.shape[1], *widths])
+    return max(1, min(MAX_BATCHES_PER_PASS, MAX_VALUES_PER_PASS // max(1, examples * widest)))
 
 
 def grouped_statistics(
-    model: Module, layers: Mapping[str, Module], batches: Sequence[Inputs], *, size: int
+    model: Module, layers: Mapping[str, Module], batches: Sequence[CountedBatch], *, size: int
 ) -> Rows | None:
     """The statistics of every mini-batch, as (draws, channels), from one pass of all of them.
 
@@ -57,7 +61,7 @@ def grouped_statistics(
     Returns:
         None if the network does not take them together, or a value is not finite.
     """
-    inputs = _interleaved(batches, size)
+    inputs = _interleaved([batch.inputs for batch in batches], size)
     if inputs is None:
         return None
     record = _PassRecord({}, [], len(inputs) // size, size)

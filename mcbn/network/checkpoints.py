@@ -36,15 +36,21 @@ def import_builder(name: str) -> Callable[[], Module]:
         if spec is None or spec.loader is None or not Path(source).is_file():
             raise ValueError(f"expected a Python file in --model, got {source!r}; check the path")
         module = importlib.util.module_from_spec(spec)
+        _make_importable(Path(source).absolute().parent)
         spec.loader.exec_module(module)
     else:
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
+        _make_importable(Path.cwd())
         module = importlib.import_module(source)
     if not hasattr(module, function):
         raise ValueError(f"expected a function {function!r} in {source}, got none; check --model")
     builder: Callable[[], Module] = getattr(module, function)
     return builder
+
+
+def _make_importable(folder: Path) -> None:
+    """Let a user's file import the modules beside it, as it may when it is run as a script."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def load_network(name: str, weights: str | None) -> Module:

@@ -20,7 +20,7 @@ from mcbn.network.batch_statistics import NormalizesByBatchError, refuses_batch_
 from mcbn.network.batchnorm import HALF_PRECISION
 from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, take_examples, tensors
 from mcbn.network.isolation import StreamStates, eval_mode, model_lock, restored
-from mcbn.network.passes import written
+from mcbn.network.passes import call, written
 from mcbn.network.signature import signature
 
 logger = logging.getLogger(__name__)
@@ -112,13 +112,19 @@ def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) ->
     yield from stream
 
 
-def conduct_of(model: Module, inputs: Inputs, first: First) -> Conduct:
+def conduct_of(model: Module, inputs: Inputs, first: First, *, of: str = "outputs") -> Conduct:
     """How the network treats such inputs, from a pass of a few and one of all of them.
+
+    Args:
+        model: the network.
+        inputs: of the network.
+        first: the output of the first draw.
+        of: what `first` returns, since the conduct is remembered for that.
 
     Raises:
         ValueError: the network normalises by the batch at hand in eval mode.
     """
-    key = _key(model, inputs)
+    key = _key(model, inputs, of)
     conduct = _remembered(model, key)
     if conduct is None:
         trial = _tried(model, inputs, first)
@@ -126,6 +132,23 @@ def conduct_of(model: Module, inputs: Inputs, first: First) -> Conduct:
         if trial.conclusive:
             _remember(model, key, conduct)
     return conduct
+
+
+def network_conduct(model: Module, inputs: Inputs) -> Conduct:
+    """How a network itself treats such inputs, whatever it returns, from a pass of a few of them.
+
+    Raises:
+        ValueError: the network normalises by the batch at hand in eval mode.
+    """
+    if can_be_cut(inputs) and count(inputs) > 2 * FEW:
+        inputs = take_examples(inputs, spread_rows(count(inputs), 2 * FEW))
+
+    def first(given: Inputs) -> Tensor:
+        with eval_mode(model), torch.no_grad():
+            raw = call(model, {}, given)
+        return next(tensors(raw), torch.zeros(()))
+
+    return conduct_of(model, inputs, first, of="network")
 
 
 def mixes_examples(model: Module) -> bool:
@@ -137,11 +160,11 @@ def mixes_examples(model: Module) -> bool:
         return bool(known[0] == signature(model))
 
 
-def _key(model: Module, inputs: Inputs) -> tuple[Any, Any]:
+def _key(model: Module, inputs: Inputs, of: str = "outputs") -> tuple[Any, Any]:
     """The state of the network, and the kind of inputs."""
     kind = tuple((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors(inputs))
     with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        return signature(model), (type(inputs), can_be_cut(inputs), count(inputs) > 1, kind)
+        return signature(model), (of, type(inputs), can_be_cut(inputs), count(inputs) > 1, kind)
 
 
 def _remembered(model: Module, key: tuple[Any, Any]) -> Conduct | None:
@@ -234,8 +257,12 @@ class _Trial:
 
     def alone(self, inputs: Inputs) -> Tensor:
         """The output for inputs in another pass."""
-        with restored(self.model), torch.no_grad():
-            return self.first(map_inputs(torch.clone, inputs)).detach()
+        streams = StreamStates.now()
+        try:
+            with restored(self.model):
+                return self.first(map_inputs(torch.clone, inputs)).detach()
+        finally:
+            streams.restore()
 
     def compared(self, outputs: Outputs) -> tuple[Conduct, Iterator[Tensor]]:
         """The conduct, by what the first draw gives for all examples, and all of its outputs."""

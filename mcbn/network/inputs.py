@@ -143,6 +143,18 @@ def tensors(inputs: Any) -> Iterator[Tensor]:
     yield from seen
 
 
+def own_count(inputs: Any) -> int | None:
+    """The number of graphs or sequences in inputs whose first part is a batch of them, else None."""
+    if isinstance(inputs, PackedSequence):
+        return int(inputs.batch_sizes[0])
+    if is_graph(inputs):
+        return int(inputs.num_graphs) if hasattr(inputs, "num_graphs") else None
+    if isinstance(inputs, (tuple, dict)):
+        parts = inputs.values() if isinstance(inputs, dict) else inputs
+        return own_count(next(iter(parts), None))
+    return None
+
+
 def count(inputs: Inputs) -> int:
     """The number of examples: graphs or sequences, else the length of the first tensor.
 
@@ -150,10 +162,8 @@ def count(inputs: Inputs) -> int:
         TypeError: there is no tensor.
         ValueError: the first tensor has no batch axis.
     """
-    if isinstance(inputs, PackedSequence):
-        return int(inputs.batch_sizes[0])
-    if is_graph(inputs) and hasattr(inputs, "num_graphs"):
-        return int(inputs.num_graphs)
+    if (own := own_count(inputs)) is not None:
+        return own
     first = next(tensors(inputs), None)
     if first is None:
         raise TypeError(

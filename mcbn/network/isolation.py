@@ -77,11 +77,12 @@ def eval_mode(model: Module) -> Iterator[None]:
 
 
 @contextmanager
-def restored(model: Module) -> Iterator[list[str]]:
+def restored(model: Module, *, buffers: bool = True) -> Iterator[list[str]]:
     """Put back what passes in the block change in `model` itself: its attributes and buffers.
 
     A forward may count its calls, keep what it computed, or update a buffer in place, so it gets
-    copies of the buffers. Collections among the attributes are put back too.
+    copies of the buffers, unless they are left out. Collections among the attributes are put back
+    too.
 
     Yields:
         A list that is filled at the end of the block with the names of what was changed.
@@ -89,8 +90,8 @@ def restored(model: Module) -> Iterator[list[str]]:
     with model_lock(model):
         modules = dict(model.named_modules())
         attributes = {name: _attributes(module) for name, module in modules.items()}
-        buffers = {name: dict(module._buffers) for name, module in modules.items()}
-        lent = {name: _lend_buffers(module) for name, module in modules.items()}
+        own = {name: dict(module._buffers) for name, module in modules.items()}
+        lent = {name: _lend_buffers(module) if buffers else {} for name, module in modules.items()}
         changed: list[str] = []
         try:
             yield changed
@@ -103,7 +104,7 @@ def restored(model: Module) -> Iterator[list[str]]:
                     if module._buffers.get(key) is not copy_ or copy_._version != version:
                         changed.append(prefix + key)
                 module._buffers.clear()
-                module._buffers.update(buffers[name])
+                module._buffers.update(own[name])
 
 
 def _attributes(module: Module) -> dict[str, tuple[Any, Any]]:

@@ -1,8 +1,11 @@
 """Batches of a data set or loader, in a fixed order."""
 
-from collections.abc import Iterable, Iterator, Sized
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SubsetRandomSampler,
     TensorDataset,
@@ -26,7 +30,12 @@ SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 def order_sampler(loader: DataLoader[Any]) -> Any:
     """The sampler that decides the order of a loader."""
     # Where a batch sampler is given it decides, and the loader's own sampler is only a default.
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+    return getattr(index_sampler(loader), "sampler", loader.sampler)
+
+
+def index_sampler(loader: DataLoader[Any]) -> Any:
+    """The sampler that a loader asks for what to load next: an example's index, or a list."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
 
 def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
@@ -59,13 +68,83 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
 
 def batch_lengths(loader: DataLoader[Any]) -> Iterator[int | None]:
     """The number of examples in one batch of a loader after another; None where it does not say."""
-    batches = loader.batch_sampler
-    if isinstance(batches, (list, tuple)):
+    batches = index_sampler(loader)
+    if loader.batch_sampler is not None and isinstance(batches, (list, tuple)):
         yield from map(len, batches)
     elif type(batches) is BatchSampler and isinstance(batches.sampler, Sized):
         examples, size = len(batches.sampler), batches.batch_size
         yield from (min(size, examples - start) for start in range(0, examples, size))
     yield from repeat(None)
+
+
+class CountedLoader:
+    """A copy of a loader whose batches come with the number of examples that it puts together.
+
+    So the rows of a batch do not matter. The examples are counted as their indices are chosen; in a
+    stream, and where batches overtake each other, as they are collated. The loader itself is left
+    as it is.
+
+    Args:
+        loader: the loader to copy.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.lengths: deque[int | None] = deque()
+        self.loader = copy.copy(loader)
+        if not isinstance(loader.dataset, IterableDataset) and getattr(loader, "in_order", True):
+            of_batches = loader.batch_sampler is not None
+            counting = _CountingSampler(index_sampler(loader), of_batches, self.lengths)
+            # PyTorch refuses to set the sampler of a loader that is made.
+            vars(self.loader)["batch_sampler" if of_batches else "sampler"] = counting
+        # Another class may change the batches after they are collated.
+        elif loader.batch_sampler is not None and type(loader).__iter__ is DataLoader.__iter__:
+            self.loader.collate_fn = _CountingCollate(loader.collate_fn)
+
+    def __iter__(self) -> Iterator[tuple[Any, int | None]]:
+        """Yield each batch of one epoch, with its number of examples or None."""
+        self.lengths.clear()
+        for batch in self.loader:
+            if isinstance(batch, _Collated):
+                yield batch.batch, batch.examples
+            else:
+                yield batch, self.lengths.popleft() if self.lengths else None
+
+
+@dataclass(frozen=True, eq=False)
+class _CountingSampler:
+    """A sampler that notes how many examples are in what it chooses."""
+
+    sampler: Any
+    of_batches: bool
+    lengths: deque[int | None]
+
+    def __iter__(self) -> Iterator[Any]:
+        for chosen in self.sampler:
+            # A loader without a batch size may be given lists, but a tuple is a key of its data.
+            several = isinstance(chosen, list) or (self.of_batches and isinstance(chosen, Sized))
+            self.lengths.append(len(chosen) if several else None)
+            yield chosen
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sampler, name)
+
+
+class _Collated(NamedTuple):
+    batch: Any
+    examples: int
+
+
+@dataclass(frozen=True, eq=False)
+class _CountingCollate:
+    """A function that makes a batch of examples, and says how many there were."""
+
+    collate: Callable[[Any], Any]
+
+    def __call__(self, examples: Any) -> Any:
+        return _Collated(self.collate(examples), len(examples))
 
 
 def rebatched(stream: Iterable[Inputs], size: int) -> Iterator[Inputs]:

@@ -228,6 +228,11 @@ def as_logits(passes: Iterable[Tensor], outputs: Outputs | None = None) -> Itera
         ValueError: they are not logits, nor probabilities that sum to 1.
     """
     for answer in passes:
+        if answer.is_complex():
+            raise ValueError(
+                f"expected real logits, got {answer.dtype}; give output=, a function that makes "
+                "real numbers of them, such as torch.abs"
+            )
         outputs = outputs or seen_outputs(answer)
         yield _logs(answer) if outputs == "probabilities" else answer
 

@@ -14,7 +14,7 @@ from torch.fx.node import Argument
 from torch.nn import Module, functional
 
 from mcbn.network.batchnorm import is_plain
-from mcbn.network.isolation import eval_mode
+from mcbn.network.isolation import eval_mode, restored
 from mcbn.samplers.folding import DenseStack, Fold, linear_stack, scaled, scaled_stack
 
 CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
@@ -83,18 +83,19 @@ def traced(model: Module, layers: Mapping[str, Module], *, stacked: bool) -> Gra
     modules = tuple(model.modules())
     if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
         raise ValueError("expected a network without hooks, got some; run it untraced")
-    with eval_mode(model):
+    # A forward that keeps what it computed would leave stand-ins of the trace in the network.
+    with eval_mode(model), restored(model, buffers=False):
         whole = _Tracer(layers.values()).trace(model, concrete_args=_defaults(model))
-    names = {id(layer): name for name, layer in layers.items()}
-    layer_names: dict[fx.Node, str] = {}
-    stochastic: set[fx.Node] = set()
-    for node in whole.nodes:
-        if node.op == "call_module" and id(model.get_submodule(node.target)) in names:
-            layer_names[node] = names[id(model.get_submodule(node.target))]
-        if node in layer_names or stochastic.intersection(node.all_input_nodes):
-            stochastic.add(node)
-    cut = _Cut(model, whole, stochastic, layer_names, stacked)
-    return Graph(cut.prefix(), cut.suffix(), tuple(cut.folds), modules[1:])
+        names = {id(layer): name for name, layer in layers.items()}
+        layer_names: dict[fx.Node, str] = {}
+        stochastic: set[fx.Node] = set()
+        for node in whole.nodes:
+            if node.op == "call_module" and id(model.get_submodule(node.target)) in names:
+                layer_names[node] = names[id(model.get_submodule(node.target))]
+            if node in layer_names or stochastic.intersection(node.all_input_nodes):
+                stochastic.add(node)
+        cut = _Cut(model, whole, stochastic, layer_names, stacked)
+        return Graph(cut.prefix(), cut.suffix(), tuple(cut.folds), modules[1:])
 
 
 def _defaults(model: Module) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def all_tensors(values: Any) -> list[Tensor]:
 
 def nesting(values: Any) -> Any:
     """Return the types, keys and plain values that tensors are nested in, to be compared."""
-    kind = dict if isinstance(values, OrderedDict) else type(values)
+    # A trace makes a dict of either; other mappings may have attributes that are read.
+    kind = dict if type(values) is OrderedDict else type(values)
     if isinstance(values, Mapping):
         return kind, [(key, nesting(value)) for key, value in values.items()]
     if isinstance(values, (list, tuple)):

@@ -180,7 +180,7 @@ def test_tensors_that_do_not_fit_together_are_refused(bank, tmp_path, change):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("batch_size", size) for size in ("16", None, [16], True, math.nan, math.inf)],
+        *[("batch_size", size) for size in ("16", None, [16], True)],
         *[("population", count) for count in ("9", 9.5, True, 2**70)],
         *[(name, 3) for name in ("model", "weights", "source")],
     ],

@@ -1,0 +1,194 @@
+"""Draws: the statistics of mini-batches, each normalised by its own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.bank.full_batches import CountedBatch
+from mcbn.bank.grouping import equal_draws, group_size, grouped_statistics
+from mcbn.network.batchnorm import (
+    HALF_PRECISION,
+    MEAN,
+    VARIANCE,
+    batch_normalized,
+    epsilon_of,
+    frozen_layers,
+    intercepted_batch_norm,
+    statistics_names,
+)
+from mcbn.network.inputs import require_finite, tensors, to_network
+from mcbn.network.passes import forward
+from mcbn.network.train_mode import Call, Statistics, agrees, moments, train_mode_statistics
+
+# Where the statistics of a layer come from: the moments of its activations, what its train mode
+# stores, or nowhere.
+Source = Literal["moments", "train mode", "left out"]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnForwards:
+    """Where the statistics of each layer with a forward of its own come from.
+
+    Attributes:
+        sources: by layer; decided when a layer is first called.
+    """
+
+    sources: dict[str, Source] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Layers whose train mode does something else than normalise by a mean and a variance."""
+        return [name for name, source in self.sources.items() if source == "left out"]
+
+    @property
+    def by_moments(self) -> bool:
+        """Whether moments are the statistics of every layer."""
+        return all(source == "moments" for source in self.sources.values())
+
+    def statistics(self, name: str, layer: Module, call: Call) -> Statistics | None:
+        """The statistics of a call; None for a layer that is left out.
+
+        Raises:
+            ValueError: earlier mini-batches had statistics, and this one has none.
+        """
+        source = self.sources.get(name)
+        if source == "left out":
+            return None
+        frozen = bool(frozen_layers({name: layer}))  # it has no train mode to compare with
+        # A mask or lengths may not matter before the first mini-batch that is ragged.
+        settled = source == "moments" and sum(1 for _ in tensors(call)) == 1
+        if frozen or settled or source != "train mode":
+            found = _moments(call)
+            if found is not None and (frozen or settled or agrees(layer, call, found)):
+                self.sources[name] = source or "moments"
+                return found
+        found = train_mode_statistics(layer, call)
+        if found is None and source is not None:
+            raise ValueError(
+                f"expected every mini-batch to have statistics of {name!r} "
+                f"({type(layer).__name__}), got one whose train mode they do not explain; leave "
+                "such mini-batches out"
+            )
+        self.sources[name] = "left out" if found is None else "train mode"
+        return found
+
+
+def _moments(call: Call) -> Statistics | None:
+    try:
+        return moments(*call)
+    except (IndexError, AttributeError, RuntimeError):  # not of the form of activations
+        return None
+
+
+def draw_rows(
+    model: Module,
+    layers: Mapping[str, Module],
+    first: CountedBatch | None,
+    others: Iterator[CountedBatch],
+    own: OwnForwards,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the statistics of one or several mini-batches, with a leading axis of draws.
+
+    The first mini-batch has a pass of its own. The others share passes where the network allows
+    it: the first one is passed again with them, and must have the same statistics.
+    """
+    if first is None:
+        return
+    stream = torch.get_rng_state()
+    first_row = _statistics(model, layers, first, own, draw=0)
+    # One at a time where the network draws random numbers, or a layer takes no moments.
+    alone = not own.by_moments or not torch.equal(stream, torch.get_rng_state())
+    size = 1 if alone else group_size(model, layers, first)
+    yield {name: value[None] for name, value in first_row.items()}
+    draw, repeated = 1, [first]
+    while chunk := list(islice(others, max(1, size - len(repeated)))):
+        grouped = None
+        if size > 1:
+            grouped = grouped_statistics(model, layers, [*repeated, *chunk], size=size)
+            if grouped is None or (repeated and not _begins_with(grouped, first_row)):
+                grouped, size = None, 1
+        if grouped is not None:
+            yield {name: rows[len(repeated) :] for name, rows in grouped.items()}
+        else:
+            for index, batch in enumerate(chunk, start=draw):
+                row = _statistics(model, layers, batch, own, draw=index)
+                yield {name: value[None] for name, value in row.items()}
+        draw, repeated = draw + len(chunk), []
+
+
+def _begins_with(rows: dict[str, Tensor], row: dict[str, Tensor]) -> bool:
+    return rows.keys() == row.keys() and bool(equal_draws(rows, row)[0])
+
+
+def _statistics(
+    model: Module, layers: Mapping[str, Module], batch: CountedBatch, own: OwnForwards, *, draw: int
+) -> dict[str, Tensor]:
+    """The batch statistics of every layer, from a pass in which each normalises by its own."""
+    require_finite(batch.inputs, f"the inputs of mini-batch {draw}")
+    row: dict[str, Tensor] = {}
+    watched = intercepted_batch_norm(
+        model, layers, partial(_normalize, row), partial(_observe, row, own)
+    )
+    with torch.no_grad(), watched:
+        outputs = forward(model, {}, to_network(model, batch.inputs))
+    batch.require_answer(outputs)
+    return row
+
+
+def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:
+    """A plain layer's forward by the statistics of its batch, which are stored in `row`."""
+    epsilon = epsilon_of(name, layer)
+    if input.dtype in HALF_PRECISION or not epsilon > 0:
+        with _statistics_keys(row, name):
+            _store(row, name, layer, moments((input,), {}))
+        return type(layer).forward(layer, input)  # type: ignore[no-any-return]
+    with _statistics_keys(row, name) as (mean, variance):
+        output, row[mean], row[variance] = batch_normalized(
+            input, layer.weight, layer.bias, epsilon
+        )
+    return output
+
+
+def _observe(
+    row: dict[str, Tensor],
+    own: OwnForwards,
+    name: str,
+    layer: Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Store a layer's batch statistics in `row`, and in its buffers for this pass."""
+    with _statistics_keys(row, name):
+        statistics = own.statistics(name, layer, (args, kwargs))
+        if statistics is not None:
+            _store(row, name, layer, statistics)
+
+
+def _store(row: dict[str, Tensor], name: str, layer: Module, statistics: Statistics) -> None:
+    keys = statistics_names([name])[name]
+    for key, buffer, value in zip(keys, (MEAN, VARIANCE), statistics, strict=True):
+        row[key] = value
+        layer._buffers[buffer] = value.to(layer.get_buffer(buffer).dtype)
+
+
+@contextmanager
+def _statistics_keys(row: dict[str, Tensor], name: str) -> Iterator[tuple[str, str]]:
+    """The keys of a layer's mean and variance in `row`; errors inside the block name the layer."""
+    names = statistics_names([name])[name]
+    if names[0] in row:
+        raise ValueError(
+            f"expected each batch-norm layer to be called once per pass, got {name!r} called "
+            "again, and one pair of buffers cannot hold two statistics; give each call a layer of "
+            "its own"
+        )
+    try:
+        yield names
+    except ValueError as error:
+        raise ValueError(f"{error} (in layer {name!r})") from None

@@ -1,0 +1,181 @@
+"""Layers with a forward of their own, compared with their own train mode.
+
+Statistics belong to a layer where its eval mode, given them, gives what its train mode gave for the
+same mini-batch. Whether they are the moments over all axes but that of the channels is asked of the
+layer, not assumed.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import Module
+
+from mcbn.network.batchnorm import MEAN, VARIANCE, batch_statistics
+from mcbn.network.inputs import map_inputs, tensors
+from mcbn.network.isolation import StreamStates
+
+Statistics = tuple[Tensor, Tensor]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+# Largest difference that rounding explains, relative to the largest output, in float64 and where a
+# layer does not run in it.
+EXACT, ROUNDED = 1e-6, 1e-3
+# The variance of a mini-batch is the stored one times (n - 1) / n, for the number n of values.
+SMALLEST_FACTOR = 0.25
+
+
+def moments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Statistics:
+    """Mean and biased variance of a layer's activations over all axes but the second."""
+    return batch_statistics(args[0] if args else next(iter(kwargs.values())))
+
+
+def agrees(layer: Module, call: Call, statistics: Statistics) -> bool:
+    """Whether the layer's eval mode with these statistics gives what its train mode gives."""
+    return any(twin.agrees(twin.trained(), statistics) for twin in _twins(layer, call))
+
+
+def train_mode_statistics(layer: Module, call: Call) -> Statistics | None:
+    """The statistics with which a layer's eval mode gives what its train mode gives.
+
+    Train mode moves the running statistics towards those of the mini-batch, r' = (1 - a) r + a s.
+    From r = 0 and r = 1 both a and s follow, whatever the momentum. The stored variance may be that
+    for a number n of values that only the layer knows, as with a mask: n is the one for which eval
+    mode gives the outputs of train mode.
+
+    Args:
+        layer: a layer with running statistics.
+        call: its arguments for the mini-batch.
+
+    Returns:
+        The mean and the biased variance; None if there are none, as in ghost batch norm, batch
+        renormalisation, or a normaliser that uses its running statistics in train mode too.
+    """
+    for twin in _twins(layer, call):
+        found = twin.statistics()
+        if found is not None:
+            kind = layer.get_buffer(MEAN)
+            return found[0].to(kind), found[1].to(kind)
+    return None
+
+
+def _twins(layer: Module, call: Call) -> "Iterator[_Twin]":
+    """Copies of the layer that run its call, in float64 and, where they must, as they are."""
+    streams = StreamStates.now()
+    try:
+        for kind, tolerance in ((torch.float64, EXACT), (None, ROUNDED)):
+            if (twin := _Twin.of(layer, call, kind, tolerance)) is not None:
+                yield twin
+                return
+    finally:
+        streams.restore()
+
+
+@dataclass(frozen=True, eq=False)
+class _Twin:
+    """A copy of a layer, and a copy of the arguments it is called with."""
+
+    layer: Module
+    call: Call
+    tolerance: float
+
+    @classmethod
+    def of(
+        cls, layer: Module, call: Call, kind: torch.dtype | None, tolerance: float
+    ) -> "_Twin | None":
+        """A copy in the type `kind`; None if the layer cannot be copied, or does not run in it."""
+
+        def cast(tensor: Tensor) -> Tensor:
+            tensor = tensor.detach().clone()
+            return tensor.to(kind) if kind is not None and tensor.is_floating_point() else tensor
+
+        try:
+            copied = copy.deepcopy(layer)
+            if kind is not None:
+                copied.to(kind)
+            twin = cls(copied, map_inputs(cast, call), tolerance)
+            twin.trained()
+        except Exception:  # whatever a layer of the user raises
+            return None
+        return twin
+
+    def run(self, statistics: Statistics | None, *, training: bool) -> tuple[list[Tensor], Any]:
+        """The outputs, and the running statistics after, from the given ones."""
+        layer = copy.deepcopy(self.layer)
+        for module in layer.modules():
+            module.training = training and "Drop" not in type(module).__name__
+        layer.training = training
+        if statistics is not None:
+            for name, value in zip((MEAN, VARIANCE), statistics, strict=True):
+                buffer = layer.get_buffer(name)
+                layer._buffers[name] = value.to(buffer).expand_as(buffer).clone()
+        args, kwargs = map_inputs(torch.clone, self.call)
+        with torch.no_grad():
+            # Not called as a module: hooks of the user are not to see it.
+            outputs = [output.double() for output in tensors(layer.forward(*args, **kwargs))]
+        return outputs, (layer.get_buffer(MEAN).double(), layer.get_buffer(VARIANCE).double())
+
+    def trained(self) -> list[Tensor]:
+        """What train mode gives."""
+        return self.run(None, training=True)[0]
+
+    def gap(self, expected: list[Tensor], statistics: Statistics) -> float:
+        """Largest difference of eval mode with these statistics, relative to the outputs."""
+        try:
+            outputs, _ = self.run(statistics, training=False)
+        except Exception:  # statistics of another number of channels
+            return float("inf")
+        return _gap(outputs, expected)
+
+    def agrees(self, expected: list[Tensor], statistics: Statistics) -> bool:
+        return self.gap(expected, statistics) <= self.tolerance
+
+    def statistics(self) -> Statistics | None:
+        """The statistics of the mini-batch, as train mode stores them."""
+        buffer = self.layer.get_buffer(MEAN)
+        zero, one = torch.zeros_like(buffer), torch.ones_like(buffer)
+        expected, (mean, variance) = self.run((zero, zero), training=True)
+        others, (mean_1, variance_1) = self.run((one, one), training=True)
+        if _gap(others, expected) > self.tolerance or not expected:
+            return None  # its train mode uses the running statistics
+        shares = 1 - (mean_1 - mean), 1 - (variance_1 - variance)
+        if any(bool((share <= 1e-9).any()) for share in shares):
+            return None  # it does not store those of this mini-batch
+        mean, variance = mean / shares[0], variance / shares[1]
+        factor = self._factor(expected, mean, variance)
+        if not self.agrees(expected, (mean, factor * variance)):
+            return None
+        return mean, factor * variance
+
+    def _factor(self, expected: list[Tensor], mean: Tensor, variance: Tensor) -> float:
+        """What the stored variance is multiplied by to be the biased one."""
+
+        def gap(factor: float) -> float:
+            return self.gap(expected, (mean, factor * variance))
+
+        if gap(1.0) <= self.tolerance:
+            return 1.0
+        options = {"xatol": 1e-12}
+        nearest = minimize_scalar(
+            gap, bounds=(SMALLEST_FACTOR, 1), method="bounded", options=options
+        )
+        number = round(1 / max(1 - float(nearest.x), 1e-12))
+        exact = [(n - 1) / n for n in range(max(2, number - 2), number + 3)]
+        return min([float(nearest.x), *exact], key=gap)
+
+
+def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    """Largest difference, relative to the largest output."""
+    if [o.shape for o in outputs] != [e.shape for e in expected]:
+        return float("inf")
+    gaps = [
+        float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))
+        for one, other in zip(outputs, expected, strict=True)
+        if other.numel() > 0
+    ]
+    largest = max(gaps, default=0.0)
+    return largest if largest == largest else float("inf")
