@@ -30,6 +30,7 @@ from mcbn.deployment.trials import (
     max_difference,
     require_draws,
     require_outputs,
+    settled,
     trials,
 )
 from mcbn.io.atomic import write_whole
@@ -60,7 +61,7 @@ class Artifact:
         size: bytes of the file.
         weights: bytes of the network's parameters and buffers in it.
         bank: bytes of the draws' statistics in it.
-        differences: largest difference of each output from that of `predict`, on the example.
+        differences: largest difference of each output from that of `predict`, in the trials.
     """
 
     path: Path
@@ -86,21 +87,23 @@ def export(
 
     For classes the outputs are `probabilities`, `entropy` and `mutual_information`, in nats; for
     real targets `mean`, `variance` and `epistemic_variance`. The file takes any number of examples;
-    the other axes have the sizes of the example. It is tested on the example before it is written.
-    See docs/deployment.md.
+    the other axes have the sizes of the example. Before it is written, every draw and every output
+    is compared with those of `predict`, on the example and on others made from it. See
+    docs/deployment.md.
 
     Args:
         sampler: `MCBatchNorm`, `DeepEnsemble` or `Deterministic`, on the CPU.
         example: inputs of one or more examples; their values are not stored.
         path: of the file; .pt2 is a program of `torch.export`, .onnx a network in ONNX.
-        likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
+        likelihood: "categorical" for classes, `Gaussian(...)` for real targets.
         format: "pt2" or "onnx"; by default that of the name of the file.
         chunk: draws that go through the network together, all of them if None. It bounds the memory
             of a call, and large images are often faster in chunks; see docs/deployment.md.
 
     Raises:
-        ValueError: the format is unknown, the sampler is of another kind or not on the CPU, the
-            network cannot be traced, draws at random, or has other outputs once it is exported.
+        ValueError: the format is unknown; the sampler is of another kind or not on the CPU, or the
+            likelihood is; the network cannot be traced, draws at random, or has other outputs once
+            it is exported.
         ImportError: a package of `mcbn[onnx]` is missing.
     """
     target, family = Path(path), _likelihood(likelihood)
@@ -108,32 +111,30 @@ def export(
     sampler = _exportable(sampler, chunk)
     models = models_of(sampler)
     inputs = to_network(models[0], plain_inputs(example))
-    file = _File(kind, sampler, family, chunk, input_names(models[0], inputs))
+    names, outputs = input_names(models[0], inputs), OUTPUTS[type(family)]
     if kind == "onnx":
-        require_onnx_inputs(dict(zip(file.inputs, tensors(inputs), strict=True)), file.outputs)
+        require_onnx_inputs(dict(zip(names, tensors(inputs), strict=True)), outputs)
     with random_streams(0, "export"), ExitStack() as stack:
         # In the same order in all threads, so that no two wait for each other.
         for model in sorted(models, key=id):
             stack.enter_context(eval_mode(model))
         plain = single_draw(sampler)
-        tried = trials(sampler, plain, family, inputs, file.outputs)
+        family = settled(family, plain, inputs)
+        tried = trials(sampler, family, inputs, outputs)
         stack.enter_context(quiet())
+        file = _File(kind, sampler, family, chunk, names)
         program, content, answers = file.made(tried, plain)
     write_whole(target, content)
     differences = {
-        name: max(
-            max_difference(each[name], trial.expected[name])
-            for each, trial in zip(answers, tried, strict=True)
-        )
-        for name in file.outputs
+        name: max(max_difference(each[name], trial.expected[name]) for each, trial in answers)
+        for name in outputs
     }
     bank, weights = stored_bytes(program)
-    return Artifact(
-        target, len(sampler), file.inputs, file.outputs, len(content), weights, bank, differences
-    )
+    return Artifact(target, len(sampler), names, outputs, len(content), weights, bank, differences)
 
 
-Made = tuple[ExportedProgram, bytes, list[dict[str, Tensor]]]
+# A program, the content of its file, and the answers of the file to each trial.
+Made = tuple[ExportedProgram, bytes, list[tuple[dict[str, Tensor], Trial]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +181,13 @@ class _File:
                 refusal = error
                 continue
             try:
-                program, content, answers = self._tried(network, tried)
-                for actual, trial in zip(answers, tried, strict=True):
+                made = self._tried(network, tried)
+                for actual, trial in made[-1]:
                     require_outputs(actual, trial, dtype)
             except ValueError as error:
                 refusal = error
             else:
-                return program, content, answers
+                return made
             if not exportable:
                 # A network that cannot be exported at all is refused now, and by its own reason.
                 self._tried(plain, tried[:1])
@@ -199,11 +200,13 @@ class _File:
         header = _header(self.sampler, self.outputs)
         if self.kind == "pt2":
             content = pt2_bytes(program, header)
-            return program, content, pt2_outputs(content, [trial.inputs for trial in tried])
-        with own_warnings():  # the exporter changes the filters
-            content = onnx_bytes(program, self.inputs, self.outputs, header)
-        named = [dict(zip(self.inputs, tensors(each.inputs), strict=True)) for each in tried]
-        return program, content, onnx_outputs(content, named)
+            answers = pt2_outputs(content, [trial.inputs for trial in tried])
+        else:
+            with own_warnings():  # the exporter changes the filters
+                content = onnx_bytes(program, self.inputs, self.outputs, header)
+            named = [dict(zip(self.inputs, tensors(each.inputs), strict=True)) for each in tried]
+            answers = onnx_outputs(content, named)
+        return program, content, list(zip(answers, tried, strict=True))
 
 
 def _likelihood(given: Any) -> Any:

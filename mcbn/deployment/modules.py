@@ -5,7 +5,6 @@ as (batch, draws * channels, ...), the same memory is what one batch norm of dra
 channels normalises: every draw by its own statistics, in PyTorch's own kernel, without a copy.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -232,34 +231,46 @@ class SummaryModule(Module):
         return self.summary(self.network(inputs))
 
 
-def categorical_summary(outputs: Tensor) -> dict[str, Tensor]:
-    """Return probabilities, entropy and mutual information of logits (batch, draws, classes, ...).
+def categorical_summary(given_probabilities: bool, outputs: Tensor) -> dict[str, Tensor]:
+    """Return the probabilities, entropy and mutual information.
 
-    Accurate in float32, as it computes with logarithms. The mutual information is the mean
-    divergence of the draws from their average, `mean_t KL(p_t || p)`; its rounding error is some
-    1e-7 nats.
+    Computed in float64 from the network's numbers, as by `predict`: draws that differ little have
+    a mutual information below the rounding of float32. It is the mean divergence of the draws from
+    their average, `mean_t KL(p_t || p)`.
+
+    Args:
+        given_probabilities: whether the network gives these, and not logits.
+        outputs: of the network, for all draws: (batch, draws, classes, ...).
     """
-    logits = _at_least_float32(outputs)
+    logits = outputs.double()
+    if given_probabilities:
+        logits = logits.clamp_min(torch.finfo(_type(outputs)).tiny).log()
     # The difference of two finite logits may overflow, and 0 * -inf is NaN.
     logs = logits.log_softmax(2).clamp_min(torch.finfo(logits.dtype).min)
-    mean = logs.logsumexp(1) - math.log(logits.shape[1])
+    # Not logsumexp less log T, a constant that ONNX rounds to float32.
+    top = logs.amax(1, keepdim=True)
+    mean = (logs - top).exp().mean(1).log() + top.squeeze(1)
     probabilities = mean.exp()
     divergence = (logs.exp() * (logs - mean.unsqueeze(1))).sum(2).mean(1)
-    return {
+    summary = {
         "probabilities": probabilities,
         "entropy": -(probabilities * mean).sum(1),
         "mutual_information": divergence.clamp_min(0),
     }
+    return {name: values.to(_type(outputs)) for name, values in summary.items()}
 
 
 def gaussian_summary(precision: float | None, outputs: Tensor) -> dict[str, Tensor]:
     """Return the mean, total and epistemic variance of outputs (batch, draws, ...).
 
+    Computed in float64 from the network's numbers, as by `predict`: the rounding of a mean of
+    float32 may be larger than what the draws differ by.
+
     Args:
         precision: tau; without it the outputs are means and as many log-variances.
         outputs: of the network, for all draws.
     """
-    means = _at_least_float32(outputs)
+    means = outputs.double()
     if precision is None:
         means, logs = means.chunk(2, 2)
         noise: Tensor | float = logs.exp().mean(1)
@@ -267,8 +278,10 @@ def gaussian_summary(precision: float | None, outputs: Tensor) -> dict[str, Tens
         noise = 1 / precision
     mean = means.mean(1)
     epistemic = (means - mean.unsqueeze(1)).square().mean(1)
-    return {"mean": mean, "variance": epistemic + noise, "epistemic_variance": epistemic}
+    summary = {"mean": mean, "variance": epistemic + noise, "epistemic_variance": epistemic}
+    return {name: values.to(_type(outputs)) for name, values in summary.items()}
 
 
-def _at_least_float32(outputs: Tensor) -> Tensor:
-    return outputs if outputs.dtype == torch.float64 else outputs.float()
+def _type(outputs: Tensor) -> torch.dtype:
+    """The type of what a file returns."""
+    return torch.float64 if outputs.dtype == torch.float64 else torch.float32

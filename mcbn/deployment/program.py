@@ -3,8 +3,8 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from typing import Any, get_args
 
@@ -40,7 +40,8 @@ LOGGING = ("torch", "onnxscript", "onnx_ir")
 # What PyTorch says of a network that cannot be traced, and what to do about it.
 REMEDIES = {
     "data-dependent": "remove steps that depend on values, such as `if x.sum() > 0`",
-    "Constraints violated": "remove steps that depend on the number of examples",
+    "(batch)!": "remove steps that fix the number of examples, such as len(x), for which "
+    "x.shape[0] may stand, and chunks or loops over examples",
 }
 
 
@@ -77,15 +78,16 @@ def traced_program(network: Module, likelihood: Any, inputs: Inputs) -> Exported
 
     Args:
         network: returns all draws, (batch, draws, ...); in eval mode.
-        likelihood: `Gaussian`, or of classes.
+        likelihood: `Gaussian`, or `Categorical` that says what the outputs are.
         inputs: examples of any number; their values are not stored.
 
     Raises:
         ValueError: it cannot be traced; gives the reason.
     """
-    summary: Callable[[Tensor], dict[str, Tensor]] = categorical_summary
     if isinstance(likelihood, Gaussian):
         summary = partial(gaussian_summary, likelihood.precision)
+    else:
+        summary = partial(categorical_summary, likelihood.outputs == "probabilities")
     try:
         return _traced(SummaryModule(network, summary), cycled(inputs, TRACING_EXAMPLES))
     except Exception as error:  # a network may refuse tracing in any way
@@ -102,8 +104,9 @@ def _traced(module: Module, example: Inputs) -> ExportedProgram:
     axes = map_tensors(lambda _: {0: batch}, example)
     # Its own mode alone: the caller holds the networks in it in eval mode.
     module.training = False
-    with torch.no_grad(), own_warnings():
-        warnings.simplefilter("ignore")  # PyTorch warns of its own code
+    # PyTorch warns of its own code, and prints the graph as far as it came.
+    with torch.no_grad(), own_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         program = torch.export.export(module, (example,), dynamic_shapes=(axes,))
         if any("vmap" in str(node.target) for node in program.graph.nodes):
             program = program.run_decompositions({})  # else vmap itself would be in the file

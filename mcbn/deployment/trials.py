@@ -13,6 +13,7 @@ from torch.nn import Module
 from mcbn.deployment.onnx import reason
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import own_warnings, random_streams
+from mcbn.predictive.categorical import Categorical, seen_outputs
 from mcbn.samplers.outputs import map_tensors
 from mcbn.samplers.sampler import Sampler
 
@@ -25,9 +26,8 @@ AGREEMENT = 1e-3
 # Rounding of a network's outputs, relative to the largest of them.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5}
 HALF_ROUNDING = 8.0  # times the type's own
-# Rounding of probabilities and of entropies in nats, which a file computes in float32 or float64.
-SUMMARY_ROUNDING = {torch.float64: 1e-9}
-SINGLE_SUMMARY_ROUNDING = 2e-6
+# Smallest difference of probabilities, and of entropies in nats, that counts.
+LEAST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,28 @@ def _rows(example: Inputs, rows: Tensor) -> Inputs:
     return examples
 
 
+def settled(likelihood: Any, plain: Module, example: Inputs) -> Any:
+    """Return the likelihood, knowing whether the network gives logits or probabilities.
+
+    Args:
+        likelihood: `Categorical` or `Gaussian`.
+        plain: the network with a single draw, in eval mode.
+        example: inputs of one or more examples.
+
+    Raises:
+        ValueError: the network does not take the example, answers differently when it is asked
+            again, or gives neither logits nor probabilities.
+    """
+    inputs = cycled(example, min(count(example), MAX_EXAMPLES))
+    with _words(inputs):
+        answer = _repeated(plain, inputs)[:, 0]
+    if not isinstance(likelihood, Categorical):
+        return likelihood
+    return Categorical(outputs=likelihood.outputs or seen_outputs(answer))
+
+
 def trials(
-    sampler: Sampler, plain: Module, likelihood: Any, example: Inputs, outputs: Sequence[str]
+    sampler: Sampler, likelihood: Any, example: Inputs, outputs: Sequence[str]
 ) -> list[Trial]:
     """Return trials on the user's examples, and on others made from them.
 
@@ -66,18 +86,14 @@ def trials(
 
     Args:
         sampler: whose draws a file is to hold.
-        plain: its network with a single draw, in eval mode.
-        likelihood: of the outputs.
+        likelihood: of the outputs, from `settled`.
         example: inputs of one or more examples.
         outputs: names of what the file returns.
 
     Raises:
-        ValueError: the network does not take any number of examples, does not answer for each, or
-            answers differently when it is asked again.
+        ValueError: the network does not take any number of examples, or does not answer for each.
     """
     first = cycled(example, min(count(example), MAX_EXAMPLES))
-    with _words(first):
-        _require_repeatable(plain, first)
     made = [_trial(sampler, likelihood, first, outputs)]
     for seed, number in enumerate(OTHER_EXAMPLES):
         generator = torch.Generator().manual_seed(seed)
@@ -137,13 +153,9 @@ def _trial(sampler: Sampler, likelihood: Any, inputs: Inputs, outputs: Sequence[
     return Trial(inputs, torch.stack(passes).double(), expected)
 
 
-def _require_repeatable(network: Module, inputs: Inputs) -> None:
-    """Check that a network answers twice alike.
-
-    Raises:
-        ValueError: it does not.
-    """
-    answers = []
+def _repeated(network: Module, inputs: Inputs) -> Tensor:
+    """What a network answers twice alike."""
+    answers: list[Tensor] = []
     for seed in (0, 1):
         with torch.no_grad(), random_streams(seed, "export"):
             answers.append(network(inputs))
@@ -153,6 +165,7 @@ def _require_repeatable(network: Module, inputs: Inputs) -> None:
             "or remembers its calls: asked twice it differs by "
             f"{max_difference(*answers):.3g}; switch that off in eval mode"
         )
+    return answers[0]
 
 
 def lowest_precision(models: Sequence[Module]) -> torch.dtype:
@@ -239,10 +252,9 @@ def _relative_rounding(dtype: torch.dtype) -> float:
 def _class_limits(trial: Trial, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """The differences that rounding of the logits explains, to first order or above it."""
     logits = float(_rounding(trial.draws, dtype).max())
-    least = SUMMARY_ROUNDING.get(dtype, SINGLE_SUMMARY_ROUNDING)
     relative = AGREEMENT + 4 * logits
     for name, values in trial.expected.items():
-        limit = relative * values + least
+        limit = relative * values + LEAST
         if name == "mutual_information":
             limit = limit + logits * values.sqrt() + logits**2
         yield name, limit
