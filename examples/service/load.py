@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,22 +60,25 @@ def service(artifact: Path, threads: int) -> Iterator[int]:
 
 def _healthy(port: int) -> bool:
     try:
-        return len(_shape(port)) > 0
+        return _health(port)["status"] == "ok"
     except OSError:
         return False
 
 
-def _shape(port: int) -> list[int]:
+def _health(port: int) -> dict[str, Any]:
     connection = http.client.HTTPConnection(HOST, port)
     connection.request("GET", "/health")
-    shape: list[int] = json.loads(connection.getresponse().read())["shape"]
+    health: dict[str, Any] = json.loads(connection.getresponse().read())
     connection.close()
-    return shape
+    return health
 
 
 def load(port: int, *, requests: int, concurrency: int, batch: int) -> Load:
     """Send requests from concurrent clients, each of which waits for its response."""
-    inputs = np.random.default_rng(0).standard_normal((batch, *_shape(port)), np.float32)
+    health = _health(port)
+    inputs = np.random.default_rng(0).standard_normal((batch, *health["shape"]), np.float32)
+    # For ids all are 0, which every vocabulary has.
+    inputs = (inputs if "float" in health["type"] else 0 * inputs).astype(health["type"])
     file = io.BytesIO()
     np.save(file, inputs)
 
