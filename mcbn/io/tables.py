@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def parsed(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     words = texts(values.ravel())
+    # Only Python reads underscores between digits.
+    if values.dtype.kind == "O" and "_" not in "".join(words):
+        with suppress(ValueError, TypeError):
+            return values.astype(np.float64)
     if _has_decimal_commas(words):
         words = tuple(word.replace(",", ".") for word in words)
     return np.array([_number(word) for word in words]).reshape(values.shape)
@@ -195,7 +200,6 @@ def _has_decimal_commas(words: Sequence[str]) -> bool:
 def _number(text: str) -> float:
     """The number in a text; NaN if there is none."""
     try:
-        # Only Python reads underscores between digits.
         return float("nan") if "_" in text else float(text)
     except ValueError:
         return float("nan")

@@ -183,45 +183,41 @@ def _classes_of(family: re.Pattern[str], columns: Columns, labels: Sequence[str]
         for name, values in columns.items()
         if (match := family.fullmatch(name)) and values.ndim == 1
     }
-    if found and _gap(_stacked(columns, list(found))) <= UNROUNDED:
+    matrix = _stacked(columns, list(found))
+    if _gap(matrix) <= UNROUNDED:
         return list(found)
     known = {loose_key(label) for label in labels}
-    classes = {
-        name: text
-        for name, text in found.items()
-        if loose_key(text) in known or loose_key(text) not in STATISTICS
-    }
-    numbered = [name for name, text in classes.items() if is_whole(text)]
-    named = [name for name, text in classes.items() if loose_key(text) in known]
+    keys = {name: loose_key(text) for name, text in found.items()}
+    classes = [name for name in found if keys[name] in known or keys[name] not in STATISTICS]
+    numbered = [name for name in classes if is_whole(found[name])]
     # Words among numbers are strays, unless the numbers are not all classes without them.
-    if (
-        numbered
-        and all(is_whole(classes[name]) for name in named)
-        and (len(numbered) == 1 or _gap(_stacked(columns, numbered)) <= SUM_TOLERANCE)
-    ):
-        return numbered
-    return _without_stray(columns, list(classes), named)
+    if all(name in numbered or keys[name] not in known for name in classes):
+        among = matrix[:, [name in numbered for name in found]]
+        if len(numbered) == 1 or (numbered and _gap(among) <= SUM_TOLERANCE):
+            return numbered
+    matrix = matrix[:, [name in classes for name in found]]
+    return _without_stray(matrix, classes, [name for name in classes if keys[name] in known])
 
 
 def _stacked(columns: Columns, names: Sequence[str]) -> np.ndarray:
-    """Numbers of columns; NaN if they are of different lengths, as arrays may be."""
-    if len({len(columns[name]) for name in names}) > 1:
-        return np.full((1, 1), np.nan)
-    return np.stack([parsed(columns[name]) for name in names], axis=1)
+    """Numbers of columns, percentages as fractions; NaN if they are of different lengths."""
+    if len({len(columns[name]) for name in names}) != 1:
+        return np.full((1, len(names)), np.nan)
+    matrix = np.stack([parsed(columns[name]) for name in names], axis=1)
+    return matrix / 100 if np.median(matrix.sum(1)) > 50 else matrix
 
 
 def _gap(matrix: np.ndarray) -> float:
-    """By how much the sum of a row differs from 1, at most."""
-    return float(np.abs(matrix.sum(1) - 1).max(initial=0))
+    """By how much the sum of a row differs from 1, at most; NaN without numbers."""
+    return float(np.abs(matrix.sum(1) - 1).max())
 
 
-def _without_stray(columns: Columns, names: list[str], named: Sequence[str]) -> list[str]:
+def _without_stray(matrix: np.ndarray, names: list[str], named: Sequence[str]) -> list[str]:
     """Leave out a column without which the others sum to one, and with which they do not."""
-    matrix = _stacked(columns, names) if len(names) > 2 else np.empty((0, 0))
-    if matrix.shape[1] < 3:
-        return names
     sums, gap = matrix.sum(1), _gap(matrix)
-    if not EXACT < gap < math.inf or (gap <= _sum_tolerance(matrix) and _digits(matrix) < 4):
+    if len(names) < 3 or not EXACT < gap < math.inf:
+        return names
+    if gap <= _sum_tolerance(matrix) and _digits(matrix) < 4:
         return names
     for place, name in enumerate(names):
         if name not in named and np.abs(sums - matrix[:, place] - 1).max() <= EXACT:

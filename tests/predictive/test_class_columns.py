@@ -140,6 +140,13 @@ def test_percentages_are_divided_by_100(rows, tmp_path):
     assert probabilities(found) == MATRIX.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*has percentages, which are divided by 100")
+def test_a_stray_beside_percentages(tmp_path):
+    for names in ("p_0,p_1,p_quality", "p_a,p_b,p_quality"):
+        found = read(tmp_path, f"{names}\n90,10,0.31\n20,80,0.6\n")
+        assert probabilities(found) == MATRIX.tolist()
+
+
 def test_one_row_of_percentages_is_no_percentage(tmp_path):
     with pytest.raises(ValueError, match="divide percentages by 100"):
         read(tmp_path, "p_0,p_1,label\n90,10,0\n0.2,0.8,1\n")
