@@ -1,6 +1,6 @@
 """Collect a bank: statistics of mini-batches, one draw per pass through the network."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -28,7 +28,7 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.conduct import network_conduct
-from mcbn.network.inputs import Inputs, Select, count, require_finite, select_inputs, to_network
+from mcbn.network.inputs import Inputs, Select, require_finite, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
 from mcbn.network.loaders import index_sampler
 
@@ -89,7 +89,7 @@ def collect(
         streams = StreamStates.now()
         first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
         if first is not None:
-            _require_steady(model, first)
+            _require_steady(model, first.inputs)
         for drawn in draw_rows(model, layers, first, others, own):
             if not rows:
                 _tell_layers(layers, drawn, own)

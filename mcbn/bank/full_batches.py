@@ -150,9 +150,9 @@ def _unequal(batch: CountedBatch, full: int) -> ValueError:
 
 def mini_batches(batches: Iterable[Any]) -> MiniBatches | None:
     """The `MiniBatches` that an iterable is, or that a loader loads one by one."""
-    if isinstance(batches, DataLoader) and batches.batch_sampler is None:
-        batches = batches.dataset
-    return batches if isinstance(batches, MiniBatches) else None
+    one_by_one = isinstance(batches, DataLoader) and batches.batch_sampler is None
+    drawn: Any = batches.dataset if one_by_one else batches  # type: ignore[attr-defined]
+    return drawn if isinstance(drawn, MiniBatches) else None
 
 
 def declared_size(batches: Iterable[Any]) -> int | None:

@@ -144,7 +144,7 @@ def tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def own_count(inputs: Any) -> int | None:
-    """The number of graphs or sequences in inputs whose first part is a batch of them, else None."""
+    """The number of graphs or sequences, if the first part of the inputs is a batch of them."""
     if isinstance(inputs, PackedSequence):
         return int(inputs.batch_sizes[0])
     if is_graph(inputs):

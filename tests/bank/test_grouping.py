@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 from mcbn.bank import draws, grouping
+from mcbn.bank.full_batches import ROWS, CountedBatch
 from mcbn.network.batchnorm import batch_norm_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -223,7 +224,7 @@ def test_memory_of_a_pass_is_bounded():
     for width, size in ((50, 40), (1000, 2), (3000, 1)):
         model = wide(width)
         layers = batch_norm_layers(model)
-        group_size = grouping.group_size(model, layers, batch)
+        group_size = grouping.group_size(model, layers, CountedBatch(batch, len(batch), ROWS))
         assert group_size == size
         assert group_size == 1 or group_size * 128 * width <= grouping.MAX_VALUES_PER_PASS
 
