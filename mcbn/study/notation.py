@@ -14,7 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+DECIMAL = re.compile(r"([-+]?(0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 NULL = re.compile(r"~|null|Null|NULL|")
 NO_TEXTS = ("bool", "int", "float", "null")  # tags of YAML
 MAX_SHOWN = 40  # characters of a value in an error
