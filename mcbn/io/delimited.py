@@ -134,7 +134,16 @@ def _without_end(row: list[str], width: int) -> list[str]:
 
 
 def _with_values(lines: Any) -> Iterator[list[str]]:
-    return (row for row in lines if any(map(str.strip, row)))
+    """The lines that hold something, from the header on."""
+    begun = False
+    for row in lines:
+        if not any(map(str.strip, row)):
+            continue
+        # Excel begins with its separator, and some programs with remarks.
+        remark = len(row) == 1 and row[0].startswith("#")
+        begun = begun or not (remark or row[0].casefold().startswith("sep="))
+        if begun:
+            yield row
 
 
 def _lines(

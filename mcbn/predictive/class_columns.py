@@ -9,7 +9,14 @@ import numpy as np
 
 from mcbn import validation
 from mcbn.io.tables import MAX_NAME_CHARACTERS, column, numbers, parsed, shortened, texts
-from mcbn.predictive.labels import BOOLEANS, ClassNames, by_number, is_whole, loose_key
+from mcbn.predictive.labels import (
+    BOOLEANS,
+    ClassNames,
+    by_number,
+    is_whole,
+    loose_key,
+    numbers_behind,
+)
 from mcbn.predictive.targets import Columns
 from mcbn.validation import PROBABILITY_TOLERANCE, SUM_TOLERANCE
 
@@ -17,7 +24,14 @@ PREFIX = "p_"
 # How columns of classes are named: with what follows for the class.
 FAMILIES = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (r"p_(.*)", r"prob(?:a|ability|abilities)?_(.+)", r"p(?:rob)?(\d+)", r"(\d+)")
+    for pattern in (
+        r"p_(.*)",
+        r"prob(?:a|ability|abilities)?_(.+)",
+        r"p[. -](.+)",
+        r"pr?\((.+)\)",
+        r"p(?:rob)?(\d+)",
+        r"(\d+)",
+    )
 )
 # What follows "p_" in columns of statistics, unless a label says otherwise.
 STATISTICS = frozenset({"value", "val", "values", "adj", "adjusted", "adj value", "value adj",
@@ -31,7 +45,6 @@ MAX_DIGITS = 7  # of rounded probabilities
 ROUNDING = 1e-7  # of float32
 MAX_SUM_TOLERANCE = 0.101  # 0.1 and its rounding
 UNROUNDED = 1e-9  # by which sums of probabilities with every digit may differ from 1
-MIN_CONFIDENCES = 8  # that make a column which is never below 0.5 one of confidences
 EXACT = 1e-6  # by which a sum of unrounded probabilities may differ from 1
 
 
@@ -105,11 +118,7 @@ def class_texts(used: Sequence[str]) -> list[str]:
         matches = [family.fullmatch(name) for name in used]
         if all(matches):
             return [found[1] for found in matches if found]
-    # Numbered columns of any other beginning, such as class1, class2.
-    matches = [re.fullmatch(r"(.*?\D)(\d+)", name, re.DOTALL) for name in used]
-    if all(matches) and len({found[1] for found in matches if found}) == 1 and len(used) > 1:
-        return [found[2] for found in matches if found]
-    return [name.removeprefix(PREFIX) for name in used]
+    return list(numbers_behind(used) or ()) or [name.removeprefix(PREFIX) for name in used]
 
 
 def class_of(name: str) -> str:
@@ -130,10 +139,14 @@ def is_distribution(columns: Columns, used: Sequence[str]) -> bool:
 
 
 def find_others(columns: Columns, labels: Sequence[str]) -> list[str]:
-    """Columns of probabilities by their other usual names, or an array of them."""
+    """Columns of probabilities by their other usual names or those of labels, or an array."""
     for family in FAMILIES[1:]:
         if found := _classes_of(family, columns, labels):
             return found
+    known = {loose_key(label) for label in labels}
+    named = [name for name in columns if loose_key(name) in known and columns[name].ndim == 1]
+    if len(named) > 1 and _gap(_stacked(columns, named)) <= SUM_TOLERANCE:
+        return named
     arrays = [name for name in ARRAYS if name in columns and _is_probabilities(columns[name])]
     return arrays[:1]
 
@@ -296,7 +309,7 @@ def _values(columns: Columns, name: str, path: object) -> np.ndarray:
 
 def _require_not_confidence(matrix: np.ndarray, name: str, path: object) -> None:
     """Check that a column without a class is not the probability of whatever was predicted."""
-    if len(matrix) >= MIN_CONFIDENCES and matrix.min() >= 0.5:
+    if matrix.min() >= 0.5:
         raise ValueError(
             f"expected the probability of the second of two classes in {path}, got {name!r:.80}, "
             "which is never below 0.5, as the confidence of a prediction; name it after its class, "
@@ -315,9 +328,14 @@ def _digits(matrix: np.ndarray) -> int:
 
 
 def _sum_tolerance(matrix: np.ndarray) -> float:
-    """By how much sums may differ from 1 because of rounding: half a unit per class."""
-    rounding = 0.5 * matrix.shape[1] * 10.0 ** -_digits(matrix)
-    return float(max(SUM_TOLERANCE, min(MAX_SUM_TOLERANCE, 1.01 * rounding)))
+    """By how much sums may differ from 1 because of rounding.
+
+    The errors of C numbers are below C / 2 units of the last digit together, and their sum is a
+    whole number of units.
+    """
+    units = (matrix.shape[1] - 1) // 2
+    rounding = 1.01 * units * 10.0 ** -_digits(matrix)
+    return float(max(SUM_TOLERANCE, min(MAX_SUM_TOLERANCE, rounding)))
 
 
 def _fractions(matrix: np.ndarray, path: object) -> np.ndarray:
@@ -342,6 +360,8 @@ def _normalised(matrix: np.ndarray, used: Sequence[str], path: object) -> np.nda
         )
         if matrix.ndim > 2 and np.abs(matrix.sum(-1) - 1).max() <= tolerance:
             hint = "move the axis of classes to the second place, and take the mean over draws"
+        elif len(used) == 1 and np.abs(matrix.sum(0) - 1).max() <= EXACT:
+            hint = "transpose the array, whose first axis is that of examples"
         raise ValueError(
             f"expected the probabilities {shortened(used)} to sum to 1 in {path}, got "
             f"{sums[:, 0][first]:g} in row {first[0] + 1} ({len(off)} such rows, rounding allows "

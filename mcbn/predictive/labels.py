@@ -16,6 +16,7 @@ from mcbn.io.tables import MAX_NAME_CHARACTERS, shortened, texts
 
 NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,]0*)?")
 BOOLEANS = {"true": "1", "false": "0"}
+MISSING = ("", "nan", "none", "null", "na")  # what stands for no label
 MIN_PROBABILITY = 1e-12  # in comparisons of log-probabilities
 MIN_ROWS_PER_CLASS = 5  # to judge a guess of the order of classes by
 STANDARD_ERRORS = 2.0  # by which shifted labels must be better
@@ -68,6 +69,15 @@ def loose_key(text: str) -> str:
     if number := NUMBER.fullmatch(plain):
         return number[1].replace("+", "") + number[2]
     return re.sub(r"[\s_-]+", " ", plain.casefold())
+
+
+def numbers_behind(names: Sequence[str]) -> tuple[str, ...]:
+    """The numbers of names that are one word and a number, as class1, class2; else nothing."""
+    found = [re.fullmatch(r"(.*?\D)(\d+)", name, re.DOTALL) for name in names]
+    words = {each[1] for each in found if each}
+    if len(names) < 2 or not all(found) or len(words) > 1:
+        return ()
+    return tuple(each[2] for each in found if each)
 
 
 def match(labels: Iterable[str], classes: ClassNames, where: str) -> dict[str, int]:
@@ -156,7 +166,7 @@ def resolved(
         near = difflib.get_close_matches(unknown[0][:MAX_NAME_CHARACTERS], classes.names, n=1)
         hint = _other_start(labels, classes) or (
             f"did you mean {near[0]!r:.{MAX_NAME_CHARACTERS}}?" if near
-            else "remove rows without a label" if not unknown[0].strip()
+            else "remove rows without a label" if unknown[0].strip().casefold() in MISSING
             else "name the classes as the labels do"
         )  # fmt: skip
         raise ValueError(
@@ -196,8 +206,9 @@ def _by_place(labels: Sequence[str], classes: ClassNames, where: str) -> dict[st
     count = len(classes.names)
     booleans = BOOLEANS if count == 2 else {}
     numbers = {label: booleans.get(label.strip().casefold(), label) for label in labels}
-    if not classes.are_words:
-        named = match(numbers.values(), classes, where)
+    behind = numbers_behind(classes.names)
+    if behind or not classes.are_words:
+        named = match(numbers.values(), ClassNames(behind) if behind else classes, where)
         return {label: named[text] for label, text in numbers.items() if text in named}
     keys = {label: loose_key(text) for label, text in numbers.items()}
     # A long number is no place, and Python refuses to convert one.
@@ -213,8 +224,9 @@ def _other_start(labels: Sequence[str], classes: ClassNames) -> str:
     keys = [loose_key(label) for label in labels]
     if not all(is_whole(key) and len(key) < 10 for key in keys):
         return ""
-    names = [loose_key(each) for each in classes.names]
-    places = range(len(names)) if classes.are_words else map(int, filter(is_whole, names))
+    names = [loose_key(each) for each in numbers_behind(classes.names) or classes.names]
+    named = [int(name) for name in names if is_whole(name) and len(name) < 10]
+    places = named or range(len(names))
     given, known = sorted(map(int, keys)), sorted(places)
     if given[0] > known[0] and given[-1] == known[-1] + 1:
         return f"labels seem to begin at {known[0] + 1}; subtract 1 from them"

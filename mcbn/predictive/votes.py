@@ -15,13 +15,12 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.io.tables import parsed, shortened, texts
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.labels import ClassNames, is_whole, loose_key, match, resolved
+from mcbn.predictive.labels import MISSING, ClassNames, is_whole, loose_key, match, resolved
 
 MAX_VOTES = 100  # labels per example
 MAX_VALUES = 10**8  # of probabilities, one per example, class and vote
 ROUNDING = 1e-6  # of a share times the number of votes
 BOOLEANS = {"true": 1.0, "false": 0.0}
-MISSING = ("", "nan", "none", "null", "na")  # what stands for no label by an annotator
 
 
 def vote_shares(columns: Mapping[str, np.ndarray], classes: ClassNames, path: object) -> np.ndarray:

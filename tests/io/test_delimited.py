@@ -34,6 +34,8 @@ ALIKE = {
     "ends of values.csv": PLAIN.replace("0\n", "0,,\n").replace("1\n", "1,\n").encode(),
     "spaces.csv": PLAIN.replace(",", " , ").encode(),
     "one space.csv": PLAIN.replace("label", " label").encode(),
+    "remark.csv": b"# by hand\n" + PLAIN.encode(),
+    "excel.csv": b"sep=;\r\n" + PLAIN.replace(",", ";").encode(),
     "savetxt.csv": b"# " + PLAIN.encode(),
     "UPPER.CSV": PLAIN.encode(),
 }

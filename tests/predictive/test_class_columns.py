@@ -31,6 +31,13 @@ def test_columns_of_classes_are_found_and_strays_are_not(names, rows, tmp_path):
     assert found.targets.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("names", ["cat,dog", "p.cat,p.dog", "P(cat),P(dog)", "p-cat,p-dog"])
+def test_columns_named_after_classes_in_other_ways(names, tmp_path):
+    found = read(tmp_path, f"{names},label,site\n0.9,0.1,cat,a\n0.2,0.8,dog,b\n")
+    assert (probabilities(found), list(found.columns)) == (MATRIX.tolist(), ["site"])
+    assert found.targets.tolist() == [0, 1]
+
+
 def test_a_stray_beside_words(tmp_path):
     content = "p_cat,p_dog,p_value,p_quality,label\n0.91,0.09,0.03,0.2,cat\n0.2,0.8,0.5,0.6,dog\n"
     found = read(tmp_path, content.replace("p_quality", "quality"))
@@ -55,6 +62,7 @@ def test_a_stray_beside_words(tmp_path):
         ({"logits": np.log(MATRIX), "y": [0, 1]}, "got the logits 'logits'; write p_<class> = sci"),
         ({"probs": MATRIX, "y": [0, 1, 1]}, r"one target per prediction, shape \(2,\)"),
         ({"p_0": MATRIX[:, 0], "p_1": [0.1]}, "of probabilities with one value per example"),
+        ({"probs": MATRIX.T, "y": [0, 1]}, "transpose the array, whose first axis is that of"),
         ({"probs": np.full((5, 4, 2), 0.5), "y": [0] * 5}, "axis of classes to the second place"),
     ],
 )

@@ -30,6 +30,9 @@ def three(names, *labels):
         ("class1,class2,class3", (1, 2)),  # numbers behind a word are names
         ("class1,class2,class3", ("class1", "class2")),
         ("p1,p2,p3", (1, 2)),
+        ("p_class1,p_class2,p_class3", (1, 2)),
+        ("p_class_0,p_class_1,p_class_2", (0, 1)),
+        ("p_class1,p_class2,p_class3", ("class1", "Class2")),
         ("prob_1,prob_2,prob_3", (1, 2)),
         ("probability_a,probability_b,probability_c", ("a", "b")),
         ("P_a,P_b,P_c", ("a", "b")),
@@ -71,6 +74,8 @@ def test_a_label_that_could_be_two_classes_is_refused(names, labels, tmp_path):
         ("p_1,p_2,p_3", (0, 1), "labels seem to begin at 0; add 1", (1, 2)),
         ("p_2,p_3,p_4", (1, 2), "labels seem to begin at 1; add 1", (2, 3)),
         ("p_cat,p_dog,p_eel", ("cat", "dgo"), "did you mean 'dog'", ("cat", "dog")),
+        ("p_class1,p_class2,p_class3", (0, 1), "labels seem to begin at 0; add 1", (1, 2)),
+        ("p_cat,p_dog,p_eel", ("cat", "NaN"), "remove rows without a label", ("cat", "dog")),
         ("p_cat,p_dog,p_eel", ("cat", ""), "remove rows without a label", ("cat", "dog")),
         ("p_0,p_1,p_2", ("cat", "dog"), "name the classes as the labels do", (0, 1)),
         ("p_cat,p_dog,p_eel", ("cat", 1), "'1' in row 2", ("cat", "dog")),
