@@ -88,6 +88,20 @@ def finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
+def real(values: Tensor, name: str) -> Tensor:
+    """Return `values` if they are real numbers.
+
+    Raises:
+        ValueError: they are complex.
+    """
+    if values.is_complex():
+        raise ValueError(
+            f"expected real {name}, got {values.dtype}; give output=, a function that makes real "
+            "numbers of them, such as torch.abs"
+        )
+    return values
+
+
 def require_same_shape(first: Tensor, second: Tensor, names: tuple[str, str]) -> None:
     """Check that two tensors have the same shape, so that nothing is broadcast by accident.
 

@@ -9,9 +9,17 @@ from typing import Any
 from torch.jit import ScriptModule
 from torch.nn import Module
 
-from mcbn.inspection import findings
-from mcbn.inspection.findings import BatchNormLayer, Finding, SkippedLayer, diagnose
+from mcbn.inspection.findings import Finding, diagnose
+from mcbn.inspection.layers import (
+    BatchNormLayer,
+    SkippedLayer,
+    class_name,
+    drawable_layers,
+    has_lazy_layers,
+    skipped_layers,
+)
 from mcbn.inspection.noise import MIN_EXAMPLES, Observation, observe
+from mcbn.inspection.trial import NO_TRIAL, tried
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
 from mcbn.network.inputs import Inputs, count, require_finite, tensors
@@ -112,22 +120,24 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     _require(inputs, batch_size)
     given, model = model, unwrapped(model)
     with model_lock(model):  # else another thread's call may have replaced the forward of a layer
-        layers, skipped = findings.drawable_layers(model), findings.skipped_layers(model)
-    observation = None
+        layers, skipped = drawable_layers(model), skipped_layers(model)
+    observation, trial = None, NO_TRIAL
     # A pass would give lazy layers their weights, and so change the network.
-    if inputs is not None and not (
-        isinstance(model, ScriptModule) or findings.has_lazy_layers(model)
-    ):
+    if inputs is not None and not (isinstance(model, ScriptModule) or has_lazy_layers(model)):
         modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
         observation = observe(model, modules, inputs, batch_size=batch_size)
+        if modules and not observation.failure and not _is_meta(model, inputs):
+            trial = tried(model, inputs, batch_size)
     return Inspection(
-        findings.class_name(model),
+        class_name(model),
         batch_size,
         layers,
         skipped,
         _dropout_rates(model),
         observation,
-        diagnose(given, layers, skipped, observation=observation, batch_size=batch_size),
+        diagnose(
+            given, layers, skipped, observation=observation, trial=trial, batch_size=batch_size
+        ),
     )
 
 
@@ -146,6 +156,11 @@ def _require(inputs: Inputs | None, batch_size: int) -> None:
     count(inputs)
     if not any(tensor.is_meta for tensor in tensors(inputs)):
         require_finite(inputs, "the inputs")
+
+
+def _is_meta(model: Module, inputs: Inputs) -> bool:
+    """Whether there are only shapes to look at."""
+    return any(t.is_meta for t in (*model.parameters(), *model.buffers(), *tensors(inputs)))
 
 
 def _dropout_rates(model: Module) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank.collect import collect
+from mcbn.inspection.trial import mini_batch
 from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
 from mcbn.network.inputs import Inputs, count, device_of, slice_examples, to_device
 from mcbn.network.isolation import intercepted, own_warnings, random_streams
@@ -91,6 +92,9 @@ def observe(
     each normalised by its own statistics, as `collect` does.
     """
     calls, failure = _eval_pass(model, layers, inputs)
+    if any(len(of_layer) > 1 for of_layer in calls.values()):
+        # Virtual batch norm calls a layer on pieces, of which a mini-batch may have only one.
+        calls, failure = _eval_pass(model, layers, mini_batch(inputs, batch_size))
     once = {name: of_layer[0] for name, of_layer in calls.items() if len(of_layer) == 1}
     noise = {
         name: noise_at(call.spread, batch_size)

@@ -7,6 +7,7 @@ for a few examples alone is compared with what they get among others.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -142,13 +143,14 @@ def network_conduct(model: Module, inputs: Inputs) -> Conduct:
     """
     if can_be_cut(inputs) and count(inputs) > 2 * FEW:
         inputs = take_examples(inputs, spread_rows(count(inputs), 2 * FEW))
+    return conduct_of(model, inputs, partial(first_tensor, model), of="network")
 
-    def first(given: Inputs) -> Tensor:
-        with eval_mode(model), torch.no_grad():
-            raw = call(model, {}, given)
-        return next(tensors(raw), torch.zeros(()))
 
-    return conduct_of(model, inputs, first, of="network")
+def first_tensor(model: Module, inputs: Inputs) -> Tensor:
+    """The first tensor of what the network returns in eval mode, for inputs it may write into."""
+    with eval_mode(model), torch.no_grad():
+        raw = call(model, {}, inputs)
+    return next(tensors(raw), torch.zeros(()))
 
 
 def mixes_examples(model: Module) -> bool:

@@ -7,15 +7,16 @@ layer, not assumed.
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.batchnorm import MEAN, VARIANCE, batch_statistics
+from mcbn.network.batchnorm import MEAN, VARIANCE, batch_statistics, epsilon_of, is_plain
 from mcbn.network.inputs import map_inputs, tensors
 from mcbn.network.isolation import StreamStates
 
@@ -25,6 +26,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 # Largest difference that rounding explains, relative to the largest output, in float64 and where a
 # layer does not run in it.
 EXACT, ROUNDED = 1e-6, 1e-3
+UNIT = (torch.zeros(()), torch.ones(()))
 # The variance of a mini-batch is the stored one times (n - 1) / n, for the number n of values.
 SMALLEST_FACTOR = 0.25
 
@@ -63,12 +65,43 @@ def train_mode_statistics(layer: Module, call: Call) -> Statistics | None:
     return None
 
 
-def _twins(layer: Module, call: Call) -> "Iterator[_Twin]":
+# Layers known to have their channels along the second axis of activations with so many axes.
+_second_axis: WeakKeyDictionary[Module, set[int]] = WeakKeyDictionary()
+
+
+def require_second_axis(layer: Module, call: Call, statistics: Statistics) -> None:
+    """Check that a layer's statistics belong to the second axis of its first argument.
+
+    They do where the layer gives the same for activations that were normalised along that axis.
+
+    Raises:
+        ValueError: they belong elsewhere, so their gradients are not known.
+    """
+    activations = call[0][0] if call[0] else next(iter(call[1].values()))
+    known = _second_axis.setdefault(layer, set())
+    if is_plain(layer) or activations.ndim in known:
+        return
+    mean, variance = (value.detach() for value in statistics)
+    for twin in _twins(layer, call, training=False):
+        twin_mean, twin_variance = mean.double(), variance.double()
+        expected, _ = twin.run((twin_mean, twin_variance), training=False)
+        if twin.normalized(twin_mean, twin_variance).gap(expected, UNIT) <= twin.tolerance:
+            known.add(activations.ndim)
+            return
+    raise ValueError(
+        f"expected batch-norm layers with channels along the second axis, got a "
+        f"{type(layer).__name__} that has them elsewhere, where gradients in its statistics are "
+        "not known; use MCBatchNorm, without gradients"
+    )
+
+
+def _twins(layer: Module, call: Call, *, training: bool = True) -> "Iterator[_Twin]":
     """Copies of the layer that run its call, in float64 and, where they must, as they are."""
     streams = StreamStates.now()
     try:
         for kind, tolerance in ((torch.float64, EXACT), (None, ROUNDED)):
-            if (twin := _Twin.of(layer, call, kind, tolerance)) is not None:
+            twin = _Twin.of(layer, call, kind, tolerance)
+            if twin is not None and twin.runs(training=training):
                 yield twin
                 return
     finally:
@@ -97,11 +130,32 @@ class _Twin:
             copied = copy.deepcopy(layer)
             if kind is not None:
                 copied.to(kind)
-            twin = cls(copied, map_inputs(cast, call), tolerance)
-            twin.trained()
-        except Exception:  # whatever a layer of the user raises
+            return cls(copied, map_inputs(cast, call), tolerance)
+        except Exception:  # whatever a layer of the user raises that cannot be copied
             return None
-        return twin
+
+    def runs(self, *, training: bool) -> bool:
+        """Whether it runs its call."""
+        try:
+            self.run(None, training=training)
+        except Exception:  # whatever a layer of the user raises in float64
+            return False
+        return True
+
+    def normalized(self, mean: Tensor, variance: Tensor) -> "_Twin":
+        """The copy with activations that are normalised along their second axis."""
+        args, kwargs = self.call
+        key = None if args else next(iter(kwargs))
+        activations = args[0] if key is None else kwargs[key]
+        if activations.ndim < 2 or activations.shape[1] != len(mean):
+            return self
+        shape = (-1, *[1] * (activations.ndim - 2))
+        epsilon = epsilon_of("", self.layer)
+        scale = ((1 + epsilon) / (variance + epsilon)).sqrt().reshape(shape)
+        changed = ((activations - mean.reshape(shape)) * scale).to(activations.dtype)
+        if key is None:
+            return replace(self, call=((changed, *args[1:]), kwargs))
+        return replace(self, call=(args, {**kwargs, key: changed}))
 
     def run(self, statistics: Statistics | None, *, training: bool) -> tuple[list[Tensor], Any]:
         """The outputs, and the running statistics after, from the given ones."""

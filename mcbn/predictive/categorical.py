@@ -10,15 +10,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.network.output_kind import output_kind
 
 # Probabilities below this lose digits or vanish, and are summed as logarithms.
 MIN_PROBABILITY = 1e-290
 # What the network's answer holds for each class.
 Outputs = Literal["logits", "probabilities"]
-# Rounding of a sum of probabilities in float32 over thousands of classes, and in half precision.
-SUM_TO_ONE = 1e-3
-# Fewer logits than this may all lie between 0 and 1 by chance.
-MIN_VALUES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +225,7 @@ def as_logits(passes: Iterable[Tensor], outputs: Outputs | None = None) -> Itera
         ValueError: they are not logits, nor probabilities that sum to 1.
     """
     for answer in passes:
-        if answer.is_complex():
-            raise ValueError(
-                f"expected real logits, got {answer.dtype}; give output=, a function that makes "
-                "real numbers of them, such as torch.abs"
-            )
-        outputs = outputs or seen_outputs(answer)
+        outputs = outputs or seen_outputs(validation.real(answer, "logits"))
         yield _logs(answer) if outputs == "probabilities" else answer
 
 
@@ -246,21 +238,16 @@ def seen_outputs(answer: Tensor) -> Outputs:
     Warns:
         UserWarning: they are probabilities.
     """
-    if not answer.is_floating_point() or answer.ndim < 2 or answer.numel() == 0:
-        return "logits"
-    low, high = (float(end) for end in answer.detach().aminmax())
-    one_hot = bool(((answer == 0) | (answer == 1)).all())
-    if not (low >= 0 and high <= 1 + SUM_TO_ONE) or answer.shape[1] < 2 or one_hot:
-        return "logits"
-    gap = float((answer.detach().double().sum(1) - 1).abs().max())
-    if gap <= SUM_TO_ONE:
+    kind = output_kind(answer)
+    if kind == "probabilities":
         validation.warn(
             "the network's outputs sum to 1 over the classes, as those of a softmax, so they are "
             "taken for probabilities; say so by likelihood=mcbn.Categorical("
             'outputs="probabilities"), or outputs="logits" if they are logits'
         )
         return "probabilities"
-    if answer.numel() >= MIN_VALUES and low < high:
+    if kind == "between 0 and 1":
+        low, high = (float(end) for end in answer.detach().aminmax())
         raise ValueError(
             f"expected logits, got {answer.numel()} values from {low:.4g} to {high:.4g}, which do "
             "not sum to 1 over the classes: several labels, as of a sigmoid, have no likelihood "

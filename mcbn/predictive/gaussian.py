@@ -147,7 +147,7 @@ class Gaussian:
             ValueError: there are no draws, outputs are not finite, or they do not split into means
                 and log-variances.
         """
-        draws = [output.detach().double() for output in passes]
+        draws = [validation.real(output.detach(), "outputs").double() for output in passes]
         if not draws:
             raise ValueError(
                 "expected at least one draw of the mean, got none; add draws to the sampler"

@@ -18,6 +18,7 @@ from torch.nn import Module
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.posteriors import JointPosterior
 from mcbn.network.batchnorm import (
+    MEAN,
     VARIANCE,
     batch_norm_layers,
     epsilon_of,
@@ -29,6 +30,7 @@ from mcbn.network.conduct import Conduct, conduct_of
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import eval_mode, intercepted
 from mcbn.network.passes import forward
+from mcbn.network.train_mode import require_second_axis
 from mcbn.samplers.chunks import states
 from mcbn.samplers.loop import answers, checked_inputs, first_output
 from mcbn.samplers.outputs import Output, tensor_output
@@ -244,9 +246,12 @@ class _Layer:
     received: list[Tensor]
 
     def receive(
-        self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Keep a copy of the activations and pass it on: no other branch adds to its gradient."""
+        require_second_axis(
+            layer, (args, kwargs), (layer.get_buffer(MEAN), layer.get_buffer(VARIANCE))
+        )
         key = None if args else next(iter(kwargs))
         copy = (args[0] if key is None else kwargs[key]).clone()
         if not copy.requires_grad:
@@ -302,15 +307,31 @@ class Linearization:
         """Gradients of one output of every example, in all means and log-variances."""
         received = [activations for layer in self.layers for activations in layer.received]
         # Examples do not mix in eval mode, so the gradient of the sum holds each one's own.
-        gradients = iter(
-            torch.autograd.grad(column.sum(), received, retain_graph=True, materialize_grads=True)
-        )
+        gradients = iter(_gradients(column, received))
         parts = []
         for layer in self.layers:
             zero = layer.mean.new_zeros(len(column), 2 * len(layer.mean))
             each = (layer.gradients(next(gradients), values) for values in layer.received)
             parts.append(sum(each, start=zero))
         return torch.cat(parts, dim=1)
+
+
+def _gradients(column: Tensor, received: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of the sum of a column of outputs in all activations.
+
+    Raises:
+        ValueError: PyTorch cannot differentiate the network.
+    """
+    try:
+        return torch.autograd.grad(
+            column.sum(), received, retain_graph=True, materialize_grads=True
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a network that can be differentiated, got an error of PyTorch: "
+            f"{str(error).splitlines()[0]}; write nothing in place after batch norm, or use "
+            "MCBatchNorm"
+        ) from error
 
 
 def linearize(
@@ -349,6 +370,11 @@ def _require_separable(outputs: Tensor, layers: Sequence[_Layer], examples: int)
         raise ValueError(
             f"expected outputs with the axes (batch, outputs) for {examples} inputs, got "
             f"{tuple(outputs.shape)}; give output=function that reshapes them, or use MCBatchNorm"
+        )
+    if outputs.is_complex():
+        raise ValueError(
+            f"expected real outputs, got {outputs.dtype}; give output=function that makes real "
+            "numbers of them, or use MCBatchNorm"
         )
     if not outputs.requires_grad:
         raise ValueError(

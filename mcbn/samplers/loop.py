@@ -15,6 +15,7 @@ from mcbn.network.conduct import STEADY, Conduct, supervised
 from mcbn.network.inputs import Inputs, as_tensor, require_finite, tensors, to_network
 from mcbn.network.isolation import eval_mode, intercepted, model_lock, random_streams, restored
 from mcbn.network.passes import Lender, call
+from mcbn.network.train_mode import require_second_axis
 from mcbn.samplers.outputs import Output, tensor_output
 
 
@@ -152,11 +153,12 @@ def _normalize(
     mean: Tensor,
     variance: Tensor,
     epsilon: float,
-    _: Module,
+    layer: Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A layer's arguments with its activations normalised by `mean` and `variance`."""
+    require_second_axis(layer, (args, kwargs), (mean, variance))
     key = None if args else next(iter(kwargs))
     activations = args[0] if key is None else kwargs[key]
     shape = (-1, *[1] * (activations.ndim - 2))

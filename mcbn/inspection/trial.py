@@ -1,0 +1,63 @@
+"""What `collect` and the samplers would say of a network, from one mini-batch."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch.nn import Module
+
+from mcbn.bank.collect import collect
+from mcbn.network.conduct import first_tensor, network_conduct
+from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, slice_examples, to_network
+from mcbn.network.isolation import own_warnings, random_streams, restored
+from mcbn.network.output_kind import output_kind
+
+KINDS = {
+    "probabilities": "The outputs sum to 1 over the classes, as those of a softmax: predict with "
+    'likelihood=mcbn.Categorical(outputs="probabilities").',
+    "between 0 and 1": "The outputs lie between 0 and 1 and do not sum to 1 over the classes, as "
+    "those of a sigmoid, which the categorical likelihood refuses.",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a mini-batch showed.
+
+    Attributes:
+        refusal: why the network cannot be collected from; "" if it can.
+        notes: what `collect` and the samplers warn of, in sentences.
+    """
+
+    refusal: str = ""
+    notes: tuple[str, ...] = ()
+
+
+NO_TRIAL = Trial()
+
+
+def mini_batch(inputs: Inputs, batch_size: int) -> Inputs:
+    """The first mini-batch of M examples; all, if there are fewer or they cannot be cut."""
+    if can_be_cut(inputs) and count(inputs) > batch_size:
+        first: Inputs = slice_examples(inputs, 0, batch_size)
+        return first
+    return inputs
+
+
+def tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
+    """Collect a mini-batch, and ask how the network treats its inputs."""
+    inputs = to_network(model, mini_batch(inputs, batch_size))
+    try:
+        with own_warnings(), random_streams(0, "inspect"):
+            conduct = network_conduct(model, inputs)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                collect(model, [inputs], select=lambda batch: batch, progress=False)
+            with restored(model):
+                outputs = first_tensor(model, map_inputs(torch.clone, inputs))
+    except (ValueError, TypeError) as error:
+        return Trial(refusal=str(error))
+    notes = [*conduct.notes(), *(str(each.message) for each in said)]
+    if (kind := KINDS.get(output_kind(outputs))) is not None:
+        notes.append(kind)
+    return Trial(notes=tuple(dict.fromkeys(notes)))
