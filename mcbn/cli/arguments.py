@@ -35,6 +35,8 @@ class Option:
         default: its value where it is not given; MISSING if it is required.
         help: what it is, in words.
         commas: whether a text is a list with commas between its elements.
+        folder: whether it is the folder that a report is written to.
+        mark: what is in every file that mcbn writes there.
         only: the option without which, or without whose value, this one has no effect.
     """
 
@@ -43,6 +45,8 @@ class Option:
     default: Any
     help: str
     commas: bool = False
+    folder: bool = False
+    mark: str = ""
     only: tuple[str, str | None] | None = None
 
     @property

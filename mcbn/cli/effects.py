@@ -3,9 +3,14 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mcbn.cli.arguments import Option
+from mcbn.io.atomic import require_place
+
+# What is in every file of a report that mcbn wrote.
+PAGES = {"report.html": "--series-0", "report.json": '"verdict": ['}
 
 
 def say_without_effect(given: Iterable[Option], values: Mapping[str, Any]) -> None:
@@ -43,6 +48,34 @@ def require_other_files(options: Iterable[Option], values: Mapping[str, Any]) ->
                     f"expected another file in --{out} than in --{name}, got {target} for both, so "
                     f"that one would be lost; give --{out} another name"
                 )
+
+
+def require_places(options: Iterable[Option], values: Mapping[str, Any]) -> None:
+    """Check that each file to be written can be, and replaces none that mcbn did not write.
+
+    Raises:
+        OSError: it is a folder, or a file stands for a folder.
+        ValueError: a report or scores of something else would be lost.
+    """
+    for option in options:
+        if option.folder and values[option.field] is not None:
+            for name, mark in PAGES.items():
+                _require_ours(Path(values[option.field]) / name, mark)
+        elif option.name == "out" or option.name.endswith("-out"):
+            for path in _texts(values[option.field]):
+                require_place(path)
+                if option.mark:
+                    _require_ours(Path(path), option.mark)
+
+
+def _require_ours(path: Path, mark: str) -> None:
+    """Check that a file is not there yet, or has in it what mcbn writes there."""
+    require_place(path)
+    if path.exists() and mark not in path.read_text("utf-8", errors="replace"):
+        raise ValueError(
+            f"expected no file at {path}, or one that mcbn wrote, got another, which would be "
+            "lost; remove it or give another --out"
+        )
 
 
 def _texts(value: Any) -> list[str]:

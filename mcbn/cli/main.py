@@ -25,7 +25,7 @@ from mcbn.cli.arguments import (
     require_once,
 )
 from mcbn.cli.configuration import print_options, read_texts
-from mcbn.cli.effects import require_other_files, say_without_effect
+from mcbn.cli.effects import require_other_files, require_places, say_without_effect
 from mcbn.cli.usage import usage
 
 BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h, an internal software error
@@ -90,13 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = rest if verb.options is None else parse(f"mcbn {name}", verb, rest)
         pkgutil.resolve_name(f"mcbn.cli.{verb.place}")(given)
     except BrokenPipeError:  # whoever reads the output, such as `head`, wants no more of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except Exception as error:
         bug = not is_refusal(error)
         if bug or with_traceback:
             traceback.print_exc()
-        print(f"mcbn: error: {_bug_message(error) if bug else error}", file=sys.stderr)
+        print(f"mcbn: error: {(_bug_message if bug else _refusal)(error)}", file=sys.stderr)
         sys.exit(BUG_EXIT_CODE if bug else 2)
     except KeyboardInterrupt:
         print("mcbn: interrupted; no incomplete file was left behind", file=sys.stderr)
@@ -140,6 +140,7 @@ def parse(program: str, verb: Verb, words: Sequence[str]) -> Any:
         raise ValueError(f"expected {names} of {program}, got none; {program} --help explains it")
     say_without_effect([options[name] for name in texts], values)
     require_other_files(options.values(), values)
+    require_places(options.values(), values)
     return verb.options(**values)
 
 
@@ -162,6 +163,26 @@ def is_refusal(error: Exception) -> bool:
         return True
     # Of torch, by its name: the command line does not import torch.
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("expected ")
+
+
+def _refusal(error: Exception) -> str:
+    """What is said of an error about the user's command or machine, also if Python raised it."""
+    text = " ".join(str(error).split())
+    if str(error).startswith("expected "):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"expected to read or write {error.filename}, got: {error.strerror}; check the path, "
+            "its permissions and the space on the disk"
+        )
+    if isinstance(error, ImportError):
+        return f"expected modules that can be imported, got: {text}; check --model, or install it"
+    if isinstance(error, OSError):
+        return f"expected files that can be read and written, got: {text}; check their disk"
+    return (
+        f"expected enough memory, got too little ({text or 'no more'}); give fewer examples, or a "
+        "smaller --batch-size or --chunk where there is one"
+    )
 
 
 def _bug_message(error: Exception) -> str:

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Metadata of options: names, of which a text may hold several with commas between them; and another
-# option without which, or without whose value, this one has no effect.
+# Metadata of options: names, of which a text may hold several with commas between them; where files
+# are written, and what is in those of mcbn; and another option without which, or without whose
+# value, this one has no effect.
 NAMES: Mapping[str, Any] = {"commas": True}
+FOLDER: Mapping[str, Any] = {"folder": True}
+SCORES: Mapping[str, Any] = {"mark": '"scores": {'}
 ONLY_MNIST: Mapping[str, Any] = {"only": ("data", "mnist")}
 ONLY_MCBN: Mapping[str, Any] = {"only": ("method", "mcbn")}
 ONLY_DROPOUT: Mapping[str, Any] = {"only": ("method", "dropout")}
@@ -29,7 +32,7 @@ class DemoOptions:
         root: data root; by default the environment variable MCBN_DATA, else ./data.
     """
 
-    out: str = "demo"
+    out: str = field(default="demo", metadata=FOLDER)
     data: Literal["digits", "mnist"] = "digits"
     root: str | None = field(default=None, metadata=ONLY_MNIST)
 
@@ -166,7 +169,7 @@ class EvaluateOptions:
     """
 
     predictions: str
-    out: str | None = None
+    out: str | None = field(default=None, metadata=SCORES)
     resamples: int = 1000
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
@@ -201,7 +204,7 @@ class ReportOptions:
     """
 
     predictions: list[str] | str
-    out: str = "report"
+    out: str = field(default="report", metadata=FOLDER)
     outside: list[str] | str | None = None
     title: str = "Calibration report"
     resamples: int = 1000
@@ -227,7 +230,7 @@ class StudyReportOptions:
     """
 
     study: str
-    out: str | None = None
+    out: str | None = field(default=None, metadata=FOLDER)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
     For content that is made piece by piece; no reader ever sees a part of it.
     """
     target = Path(path)
+    require_place(target)
     with _names_target(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # The name is stored before the file is made: an interrupt in between could otherwise leave
@@ -45,6 +46,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
                 temporary.unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
+
+
+def require_place(path: str | os.PathLike[str]) -> None:
+    """Check that a file can have this path: it is no folder, and no file stands for its folder.
+
+    Raises:
+        OSError: it cannot.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(
+            f"expected the name of a file to write, got the folder {target}; name a file in it"
+        )
+    for parent in target.parents:
+        if parent.exists() and not parent.is_dir():
+            raise NotADirectoryError(
+                f"expected a folder to write {target.name} in, got the file {parent}; give another"
+            )
 
 
 def commit_folder(target: Path, files: Mapping[str, bytes], *, beside: Path) -> bool:

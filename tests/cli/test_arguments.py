@@ -269,3 +269,67 @@ def test_arguments_of_a_study_are_not_dropped_either(tmp_path, capsys, words, re
     assert stopped.value.code == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("evaluate x --out folder", "expected the name of a file to write, got the folder folder"),
+        ("evaluate x --out file/s.json", "expected a folder to write s.json in, got the file file"),
+        ("collect --model m --data d --out folder", "got the folder folder"),
+        ("predict --model m --data d --out o --draws-out file/d", "got the file file"),
+        ("export --model m --data d --bank b --out folder", "got the folder folder"),
+        ("report x --out file", "expected a folder to write report.html in, got the file file"),
+        ("demo --out file/x", "got the file file"),
+        ("evaluate x --out file", "expected no file at file, or one that mcbn wrote"),
+        ("evaluate x --out folder/report.json", "or one that mcbn wrote, got another"),
+        ("report x --out folder", "expected no file at folder/report.html, or one that mcbn wrote"),
+        ("demo --out folder", "or one that mcbn wrote, got another, which would be lost"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path, monkeypatch, line, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("file", "folder/report.html", "folder/report.json"):
+        (tmp_path / name).write_text('{"something": "of the user"}')
+    with pytest.raises((OSError, ValueError), match=reason) as refused:
+        parsed(line)
+    assert str(refused.value).startswith("expected ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "x.st"), "write x.st, got: Permission denied;"),
+        (OSError("strange"), "expected files that can be read and written, got: strange;"),
+        (ModuleNotFoundError("No module named 'nets'"), "imported, got: No module named 'nets';"),
+        (MemoryError(), "expected enough memory, got too little (no more); "),
+        (ValueError("expected a, got b; do c"), "expected a, got b; do c"),
+        (FileNotFoundError("expected a file at x, got none; check"), "expected a file at x, got"),
+    ],
+)
+def test_errors_of_python_about_the_machine_are_told_in_words(monkeypatch, capsys, error, said):
+    def broken(options):
+        raise error
+
+    monkeypatch.setattr("mcbn.cli.predictions.evaluate", broken)
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "x"])
+    assert stopped.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith("mcbn: error: expected ")
+    assert said in text
+    assert "Errno" not in text
+    assert text.count("\n") == 1
+
+
+def test_a_reader_that_wants_no_more_output_is_no_error(monkeypatch, capsys):
+    def broken(options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("mcbn.cli.predictions.evaluate", broken)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "x"])
+    assert stopped.value.code == 0
+    assert not capsys.readouterr().err
