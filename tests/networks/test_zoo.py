@@ -3,7 +3,7 @@
 import pytest
 import zoo_page
 from zoo.known import KNOWN
-from zoo.law import ALL_ENTRIES, ENTRIES, SLOW_ENTRIES, verdict
+from zoo.law import ALL_ENTRIES, ENTRIES, SLOW_ENTRIES, faults, verdict
 from zoo.listed import STRANGERS
 from zoo.stranger import ABSENT
 
@@ -16,16 +16,11 @@ def known_to_fail(name):
 
 def hold(name, entries):
     """Ask these entries of a network; all that is not right has to be known."""
-    stranger = STRANGERS[name]
-    verdicts = {entry: verdict(stranger, entry) for entry in entries}
-    asked = {entry: found for entry, found in verdicts.items() if found.kind != ABSENT}
-    wrong = {
-        entry: f"expected {' or '.join(stranger.allowed(entry))}, got {found.kind}: {found.text}"
-        for entry, found in asked.items()
-        if found.kind not in stranger.allowed(entry)
-    }
-    known = known_to_fail(name)
-    right = sorted(known & set(asked) - set(wrong))
+    verdicts = {entry: verdict(STRANGERS[name], entry) for entry in entries}
+    wrong = faults(STRANGERS[name], verdicts)
+    asked = {entry for entry, found in verdicts.items() if found.kind != ABSENT}
+    known = known_to_fail(name) & asked
+    right = sorted(known - set(wrong))
     assert not right, f"these are right now, so take them out of zoo/known.py: {right}"
     assert set(wrong) <= known, {entry: wrong[entry] for entry in wrong if entry not in known}
     if wrong:

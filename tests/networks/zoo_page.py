@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
-from zoo.law import ALL_ENTRIES, WRONG, verdict  # noqa: E402
+from zoo.law import ALL_ENTRIES, WRONG, faults, verdict  # noqa: E402
 from zoo.listed import SOURCES  # noqa: E402
 from zoo.stranger import ABSENT, EXACT, REFUSED, WARNED  # noqa: E402
 
@@ -52,16 +52,18 @@ def main(arguments: list[str]) -> None:
     """Write the page."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    known = {} if "--with-exports" in arguments or not PAGE.exists() else _exports_on_the_page()
+    exports = "--with-exports" in arguments
+    known = {} if exports else _exports_on_the_page()
     found = {}
     for source in SOURCES:
         for stranger in source.STRANGERS:
+            asked = [entry for entry in ALL_ENTRIES if exports or entry[:6] != "export"]
+            verdicts = {entry: verdict(stranger, entry) for entry in asked}
+            wrong = faults(stranger, verdicts)
             cells = {family: Counter() for family in FAMILIES}
-            for entry in ALL_ENTRIES:
-                if not (entry.startswith("export") and stranger.name in known):
-                    kind = verdict(stranger, entry).kind
-                    right = kind in (stranger.allowed(entry) | {ABSENT})
-                    cells[entry.split()[0]][LETTERS[kind if right else WRONG]] += 1
+            for entry, answer in verdicts.items():
+                kind = WRONG if entry in wrong else answer.kind
+                cells[entry.split()[0]][LETTERS[kind]] += 1
             texts = {family: _cell(counts) for family, counts in cells.items()}
             found[stranger.name] = texts | {"export": known.get(stranger.name, texts["export"])}
     PAGE.write_text(rendered(found), "utf-8")
@@ -105,7 +107,8 @@ def _heading(text: str | None) -> str:
 
 
 def _rows() -> dict[str, list[str]]:
-    lines = re.findall(r"^\| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    text = PAGE.read_text("utf-8") if PAGE.exists() else ""
+    lines = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
     rows = [[cell.strip() for cell in line.split(" | ")] for line in lines]
     return {row[0]: row for row in rows if len(row) == len(FAMILIES) + 1 and row[0] != "network"}
 

@@ -7,7 +7,7 @@ PyTorch alone computes on copies. What comes of it is one of the verdicts.
 import re
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,22 @@ def verdict(stranger: Stranger, entry: str) -> Verdict:
     said += [str(each.message) for each in seen if each.category is not UNTRAINED]
     told = [text for text in said if stranger.words and re.search(stranger.words, text)]
     return Verdict(WARNED, told[0]) if told else found
+
+
+def faults(stranger: Stranger, verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+    """What is not right, by entry: other verdicts than are allowed, and entries that disagree."""
+    wrong = {
+        entry: f"expected {' or '.join(stranger.allowed(entry))}, got {found.kind}: {found.text}"
+        for entry, found in verdicts.items()
+        if found.kind not in (stranger.allowed(entry) | {ABSENT})
+    }
+    collected = verdicts.get("collect minibatches", Verdict(ABSENT)).kind
+    for entry in ("inspect", "doctor"):
+        said = verdicts.get(entry, Verdict(ABSENT)).kind
+        apart = entry in stranger.expected or ABSENT in (said, collected)
+        if not apart and said != collected and "collect minibatches" not in wrong:
+            wrong.setdefault(entry, f"expected what collect says, {collected}, got {said}")
+    return wrong
 
 
 def _refusal(error: Exception) -> Verdict:

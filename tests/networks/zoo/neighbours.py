@@ -266,7 +266,7 @@ STRANGERS = (
              expected={"all": "exact or warned", "collect": "warned or refused"},
              words="aside|train mode"),
     Stranger("carries a state from call to call", _remembering, whole=True,
-             expected={"all": "exact or refused or warned"}, words="memory|call"),
+             expected={"all": "exact or refused or warned"}, words="memory|call|others"),
     Stranger("a queue of earlier batches", _queueing,
-             expected={"all": "exact or refused or warned"}, words="queue|call"),
+             expected={"all": "exact or refused or warned"}, words="queue|call|others"),
 )  # fmt: skip
