@@ -53,20 +53,20 @@ CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expect
                  "mutual_information", "variation_ratio")  # fmt: skip
 RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd", "std", "variance",
                             "epistemic_sd", "aleatoric_sd", *CLASS_COLUMNS})  # fmt: skip
-# Names that are known in any case of their letters, and what those of several columns begin with.
-KNOWN_NAMES = RESERVED_NAMES | frozenset(TARGETS)
+# What the names of numbered columns begin with.
+BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 # Of files that predictions are kept in, but not read from.
 OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
                             ".pkl", ".pickle", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
                             ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".rds"})  # fmt: skip
-BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
     """Write predictions as the file that the suffix of `path` names, whole or not at all.
 
     Args:
-        path: .csv, .parquet or .npz for columns; any other name is a safetensors file.
+        path: .csv or .tsv (also with .gz), .parquet or .npz for columns; any other name is a
+            safetensors file.
         predictions: draws, if they were kept, are written to a safetensors file only.
 
     Raises:
@@ -98,7 +98,7 @@ def require_unreserved(names: Iterable[str]) -> None:
         ValueError: one has.
     """
     taken = sorted(
-        name for name in names if _is_reserved(name) or name.partition("_")[0] in BEGINNINGS
+        name for name in names if _is_reserved(name) or _without_number(name) in BEGINNINGS
     )
     if taken:
         raise ValueError(
@@ -142,9 +142,9 @@ def read_predictions(
             )
         return _load(path)
     columns = _known(read_columns(path), (*probabilities, target))
-    labels = _labels(columns, target)
     outputs = find_outputs(columns, path) if not probabilities else []
     real = has_spread(columns, outputs)
+    labels = () if real else _labels(columns, target)
     used = list(probabilities) or find_columns(columns, labels)
     if used and not (real and not is_distribution(columns, used)):
         return _categorical(columns, used, target, path)
@@ -199,11 +199,11 @@ def _labels(columns: Columns, target: str | None) -> tuple[str, ...]:
 
 def _is_reserved(name: str) -> bool:
     """Whether a name is that of a column of predictions, such as `entropy`, `p_cat`, `mean_0`."""
-    return (
-        name in RESERVED_NAMES
-        or name.startswith(PREFIX)
-        or name.rstrip("0123456789").rstrip("_") in RESERVED_NAMES
-    )
+    return name.startswith(PREFIX) or {name, _without_number(name)} & RESERVED_NAMES != set()
+
+
+def _without_number(name: str) -> str:
+    return name.rstrip("0123456789").rstrip("_")
 
 
 def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:

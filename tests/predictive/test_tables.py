@@ -166,7 +166,7 @@ def test_positions_go_into_npz_and_nowhere_else(tmp_path):
         assert not (tmp_path / f"m{suffix}").exists()
 
 
-@pytest.mark.parametrize("name", ["entropy", "p_value", "mean_0", "draws"])
+@pytest.mark.parametrize("name", ["entropy", "p_value", "mean_0", "draws", "label", "y_1", "index"])
 def test_reserved_column_names_are_refused(name, tmp_path):
     saved = Predictions("M", classes().predictive, None, "x", (), {name: np.arange(40)})
     with pytest.raises(ValueError, match="expected other names"):
