@@ -44,11 +44,11 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray
         ValueError: another suffix, or an array of more axes than the format takes.
     """
     suffix = known_suffix(path)
-    flat = all(values.ndim == 1 for values in columns.values())
-    if suffix != ".npz" and not flat:
+    deep = [name for name, values in columns.items() if values.ndim != 1]
+    if suffix != ".npz" and deep:
         raise ValueError(
-            f"expected columns with one value per example for {suffix}, got shapes "
-            f"{ {name: values.shape for name, values in columns.items()} }; write .npz instead"
+            f"expected columns with one value per example for {suffix}, got {shortened(deep)} of "
+            f"shapes such as {columns[deep[0]].shape}; write .npz instead"
         )
     if suffix == ".parquet":
         _write_parquet(path, columns)

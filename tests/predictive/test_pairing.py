@@ -8,6 +8,7 @@ import torch
 from given_files import probabilities, read
 
 from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples, shared_rows
+from mcbn.report.report import Report
 
 ROWS = ("0,0,0.9,0.1,x", "1,0,0.2,0.8,y", "2,1,0.1,0.9,x", "3,1,0.7,0.3,y")
 HEADER = "index,target,p_0,p_1,site"
@@ -186,3 +187,22 @@ def test_held_out_examples_are_others(tmp_path):
     assert "examples with equal" in shared_rows(of(rows[:10]), of(rows[9::-1]))
     assert "id '5', '6'" in shared_rows(of(rows[1:10], "id"), of(rows[5:15], "id"))
     assert shared_rows(of(rows[:10], "id"), of(rows[10:], "id")) == ""
+
+
+def test_a_report_pairs_rows_and_classes(tmp_path):
+    rows = ["0,a,0.9,0.1,x", "1,a,0.2,0.8,y", "2,b,0.1,0.9,x", "3,b,0.7,0.3,y"]
+    header = "index,target,p_a,p_b,site"
+    one = read(tmp_path, table(0, 1, 2, 3, header=header, rows=rows), "one.csv")
+    two = read(tmp_path, table(1, 0, 3, 2, header=header, rows=rows), "two.csv")
+    far = "p_b,p_a\n0.5,0.5\n0.25,0.75\n"
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+    groups = {"site": list(one.columns["site"])}
+    given = Report.from_predictions([one, two], groups=groups, images=images, resamples=0)
+    numbers = given.to_dict()
+    assert numbers["groups"]["site"]["one"] == numbers["groups"]["site"]["two"]
+    assert numbers["comparison"]["differences"]["two"]["nll"]["value"] == 0
+    outside = [replace(read(tmp_path, far, f"{name}.csv"), data="far") for name in ("one", "two")]
+    shown = Report.from_predictions([one, two], outside=outside, resamples=0).page.comparison
+    assert shown.entries["two"].outside["far"].probabilities[1].tolist() == [0.75, 0.25]
+    with pytest.raises(ValueError, match="other values in two than in one"):
+        Report.from_predictions([one, replace(two, index=None)], groups=groups, resamples=0)
