@@ -197,10 +197,11 @@ def _classes_of(family: re.Pattern[str], columns: Columns, labels: Sequence[str]
         if (match := family.fullmatch(name)) and values.ndim == 1
     }
     matrix = _stacked(columns, list(found))
-    if _gap(matrix) <= UNROUNDED:
+    keys = {name: loose_key(text) for name, text in found.items()}
+    empty = [name for name, values in zip(found, matrix.T, strict=True) if not values.any()]
+    if _gap(matrix) <= UNROUNDED and not any(keys[name] in STATISTICS for name in empty):
         return list(found)
     known = {loose_key(label) for label in labels}
-    keys = {name: loose_key(text) for name, text in found.items()}
     classes = [name for name in found if keys[name] in known or keys[name] not in STATISTICS]
     numbered = [name for name in classes if is_whole(found[name])]
     # Words among numbers are strays, unless the numbers are not all classes without them.
@@ -341,7 +342,8 @@ def _sum_tolerance(matrix: np.ndarray) -> float:
 def _fractions(matrix: np.ndarray, path: object) -> np.ndarray:
     """Percentages, whose rows all sum to 100, as fractions."""
     sums = matrix.sum(1)
-    if matrix.min() >= 0 and matrix.max() > 1 and (np.abs(sums / 100 - 1) <= SUM_TOLERANCE).all():
+    tolerance = _sum_tolerance(matrix / 100)
+    if matrix.min() >= 0 and matrix.max() > 1 and (np.abs(sums / 100 - 1) <= tolerance).all():
         validation.warn(f"{path} has percentages, which are divided by 100")
         return matrix / 100
     return matrix

@@ -16,6 +16,9 @@ from mcbn.io.tables import MAX_NAME_CHARACTERS, shortened, texts
 
 NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,]0*)?")
 BOOLEANS = {"true": "1", "false": "0"}
+# What names of two classes, and labels, say of which is the positive one.
+POLARITY = {**BOOLEANS, "t": "1", "f": "0", "yes": "1", "no": "0", "y": "1", "n": "0", "pos": "1",
+            "neg": "0", "positive": "1", "negative": "0", "-1": "0"}  # fmt: skip
 MISSING = ("", "nan", "none", "null", "na")  # what stands for no label
 MIN_PROBABILITY = 1e-12  # in comparisons of log-probabilities
 MIN_ROWS_PER_CLASS = 5  # to judge a guess of the order of classes by
@@ -202,10 +205,14 @@ def require_fitting(
 
 
 def _by_place(labels: Sequence[str], classes: ClassNames, where: str) -> dict[str, int]:
-    """Class indices of labels that are numbers, or true and false of two classes."""
+    """Class indices of labels that are numbers, or say which of two classes is positive."""
     count = len(classes.names)
-    booleans = BOOLEANS if count == 2 else {}
-    numbers = {label: booleans.get(label.strip().casefold(), label) for label in labels}
+    numbers = {label: label for label in labels}
+    if count == 2:
+        numbers = {label: POLARITY.get(loose_key(label), label) for label in labels}
+        ends = tuple(POLARITY.get(loose_key(name), name) for name in classes.names)
+        if set(ends) == {"0", "1"}:
+            classes = ClassNames(ends)
     behind = numbers_behind(classes.names)
     if behind or not classes.are_words:
         named = match(numbers.values(), ClassNames(behind) if behind else classes, where)
@@ -268,6 +275,7 @@ def require_plausible_order(
     """
     count = rows.shape[1]
     if len(rows) < MIN_ROWS_PER_CLASS * count:
+        _require_no_exchange(indices, rows.argmax(1), classes, where)
         return
     totals = np.zeros((count, count))
     order = np.argsort(indices, kind="stable")
@@ -276,11 +284,26 @@ def require_plausible_order(
     as_given = np.trace(totals) / len(rows)
     best = totals[linear_sum_assignment(totals, maximize=True)].sum() / len(rows)
     if as_given < 1 / count and best - as_given > CLEAR_ERRORS * 0.5 / math.sqrt(len(rows)):
-        raise ValueError(
-            f"expected labels that are the places of the classes {shortened(classes.names)} in "
-            f"{where}, got ones that fit the probabilities worse than chance, and in another "
-            "order better; write the names of the classes as labels"
-        )
+        raise _other_order(classes, where)
+
+
+def _require_no_exchange(
+    indices: np.ndarray, chosen: np.ndarray, classes: ClassNames, where: str
+) -> None:
+    """Check that a few labels are not all wrong in the way of classes in another order."""
+    pairs = set(zip(indices.tolist(), chosen.tolist(), strict=True))
+    labels, predicted = ({pair[k] for pair in pairs} for k in (0, 1))
+    one_to_one = len(pairs) == len(labels) == len(predicted) > 1
+    if one_to_one and labels == predicted and all(one != two for one, two in pairs):
+        raise _other_order(classes, where)
+
+
+def _other_order(classes: ClassNames, where: str) -> ValueError:
+    return ValueError(
+        f"expected labels that are the places of the classes {shortened(classes.names)} in "
+        f"{where}, got ones that fit the probabilities worse than chance, and in another order "
+        "better; write the names of the classes as labels"
+    )
 
 
 def _cut(text: str) -> str:

@@ -34,7 +34,12 @@ from mcbn.predictive.class_columns import (
     read_classes,
 )
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
-from mcbn.predictive.labels import class_indices, require_fitting, require_plausible_order
+from mcbn.predictive.labels import (
+    class_indices,
+    match,
+    require_fitting,
+    require_plausible_order,
+)
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.real_columns import (
     PARTS,
@@ -303,7 +308,9 @@ def _class_targets(
         )
     shares = vote_shares(votes, found.classes, path)
     where = f"the targets of {path}"
-    require_fitting(shares.argmax(1), found.matrix, {}, found.classes, where)
+    if len(match(votes, found.classes, where)) < len(votes):  # labels, not votes for a class
+        labels = {text: 0 for values in votes.values() for text in texts(values) if text.strip()}
+        require_fitting(shares.argmax(1), found.matrix, labels, found.classes, where)
     return with_votes(predictive, shares, path)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mcbn.io.tables import column
-from mcbn.predictive.labels import by_number, is_whole
+from mcbn.predictive.labels import by_number, is_whole, loose_key
 
 Columns = Mapping[str, np.ndarray]
 TARGETS = ("target", "targets", "label", "labels", "y", "y_true", "truth", "ground_truth",
@@ -48,5 +48,6 @@ def _beginning_with(
     if name in columns:
         return {"": name}
     after = [each.removeprefix(f"{name}_") for each in columns if each.startswith(f"{name}_")]
-    allowed = [each for each in after if suffixes is None or is_whole(each) or each in suffixes]
+    keys = None if suffixes is None else set(map(loose_key, suffixes))
+    allowed = [each for each in after if keys is None or is_whole(each) or loose_key(each) in keys]
     return {each: f"{name}_{each}" for each in sorted(allowed, key=by_number)}

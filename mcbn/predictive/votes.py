@@ -38,8 +38,9 @@ def vote_shares(columns: Mapping[str, np.ndarray], classes: ClassNames, path: ob
     names = list(columns)
     where = f"the columns of targets {shortened(names)} in {path}"
     places = match(names, classes, where)
-    given = _counts(columns) if len(set(places.values())) == len(names) else None
-    if given is None:
+    given = _counts(columns)
+    if given is None or len(set(places.values())) < len(names):
+        _require_no_votes(given, where)
         counts = _labels_as_votes(columns, classes, path)
     else:
         _require_votes(given, names, classes, where)
@@ -124,6 +125,19 @@ def _require_votes(
             f"expected votes for each class, or labels by each annotator, in {where}, got numbers "
             "that could be both; divide votes by the sum of their row, or name the columns of "
             "annotators by letters"
+        )
+
+
+def _require_no_votes(counts: np.ndarray | None, where: str) -> None:
+    """Check that labels of annotators are not votes for classes of other names: of equal sums."""
+    if counts is None or (counts == counts[:, :1]).all():
+        return
+    sums = counts.sum(1)
+    if np.ptp(sums) == 0 and (len(counts) > 1 or sums[0] == 1):
+        raise ValueError(
+            f"expected the names of classes behind those of {where}, whose rows all sum to "
+            f"{sums[0]:g}, as votes do, got others; name them target_<class>, as the columns of "
+            "probabilities"
         )
 
 

@@ -18,6 +18,7 @@ MATRIX = np.array([[0.9, 0.1], [0.2, 0.8]])
         ("prob_0,prob_1", "{},{}"),
         ("p_0,p_1,p_value", "{},{},0.03"),
         ("p_value,p_0,p_1,p_adj", "0.4,{},{},0.5"),
+        ("p_0,p_1,p_value", "{},{},0.0"),
         ("p_0,p_1,p_quality", "{},{},0.4"),
         ("p_0,p_1,p_max", "{},{},0.004"),
         ("p_0,p_1,prob_other", "{},{},1"),
@@ -139,6 +140,12 @@ def test_one_column_that_cannot_be_told_is_refused(content, reason, remedied, tm
     with pytest.raises(ValueError, match=reason):
         read(tmp_path, content)
     assert read(tmp_path, remedied).targets is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*has percentages", "ignore:.*has rounded probabilities")
+def test_percentages_may_be_rounded(tmp_path):
+    found = read(tmp_path, "p_0,p_1,p_2,label\n33,33,33,0\n34,33,34,1\n")
+    assert probabilities(found, 3) == [[0.333] * 3, [0.337, 0.327, 0.337]]
 
 
 @pytest.mark.parametrize("rows", ["90,10,0\n20,80,1\n", "90%,10%,0\n20%,80%,1\n"])

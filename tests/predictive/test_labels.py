@@ -104,9 +104,24 @@ def test_labels_off_by_one_are_refused_in_every_range(tmp_path):
 def test_places_in_another_order_are_refused(tmp_path):
     rows = "0.9,0.1,1\n0.1,0.9,0\n" * 40
     with pytest.raises(ValueError, match=r"worse than chance.*write the names of the classes"):
-        read(tmp_path, "p_pos,p_neg,label\n" + rows)
-    named = "p_pos,p_neg,label\n" + "0.9,0.1,pos\n0.1,0.9,neg\n" * 40
+        read(tmp_path, "p_ill,p_well,label\n" + rows)
+    named = "p_ill,p_well,label\n" + "0.9,0.1,ill\n0.1,0.9,well\n" * 40
     assert read(tmp_path, named).targets[:2].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("names", ["p_yes,p_no", "p_true,p_false", "p_pos,p_neg", "p_Y,p_N"])
+@pytest.mark.parametrize("labels", [(1, 0), (1, -1), ("y", "n"), ("TRUE", "FALSE")])
+def test_the_names_of_two_classes_say_which_is_positive(names, labels, tmp_path):
+    found = read(tmp_path, f"{names},label\n0.9,0.1,{labels[0]}\n0.2,0.8,{labels[1]}\n")
+    assert found.targets.tolist() == [0, 1]
+
+
+def test_two_labels_in_another_order_are_refused(tmp_path):
+    content = "p_ill,p_well,label\n0.9,0.1,{}\n0.2,0.8,{}\n"
+    with pytest.raises(ValueError, match="write the names of the classes as labels"):
+        read(tmp_path, content.format(1, 0))
+    for labels in ((0, 1), ("ill", "well")):
+        assert read(tmp_path, content.format(*labels)).targets.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("true", ["True", "TRUE", "true"])

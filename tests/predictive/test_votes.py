@@ -24,6 +24,7 @@ def content(names, *rows, classes="p_0,p_1"):
         ("y_cat,y_dog", ("1,0", "0,1"), "p_cat,p_dog"),
         ("target_dog,target_cat", ("0,1", "1,0"), "p_cat,p_dog"),
         ("target_1,target_2", ("1,0", "0,1"), "p_1,p_2"),
+        ("target_cat,target_dog", ("1,0", "0,1"), "p_Cat,p_DOG"),
         ("target_cat,target_dog", ("3,0", "0,5"), "p_cat,p_dog"),  # votes without dissent
         ("label_1,label_2,label_3", ("0,0,0", "1,1,"), "p_0,p_1"),  # annotators who agree
         ("label_a,label_b", ("cat,cat", "dog,dog"), "p_cat,p_dog"),
@@ -80,7 +81,11 @@ def test_arrays_of_votes(tmp_path):
          ("target_0,target_1", ("5,0", "0,3"))),
         ("target_0,target_1", ("0.7,0.3", "0.5,0.2"), "0.7 in row 2; divide each row by its sum",
          ("target_0,target_1", ("0.7,0.3", "0.7,0.3"))),
-        ("label_1,label_2", ("0,2", "1,1"), "got '2' in row 1", ("label_1,label_2",
+        ("target_1,target_2", ("1,0", "0,1"), "rows all sum to 1, as votes do, got others; name",
+         ("target_0,target_1", ("1,0", "0,1"))),
+        ("target_1,target_2", ("1,0", "0,1"), "name them target_<class>",
+         ("target_0,target_1", ("1,0", "0,1"))),
+        ("label_1,label_2", ("0,2", "1,0"), "got '2' in row 1", ("label_1,label_2",
                                                                 ("0,1", "1,1"))),
         ("target_0,target_1", ("0.123456,0.876544", "0.5,0.5"), "at most 100 votes",
          ("target_0,target_1", ("0.12,0.88", "0.5,0.5"))),
