@@ -1,5 +1,6 @@
 """Bank: draws of a network's batch-norm statistics, to predict with, save, thin and rescale."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -120,19 +121,22 @@ class Bank:
         finite-population factor stays that of the bank. See docs/method.md.
 
         Raises:
-            ValueError: `batch_size` is not a positive number.
+            ValueError: `batch_size` is not a positive and finite number, or too small for these
+                draws.
         """
-        if not bool(torch.as_tensor(batch_size) > 0):
-            raise ValueError(
-                f"expected a positive batch_size, got {batch_size}; give the number of examples"
-            )
-        ratio = self.batch_size / torch.as_tensor(batch_size, dtype=torch.float64)
+        ratio = self.batch_size / _positive(batch_size)
         population = _coordinates(self.pooled())
         rescaled = {}
         for name, values in self.coordinates().items():
             center, factor, limit = values.mean(0), ratio.to(values.device), population[name]
             rescaled[name] = limit + (center - limit) * factor + (values - center) * factor.sqrt()
-        return replace(self.with_coordinates(rescaled), batch_size=batch_size)
+        bank = replace(self.with_coordinates(rescaled), batch_size=batch_size)
+        if not all(bool(rows.detach().isfinite().all()) for rows in bank.statistics.values()):
+            raise ValueError(
+                f"expected a batch_size that these draws can be rescaled to, got {batch_size!r:.80}, "
+                f"at which they overflow; give one nearer to their {self.size:g}"
+            )
+        return bank
 
     def coordinates(self) -> dict[str, Tensor]:
         """Means and log-variances of all draws, in float64."""
@@ -229,6 +233,24 @@ def require_bank(bank: object) -> None:
         TypeError: it is not.
     """
     validation.require_type(bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+
+
+def _positive(batch_size: float | Tensor) -> Tensor:
+    """A batch size in float64, with its gradients.
+
+    Raises:
+        ValueError: it is not a positive and finite number.
+    """
+    try:
+        size = torch.as_tensor(batch_size, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        size = torch.tensor(torch.nan)
+    if size.numel() != 1 or not 0 < float(size.detach()) < math.inf:
+        raise ValueError(
+            f"expected a positive and finite batch_size, got {batch_size!r:.80}; give the number "
+            "of examples in a mini-batch"
+        )
+    return size
 
 
 def _require_draws(draws: int, available: int) -> None:

@@ -27,7 +27,7 @@ from mcbn.network.batchnorm import (
     statistics_names,
     unwrapped,
 )
-from mcbn.network.conduct import network_conduct
+from mcbn.network.conduct import Conduct, network_conduct
 from mcbn.network.inputs import Inputs, Select, require_finite, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
 from mcbn.network.loaders import index_sampler
@@ -89,7 +89,7 @@ def collect(
         streams = StreamStates.now()
         first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
         if first is not None:
-            _require_steady(model, first.inputs)
+            own = OwnForwards(rewrites=_conduct(model, first.inputs).changes != ())
         for drawn in draw_rows(model, layers, first, others, own):
             if not rows:
                 _tell_layers(layers, drawn, own)
@@ -126,8 +126,8 @@ def _warn_if_frozen(layers: dict[str, Module]) -> None:
         )
 
 
-def _require_steady(model: Module, batch: Inputs) -> None:
-    """Check how the network treats the first mini-batch in eval mode.
+def _conduct(model: Module, batch: Inputs) -> Conduct:
+    """How the network treats the first mini-batch in eval mode.
 
     Raises:
         ValueError: it normalises by the batch at hand.
@@ -139,6 +139,7 @@ def _require_steady(model: Module, batch: Inputs) -> None:
     conduct = network_conduct(model, to_network(model, batch))
     if conduct.random:
         validation.warn(next(conduct.notes()))
+    return conduct
 
 
 def _tell_layers(

@@ -24,6 +24,7 @@ from mcbn.network.batchnorm import (
     statistics_names,
 )
 from mcbn.network.inputs import require_finite, tensors, to_network
+from mcbn.network.isolation import restored
 from mcbn.network.passes import forward
 from mcbn.network.train_mode import Call, Statistics, agrees, moments, train_mode_statistics
 
@@ -38,9 +39,11 @@ class OwnForwards:
 
     Attributes:
         sources: by layer; decided when a layer is first called.
+        rewrites: whether a pass writes into the network itself, so that it gets copies of weights.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
+    rewrites: bool = False
 
     @property
     def left_out(self) -> list[str]:
@@ -104,7 +107,7 @@ def draw_rows(
     stream = torch.get_rng_state()
     first_row = _statistics(model, layers, first, own, draw=0)
     # One at a time where the network draws random numbers, or a layer takes no moments.
-    alone = not own.by_moments or not torch.equal(stream, torch.get_rng_state())
+    alone = own.rewrites or not own.by_moments or not torch.equal(stream, torch.get_rng_state())
     size = 1 if alone else group_size(model, layers, first)
     yield {name: value[None] for name, value in first_row.items()}
     draw, repeated = 1, [first]
@@ -136,7 +139,7 @@ def _statistics(
     watched = intercepted_batch_norm(
         model, layers, partial(_normalize, row), partial(_observe, row, own)
     )
-    with torch.no_grad(), watched:
+    with torch.no_grad(), restored(model, parameters=own.rewrites), watched:
         outputs = forward(model, {}, to_network(model, batch.inputs))
     batch.require_answer(outputs)
     return row

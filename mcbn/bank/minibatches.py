@@ -1,6 +1,7 @@
 """Seeded random mini-batches of training examples: batch t depends only on the seed and t."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from mcbn.network.inputs import Inputs, Select, select_inputs
+from mcbn.network.inputs import Inputs, Select, as_tensor, is_graph, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
 
 
@@ -60,7 +61,29 @@ class MiniBatches(Dataset[Inputs]):
         with random_streams(self.seed, draw, "examples"):
             load_many = getattr(self.dataset, "__getitems__", None)
             examples = load_many(indices) if load_many else [self.dataset[i] for i in indices]
-            return select_inputs(self.collate(examples), self.select)
+            return select_inputs(self._collated(list(examples)), self.select)
+
+    def _collated(self, examples: list[Any]) -> Any:
+        """The batch of some examples; graphs of torch_geometric are put together as it does.
+
+        Raises:
+            TypeError: PyTorch's own collation does not take such examples.
+            ValueError: they are of different shapes.
+        """
+        if self.collate is not default_collate:
+            return self.collate(examples)
+        if any(map(is_graph, _parts(examples[0]))):
+            loaders = importlib.import_module("torch_geometric.loader")
+            return loaders.DataLoader(examples).collate_fn(examples)
+        try:
+            return default_collate(examples)
+        except (RuntimeError, TypeError, KeyError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"expected examples that stack to a batch, got {_shapes(examples)}; give collate=, "
+                "a function that makes a batch of a list of examples, such as "
+                "torch.nn.utils.rnn.pad_sequence for sequences of different lengths"
+            ) from None
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:
@@ -68,9 +91,37 @@ class MiniBatches(Dataset[Inputs]):
         # Its own generator: the loader would otherwise take its base seed from the global stream.
         return iter(
             DataLoader(
-                self, batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
+                self,
+                batch_size=None,
+                num_workers=self.num_workers,
+                collate_fn=_unchanged,
+                generator=torch.Generator(),
             )
         )
+
+
+def _unchanged(inputs: Any) -> Any:
+    """The inputs as they are; a loader would make a list of a tuple, which is another argument."""
+    return inputs
+
+
+def _parts(example: Any) -> Iterable[Any]:
+    """What an example consists of: itself, or the entries of a tuple, a list or a dict."""
+    if isinstance(example, Mapping):
+        return example.values()
+    return example if isinstance(example, (tuple, list)) else (example,)
+
+
+def _shapes(examples: list[Any]) -> str:
+    """The shapes, or else the types, of what the first examples consist of."""
+    kinds = [
+        ", ".join(
+            str(tuple(part.shape)) if hasattr(part, "shape") else type(part).__name__
+            for part in _parts(example)
+        )
+        for example in examples
+    ]
+    return " and ".join(list(dict.fromkeys(kinds))[:2])
 
 
 def minibatches(
@@ -90,13 +141,14 @@ def minibatches(
     network saw them in training, augmentation included.
 
     Args:
-        dataset: training examples: a map-style data set, or a tensor with one example per row.
+        dataset: training examples: a map-style data set, also of graphs of torch_geometric, or a
+            tensor, an array or a data frame with one example per row.
         batch_size: M, as in training unless the batch size is studied.
         draws: T, the number of mini-batches.
         seed: of the choice of examples and of their random transforms.
         replacement: draw with replacement within a batch; then M may exceed N.
         num_workers: processes that load the examples; the batches do not depend on it.
-        collate: makes a batch of a list of examples.
+        collate: makes a batch of a list of examples, which may have any number of rows.
         select: picks the network's inputs out of a batch where the default rule does not.
 
     Raises:
@@ -108,8 +160,10 @@ def minibatches(
             "expected a data set, got a DataLoader; give collect(model, loader, draws=...) the "
             "loader itself, or minibatches(loader.dataset, ...) its data set"
         )
+    if hasattr(dataset, "__array__") and not isinstance(dataset, (Tensor, Dataset)):
+        dataset = as_tensor(np.asarray(dataset))  # rows of an array, or of a data frame
     if isinstance(dataset, Tensor):
-        dataset = TensorDataset(dataset)
+        dataset = _rows(dataset)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"expected a data set with a length, got {type(dataset).__name__}; wrap a stream in "
@@ -127,6 +181,17 @@ def minibatches(
     )
     _require_possible(batches)
     return batches
+
+
+def _rows(tensor: Tensor) -> TensorDataset:
+    """A data set of the rows of a tensor.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if tensor.ndim == 0:
+        raise ValueError("expected a tensor with one example per row, got a single number")
+    return TensorDataset(tensor)
 
 
 def require_batches(batches: Iterable[Any], draws: int | None) -> None:

@@ -14,8 +14,8 @@ from torch.nn import Module
 from mcbn.bank.collect import collect
 from mcbn.inspection.trial import mini_batch
 from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
-from mcbn.network.inputs import Inputs, count, device_of, slice_examples, to_device
-from mcbn.network.isolation import intercepted, own_warnings, random_streams
+from mcbn.network.inputs import Inputs, can_be_cut, count, slice_examples, to_network
+from mcbn.network.isolation import intercepted, own_warnings, random_streams, restored
 from mcbn.network.passes import forward
 
 # Of three values the squares about the mean have the same relative spread, whatever the values are.
@@ -125,8 +125,13 @@ def _eval_pass(
     hooks = {layer: partial(_record, calls[name], count(inputs)) for name, layer in layers.items()}
     failure = ""
     try:
-        with random_streams(0, "inspect"), torch.no_grad(), intercepted(model, {}, hooks):
-            forward(model, {}, to_device(inputs, device_of(model)))
+        with (
+            random_streams(0, "inspect"),
+            torch.no_grad(),
+            restored(model, parameters=True),
+            intercepted(model, {}, hooks),
+        ):
+            forward(model, {}, to_network(model, inputs))
     except Exception as error:  # whatever a user's network raises on inputs not made for it
         failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return calls, failure
@@ -138,7 +143,7 @@ def _drawn_noise(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tu
     Empty where there are too few examples, or the network is incompatible.
     """
     size = min(count(inputs) // MIN_GROUPS, MAX_GROUP_EXAMPLES)
-    if size < MIN_GROUP_EXAMPLES:
+    if size < MIN_GROUP_EXAMPLES or not can_be_cut(inputs):
         return {}
     starts = range(0, count(inputs) - size + 1, size)
     groups = [slice_examples(inputs, start, start + size) for start in starts]

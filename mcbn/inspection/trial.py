@@ -58,6 +58,7 @@ def tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
     except (ValueError, TypeError) as error:
         return Trial(refusal=str(error))
     notes = [*conduct.notes(), *(str(each.message) for each in said)]
-    if (kind := KINDS.get(output_kind(outputs))) is not None:
-        notes.append(kind)
+    kind = "between 0 and 1" if conduct.ends_in_sigmoid else output_kind(outputs)
+    if kind in KINDS:
+        notes.append(KINDS[kind])
     return Trial(notes=tuple(dict.fromkeys(notes)))

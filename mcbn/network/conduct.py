@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, functional
+from torch.overrides import TorchFunctionMode
 
 from mcbn import validation
 from mcbn.network.batch_statistics import NormalizesByBatchError, refuses_batch_statistics
@@ -31,6 +32,8 @@ FEW = 4
 # Largest differences that rounding explains between an example's outputs alone and among others:
 # fractions of the largest output, and of the range of the outputs.
 FLOAT64, FLOAT32, HALF = (1e-9, 1e-7), (1e-5, 1e-3), (2e-2, 2e-2)
+SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid,
+            functional.hardsigmoid, torch.special.expit)  # fmt: skip
 # Kinds of inputs that are remembered for a state of a network.
 MAX_KINDS = 64
 
@@ -45,6 +48,7 @@ class Conduct:
         mixes: whether there is one output per example, and it depends on the other examples.
         random: whether the same inputs get other outputs when asked again.
         hides_writes: whether it writes into its inputs in a way that tensors do not count.
+        ends_in_sigmoid: whether its outputs are those of a sigmoid.
         changes: attributes and buffers that a pass changes in the network itself, by name.
         engines: whether other engines than the loop gave the numbers of the loop.
     """
@@ -53,6 +57,7 @@ class Conduct:
     mixes: bool = False
     random: bool = False
     hides_writes: bool = False
+    ends_in_sigmoid: bool = False
     changes: tuple[str, ...] = ()
     engines: bool = True
 
@@ -153,13 +158,12 @@ def first_tensor(model: Module, inputs: Inputs) -> Tensor:
     return next(tensors(raw), torch.zeros(()))
 
 
-def mixes_examples(model: Module) -> bool:
-    """Whether the network, in its present state, was seen to mix the examples of a batch."""
-    known = _known.get(model)
-    if known is None or not any(conduct.mixes for conduct in known[1].values()):
-        return False
+def seen(model: Module) -> Iterator[Conduct]:
+    """How the network was seen to treat inputs of any kind in its present state."""
+    state, conducts = _known.get(model, (None, {}))
     with model_lock(model):
-        return bool(known[0] == signature(model))
+        if conducts and state == signature(model):
+            yield from conducts.values()
 
 
 def _key(model: Module, inputs: Inputs, of: str = "outputs") -> tuple[Any, Any]:
@@ -185,14 +189,42 @@ def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
     """Pass a few examples alone, or all where a few are not taken."""
     examples = count(inputs)
     if examples > 1 and can_be_cut(inputs):
-        rows = spread_rows(examples, min(FEW, examples - 1))
+        spread = spread_rows(examples, min(2 * FEW, examples))
+        rows, others = spread[::2], spread[1::2]
         try:
-            return _watched(model, take_examples(inputs, rows), first, rows, examples)
+            trial = _watched(model, take_examples(inputs, rows), first, rows, examples)
+            return replace(trial, others=((take_examples(inputs, others), others),))
         except NormalizesByBatchError:
             raise
         except Exception as error:  # whatever a network raises that does not take so few
             logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)
     return _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
+
+
+class _LastFunctions(TorchFunctionMode):
+    """Knows whether a tensor came out of a sigmoid, as it is or in another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigmoids: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in SIGMOIDS and isinstance(result, Tensor):
+            self.sigmoids.append(result)
+        return result
+
+    def made(self, output: Tensor) -> bool:
+        """Whether the output is that of a sigmoid, or a view of it."""
+        storage = output.untyped_storage().data_ptr() if output.layout == torch.strided else 0
+        return any(
+            each.layout == torch.strided
+            and each.numel() == output.numel()
+            and each.untyped_storage().data_ptr() == storage
+            for each in self.sigmoids
+        )
 
 
 def spread_rows(examples: int, few: int) -> list[int]:
@@ -206,10 +238,16 @@ def _watched(
     """Pass `few` while the network, its inputs and the random streams are watched."""
     with torch.inference_mode(False):  # where tensors count no writes
         given = map_inputs(torch.clone, few)
-    versions = written(given)
+    # Held here: a network may take an entry out of a dict that it is given.
+    copies, versions = list(tensors(given)), written(given)
     streams = StreamStates.now()
     try:
-        with restored(model) as changes, eval_mode(model), refuses_batch_statistics(model):
+        with (
+            restored(model, parameters=True) as changes,
+            eval_mode(model),
+            refuses_batch_statistics(model),
+            _LastFunctions() as last,
+        ):
             output = first(given).detach()
     finally:
         random = not streams.unmoved()
@@ -218,11 +256,17 @@ def _watched(
     hidden = any(
         version == before and not _equal(tensor, other)
         for tensor, other, version, before in zip(
-            tensors(given), tensors(few), written(given), versions, strict=True
+            copies, tensors(few), written(copies), versions, strict=True
         )
     )
     one_each = rows is not None and output.ndim > 0 and len(output) == len(rows)
-    conduct = Conduct(one_each, random=random, hides_writes=hidden, changes=tuple(changes))
+    conduct = Conduct(
+        one_each,
+        random=random,
+        hides_writes=hidden,
+        ends_in_sigmoid=last.made(output),
+        changes=tuple(changes),
+    )
     return _Trial(model, first, few, rows, examples, output, conduct)
 
 
@@ -238,6 +282,7 @@ class _Trial:
         examples: the number of all.
         output: what the few got.
         conduct: what was seen of it so far.
+        others: some other examples, and their places.
     """
 
     model: Module
@@ -247,6 +292,7 @@ class _Trial:
     examples: int
     output: Tensor
     conduct: Conduct
+    others: tuple[tuple[Inputs, list[int]], ...] = ()
 
     @property
     def conclusive(self) -> bool:
@@ -261,7 +307,7 @@ class _Trial:
         """The output for inputs in another pass."""
         streams = StreamStates.now()
         try:
-            with restored(self.model):
+            with restored(self.model, parameters=bool(self.conduct.changes)):
                 return self.first(map_inputs(torch.clone, inputs)).detach()
         finally:
             streams.restore()
@@ -296,7 +342,10 @@ class _Trial:
         """Whether the few got among all what they got alone."""
         if self.rows is None:
             return self._near(together, self.output)
-        return len(together) == self.examples and self._near(together[self.rows], self.output)
+        if len(together) != self.examples or not self._near(together[self.rows], self.output):
+            return False
+        # What is shared by a batch, as its largest value, may have been that of the first few.
+        return all(self._near(together[rows], self.alone(few)) for few, rows in self.others)
 
     def _near(self, one: Tensor, other: Tensor) -> bool:
         """Whether rounding explains the difference of two outputs."""
@@ -320,6 +369,8 @@ def _in_half_precision(model: Module, output: Tensor) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.layout != torch.strided and other.layout == one.layout:
+        one, other = one.to_dense(), other.to_dense()
     return one.shape == other.shape and torch.equal(one, other)
 
 

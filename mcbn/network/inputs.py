@@ -188,7 +188,8 @@ def can_be_cut(inputs: Any) -> bool:
     while pending:
         value = pending.pop()
         if isinstance(value, Tensor):
-            lengths.add(value.shape[0] if value.ndim > 0 else -1)
+            rows = value.ndim > 0 and value.layout == torch.strided
+            lengths.add(value.shape[0] if rows else -1)
         elif isinstance(value, dict):
             pending += value.values()
         elif isinstance(value, tuple) and not isinstance(value, PackedSequence):

@@ -77,12 +77,14 @@ def eval_mode(model: Module) -> Iterator[None]:
 
 
 @contextmanager
-def restored(model: Module, *, buffers: bool = True) -> Iterator[list[str]]:
-    """Put back what passes in the block change in `model` itself: its attributes and buffers.
+def restored(
+    model: Module, *, buffers: bool = True, parameters: bool = False
+) -> Iterator[list[str]]:
+    """Put back what passes in the block change in `model` itself: its attributes and tensors.
 
     A forward may count its calls, keep what it computed, or update a buffer in place, so it gets
-    copies of the buffers, unless they are left out. Collections among the attributes are put back
-    too.
+    copies of the buffers and, where asked for, of the parameters. Collections among the attributes
+    are put back too.
 
     Yields:
         A list that is filled at the end of the block with the names of what was changed.
@@ -90,21 +92,73 @@ def restored(model: Module, *, buffers: bool = True) -> Iterator[list[str]]:
     with model_lock(model):
         modules = dict(model.named_modules())
         attributes = {name: _attributes(module) for name, module in modules.items()}
-        own = {name: dict(module._buffers) for name, module in modules.items()}
-        lent = {name: _lend_buffers(module) if buffers else {} for name, module in modules.items()}
+        lent = {
+            name: [
+                *(_lend(module._buffers) if buffers else ()),
+                *(_lend(module._parameters) if parameters else ()),
+            ]
+            for name, module in modules.items()
+        }
         changed: list[str] = []
         try:
             yield changed
         finally:
             for name, module in modules.items():
                 prefix = f"{name}." if name else ""
-                for key in _put_back(module, attributes[name]):
-                    changed.append(prefix + key)
-                for key, (copy_, version) in lent[name].items():
-                    if module._buffers.get(key) is not copy_ or copy_._version != version:
-                        changed.append(prefix + key)
-                module._buffers.clear()
-                module._buffers.update(own[name])
+                changed += [prefix + key for key in _put_back(module, attributes[name])]
+                changed += [prefix + tensor.name for tensor in lent[name] if tensor.changed()]
+                for tensor in lent[name]:
+                    tensor.put_back()
+
+
+@dataclass(frozen=True, eq=False)
+class _LentTensor:
+    """A copy of a buffer or parameter, in its place.
+
+    Attributes:
+        holder: what the module keeps it in.
+        name: its key there.
+        own: the tensor of the module.
+        copy: what passes get.
+        version: the writes that the copy had seen.
+    """
+
+    holder: dict[str, Any]
+    name: str
+    own: Tensor
+    copy: Tensor
+    version: int
+
+    def changed(self) -> bool:
+        """Whether it was replaced, or written to."""
+        if self.holder.get(self.name) is not self.copy or self.copy._version != self.version:
+            return True
+        # Writes through `.data` are not counted.
+        strided = self.own.layout == torch.strided and not self.own.is_meta
+        return strided and not _same_values(self.copy.detach(), self.own.detach())
+
+    def put_back(self) -> None:
+        self.holder[self.name] = self.own
+
+
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _lend(tensors: dict[str, Any]) -> list[_LentTensor]:
+    """Put a copy of each tensor in its place."""
+    lent = []
+    # The caller may be in inference mode, whose tensors count no writes.
+    with torch.inference_mode(False):
+        for name, own in tensors.items():
+            if own is not None and not is_lazy(own):
+                copied = own.detach().clone()
+                if isinstance(own, torch.nn.Parameter):
+                    copied = torch.nn.Parameter(copied, requires_grad=own.requires_grad)
+                lent.append(_LentTensor(tensors, name, own, copied, copied._version))
+    for tensor in lent:
+        tensor.holder[tensor.name] = tensor.copy
+    return lent
 
 
 def _attributes(module: Module) -> dict[str, tuple[Any, Any]]:
@@ -142,20 +196,6 @@ def _same_items(one: Any, other: Any) -> bool:
     if isinstance(one, set):
         return bool(one == other)
     return all(a is b for a, b in zip(one, other, strict=True))
-
-
-def _lend_buffers(module: Module) -> dict[str, tuple[Tensor, int]]:
-    """Put a copy of each buffer in its place; the copies, with the writes they have seen."""
-    lent = {}
-    # The caller may be in inference mode, whose tensors count no writes.
-    with torch.inference_mode(False):
-        for name, buffer in module._buffers.items():
-            if buffer is not None and not is_lazy(buffer):
-                copied = buffer.detach().clone()
-                lent[name] = (copied, copied._version)
-    for name, (copied, _) in lent.items():
-        module._buffers[name] = copied
-    return lent
 
 
 def call_with_tensors(model: Module, state: Mapping[str, Tensor], call: Callable[[], T]) -> T:

@@ -4,12 +4,15 @@ from typing import Literal
 
 from torch import Tensor
 
+from mcbn.network.batchnorm import HALF_PRECISION
+
 Kind = Literal["logits", "probabilities", "between 0 and 1"]
 
-# Rounding of a sum of probabilities over thousands of classes, and in half precision.
-SUM_TO_ONE = 1e-3
-# Fewer logits than this may all lie between 0 and 1 by chance.
-MIN_VALUES = 16
+# Rounding of a sum of probabilities over thousands of classes: float32, and half precision.
+SUM_TO_ONE, HALF_SUM_TO_ONE = 2e-5, 1e-2
+# Values between 0 and 1 are no logits where there are so many, some near each end: the logits of a
+# network that was hardly trained may all be small and positive.
+MIN_VALUES, NEAR_END = 64, 0.1
 
 
 def output_kind(outputs: Tensor) -> Kind:
@@ -21,11 +24,13 @@ def output_kind(outputs: Tensor) -> Kind:
     if not outputs.is_floating_point() or outputs.ndim < 2 or outputs.numel() == 0:
         return "logits"
     outputs = outputs.detach()
+    rounding = HALF_SUM_TO_ONE if outputs.dtype in HALF_PRECISION else SUM_TO_ONE
     low, high = (float(end) for end in outputs.aminmax())
-    if not (low >= 0 and high <= 1 + SUM_TO_ONE) or low == high:
+    if not (low >= 0 and high <= 1 + rounding) or low == high:
         return "logits"
     if bool(((outputs == 0) | (outputs == 1)).all()):
         return "logits"
-    if outputs.shape[1] > 1 and float((outputs.double().sum(1) - 1).abs().max()) <= SUM_TO_ONE:
+    if outputs.shape[1] > 1 and float((outputs.double().sum(1) - 1).abs().max()) <= rounding:
         return "probabilities"
-    return "between 0 and 1" if outputs.numel() >= MIN_VALUES else "logits"
+    spread = low < NEAR_END and high > 1 - NEAR_END
+    return "between 0 and 1" if outputs.numel() >= MIN_VALUES and spread else "logits"

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
-from mcbn.network.conduct import mixes_examples
+from mcbn.network.conduct import seen
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.network.loaders import batch_lengths, order_sampler, ordered_loader, rebatched
-from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.samplers.sampler import Sampler
@@ -149,17 +149,30 @@ def _predictives(
         batch_size=regroup,
     )
     # The user's own batches are passed as they are; only those made here have to be free of choice.
-    return parts if loader is data and regroup is None else _separate(sampler, parts)
+    cut = loader is not data or regroup is not None
+    return _accepted(sampler, as_likelihood(likelihood), parts, cut=cut)
 
 
-def _separate(sampler: Sampler, parts: Iterator[Any]) -> Iterator[Any]:
-    """The parts of batches that were cut here, which changes no output.
+def _accepted(
+    sampler: Sampler, likelihood: Any, parts: Iterator[Any], *, cut: bool
+) -> Iterator[Any]:
+    """The parts, where the network is one that they are right for.
 
     Raises:
-        ValueError: the network mixes the examples of a batch, and there are several batches.
+        ValueError: it mixes the examples of a batch, and these were cut here; or it ends in a
+            sigmoid, and the likelihood is that of classes.
     """
+    unknown = likelihood == Categorical()
     for index, part in enumerate(parts):
-        if index > 0 and any(map(mixes_examples, _networks(sampler))):
+        conducts = [conduct for model in _networks(sampler) for conduct in seen(model)]
+        if unknown and any(conduct.ends_in_sigmoid for conduct in conducts):
+            raise ValueError(
+                "expected a network that ends in logits or a softmax, got one that ends in a "
+                "sigmoid: several labels have no likelihood here; for one label of several "
+                "independent ones give output=torch.logit, and "
+                'mcbn.Categorical(outputs="logits") if its values are logits all the same'
+            )
+        if cut and index > 0 and any(conduct.mixes for conduct in conducts):
             raise ValueError(
                 "expected a network whose output for an example is its own, to cut the data into "
                 "batches, got one whose output depends on the others in its batch; give a "

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
@@ -19,7 +18,7 @@ from mcbn.network.batchnorm import (
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.chunks import Engine
 from mcbn.samplers.engines import draws, require_engine
-from mcbn.samplers.outputs import Output, told_if_equal
+from mcbn.samplers.outputs import Output, stacked, told_if_equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class MCBatchNorm:
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
-        return torch.stack(list(self.passes(inputs)))
+        return stacked(self.passes(inputs), inputs)
 
     def _statistics(self) -> dict[str, Tensor]:
         """The draws of the stochastic layers."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
@@ -11,7 +10,7 @@ from torch.nn import Module
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
-from mcbn.samplers.outputs import Output
+from mcbn.samplers.outputs import Output, stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,4 +42,4 @@ class Deterministic:
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
-        return torch.stack(list(self.passes(inputs)))
+        return stacked(self.passes(inputs), inputs)

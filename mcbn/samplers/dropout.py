@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
@@ -13,7 +12,7 @@ from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.dropout import dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import answers, checked_inputs, first_output
-from mcbn.samplers.outputs import Output, tensor_output, told_if_equal
+from mcbn.samplers.outputs import Output, stacked, tensor_output, told_if_equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class MCDropout:
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
-        return torch.stack(list(self.passes(inputs)))
+        return stacked(self.passes(inputs), inputs)
 
     def _masked(self, inputs: Inputs, conduct: Conduct, draw: int) -> Tensor:
         with dropout_masks(self.model, self.seed, draw):

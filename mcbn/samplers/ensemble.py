@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module, ModuleList
@@ -12,7 +11,7 @@ from mcbn import validation
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
-from mcbn.samplers.outputs import Output
+from mcbn.samplers.outputs import Output, stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,4 +54,4 @@ class DeepEnsemble:
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
         """All draws stacked."""
-        return torch.stack(list(self.passes(inputs)))
+        return stacked(self.passes(inputs), inputs)

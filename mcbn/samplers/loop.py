@@ -91,7 +91,7 @@ def answers(
             if conduct.random:
                 stack.enter_context(random_streams(0, "pass", draw))
             if conduct.changes:
-                stack.enter_context(restored(model))
+                stack.enter_context(restored(model, parameters=True))
             matching = _matching(state, kinds)
             raw = _answer(model, matching, lender.lend(), input_gradients=input_gradients)
         yield raw

@@ -1,7 +1,7 @@
 """What a network returns: the one tensor that counts, and all tensors in any nesting."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.network.inputs import Inputs, can_be_cut, count
 
 Output = Callable[[Any], Tensor]
 # Values beside tensors that a network may return: they hold no tensor themselves.
@@ -29,6 +30,31 @@ def tensor_output(raw: Any, output: Output | None) -> Tensor:
         f"expected a network whose output is one tensor, got {type(picked).__name__}{keys}; "
         "give output=function that picks it, such as output=lambda answer: answer['logits']"
     )
+
+
+def stacked(draws: Iterable[Tensor], inputs: Inputs) -> Tensor:
+    """All draws in one tensor.
+
+    Raises:
+        ValueError: their shapes differ, as those of detections do.
+
+    Warns:
+        UserWarning: there is not one output per row of the inputs.
+    """
+    every = list(draws)
+    if len({outputs.shape for outputs in every}) > 1:
+        shapes = [tuple(outputs.shape) for outputs in every[:2]]
+        raise ValueError(
+            f"expected outputs of one shape in every draw, got {shapes[0]} and {shapes[1]} ...; "
+            "give output=, a function that makes the same number of outputs per example"
+        )
+    whole = torch.stack(every)
+    if can_be_cut(inputs) and (whole.ndim < 2 or whole.shape[1] != count(inputs)):
+        validation.warn(
+            f"the network returned {tuple(whole.shape[1:])} for inputs of {count(inputs)} rows: "
+            "the outputs are not one per row of the inputs"
+        )
+    return whole
 
 
 def told_if_equal(draws: Iterator[Tensor], reason: str) -> Iterator[Tensor]:
