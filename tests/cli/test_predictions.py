@@ -11,7 +11,9 @@ from synthetic_studies import classification_plan, classification_scores, made_s
 
 from mcbn.cli import network, predictions
 from mcbn.cli.main import main
+from mcbn.predictive.predictions import Predictions
 from mcbn.report import prediction_pages
+from mcbn.report.report import Report
 from mcbn.report.study_page import StudyPage
 from mcbn.study.plan import NetworkAxes
 
@@ -182,3 +184,12 @@ def test_scores_without_a_number_are_null_in_the_file(folder, capsys):
     numbers = json.loads(text, parse_constant=lambda word: pytest.fail(word))
     assert numbers["scores"]["nll"]["value"] is None
     assert numbers["groups"]["site"]["a"]["scores"]["nll"]["high"] is None
+
+
+def test_a_report_from_python_checks_the_groups_before_the_scoring(monkeypatch):
+    nothing_is_scored(monkeypatch)
+    predictive, targets = forecaster(batch=102, classes=3)
+    given = [Predictions("m", predictive, targets, "data")]
+    groups = {"few": ["a"] * 102, "many": [str(k) for k in range(102)]}
+    with pytest.raises(ValueError, match="expected a group by 'many' .* at most 50 groups"):
+        Report.from_predictions(given, groups=groups)
