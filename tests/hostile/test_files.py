@@ -291,6 +291,29 @@ def changed_predictions(path, made, change):
         (reals(keep_draws=True), {"targets": torch.zeros(5).double()}, "of the same shape"),
         (reals(keep_draws=True), {"targets": torch.full((6,), torch.nan).double()}, "6 NaN"),
         (reals(keep_draws=False), {"variance": torch.zeros(6).double()}, "above 0"),
+        (
+            classes(),
+            {"variation_ratio": torch.full((6,), 7.0).double()},
+            "variation_ratio from 0 to 1",
+        ),
+        (
+            classes(),
+            {"expected_entropy": torch.full((6,), 2.0).double()},
+            "entropy from 0 to 1.0986",
+        ),
+        (classes(), {"variance": torch.full((6, 3), -0.1).double()}, "variance from 0 to 1"),
+        (classes(), {"columns": {"site": np.array(["a"])}}, "6 values of 'site', got 1"),
+        (classes(), {"index": np.array(["a"])}, "6 values of 'index', got 1"),
+        (
+            reals(keep_draws=False),
+            {"epistemic_variance": torch.full((6,), 9.0).double()},
+            "epistemic variances from 0 to the whole",
+        ),
+        (
+            reals(keep_draws=False),
+            {"epistemic_variance": torch.full((6,), -0.1).double()},
+            "epistemic variances from 0 to the whole",
+        ),
         (reals(keep_draws=False), {"mean": torch.full((6,), torch.nan).double()}, "6 NaN"),
     ],
 )
