@@ -120,6 +120,7 @@ def test_real_targets_may_have_gone_through_float32(tmp_path):
     one = "id,mean,sd,target\na,1,1,0.1\nb,2,1,0.2\n"
     other = joined(tmp_path, one, "id,mean,sd,target\nb,4,1,0.2\na,3,1,0.10000000149\n")[1]
     assert other.predictive.mean.tolist() == [3, 4]
+    assert other.targets.tolist() == [0.1, 0.2]
     with pytest.raises(ValueError, match="other targets"):
         joined(tmp_path, one, "id,mean,sd,target\nb,4,1,0.2\na,3,1,0.1001\n")
 
