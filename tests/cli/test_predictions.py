@@ -191,5 +191,5 @@ def test_a_report_from_python_checks_the_groups_before_the_scoring(monkeypatch):
     predictive, targets = forecaster(batch=102, classes=3)
     given = [Predictions("m", predictive, targets, "data")]
     groups = {"few": ["a"] * 102, "many": [str(k) for k in range(102)]}
-    with pytest.raises(ValueError, match="expected a group by 'many' .* at most 50 groups"):
+    with pytest.raises(ValueError, match=r"expected a group by 'many' .* at most 50 groups"):
         Report.from_predictions(given, groups=groups)
