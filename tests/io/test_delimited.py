@@ -123,3 +123,11 @@ def test_bytes_in_npz_are_text(tmp_path):
     np.savez(tmp_path / "a.npz", site=np.array([b"cat", b"dog"]), x=np.array([b"0.5", b"1"]))
     columns = read_columns(tmp_path / "a.npz")
     assert numbers(columns["x"], "x", "").tolist() == [0.5, 1]
+
+
+def test_a_separator_within_names_is_none(tmp_path):
+    (tmp_path / "a.csv").write_text("p_a,b,c;p_d,e;label\n0.5;0.5;d,e\n")
+    columns = read_columns(tmp_path / "a.csv")
+    assert {name: list(values) for name, values in columns.items()} == {
+        "p_a,b,c": ["0.5"], "p_d,e": ["0.5"], "label": ["d,e"],
+    }  # fmt: skip
