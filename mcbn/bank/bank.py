@@ -133,8 +133,8 @@ class Bank:
         bank = replace(self.with_coordinates(rescaled), batch_size=batch_size)
         if not all(bool(rows.detach().isfinite().all()) for rows in bank.statistics.values()):
             raise ValueError(
-                f"expected a batch_size that these draws can be rescaled to, got {batch_size!r:.80}, "
-                f"at which they overflow; give one nearer to their {self.size:g}"
+                f"expected a batch_size at which these draws do not overflow, got "
+                f"{batch_size!r:.80}; give one nearer to their {self.size:g}"
             )
         return bank
 

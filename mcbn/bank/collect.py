@@ -89,7 +89,8 @@ def collect(
         streams = StreamStates.now()
         first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
         if first is not None:
-            own = OwnForwards(rewrites=_conduct(model, first.inputs).changes != ())
+            conduct = _conduct(model, first.inputs)
+            own = OwnForwards(rewrites=conduct.changes != (), random=conduct.random)
         for drawn in draw_rows(model, layers, first, others, own):
             if not rows:
                 _tell_layers(layers, drawn, own)
@@ -133,12 +134,12 @@ def _conduct(model: Module, batch: Inputs) -> Conduct:
         ValueError: it normalises by the batch at hand.
 
     Warns:
-        UserWarning: it is random.
+        UserWarning: it is random, or mixes the examples of a batch.
     """
     require_finite(batch, "the inputs of mini-batch 0")
     conduct = network_conduct(model, to_network(model, batch))
-    if conduct.random:
-        validation.warn(next(conduct.notes()))
+    for note in conduct.notes():
+        validation.warn(note)
     return conduct
 
 

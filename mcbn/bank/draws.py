@@ -23,8 +23,9 @@ from mcbn.network.batchnorm import (
     intercepted_batch_norm,
     statistics_names,
 )
-from mcbn.network.inputs import require_finite, tensors, to_network
-from mcbn.network.isolation import restored
+from mcbn.network.conduct import near
+from mcbn.network.inputs import Inputs, require_finite, tensors, to_network
+from mcbn.network.isolation import intercepted, restored
 from mcbn.network.passes import forward
 from mcbn.network.train_mode import Call, Statistics, agrees, moments, train_mode_statistics
 
@@ -40,10 +41,12 @@ class OwnForwards:
     Attributes:
         sources: by layer; decided when a layer is first called.
         rewrites: whether a pass writes into the network itself, so that it gets copies of weights.
+        random: whether the network answers at random in eval mode, so that passes differ.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
     rewrites: bool = False
+    random: bool = False
 
     @property
     def left_out(self) -> list[str]:
@@ -68,7 +71,7 @@ class OwnForwards:
         # A mask or lengths may not matter before the first mini-batch that is ragged.
         settled = source == "moments" and sum(1 for _ in tensors(call)) == 1
         if frozen or settled or source != "train mode":
-            found = _moments(call)
+            found = _moments(layer, call)
             if found is not None and (frozen or settled or agrees(layer, call, found)):
                 self.sources[name] = source or "moments"
                 return found
@@ -83,11 +86,13 @@ class OwnForwards:
         return found
 
 
-def _moments(call: Call) -> Statistics | None:
+def _moments(layer: Module, call: Call) -> Statistics | None:
+    """The moments of the activations, if they can be the layer's statistics."""
     try:
-        return moments(*call)
+        found = moments(*call)
     except (IndexError, AttributeError, RuntimeError):  # not of the form of activations
         return None
+    return found if found[0].shape == layer.get_buffer(MEAN).shape else None
 
 
 def draw_rows(
@@ -139,10 +144,51 @@ def _statistics(
     watched = intercepted_batch_norm(
         model, layers, partial(_normalize, row), partial(_observe, row, own)
     )
+    inputs = to_network(model, batch.inputs)
     with torch.no_grad(), restored(model, parameters=own.rewrites), watched:
-        outputs = forward(model, {}, to_network(model, batch.inputs))
+        outputs = forward(model, {}, inputs)
     batch.require_answer(outputs)
+    if draw == 0 and row and not own.random:
+        _require_used(model, layers, row, inputs, outputs)
     return row
+
+
+def _require_used(
+    model: Module,
+    layers: Mapping[str, Module],
+    row: dict[str, Tensor],
+    inputs: Inputs,
+    expected: Any,
+) -> None:
+    """Check that eval mode, given the first draw, answers as the pass that it was taken from.
+
+    Raises:
+        ValueError: it does not, as where PyTorch takes a fused path that skips the layers.
+    """
+    called: set[str] = set()
+
+    def noted(name: str, layer: Module, *args: Any, **kwargs: Any) -> Any:
+        called.add(name)
+        return type(layer).forward(layer, *args, **kwargs)
+
+    forwards = {
+        layer: partial(noted, name, layer)
+        for name, layer in layers.items()
+        if "forward" not in vars(layer)
+    }
+    kinds = dict(model.named_buffers())
+    state = {name: value.to(kinds[name]) for name, value in row.items()}
+    with torch.no_grad(), restored(model, parameters=True), intercepted(model, forwards, {}):
+        outputs = forward(model, state, inputs)
+    if not near(model, list(tensors(outputs)), list(tensors(expected))):
+        skipped = [name for name in layers if layers[name] in forwards and name not in called]
+        which = f"{skipped[0]!r} and others" if skipped else "its layers"
+        raise ValueError(
+            f"expected eval mode to use the statistics of {which}, got outputs that they do not "
+            "explain: the network takes another path in eval mode, as PyTorch's fused transformer "
+            "layers do (torch.backends.mha.set_fastpath_enabled(False) turns them off); build it "
+            "so that eval mode calls the layers that train mode calls"
+        )
 
 
 def _normalize(row: dict[str, Tensor], name: str, layer: Any, input: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Seeded random mini-batches of training examples: batch t depends only on the seed and t."""
 
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from mcbn.network.inputs import Inputs, Select, as_tensor, is_graph, select_inputs
+from mcbn.network.collation import collated
+from mcbn.network.inputs import Inputs, Select, as_tensor, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
 
 
@@ -60,30 +60,9 @@ class MiniBatches(Dataset[Inputs]):
     def _load(self, draw: int, indices: list[int]) -> Inputs:
         with random_streams(self.seed, draw, "examples"):
             load_many = getattr(self.dataset, "__getitems__", None)
+            collate = collated if self.collate is default_collate else self.collate
             examples = load_many(indices) if load_many else [self.dataset[i] for i in indices]
-            return select_inputs(self._collated(list(examples)), self.select)
-
-    def _collated(self, examples: list[Any]) -> Any:
-        """The batch of some examples; graphs of torch_geometric are put together as it does.
-
-        Raises:
-            TypeError: PyTorch's own collation does not take such examples.
-            ValueError: they are of different shapes.
-        """
-        if self.collate is not default_collate:
-            return self.collate(examples)
-        if any(map(is_graph, _parts(examples[0]))):
-            loaders = importlib.import_module("torch_geometric.loader")
-            return loaders.DataLoader(examples).collate_fn(examples)
-        try:
-            return default_collate(examples)
-        except (RuntimeError, TypeError, KeyError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(
-                f"expected examples that stack to a batch, got {_shapes(examples)}; give collate=, "
-                "a function that makes a batch of a list of examples, such as "
-                "torch.nn.utils.rnn.pad_sequence for sequences of different lengths"
-            ) from None
+            return select_inputs(collate(list(examples)), self.select)
 
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:
@@ -103,25 +82,6 @@ class MiniBatches(Dataset[Inputs]):
 def _unchanged(inputs: Any) -> Any:
     """The inputs as they are; a loader would make a list of a tuple, which is another argument."""
     return inputs
-
-
-def _parts(example: Any) -> Iterable[Any]:
-    """What an example consists of: itself, or the entries of a tuple, a list or a dict."""
-    if isinstance(example, Mapping):
-        return example.values()
-    return example if isinstance(example, (tuple, list)) else (example,)
-
-
-def _shapes(examples: list[Any]) -> str:
-    """The shapes, or else the types, of what the first examples consist of."""
-    kinds = [
-        ", ".join(
-            str(tuple(part.shape)) if hasattr(part, "shape") else type(part).__name__
-            for part in _parts(example)
-        )
-        for example in examples
-    ]
-    return " and ".join(list(dict.fromkeys(kinds))[:2])
 
 
 def minibatches(

@@ -14,6 +14,7 @@ from torch.nn import Module
 from mcbn.bank.collect import collect
 from mcbn.inspection.trial import mini_batch
 from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
+from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Inputs, can_be_cut, count, slice_examples, to_network
 from mcbn.network.isolation import intercepted, own_warnings, random_streams, restored
 from mcbn.network.passes import forward
@@ -150,6 +151,8 @@ def _drawn_noise(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tu
     try:
         with own_warnings():
             warnings.simplefilter("ignore")
+            if not network_conduct(model, to_network(model, inputs)).separable:
+                return {}  # its rows are no examples
             bank = collect(model, groups, select=lambda batch: batch, progress=False)
     except Exception:  # `diagnose` explains it
         return {}

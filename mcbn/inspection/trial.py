@@ -7,6 +7,7 @@ import torch
 from torch.nn import Module
 
 from mcbn.bank.collect import collect
+from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.network.conduct import first_tensor, network_conduct
 from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, slice_examples, to_network
 from mcbn.network.isolation import own_warnings, random_streams, restored
@@ -36,28 +37,37 @@ class Trial:
 NO_TRIAL = Trial()
 
 
-def mini_batch(inputs: Inputs, batch_size: int) -> Inputs:
-    """The first mini-batch of M examples; all, if there are fewer or they cannot be cut."""
+def mini_batch(inputs: Inputs, batch_size: int, index: int = 0) -> Inputs:
+    """A mini-batch of M examples; all, if there are fewer or they cannot be cut."""
     if can_be_cut(inputs) and count(inputs) > batch_size:
-        first: Inputs = slice_examples(inputs, 0, batch_size)
-        return first
+        part: Inputs = slice_examples(inputs, index * batch_size, (index + 1) * batch_size)
+        return part
     return inputs
 
 
 def tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
-    """Collect a mini-batch, and ask how the network treats its inputs."""
-    inputs = to_network(model, mini_batch(inputs, batch_size))
+    """Collect two mini-batches, if there are so many, and ask how the network treats its inputs."""
+    inputs = to_network(model, inputs)
+    several = can_be_cut(inputs) and count(inputs) >= 2 * batch_size
+    batches = [mini_batch(inputs, batch_size, index) for index in range(1 + several)]
     try:
         with own_warnings(), random_streams(0, "inspect"):
-            conduct = network_conduct(model, inputs)
+            conduct = network_conduct(model, batches[0])
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                collect(model, [inputs], select=lambda batch: batch, progress=False)
-            with restored(model):
-                outputs = first_tensor(model, map_inputs(torch.clone, inputs))
+                # Whatever the rows are: the mini-batch is the whole of what there is.
+                collect(
+                    model,
+                    batches,
+                    select=lambda batch: batch,
+                    size=lambda _: batch_size,
+                    progress=False,
+                )
+            with restored(model, parameters=True):
+                outputs = first_tensor(model, map_inputs(torch.clone, batches[0]))
     except (ValueError, TypeError) as error:
         return Trial(refusal=str(error))
-    notes = [*conduct.notes(), *(str(each.message) for each in said)]
+    notes = [str(each.message) for each in said if each.category is not InconsistentBankWarning]
     kind = "between 0 and 1" if conduct.ends_in_sigmoid else output_kind(outputs)
     if kind in KINDS:
         notes.append(KINDS[kind])

@@ -5,7 +5,7 @@ for a few examples alone is compared with what they get among others.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -316,17 +316,23 @@ class _Trial:
         """The conduct, by what the first draw gives for all examples, and all of its outputs."""
         conduct = self.conduct
         if self.rows is not None and not conduct.separable and not conduct.random:
-            conduct = replace(conduct, random=not self._near(self.alone(self.few), self.output))
-        if conduct.random or (self.rows is not None and not conduct.separable):
+            conduct = replace(
+                conduct, random=not _near(self.model, self.alone(self.few), self.output)
+            )
+        if conduct.random:
             conduct = replace(conduct, separable=False)
             return conduct, outputs(conduct)
         together, stream = _peeked(outputs(conduct))
+        if self.rows is not None and not conduct.separable:
+            # Rows are no examples; as many outputs as rows, by chance, must not be taken for them.
+            by_row = together is not None and together.shape[:1] == (self.examples,)
+            return replace(conduct, mixes=by_row), stream
         if together is None or self._agrees(together):
             return conduct, stream
         whole = replace(conduct, separable=False)
         if self.rows is not None and len(together) != self.examples:
             return whole, outputs(whole)
-        if not self._near(self.alone(self.few), self.output):
+        if not _near(self.model, self.alone(self.few), self.output):
             return replace(whole, random=True), outputs(replace(whole, random=True))
         return self._by_loop(replace(conduct, engines=False), outputs)
 
@@ -335,32 +341,43 @@ class _Trial:
         together, stream = _peeked(outputs(conduct))
         if together is None or self._agrees(together):
             return conduct, stream
-        conduct = replace(conduct, separable=False, mixes=self.rows is not None)
-        return conduct, outputs(conduct)
+        stream = outputs(conduct)
+        again, stream = _peeked(stream)
+        conduct = replace(conduct, separable=False)
+        if again is None or not _near(self.model, again, together):
+            conduct = replace(conduct, random=True)
+        return replace(conduct, mixes=self.rows is not None and not conduct.random), stream
 
     def _agrees(self, together: Tensor) -> bool:
         """Whether the few got among all what they got alone."""
         if self.rows is None:
-            return self._near(together, self.output)
-        if len(together) != self.examples or not self._near(together[self.rows], self.output):
+            return _near(self.model, together, self.output)
+        if len(together) != self.examples or not _near(
+            self.model, together[self.rows], self.output
+        ):
             return False
         # What is shared by a batch, as its largest value, may have been that of the first few.
-        return all(self._near(together[rows], self.alone(few)) for few, rows in self.others)
+        return all(_near(self.model, together[rows], self.alone(few)) for few, rows in self.others)
 
-    def _near(self, one: Tensor, other: Tensor) -> bool:
-        """Whether rounding explains the difference of two outputs."""
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            return False
-        if one.numel() == 0 or _equal(one, other):
-            return True
-        if not one.is_floating_point():
-            parts = torch.view_as_real
-            return one.is_complex() and self._near(parts(one), parts(other))
-        half = _in_half_precision(self.model, one)
-        largest, span = HALF if half else FLOAT64 if one.dtype == torch.float64 else FLOAT32
-        low, high = (float(end) for end in other.detach().double().aminmax())
-        limit = largest * max(abs(low), abs(high)) + span * (high - low)
-        return float((one.double() - other.double()).abs().max()) <= limit
+
+def near(model: Module, ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether rounding explains the differences between the outputs of two passes of a network."""
+    return len(ones) == len(others) and all(map(partial(_near, model), ones, others))
+
+
+def _near(model: Module, one: Tensor, other: Tensor) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    if one.numel() == 0 or _equal(one, other):
+        return True
+    if not one.is_floating_point():
+        parts = torch.view_as_real
+        return one.is_complex() and _near(model, parts(one), parts(other))
+    half = _in_half_precision(model, one)
+    largest, span = HALF if half else FLOAT64 if one.dtype == torch.float64 else FLOAT32
+    low, high = (float(end) for end in other.detach().double().aminmax())
+    limit = largest * max(abs(low), abs(high)) + span * (high - low)
+    return float((one.double() - other.double()).abs().max()) <= limit
 
 
 def _in_half_precision(model: Module, output: Tensor) -> bool:

@@ -210,11 +210,21 @@ def take_examples(inputs: Any, indices: Sequence[int]) -> Any:
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
-    """Join inputs of the same structure along the first axis of each tensor."""
+    """Join inputs of the same structure along the first axis of each tensor.
+
+    Raises:
+        ValueError: the tensors differ in other axes than the first.
+    """
     first = parts[0]
     if len(parts) == 1:
         return first
     if isinstance(first, Tensor):
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ValueError(
+                f"expected examples of one shape, to put batches together, got "
+                f"{tuple(first.shape[1:])} and others; leave batch_size out, and each batch of the "
+                "loader is passed as it is"
+            )
         return torch.cat(list(parts))
     if isinstance(first, Mapping):
         return {key: concatenate([each[key] for each in parts]) for key in first}

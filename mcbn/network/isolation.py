@@ -90,7 +90,12 @@ def restored(
         A list that is filled at the end of the block with the names of what was changed.
     """
     with model_lock(model):
-        modules = dict(model.named_modules())
+        # TorchScript keeps the state of its modules to itself.
+        modules = {
+            name: module
+            for name, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        }
         attributes = {name: _attributes(module) for name, module in modules.items()}
         lent = {
             name: [

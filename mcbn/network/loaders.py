@@ -20,6 +20,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from mcbn.network.collation import collated
 from mcbn.network.inputs import Inputs, as_tensor, can_be_cut, concatenate, count, slice_examples
 
 DEFAULT_BATCH_SIZE = 256  # examples in a pass
@@ -63,7 +64,8 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
             f"expected a tensor, an array, a Dataset or a DataLoader, got {type(data).__name__}; "
             "wrap several tensors in a TensorDataset"
         )
-    return DataLoader(data, batch_size=DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
+    batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
+    return DataLoader(data, batch_size=batch_size, collate_fn=collated)
 
 
 def batch_lengths(loader: DataLoader[Any]) -> Iterator[int | None]:

@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Mapping
 from itertools import chain
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ def signature(model: Module) -> tuple[Any, ...]:
     modules: list[Any] = []
     classes: dict[type, None] = {}
     for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            modules.append(id(module))  # it keeps its state to itself, and no plan looks into it
+            continue
         hooks = (len(module._forward_hooks), len(module._forward_pre_hooks))
         tensors = [
             (id(tensor), tensor.dtype, tensor.device)
@@ -68,17 +71,18 @@ def _class_attributes(cls: type) -> tuple[Any, ...]:
 
 
 def _globals(cls: type) -> list[Any]:
-    """The settings that a class's forward reads outside the class: global names of its file."""
+    """The settings that a class's forward reads outside: global names, and those of a closure."""
     forward = getattr(cls, "forward", None)
     if cls.__module__.startswith("torch.") or not isinstance(forward, FunctionType):
         return []
     names = [name for name in forward.__code__.co_names if name in forward.__globals__]
     values = {name: forward.__globals__[name] for name in names}
-    return [
+    outside = [
         (name, _described(value, 0))
         for name, value in values.items()
         if not isinstance(value, (type, ModuleType))
     ]
+    return [*outside, _described(forward, 0)]
 
 
 def _described(value: Any, depth: int) -> Any:
@@ -97,6 +101,10 @@ def _described(value: Any, depth: int) -> Any:
         return id(value), value.shape, value.tobytes() if small else None
     if depth == MAX_DEPTH or isinstance(value, (Module, ModuleType, BuiltinFunctionType)):
         return _Identity(value)
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
+        outside = [*cells, *vars(value).values()]
+        return _Identity(value), [_described(each, depth + 1) for each in outside]
     if isinstance(value, (classmethod, staticmethod, property)):
         return kind
     if isinstance(value, MethodType):
@@ -114,6 +122,15 @@ def _described(value: Any, depth: int) -> Any:
     if not inside:
         return _Identity(value)
     return _Identity(value), [(name, _described(v, depth + 1)) for name, v in inside.items()]
+
+
+def _is_full(cell: CellType) -> bool:
+    """Whether a variable of a closure has a value yet."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 class _Identity:

@@ -215,7 +215,9 @@ def summarize_batches(
         inputs = next(batches, None)
         if inputs is None:
             return
-        step = partial(_summary, sampler, inputs, summarize, next(lengths))
+        # Batches that were put together here have as many examples as rows.
+        examples = next(lengths) if batch_size is None else count(inputs)
+        step = partial(_summary, sampler, inputs, summarize, examples)
         if not seeded:
             summary, seeded = _watched(step)
         if seeded:

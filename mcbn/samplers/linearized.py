@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
+from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.posteriors import JointPosterior
 from mcbn.network.batchnorm import (
@@ -38,6 +39,8 @@ from mcbn.samplers.outputs import Output, tensor_output
 # Largest residual, as a fraction of the spread over draws, that counts as linear: up to it, linear
 # draws were measured to be better than as many passes as they cost (docs/fewer_draws.md).
 MAX_RESIDUAL = 0.5
+# Rounding of gradients of rows, relative to the largest of them.
+ROW_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -359,9 +362,32 @@ def linearize(
         state[name] = (values.exp() if variance else values).to(buffers[name])
     with intercepted(model, {}, {layer.module: layer.receive for layer in layers}):
         raw = forward(model, state, inputs)
-    outputs = tensor_output(raw, output)
+    outputs = validation.finite(tensor_output(raw, output), "the network's outputs")
     _require_separable(outputs, layers, count(inputs))
-    return Linearization(outputs, layers)
+    at_center = Linearization(outputs, layers)
+    _require_own_rows(at_center)
+    return at_center
+
+
+def _require_own_rows(at_center: Linearization) -> None:
+    """Check that an example's output depends on its own row of the activations alone.
+
+    A network may sort its examples, or gather them, and put them back: with the outputs weighted by
+    example, the gradient in each row has to be that example's times its weight.
+
+    Raises:
+        ValueError: rows of activations are not those of the examples.
+    """
+    column = at_center.outputs[:, 0]
+    weights = torch.linspace(1, 2, len(column), dtype=column.dtype, device=column.device)
+    alone, weighted = at_center.gradients(column), at_center.gradients(column * weights)
+    expected = alone * weights[:, None].to(alone)
+    gap = (weighted - expected).abs().max()
+    if len(column) > 1 and float(gap) > ROW_ROUNDING * float(expected.abs().max()):
+        raise ValueError(
+            "expected activations whose rows are the examples, in their order, got a network that "
+            "sorts or mixes them on the way; use MCBatchNorm"
+        )
 
 
 def _require_separable(outputs: Tensor, layers: Sequence[_Layer], examples: int) -> None:
