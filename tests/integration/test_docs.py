@@ -84,7 +84,11 @@ def names_of_the_pages():
 
 
 # Code to run before a page's first block, for files that one of its commands would have written.
-BEFORE = {"deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")'}
+# Also for a package that warns when it is imported.
+BEFORE = {
+    "deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")',
+    "batches.md": "import graphs",
+}
 
 TINY_STUDY = """
 data: {names: [digits], test_size: 40}
