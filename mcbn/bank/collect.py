@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,11 +15,13 @@ from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
 from mcbn.bank.draws import OwnForwards, draw_rows
-from mcbn.bank.full_batches import Size, full_batches, population
+from mcbn.bank.full_batches import CountedBatch, Size, full_batches, population
 from mcbn.bank.grouping import equal_draws
 from mcbn.bank.minibatches import MiniBatches, require_batches
 from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import (
+    MEAN,
+    VARIANCE,
     batch_norm_layers,
     fingerprint,
     frozen_layers,
@@ -28,9 +31,10 @@ from mcbn.network.batchnorm import (
     unwrapped,
 )
 from mcbn.network.conduct import Conduct, network_conduct
-from mcbn.network.inputs import Inputs, Select, require_finite, to_network
+from mcbn.network.inputs import Select, count, require_finite, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
 from mcbn.network.loaders import index_sampler
+from mcbn.network.train_mode import kept_in_eval_mode, unknown_statistics
 
 
 def collect(
@@ -77,7 +81,7 @@ def collect(
     with model_lock(model):
         require_finite_weights(model)
         trained = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    _warn_if_frozen(layers)
+    _warn_if_frozen(model, layers)
     stream = full_batches(batches, select, size, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
     own = OwnForwards()
@@ -89,7 +93,7 @@ def collect(
         streams = StreamStates.now()
         first, others = next(stream, None), islice(stream, None if draws is None else draws - 1)
         if first is not None:
-            conduct = _conduct(model, first.inputs)
+            conduct = _conduct(model, first)
             own = OwnForwards(rewrites=conduct.changes != (), random=conduct.random)
         for drawn in draw_rows(model, layers, first, others, own):
             if not rows:
@@ -118,8 +122,9 @@ def collect(
     return bank
 
 
-def _warn_if_frozen(layers: dict[str, Module]) -> None:
-    if frozen := frozen_layers(layers):
+def _warn_if_frozen(model: Module, layers: dict[str, Module]) -> None:
+    frozen = frozen_layers(layers)
+    if frozen := [*frozen, *(n for n in kept_in_eval_mode(model, layers) if n not in frozen)]:
         validation.warn(
             f"{len(frozen)} batch-norm layers were frozen in training (the first is "
             f"{frozen[0]!r}): the network never used batch statistics there, so the spread that "
@@ -127,7 +132,7 @@ def _warn_if_frozen(layers: dict[str, Module]) -> None:
         )
 
 
-def _conduct(model: Module, batch: Inputs) -> Conduct:
+def _conduct(model: Module, batch: CountedBatch) -> Conduct:
     """How the network treats the first mini-batch in eval mode.
 
     Raises:
@@ -136,10 +141,20 @@ def _conduct(model: Module, batch: Inputs) -> Conduct:
     Warns:
         UserWarning: it is random, or mixes the examples of a batch.
     """
-    require_finite(batch, "the inputs of mini-batch 0")
-    conduct = network_conduct(model, to_network(model, batch))
+    require_finite(batch.inputs, "the inputs of mini-batch 0")
+    inputs = to_network(model, batch.inputs)
+    conduct = network_conduct(model, inputs)
+    if count(batch.inputs) != batch.examples:  # it was tried on rows that are no examples
+        conduct = replace(conduct, mixes=False)
     for note in conduct.notes():
         validation.warn(note)
+    if others := unknown_statistics(model, batch_norm_layers(model), inputs):
+        validation.warn(
+            f"{_number(others, 'module')} left out of the bank, {others[0]!r} "
+            f"({type(model.get_submodule(others[0])).__name__}) first: it changes vectors of its "
+            f"own in train mode, but has no buffers {MEAN} and {VARIANCE}; rename them if they are "
+            "the mean and variance of a batch norm"
+        )
     return conduct
 
 

@@ -23,10 +23,10 @@ from mcbn.network.batchnorm import (
     intercepted_batch_norm,
     statistics_names,
 )
-from mcbn.network.conduct import near
 from mcbn.network.inputs import Inputs, require_finite, tensors, to_network
 from mcbn.network.isolation import intercepted, restored
 from mcbn.network.passes import forward
+from mcbn.network.rounding import all_near
 from mcbn.network.train_mode import Call, Statistics, agrees, moments, train_mode_statistics
 
 # Where the statistics of a layer come from: the moments of its activations, what its train mode
@@ -180,7 +180,7 @@ def _require_used(
     state = {name: value.to(kinds[name]) for name, value in row.items()}
     with torch.no_grad(), restored(model, parameters=True), intercepted(model, forwards, {}):
         outputs = forward(model, state, inputs)
-    if not near(model, list(tensors(outputs)), list(tensors(expected))):
+    if not all_near(model, list(tensors(outputs)), list(tensors(expected))):
         skipped = [name for name in layers if layers[name] in forwards and name not in called]
         which = f"{skipped[0]!r} and others" if skipped else "its layers"
         raise ValueError(

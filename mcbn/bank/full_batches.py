@@ -102,8 +102,10 @@ def _counted(
     drawn = mini_batches(batches)
     for item in source:
         batch, examples = item if isinstance(source, CountedLoader) else (item, None)
-        # Those of MiniBatches are inputs already.
-        inputs = batch if drawn is not None else select_inputs(batch, select)
+        if drawn is None:
+            inputs = select_inputs(batch, select)
+        else:  # inputs already, of which a loader makes a list where they are several
+            inputs = tuple(batch) if isinstance(batch, list) else batch
         if size is not None:
             yield CountedBatch(inputs, _whole(size(batch)), CHOSEN)
         elif drawn is not None:
@@ -149,10 +151,20 @@ def _unequal(batch: CountedBatch, full: int) -> ValueError:
 
 
 def mini_batches(batches: Iterable[Any]) -> MiniBatches | None:
-    """The `MiniBatches` that an iterable is, or that a loader loads one by one."""
-    one_by_one = isinstance(batches, DataLoader) and batches.batch_sampler is None
-    drawn: Any = batches.dataset if one_by_one else batches  # type: ignore[attr-defined]
-    return drawn if isinstance(drawn, MiniBatches) else None
+    """The `MiniBatches` that an iterable is, or that a loader loads one by one.
+
+    Raises:
+        ValueError: a loader puts several of them together.
+    """
+    drawn = batches.dataset if isinstance(batches, DataLoader) else batches
+    if not isinstance(drawn, MiniBatches):
+        return None
+    if isinstance(batches, DataLoader) and batches.batch_sampler is not None:
+        raise ValueError(
+            f"expected a loader that takes mini-batches one by one, got batch_size="
+            f"{batches.batch_size}; give it batch_size=None, or minibatches num_workers="
+        )
+    return drawn
 
 
 def declared_size(batches: Iterable[Any]) -> int | None:

@@ -67,16 +67,25 @@ class MiniBatches(Dataset[Inputs]):
     def __iter__(self) -> Iterator[Inputs]:
         if self.num_workers == 0:
             return (self[draw] for draw in range(self.draws))
-        # Its own generator: the loader would otherwise take its base seed from the global stream.
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                num_workers=self.num_workers,
-                collate_fn=_unchanged,
-                generator=torch.Generator(),
-            )
+        return self._loaded_in_processes()
+
+    def _loaded_in_processes(self) -> Iterator[Inputs]:
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            # Its own: the loader would otherwise take its base seed from the global stream.
+            generator=torch.Generator(),
         )
+        batches = iter(loader)
+        for draw in range(self.draws):
+            try:
+                inputs = next(batches)
+            except (TypeError, ValueError):
+                self[draw]  # the same refusal, without the traceback of a process around it
+                raise
+            yield inputs
 
 
 def _unchanged(inputs: Any) -> Any:

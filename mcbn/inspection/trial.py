@@ -47,6 +47,14 @@ def mini_batch(inputs: Inputs, batch_size: int, index: int = 0) -> Inputs:
 
 def tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
     """Collect two mini-batches, if there are so many, and ask how the network treats its inputs."""
+    try:
+        return _tried(model, inputs, batch_size)
+    except RuntimeError:
+        # The first axis may be another than that of the examples: all that was given is taken.
+        return _tried(model, inputs, count(inputs))
+
+
+def _tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
     inputs = to_network(model, inputs)
     several = can_be_cut(inputs) and count(inputs) >= 2 * batch_size
     batches = [mini_batch(inputs, batch_size, index) for index in range(1 + several)]

@@ -5,7 +5,7 @@ for a few examples alone is compared with what they get among others.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -14,26 +14,21 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import Module, functional
-from torch.overrides import TorchFunctionMode
+from torch.nn import Module
 
 from mcbn import validation
 from mcbn.network.batch_statistics import NormalizesByBatchError, refuses_batch_statistics
-from mcbn.network.batchnorm import HALF_PRECISION
 from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, take_examples, tensors
 from mcbn.network.isolation import StreamStates, eval_mode, model_lock, restored
+from mcbn.network.output_kind import PassWatch
 from mcbn.network.passes import call, written
+from mcbn.network.rounding import equal, near
 from mcbn.network.signature import signature
 
 logger = logging.getLogger(__name__)
 
 # Examples in the first pass, from all over the batch.
 FEW = 4
-# Largest differences that rounding explains between an example's outputs alone and among others:
-# fractions of the largest output, and of the range of the outputs.
-FLOAT64, FLOAT32, HALF = (1e-9, 1e-7), (1e-5, 1e-3), (2e-2, 2e-2)
-SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid,
-            functional.hardsigmoid, torch.special.expit)  # fmt: skip
 # Kinds of inputs that are remembered for a state of a network.
 MAX_KINDS = 64
 
@@ -49,6 +44,7 @@ class Conduct:
         random: whether the same inputs get other outputs when asked again.
         hides_writes: whether it writes into its inputs in a way that tensors do not count.
         ends_in_sigmoid: whether its outputs are those of a sigmoid.
+        decides: whether it takes a path by the values that it is given.
         changes: attributes and buffers that a pass changes in the network itself, by name.
         engines: whether other engines than the loop gave the numbers of the loop.
     """
@@ -58,6 +54,7 @@ class Conduct:
     random: bool = False
     hides_writes: bool = False
     ends_in_sigmoid: bool = False
+    decides: bool = False
     changes: tuple[str, ...] = ()
     engines: bool = True
 
@@ -146,9 +143,15 @@ def network_conduct(model: Module, inputs: Inputs) -> Conduct:
     Raises:
         ValueError: the network normalises by the batch at hand in eval mode.
     """
+    ask = partial(conduct_of, model, first=partial(first_tensor, model), of="network")
     if can_be_cut(inputs) and count(inputs) > 2 * FEW:
-        inputs = take_examples(inputs, spread_rows(count(inputs), 2 * FEW))
-    return conduct_of(model, inputs, partial(first_tensor, model), of="network")
+        try:
+            return ask(take_examples(inputs, spread_rows(count(inputs), 2 * FEW)))
+        except NormalizesByBatchError:
+            raise
+        except Exception as error:  # rows that are no examples, or whatever a network takes not
+            logger.debug("%s does not take a few rows: %r", type(model).__name__, error)
+    return ask(inputs)
 
 
 def first_tensor(model: Module, inputs: Inputs) -> Tensor:
@@ -201,32 +204,6 @@ def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
     return _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
 
 
-class _LastFunctions(TorchFunctionMode):
-    """Knows whether a tensor came out of a sigmoid, as it is or in another shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sigmoids: list[Tensor] = []
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in SIGMOIDS and isinstance(result, Tensor):
-            self.sigmoids.append(result)
-        return result
-
-    def made(self, output: Tensor) -> bool:
-        """Whether the output is that of a sigmoid, or a view of it."""
-        storage = output.untyped_storage().data_ptr() if output.layout == torch.strided else 0
-        return any(
-            each.layout == torch.strided
-            and each.numel() == output.numel()
-            and each.untyped_storage().data_ptr() == storage
-            for each in self.sigmoids
-        )
-
-
 def spread_rows(examples: int, few: int) -> list[int]:
     """The places of a few examples from all over a batch."""
     return [int(row) for row in torch.linspace(0, examples - 1, few).long()]
@@ -246,7 +223,7 @@ def _watched(
             restored(model, parameters=True) as changes,
             eval_mode(model),
             refuses_batch_statistics(model),
-            _LastFunctions() as last,
+            PassWatch() as watch,
         ):
             output = first(given).detach()
     finally:
@@ -254,7 +231,7 @@ def _watched(
         if random:
             streams.restore()
     hidden = any(
-        version == before and not _equal(tensor, other)
+        version == before and not equal(tensor, other)
         for tensor, other, version, before in zip(
             copies, tensors(few), written(copies), versions, strict=True
         )
@@ -264,7 +241,8 @@ def _watched(
         one_each,
         random=random,
         hides_writes=hidden,
-        ends_in_sigmoid=last.made(output),
+        ends_in_sigmoid=watch.ends_in_sigmoid(output),
+        decides=watch.decides,
         changes=tuple(changes),
     )
     return _Trial(model, first, few, rows, examples, output, conduct)
@@ -315,26 +293,32 @@ class _Trial:
     def compared(self, outputs: Outputs) -> tuple[Conduct, Iterator[Tensor]]:
         """The conduct, by what the first draw gives for all examples, and all of its outputs."""
         conduct = self.conduct
-        if self.rows is not None and not conduct.separable and not conduct.random:
-            conduct = replace(
-                conduct, random=not _near(self.model, self.alone(self.few), self.output)
-            )
-        if conduct.random:
-            conduct = replace(conduct, separable=False)
+        by_row = self.rows is None or conduct.separable
+        if conduct.random or (not by_row and not self._repeats()):
+            conduct = replace(conduct, separable=False, random=True)
             return conduct, outputs(conduct)
         together, stream = _peeked(outputs(conduct))
-        if self.rows is not None and not conduct.separable:
+        if not by_row:
             # Rows are no examples; as many outputs as rows, by chance, must not be taken for them.
-            by_row = together is not None and together.shape[:1] == (self.examples,)
-            return replace(conduct, mixes=by_row), stream
+            mixes = together is not None and together.shape[:1] == (self.examples,)
+            return replace(conduct, mixes=mixes), stream
         if together is None or self._agrees(together):
             return conduct, stream
-        whole = replace(conduct, separable=False)
         if self.rows is not None and len(together) != self.examples:
-            return whole, outputs(whole)
-        if not _near(self.model, self.alone(self.few), self.output):
-            return replace(whole, random=True), outputs(replace(whole, random=True))
+            conduct = replace(conduct, separable=False)
+            return conduct, outputs(conduct)
+        if not self._repeats():
+            unwatched = self.alone(self.few)
+            if near(self.model, unwatched, self.alone(self.few)):
+                # PyTorch's fused layers are not used while its functions are watched.
+                return replace(self, output=unwatched).compared(outputs)
+            conduct = replace(conduct, separable=False, random=True)
+            return conduct, outputs(conduct)
         return self._by_loop(replace(conduct, engines=False), outputs)
+
+    def _repeats(self) -> bool:
+        """Whether the few get the same once more."""
+        return near(self.model, self.alone(self.few), self.output)
 
     def _by_loop(self, conduct: Conduct, outputs: Outputs) -> tuple[Conduct, Iterator[Tensor]]:
         """The conduct where the numbers disagree: it is the engine that errs, or the network."""
@@ -344,51 +328,20 @@ class _Trial:
         stream = outputs(conduct)
         again, stream = _peeked(stream)
         conduct = replace(conduct, separable=False)
-        if again is None or not _near(self.model, again, together):
+        if again is None or not near(self.model, again, together):
             conduct = replace(conduct, random=True)
         return replace(conduct, mixes=self.rows is not None and not conduct.random), stream
 
     def _agrees(self, together: Tensor) -> bool:
         """Whether the few got among all what they got alone."""
         if self.rows is None:
-            return _near(self.model, together, self.output)
-        if len(together) != self.examples or not _near(
-            self.model, together[self.rows], self.output
-        ):
+            return near(self.model, together, self.output)
+        if len(together) != self.examples:
+            return False
+        if not near(self.model, together[self.rows], self.output):
             return False
         # What is shared by a batch, as its largest value, may have been that of the first few.
-        return all(_near(self.model, together[rows], self.alone(few)) for few, rows in self.others)
-
-
-def near(model: Module, ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether rounding explains the differences between the outputs of two passes of a network."""
-    return len(ones) == len(others) and all(map(partial(_near, model), ones, others))
-
-
-def _near(model: Module, one: Tensor, other: Tensor) -> bool:
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
-        return False
-    if one.numel() == 0 or _equal(one, other):
-        return True
-    if not one.is_floating_point():
-        parts = torch.view_as_real
-        return one.is_complex() and _near(model, parts(one), parts(other))
-    half = _in_half_precision(model, one)
-    largest, span = HALF if half else FLOAT64 if one.dtype == torch.float64 else FLOAT32
-    low, high = (float(end) for end in other.detach().double().aminmax())
-    limit = largest * max(abs(low), abs(high)) + span * (high - low)
-    return float((one.double() - other.double()).abs().max()) <= limit
-
-
-def _in_half_precision(model: Module, output: Tensor) -> bool:
-    kinds = {output.dtype, *(parameter.dtype for parameter in model.parameters())}
-    return bool(kinds & {*HALF_PRECISION}) or torch.is_autocast_enabled(output.device.type)
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.layout != torch.strided and other.layout == one.layout:
-        one, other = one.to_dense(), other.to_dense()
-    return one.shape == other.shape and torch.equal(one, other)
+        return all(near(self.model, together[rows], self.alone(few)) for few, rows in self.others)
 
 
 def _peeked(stream: Iterator[Tensor]) -> tuple[Tensor | None, Iterator[Tensor]]:

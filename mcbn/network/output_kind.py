@@ -1,8 +1,12 @@
-"""What the outputs of a classifier are, known by their values: logits or probabilities."""
+"""What the outputs of a classifier are: logits or probabilities."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from mcbn.network.batchnorm import HALF_PRECISION
 
@@ -34,3 +38,41 @@ def output_kind(outputs: Tensor) -> Kind:
         return "probabilities"
     spread = low < NEAR_END and high > 1 - NEAR_END
     return "between 0 and 1" if outputs.numel() >= MIN_VALUES and spread else "logits"
+
+
+READS = (Tensor.__bool__, Tensor.item, Tensor.tolist)
+SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid,
+            functional.hardsigmoid, torch.special.expit)  # fmt: skip
+
+
+class PassWatch(TorchFunctionMode):
+    """Knows whether a tensor came out of a sigmoid, and whether values decided on the path.
+
+    Attributes:
+        sigmoids: what came out of each sigmoid.
+        decides: whether a value was read from a tensor, as `if x.mean() > 0` does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigmoids: list[Tensor] = []
+        self.decides = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in SIGMOIDS and isinstance(result, Tensor):
+            self.sigmoids.append(result)
+        self.decides = self.decides or func in READS
+        return result
+
+    def ends_in_sigmoid(self, output: Tensor) -> bool:
+        """Whether the output is that of a sigmoid, or a view of it."""
+        storage = output.untyped_storage().data_ptr() if output.layout == torch.strided else 0
+        return any(
+            each.layout == torch.strided
+            and each.numel() == output.numel()
+            and each.untyped_storage().data_ptr() == storage
+            for each in self.sigmoids
+        )

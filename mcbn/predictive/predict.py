@@ -148,18 +148,39 @@ def _predictives(
         select=select,
         batch_size=regroup,
     )
+    if regroup is not None:
+        parts = _put_together(parts)
     # The user's own batches are passed as they are; only those made here have to be free of choice.
     cut = loader is not data or regroup is not None
-    return _accepted(sampler, as_likelihood(likelihood), parts, cut=cut)
+    return _accepted(
+        sampler, as_likelihood(likelihood), parts, cut=cut, regrouped=regroup is not None
+    )
+
+
+def _put_together(parts: Iterator[S]) -> Iterator[S]:
+    """The parts of batches that were put together here.
+
+    Raises:
+        ValueError: PyTorch does not run the network on them.
+    """
+    try:
+        yield from parts
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a network that takes batches of any number of rows, got an error of "
+            f"PyTorch: {str(error).splitlines()[0]}; leave batch_size out, and each batch of the "
+            "loader is passed as it is"
+        ) from error
 
 
 def _accepted(
-    sampler: Sampler, likelihood: Any, parts: Iterator[Any], *, cut: bool
+    sampler: Sampler, likelihood: Any, parts: Iterator[Any], *, cut: bool, regrouped: bool
 ) -> Iterator[Any]:
     """The parts, where the network is one that they are right for.
 
     Raises:
-        ValueError: it mixes the examples of a batch, and these were cut here; or it ends in a
+        ValueError: it mixes the examples of a batch, and these were cut here; it takes a path by
+            the values in a batch, and the user's batches were put together anew; or it ends in a
             sigmoid, and the likelihood is that of classes.
     """
     unknown = likelihood == Categorical()
@@ -172,7 +193,8 @@ def _accepted(
                 "independent ones give output=torch.logit, and "
                 'mcbn.Categorical(outputs="logits") if its values are logits all the same'
             )
-        if cut and index > 0 and any(conduct.mixes for conduct in conducts):
+        mixes = any(c.mixes or (regrouped and c.decides) for c in conducts)
+        if cut and index > 0 and mixes:
             raise ValueError(
                 "expected a network whose output for an example is its own, to cut the data into "
                 "batches, got one whose output depends on the others in its batch; give a "
