@@ -318,10 +318,17 @@ def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(bank):
     assert {rows.dtype for rows in half.statistics.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("size", [0, -3, float("nan")])
+@pytest.mark.parametrize(
+    "size", [0, -3, math.nan, math.inf, torch.tensor(math.inf), torch.ones(2), "32", None]
+)
 def test_impossible_sizes_are_refused(bank, size):
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="expected a positive and finite batch_size"):
         bank.rescale(batch_size=size)
+
+
+def test_a_size_at_which_draws_overflow_is_refused(bank):
+    with pytest.raises(ValueError, match="do not overflow"):
+        bank.rescale(batch_size=1e-300)
 
 
 def test_rescaling_keeps_a_channel_without_variance_finite():

@@ -2,6 +2,8 @@
 
 from itertools import islice
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from graphs import Batch, Classifier, graphs
@@ -265,17 +267,34 @@ def test_size_is_a_function_to_whole_numbers(size):
         sizes(RAGGED_ROWS, size=size)
 
 
-def test_several_inputs_stay_several_with_processes_that_load():
+def test_several_inputs_stay_several_whoever_loads_them():
     model = network("table")
-    plain, parallel = (
-        mcbn.collect(
-            model,
-            mcbn.minibatches(BAGS, batch_size=M, draws=3, collate=table, select=whole,
-                             num_workers=workers),
+
+    def batches(workers):
+        return mcbn.minibatches(
+            BAGS, batch_size=M, draws=3, collate=table, select=whole, num_workers=workers
         )
-        for workers in (0, 1)
-    )  # fmt: skip
-    assert_close(dict(plain.statistics), dict(parallel.statistics), rtol=0, atol=0)
+
+    expected = mcbn.collect(model, batches(0))
+    for same in (batches(1), DataLoader(batches(0), batch_size=None)):
+        found = mcbn.collect(model, same)
+        assert_close(dict(found.statistics), dict(expected.statistics), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="batch_size=None"):
+        mcbn.collect(model, DataLoader(batches(0), batch_size=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_examples_that_do_not_stack_are_refused_with_the_remedy(workers):
+    batches = mcbn.minibatches(BAGS, batch_size=M, draws=2, num_workers=workers)
+    with pytest.raises(ValueError, match=r"^expected examples that stack .* collate="):
+        next(iter(batches))
+
+
+@pytest.mark.parametrize("data", [np.asarray, pd.DataFrame, list], ids=["array", "frame", "rows"])
+def test_arrays_and_data_frames_are_data_sets(data):
+    values = stacked(BAGS).double().numpy()
+    expected = mcbn.minibatches(torch.from_numpy(values), batch_size=M, draws=2)[1]
+    assert_close(mcbn.minibatches(data(values), batch_size=M, draws=2)[1], expected)
 
 
 GRAPHS = graphs(N)
