@@ -131,11 +131,14 @@ class Bank:
             center, factor, limit = values.mean(0), ratio.to(values.device), population[name]
             rescaled[name] = limit + (center - limit) * factor + (values - center) * factor.sqrt()
         bank = replace(self.with_coordinates(rescaled), batch_size=batch_size)
-        if not all(bool(rows.detach().isfinite().all()) for rows in bank.statistics.values()):
-            raise ValueError(
-                f"expected a batch_size at which these draws do not overflow, got "
-                f"{batch_size!r:.80}; give one nearer to their {self.size:g}"
-            )
+        for name, rows in bank.statistics.items():
+            vanished = name.endswith(VARIANCE) and bool((rows <= 0).any())
+            if vanished or not bool(rows.detach().isfinite().all()):
+                raise ValueError(
+                    f"expected a batch_size at which the draws of {name!r} are numbers, got "
+                    f"{batch_size!r:.80}, at which they overflow; give one nearer to their "
+                    f"{self.size:g}"
+                )
         return bank
 
     def coordinates(self) -> dict[str, Tensor]:
