@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional
-from zoo.stranger import CLASSES, FEATURES, Stranger, dense, network, rows
+from zoo.stranger import CLASSES, COUNTED, FEATURES, Stranger, dense, network, rows
 
 
 class AlwaysBatch(nn.BatchNorm1d):
@@ -245,10 +245,10 @@ STRANGERS = (
     Stranger("flips inside and averages", lambda: _with(_flips_and_averages)),
     Stranger("three crops inside and averages", lambda: _with(_crops_and_averages)),
     Stranger("one answer for the whole batch", lambda: _with(_one_for_all), whole=True,
-             expected={"all": "refused", "collect": "exact or refused"},
+             expected=COUNTED,
              words=r"rows|outputs|examples"),
     Stranger("leaves the last example out", lambda: _with(_without_the_last), whole=True,
-             expected={"all": "refused", "collect": "exact or refused"},
+             expected=COUNTED,
              words=r"rows|outputs|examples"),
     Stranger("frames first", lambda: _with(_frames), rows(9, FEATURES), _frames_first, **WHOLE),
     Stranger("frames of images first",

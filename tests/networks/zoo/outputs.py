@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from zoo.stranger import CLASSES, FEATURES, Stranger, dense, network, rows
+from zoo.stranger import CLASSES, COUNTED, FEATURES, Stranger, dense, network, rows
 
 
 @dataclass
@@ -95,7 +95,8 @@ STRANGERS = (
              lambda: _returning(lambda x, h, y: torch.softmax(y, -1)), words=UNMISTAKEN, **TOLD),
     Stranger("ends in softmax inside a dict", lambda: _returning(
         lambda x, h, y: {"probs": y.softmax(1)}), output=lambda a: a["probs"], words=UNMISTAKEN,
-        expected={"predict": "warned or refused", "compare": "warned or refused"}),
+        expected={"predict": "warned or refused", "compare": "warned or refused",
+                  "inspect": "warned", "doctor": "exact or warned"}),
     Stranger("ends in a clamped softmax", lambda: _returning(
         lambda x, h, y: y.softmax(1).clamp(1e-3, 1 - 1e-3)), words=UNMISTAKEN, **TOLD),
     Stranger("a map of probabilities", lambda: network(
@@ -157,8 +158,7 @@ STRANGERS = (
         expected={"all": "warned or exact"}, words="equal|differ"),
     Stranger("detections of varying number", lambda: _returning(_boxes),
              output=lambda a: torch.cat([each["boxes"] for each in a]),
-             expected={"all": "refused", "collect": "exact or refused"},
-             words="rows|outputs|examples"),
+             expected=COUNTED, words="rows|outputs|examples"),
     Stranger("detections, their scores", lambda: _returning(_boxes),
              output=lambda a: torch.stack([each["scores"] for each in a])),
     Stranger("a list of exits", lambda: network(
@@ -175,8 +175,7 @@ STRANGERS = (
         head=nn.Conv2d(4, CLASSES, 1)), rows(2, 5, 5),
         expected={"compare": "exact or refused"}),
     Stranger("class scores in front of the examples", lambda: _returning(lambda x, h, y: y.T),
-             expected={"all": "refused", "collect": "exact or refused"}, whole=True,
-             words="rows|outputs|examples"),
+             expected=COUNTED, whole=True, words="rows|outputs|examples"),
     Stranger("complex answers", lambda: _returning(lambda x, h, y: torch.complex(y, y.sin())),
              expected={"predict": "refused", "compare": "refused", "all": "exact or refused",
                        "collect": "exact"}, words="expected.*complex"),

@@ -99,6 +99,12 @@ class Stranger:
         return {*said.split(" or ")} | ({REFUSED} if demanding else set())
 
 
+# Outputs that are not one per example: a call says so, and what pairs them with examples refuses.
+COUNTED = {"all": "refused", "collect": "exact or refused"} | dict.fromkeys(
+    ("mcbn", "ensemble", "deterministic", "bank"), "warned or refused"
+)
+
+
 def network(forward: Callable[..., Any], /, **parts: Any) -> nn.Module:
     """A network of a class of its own, with that forward; parts are modules or plain attributes."""
     made = type(forward.__name__.strip("_<>").title(), (nn.Module,), {"forward": forward})()
