@@ -275,6 +275,7 @@ def test_several_inputs_stay_several_whoever_loads_them():
             BAGS, batch_size=M, draws=3, collate=table, select=whole, num_workers=workers
         )
 
+    assert type(next(iter(batches(1)))) is tuple
     expected = mcbn.collect(model, batches(0))
     for same in (batches(1), DataLoader(batches(0), batch_size=None)):
         found = mcbn.collect(model, same)
