@@ -132,7 +132,9 @@ class Bank:
             rescaled[name] = limit + (center - limit) * factor + (values - center) * factor.sqrt()
         bank = replace(self.with_coordinates(rescaled), batch_size=batch_size)
         for name, rows in bank.statistics.items():
-            vanished = name.endswith(VARIANCE) and bool((rows <= 0).any())
+            # Of less than an example there is no variance; above, one far below epsilon may vanish.
+            tiny = name.endswith(VARIANCE) and bank.size < 1
+            vanished = tiny and bool((rows <= 0).any())
             if vanished or not bool(rows.detach().isfinite().all()):
                 raise ValueError(
                     f"expected a batch_size at which the draws of {name!r} are numbers, got "

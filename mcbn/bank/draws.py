@@ -21,6 +21,7 @@ from mcbn.network.batchnorm import (
     epsilon_of,
     frozen_layers,
     intercepted_batch_norm,
+    is_plain,
     statistics_names,
 )
 from mcbn.network.inputs import Inputs, require_finite, tensors, to_network
@@ -166,22 +167,30 @@ def _require_used(
         ValueError: it does not, as where PyTorch takes a fused path that skips the layers.
     """
     called: set[str] = set()
+    names = statistics_names(layers)
 
-    def noted(name: str, layer: Module, *args: Any, **kwargs: Any) -> Any:
+    def noted(name: str, layer: Any, input: Tensor) -> Tensor:
         called.add(name)
-        return type(layer).forward(layer, *args, **kwargs)
+        mean, variance = (row[key].to(layer.running_mean) for key in names[name])
+        output: Tensor = torch.nn.functional.batch_norm(
+            input, mean, variance, layer.weight, layer.bias, eps=layer.eps
+        )
+        return output
 
-    forwards = {
-        layer: partial(noted, name, layer)
-        for name, layer in layers.items()
-        if "forward" not in vars(layer)
-    }
+    # A plain layer is given its draw in the call, so that the network itself holds none.
+    plain = {layers[name]: partial(noted, name, layers[name]) for name, (mean, _) in names.items()
+             if is_plain(layers[name]) and mean in row}  # fmt: skip
     kinds = dict(model.named_buffers())
-    state = {name: value.to(kinds[name]) for name, value in row.items()}
-    with torch.no_grad(), restored(model, parameters=True), intercepted(model, forwards, {}):
+    state = {
+        key: row[key].to(kinds[key])
+        for name, keys in names.items()
+        for key in keys
+        if key in row and layers[name] not in plain
+    }
+    with torch.no_grad(), restored(model, parameters=True), intercepted(model, plain, {}):
         outputs = forward(model, state, inputs)
     if not all_near(model, list(tensors(outputs)), list(tensors(expected))):
-        skipped = [name for name in layers if layers[name] in forwards and name not in called]
+        skipped = [name for name in layers if layers[name] not in plain or name not in called]
         which = f"{skipped[0]!r} and others" if skipped else "its layers"
         raise ValueError(
             f"expected eval mode to use the statistics of {which}, got outputs that they do not "

@@ -114,13 +114,15 @@ def _words(inputs: Inputs) -> Iterator[None]:
     """Say in words what PyTorch says of inputs that a network does not take."""
     try:
         yield
-    except (TypeError, ValueError, Warning):
-        raise  # in words of its own
+    except Warning:
+        raise
     except Exception as error:
+        if isinstance(error, (TypeError, ValueError)) and ", got " in str(error):
+            raise  # in words of its own
         raise ValueError(
-            "expected a network that takes any number of examples along the first axis of its "
-            f"inputs, got {reason(error)} for {count(inputs)}; give a network that does, or use "
-            "mcbn.predict"
+            "expected inputs that the network takes, in any number of examples along the first "
+            f"axis, got {reason(error)} for {count(inputs)}; give what the network is called with, "
+            "or use mcbn.predict"
         ) from error
 
 

@@ -36,10 +36,8 @@ def import_builder(name: str) -> Callable[[], Module]:
         if spec is None or spec.loader is None or not Path(source).is_file():
             raise ValueError(f"expected a Python file in --model, got {source!r}; check the path")
         module = importlib.util.module_from_spec(spec)
-        _make_importable(Path(source).absolute().parent)
         spec.loader.exec_module(module)
     else:
-        _make_importable(Path.cwd())
         module = importlib.import_module(source)
     if not hasattr(module, function):
         raise ValueError(f"expected a function {function!r} in {source}, got none; check --model")
@@ -47,10 +45,23 @@ def import_builder(name: str) -> Callable[[], Module]:
     return builder
 
 
-def _make_importable(folder: Path) -> None:
-    """Let a user's file import the modules beside it, as it may when it is run as a script."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+def build(name: str) -> Module:
+    """The network that `module:function` or `file.py:function` builds.
+
+    Its file may import the modules beside it, as it may when it is run as a script.
+
+    Raises:
+        ImportError: there is no such module.
+        ValueError: the name has no function in it, or there is no such file or function.
+    """
+    source = name.rpartition(":")[0]
+    folder = Path(source).absolute().parent if source.endswith(".py") else Path.cwd()
+    path = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        return import_builder(name)()
+    finally:
+        sys.path[:] = path
 
 
 def load_network(name: str, weights: str | None) -> Module:
@@ -61,10 +72,9 @@ def load_network(name: str, weights: str | None) -> Module:
         ImportError: there is no such module.
         ValueError: the name or the checkpoint is not as expected.
     """
-    builder = import_builder(name)
     # Building draws weights, even if a checkpoint replaces them; the caller's stream must not move.
     with random_streams(0, "model"):
-        network = builder()
+        network = build(name)
     if weights is not None:
         _load_weights(network, weights)
     return network.eval()

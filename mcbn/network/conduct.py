@@ -147,7 +147,7 @@ def network_conduct(model: Module, inputs: Inputs) -> Conduct:
     if can_be_cut(inputs) and count(inputs) > 2 * FEW:
         try:
             return ask(take_examples(inputs, spread_rows(count(inputs), 2 * FEW)))
-        except NormalizesByBatchError:
+        except (NormalizesByBatchError, MemoryError):
             raise
         except Exception as error:  # rows that are no examples, or whatever a network takes not
             logger.debug("%s does not take a few rows: %r", type(model).__name__, error)
@@ -197,7 +197,7 @@ def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
         try:
             trial = _watched(model, take_examples(inputs, rows), first, rows, examples)
             return replace(trial, others=((take_examples(inputs, others), others),))
-        except NormalizesByBatchError:
+        except (NormalizesByBatchError, MemoryError):
             raise
         except Exception as error:  # whatever a network raises that does not take so few
             logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)

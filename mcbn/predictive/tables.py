@@ -62,7 +62,7 @@ RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd",
 BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 # Of files that predictions are kept in, but not read from.
 OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
-                            ".pkl", ".pickle", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
+                            ".pkl", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
                             ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".rds"})  # fmt: skip
 
 

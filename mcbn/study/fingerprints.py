@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.checkpoints import import_builder
+from mcbn.network.checkpoints import build
 from mcbn.network.isolation import random_streams
 from mcbn.network.sources import source_digests
 from mcbn.study.provenance import (
@@ -55,7 +55,7 @@ def build_own(name: str) -> Module:
     Raises:
         TypeError: the function returns no network.
     """
-    model = import_builder(name)()
+    model = build(name)
     if not isinstance(model, Module):
         raise TypeError(
             f"expected {name} to return a torch.nn.Module, got {type(model).__name__}; "

@@ -259,6 +259,15 @@ def test_a_refusal_names_the_cause(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "example", [torch.zeros(4), torch.zeros(4, 5), {"other": torch.zeros(4, 4)}]
+)
+def test_inputs_that_the_network_does_not_take(example, tmp_path):
+    sampler, _, _ = made(Net, reals(4))
+    with pytest.raises(ValueError, match=r"inputs that the network takes, .* for \d; give what"):
+        mcbn.export(sampler, example, tmp_path / "net.pt2")
+
+
 def test_half_precision_that_numpy_lacks_is_refused_for_onnx(tmp_path):
     sampler, example, _ = made(lambda: Net().bfloat16(), lambda n: torch.randn(n, 4).bfloat16())
     with pytest.raises(ValueError, match=r"got torch.bfloat16 for 'inputs'; write a .pt2"):

@@ -4,6 +4,7 @@ import ast
 import errno
 import functools
 import io
+import itertools
 import os
 import resource
 import threading
@@ -254,11 +255,11 @@ class Failing(torch.nn.Module):
 
     def __init__(self, at, error):
         super().__init__()
-        self.at, self.error, self.passes = at, error, 0
+        # A count of its own would be put back after each pass, as all that a forward changes.
+        self.at, self.error, self.passes = at, error, itertools.count(1)
 
     def forward(self, values):
-        self.passes += 1
-        if 0 < self.at <= self.passes:
+        if 0 < self.at <= next(self.passes):
             raise self.error
         return values
 
@@ -287,7 +288,11 @@ def test_a_pass_that_fails_leaves_the_network_and_no_file(name, training, error,
     sampler, before = SAMPLERS[name](model, draws), snapshot(model)
     mcbn.predict(sampler, data[:4], likelihood="categorical")
     for at in (1, 2):
-        model[-1].at, model[-1].error, model[-1].passes = at, error("no more of it"), 0
+        model[-1].at, model[-1].error, model[-1].passes = (
+            at,
+            error("no more of it"),
+            itertools.count(1),
+        )
         with (
             pytest.raises(error, match="no more"),
             draws_file(folder / "draws.st", examples=40, header={}) as add,

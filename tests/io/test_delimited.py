@@ -24,9 +24,9 @@ ALIKE = {
     "utf-16 without a mark.csv": PLAIN.encode("utf-16-le"),
     "utf-16 big.csv": PLAIN.encode("utf-16-be"),
     "utf-32.csv": PLAIN.encode("utf-32"),
-    "gzipped.csv.gz": gzip.compress(PLAIN.encode()),
-    "gzipped.tsv.gz": gzip.compress(TAB.encode()),
-    "gzipped without saying so.csv": gzip.compress(PLAIN.encode()),
+    "gzipped.csv.gz": gzip.compress(PLAIN.encode(), mtime=0),
+    "gzipped.tsv.gz": gzip.compress(TAB.encode(), mtime=0),
+    "gzipped without saying so.csv": gzip.compress(PLAIN.encode(), mtime=0),
     "windows.csv": PLAIN.replace("\n", "\r\n").encode(),
     "old mac.csv": PLAIN.replace("\n", "\r").encode(),
     "blank lines.csv": b"\n" + PLAIN.replace("\n", "\n\n,,\n  \n").encode(),
@@ -62,7 +62,8 @@ def test_what_people_have_is_read_alike(name, tmp_path):
         ("a,,b\n1,2,3\n", "one without a name; rename", "a,c,b\n1,2,3\n"),
         (b"a,b\nK\xe4se,2\n", "text in UTF-8 or UTF-16.* save it as UTF-8", "a,b\nKäse,2\n"),
         (b"PK\x03\x04rest", "got a zip archive, such as a workbook; save it as", "a,b\n1,2\n"),
-        (gzip.compress(b"a,b\n1,2\n" * 99)[:-9], "gzipped text", gzip.compress(b"a,b\n1,2\n")),
+        (gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-9], "gzipped text",
+         gzip.compress(b"a,b\n1,2\n", mtime=0)),
     ],
 )  # fmt: skip
 def test_other_text_is_refused_and_the_remedy_works(content, reason, remedied, tmp_path):
