@@ -90,15 +90,15 @@ def draws(
         TypeError: the network's output is not a tensor.
     """
     inputs = checked_inputs(model, inputs)
-    # Lent to the network, which may write into its buffers: a draw of the bank is never written to.
-    statistics = {name: rows.clone() for name, rows in statistics.items()}
     by_loop = engine == "loop" or _differentiable(statistics, inputs)
 
     def outputs(conduct: Conduct) -> Iterator[Tensor]:
-        plan = None if by_loop else _plan_for(model, statistics, inputs, engine, conduct)
+        # The network may write into its buffers, but never into a draw of the bank.
+        lent = {name: rows.clone() for name, rows in statistics.items()}
+        plan = None if by_loop else _plan_for(model, lent, inputs, engine, conduct)
         if plan is not None and plan.engine != "loop":
-            return planned_outputs(model, plan, statistics, inputs, output)
-        raws = answers(model, states(statistics), inputs, conduct)
+            return planned_outputs(model, plan, lent, inputs, output)
+        raws = answers(model, states(lent), inputs, conduct)
         return (tensor_output(raw, output) for raw in raws)
 
     first = partial(first_output, model, next(states(statistics)), output)

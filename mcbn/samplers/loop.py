@@ -50,6 +50,7 @@ def first_output(
     model: Module, state: Mapping[str, Tensor], output: Output | None, inputs: Inputs
 ) -> Tensor:
     """The network's output under one state, for inputs that it may write into."""
+    state = {name: value.clone() for name, value in state.items()}  # which it may write into, too
     with eval_mode(model), torch.no_grad():
         return tensor_output(call(model, _matching(state, _kinds(model)), inputs), output)
 
