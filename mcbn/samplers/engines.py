@@ -93,9 +93,9 @@ def draws(
     by_loop = engine == "loop" or _differentiable(statistics, inputs)
 
     def outputs(conduct: Conduct) -> Iterator[Tensor]:
+        plan = None if by_loop else _plan_for(model, statistics, inputs, engine, conduct)
         # The network may write into its buffers, but never into a draw of the bank.
         lent = {name: rows.clone() for name, rows in statistics.items()}
-        plan = None if by_loop else _plan_for(model, lent, inputs, engine, conduct)
         if plan is not None and plan.engine != "loop":
             return planned_outputs(model, plan, lent, inputs, output)
         raws = answers(model, states(lent), inputs, conduct)
@@ -151,7 +151,7 @@ def _tested_plan(
 ) -> EnginePlan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
     some = _few(inputs)
-    loop = answers(model, states(statistics), some)
+    loop = answers(model, states(_first(statistics, 2)), some)
     probe, kind = CostProbe(), type(model).__name__
     try:
         with probe:
@@ -163,14 +163,13 @@ def _tested_plan(
         logger.debug("%s does not take %d examples: %r", kind, count(some), error)
         return EnginePlan("loop", probe.cost(model, count(some)))
     cost = probe.cost(model, count(some))
-    first = {name: rows[: len(expected)] for name, rows in statistics.items()}
     for name, layout in _candidates(engine, cost, count(inputs)):
         try:
             plan = _made(model, statistics, name, cost, layout)
             with warnings.catch_warnings():
                 # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
                 warnings.filterwarnings("error", message="There is a performance drop")
-                actual = raw_answers(model, plan, first, some)
+                actual = raw_answers(model, plan, _first(statistics, len(expected)), some)
             for pair in zip(actual, expected, strict=True):
                 _require_same(*pair)
             return plan
@@ -178,6 +177,11 @@ def _tested_plan(
         except Exception as error:
             logger.debug("%s does not run %s: %r", kind, name, error)
     return EnginePlan("loop", cost)
+
+
+def _first(statistics: Statistics, draws: int) -> Statistics:
+    """A copy of the first draws, which the network may write into."""
+    return {name: rows[:draws].clone() for name, rows in statistics.items()}
 
 
 def _few(inputs: Inputs) -> Inputs:

@@ -160,7 +160,7 @@ def test_randomness_in_eval_mode_is_told(name):
 
 
 def attended(y):
-    return torch.softmax(y @ y.T, 1) @ y
+    return torch.softmax(y @ y.mT, 1) @ y
 
 
 MIXING = {
