@@ -44,7 +44,7 @@ class Bank:
 
     Attributes:
         statistics: for each buffer name a tensor of shape (draws, channels): in each row the mean,
-            or the biased variance, of one mini-batch.
+            or the biased variance, of one mini-batch. Buffers of another shape keep it.
         trained: the network's running statistics under the same names, of shape (channels).
         batch_size: M, the mini-batch size of the draws; a tensor if gradients in it are wanted.
         population: N, the number of training examples, if known.
@@ -105,8 +105,7 @@ class Bank:
         Raises:
             ValueError: there are fewer draws.
         """
-        points = torch.cat([rows.detach().cpu() for rows in self.coordinates().values()], 1)
-        return self._select(sorted(herd(points, draws)))
+        return self._select(sorted(herd(self.points(), draws)))
 
     def _select(self, draws: slice | list[int]) -> "Bank":
         return replace(self, statistics={k: v[draws] for k, v in self.statistics.items()})
@@ -146,6 +145,11 @@ class Bank:
     def coordinates(self) -> dict[str, Tensor]:
         """Means and log-variances of all draws, in float64."""
         return _coordinates(self.statistics)
+
+    def points(self) -> Float[Tensor, "draws coordinates"]:
+        """All coordinates of a draw as one row, on the CPU and without gradients."""
+        rows = [values.detach().cpu() for values in self.coordinates().values()]
+        return torch.cat([values.reshape(len(self), -1) for values in rows], 1)
 
     def with_coordinates(self, coordinates: Mapping[str, Tensor]) -> "Bank":
         """A bank with the attributes of this one, and draws given as means and log-variances."""
@@ -272,12 +276,12 @@ def _require_valid(bank: Bank, path: str | os.PathLike[str]) -> None:
     """Check that statistics from a file are paired, equally long, finite and not negative."""
     shapes = {name: tuple(rows.shape) for name, rows in bank.statistics.items()}
     paired = all(_partner(name) in shapes for name in shapes)
-    draw_counts = {shape[0] for shape in shapes.values() if len(shape) == 2}
+    draw_counts = {shape[0] for shape in shapes.values() if shape}
     consistent = (
         shapes
         and paired
         and len(draw_counts) == 1
-        and all(len(shape) == 2 and shape == shapes[_partner(n)] for n, shape in shapes.items())
+        and all(shape and shape == shapes[_partner(name)] for name, shape in shapes.items())
         and {name: shape[1:] for name, shape in shapes.items()}
         == {name: tuple(value.shape) for name, value in bank.trained.items()}
         and bank.size > 0

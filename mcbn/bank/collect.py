@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
-from mcbn.bank.draws import OwnForwards, draw_rows
+from mcbn.bank.draws import draw_rows
 from mcbn.bank.full_batches import CountedBatch, Size, full_batches, population
 from mcbn.bank.grouping import equal_draws
 from mcbn.bank.minibatches import MiniBatches, require_batches
+from mcbn.bank.own_forwards import OwnForwards
 from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import (
     MEAN,

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +12,13 @@ from torch.nn import Module
 
 from mcbn.bank.full_batches import CountedBatch
 from mcbn.bank.grouping import equal_draws, group_size, grouped_statistics
+from mcbn.bank.own_forwards import OwnForwards
 from mcbn.network.batchnorm import (
     HALF_PRECISION,
     MEAN,
     VARIANCE,
     batch_normalized,
     epsilon_of,
-    frozen_layers,
     intercepted_batch_norm,
     is_plain,
     statistics_names,
@@ -28,72 +27,7 @@ from mcbn.network.inputs import Inputs, require_finite, tensors, to_network
 from mcbn.network.isolation import intercepted, restored
 from mcbn.network.passes import forward
 from mcbn.network.rounding import all_near
-from mcbn.network.train_mode import Call, Statistics, agrees, moments, train_mode_statistics
-
-# Where the statistics of a layer come from: the moments of its activations, what its train mode
-# stores, or nowhere.
-Source = Literal["moments", "train mode", "left out"]
-
-
-@dataclass(frozen=True, eq=False)
-class OwnForwards:
-    """Where the statistics of each layer with a forward of its own come from.
-
-    Attributes:
-        sources: by layer; decided when a layer is first called.
-        rewrites: whether a pass writes into the network itself, so that it gets copies of weights.
-        random: whether the network answers at random in eval mode, so that passes differ.
-    """
-
-    sources: dict[str, Source] = field(default_factory=dict)
-    rewrites: bool = False
-    random: bool = False
-
-    @property
-    def left_out(self) -> list[str]:
-        """Layers whose train mode does something else than normalise by a mean and a variance."""
-        return [name for name, source in self.sources.items() if source == "left out"]
-
-    @property
-    def by_moments(self) -> bool:
-        """Whether moments are the statistics of every layer."""
-        return all(source == "moments" for source in self.sources.values())
-
-    def statistics(self, name: str, layer: Module, call: Call) -> Statistics | None:
-        """The statistics of a call; None for a layer that is left out.
-
-        Raises:
-            ValueError: earlier mini-batches had statistics, and this one has none.
-        """
-        source = self.sources.get(name)
-        if source == "left out":
-            return None
-        frozen = bool(frozen_layers({name: layer}))  # it has no train mode to compare with
-        # A mask or lengths may not matter before the first mini-batch that is ragged.
-        settled = source == "moments" and sum(1 for _ in tensors(call)) == 1
-        if frozen or settled or source != "train mode":
-            found = _moments(layer, call)
-            if found is not None and (frozen or settled or agrees(layer, call, found)):
-                self.sources[name] = source or "moments"
-                return found
-        found = train_mode_statistics(layer, call)
-        if found is None and source is not None:
-            raise ValueError(
-                f"expected every mini-batch to have statistics of {name!r} "
-                f"({type(layer).__name__}), got one whose train mode they do not explain; leave "
-                "such mini-batches out"
-            )
-        self.sources[name] = "left out" if found is None else "train mode"
-        return found
-
-
-def _moments(layer: Module, call: Call) -> Statistics | None:
-    """The moments of the activations, if they can be the layer's statistics."""
-    try:
-        found = moments(*call)
-    except (IndexError, AttributeError, RuntimeError):  # not of the form of activations
-        return None
-    return found if found[0].shape == layer.get_buffer(MEAN).shape else None
+from mcbn.network.train_mode import Statistics, moments
 
 
 def draw_rows(

@@ -167,7 +167,7 @@ def _normalized(
 
 
 def equal_draws(
-    rows: Mapping[str, Float[Tensor, "draws _"]], one: Mapping[str, Float[Tensor, " _"]]
+    rows: Mapping[str, Float[Tensor, "draws ..."]], one: Mapping[str, Float[Tensor, "..."]]
 ) -> Bool[Tensor, " draws"]:
     """Which rows equal the draw `one` up to rounding.
 
@@ -182,5 +182,5 @@ def equal_draws(
         near = (rows[mean_name] - mean).abs() <= limit * (mean.abs() + variance.sqrt())
         scale = variance + limit * mean.square()
         near &= (rows[variance_name] - variance).abs() <= limit * scale
-        same &= near.all(1).cpu()
+        same &= near.reshape(len(same), -1).all(1).cpu()
     return same

@@ -49,8 +49,9 @@ class JointPosterior:
             # One product per draw, since a larger matrix product rounds differently.
             noise = _noise(len(self.bank), seed, draw)
             for name, center in self.center.items():
-                shift = noise.to(center.device) @ self.deviations[name]
-                rows[name].append(center + scale * shift)
+                deviations = self.deviations[name].reshape(len(noise), -1)
+                shift = noise.to(center.device) @ deviations
+                rows[name].append(center + scale * shift.reshape(center.shape))
         return _as_bank(self.bank, rows, f"joint posterior, seed {seed}")
 
 
@@ -92,12 +93,13 @@ class FactorizedPosterior:
         Raises:
             ValueError: `draws` or `seed` is out of range.
         """
-        sizes = [len(center) for center in self.center.values()]
+        sizes = [center.numel() for center in self.center.values()]
         rows: dict[str, list[Tensor]] = {name: [] for name in self.center}
         for draw in _draw_numbers(draws):
             parts = torch.split(_noise(sum(sizes), seed, draw), sizes)
             for (name, center), part in zip(self.center.items(), parts, strict=True):
-                rows[name].append(center + self.spread[name] * part.to(center.device))
+                noise = part.to(center.device).reshape(center.shape)
+                rows[name].append(center + self.spread[name] * noise)
         return _as_bank(self.bank, rows, f"factorised posterior, seed {seed}")
 
 

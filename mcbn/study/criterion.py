@@ -132,7 +132,7 @@ def elbo_of(criterion: Any, bank: Bank) -> ELBO | None:
 
 def _rank(bank: Bank) -> int:
     """The number of directions in which draws differ by more than rounding in the bank's dtype."""
-    rows = torch.cat([values.detach().cpu() for values in bank.coordinates().values()], 1)
+    rows = bank.points()
     dtype = next(iter(bank.statistics.values())).dtype
     rounding = max(rows.shape) * torch.finfo(dtype).eps
     return int(torch.linalg.matrix_rank(rows - rows.mean(0), rtol=rounding))
