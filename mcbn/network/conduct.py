@@ -47,6 +47,7 @@ class Conduct:
         decides: whether it takes a path by the values that it is given.
         changes: attributes and buffers that a pass changes in the network itself, by name.
         engines: whether other engines than the loop gave the numbers of the loop.
+        state: the same object as long as the network stays in the state that this was seen in.
     """
 
     separable: bool = False
@@ -57,6 +58,7 @@ class Conduct:
     decides: bool = False
     changes: tuple[str, ...] = ()
     engines: bool = True
+    state: object = None
 
     def notes(self) -> Iterator[str]:
         """What a user has to know of it, in sentences."""
@@ -76,8 +78,9 @@ class Conduct:
 
 STEADY = Conduct()
 
-# Remembered for as long as the network lives, for its present state alone.
-_known: WeakKeyDictionary[Module, tuple[Any, dict[Any, Conduct]]] = WeakKeyDictionary()
+# Remembered for as long as the network lives, for its present state alone: the signature of the
+# state, the object that stands for it, and the conduct by kind of inputs.
+_known: WeakKeyDictionary[Module, tuple[Any, object, dict[Any, Conduct]]] = WeakKeyDictionary()
 
 First = Callable[[Inputs], Tensor]
 Outputs = Callable[[Conduct], Iterator[Tensor]]
@@ -101,15 +104,15 @@ def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) ->
     Warns:
         UserWarning: the outputs are random, or depend on the other examples of a batch.
     """
-    key = _key(model, inputs)
-    conduct = _remembered(model, key)
+    (state, conducts), kind = _conducts(model), _kind(inputs, "outputs")
+    conduct = conducts.get(kind)
     if conduct is not None:
         stream = outputs(conduct)
     else:
-        trial = _tried(model, inputs, first)
+        trial = _tried(model, inputs, first, state)
         conduct, stream = trial.compared(outputs)
         if trial.conclusive:
-            _remember(model, key, conduct)
+            _remember(conducts, kind, conduct)
     for note in conduct.notes():
         validation.warn(note)
     yield from stream
@@ -127,14 +130,20 @@ def conduct_of(model: Module, inputs: Inputs, first: First, *, of: str = "output
     Raises:
         ValueError: the network normalises by the batch at hand in eval mode.
     """
-    key = _key(model, inputs, of)
-    conduct = _remembered(model, key)
+    (state, conducts), kind = _conducts(model), _kind(inputs, of)
+    conduct = conducts.get(kind)
     if conduct is None:
-        trial = _tried(model, inputs, first)
+        trial = _tried(model, inputs, first, state)
         conduct, _ = trial.compared(lambda _: iter([trial.alone(inputs)]))
         if trial.conclusive:
-            _remember(model, key, conduct)
+            _remember(conducts, kind, conduct)
     return conduct
+
+
+def _remember(conducts: dict[Any, Conduct], kind: Any, conduct: Conduct) -> None:
+    if len(conducts) >= MAX_KINDS:
+        conducts.clear()
+    conducts[kind] = conduct
 
 
 def network_conduct(model: Module, inputs: Inputs) -> Conduct:
@@ -163,32 +172,29 @@ def first_tensor(model: Module, inputs: Inputs) -> Tensor:
 
 def seen(model: Module) -> Iterator[Conduct]:
     """How the network was seen to treat inputs of any kind in its present state."""
-    state, conducts = _known.get(model, (None, {}))
-    with model_lock(model):
-        if conducts and state == signature(model):
-            yield from conducts.values()
+    conducts = _known[model][2] if model in _known else {}
+    if conducts and conducts is _conducts(model)[1]:
+        yield from conducts.values()
 
 
-def _key(model: Module, inputs: Inputs, of: str = "outputs") -> tuple[Any, Any]:
-    """The state of the network, and the kind of inputs."""
-    kind = tuple((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors(inputs))
+def _conducts(model: Module) -> tuple[object, dict[Any, Conduct]]:
+    """The object that stands for the network's present state, and what is remembered for it."""
     with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        return signature(model), (of, type(inputs), can_be_cut(inputs), count(inputs) > 1, kind)
+        present = signature(model)
+        state, token, conducts = _known.get(model, (None, None, {}))
+        if state != present:
+            token, conducts = object(), {}
+            _known[model] = (present, token, conducts)
+        return token, conducts
 
 
-def _remembered(model: Module, key: tuple[Any, Any]) -> Conduct | None:
-    state, conducts = _known.get(model, (None, {}))
-    return conducts.get(key[1]) if state == key[0] else None
+def _kind(inputs: Inputs, of: str) -> Any:
+    """The kind of inputs."""
+    kind = tuple((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors(inputs))
+    return of, type(inputs), can_be_cut(inputs), count(inputs) > 1, kind
 
 
-def _remember(model: Module, key: tuple[Any, Any], conduct: Conduct) -> None:
-    state, conducts = _known.get(model, (None, {}))
-    if state != key[0] or len(conducts) >= MAX_KINDS:
-        conducts = {}
-    _known[model] = (key[0], conducts | {key[1]: conduct})
-
-
-def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
+def _tried(model: Module, inputs: Inputs, first: First, state: object) -> "_Trial":
     """Pass a few examples alone, or all where a few are not taken."""
     examples = count(inputs)
     if examples > 1 and can_be_cut(inputs):
@@ -196,12 +202,14 @@ def _tried(model: Module, inputs: Inputs, first: First) -> "_Trial":
         rows, others = spread[::2], spread[1::2]
         try:
             trial = _watched(model, take_examples(inputs, rows), first, rows, examples)
+            trial = replace(trial, conduct=replace(trial.conduct, state=state))
             return replace(trial, others=((take_examples(inputs, others), others),))
         except (NormalizesByBatchError, MemoryError):
             raise
         except Exception as error:  # whatever a network raises that does not take so few
             logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)
-    return _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
+    trial = _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
+    return replace(trial, conduct=replace(trial.conduct, state=state))
 
 
 def spread_rows(examples: int, few: int) -> list[int]:

@@ -17,7 +17,6 @@ from mcbn.network.conduct import Conduct, spread_rows, supervised
 from mcbn.network.inputs import Inputs, count, take_examples, tensors
 from mcbn.network.isolation import model_lock, own_warnings
 from mcbn.network.passes import forward
-from mcbn.network.signature import signature
 from mcbn.samplers.chunks import (
     Engine,
     EnginePlan,
@@ -116,7 +115,7 @@ def _plan_for(
     safe = conduct.engines and not (conduct.random or conduct.changes or conduct.hides_writes)
     if not safe or not (conduct.separable or count(inputs) == 1):
         return None
-    return _plan(model, statistics, inputs, engine)
+    return _plan(model, statistics, inputs, engine, conduct.state)
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
@@ -124,26 +123,33 @@ def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
 
 
-def _plan(model: Module, statistics: Statistics, inputs: Inputs, engine: Engine) -> EnginePlan:
-    """The plan for this network and kind of inputs; made and tested the first time."""
+def _plan(
+    model: Module, statistics: Statistics, inputs: Inputs, engine: Engine, state: object
+) -> EnginePlan:
+    """The plan for this state of the network and kind of inputs; tested the first time."""
     # A power of two near the number of inputs: the choice may depend on it, the numbers do not.
     magnitude = count(inputs).bit_length()
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
     request = (engine, magnitude, kind, tuple(statistics))
-    with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        state, plans = _plans.get(model, (None, {}))
-        if state == signature(model) and request in plans:
-            return plans[request]
-    # Tracing patches every module of the process, and warnings are caught in all of it.
-    with own_warnings(), model_lock(model):
-        present = signature(model)
-        state, plans = _plans.get(model, (None, {}))
-        if state != present or len(plans) >= MAX_PLANS:
+    plans = _plans_of(model, state)
+    if request not in plans:
+        # Tracing patches every module of the process, and warnings are caught in all of it.
+        with own_warnings(), model_lock(model):
+            if len(plans) >= MAX_PLANS:
+                plans.clear()
+            if request not in plans:  # another thread may have made it meanwhile
+                plans[request] = _tested_plan(model, statistics, inputs, engine)
+    return plans[request]
+
+
+def _plans_of(model: Module, state: object) -> dict[Any, EnginePlan]:
+    """The plans of a network in its present state; those of others are forgotten."""
+    with model_lock(model):
+        known, plans = _plans.get(model, (None, {}))
+        if known is not state:
             plans = {}
-        if request not in plans:
-            plans = plans | {request: _tested_plan(model, statistics, inputs, engine)}
-            _plans[model] = (present, plans)
-        return plans[request]
+            _plans[model] = (state, plans)
+        return plans
 
 
 def _tested_plan(
