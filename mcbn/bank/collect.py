@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from mcbn import validation
 from mcbn.bank.bank import Bank
@@ -105,7 +105,7 @@ def collect(
             # threads may have the random streams of the process.
             if len(rows) == 1 and isinstance(batches, MiniBatches) and streams.unmoved():
                 seeded.close()
-    _require_enough(rows, draws)
+    _require_enough(rows, draws, layers)
     statistics = {name: _joined(name, rows) for name in rows[0]}
     examples = 0 if first is None else first.examples
     _require_different(statistics, batches, examples)
@@ -214,11 +214,16 @@ def _joined(name: str, rows: list[dict[str, Tensor]]) -> Tensor:
     return validation.finite(torch.cat([row[name] for row in rows]), f"the draws of {name}")
 
 
-def _require_enough(rows: list[dict[str, Tensor]], draws: int | None) -> None:
-    if not rows or not rows[0]:
+def _require_enough(
+    rows: list[dict[str, Tensor]], draws: int | None, layers: Mapping[str, Module]
+) -> None:
+    if not rows:
+        raise ValueError("expected mini-batches, got none; check that the data are not empty")
+    if not rows[0]:
         raise ValueError(
-            "expected mini-batches that reach a batch-norm layer, got none; check that the data "
-            "are not empty and that the network's forward calls its batch-norm layers"
+            "expected a network that calls its batch-norm layers in eval mode, got one that calls "
+            f"none of them, {next(iter(layers))!r} first; let its forward call the layers as "
+            "modules, rather than use their tensors or call their forward"
         )
     drawn = sum(map(_length, rows))
     if draws is not None and drawn < draws:
@@ -236,10 +241,13 @@ def _require_different(
     first = {name: rows[0] for name, rows in statistics.items()}
     repeated = equal_draws(statistics, first).nonzero().flatten().tolist()[1:]
     if repeated:
+        # PyTorch shuffles no streams.
+        stream = isinstance(batches.dataset, IterableDataset)
+        advice = "shuffle in its data set" if stream else "give it shuffle=True"
         raise ValueError(
             f"expected {_length(statistics)} different mini-batches, got draw {repeated[0]} equal "
-            "to draw 0: the loader repeats its batches after an epoch; give it shuffle=True, "
-            "lower draws, or use mcbn.minibatches"
+            f"to draw 0: the loader repeats its batches after an epoch; {advice}, lower draws, or "
+            "use mcbn.minibatches"
         )
 
 

@@ -178,7 +178,9 @@ def _basis(inspection: Inspection) -> str:
     if observation is None:
         return "Give inputs to estimate their noise."
     if not observation.noise:
-        return f"At M = {inspection.batch_size}; noise needs {MIN_EXAMPLES} examples."
+        few = observation.examples < MIN_EXAMPLES
+        why = f"noise needs {MIN_EXAMPLES} examples" if few else "noise not known for these inputs"
+        return f"At M = {inspection.batch_size}; {why}."
     how = "drawn from" if observation.drawn else "from the spread of"
     return f"Noise at M = {inspection.batch_size}, {how} {observation.examples} examples."
 

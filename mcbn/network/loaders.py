@@ -93,6 +93,8 @@ class CountedLoader:
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.lengths: deque[int | None] = deque()
         self.loader = copy.copy(loader)
+        # Workers that outlive an epoch would go on with the sampler of the loader itself.
+        vars(self.loader)["persistent_workers"] = False
         if not isinstance(loader.dataset, IterableDataset) and getattr(loader, "in_order", True):
             of_batches = loader.batch_sampler is not None
             counting = _CountingSampler(index_sampler(loader), of_batches, self.lengths)
@@ -116,22 +118,23 @@ class CountedLoader:
 class _CountingSampler:
     """A sampler that notes how many examples are in what it chooses."""
 
-    sampler: Any
-    of_batches: bool
-    lengths: deque[int | None]
+    # Private, since any other attribute is that of the sampler.
+    _sampler: Any
+    _of_batches: bool
+    _lengths: deque[int | None]
 
     def __iter__(self) -> Iterator[Any]:
-        for chosen in self.sampler:
+        for chosen in self._sampler:
             # A loader without a batch size may be given lists, but a tuple is a key of its data.
-            several = isinstance(chosen, list) or (self.of_batches and isinstance(chosen, Sized))
-            self.lengths.append(len(chosen) if several else None)
+            several = isinstance(chosen, list) or (self._of_batches and isinstance(chosen, Sized))
+            self._lengths.append(len(chosen) if several else None)
             yield chosen
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.sampler, name)
+        return getattr(self._sampler, name)
 
 
 class _Collated(NamedTuple):

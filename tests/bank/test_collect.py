@@ -349,7 +349,7 @@ REFUSED = {
     "one value": (lambda: dense(nn.BatchNorm1d(6)), [DATA[:1]], ValueError, "in layer '1'"),
     "NaN inputs": (lambda: dense(nn.BatchNorm1d(6)), [NAN], ValueError, r"1 NaN .* \(3, 2\)"),
     "no batches": (lambda: nn.BatchNorm1d(4), [], ValueError, "at least one batch"),
-    "layer not reached": (DeadLayer, [DATA], ValueError, "reach a batch-norm layer"),
+    "layer not reached": (DeadLayer, [DATA], ValueError, "calls none of them, 'norm' first"),
     "repeating loader": (lambda: dense(nn.BatchNorm1d(6)),
                          DataLoader(TensorDataset(DATA), batch_size=8), ValueError, "shuffle=True"),
     "too few": (lambda: dense(nn.BatchNorm1d(6)), [DATA], ValueError, "expected 5 full"),

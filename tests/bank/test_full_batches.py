@@ -17,6 +17,7 @@ from torch.utils.data import (
     DataLoader,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -158,6 +159,21 @@ def test_a_loader_says_which_batches_are_full_whatever_their_rows(kind, workers)
     assert_close(dict(bank.statistics), dict(expected.statistics), rtol=0, atol=0)
 
 
+class OwnLoader(DataLoader):
+    """Reads the sampler of its batch sampler."""
+
+    def __iter__(self):
+        assert isinstance(self.batch_sampler.sampler, SequentialSampler)
+        return super().__iter__()
+
+
+def used(loader):
+    """A loader that was iterated before."""
+    with random_streams(0):
+        assert len(list(loader)) == len(loader)
+    return loader
+
+
 LOADERS = {
     "shuffled": lambda: DataLoader(BAGS, batch_size=M, collate_fn=table, shuffle=True),
     "drop_last": lambda: DataLoader(BAGS, batch_size=M, collate_fn=table, drop_last=True),
@@ -174,6 +190,9 @@ LOADERS = {
         BAGS, batch_size=M, collate_fn=table, num_workers=2, in_order=False),
     "persistent": lambda: DataLoader(
         BAGS, batch_size=M, collate_fn=table, num_workers=1, persistent_workers=True),
+    "persistent, used before": lambda: used(DataLoader(
+        BAGS, batch_size=M, collate_fn=table, num_workers=1, persistent_workers=True)),
+    "of a class of its own": lambda: OwnLoader(BAGS, batch_size=M, collate_fn=table),
     "one by one": lambda: DataLoader(
         mcbn.minibatches(BAGS, batch_size=M, draws=5, collate=table, select=whole),
         batch_size=None),
@@ -192,6 +211,12 @@ def test_every_loader_counts_its_examples_in_every_epoch(kind):
 def test_each_process_of_a_stream_has_a_last_batch():
     loader = DataLoader(Stream(), batch_size=M, collate_fn=table, num_workers=2)
     assert sizes(loader) == [M] * 10
+
+
+def test_a_stream_that_repeats_itself_is_told_how_not_to():
+    loader = DataLoader(Stream(), batch_size=M, collate_fn=table)
+    with pytest.raises(ValueError, match=r"repeats its batches .*; shuffle in its data set"):
+        mcbn.collect(network("table"), loader, select=whole, draws=9)
 
 
 def test_the_population_is_what_a_sampler_draws_from():

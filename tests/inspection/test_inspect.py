@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from graphs import Batch, Classifier, graphs
 from models import (
     CASES,
     Act,
@@ -132,6 +133,13 @@ def test_values_are_examples_times_positions():
     assert inspection.observation.values == {"first": 7 * 30, "second": 7 * 30}
     assert inspection.observation.noise == {}
     assert "noise needs 4 examples" in str(inspection)
+
+
+def test_graphs_are_inspected_without_their_noise():
+    model = randomized(without_seed(Classifier)).eval()
+    inspection = mcbn.inspect(model, Batch.from_data_list(graphs(12)), batch_size=4)
+    assert inspection.servable
+    assert "noise not known for these inputs" in str(inspection)
 
 
 def test_several_rows_of_one_example_are_not_independent():
