@@ -34,8 +34,9 @@ from mcbn.deployment.trials import (
     trials,
 )
 from mcbn.io.atomic import write_whole
+from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Inputs, device_of, tensors, to_network
-from mcbn.network.isolation import eval_mode, own_warnings, random_streams
+from mcbn.network.isolation import eval_mode, own_warnings, random_streams, restored
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
@@ -118,9 +119,12 @@ def export(
         # In the same order in all threads, so that no two wait for each other.
         for model in sorted(models, key=id):
             stack.enter_context(eval_mode(model))
+            stack.enter_context(restored(model, parameters=True))
         plain = single_draw(sampler)
         family = settled(family, plain, inputs)
         tried = trials(sampler, family, inputs, outputs)
+        for model in models:
+            network_conduct(model, inputs)  # refuses what normalises by the batch at hand
         stack.enter_context(quiet())
         file = _File(kind, sampler, family, chunk, names)
         program, content, answers = file.made(tried, plain)
