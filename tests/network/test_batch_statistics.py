@@ -54,6 +54,32 @@ def test_the_layer_is_named(kind):
         model(X)
 
 
+class Written(nn.Module):
+    """Batch norm that calls no function of PyTorch for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(4))
+        self.register_buffer("running_var", torch.ones(4))
+
+    def forward(self, x):
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            mean, variance = x.mean(0), x.var(0, correction=0)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+def test_a_layer_of_its_own_that_is_switched_is_named():
+    model = Network(switched)
+    model.part["norm"] = Written()
+    model.eval()
+    with (
+        pytest.raises(NormalizesByBatchError, match=r"got 'part\.norm', which normalises by the"),
+        refuses_batch_statistics(model),
+    ):
+        model(X)
+
+
 def test_a_call_without_a_layer_is_told():
     model = Network(lambda _, x: functional.batch_norm(x, None, None, training=True)).eval()
     with (
