@@ -5,6 +5,7 @@ Each check raises `ValueError` or `TypeError` with one sentence: expected this, 
 
 import sys
 import warnings
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -46,6 +47,27 @@ def require_type(value: object, types: type | tuple[type, ...], expected: str, a
     """
     if not isinstance(value, types):
         raise TypeError(f"expected {expected}, got {type(value).__name__}; {advice}")
+
+
+def integer(value: object, name: str) -> int:
+    """Return an integer as one of Python; those of NumPy count too, but not True and False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"expected {name} to be an integer, got {value!r:.80}; give a whole number")
+    return int(value)
+
+
+def require_function(value: object, name: str, advice: str) -> None:
+    """Check that an argument, if there is one, is a function.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"expected {name}= to be a function, got {value!r:.80}; {advice}")
 
 
 def tensor(values: object, name: str) -> Tensor:

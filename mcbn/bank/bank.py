@@ -105,6 +105,7 @@ class Bank:
         Raises:
             ValueError: there are fewer draws.
         """
+        _require_draws(draws, len(self))
         return self._select(sorted(herd(self.points(), draws)))
 
     def _select(self, draws: slice | list[int]) -> "Bank":
@@ -252,7 +253,7 @@ def _positive(batch_size: float | Tensor) -> Tensor:
     """
     try:
         size = torch.as_tensor(batch_size, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         size = torch.tensor(torch.nan)
     if size.numel() != 1 or not 0 < float(size.detach()) < math.inf:
         raise ValueError(
@@ -266,9 +267,10 @@ def _require_draws(draws: int, available: int) -> None:
     """Check a number of draws to take out of those there are.
 
     Raises:
+        TypeError: it is not an integer.
         ValueError: it is below 1, or above `available`.
     """
-    if not 1 <= draws <= available:
+    if not 1 <= validation.integer(draws, "draws") <= available:
         raise ValueError(f"expected from 1 to {available} draws, got {draws}; collect more")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler
 
-from mcbn.bank.minibatches import MiniBatches
+from mcbn import validation
+from mcbn.bank.minibatches import SELECTED, MiniBatches
 from mcbn.network.inputs import Inputs, Select, count, own_count, select_inputs, tensors
 from mcbn.network.loaders import CountedLoader, index_sampler, order_sampler
 
@@ -66,10 +67,11 @@ def full_batches(
     one.
 
     Raises:
-        TypeError: `size` is not a function.
+        TypeError: `select` or `size` is not a function.
         ValueError: an epoch holds no full batch, or batches of different numbers of examples.
     """
-    require_size(size)
+    validation.require_function(select, "select", SELECTED)
+    validation.require_function(size, "size", COUNT_THEM)
     loader = batches if isinstance(batches, DataLoader) else None
     source = CountedLoader(loader) if loader is not None else batches
     full = None if size is not None else declared_size(batches)
@@ -190,13 +192,3 @@ def population(batches: Iterable[Any]) -> int | None:
         return len(dataset)  # type: ignore[arg-type]
     except TypeError:  # a stream
         return None
-
-
-def require_size(size: Size | None) -> None:
-    """Check that `size` is a function.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if size is not None and not callable(size):
-        raise TypeError(f"expected size= to be a function, got {size!r:.80}; {COUNT_THEM}")

@@ -1,7 +1,8 @@
 """Seeded random mini-batches of training examples: batch t depends only on the seed and t."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
+from mcbn import validation
 from mcbn.network.collation import collated
 from mcbn.network.inputs import Inputs, Select, as_tensor, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
+
+SELECTED = "give one that takes a batch and returns what the network is called with"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +137,9 @@ def minibatches(
         dataset = as_tensor(np.asarray(dataset))  # rows of an array, or of a data frame
     if isinstance(dataset, Tensor):
         dataset = _rows(dataset)
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"expected a data set with a length, got {type(dataset).__name__}; wrap a stream in "
-            "a DataLoader and give that to collect"
-        )
+    _require_examples(dataset)
+    validation.require_function(collate, "collate", "give one that makes a batch of a list")
+    validation.require_function(select, "select", SELECTED)
     batches = MiniBatches(
         dataset,
         batch_size=batch_size,
@@ -150,6 +152,29 @@ def minibatches(
     )
     _require_possible(batches)
     return batches
+
+
+def _require_examples(dataset: Any) -> None:
+    """Check that a data set has a length, and examples rather than whole columns of them.
+
+    Raises:
+        TypeError: it has not.
+    """
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"expected a data set with a length, got {type(dataset).__name__}; wrap a stream in "
+            "a DataLoader and give that to collect"
+        )
+    if isinstance(dataset, Mapping):
+        raise TypeError(
+            f"expected a data set of examples, got a {type(dataset).__name__} of whole columns; "
+            "wrap it as torch.utils.data.StackDataset(**columns)"
+        )
+    if isinstance(dataset, tuple) and all(hasattr(part, "__array__") for part in dataset):
+        raise TypeError(
+            "expected a data set of examples, got a tuple of arrays; wrap columns as "
+            "torch.utils.data.StackDataset(*columns), or give a list if each is an example"
+        )
 
 
 def _rows(tensor: Tensor) -> TensorDataset:
@@ -167,10 +192,10 @@ def require_batches(batches: Iterable[Any], draws: int | None) -> None:
     """Check that an argument yields batches, as data sets and tensors do not.
 
     Raises:
-        TypeError: it does not.
+        TypeError: it does not, or `draws` is not an integer.
         ValueError: `draws` is below 1.
     """
-    if draws is not None and draws < 1:
+    if draws is not None and validation.integer(draws, "draws") < 1:
         raise ValueError(f"expected at least 1 draw, got {draws}; leave it out to use every batch")
     data = isinstance(batches, (Tensor, np.ndarray, Dataset))
     if not isinstance(batches, MiniBatches) and (data or not isinstance(batches, Iterable)):
@@ -183,7 +208,7 @@ def require_batches(batches: Iterable[Any], draws: int | None) -> None:
 def _require_possible(batches: MiniBatches) -> None:
     for name in ("batch_size", "draws"):
         value = getattr(batches, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(
                 f"expected {name} to be an integer of at least 1, got {value!r}; leave it out for "
                 "the default"
@@ -194,5 +219,10 @@ def _require_possible(batches: MiniBatches) -> None:
         raise ValueError(
             f"expected batch_size of at most the {batches.population} training examples, got "
             f"{batches.batch_size}; lower it, or draw with replacement=True"
+        )
+    if validation.integer(batches.num_workers, "num_workers") < 0:
+        raise ValueError(
+            f"expected num_workers of at least 0, got {batches.num_workers}; leave it out to load "
+            "in this process"
         )
     derived_seed(batches.seed)

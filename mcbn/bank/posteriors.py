@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.network.isolation import derived_seed
 
@@ -116,7 +117,7 @@ def _centered(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _draw_numbers(draws: int) -> range:
-    if draws < 1:
+    if validation.integer(draws, "draws") < 1:
         raise ValueError(f"expected at least 1 draw, got {draws}; give 64 or so")
     return range(draws)
 

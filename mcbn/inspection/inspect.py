@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from torch.jit import ScriptModule
 from torch.nn import Module
 
+from mcbn import validation
 from mcbn.inspection.findings import Finding, diagnose
 from mcbn.inspection.layers import (
     BatchNormLayer,
@@ -22,7 +24,7 @@ from mcbn.inspection.noise import MIN_EXAMPLES, Observation, observe
 from mcbn.inspection.trial import NO_TRIAL, tried
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
-from mcbn.network.inputs import Inputs, count, require_finite, tensors
+from mcbn.network.inputs import Inputs, as_tensor, count, require_finite, tensors
 from mcbn.network.isolation import model_lock
 
 MAX_LINE_CHARACTERS = 100
@@ -117,6 +119,8 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
 
     See docs/inspecting.md for the estimator and an example.
     """
+    if isinstance(inputs, np.ndarray):
+        inputs = as_tensor(inputs)
     _require(inputs, batch_size)
     given, model = model, unwrapped(model)
     with model_lock(model):  # else another thread's call may have replaced the forward of a layer
@@ -142,7 +146,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
 
 
 def _require(inputs: Inputs | None, batch_size: int) -> None:
-    if batch_size < 1:
+    if validation.integer(batch_size, "batch_size") < 1:
         raise ValueError(
             f"expected a batch_size of at least 1, got {batch_size}; give the mini-batch size M"
         )

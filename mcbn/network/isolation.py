@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+from mcbn import validation
+
 T = TypeVar("T")
 
 # Attributes that PyTorch gives every module.
@@ -354,9 +356,11 @@ def derived_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of `key` and on nothing else.
 
     Raises:
-        ValueError: a number in the key is negative.
+        TypeError: a number in the key is not an integer.
+        ValueError: it is negative.
     """
-    if any(isinstance(part, int) and part < 0 for part in key):
+    numbers = [validation.integer(part, "a seed") for part in key if not isinstance(part, str)]
+    if any(number < 0 for number in numbers):
         raise ValueError(f"expected seeds of at least 0, got {key}; use a non-negative integer")
-    words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in key]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
