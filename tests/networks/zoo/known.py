@@ -2,5 +2,5 @@
 
 KNOWN: dict[str, str] = {
     # The file takes the network's type, as it says; `export` casts the example, the caller does not.
-    "float64 inputs of a float32 network": "export pt2",
+    "float64 inputs of a float32 network": "export",
 }

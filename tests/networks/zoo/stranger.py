@@ -94,9 +94,10 @@ class Stranger:
         same = "collect" if family in ("inspect", "doctor") else family
         names = (entry, family, same, "all")
         said = next((self.expected[name] for name in names if name in self.expected), EXACT)
-        # These ask more of a network than the others do.
+        # These ask more of a network than the others do; a file is held to what `predict` says.
         demanding = family in ("linearized", "export")
-        return {*said.split(" or ")} | ({REFUSED} if demanding else set())
+        predicted = self.allowed("predict tensor") if family == "export" else set()
+        return {*said.split(" or ")} | ({REFUSED} if demanding else set()) | predicted
 
 
 # Outputs that are not one per example: a call says so, and what pairs them with examples refuses.
