@@ -1,6 +1,6 @@
 """What is not right yet, by network: entries, or families of entries that all fail."""
 
 KNOWN: dict[str, str] = {
-    # The file takes the network's type, as it says; `export` casts the example, the caller does not.
+    # The file takes the network's type: `export` casts the example, and who calls the file does not.
     "float64 inputs of a float32 network": "export",
 }
