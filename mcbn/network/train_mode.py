@@ -31,6 +31,8 @@ EXACT, ROUNDED = 1e-6, 1e-3
 UNIT = (torch.zeros(()), torch.ones(()))
 # The variance of a mini-batch is the stored one times (n - 1) / n, for the number n of values.
 SMALLEST_FACTOR = 0.25
+# Of layers that have no attribute `eps`.
+UNKNOWN_EPSILON = 1e-5
 
 
 def moments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Statistics:
@@ -57,7 +59,7 @@ def train_mode_statistics(layer: Module, call: Call) -> Statistics | None:
     """The statistics with which a layer's eval mode gives what its train mode gives.
 
     Train mode moves the running statistics towards those of the mini-batch, r' = (1 - a) r + a s.
-    From r = 0 and r = 1 both a and s follow, whatever the momentum. The stored variance may be that
+    From two values of r both a and s follow, whatever the momentum. The stored variance may be that
     for a number n of values that only the layer knows, as with a mask: n is the one for which eval
     mode gives the outputs of train mode.
 
@@ -251,17 +253,30 @@ class _Twin:
         return _gap(outputs, expected)
 
     def agrees(self, expected: list[Tensor], statistics: Statistics) -> bool:
-        return self.gap(expected, statistics) <= self.tolerance
+        """Whether eval mode with these statistics gives what is expected."""
+        if self.gap(expected, statistics) <= self.tolerance:
+            return True
+        # The outputs of a dead layer are rounding: compared with what a step of one deviation does.
+        mean, variance = statistics
+        step = (variance.clamp_min(0) + getattr(self.layer, "eps", UNKNOWN_EPSILON)).sqrt()
+        try:
+            outputs, _ = self.run(statistics, training=False)
+            shifted, _ = self.run((mean + step, variance), training=False)
+        except Exception:  # statistics of another number of channels
+            return False
+        return _gap(outputs, expected, shifted) <= self.tolerance
 
     def statistics(self) -> Statistics | None:
         """The statistics of the mini-batch, as train mode stores them."""
         buffer = self.layer.get_buffer(MEAN)
-        zero, one = torch.zeros_like(buffer), torch.ones_like(buffer)
+        zero = torch.zeros_like(buffer)
         expected, (mean, variance) = self.run((zero, zero), training=True)
-        others, (mean_1, variance_1) = self.run((one, one), training=True)
+        # From values of the size of those that are stored, beside which no difference is rounding.
+        starts = [(1 + value.abs()).to(buffer.dtype) for value in (mean, variance)]
+        others, (mean_1, variance_1) = self.run((starts[0], starts[1]), training=True)
         if _gap(others, expected) > self.tolerance or not expected:
             return None  # its train mode uses the running statistics
-        shares = 1 - (mean_1 - mean), 1 - (variance_1 - variance)
+        shares = 1 - (mean_1 - mean) / starts[0], 1 - (variance_1 - variance) / starts[1]
         if any(bool((share <= 1e-9).any()) for share in shares):
             return None  # it does not store those of this mini-batch
         mean, variance = mean / shares[0], variance / shares[1]
@@ -276,7 +291,7 @@ class _Twin:
         def gap(factor: float) -> float:
             return self.gap(expected, (mean, factor * variance))
 
-        if gap(1.0) <= self.tolerance:
+        if self.agrees(expected, (mean, variance)):
             return 1.0
         options = {"xatol": 1e-12}
         nearest = minimize_scalar(
@@ -287,17 +302,19 @@ class _Twin:
         return min([float(nearest.x), *exact], key=gap)
 
 
-def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
-    """Largest difference, relative to the largest output."""
+def _gap(
+    outputs: list[Tensor], expected: list[Tensor], shifted: list[Tensor] | None = None
+) -> float:
+    """Largest difference, relative to the largest output, or to how far the shifted ones moved."""
     if [o.shape for o in outputs] != [e.shape for e in expected]:
         return float("inf")
-    gaps = [
-        float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))
-        for one, other in zip(outputs, expected, strict=True)
-        if other.numel() > 0
-    ]
-    largest = max(gaps, default=0.0)
-    return largest if largest == largest else float("inf")
+    gaps = []
+    for one, other, moved in zip(outputs, expected, shifted or expected, strict=True):
+        if other.numel() > 0:
+            scale = max(float(other.abs().max()), float((moved - other).abs().max()), 1e-30)
+            gap = float((one - other).abs().max()) / scale
+            gaps.append(gap if gap == gap else float("inf"))
+    return max(gaps, default=0.0)
 
 
 def kept_in_eval_mode(model: Module, layers: Iterable[str]) -> list[str]:

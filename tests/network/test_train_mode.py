@@ -99,6 +99,17 @@ def test_statistics_are_those_of_the_values_that_count(kind, momentum):
     assert layer.num_batches_tracked == 0
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e9])
+def test_dead_and_huge_activations_have_statistics(scale):
+    x = scale * (X - 1) + 1e-3
+    found = train_mode_statistics(Masked(C), ((x, MASK), {}))
+    values = x[MASK].double()
+    expected = values.mean(0).float(), values.var(0, correction=0).float()
+    assert_close(found, expected, rtol=1e-5, atol=1e-12)
+    layer, table = Masked(C), torch.ones(N, L, dtype=torch.bool)
+    assert agrees(layer, ((x, table), {}), moments((x.flatten(0, 1),), {}))
+
+
 def test_moments_of_the_wrong_axis_are_told_from_the_right_ones():
     layer, x = ChannelsLast(C), X[:, :C]
     assert not agrees(layer, ((x,), {}), moments((x,), {}))  # those of the positions
