@@ -35,7 +35,7 @@ from mcbn.network.conduct import Conduct, network_conduct
 from mcbn.network.inputs import Select, count, require_finite, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
 from mcbn.network.loaders import index_sampler
-from mcbn.network.train_mode import kept_in_eval_mode, unknown_statistics
+from mcbn.network.training import kept_in_eval_mode, unknown_statistics
 
 
 def collect(
@@ -152,8 +152,8 @@ def _conduct(model: Module, batch: CountedBatch) -> Conduct:
     if others := unknown_statistics(model, batch_norm_layers(model), inputs):
         validation.warn(
             f"{_number(others, 'module')} left out of the bank, {others[0]!r} "
-            f"({type(model.get_submodule(others[0])).__name__}) first: it changes vectors of its "
-            f"own in train mode, but has no buffers {MEAN} and {VARIANCE}; rename them if they are "
+            f"({type(model.get_submodule(others[0])).__name__}) first: it changes buffers of its "
+            f"own in train mode, but has none named {MEAN} and {VARIANCE}; rename them if they are "
             "the mean and variance of a batch norm"
         )
     return conduct

@@ -6,7 +6,7 @@ layer, not assumed.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,6 @@ from torch.nn import Module
 from mcbn.network.batchnorm import MEAN, VARIANCE, batch_statistics, epsilon_of, is_plain
 from mcbn.network.inputs import map_inputs, tensors
 from mcbn.network.isolation import StreamStates, eval_mode, restored
-from mcbn.network.passes import forward
 
 Statistics = tuple[Tensor, Tensor]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -315,70 +314,3 @@ def _gap(
             gap = float((one - other).abs().max()) / scale
             gaps.append(gap if gap == gap else float("inf"))
     return max(gaps, default=0.0)
-
-
-def kept_in_eval_mode(model: Module, layers: Iterable[str]) -> list[str]:
-    """Layers that the network's own `train()` leaves in eval mode, so that training froze them."""
-    if all(type(module).train is Module.train for module in model.modules()):
-        return []
-    twin = _copied(model)
-    if twin is None:
-        return []
-    twin.train()
-    return [name for name in layers if not twin.get_submodule(name).training]
-
-
-def unknown_statistics(model: Module, layers: Iterable[str], inputs: Any) -> list[str]:
-    """Modules that look like normalisers of a mini-batch, but keep their statistics elsewhere.
-
-    They are not of PyTorch, hold several vectors of one length, and train mode changes these.
-    """
-    names = [
-        name
-        for name, module in model.named_modules()
-        if name not in layers and _holds_vectors(module)
-    ]
-    twin = _copied(model) if names else None
-    if twin is None:
-        return []
-    twin.train()
-    for module in twin.modules():
-        if "Drop" in type(module).__name__:
-            module.training = False
-    before = {name: [b.clone() for b in _vectors(twin.get_submodule(name))] for name in names}
-    streams = StreamStates.now()
-    try:
-        with torch.no_grad():
-            forward(twin, {}, inputs)
-    except Exception:  # a network in train mode may want targets
-        return []
-    finally:
-        streams.restore()
-    return [
-        name
-        for name in names
-        if any(
-            not torch.equal(one, other)
-            for one, other in zip(before[name], _vectors(twin.get_submodule(name)), strict=True)
-        )
-    ]
-
-
-def _vectors(module: Module) -> list[Tensor]:
-    """The buffers of a module that may be means or variances of channels."""
-    return [b for b in module._buffers.values() if b is not None and b.ndim == 1 and len(b) > 1]
-
-
-def _holds_vectors(module: Module) -> bool:
-    own = not type(module).__module__.startswith("torch.")
-    if not own or isinstance(module, torch.jit.ScriptModule):
-        return False
-    lengths = [len(buffer) for buffer in _vectors(module) if buffer.is_floating_point()]
-    return len(lengths) > len(set(lengths))
-
-
-def _copied(model: Module) -> Module | None:
-    try:
-        return copy.deepcopy(model)
-    except Exception:  # whatever a network of the user raises that cannot be copied
-        return None

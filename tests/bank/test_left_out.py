@@ -87,6 +87,30 @@ class OtherNames(nn.Module):
         return (x - mean) / (variance + 1e-5).sqrt()
 
 
+class Whitening(nn.Module):
+    """Divides by a running covariance."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(C))
+        self.register_buffer("running_covariance", torch.eye(C))
+
+    def forward(self, x):
+        mean, covariance = self.running_mean, self.running_covariance
+        if self.training:
+            mean, covariance = x.mean(0), x.T.cov(correction=0)
+            self.running_mean.lerp_(mean, 0.1)
+            self.running_covariance.lerp_(covariance, 0.1)
+        return torch.linalg.solve(covariance + 0.01 * torch.eye(C), (x - mean).T).T
+
+
+class OfInstances(nn.InstanceNorm1d):
+    """Statistics of each example, of a class of its own."""
+
+    def forward(self, x):
+        return super().forward(x[:, :, None].expand(-1, -1, 2)).mean(2)
+
+
 class KeptInEval(Network):
     def train(self, mode=True):
         super().train(mode)
@@ -100,6 +124,7 @@ TOLD = {
     "by its tensors": (lambda: ByTensors(nn.BatchNorm1d(C)), "'other' first.* its tensors alone"),
     "not at all": (lambda: NotAtAll(nn.BatchNorm1d(C)), "'other' first, so nothing is drawn"),
     "by its forward": (lambda: ByItsForward(Activated(C)), "'other' first, so nothing is drawn"),
+    "whitening": (lambda: Network(Whitening()), r"'other' \(Whitening\) .* in train mode"),
     "other names": (lambda: Network(OtherNames()), r"'other' \(OtherNames\) .* rename them"),
 }
 
@@ -130,6 +155,11 @@ def test_a_network_without_any_draw_is_refused(kind):
     with pytest.raises(ValueError, match="'other'"):
         collected(network)
     assert not mcbn.inspect(network, DATA, batch_size=8).servable
+
+
+def test_statistics_of_instances_are_not_missed():
+    network = built(lambda: Network(OfInstances(C, track_running_stats=True)))
+    assert len(collected(network).statistics) == 2
 
 
 def test_a_layer_that_training_kept_in_eval_mode_is_told_and_drawn():
