@@ -37,7 +37,7 @@ class Sorted:
 
 
 class Largest:
-    def summarize(self, passes, *, keep_draws=False):  # noqa: ARG002
+    def summarize(self, passes, *, keep_draws=False):
         return Sorted(torch.stack(list(passes)).mean(0).amax(1).sort(descending=True).values)
 
     def join(self, parts):
