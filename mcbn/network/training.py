@@ -53,18 +53,16 @@ def unknown_statistics(model: Module, layers: Iterable[str], inputs: Any) -> lis
     try:
         with torch.no_grad():
             forward(twin, {}, inputs)
+        after = {name: _statistics(twin.get_submodule(name)) for name in names}
+        return [name for name in names if not _same(before[name], after[name])]
     except Exception:  # a network in train mode may want targets
         return []
     finally:
         streams.restore()
-    return [
-        name
-        for name in names
-        if any(
-            not torch.equal(one, other)
-            for one, other in zip(before[name], _statistics(twin.get_submodule(name)), strict=True)
-        )
-    ]
+
+
+def _same(ones: list[Tensor], others: list[Tensor]) -> bool:
+    return len(ones) == len(others) and all(map(torch.equal, ones, others))
 
 
 def _statistics(module: Module) -> list[Tensor]:

@@ -104,6 +104,21 @@ class Whitening(nn.Module):
         return torch.linalg.solve(covariance + 0.01 * torch.eye(C), (x - mean).T).T
 
 
+class Late(OtherNames):
+    """Makes its statistics when it first trains."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.register_buffer("moving_mean", torch.zeros(C))
+        self.register_buffer("moving_var", None)
+
+    def forward(self, x):
+        if self.training:
+            self.moving_mean, self.moving_var = x.mean(0), x.var(0, correction=0)
+        deviation = 1 if self.moving_var is None else (self.moving_var + 1e-5).sqrt()
+        return (x - self.moving_mean) / deviation
+
+
 class OfInstances(nn.InstanceNorm1d):
     """Statistics of each example, of a class of its own."""
 
@@ -125,6 +140,7 @@ TOLD = {
     "not at all": (lambda: NotAtAll(nn.BatchNorm1d(C)), "'other' first, so nothing is drawn"),
     "by its forward": (lambda: ByItsForward(Activated(C)), "'other' first, so nothing is drawn"),
     "whitening": (lambda: Network(Whitening()), r"'other' \(Whitening\) .* in train mode"),
+    "made late": (lambda: Network(Late()), r"'other' \(Late\) .* in train mode"),
     "other names": (lambda: Network(OtherNames()), r"'other' \(OtherNames\) .* rename them"),
 }
 
