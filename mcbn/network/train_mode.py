@@ -228,6 +228,8 @@ class _Twin:
         for module in layer.modules():
             module.training = training and "Drop" not in type(module).__name__
         layer.training = training
+        if vars(layer).get("momentum") == 0:  # which stores no mini-batch
+            layer.momentum = 0.1  # type: ignore[assignment]
         if statistics is not None:
             for name, value in zip((MEAN, VARIANCE), statistics, strict=True):
                 buffer = layer.get_buffer(name)

@@ -83,7 +83,7 @@ SERVED = {
 }
 
 
-@pytest.mark.parametrize("momentum", [0.1, 1e-3, 1.0, None])
+@pytest.mark.parametrize("momentum", [0.1, 1e-3, 0.0, 1.0, None])
 @pytest.mark.parametrize("kind", SERVED)
 def test_statistics_are_those_of_the_values_that_count(kind, momentum):
     build, args, values = SERVED[kind]
