@@ -251,7 +251,8 @@ def _watched(
         hides_writes=hidden,
         ends_in_sigmoid=watch.ends_in_sigmoid(output),
         decides=watch.decides,
-        changes=tuple(changes),
+        # A draw stands in place of the network's own buffers, and may have been written to.
+        changes=(*changes, *getattr(first, "written", ())),
     )
     return _Trial(model, first, few, rows, examples, output, conduct)
 

@@ -11,7 +11,7 @@ from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.dropout import dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
-from mcbn.samplers.loop import answers, checked_inputs, first_output
+from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, stacked, tensor_output, told_if_equal
 
 
@@ -57,7 +57,7 @@ class MCDropout:
 
         def first(given: Inputs) -> Tensor:
             with dropout_masks(self.model, self.seed, 0):
-                return first_output(self.model, {}, self.output, given)
+                return FirstDraw(self.model, {}, self.output)(given)
 
         def outputs(conduct: Conduct) -> Iterator[Tensor]:
             # Nothing stays switched while the caller holds the iterator.

@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -27,7 +26,7 @@ from mcbn.samplers.chunks import (
     states,
 )
 from mcbn.samplers.graph import traced
-from mcbn.samplers.loop import answers, checked_inputs, first_output
+from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, all_tensors, nesting, tensor_output
 from mcbn.samplers.vmap import CostProbe, PassCost
 
@@ -100,7 +99,7 @@ def draws(
         raws = answers(model, states(lent), inputs, conduct)
         return (tensor_output(raw, output) for raw in raws)
 
-    first = partial(first_output, model, next(states(statistics)), output)
+    first = FirstDraw(model, next(states(statistics)), output)
     return supervised(model, inputs, first, outputs)
 
 

@@ -7,7 +7,6 @@ show how good the approximation is.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from mcbn.network.isolation import eval_mode, intercepted
 from mcbn.network.passes import forward
 from mcbn.network.train_mode import require_second_axis
 from mcbn.samplers.chunks import states
-from mcbn.samplers.loop import answers, checked_inputs, first_output
+from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output
 
 # Largest residual, as a fraction of the spread over draws, that counts as linear: up to it, linear
@@ -186,7 +185,7 @@ class LinearizedBatchNorm:
     def _checked(self, inputs: Inputs) -> tuple[Inputs, Conduct]:
         """The inputs, and how the network treats them, which has to be each by itself."""
         inputs = checked_inputs(self.model, inputs)
-        first = partial(first_output, self.model, self.bank.state(0), self.output)
+        first = FirstDraw(self.model, self.bank.state(0), self.output)
         conduct = conduct_of(self.model, inputs, first)
         if conduct.mixes or conduct.random or conduct.changes:
             raise ValueError(

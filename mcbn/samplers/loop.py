@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ def passes(
         TypeError: the network's output is not a tensor.
     """
     inputs = checked_inputs(model, inputs)
-    first = partial(first_output, model, states[0], output)
+    first = FirstDraw(model, states[0], output)
 
     def outputs(conduct: Conduct) -> Iterator[Tensor]:
         raws = answers(model, states, inputs, conduct)
@@ -46,13 +47,30 @@ def passes(
     return supervised(model, inputs, first, outputs)
 
 
-def first_output(
-    model: Module, state: Mapping[str, Tensor], output: Output | None, inputs: Inputs
-) -> Tensor:
-    """The network's output under one state, for inputs that it may write into."""
-    state = {name: value.clone() for name, value in state.items()}  # which it may write into, too
-    with eval_mode(model), torch.no_grad():
-        return tensor_output(call(model, _matching(state, _kinds(model)), inputs), output)
+@dataclass(frozen=True, eq=False)
+class FirstDraw:
+    """The network's output under one state, for inputs that it may write into.
+
+    Attributes:
+        model: the network.
+        state: tensors by the names of parameters and buffers.
+        output: picks the output tensor.
+        written: names of the state's tensors that the last pass wrote to.
+    """
+
+    model: Module
+    state: Mapping[str, Tensor]
+    output: Output | None
+    written: list[str] = field(default_factory=list)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The output for `inputs`, in eval mode and without gradients."""
+        lent = _matching({k: v.detach().clone() for k, v in self.state.items()}, _kinds(self.model))
+        before = {name: value.clone() for name, value in lent.items()}
+        with eval_mode(self.model), torch.no_grad():
+            outputs = tensor_output(call(self.model, lent, inputs), self.output)
+        self.written[:] = [name for name in lent if not torch.equal(lent[name], before[name])]
+        return outputs
 
 
 def checked_inputs(model: Module, inputs: Inputs) -> Inputs:

@@ -133,6 +133,24 @@ def test_what_a_pass_changes_in_the_network_is_put_back(run):
         assert torch.equal(value, state[name]), name
 
 
+@pytest.mark.parametrize("engine", ["auto", "folded", "batched", "loop"])
+def test_a_buffer_that_a_draw_stands_for_is_put_back_too(engine):
+    """Written after the layer was used, so that no draw shows it."""
+
+    def run(net, x):
+        outputs = net.plain(x)
+        net.norm.running_mean.mul_(0.9)
+        return outputs
+
+    net = network(run)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    sampler = mcbn.MCBatchNorm(net, collected(net), engine=engine)
+    assert_close(sampler(DATA), sampler(DATA), rtol=0, atol=0)
+    mcbn.Deterministic(net)(DATA)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
 def test_a_block_says_what_was_changed():
     net = network(count_calls)
     with restored(net) as changed:
