@@ -98,7 +98,7 @@ def _unchanged(inputs: Any) -> Any:
 
 
 def minibatches(
-    dataset: Dataset[Any] | Tensor | Sequence[Any],
+    dataset: Dataset[Any] | Tensor | Sequence[Any] | Any,
     *,
     batch_size: int = 32,
     draws: int = 64,

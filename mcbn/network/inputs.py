@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from mcbn import validation
 
-Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+# Any is a batch of graphs of torch_geometric, which need not be installed.
+Inputs = Tensor | tuple[Any, ...] | dict[str, Any] | Any
 Select = Callable[[Any], Inputs]
 
 # Values that no pass can change.
@@ -72,7 +73,7 @@ def _checked(inputs: Any) -> Inputs:
     )
 
 
-def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
+def as_tensor(values: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
     """A tensor of the numbers of an array, which it may share.
 
     Raises:
