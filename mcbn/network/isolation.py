@@ -267,15 +267,15 @@ class StreamStates:
             np.random.set_state(self.numpy)  # noqa: NPY002
             random.setstate(self.python)
 
-    def unmoved(self, *, python: bool = True) -> bool:
-        """Whether nothing has been drawn from a stream since; from Python's only if asked for."""
+    def unmoved(self) -> bool:
+        """Whether nothing has been drawn from a stream since."""
         now = StreamStates.now()
         return (
             torch.equal(self.torch, now.torch)
             and all(map(torch.equal, self.cuda, now.cuda))
             and self.numpy[2:] == now.numpy[2:]
             and np.array_equal(self.numpy[1], now.numpy[1])
-            and (not python or self.python == now.python)
+            and self.python == now.python
         )
 
 
