@@ -22,11 +22,10 @@ integration: .venv/ready  ## test the site, the built package, the example servi
 	MCBN_DIST=dist MCBN_INSTALLED=$(CURDIR)/.venv-wheel/bin/python \
 		.venv/bin/pytest $(PARALLEL) tests/integration
 
-# Not yet `make -C tools shapes`: new tests hand in wrong types on purpose, or watch the streams that
-# the checker of annotations draws from, and have to be marked so.
 check:  ## run all that must pass before a change lands
 	$(MAKE) -C tools lint types layers
 	$(MAKE) docs test integration
+	$(MAKE) -C tools shapes
 
 docs: .venv/ready  ## build the documentation in docs/_build/html; a warning is an error
 	.venv/bin/sphinx-build -q -b html -n -W --keep-going docs docs/_build/html

@@ -1,6 +1,7 @@
 """For all tests: one thread, no network, and the same global state after each test as before."""
 
 import ipaddress
+import random
 import sys
 
 import numpy as np
@@ -36,12 +37,9 @@ sys.addaudithook(refuse_other_machines)
 
 
 def global_state():
-    """The random streams and settings of the process that a call must leave as they were.
-
-    Python's own stream is left out, since the checker of annotations draws from it; it has a test
-    in a process of its own.
-    """
+    """The random streams and settings of the process that a call must leave as they were."""
     return (
+        random.getstate(),
         torch.get_rng_state().tolist(),
         [part if isinstance(part, (str, int, float)) else part.tolist()
          for part in np.random.get_state()],  # noqa: NPY002
@@ -61,6 +59,6 @@ def unchanged_global_state():
 
 @pytest.fixture
 def no_type_checker(request):
-    """Skip under the checker of annotations, which draws from Python's own random stream."""
+    """Skip under the checker of annotations, which refuses a wrong type before mcbn can."""
     if request.config.getoption("jaxtyping_packages", default=None):
-        pytest.skip("the checker of annotations draws from Python's random stream")
+        pytest.skip("the checker of annotations refuses what mcbn is to refuse")

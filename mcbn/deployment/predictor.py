@@ -13,9 +13,9 @@ from mcbn.bank.bank import Bank
 from mcbn.network.checkpoints import load_network
 from mcbn.network.inputs import TARGET_KEYS
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
-from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.predictive.likelihood import as_likelihood
-from mcbn.predictive.predict import Predictive, predict
+from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.dropout import MCDropout
@@ -154,7 +154,7 @@ def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module)
     return TensorDataset(*tensors)
 
 
-def _columns(predictive: Predictive) -> dict[str, np.ndarray]:
+def _columns(predictive: CategoricalPredictive | GaussianPredictive) -> dict[str, np.ndarray]:
     if isinstance(predictive, CategoricalPredictive):
         tensors = {name: getattr(predictive, name) for name in CLASS_COLUMNS}
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.plain import to_plain
+from mcbn.network.loaders import Data
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
@@ -75,10 +76,10 @@ class Comparison:
 
 def compare(
     samplers: Mapping[str, Sampler],
-    inputs: Tensor,
+    inputs: Data,
     targets: Tensor,
     *,
-    outside: Mapping[str, Tensor] | None = None,
+    outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
     resamples: int = 1000,
     seed: int = 0,

@@ -230,7 +230,7 @@ def call_with_tensors(model: Module, state: Mapping[str, Tensor], call: Callable
             tensors[name] = value
 
 
-def _holder(model: Module, name: str) -> tuple[dict[str, Any], str]:
+def _holder(model: Module, name: str) -> tuple[Any, str]:
     """What a module keeps the parameter or buffer `name` in, and its key there."""
     *path, key = name.split(".")
     module: Any = model

@@ -25,6 +25,9 @@ from mcbn.network.inputs import Inputs, as_tensor, can_be_cut, concatenate, coun
 
 DEFAULT_BATCH_SIZE = 256  # examples in a pass
 
+# What is predicted: examples with one in each row, a map-style or iterable data set, or a loader.
+Data = Tensor | np.ndarray | Dataset[Any] | DataLoader[Any]
+
 SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 

@@ -8,20 +8,13 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from mcbn.network.inputs import Select
-from mcbn.network.loaders import order_sampler, ordered_loader
+from mcbn.network.loaders import Data, order_sampler, ordered_loader
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.likelihood import Likelihood, as_likelihood
-from mcbn.predictive.predict import (
-    Predictive,
-    joined,
-    require_sampler,
-    require_some,
-    summarize_batches,
-)
+from mcbn.predictive.likelihood import Likelihood, P, as_likelihood
+from mcbn.predictive.predict import joined, require_sampler, require_some, summarize_batches
 from mcbn.samplers.sampler import Sampler
 
 V = TypeVar("V")
@@ -30,8 +23,8 @@ V = TypeVar("V")
 @overload
 def predict_distributed(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
+    data: Data,
+    likelihood: Literal["categorical"] = ...,
     *,
     group: dist.ProcessGroup | None = ...,
     batch_size: int = ...,
@@ -40,22 +33,22 @@ def predict_distributed(
 @overload
 def predict_distributed(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Likelihood[GaussianPredictive],
+    data: Data,
+    likelihood: Likelihood[P],
     *,
     group: dist.ProcessGroup | None = ...,
     batch_size: int = ...,
     select: Select | None = ...,
-) -> GaussianPredictive: ...
+) -> P: ...
 def predict_distributed(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
+    data: Data,
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     group: dist.ProcessGroup | None = None,
     batch_size: int = 256,
     select: Select | None = None,
-) -> Predictive:
+) -> Any:
     """Return what `predict` returns, computed by all processes of a group together.
 
     Each process predicts a run of whole batches and gets the whole result: the same bits as one
@@ -84,18 +77,16 @@ def predict_distributed(
     def description(share: _Share) -> tuple[Any, ...]:
         return (repr(share.likelihood), len(sampler), share.batches, share.examples)
 
-    def predict_share() -> Predictive | None:
+    def predict_share() -> Any:
         parts = summarize_batches(
             sampler, share.loader, share.likelihood.summarize, select=select, first=share.first
         )
-        part: Predictive | None = joined(share.likelihood, parts, _example_count(share.loader))
-        return part
+        return joined(share.likelihood, parts, _example_count(share.loader))
 
     share, calls = _guarded(prepare, description, group)
     _require_equal(calls)
     parts = [part for part in _everywhere(predict_share, group) if part is not None]
-    whole: Predictive = require_some(joined(share.likelihood, parts, share.examples))
-    return whole
+    return require_some(joined(share.likelihood, parts, share.examples))
 
 
 def _example_count(loader: DataLoader[Any]) -> int:

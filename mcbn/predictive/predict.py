@@ -8,20 +8,18 @@ from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
 from mcbn.network.conduct import seen
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
-from mcbn.network.loaders import batch_lengths, order_sampler, ordered_loader, rebatched
+from mcbn.network.loaders import Data, batch_lengths, order_sampler, ordered_loader, rebatched
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
-from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.predictive.likelihood import Likelihood, as_likelihood
+from mcbn.predictive.likelihood import Likelihood, P, as_likelihood
 from mcbn.samplers.sampler import Sampler
 
-Predictive = CategoricalPredictive | GaussianPredictive
 S = TypeVar("S")
 END = object()
 # The axis of examples in the tensors of a predictive, where it is not the first.
@@ -31,8 +29,8 @@ EXAMPLE_AXES = {"draws": 1, "means": 1, "variances": 1}
 @overload
 def predict(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
+    data: Data,
+    likelihood: Literal["categorical"] = ...,
     *,
     batch_size: int | None = ...,
     select: Select | None = ...,
@@ -42,24 +40,24 @@ def predict(
 @overload
 def predict(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Likelihood[GaussianPredictive],
+    data: Data,
+    likelihood: Likelihood[P],
     *,
     batch_size: int | None = ...,
     select: Select | None = ...,
     keep_draws: bool = ...,
     progress: bool = ...,
-) -> GaussianPredictive: ...
+) -> P: ...
 def predict(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
+    data: Data,
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
     select: Select | None = None,
     keep_draws: bool = False,
     progress: bool = True,
-) -> Predictive:
+) -> Any:
     """Return the predictive distribution of every example, in the order of the data.
 
     Data and, for classes, draws are streamed: besides the result, memory holds one batch. Where
@@ -83,15 +81,14 @@ def predict(
     parts = _predictives(sampler, data, likelihood, select, keep_draws, batch_size)
     bar = progress_bar(parts, label="predict", unit="batch", total=_length(loader), shown=progress)
     examples = _length(order_sampler(loader)) or 0
-    whole: Predictive = require_some(joined(as_likelihood(likelihood), bar, examples))
-    return whole
+    return require_some(joined(as_likelihood(likelihood), bar, examples))
 
 
 @overload
 def predict_batches(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Literal["categorical"] | Likelihood[CategoricalPredictive] = ...,
+    data: Data,
+    likelihood: Literal["categorical"] = ...,
     *,
     batch_size: int | None = ...,
     select: Select | None = ...,
@@ -100,22 +97,22 @@ def predict_batches(
 @overload
 def predict_batches(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
-    likelihood: Likelihood[GaussianPredictive],
+    data: Data,
+    likelihood: Likelihood[P],
     *,
     batch_size: int | None = ...,
     select: Select | None = ...,
     keep_draws: bool = ...,
-) -> Iterator[GaussianPredictive]: ...
+) -> Iterator[P]: ...
 def predict_batches(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
+    data: Data,
     likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
     select: Select | None = None,
     keep_draws: bool = False,
-) -> Iterator[Predictive]:
+) -> Iterator[Any]:
     """Yield the predictive distribution of one batch after another.
 
     Memory holds one batch, however many examples there are and, for classes, however many draws.
@@ -132,7 +129,7 @@ def predict_batches(
 
 def _predictives(
     sampler: Sampler,
-    data: Tensor | Dataset[Any] | DataLoader[Any],
+    data: Data,
     likelihood: Any,
     select: Select | None,
     keep_draws: bool,

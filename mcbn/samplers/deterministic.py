@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module
 
@@ -40,6 +40,6 @@ class Deterministic:
         """Yield the outputs for all inputs, one draw at a time."""
         return passes(self.model, [{}], inputs, output=self.output)
 
-    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+    def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""
         return stacked(self.passes(inputs), inputs)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module
 
@@ -66,7 +66,7 @@ class MCDropout:
         run = supervised(self.model, inputs, first, outputs)
         return told_if_equal(run, "no dropout layer of the network has an effect on its outputs")
 
-    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+    def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""
         return stacked(self.passes(inputs), inputs)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
@@ -52,6 +52,6 @@ class DeepEnsemble:
         for model in self.models:
             yield from passes(model, [{}], inputs, output=self.output)
 
-    def __call__(self, inputs: Inputs) -> Float[Tensor, "draws batch *rest"]:
+    def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""
         return stacked(self.passes(inputs), inputs)

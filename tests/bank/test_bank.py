@@ -318,6 +318,7 @@ def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(bank):
     assert {rows.dtype for rows in half.statistics.values()} == {torch.float32}
 
 
+@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.parametrize(
     "size", [0, -3, math.nan, math.inf, torch.tensor(math.inf), torch.ones(2), "32", None]
 )

@@ -17,17 +17,13 @@ from matplotlib import pyplot as plt
 from torch.nn import Module
 
 
-def process(*, python_stream: bool) -> dict:
-    """Settings and streams by name, in a form that can be compared.
-
-    Args:
-        python_stream: Python's own stream too, which the type checker of the tests draws from.
-    """
+def process() -> dict:
+    """Settings and streams by name, in a form that can be compared."""
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "torch stream": torch.get_rng_state().tolist(),
         "numpy stream": (kind, keys.tolist(), *rest),
-        "python stream": random.getstate() if python_stream else None,
+        "python stream": random.getstate(),
         **torch_settings(),
         "filters": (id(warnings.filters), list(warnings.filters), warnings.showwarning),
         "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],

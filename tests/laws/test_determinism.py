@@ -283,7 +283,6 @@ NOISES = {
 }
 
 
-@pytest.mark.usefixtures("no_type_checker")
 @pytest.mark.filterwarnings("ignore:The network's outputs are random")
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 def test_a_network_that_draws_in_its_passes_repeats_and_leaves_the_streams(noise):

@@ -254,8 +254,6 @@ VALUES = {
     "TrainingAxes",
 }  # fmt: skip
 
-# The type checker of `make shapes` draws from Python's own stream.
-PYTHON_STREAM = "typecheck" not in sys.modules
 ERRORS = (KeyboardInterrupt, RuntimeError)
 
 
@@ -304,7 +302,7 @@ def temporary_files(folder: Path) -> list[str]:
 
 def ended(call, models, error=None) -> list[str]:
     """Do the call; what is not as it was, be it that the call ended well or in `error`."""
-    before = as_found.process(python_stream=PYTHON_STREAM), [as_found.model(m) for m in models]
+    before = as_found.process(), [as_found.model(m) for m in models]
     try:
         call()
     except BaseException as caught:  # torch may make another error of the one that was raised
@@ -316,7 +314,7 @@ def ended(call, models, error=None) -> list[str]:
 
 
 def differences(before, models) -> list[str]:
-    process = as_found.moved(before[0], as_found.process(python_stream=PYTHON_STREAM))
+    process = as_found.moved(before[0], as_found.process())
     pairs = zip(before[1], models, strict=True)
     return process + [name for was, m in pairs for name in as_found.moved(was, as_found.model(m))]
 

@@ -113,13 +113,13 @@ def test_mixed_calls_get_the_serial_answers_and_leave_all_as_found(model, repeat
         for repeat in range(repeats):
             work = list(calls_again(model).items())
             work = work[repeat:] + work[:repeat]
-            before = as_found.process(python_stream=False), as_found.model(model)
+            before = as_found.process(), as_found.model(model)
             for start in range(0, len(work), THREADS):
                 group = work[start : start + THREADS]
                 found = at_once([call for _, call in group], len(group))
                 for (name, _), answer in zip(group, found, strict=True):
                     assert bits(answer) == serial[name], name
-            after = as_found.process(python_stream=False), as_found.model(model)
+            after = as_found.process(), as_found.model(model)
             assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
 
 

@@ -37,7 +37,7 @@ BLOCKS = {
 def test_a_block_gives_back_what_it_changed(block, change, error):
     model = make_network("1d of 2-D").train()
     model[3].eval()
-    before = as_found.process(python_stream=True), as_found.model(model)
+    before = as_found.process(), as_found.model(model)
 
     def interrupted():
         with block(model):
@@ -50,7 +50,7 @@ def test_a_block_gives_back_what_it_changed(block, change, error):
     else:
         with pytest.raises(error):
             interrupted()
-    after = as_found.process(python_stream=True), as_found.model(model)
+    after = as_found.process(), as_found.model(model)
     assert [as_found.moved(*pair) for pair in zip(before, after, strict=True)] == [[], []]
     assert free_for_others(isolation.model_lock(model))
     assert free_for_others(isolation._process_lock)
@@ -105,7 +105,6 @@ def test_tensors_are_given_back_wherever_it_fails(where):
     assert torch.equal(model(x), expected)
 
 
-@pytest.mark.usefixtures("no_type_checker")
 def test_streams_are_repeatable_and_told_to_have_moved():
     with isolation.random_streams(3, "a"):
         first = draw_from_every_stream()

@@ -241,7 +241,6 @@ def test_for_classes_no_more_than_one_draw_is_ever_held():
     assert watched.most <= 1
 
 
-@pytest.mark.usefixtures("no_type_checker")
 def test_a_batch_is_freed_before_the_next_is_loaded():
     alive = []
 

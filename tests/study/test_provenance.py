@@ -49,6 +49,20 @@ class Scaled(nn.Module):
 def with_outputs():
     return Scaled(VARIABLE)
 
+class InTraining(Scaled):
+    def forward(self, values):
+        return self.layers(values) * (float(self.text) if self.training else 1)
+
+def with_training():
+    return InTraining(VARIABLE)
+
+class Clipped(Scaled):
+    def forward(self, values):
+        return self.layers(values.clamp(max=50 * float(self.text)))
+
+def with_threshold():
+    return Clipped(VARIABLE)
+
 def at_random():
     network = layers()
     nn.init.constant_(network[1].bias, float(np.random.default_rng().normal()))
@@ -112,6 +126,13 @@ def test_an_edited_network_is_refused_before_any_work(net, tmp_path, more):
     refused(plan(net, seeds=more), tmp_path / "out", "the source of net.py differs")
 
 
+def test_an_edited_network_is_refused_where_only_its_weights_are_left(net, tmp_path):
+    run(plan(net), tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "cells")
+    edit(net, "LeakyReLU(SLOPE)", "Tanh()")
+    refused(plan(net), tmp_path / "out", "the source of net.py differs")
+
+
 def test_a_comment_another_thread_count_and_more_seeds_resume(net, tmp_path):
     run(plan(net), tmp_path / "out")
     edit(net, "WIDTH, SLOPE = 16, 0.1", "WIDTH, SLOPE = 16, 0.1  # of the first layer")
@@ -125,6 +146,8 @@ def test_a_comment_another_thread_count_and_more_seeds_resume(net, tmp_path):
         ("with_dropout", "its layers or their settings differ"),
         ("with_weights", "the weights that it is built with differ"),
         ("with_outputs", "its outputs differ"),
+        ("with_training", "its outputs differ"),
+        ("with_threshold", "its outputs differ"),
     ],
 )
 def test_what_the_source_does_not_show_is_seen_in_what_was_built(net, monkeypatch, name, told):
@@ -141,6 +164,7 @@ def test_what_two_builds_do_not_share_says_nothing(net):
     assert first.difference(fingerprint(f"{net}:at_random", (1, 8, 8))) == ""
 
 
+@pytest.mark.usefixtures("no_type_checker")
 def test_a_network_that_fails_on_the_data_is_told_by_its_job(net, tmp_path):
     edit(net, "nn.Linear(64,", "nn.Linear(65,")
     study, _ = run(plan(net), tmp_path / "out")
@@ -224,6 +248,16 @@ def test_results_of_earlier_versions_are_read_and_not_added_to(net, tmp_path):
         path.write_text(json.dumps(values))
     assert to_csv(Study.load(tmp_path / "out")) == to_csv(study)
     refused(plan(net), tmp_path / "out", "of an earlier version of mcbn")
+
+
+def test_results_of_two_versions_are_not_mixed(net, tmp_path):
+    run(plan(net, seeds=(0, 1)), tmp_path / "out")
+    path = sorted((tmp_path / "out").glob("cells/*/config.json"))[0]
+    values = json.loads(path.read_text())
+    del values["provenance"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="results of one version of mcbn"):
+        Study.load(tmp_path / "out")
 
 
 def failing(capsys, *words):

@@ -38,16 +38,22 @@ def test_an_outside_set_that_is_not_there_is_named(monkeypatch):
         load_task(cell)
 
 
+def write_yacht(root, scale):
+    folder = root / "uci" / "yacht"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f"{scale * row**2} {row % 7} {row % 5}\n" for row in range(50)]
+    for name, text in (
+        ("data.txt", "".join(rows)),
+        ("index_features.txt", "1\n2\n"),
+        ("index_target.txt", "0\n"),
+    ):
+        (folder / name).write_text(text)
+
+
 def test_another_data_root_is_another_data_set(tmp_path, monkeypatch):
     network = replace(first(tiny()).network, data="yacht", train_size=None)
     for root, scale in (("one", 1.0), ("two", 2.0)):
-        folder = tmp_path / root / "uci" / "yacht"
-        folder.mkdir(parents=True)
-        (folder / "data.txt").write_text(
-            "".join(f"{scale * row**2} {row % 7} {row % 5}\n" for row in range(50))
-        )
-        for name, text in (("index_features.txt", "1\n2\n"), ("index_target.txt", "0\n")):
-            (folder / name).write_text(text)
+        write_yacht(tmp_path / root, scale)
     scales = []
     for root in ("one", "two", "one"):
         monkeypatch.setenv("MCBN_DATA", str(tmp_path / root))
@@ -59,6 +65,15 @@ def test_another_data_root_is_another_data_set(tmp_path, monkeypatch):
     assert float(load_task(network).target_scale) == scales[1]
     monkeypatch.chdir(tmp_path / "one")
     assert float(load_task(network).target_scale) == scales[0]
+
+
+def test_a_file_that_is_edited_is_another_data_set(tmp_path, monkeypatch):
+    network = replace(first(tiny()).network, data="yacht", train_size=None)
+    write_yacht(tmp_path, 1.0)
+    monkeypatch.setenv("MCBN_DATA", str(tmp_path))
+    before = float(load_task(network).target_scale)
+    write_yacht(tmp_path, 2.0)
+    assert float(load_task(network).target_scale) == pytest.approx(2 * before)
 
 
 def test_more_training_examples_than_there_are_is_refused():
