@@ -234,11 +234,6 @@ def concatenate(parts: Sequence[Any]) -> Any:
     return first
 
 
-def to_device(inputs: Any, device: torch.device) -> Any:
-    """The same inputs on `device`; anything that is not a tensor is unchanged."""
-    return map_inputs(lambda tensor: tensor.to(device), inputs)
-
-
 def to_network(model: Module, inputs: Inputs) -> Inputs:
     """The inputs on the device and in the floating-point type of the network's parameters.
 
