@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, QUIET
-from playwright.sync_api import sync_playwright
+from browser import CHROMIUM, browser  # noqa: F401 - a fixture
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -40,17 +39,14 @@ TOO_WIDE = """() => [...document.querySelectorAll("article *")].filter(element =
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_pages_load_nothing_from_other_hosts_and_fit_a_phone(site):
+def test_pages_load_nothing_from_other_hosts_and_fit_a_phone(site, browser):  # noqa: F811
     requested, too_wide = [], {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(viewport={"width": 360, "height": 800})
+    with browser.new_page(viewport={"width": 360, "height": 800}) as page:
         page.on("request", lambda request: requested.append(request.url))
         for path in sorted(site.glob("*.html")):
             page.goto(path.as_uri())
             if elements := page.evaluate(TOO_WIDE):
                 too_wide[path.name] = elements
-        browser.close()
     external = [url for url in requested if not url.startswith((site.as_uri(), "data:"))]
     assert external == []
     assert too_wide == {}

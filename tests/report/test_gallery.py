@@ -9,10 +9,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, QUIET
+from browser import CHROMIUM, browser  # noqa: F401 - a fixture
 from forecasters import grouped
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from reports import ParsedPage, looked_up
 from torch.testing import assert_close
 
@@ -140,18 +139,15 @@ def test_pictures_that_are_not_finite_are_refused():
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_pictures_are_displayed_without_any_request(tmp_path):
+def test_pictures_are_displayed_without_any_request(tmp_path, browser):  # noqa: F811
     address = Report(report()).write(tmp_path).as_uri()
     requests, messages = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        shown = browser.new_page(viewport={"width": 360, "height": 800})
+    with browser.new_page(viewport={"width": 360, "height": 800}) as shown:
         shown.on("console", lambda message: messages.append(message.text))
         shown.on("request", lambda request: requests.append(request.url))
         shown.goto(address)
         widths = shown.evaluate("[...document.images].map(i => [i.naturalWidth, i.width])")
         wide = shown.evaluate("document.documentElement.scrollWidth")
-        browser.close()
     assert len(widths) == 16
     assert all(natural == 7 and seen > 60 for natural, seen in widths)
     assert wide <= 360
