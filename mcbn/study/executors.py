@@ -73,8 +73,8 @@ class Processes:
         if cancel_futures:
             self._alive_end.close()
         for _ in range(self.slots):  # a busy pool comes back when its call or its process ends
-            # What ends at once is waited for: a pool that still ends when Python does may write to a
-            # pipe that it has closed, and print a traceback.
+            # What ends at once is waited for: a pool that is still ending when Python does may
+            # write to a pipe that it has closed, and print a traceback.
             self._pools.get().shutdown(wait=wait or cancel_futures)
         self._alive_end.close()
         self._alive.close()
