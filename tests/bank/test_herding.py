@@ -6,7 +6,7 @@ from models import examples, make_network
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.bank.bank import herd
+from mcbn.bank.herding import herd
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 
