@@ -3,6 +3,7 @@ from .bank.collect import collect as collect
 from .bank.consistency import Consistency as Consistency
 from .bank.consistency import InconsistentBankWarning as InconsistentBankWarning
 from .bank.consistency import consistency as consistency
+from .bank.doubts import RescalingWarning as RescalingWarning
 from .bank.minibatches import minibatches as minibatches
 from .bank.posteriors import FactorizedPosterior as FactorizedPosterior
 from .bank.posteriors import JointPosterior as JointPosterior

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn import validation
+from mcbn.bank.coordinates import partner, pooled, to_coordinates, to_statistics
+from mcbn.bank.doubts import RescalingWarning, doubts
 from mcbn.bank.herding import herd, require_draws
+from mcbn.bank.rescaling import merged, ratio_of_scales, rescaled
 from mcbn.io.plain import matches_type
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.network.batchnorm import (
-    MEAN,
     VARIANCE,
     batch_norm_layers,
     fingerprint,
@@ -32,11 +34,13 @@ HEADER: Mapping[str, Any] = {  # attributes in the header of a file, and their t
     "model": str,
     "weights": str,
     "source": str,
+    "replacement": bool | None,
 }
-# Below every layer's epsilon, so that a dead channel has a logarithm.
-SMALLEST_VARIANCE = 1e-12
-# Prefix of the trained network's running statistics in a file.
-TRAINED = "trained/"
+VERSION = 2
+# What files of version 1 do not say.
+ABSENT: Mapping[str, Any] = {"replacement": None}
+# Prefixes in a file: of the trained network's running statistics, of epsilon, and of the bias.
+TRAINED, EPSILON, BIAS = "trained/", "epsilon/", "bias/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,11 @@ class Bank:
         model: class name of the network.
         weights: digest of the network's weights.
         source: description of the mini-batches.
+        epsilon: what each layer adds to the variance, by the name of the variance; empty in files
+            of earlier versions.
+        bias: the mean over draws minus what an infinite batch would have, in `coordinates`; empty
+            if not collected.
+        replacement: whether an example may be in a draw twice; None if not known.
     """
 
     statistics: Mapping[str, Tensor]
@@ -61,6 +70,9 @@ class Bank:
     model: str = ""
     weights: str = ""
     source: str = ""
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+    bias: Mapping[str, Tensor] = field(default_factory=dict)
+    replacement: bool | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.statistics.values())))
@@ -112,26 +124,34 @@ class Bank:
     def _select(self, draws: slice | list[int]) -> "Bank":
         return replace(self, statistics={k: v[draws] for k, v in self.statistics.items()})
 
-    def rescale(self, batch_size: float | Tensor) -> "Bank":
+    def rescale(self, batch_size: float | Tensor, *, warn: bool = True) -> "Bank":
         """The same draws rescaled to mini-batches of `batch_size` examples.
 
-        To second order a draw is population + bias / M + deviation / sqrt(M), so deviations (of
-        the mean, and of the log-variance) are multiplied by sqrt(M / M') and the bias of the
-        log-variance by M / M'. Population statistics are those of all draws pooled. M' may be any
-        positive real number; the result is differentiable in it if it is a tensor. The
-        finite-population factor stays that of the bank. See docs/method.md.
+        To second order a draw is limit + bias u(M) + deviation sqrt(u(M)), in means and
+        log(v + epsilon), where u(M) is 1/M - 1/N for draws without replacement and 1/M for others.
+        So deviations are multiplied by sqrt(u(M') / u(M)), and the bias by u(M') / u(M). The limit
+        is what `collect` found in larger batches, or else that of all draws pooled. Upwards,
+        channels that are dead in some draws are merged as by `merge`. M' may be any positive real
+        number, at N and above all draws are equal, and the result is differentiable in M' if it is
+        a tensor. See docs/method.md.
+
+        Args:
+            batch_size: M'.
+            warn: whether to warn of the `doubts`.
 
         Raises:
             ValueError: `batch_size` is not a positive and finite number, or too small for these
                 draws.
+
+        Warns:
+            RescalingWarning: the draws speak against it; says why, and by layer.
         """
-        ratio = self.batch_size / _positive(batch_size)
-        population = _coordinates(self.pooled())
-        rescaled = {}
-        for name, values in self.coordinates().items():
-            center, factor, limit = values.mean(0), ratio.to(values.device), population[name]
-            rescaled[name] = limit + (center - limit) * factor + (values - center) * factor.sqrt()
-        bank = replace(self.with_coordinates(rescaled), batch_size=batch_size)
+        ratio = ratio_of_scales(self.batch_size, _positive(batch_size), self._without_replacement)
+        for doubt in self.doubts(batch_size) if warn else ():
+            validation.warn(doubt, RescalingWarning)
+        moved = rescaled(self.statistics, self.epsilon, self.bias, ratio)
+        bias = {name: values * ratio.to(values) for name, values in self.bias.items()}
+        bank = replace(self.with_coordinates(moved), batch_size=batch_size, bias=bias)
         for name, rows in bank.statistics.items():
             # Of less than an example there is no variance; above, one far below epsilon may vanish.
             tiny = name.endswith(VARIANCE) and bank.size < 1
@@ -144,9 +164,43 @@ class Bank:
                 )
         return bank
 
+    def merge(self, draws: int) -> "Bank":
+        """Draws of mini-batches `draws` times as large, each pooled from that many of these.
+
+        Pooled by the law of total variance: nothing is assumed about how statistics scale, but in
+        deep layers they keep the bias of the smaller batches. There are as many draws as before,
+        each of which is used `draws` times, so their Monte Carlo error is that of T / `draws`
+        independent ones.
+
+        Raises:
+            TypeError: `draws` is not an integer.
+            ValueError: it is below 1, or above the number of draws.
+        """
+        require_draws(draws, len(self))
+        times = torch.tensor(float(draws), dtype=torch.float64)
+        statistics = {
+            name: values.to(self.statistics[name])
+            for name, values in merged(self.statistics, times).items()
+        }
+        bias = {name: values / draws for name, values in self.bias.items()}
+        return replace(self, statistics=statistics, batch_size=self.size * draws, bias=bias)
+
+    def doubts(self, batch_size: float | Tensor) -> tuple[str, ...]:
+        """Why draws rescaled to `batch_size` may not be as those collected there, by layer.
+
+        Judged from the draws alone; empty where nothing speaks against it.
+        """
+        size = float(_positive(batch_size).detach())
+        return doubts(self.statistics, self.epsilon, self.bias, self.size, size)
+
+    @property
+    def _without_replacement(self) -> int | None:
+        """N where the examples of a draw are known to be different ones; None elsewhere."""
+        return self.population if self.replacement is False else None
+
     def coordinates(self) -> dict[str, Tensor]:
-        """Means and log-variances of all draws, in float64."""
-        return _coordinates(self.statistics)
+        """Means and log(v + epsilon) of all draws, in float64."""
+        return to_coordinates(self.statistics, self.epsilon)
 
     def points(self) -> Float[Tensor, "draws coordinates"]:
         """All coordinates of a draw as one row, on the CPU and without gradients."""
@@ -154,12 +208,10 @@ class Bank:
         return torch.cat([values.reshape(len(self), -1) for values in rows], 1)
 
     def with_coordinates(self, coordinates: Mapping[str, Tensor]) -> "Bank":
-        """A bank with the attributes of this one, and draws given as means and log-variances."""
+        """A bank with the attributes of this one, and draws given as means and log(v + epsilon)."""
         statistics = {
-            name: (values.exp() if name.endswith(VARIANCE) else values).to(
-                self.statistics[name].dtype
-            )
-            for name, values in coordinates.items()
+            name: values.to(self.statistics[name].dtype)
+            for name, values in to_statistics(coordinates, self.epsilon).items()
         }
         return replace(self, statistics=statistics)
 
@@ -169,13 +221,7 @@ class Bank:
         Exact for the first layer; the activations of deeper layers depend on the batch's statistics
         in earlier ones.
         """
-        pooled = {}
-        for name, rows in self.statistics.items():
-            pooled[name] = rows.double().mean(0)
-            if name.endswith(VARIANCE):
-                means = self.statistics[_partner(name)].double()
-                pooled[name] = pooled[name] + means.var(0, correction=0)
-        return pooled
+        return pooled(self.statistics)
 
     def require_model(self, model: Module) -> None:
         """Check that the bank was drawn from `model`.
@@ -207,9 +253,14 @@ class Bank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bank as a safetensors file, atomically."""
-        trained = {TRAINED + name: value for name, value in self.trained.items()}
+        tensors = {
+            **self.statistics,
+            **{TRAINED + name: value for name, value in self.trained.items()},
+            **{EPSILON + name: _number(value) for name, value in self.epsilon.items()},
+            **{BIAS + name: value for name, value in self.bias.items()},
+        }
         header = {name: getattr(self, name) for name in HEADER} | {"batch_size": self.size}
-        write_tensors(path, {**self.statistics, **trained}, kind=KIND, header=header)
+        write_tensors(path, tensors, kind=KIND, header=header, version=VERSION)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Bank":
@@ -219,22 +270,23 @@ class Bank:
             FileNotFoundError: there is no such file.
             ValueError: it is not a readable mcbn bank file, or one of another version.
         """
-        tensors, header = read_tensors(path, kind=KIND)
-        trained = {name: v for name, v in tensors.items() if name.startswith(TRAINED)}
-        statistics = {name: v for name, v in tensors.items() if name not in trained}
+        tensors, header = read_tensors(path, kind=KIND, versions=(1, VERSION))
+        header = {**(ABSENT if header["version"] == 1 else {}), **header}
         for name, annotation in HEADER.items():
             if not (name in header and matches_type(header[name], annotation)):
                 got = f"{header[name]!r:.80}" if name in header else "nothing"
                 raise ValueError(
                     f"expected {name!r} in the header of a bank, got {got} in {path}; collect again"
                 )
-        bank = cls(
-            statistics,
-            {name.removeprefix(TRAINED): value for name, value in trained.items()},
-            **{name: header[name] for name in HEADER},
-        )
+        parts: dict[str, dict[str, Tensor]] = {"": {}, TRAINED: {}, EPSILON: {}, BIAS: {}}
+        for name, value in tensors.items():
+            prefix = next((each for each in parts if each and name.startswith(each)), "")
+            parts[prefix][name.removeprefix(prefix)] = value
+        bank = cls(parts[""], parts[TRAINED], **{name: header[name] for name in HEADER})
         _require_valid(bank, path)
-        return bank
+        _require_fitting(parts, path)
+        epsilon = {name: float(value) for name, value in parts[EPSILON].items()}
+        return replace(bank, epsilon=epsilon, bias=parts[BIAS])
 
 
 def require_bank(bank: object) -> None:
@@ -244,6 +296,10 @@ def require_bank(bank: object) -> None:
         TypeError: it is not.
     """
     validation.require_type(bank, Bank, "a bank", "load the file of one by mcbn.Bank.load")
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _positive(batch_size: float | Tensor) -> Tensor:
@@ -264,16 +320,29 @@ def _positive(batch_size: float | Tensor) -> Tensor:
     return size
 
 
+def _require_fitting(parts: Mapping[str, Mapping[str, Tensor]], path: object) -> None:
+    """Check that what a file says beside the statistics is finite, and of their shapes."""
+    shapes = {name: rows.shape[1:] for name, rows in parts[""].items()}
+    for prefix, fitting in ((EPSILON, {name: torch.Size() for name in shapes}), (BIAS, shapes)):
+        for name, value in parts[prefix].items():
+            if fitting.get(name) != value.shape:
+                raise ValueError(
+                    f"expected {prefix + name!r} of shape {tuple(fitting.get(name, ()))} in a "
+                    f"bank, got {tuple(value.shape)} in {path}; collect again"
+                )
+            validation.finite(value, f"{prefix + name} of {path}")
+
+
 def _require_valid(bank: Bank, path: str | os.PathLike[str]) -> None:
     """Check that statistics from a file are paired, equally long, finite and not negative."""
     shapes = {name: tuple(rows.shape) for name, rows in bank.statistics.items()}
-    paired = all(_partner(name) in shapes for name in shapes)
+    paired = all(partner(name) in shapes for name in shapes)
     draw_counts = {shape[0] for shape in shapes.values() if shape}
     consistent = (
         shapes
         and paired
         and len(draw_counts) == 1
-        and all(shape and shape == shapes[_partner(name)] for name, shape in shapes.items())
+        and all(shape and shape == shapes[partner(name)] for name, shape in shapes.items())
         and {name: shape[1:] for name, shape in shapes.items()}
         == {name: tuple(value.shape) for name, value in bank.trained.items()}
         and bank.size > 0
@@ -290,19 +359,3 @@ def _require_valid(bank: Bank, path: str | os.PathLike[str]) -> None:
                 f"expected variances of at least 0 in {name!r} of {path}, got "
                 f"{float(rows.min()):.4g}; collect again"
             )
-
-
-def _coordinates(statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: values.double().clamp_min(SMALLEST_VARIANCE).log()
-        if name.endswith(VARIANCE)
-        else values.double()
-        for name, values in statistics.items()
-    }
-
-
-def _partner(name: str) -> str:
-    """The buffer name of the variance for that of a mean, and the other way round."""
-    stem, _, last = name.rpartition(".")
-    other = {MEAN: VARIANCE, VARIANCE: MEAN}.get(last, "")
-    return f"{stem}.{other}" if stem else other

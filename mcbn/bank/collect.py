@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from mcbn import validation
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
 from mcbn.bank.draws import draw_rows
-from mcbn.bank.full_batches import CountedBatch, Size, full_batches, population
+from mcbn.bank.full_batches import CountedBatch, Size, full_batches, population, replacement
 from mcbn.bank.grouping import equal_draws
+from mcbn.bank.limit import LargerBatch, known_epsilon
 from mcbn.bank.minibatches import MiniBatches, require_batches
 from mcbn.bank.own_forwards import OwnForwards
 from mcbn.io.progress import progress_bar
@@ -45,6 +46,7 @@ def collect(
     draws: int | None = None,
     select: Select | None = None,
     size: Size | None = None,
+    limit: int | Literal["all"] | None = 512,
     seed: int = 0,
     progress: bool = True,
 ) -> Bank:
@@ -61,6 +63,9 @@ def collect(
         select: picks the network's inputs out of a batch where the default rule does not.
         size: a function that returns the number of examples in a batch, for batches of an iterable
             whose rows are not its examples. Mini-batches and DataLoaders know it.
+        limit: examples of the mini-batches that are passed once more, put together, so that the
+            bank knows what its statistics come to in large batches, which `Bank.rescale` needs;
+            "all" of them, or None to leave that out. It needs memory for a batch of so many.
         seed: seeds the global random streams that a DataLoader's order or transforms may use.
         progress: show a progress bar, on a terminal only.
 
@@ -85,7 +90,7 @@ def collect(
     _warn_if_frozen(model, layers)
     stream = full_batches(batches, select, size, repeat=draws is not None)
     rows: list[dict[str, Tensor]] = []
-    own = OwnForwards()
+    own, together = OwnForwards(), LargerBatch(limit)
     with (
         ExitStack() as seeded,
         progress_bar(label="collect", unit="draw", total=draws, shown=progress) as bar,
@@ -96,7 +101,10 @@ def collect(
         if first is not None:
             conduct = _conduct(model, first)
             own = OwnForwards(rewrites=conduct.changes != (), random=conduct.random)
-        for drawn in draw_rows(model, layers, first, others, own):
+            if conduct.random or conduct.mixes:
+                together = LargerBatch(None)
+            together.keep(first)
+        for drawn in draw_rows(model, layers, first, map(together.keep, others), own):
             if not rows:
                 _tell_layers(layers, drawn, own)
             rows.append(drawn)
@@ -109,6 +117,7 @@ def collect(
     statistics = {name: _joined(name, rows) for name in rows[0]}
     examples = 0 if first is None else first.examples
     _require_different(statistics, batches, examples)
+    epsilon = known_epsilon(layers, statistics)
     bank = Bank(
         statistics,
         {name: trained[name] for name in rows[0]},
@@ -117,6 +126,9 @@ def collect(
         model=type(model).__name__,
         weights=fingerprint(model),
         source=_description(batches),
+        epsilon=epsilon,
+        bias=together.bias(model, layers, own, statistics, epsilon),
+        replacement=replacement(batches),
     )
     if not (check := consistency(bank)).passed:
         validation.warn(str(check), InconsistentBankWarning)

@@ -45,7 +45,7 @@ def draw_rows(
     if first is None:
         return
     stream = torch.get_rng_state()
-    first_row = _statistics(model, layers, first, own, draw=0)
+    first_row = batch_statistics(model, layers, first, own, draw=0)
     # One at a time where the network draws random numbers, or a layer takes no moments.
     alone = own.rewrites or not own.by_moments or not torch.equal(stream, torch.get_rng_state())
     size = 1 if alone else group_size(model, layers, first)
@@ -61,7 +61,7 @@ def draw_rows(
             yield {name: rows[len(repeated) :] for name, rows in grouped.items()}
         else:
             for index, batch in enumerate(chunk, start=draw):
-                row = _statistics(model, layers, batch, own, draw=index)
+                row = batch_statistics(model, layers, batch, own, draw=index)
                 yield {name: value[None] for name, value in row.items()}
         draw, repeated = draw + len(chunk), []
 
@@ -70,11 +70,28 @@ def _begins_with(rows: dict[str, Tensor], row: dict[str, Tensor]) -> bool:
     return rows.keys() == row.keys() and bool(equal_draws(rows, row)[0])
 
 
-def _statistics(
-    model: Module, layers: Mapping[str, Module], batch: CountedBatch, own: OwnForwards, *, draw: int
+def batch_statistics(
+    model: Module,
+    layers: Mapping[str, Module],
+    batch: CountedBatch,
+    own: OwnForwards,
+    *,
+    draw: int | None = None,
 ) -> dict[str, Tensor]:
-    """The batch statistics of every layer, from a pass in which each normalises by its own."""
-    require_finite(batch.inputs, f"the inputs of mini-batch {draw}")
+    """The batch statistics of every layer, from a pass in which each normalises by its own.
+
+    Args:
+        model: the network.
+        layers: its batch-norm layers.
+        batch: the inputs.
+        own: where the statistics of layers with a forward of their own come from.
+        draw: the number of the mini-batch, where it is one; the first is held to eval mode.
+
+    Raises:
+        ValueError: an input is NaN or infinite, or a layer was called twice.
+    """
+    if draw is not None:
+        require_finite(batch.inputs, f"the inputs of mini-batch {draw}")
     row: dict[str, Tensor] = {}
     watched = intercepted_batch_norm(
         model, layers, partial(_normalize, row), partial(_observe, row, own)

@@ -6,7 +6,15 @@ from numbers import Integral
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from mcbn import validation
 from mcbn.bank.minibatches import SELECTED, MiniBatches
@@ -192,3 +200,17 @@ def population(batches: Iterable[Any]) -> int | None:
         return len(dataset)  # type: ignore[arg-type]
     except TypeError:  # a stream
         return None
+
+
+def replacement(batches: Iterable[Any]) -> bool | None:
+    """Whether one example may be in a batch twice; None if not known."""
+    if (drawn := mini_batches(batches)) is not None:
+        return drawn.replacement
+    if not isinstance(batches, DataLoader) or isinstance(batches.dataset, IterableDataset):
+        return None
+    sampler = order_sampler(batches)
+    if type(sampler) in (SequentialSampler, SubsetRandomSampler):
+        return False
+    if type(sampler) in (RandomSampler, WeightedRandomSampler):
+        return bool(sampler.replacement)
+    return None

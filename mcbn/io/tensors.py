@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,12 @@ def write_tensors(
     *,
     kind: str,
     header: Mapping[str, Any],
+    version: int = VERSION,
 ) -> None:
-    """Write tensors and a JSON header as one safetensors file of the given kind."""
+    """Write tensors and a JSON header as one safetensors file of the given kind and version."""
     # A single metadata entry: safetensors writes several in no fixed order, and the bytes of a
     # file are guaranteed.
-    line = _header_text(kind, header, path)
+    line = _header_text(kind, {"version": version, **header}, path)
     # Cloned: safetensors refuses tensors that share memory.
     separate = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write_whole(path, save(separate, {"mcbn": line}))
@@ -55,7 +56,7 @@ def _header_text(kind: str, header: Mapping[str, Any], path: object) -> str:
 
 
 def read_tensors(
-    path: str | os.PathLike[str], *, kind: str
+    path: str | os.PathLike[str], *, kind: str, versions: Sequence[int] = (VERSION,)
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the header of a file that `write_tensors` wrote.
 
@@ -69,24 +70,25 @@ def read_tensors(
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mcbn", "{}"))
-            _require_kind(header, kind, path)
+            _require_kind(header, kind, versions, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise damaged(path, f"the content of an mcbn {kind} file", error) from error
     return tensors, header
 
 
-def _require_kind(header: Any, kind: str, path: Path) -> None:
+def _require_kind(header: Any, kind: str, versions: Sequence[int], path: Path) -> None:
     if not isinstance(header, dict) or header.get("kind") != kind:
         other = header.get("kind") if isinstance(header, dict) else None
         got = "a file that mcbn did not write" if other is None else f"a file of kind {other!r}"
         raise ValueError(
             f"expected an mcbn {kind} file at {path}, got {got}; give the path of a {kind} file"
         )
-    if header.get("version") != VERSION:
+    if header.get("version") not in versions:
         raise ValueError(
-            f"expected version {VERSION} of a {kind} file, got version {header.get('version')!r} "
-            f"in {path}; read it with the mcbn that wrote it, or write it again"
+            f"expected version {versions[-1]} of a {kind} file, got version "
+            f"{header.get('version')!r} in {path}; read it with the mcbn that wrote it, or write "
+            "it again"
         )
 
 

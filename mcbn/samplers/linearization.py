@@ -33,7 +33,7 @@ class _Layer:
 
     A gradient in the statistics would sum over the examples that share them; that in the
     activations a is each example's own. The layer's output depends on `(a - m) / sqrt(v + eps)`
-    alone, so `df/dm = -sum df/da` and `df/dlog v = -v / (v + eps) / 2 sum (a - m) df/da`.
+    alone, so `df/dm = -sum df/da` and `df/dlog(v + eps) = -1/2 sum (a - m) df/da`.
     """
 
     module: Module
@@ -57,7 +57,7 @@ class _Layer:
         return ((copy, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: copy})
 
     def gradients(self, gradient: Tensor, activations: Tensor) -> Tensor:
-        """Gradients in the mean and the log-variance, from that in the activations."""
+        """Gradients in the coordinates of a bank, from that in the activations."""
         shape = (*activations.shape[:2], -1)
         kind = self.mean.dtype
         both = (gradient, activations)
@@ -67,14 +67,18 @@ class _Layer:
         return torch.cat([-shift, self.factor * scale], dim=1)
 
 
-def _layers(model: Module, center: Mapping[str, Tensor]) -> list[_Layer]:
+def _layers(
+    model: Module, center: Mapping[str, Tensor], epsilon: Mapping[str, float]
+) -> list[_Layer]:
     """The layers that the bank has draws of."""
     modules, buffers = batch_norm_layers(model), dict(model.named_buffers())
     layers = []
     for name, (mean, variance) in statistics_names(modules).items():
         if mean in center:
-            epsilon = epsilon_of(name, modules[name])
-            factor = -0.5 / (1 + epsilon / center[variance].exp())
+            values = center[variance].double()
+            both = values + epsilon.get(variance, 0.0), values + epsilon_of(name, modules[name])
+            # A channel that never varies has no gradient, whatever its coordinate.
+            factor = -0.5 * torch.where(both[1] > 0, both[0] / both[1], 0.0)
             # Sums over positions are taken in float32 or better.
             kind = torch.promote_types(buffers[mean].dtype, torch.float32)
             like = torch.empty(0, dtype=kind, device=buffers[mean].device)
@@ -101,7 +105,7 @@ class Linearization:
         return [name for layer in self.layers for name in layer.names]
 
     def gradients(self, column: Float[Tensor, " batch"]) -> Float[Tensor, "batch statistics"]:
-        """Gradients of one output of every example, in all means and log-variances."""
+        """Gradients of one output of every example, in the coordinates of a bank."""
         received = [activations for layer in self.layers for activations in layer.received]
         # Examples do not mix in eval mode, so the gradient of the sum holds each one's own.
         gradients = iter(_gradients(column, received))
@@ -132,13 +136,18 @@ def _gradients(column: Tensor, received: Sequence[Tensor]) -> tuple[Tensor, ...]
 
 
 def linearize(
-    model: Module, center: Mapping[str, Tensor], inputs: Inputs, output: Output | None
+    model: Module,
+    center: Mapping[str, Tensor],
+    epsilon: Mapping[str, float],
+    inputs: Inputs,
+    output: Output | None,
 ) -> Linearization:
     """Pass `inputs` through `model` with the statistics `center`, with gradients enabled.
 
     Args:
         model: the network, in eval mode.
-        center: means and log-variances, under the names of their buffers.
+        center: means and variances, under the names of their buffers.
+        epsilon: in the coordinates of the bank, by the name of the variance.
         inputs: of the network, from `checked_inputs`.
         output: picks the output tensor.
 
@@ -147,13 +156,12 @@ def linearize(
             examples.
         TypeError: the network's output is not a tensor.
     """
-    layers = _layers(model, center)
+    layers = _layers(model, center, epsilon)
     # Detached, so that nothing is left on the weights.
     state = {name: weight.detach() for name, weight in model.named_parameters()}
     buffers = dict(model.named_buffers())
     for name, values in center.items():
-        variance = name.endswith(VARIANCE)
-        state[name] = (values.exp() if variance else values).to(buffers[name])
+        state[name] = values.to(buffers[name])
     with intercepted(model, {}, {layer.module: layer.receive for layer in layers}):
         raw = forward(model, state, inputs)
     outputs = validation.finite(tensor_output(raw, output), "the network's outputs")

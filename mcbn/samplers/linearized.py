@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank.bank import Bank, require_bank
+from mcbn.bank.coordinates import to_statistics
 from mcbn.bank.posteriors import JointPosterior
 from mcbn.network.batchnorm import (
     require_finite_weights,
@@ -196,7 +197,9 @@ class LinearizedBatchNorm:
         # The caller may be in inference mode, where nothing is recorded.
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
             posterior = JointPosterior.from_bank(self.bank)
-            at_center = linearize(self.model, posterior.center, inputs, self.output)
+            epsilon = self.bank.epsilon
+            center = to_statistics(posterior.center, epsilon)
+            at_center = linearize(self.model, center, epsilon, inputs, self.output)
             deviations = torch.cat([posterior.deviations[n] for n in at_center.names], dim=1)
             deviations = deviations.to(at_center.layers[0].mean)
             outputs = at_center.outputs.detach()

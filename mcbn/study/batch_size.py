@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
+from mcbn.bank.doubts import VALID_RATIOS, RescalingWarning
 from mcbn.evaluation import bootstrap
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, count
@@ -22,9 +23,8 @@ from mcbn.predictive.likelihood import as_likelihood
 from mcbn.samplers.outputs import Output
 from mcbn.study.criterion import ELBO, Objective, elbo_of
 
-# M relative to that of the bank: the range in which rescaling was measured to be accurate, in
-# experiments/rescaling.py.
-VALID_RATIOS = (1 / 4, 4.0)
+# M relative to that of the bank: the range that is searched.
+SEARCHED_RATIOS = (1 / 4, 4.0)
 # In log M: a best size this near a bound counts as the bound; it is refined to a tenth of this.
 LOG_SIZE_TOLERANCE = 1e-2
 
@@ -49,6 +49,7 @@ class BatchSizeChoice:
         bank_size: M of the bank that was rescaled.
         draws: T of that bank.
         level: level of all intervals.
+        doubts: why a bank collected at `best` may predict otherwise than the rescaled one.
     """
 
     best: float
@@ -63,6 +64,7 @@ class BatchSizeChoice:
     bank_size: float
     draws: int
     level: float
+    doubts: tuple[str, ...] = ()
 
     @property
     def at_bound(self) -> Literal["lower", "upper"] | None:
@@ -95,13 +97,7 @@ class BatchSizeChoice:
                 f"the best size is at the {self.at_bound} end of the search: collect a bank at "
                 "that size and choose again"
             )
-        if self.extrapolated:
-            lines.append(
-                f"the best size is outside {VALID_RATIOS[0]:g} to {VALID_RATIOS[1]:g} times the "
-                "bank's size, where rescaling was measured to be accurate: collect a bank at that "
-                "size to confirm"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.doubts])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -115,6 +111,7 @@ class BatchSizeChoice:
             "level": self.level,
             "at_bound": self.at_bound,
             "extrapolated": self.extrapolated,
+            "doubts": list(self.doubts),
             "bank_size": self.bank_size,
             "draws": self.draws,
             **{name: values.tolist() for name, values in curve.items()},
@@ -150,8 +147,8 @@ def choose_batch_size(
         targets: targets of the inputs.
         criterion: "log_score", "elbo", or `ELBO(...)` with another prior.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
-        bounds: smallest and largest M; by default a quarter to four times the bank's M, where
-            rescaling was measured to be accurate, and never above N.
+        bounds: smallest and largest M; by default a quarter to four times the bank's M, and
+            never above N.
         points: number of sizes on the grid.
         output: picks the output tensor where the network returns something else.
         resamples: number of bootstrap resamples of the examples.
@@ -163,6 +160,9 @@ def choose_batch_size(
         TypeError: the network, the bank or the targets are of another type.
         ValueError: an argument is out of range, all draws are equal, the bank is of another
             network, or the targets do not fit the inputs.
+
+    Warns:
+        RescalingWarning: the draws speak against rescaling them to the best size; says why.
 
     Reference:
         Mukhoti et al. 2020, "On Batch Normalisation for Approximate Bayesian Inference", which
@@ -186,6 +186,9 @@ def choose_batch_size(
         [columns], _means, resamples=resamples, seed=seed, progress=progress
     )
     replicates = torch.stack(list(drawn.values()))
+    doubts = bank.doubts(math.exp(best))
+    for doubt in doubts:
+        validation.warn(doubt, RescalingWarning)
     spans = [bootstrap.percentile_interval(row, level) for row in replicates[:-1]]
     return BatchSizeChoice(
         best=math.exp(best),
@@ -200,6 +203,7 @@ def choose_batch_size(
         bank_size=bank.size,
         draws=len(bank),
         level=level,
+        doubts=doubts,
     )
 
 
@@ -257,7 +261,7 @@ def _vertices(
 def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, float]:
     size = bank.size
     limit = bank.population or math.inf
-    low, high = bounds or (VALID_RATIOS[0] * size, min(VALID_RATIOS[1] * size, limit))
+    low, high = bounds or (SEARCHED_RATIOS[0] * size, min(SEARCHED_RATIOS[1] * size, limit))
     if not 0 < low < high <= limit:
         raise ValueError(
             f"expected bounds 0 < smallest < largest <= N = {limit}, got ({low}, {high}); "

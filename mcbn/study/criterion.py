@@ -62,7 +62,7 @@ class Objective:
     def __call__(self, log_size: float) -> Float64[Tensor, " batch"]:
         """The loss of each example, with its share of the divergence of the ELBO."""
         size = math.exp(log_size)
-        sampler = MCBatchNorm(self.model, self.bank.rescale(size), output=self.output)
+        sampler = MCBatchNorm(self.model, self.bank.rescale(size, warn=False), output=self.output)
         starts = range(0, count(self.inputs), EXAMPLES_PER_PASS)
         likelihoods = torch.cat([self._log_likelihoods(sampler, start) for start in starts])
         return _divergence(self.elbo, size) - likelihoods

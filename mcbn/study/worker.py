@@ -351,7 +351,7 @@ def _bank(cell: Cell, model: Module, task: Task) -> Bank:
     draws = max(cell.draws, POSTERIOR_BATCHES) if fitted else cell.draws
     bank = _collect(model, cell, task, batch_size=cell.bank_batch_size, draws=draws)
     if cell.method == "MCBN rescaled":
-        return bank.rescale(batch_size=cell.batch_size)
+        return bank.rescale(batch_size=cell.batch_size, warn=False)
     if cell.method == "MCBN joint":
         return JointPosterior.from_bank(bank).sample(cell.draws, seed=cell.network.seed)
     if cell.method == "Stochastic BN":
@@ -375,4 +375,5 @@ def _collect(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: i
     with own_warnings():
         # A study has small sizes and few draws on purpose, for which the check is unreliable.
         warnings.simplefilter("ignore", InconsistentBankWarning)
-        return collect(model, batches, progress=False)
+        limit = 512 if cell.method == "MCBN rescaled" else None
+        return collect(model, batches, limit=limit, progress=False)

@@ -19,6 +19,7 @@ from mcbn.io.tensors import read_tensors, write_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 PAIR = ("running_mean", "running_var")
+EPS = 1e-5
 MEAN, VARIANCE = (f"1.{name}" for name in PAIR)
 
 
@@ -65,7 +66,9 @@ def test_a_saved_bank_is_loaded_unchanged(bank, model, tmp_path):
     loaded = mcbn.Bank.load(tmp_path / "bank.safetensors")
     assert_close(dict(loaded.statistics), dict(bank.statistics), rtol=0, atol=0)
     assert_close(dict(loaded.trained), dict(bank.trained), rtol=0, atol=0)
-    fields = ("batch_size", "population", "model", "weights", "source")
+    assert_close(dict(loaded.bias), dict(bank.bias), rtol=0, atol=0)
+    assert bank.bias.keys() == bank.statistics.keys()
+    fields = ("batch_size", "population", "model", "weights", "source", "epsilon", "replacement")
     assert [getattr(loaded, f) for f in fields] == [getattr(bank, f) for f in fields]
     x = examples("1d of 2-D", 5, seed=9)
     expected = mcbn.MCBatchNorm(model, bank)(x)
@@ -77,21 +80,57 @@ def test_the_bytes_of_a_file_are_a_golden(tmp_path):
     mean, variance = torch.tensor([[0.5], [1.5]]), torch.tensor([[1.0], [2.0]])
     statistics = {"running_mean": mean, "running_var": variance}
     bank = mcbn.Bank(statistics, {k: v[0] for k, v in statistics.items()}, batch_size=4,
-                     population=9, model="Net", weights="ab", source="by hand")  # fmt: skip
+                     population=9, model="Net", weights="ab", source="by hand",
+                     epsilon={"running_var": 1e-5}, bias={"running_mean": mean[0] / 4},
+                     replacement=False)  # fmt: skip
     bank.save(tmp_path / "bank")
     content = (tmp_path / "bank").read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + size])
     assert json.loads(header.pop("__metadata__")["mcbn"]) == {
-        "kind": "bank", "version": 1, "batch_size": 4.0, "population": 9, "model": "Net",
-        "weights": "ab", "source": "by hand",
+        "kind": "bank", "version": 2, "batch_size": 4.0, "population": 9, "model": "Net",
+        "weights": "ab", "source": "by hand", "replacement": False,
     }  # fmt: skip
-    assert sorted(header) == ["running_mean", "running_var", "trained/running_mean",
+    assert sorted(header) == ["bias/running_mean", "epsilon/running_var", "running_mean",
+                              "running_var", "trained/running_mean",
                               "trained/running_var"]  # fmt: skip
     assert hashlib.sha256(content).hexdigest() == GOLDEN
 
 
-GOLDEN = "3ce4cf345d139f4ccb28fcafc28e926a041004f6ccc5d98f7a599f6557a6f9f6"
+GOLDEN = "7893fcbeed05cdb9c8238338684e980e5d518b98302d81ae49391dc197b500d1"
+
+
+def test_a_file_of_version_1_is_read(tmp_path):
+    """It says neither epsilon nor the bias, and not whether examples were drawn twice."""
+    rows = {"running_mean": torch.tensor([[0.5], [1.5]]), "running_var": torch.ones(2, 1)}
+    trained = {f"trained/{name}": values[0] for name, values in rows.items()}
+    header = {"batch_size": 4.0, "population": 9, "model": "Net", "weights": "ab", "source": ""}
+    write_tensors(tmp_path / "bank", {**rows, **trained}, kind="bank", header=header)
+    bank = mcbn.Bank.load(tmp_path / "bank")
+    assert (bank.epsilon, bank.bias, bank.replacement, len(bank)) == ({}, {}, None, 2)
+    with pytest.warns(mcbn.RescalingWarning, match="not between"):
+        assert_close(
+            bank.rescale(64).statistics["running_var"][:, 0], torch.full((2,), 1.25 ** (15 / 16))
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("epsilon/" + VARIANCE, torch.ones(2), "of shape"),
+        ("bias/" + MEAN, torch.ones(5), "of shape"),
+        ("bias/2.running_mean", torch.ones(6), "of shape"),
+        ("bias/" + MEAN, torch.full((6,), torch.nan), "finite"),
+        ("epsilon/" + VARIANCE, torch.tensor(torch.inf), "finite"),
+    ],
+)
+def test_what_a_file_says_beside_the_statistics_has_to_fit(bank, tmp_path, name, value, told):
+    path = tmp_path / "bank"
+    bank.save(path)
+    tensors, header = read_tensors(path, kind="bank", versions=[2])
+    write_tensors(path, {**tensors, name: value}, kind="bank", header=header)
+    with pytest.raises(ValueError, match=told):
+        mcbn.Bank.load(path)
 
 
 def cut(content):
@@ -117,7 +156,7 @@ def test_damaged_files_are_refused(bank, tmp_path, damage):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'\\"version\\": 1', b'\\"version\\": 9'), (b'\\"kind\\": \\"bank', b'\\"kind\\": \\"cash')],
+    [(b'\\"version\\": 2', b'\\"version\\": 9'), (b'\\"kind\\": \\"bank', b'\\"kind\\": \\"cash')],
 )
 def test_another_version_or_kind_is_refused_by_name(bank, tmp_path, old, new):
     path = tmp_path / "bank"
@@ -170,7 +209,7 @@ def reshaped(name, change):
 def test_tensors_that_do_not_fit_together_are_refused(bank, tmp_path, change):
     path = tmp_path / "bank"
     bank.save(path)
-    tensors, header = read_tensors(path, kind="bank")
+    tensors, header = read_tensors(path, kind="bank", versions=[2])
     write_tensors(path, change(tensors), kind="bank", header=header)
     message = r"expected a mean and a variance of shape \(draws, channels\) for each layer, got "
     with pytest.raises(ValueError, match=f"{message}.*bank with .*; collect again"):
@@ -182,13 +221,13 @@ def test_tensors_that_do_not_fit_together_are_refused(bank, tmp_path, change):
     [
         *[("batch_size", size) for size in ("16", None, [16], True)],
         *[("population", count) for count in ("9", 9.5, True, 2**70)],
-        *[(name, 3) for name in ("model", "weights", "source")],
+        *[(name, 3) for name in ("model", "weights", "source", "replacement")],
     ],
 )
 def test_a_header_of_other_types_is_refused_by_name(bank, tmp_path, field, value):
     path = tmp_path / "bank"
     bank.save(path)
-    tensors, header = read_tensors(path, kind="bank")
+    tensors, header = read_tensors(path, kind="bank", versions=[2])
     write_tensors(path, tensors, kind="bank", header={**header, field: value})
     got = re.escape(repr(value))
     message = rf"'{field}' in the header of a bank, got {got} in .*bank; collect again$"
@@ -212,11 +251,13 @@ def test_fractional_batch_sizes_and_dead_channels_are_saved(bank, tmp_path):
     assert loaded.statistics[VARIANCE][:, 0].eq(0).all()
 
 
-@pytest.mark.parametrize("field", ["batch_size", "population", "model", "weights", "source"])
+@pytest.mark.parametrize(
+    "field", ["batch_size", "population", "model", "weights", "source", "replacement"]
+)
 def test_a_header_without_a_field_is_refused_by_name(bank, tmp_path, field):
     path = tmp_path / "bank"
     bank.save(path)
-    tensors, header = read_tensors(path, kind="bank")
+    tensors, header = read_tensors(path, kind="bank", versions=[2])
     write_tensors(path, tensors, kind="bank", header={k: header[k] for k in header if k != field})
     with pytest.raises(
         ValueError, match=f"'{field}' in the header of a bank, got nothing in .*bank; "
@@ -260,22 +301,73 @@ def test_rescaling_to_its_own_size_changes_nothing(bank):
     assert_close(dict(bank.rescale(batch_size=16).statistics), dict(bank.statistics))
 
 
+@pytest.fixture(scope="module")
+def with_replacement():
+    data = examples("1d of 2-D", 400)
+    batches = mcbn.minibatches(data, batch_size=16, draws=32, replacement=True)
+    return mcbn.collect(make_network("1d of 2-D"), batches, limit=None)
+
+
 @pytest.mark.parametrize("size", [4, 7.5, 256])
-def test_rescaling_multiplies_deviations_by_the_root_of_the_ratio(bank, size):
-    scaled, factor = bank.rescale(batch_size=size), (16 / size) ** 0.5
+def test_rescaling_multiplies_deviations_by_the_root_of_the_ratio(with_replacement, size):
+    bank, factor = with_replacement, (16 / size) ** 0.5
+    scaled = bank.rescale(batch_size=size)
     assert scaled.batch_size == size
-    means, logs = bank.statistics[MEAN], bank.statistics[VARIANCE].log()
-    assert_close(scaled.statistics[MEAN] - means.mean(0), factor * (means - means.mean(0)))
-    after = scaled.statistics[VARIANCE].log()
+    require_deviations(bank, scaled, factor)
+
+
+@pytest.mark.parametrize("size", [4, 7.5, 256, 399])
+def test_draws_without_replacement_have_the_finite_population_factor(bank, size):
+    scaled = bank.rescale(batch_size=size)
+    require_deviations(bank, scaled, (16 / size * (400 - size) / (400 - 16)) ** 0.5)
+
+
+def require_deviations(bank, scaled, factor):
+    means, logs = bank.statistics[MEAN], (bank.statistics[VARIANCE] + EPS).log()
+    before, after = means - means.mean(0), scaled.statistics[MEAN]
+    assert_close(after - after.mean(0), factor * before)
+    after = (scaled.statistics[VARIANCE] + EPS).log()
     assert_close(after - after.mean(0), factor * (logs - logs.mean(0)))
 
 
-def test_an_infinite_batch_has_the_pooled_statistics(bank, model):
-    pooled = bank.rescale(batch_size=1e20).state(0)
-    generator = mcbn.minibatches(examples("1d of 2-D", 400), batch_size=16, draws=32)
-    activations = torch.cat([model[0](batch) for batch in generator]).detach()
+@pytest.mark.parametrize("size", [400, 1e6])
+def test_draws_of_all_examples_are_equal(bank, size):
+    for rows in bank.rescale(batch_size=size).statistics.values():
+        assert_close(rows, rows[:1].expand_as(rows), rtol=1e-14, atol=1e-14)
+
+
+def activations_of(model, batches):
+    return torch.cat([model[0](batch) for batch in batches]).detach()
+
+
+def test_an_infinite_batch_has_the_pooled_statistics_where_no_limit_is_known(model):
+    batches = mcbn.minibatches(
+        examples("1d of 2-D", 400), batch_size=16, draws=32, replacement=True
+    )
+    pooled = mcbn.collect(model, batches, limit=None).rescale(batch_size=1e20).state(0)
+    activations = activations_of(model, batches)
     assert_close(pooled[MEAN], activations.mean(0), rtol=1e-8, atol=1e-8)
     assert_close(pooled[VARIANCE], activations.var(0, correction=0), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("limit", "together"), [("all", 32), (100, 6), (5, 2)])
+def test_the_bias_leads_to_the_statistics_of_all_that_is_put_together(model, limit, together):
+    """In the first layer, where all that the larger pass changes is the number of examples."""
+    batches = mcbn.minibatches(examples("1d of 2-D", 400), batch_size=16, draws=32)
+    bank = mcbn.collect(model, batches, limit=limit)
+    activations = activations_of(model, [batches[draw] for draw in range(together)])
+    first = bank.first(together).coordinates()
+    found = {n: rows.mean(0) - bank.bias[n] * (1 - 1 / together) for n, rows in first.items()}
+    assert_close(found[MEAN], activations.mean(0), rtol=1e-8, atol=1e-8)
+    whole = (activations.var(0, correction=0) + EPS).log()
+    assert_close(found[VARIANCE], whole, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("limit", [0, -1, "some"])
+def test_impossible_limits_are_refused(model, limit):
+    batches = mcbn.minibatches(examples("1d of 2-D", 400), batch_size=16, draws=4)
+    with pytest.raises(ValueError, match="expected limit"):
+        mcbn.collect(model, batches, limit=limit)
 
 
 def test_rescaled_draws_match_draws_collected_at_that_size():
@@ -295,7 +387,8 @@ def test_rescaled_draws_match_draws_collected_at_that_size():
         assert actual.std().item() == pytest.approx(expected.std().item(), rel=0.15)
 
 
-def test_rescaling_is_differentiable_in_the_batch_size(bank):
+def test_rescaling_is_differentiable_in_the_batch_size(with_replacement):
+    bank = with_replacement
     size = torch.tensor(8.0, dtype=torch.float64, requires_grad=True)
 
     def spread(value):
@@ -306,12 +399,13 @@ def test_rescaling_is_differentiable_in_the_batch_size(bank):
     assert_close(gradient, -(spread(size) / size).detach())
 
 
-def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(bank):
-    moved = bank.rescale(batch_size=0.1)
+def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(with_replacement):
+    bank = with_replacement
+    moved = bank.rescale(batch_size=1.1)
     assert moved.statistics[MEAN].dtype == torch.float64
     rows, center = bank.statistics[MEAN], bank.statistics[MEAN].mean(0)
-    # In float64 throughout: 0.1 in float32 would be off by 1.5e-8.
-    expected = center + (rows - center) * math.sqrt(16 / 0.1)
+    # In float64 throughout: 1.1 in float32 would be off by 2e-8.
+    expected = center + (rows - center) * math.sqrt(16 / 1.1)
     assert_close(moved.statistics[MEAN], expected, rtol=1e-14, atol=1e-14)
     narrow = {name: rows.float() for name, rows in bank.statistics.items()}
     half = mcbn.Bank(narrow, bank.trained, 16).rescale(batch_size=2)

@@ -92,12 +92,14 @@ SINGLE_PASSES = {
 def collected(monkeypatch, model, batches, *, together):
     """A bank, and the number of mini-batches that had a pass of their own."""
     single = []
-    original = draws._statistics
+    original = draws.batch_statistics
     with monkeypatch.context() as patch:
-        patch.setattr(draws, "_statistics", lambda *a, **k: single.append(0) or original(*a, **k))
+        patch.setattr(
+            draws, "batch_statistics", lambda *a, **k: single.append(0) or original(*a, **k)
+        )
         if not together:
             patch.setattr(draws, "group_size", lambda *_: 1)
-        return mcbn.collect(model, batches), len(single)
+        return mcbn.collect(model, batches, limit=None), len(single)
 
 
 def assert_statistics_close(actual, expected, tolerance):

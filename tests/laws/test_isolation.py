@@ -251,7 +251,7 @@ VALUES = {
     "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
     "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
     "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
-    "TrainingAxes",
+    "RescalingWarning", "TrainingAxes",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

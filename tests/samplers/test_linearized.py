@@ -24,12 +24,20 @@ def flat(answer):
 
 
 def bank_of(model, name, *, size=8, draws=6):
-    return mcbn.collect(model, mcbn.minibatches(examples(name, 90), batch_size=size, draws=draws))
+    batches = mcbn.minibatches(examples(name, 90), batch_size=size, draws=draws, replacement=True)
+    return mcbn.collect(model, batches)
 
 
 def sampler_of(name, **options):
     model = make_network(name)
     return LinearizedBatchNorm(model, bank_of(model, name), output=flat, **options)
+
+
+def statistics_of(coordinates, epsilon):
+    """Means, and variances from log(v + epsilon)."""
+    return {
+        n: v.exp() - epsilon.get(n, 0.0) if n.endswith("var") else v for n, v in coordinates.items()
+    }
 
 
 def oracle(sampler, x):
@@ -43,7 +51,7 @@ def oracle(sampler, x):
     rows = []
 
     def network(values):
-        statistics = {n: v.exp() if n.endswith("var") else v for n, v in values.items()}
+        statistics = statistics_of(values, sampler.bank.epsilon)
         return flat(functional_call(sampler.model, statistics, x))
 
     for draw in range(len(sampler)):
@@ -104,8 +112,7 @@ def test_the_slope_is_that_of_forward_mode():
     center = {key: rows.mean(0) for key, rows in coordinates.items()}
 
     def network(values):
-        statistics = {k: v.exp() if k.endswith("var") else v for k, v in values.items()}
-        return functional_call(twin, statistics, x)
+        return functional_call(twin, statistics_of(values, sampler.bank.epsilon), x)
 
     for draw, row in enumerate(sampler(x)):
         step = {key: rows[draw] - center[key] for key, rows in coordinates.items()}

@@ -195,7 +195,8 @@ def test_an_optimum_at_a_bound_says_so(model, bank, held_out):
     assert (choice.at_bound is not None) == (not 2.02 < other.best < 2.97)
     assert choice.extrapolated
     assert f"at the {choice.at_bound} end of the search: collect a bank" in str(choice)
-    assert "outside 0.25 to 4 times the bank's size" in str(choice)
+    assert "not between 0.5 and 4 times as many, where it was tried" in str(choice)
+    assert choice.to_dict()["doubts"] == list(choice.doubts)
     inner = by_log_score(0.3 + 0.2 * standard_normals(50)[:, None], resamples=5)
     assert inner.at_bound is None
     assert "end of the search" not in str(inner)
@@ -285,8 +286,11 @@ def test_tuples_of_inputs_are_cut_along(model, bank, held_out):
     found = mcbn.choose_batch_size(
         two, own, pair, targets, output=lambda a: a["logits"], points=3, resamples=5
     )
-    statistics = {n.removeprefix("net."): v for n, v in own.statistics.items()}
-    plain = mcbn.Bank(statistics, {}, batch_size=16)
+    statistics, bias, epsilon = (
+        {name.removeprefix("net."): value for name, value in values.items()}
+        for values in (own.statistics, own.bias, own.epsilon)
+    )
+    plain = mcbn.Bank(statistics, {}, batch_size=16, bias=bias, epsilon=epsilon)
     expected = mcbn.choose_batch_size(model, plain, x, targets, points=3, resamples=5)
     assert_close(found.values, expected.values)
 
