@@ -114,7 +114,9 @@ def _worst(values: Mapping[str, float], limit: float) -> str:
         return ""
     worst = max(above, key=lambda name: above[name])
     layer = repr(worst.removesuffix(VARIANCE).removesuffix(".") or "the network")
-    return layer if len(above) == 1 else f"{layer} and {len(above) - 1} other layers"
+    others = len(above) - 1
+    more = "" if others == 0 else " and 1 other" if others == 1 else f" and {others} others"
+    return layer + more
 
 
 def _halved(statistics: Mapping[str, Tensor], epsilon: Mapping[str, float]) -> dict[str, float]:
