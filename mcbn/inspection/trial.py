@@ -69,6 +69,7 @@ def _tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
                     batches,
                     select=lambda batch: batch,
                     size=lambda _: batch_size,
+                    limit=None,
                     progress=False,
                 )
             with restored(model, parameters=True):

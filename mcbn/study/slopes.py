@@ -132,12 +132,11 @@ def log_log_slope(x: tuple[int, ...], y: tuple[float, ...]) -> float:
 
 
 def _factor(study: Study, method: str, training_batch_size: int, batch_size: int) -> float:
-    """(N - M) / (N - 1) with the M of the bank; NaN if N is not known."""
+    """(N - M) / (N - 1); NaN if N is not known. A rescaled bank has that of its own M, too."""
     for result in study.select(method, training_batch_size, batch_size):
         count = result.cell.network.train_size
-        drawn = result.cell.bank_batch_size or batch_size
         if count is not None:
-            return max(count - drawn, 0) / (count - 1)
+            return max(count - batch_size, 0) / (count - 1)
     return math.nan
 
 
