@@ -1,7 +1,7 @@
 """Choose the batch size, as a variational parameter, by held-out log score or by the ELBO."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -10,120 +10,38 @@ from jaxtyping import Float64
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.data import DataLoader
 
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
-from mcbn.bank.doubts import VALID_RATIOS, RescalingWarning
+from mcbn.bank.doubts import RescalingWarning
+from mcbn.bank.minibatches import MiniBatches
 from mcbn.evaluation import bootstrap
 from mcbn.io.progress import progress_bar
-from mcbn.network.inputs import Inputs, count
+from mcbn.network.inputs import Inputs, concatenate, count, select_inputs
+from mcbn.network.isolation import random_streams
+from mcbn.network.loaders import ordered_loader
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import as_likelihood
 from mcbn.samplers.outputs import Output
+from mcbn.study.choice import LOG_SIZE_TOLERANCE, BatchSizeChoice
+from mcbn.study.confirmation import Confirmation, interpolated, source_of_batches, whole_sizes
+from mcbn.study.confirmation import confirm as confirmed
 from mcbn.study.criterion import ELBO, Objective, elbo_of
 
 # M relative to that of the bank: the range that is searched.
 SEARCHED_RATIOS = (1 / 4, 4.0)
-# In log M: a best size this near a bound counts as the bound; it is refined to a tenth of this.
-LOG_SIZE_TOLERANCE = 1e-2
-
-
-@dataclass(frozen=True, eq=False)
-class BatchSizeChoice:
-    """The batch size that predicts best, its uncertainty, and the curve over batch sizes.
-
-    Values are in nats per example; lower is better.
-
-    Attributes:
-        best: the best batch size, any real number.
-        value: the criterion there: the mean held-out negative log-likelihood, or minus the ELBO.
-        flat: smallest and largest size of the curve that, with all between, are not significantly
-            different from the best, by paired differences over examples.
-        interval: bootstrap interval of `best`, over examples.
-        batch_sizes: the sizes of the curve.
-        values: the criterion at each size.
-        low: lower end of the bootstrap interval of each value.
-        high: upper end of it.
-        criterion: "log_score" or "elbo".
-        bank_size: M of the bank that was rescaled.
-        draws: T of that bank.
-        level: level of all intervals.
-        doubts: why a bank collected at `best` may predict otherwise than the rescaled one.
-    """
-
-    best: float
-    value: float
-    flat: tuple[float, float]
-    interval: tuple[float, float]
-    batch_sizes: Float64[Tensor, " points"]
-    values: Float64[Tensor, " points"]
-    low: Float64[Tensor, " points"]
-    high: Float64[Tensor, " points"]
-    criterion: Literal["log_score", "elbo"]
-    bank_size: float
-    draws: int
-    level: float
-    doubts: tuple[str, ...] = ()
-
-    @property
-    def at_bound(self) -> Literal["lower", "upper"] | None:
-        """The end of the searched range that the best size is at; None if it is inside."""
-        for end, index in (("lower", 0), ("upper", -1)):
-            if abs(math.log(self.best / float(self.batch_sizes[index]))) < LOG_SIZE_TOLERANCE:
-                return "lower" if end == "lower" else "upper"
-        return None
-
-    @property
-    def extrapolated(self) -> bool:
-        """Whether the best size is outside the range in which rescaling was measured."""
-        return (
-            not VALID_RATIOS[0] * (1 - LOG_SIZE_TOLERANCE)
-            <= self.best / self.bank_size
-            <= VALID_RATIOS[1] * (1 + LOG_SIZE_TOLERANCE)
-        )
-
-    def __str__(self) -> str:
-        name = "held-out log score" if self.criterion == "log_score" else "ELBO"
-        lines = [
-            f"best batch size {self.best:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}] "
-            f"by {name}, {self.value:.4g} nats per example",
-            f"not significantly different: {self.flat[0]:.4g} to {self.flat[1]:.4g}",
-            f"searched {float(self.batch_sizes[0]):.4g} to {float(self.batch_sizes[-1]):.4g} with "
-            f"{self.draws} draws collected at {self.bank_size:.4g}",
-        ]
-        if self.at_bound:
-            lines.append(
-                f"the best size is at the {self.at_bound} end of the search: collect a bank at "
-                "that size and choose again"
-            )
-        return "\n".join([*lines, *self.doubts])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        curve = {name: getattr(self, name) for name in ("batch_sizes", "values", "low", "high")}
-        return {
-            "criterion": self.criterion,
-            "best": self.best,
-            "value": self.value,
-            "flat": list(self.flat),
-            "interval": list(self.interval),
-            "level": self.level,
-            "at_bound": self.at_bound,
-            "extrapolated": self.extrapolated,
-            "doubts": list(self.doubts),
-            "bank_size": self.bank_size,
-            "draws": self.draws,
-            **{name: values.tolist() for name, values in curve.items()},
-        }
 
 
 def choose_batch_size(
     model: Module,
     bank: Bank,
-    inputs: Inputs,
+    inputs: Inputs | DataLoader[Any],
     targets: Tensor,
     *,
+    batches: MiniBatches | DataLoader[Any] | None = None,
+    confirm: int = 32,
     criterion: Literal["log_score", "elbo"] | ELBO = "log_score",
     likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
     bounds: tuple[float, float] | None = None,
@@ -134,17 +52,23 @@ def choose_batch_size(
     seed: int = 0,
     progress: bool = True,
 ) -> BatchSizeChoice:
-    """Choose M by rescaling one bank, without another pass over the training data.
+    """Choose M by rescaling one bank, and confirm it by a few draws really collected.
 
     All sizes share the bank's deviations, so the curve is smooth: a grid, even in log M, brackets
-    the optimum and a bounded search refines it. Intervals cover the randomness of the examples but
-    not that of the draws, which more draws reduce.
+    the optimum and a bounded search refines it. Where `batches` are given, draws are collected at
+    the best size and at both ends, as many are rescaled, and what they differ by is added to the
+    curves of the bootstrap, so that the interval of the best size covers it. Else intervals cover
+    the randomness of the examples but not that of the draws, which more draws reduce.
 
     Args:
         model: the trained network.
         bank: draws of its statistics, preferably at a size near the best one.
-        inputs: held-out examples for the log score, training examples for the ELBO.
+        inputs: held-out examples for the log score, training examples for the ELBO; or a loader
+            of them in fixed order.
         targets: targets of the inputs.
+        batches: the mini-batches or the loader that the bank was collected from, to confirm the
+            choice; their examples are drawn in other sizes.
+        confirm: the number of draws at each of these sizes.
         criterion: "log_score", "elbo", or `ELBO(...)` with another prior.
         likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
         bounds: smallest and largest M; by default a quarter to four times the bank's M, and
@@ -162,7 +86,8 @@ def choose_batch_size(
             network, or the targets do not fit the inputs.
 
     Warns:
-        RescalingWarning: the draws speak against rescaling them to the best size; says why.
+        RescalingWarning: the draws speak against rescaling them to the best size, or collected ones
+            disagree; says why.
 
     Reference:
         Mukhoti et al. 2020, "On Batch Normalisation for Approximate Bayesian Inference", which
@@ -171,7 +96,9 @@ def choose_batch_size(
     validation.fraction(level, "level")
     require_bank(bank)
     validation.tensor(targets, "targets")
-    _require_counts(points, resamples, count(inputs), len(targets))
+    source = None if batches is None else source_of_batches(batches)
+    inputs = _gathered(inputs)
+    _require_counts(points, resamples, confirm, count(inputs), len(targets))
     objective = Objective(
         model, bank, inputs, targets, as_likelihood(likelihood), elbo_of(criterion, bank), output
     )
@@ -186,7 +113,14 @@ def choose_batch_size(
         [columns], _means, resamples=resamples, seed=seed, progress=progress
     )
     replicates = torch.stack(list(drawn.values()))
-    doubts = bank.doubts(math.exp(best))
+    curves, confirmation = replicates[:-1], None
+    if source is not None:
+        sizes = whole_sizes([math.exp(low), math.exp(best), math.exp(high)], source.population)
+        confirmation, gaps = confirmed(
+            objective, source, sizes, draws=confirm, resamples=resamples, level=level, seed=seed
+        )
+        curves = curves + interpolated(gaps, sizes, grid)
+    doubts = (*bank.doubts(math.exp(best)), *_disagreement(confirmation))
     for doubt in doubts:
         validation.warn(doubt, RescalingWarning)
     spans = [bootstrap.percentile_interval(row, level) for row in replicates[:-1]]
@@ -194,7 +128,7 @@ def choose_batch_size(
         best=math.exp(best),
         value=float(at_best.mean()),
         flat=_flat(grid, best, replicates, level),
-        interval=bootstrap.percentile_interval(_vertices(grid, replicates[:-1]).exp(), level),
+        interval=_interval(grid, curves, best, level),
         batch_sizes=grid.exp(),
         values=table.mean(1),
         low=torch.tensor([span[0] for span in spans], dtype=torch.float64),
@@ -204,6 +138,37 @@ def choose_batch_size(
         draws=len(bank),
         level=level,
         doubts=doubts,
+        dimensions=None if objective.elbo is None else objective.elbo.dimensions,
+        confirmation=confirmation,
+    )
+
+
+def _gathered(inputs: Any) -> Inputs:
+    """The inputs in all batches of a loader; other inputs as they are."""
+    if not isinstance(inputs, DataLoader):
+        return inputs
+    with random_streams(0, "choose"):  # from which a loader takes a seed
+        return concatenate([select_inputs(batch, None) for batch in ordered_loader(inputs, None)])
+
+
+def _disagreement(confirmation: Confirmation | None) -> Iterator[str]:
+    if confirmation is not None and confirmation.disagreeing:
+        sizes = ", ".join(map(str, confirmation.disagreeing))
+        yield (
+            f"draws collected at {sizes} predict significantly otherwise than rescaled ones; "
+            "collect a bank at the best size and choose again"
+        )
+
+
+def _interval(
+    grid: Tensor, curves: Float64[Tensor, "points resamples"], best: float, level: float
+) -> tuple[float, float]:
+    """The interval of the lowest point of the curves; open at an end of the search."""
+    low, high = bootstrap.percentile_interval(_vertices(grid, curves), level)
+    low, high = min(low, best), max(high, best)
+    return (
+        0.0 if low < float(grid[0]) + LOG_SIZE_TOLERANCE else math.exp(low),
+        math.inf if high > float(grid[-1]) - LOG_SIZE_TOLERANCE else math.exp(high),
     )
 
 
@@ -270,11 +235,15 @@ def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, floa
     return low, high
 
 
-def _require_counts(points: int, resamples: int, examples: int, targets: int) -> None:
+def _require_counts(
+    points: int, resamples: int, confirm: int, examples: int, targets: int
+) -> None:
     if points < 3:
         raise ValueError(f"expected at least 3 points, got {points}; 17 is usual")
     if resamples < 1:
         raise ValueError(f"expected at least 1 resample, got {resamples}; 1000 is usual")
+    if confirm < 2:
+        raise ValueError(f"expected confirm of at least 2 draws, got {confirm}; 32 is usual")
     if examples != targets or examples == 0:
         raise ValueError(
             f"expected one target per input, got {examples} inputs and {targets} targets; give "

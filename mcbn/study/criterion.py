@@ -1,6 +1,7 @@
 """Criteria for the batch size: the loss of each example with the bank rescaled to any size."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -63,26 +64,46 @@ class Objective:
         """The loss of each example, with its share of the divergence of the ELBO."""
         size = math.exp(log_size)
         sampler = MCBatchNorm(self.model, self.bank.rescale(size, warn=False), output=self.output)
-        starts = range(0, count(self.inputs), EXAMPLES_PER_PASS)
-        likelihoods = torch.cat([self._log_likelihoods(sampler, start) for start in starts])
-        return _divergence(self.elbo, size) - likelihoods
+        add = torch.logaddexp if self.elbo is None else torch.add
+        totals = (reduce(add, self._passes(sampler, start)) for start in self._starts())
+        likelihoods = [self._joined(total, len(sampler)) for total in totals]
+        return _divergence(self.elbo, size) - torch.cat(likelihoods)
+
+    def by_draw(self, bank: Bank) -> Float64[Tensor, "draws batch positions"]:
+        """The log-likelihood of every target under each draw of a bank, as it is."""
+        sampler = MCBatchNorm(self.model, bank, output=self.output)
+        parts = [torch.stack(list(self._passes(sampler, start))) for start in self._starts()]
+        return torch.cat(parts, dim=1)
+
+    def value(self, by_draw: Float64[Tensor, "draws batch positions"], size: float) -> float:
+        """The criterion of draws at batch size `size`, from their log-likelihoods."""
+        total = by_draw.logsumexp(0) if self.elbo is None else by_draw.sum(0)
+        return _divergence(self.elbo, size) - float(self._joined(total, len(by_draw)).mean())
+
+    def _starts(self) -> range:
+        return range(0, count(self.inputs), EXAMPLES_PER_PASS)
 
     @torch.no_grad()
-    def _log_likelihoods(self, sampler: MCBatchNorm, start: int) -> Float64[Tensor, " batch"]:
+    def _passes(
+        self, sampler: MCBatchNorm, start: int
+    ) -> Iterator[Float64[Tensor, "batch positions"]]:
+        """The log-likelihoods of some examples, under one draw after another."""
+        targets = self.targets[start : start + EXAMPLES_PER_PASS]
+        inputs = slice_examples(self.inputs, start, start + EXAMPLES_PER_PASS)
+        for row in sampler.passes(inputs):
+            found = _log_likelihood(self.family.summarize([row]), targets.to(row.device))
+            yield found.reshape(len(targets), -1).cpu()
+
+    def _joined(
+        self, total: Float64[Tensor, "batch positions"], draws: int
+    ) -> Float64[Tensor, " batch"]:
         """The log of the mean likelihood over draws; for the ELBO, the mean of the logs.
 
         Positions of an example are averaged, as in the score; for the ELBO they are summed.
         """
-        targets = self.targets[start : start + EXAMPLES_PER_PASS]
-        add = torch.logaddexp if self.elbo is None else torch.add
-        rows = (
-            _log_likelihood(self.family.summarize([row]), targets.to(row.device))
-            for row in sampler.passes(slice_examples(self.inputs, start, start + EXAMPLES_PER_PASS))
-        )
-        total = reduce(add, rows).reshape(len(targets), -1).cpu()
         if self.elbo is None:
-            return total.mean(1) - math.log(len(sampler))
-        return total.sum(1) / len(sampler)
+            return total.mean(1) - math.log(draws)
+        return total.sum(1) / draws
 
 
 def _log_likelihood(

@@ -16,6 +16,7 @@ COMPARISONS = {
     "bank/test_bank.py": 20,
     "evaluation/test_calibration.py": 1,
     "bank/test_collect.py": 7,
+    "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,
     "evaluation/test_evaluate.py": 5,
     "predictive/test_gaussian.py": 20,
