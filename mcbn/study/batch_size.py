@@ -117,7 +117,13 @@ def choose_batch_size(
     if source is not None:
         sizes = whole_sizes([math.exp(low), math.exp(best), math.exp(high)], source.population)
         confirmation, gaps = confirmed(
-            objective, source, sizes, draws=confirm, resamples=resamples, level=level, seed=seed
+            objective,
+            source,
+            sizes,
+            draws=confirm,
+            resamples=curves.shape[1],
+            level=level,
+            seed=seed,
         )
         curves = curves + interpolated(gaps, sizes, grid)
     doubts = (*bank.doubts(math.exp(best)), *_disagreement(confirmation))
@@ -235,9 +241,7 @@ def _bounds(bounds: tuple[float, float] | None, bank: Bank) -> tuple[float, floa
     return low, high
 
 
-def _require_counts(
-    points: int, resamples: int, confirm: int, examples: int, targets: int
-) -> None:
+def _require_counts(points: int, resamples: int, confirm: int, examples: int, targets: int) -> None:
     if points < 3:
         raise ValueError(f"expected at least 3 points, got {points}; 17 is usual")
     if resamples < 1:

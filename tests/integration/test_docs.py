@@ -66,6 +66,7 @@ def names_of_the_pages():
     names = {
         "model": model,
         "bank": bank,
+        "batches": batches,
         "sampler": mcbn.MCBatchNorm(model, bank),
         "training_data": inputs[:1200],
         "images": inputs[1200:1300],
