@@ -50,6 +50,8 @@ from .samplers.dropout import MCDropout as MCDropout
 from .samplers.ensemble import DeepEnsemble as DeepEnsemble
 from .samplers.linearized import Linearity as Linearity
 from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
+from .samplers.posterior_check import PosteriorCheck as PosteriorCheck
+from .samplers.posterior_check import check_posterior as check_posterior
 from .samplers.sampler import Sampler as Sampler
 from .study.batch_size import BatchSizeChoice as BatchSizeChoice
 from .study.batch_size import choose_batch_size as choose_batch_size

@@ -27,17 +27,27 @@ from mcbn.samplers.chunks import states
 from mcbn.samplers.linearization import linearize
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output
+from mcbn.samplers.uncertainty_ratio import (
+    Uncertainty,
+    UncertaintyRatio,
+    chosen_uncertainty,
+    paired_ratio,
+    parts,
+    require_uncertainty,
+)
 
-# Largest residual, as a fraction of the spread over draws, that counts as linear: up to it, linear
-# draws were measured to be better than as many passes as they cost (docs/fewer_draws.md).
-MAX_RESIDUAL = 0.5
+# Exact draws that decide whether to trust: by 64, no network of those measured was trusted wrongly;
+# by 16 and 32 some were, whose rare draws were not among them (docs/fewer_draws.md).
+COMPARED = 64
 
 
 @dataclass(frozen=True)
 class Linearity:
-    """How well the linear approximation agrees with exact passes, over a few draws of a bank.
+    """How well the linear approximation agrees with exact passes, over some draws of a bank.
 
     Attributes:
+        ratio: epistemic uncertainty of the linear draws, with the sampler's correction, divided by
+            that of the exact ones. `trusted` goes by it alone.
         exact: the number of draws compared.
         batch_size: M, the mini-batch size the draws stand for.
         residual: root mean square over inputs and outputs of the standard deviation over draws of
@@ -47,6 +57,7 @@ class Linearity:
         outputs: the residual of each output alone.
     """
 
+    ratio: UncertaintyRatio
     exact: int
     batch_size: float
     residual: float
@@ -55,20 +66,25 @@ class Linearity:
 
     @property
     def trusted(self) -> bool:
-        """Whether the linear draws may be used in place of exact ones."""
-        return self.residual <= MAX_RESIDUAL
+        """Whether the linear draws may be used in place of exact ones: an error of at most 15%."""
+        return self.ratio.trusted
 
     def __str__(self) -> str:
-        residual = (
-            f"linear draws miss {self.residual:.0%} of the spread over draws (M = "
-            f"{self.batch_size:g}, compared on {self.exact} exact draws, limit {MAX_RESIDUAL:.0%})"
+        found = (
+            f"{self.ratio.verdict}: the linear draws have {self.ratio} of the same {self.exact} "
+            f"draws passed exactly, at M = {self.batch_size:g}."
         )
-        if self.trusted:
-            return f"Trusted: {residual}."
-        return (
-            f"Not to be trusted: {residual}. The batch size is too small, or the network too far "
-            "from linear in its statistics; use MCBatchNorm."
-        )
+        return f"{found} {ADVICE[self.ratio.verdict]}".strip()
+
+
+ADVICE = {
+    "Trusted": "",
+    "Undecided": "Compare more draws, as linearity(inputs, draws=256), or use MCBatchNorm.",
+    "Not to be trusted": (
+        "The batch size is too small, or the network too far from linear in its statistics; use "
+        "MCBatchNorm."
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,25 +163,44 @@ class LinearizedBatchNorm:
             outputs[:exact_count] = exact
         return outputs
 
-    def linearity(self, inputs: Inputs, *, draws: int = 16) -> Linearity:
+    def linearity(
+        self, inputs: Inputs, *, draws: int | None = None, of: Uncertainty | None = None
+    ) -> Linearity:
         """Compare the linear approximation with exact passes, on a few inputs.
 
         Args:
             inputs: some of those to predict; a hundred are enough.
-            draws: how many to compare, the first of the bank.
+            draws: how many to compare, the first of the bank; 64 by default, or all if it has
+                fewer. Each costs a pass of the inputs.
+            of: the uncertainty to compare, "mutual information" of logits or "variance" of the
+                outputs. If left out, mutual information for two outputs or more that do not look
+                like probabilities; give "variance" for a regression of several targets.
 
         Raises:
-            ValueError: `draws` is out of range, or as for a call of the sampler.
+            ValueError: `draws` is out of range, there is no such uncertainty, or as for a call of
+                the sampler.
         """
+        draws = min(COMPARED, len(self)) if draws is None else draws
         if not 2 <= draws <= len(self):
             raise ValueError(
-                f"expected from 2 to {len(self)} draws, all of the bank, got {draws}; give 16"
+                f"expected from 2 to {len(self)} draws, all of the bank, got {draws}; leave it out"
             )
+        require_uncertainty(of)
         inputs, conduct = self._checked(inputs)
         linear = self._linear(inputs).double()
-        missed = self._exact(inputs, draws, conduct).double() - linear[:draws]
+        exact = self._exact(inputs, draws, conduct)
+        return self._compared(linear, exact.double(), chosen_uncertainty(of, exact[0]))
+
+    def _compared(self, linear: Tensor, exact: Tensor, of: Uncertainty) -> Linearity:
+        """Linear draws of the whole bank, not yet corrected, against exact ones of its first."""
+        draws = len(exact)
+        missed = exact - linear[:draws]
+        corrected = linear[:draws]
+        if self.exact > 0:
+            corrected = corrected + missed[: self.exact].mean(0)
         spread = linear.var(0).mean(0)
         return Linearity(
+            ratio=paired_ratio(parts(corrected, of), parts(exact, of), of),
             exact=draws,
             batch_size=self.bank.size,
             residual=float(_root_ratio(missed.var(0).mean(0).sum(), spread.sum())),

@@ -199,7 +199,7 @@ CALLS = {
     "Deterministic": with_network(lambda m, _: mcbn.predict(mcbn.Deterministic(m), X)),
     "LinearizedBatchNorm": with_network(lambda m, b: mcbn.LinearizedBatchNorm(m, b, exact=2)(X)),
     "Linearity": with_network(
-        lambda m, b: mcbn.LinearizedBatchNorm(m, b).linearity(X, draws=3).residual),
+        lambda m, b: mcbn.LinearizedBatchNorm(m, b).linearity(X, draws=3)),
     "collect": with_network(lambda m, _: bank(m)),
     "collect loader": with_network(lambda m, _: mcbn.collect(
         m, DataLoader(TRAINING, batch_size=8, shuffle=True), draws=9)),
@@ -227,6 +227,8 @@ CALLS = {
     "JointPosterior": with_network(lambda m, b: mcbn.JointPosterior.from_bank(b).sample(3)),
     "FactorizedPosterior": with_network(
         lambda m, b: mcbn.FactorizedPosterior.from_bank(b).sample(3)),
+    "check_posterior": with_network(lambda m, b: mcbn.check_posterior(
+        m, mcbn.JointPosterior.from_bank(b), X, draws=3)),
     "Predictor": from_files,
     "run_study": study,
     "to_model_card": carded,
@@ -251,7 +253,7 @@ VALUES = {
     "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
     "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
     "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
-    "RescalingWarning", "TrainingAxes",
+    "PosteriorCheck", "RescalingWarning", "TrainingAxes",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

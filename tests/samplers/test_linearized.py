@@ -6,13 +6,14 @@ import threading
 import pytest
 import torch
 from models import CASES, examples, make_network, without_seed
+from scipy import special, stats
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.func import functional_call, jvp
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.samplers.linearized import MAX_RESIDUAL, LinearizedBatchNorm
+from mcbn.samplers.linearized import LinearizedBatchNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 FLAT = [name for name in CASES if name != "2d"]
@@ -172,7 +173,11 @@ def test_a_network_that_is_linear_in_the_means_is_reproduced_exactly():
     bank, x = bank.with_coordinates(same), examples("is batch norm", 5, seed=4)
     sampler = LinearizedBatchNorm(model, bank, exact=0)
     assert_close(sampler(x), mcbn.MCBatchNorm(model, bank)(x), rtol=1e-12, atol=1e-12)
-    assert sampler.linearity(x, draws=3).residual < 1e-12
+    check = sampler.linearity(x, draws=3)
+    assert check.residual < 1e-12
+    ratio = check.ratio
+    assert_close(torch.tensor([ratio.value, ratio.low, ratio.high]), torch.ones(3))
+    assert check.trusted
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -275,15 +280,17 @@ def test_float32_agrees_with_float64():
 def test_linearity_is_trusted_for_a_nearly_linear_network_only():
     """A dense net at M = 2 must not be trusted; its own bank as if M were 1,000 must be."""
     model = make_network("1d of 2-D")
-    bank, x = bank_of(model, "1d of 2-D", size=2, draws=40), examples("1d of 2-D", 60, seed=4)
+    bank, x = bank_of(model, "1d of 2-D", size=2, draws=80), examples("1d of 2-D", 60, seed=4)
     wrong = LinearizedBatchNorm(model, bank).linearity(x)
     right = LinearizedBatchNorm(model, bank.rescale(1000)).linearity(x)
-    assert right.residual < MAX_RESIDUAL < wrong.residual
     assert right.trusted
     assert not wrong.trusted
-    assert str(right).startswith("Trusted")
-    assert "Not to be trusted" in str(wrong)
-    assert "M = 2" in str(wrong)
+    assert right.residual < wrong.residual
+    assert str(right).startswith("Trusted: the linear draws have 1.")
+    assert str(wrong).startswith(("Undecided", "Not to be trusted"))
+    assert "times the mutual information" in str(wrong)
+    assert "same 64 draws passed exactly, at M = 2. " in str(wrong)
+    assert "use MCBatchNorm" in str(wrong)
     assert len(right.outputs) == 3
 
 
@@ -298,6 +305,109 @@ def test_linearity_is_a_ratio_of_standard_deviations():
     assert actual.bias == pytest.approx(bias.item())
 
 
+class Squared(nn.Module):
+    """Batch norm of one channel, squared."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1, eps=0.5)
+
+    def forward(self, x):
+        return self.norm(x).square()
+
+
+def squared_with_means(means):
+    """The network and a bank in which only the mean varies, and the variance plus epsilon is 1."""
+    means = torch.tensor(means, dtype=torch.float64)[:, None]
+    statistics = {"norm.running_mean": means, "norm.running_var": torch.full_like(means, 0.5)}
+    epsilon = {"norm.running_var": 0.5}
+    bank = mcbn.Bank(statistics, {}, batch_size=8, epsilon=epsilon)
+    return without_seed(Squared).double().eval(), bank
+
+
+def test_the_ratio_of_variances_of_a_square_is_that_of_its_closed_form():
+    """Of `(x - m)^2` with m in {-a, 0, a} a third each: 1 / (1 + a^2 / (12 mean x^2))."""
+    model, bank = squared_with_means([-0.9, 0.0, 0.9] * 20)
+    x = examples("two places", 50)[:, :1]
+    check = LinearizedBatchNorm(model, bank).linearity(x, draws=60)
+    expected = 1 / (1 + 0.9**2 / (12 * x.square().mean()))
+    assert check.ratio.value == pytest.approx(expected.item(), rel=1e-10)
+    assert check.ratio.low <= check.ratio.value <= check.ratio.high
+    assert check.ratio.of == "variance"
+    assert check.trusted
+    # Where the slope is 0 the linear draws do not vary at all.
+    flat_place = LinearizedBatchNorm(model, bank).linearity(torch.zeros(3, 1).double())
+    assert flat_place.ratio.value < 1e-10
+    assert not flat_place.trusted
+    assert "Not to be trusted" in str(flat_place)
+
+
+@pytest.mark.parametrize("exact", [0, 1, 3, 6])
+def test_the_ratio_of_mutual_information_is_that_of_the_corrected_draws(exact):
+    """By entropies of scipy; the correction is the sampler's, from its own exact draws."""
+    sampler, x = sampler_of("eps", exact=exact), examples("eps", 7, seed=4)
+    linear = sampler_of("eps", exact=0)(x)
+    passed = mcbn.MCBatchNorm(sampler.model, sampler.bank)(x)
+    if exact:
+        linear += (passed - linear)[:exact].mean(0)
+    check = sampler.linearity(x, draws=6)
+    assert check.ratio.value == pytest.approx(information(linear) / information(passed), rel=1e-9)
+    assert check.ratio.of == "mutual information"
+    variance = sampler.linearity(x, draws=6, of="variance").ratio
+    expected = linear.numpy().var(0).mean() / passed.numpy().var(0).mean()
+    assert variance.value == pytest.approx(expected, rel=1e-9)
+
+
+def information(logits):
+    """Mean mutual information."""
+    p = special.softmax(logits.numpy(), axis=2)
+    return (stats.entropy(p.mean(0), axis=1) - stats.entropy(p, axis=2).mean(0)).mean()
+
+
+def test_64_draws_are_compared_or_all_of_a_smaller_bank():
+    model, x = make_network("1d of 2-D"), examples("1d of 2-D", 5)
+    for draws, expected in ((70, 64), (9, 9)):
+        sampler = LinearizedBatchNorm(model, bank_of(model, "1d of 2-D", draws=draws))
+        assert sampler.linearity(x).exact == expected
+
+
+def test_probabilities_are_compared_by_their_variance():
+    sampler, x = sampler_of("1d of 2-D"), examples("1d of 2-D", 30)
+    ends_in_softmax = dataclasses.replace(sampler, output=lambda y: y.softmax(1))
+    assert sampler.linearity(x).ratio.of == "mutual information"
+    assert ends_in_softmax.linearity(x).ratio.of == "variance"
+
+
+# Networks and batch sizes: some nearly linear, some not, some near the limit.
+ZOO = [("1d of 2-D", 4), ("1d of 2-D", 16), ("1d of 2-D", 64), ("eps", 2), ("eps", 8), ("eps", 16),
+       ("momentum=None", 24), ("1d of 3-D", 2), ("1d of 3-D", 16), ("timm BatchNormAct2d", 4),
+       ("3d", 8)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checked_zoo():
+    """For each network: what is said, and the ratio over the whole bank of 256 draws."""
+    found = {}
+    for name, size in ZOO:
+        model = make_network(name)
+        x = examples(name, 40, seed=4)
+        data = mcbn.minibatches(examples(name, 400), batch_size=size, draws=256, replacement=True)
+        sampler = LinearizedBatchNorm(model, mcbn.collect(model, data))
+        exact = mcbn.MCBatchNorm(model, sampler.bank)(x)
+        found[name, size] = sampler.linearity(x), information(sampler(x)) / information(exact)
+    return found
+
+
+def test_what_is_trusted_is_within_15_percent_over_the_whole_bank(checked_zoo):
+    """All 256 draws passed exactly: there is no Monte Carlo error in the truth."""
+    for case, (check, truth) in checked_zoo.items():
+        if check.trusted:
+            assert truth == pytest.approx(1, abs=0.15), case
+    trusted = [check.trusted for check, _ in checked_zoo.values()]
+    assert sum(trusted) >= 4
+    assert sum(abs(truth - 1) > 0.15 for _, truth in checked_zoo.values()) >= 3
+
+
 def test_errors_name_the_remedy():
     model = make_network("1d of 2-D")
     bank, x = bank_of(model, "1d of 2-D"), examples("1d of 2-D", 5)
@@ -309,6 +419,8 @@ def test_errors_name_the_remedy():
         LinearizedBatchNorm(make_network("is batch norm"), bank)
     with pytest.raises(ValueError, match="from 2 to 6 draws"):
         LinearizedBatchNorm(model, bank).linearity(x, draws=7)
+    with pytest.raises(ValueError, match=r"of among .*'variance'.*got 'entropy'"):
+        LinearizedBatchNorm(model, bank).linearity(x, of="entropy")
     with pytest.raises(ValueError, match=r"axes \(batch, outputs\)"):
         LinearizedBatchNorm(model, bank, output=lambda y: y[:, 0])(x)
     with pytest.raises(ValueError, match="without gradients"):
