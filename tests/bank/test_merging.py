@@ -103,6 +103,17 @@ def test_channels_dead_in_some_draws_are_as_often_dead_as_really_collected(rarel
     assert spreads[0] == pytest.approx(spreads[1], rel=0.15)
 
 
+def test_downwards_dead_draws_stay_as_dead_and_it_is_told(rarely_alive):
+    held = rarely_alive(16, seed=0)
+    with pytest.warns(mcbn.RescalingWarning, match="dead in some draws"):
+        smaller = held.rescale(8)
+    assert dead_share(smaller) >= dead_share(held)
+    rows, before = (bank.coordinates()["1.running_var"] for bank in (smaller, held))
+    living = before[:, 0].topk(20).indices
+    apart, apart_before = (each[living] - each[living[:1]] for each in (rows, before))
+    assert_close(apart, 2**0.5 * apart_before)
+
+
 def test_a_channel_dead_in_all_draws_stays_dead():
     model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(1)).double().eval()
     bank = mcbn.collect(model, mcbn.minibatches(-normals(60, 1).abs(), batch_size=5, draws=6))

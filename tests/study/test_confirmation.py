@@ -99,6 +99,12 @@ def log_score(network, data, a_bank):
     return -float(mcbn.predict(sampler, data[0][N:], likelihood).log_prob(data[1][N:]).mean())
 
 
+def test_other_mini_batches_are_collected_than_those_of_the_bank(network, data, bank):
+    choice = chosen(network, data, bank, batches=batches_of(data, 32), bounds=(32, 128))
+    assert choice.confirmation.batch_sizes[0] == 32
+    assert choice.confirmation.gaps[0] != 0
+
+
 def test_the_gap_of_a_wrong_bank_is_told_and_widens_the_interval(network, data, bank):
     """Statistics of another scale: the curve is wrong, and collected draws show it."""
     wrong = mcbn.Bank(
