@@ -165,6 +165,6 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 def _with_interval(value: Tensor, replicates: Tensor, of: Uncertainty) -> UncertaintyRatio:
     ends = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    # Not interpolated, since the mean of a number and infinity is neither.
+    # Not interpolated: between two infinite ratios that makes NaN.
     low, high = torch.quantile(replicates, ends, interpolation="nearest").tolist()
     return UncertaintyRatio(of, float(value), low, high)

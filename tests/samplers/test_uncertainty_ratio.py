@@ -118,7 +118,8 @@ def test_nothing_that_varies_is_no_error_and_one_alone_that_varies_is():
     assert (both.value, both.low, both.high) == (1, 1, 1)
     assert both.verdict == "Trusted"
     assert (only_exact.value, only_exact.verdict) == (0, "Not to be trusted")
-    assert (only_linear.value, only_linear.verdict) == (math.inf, "Not to be trusted")
+    assert (only_linear.value, only_linear.low, only_linear.high) == (math.inf,) * 3
+    assert only_linear.verdict == "Not to be trusted"
 
 
 @pytest.mark.parametrize(
