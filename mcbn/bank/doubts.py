@@ -51,9 +51,10 @@ def doubts(
         return ()
     detached = {name: rows.detach() for name, rows in statistics.items()}
     reasons = list(_reasons(detached, epsilon, bias, size, other))
+    start, end = (f"{round(each, 2):g}" for each in (size, other))
     return tuple(
-        f"draws of {size:g} examples that are rescaled to {other:g} may differ from those "
-        f"collected there: {reason}; collect a bank at {other:g} to be sure"
+        f"draws of {start} examples that are rescaled to {end} may differ from those collected "
+        f"there: {reason}; collect a bank at {end} to be sure"
         for reason in reasons
     )
 
@@ -79,7 +80,7 @@ def _reasons(
     growth, most = (1.0, MAX_SPREAD) if other > size else ((size / other) ** 0.5, MAX_SPREAD_BELOW)
     if wide := _worst(spreads, most / growth):
         yield (
-            f"the variances of {wide} spread widely over draws of {min(size, other):g}, by about "
+            f"the variances of {wide} spread widely over draws of {min(size, other):.3g}, by about "
             f"{max(spreads.values()) * growth:.2f} in their logarithms, as those of few values or "
             "heavy tails do"
         )

@@ -1,0 +1,53 @@
+"""The picture of a choice of batch size: its curve, the best size, and what was collected."""
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mcbn.report.figures import SERIES
+from mcbn.study.choice import BatchSizeChoice
+
+CRITERIA = {"log_score": "Held-out NLL (nats)", "elbo": "Minus ELBO per example (nats)"}
+
+
+def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
+    """Draw the criterion against the batch size, of rescaled and of collected draws.
+
+    The line is the curve of rescaled draws with its intervals over examples; the points are draws
+    really collected, each beside as many rescaled ones, with the interval of their difference. The
+    dashed line is the best size, and the shaded range its interval.
+
+    Args:
+        choice: of `choose_batch_size`.
+        ax: where to draw; a new figure if it is left out.
+
+    Returns:
+        The axes, whose `figure` can be shown or saved.
+    """
+    if ax is None:
+        ax = Figure(figsize=(5.5, 3.6), layout="constrained").subplots()
+    sizes = choice.batch_sizes.tolist()
+    low, high = (min(max(end, sizes[0]), sizes[-1]) for end in choice.interval)
+    ax.axvspan(low, high, color="0.5", alpha=0.15, linewidth=0, label="interval of the best size")
+    ax.axvline(choice.best, color="0.3", linewidth=1, dashes=(4, 3), label="best size")
+    ax.plot(sizes, choice.values.tolist(), color=SERIES[0], label="rescaled draws")
+    ax.fill_between(
+        sizes, choice.low.tolist(), choice.high.tolist(), color=SERIES[0], alpha=0.2, linewidth=0
+    )
+    if (found := choice.confirmation) is not None:
+        rescaled = [value - gap for value, gap in zip(found.values, found.gaps, strict=True)]
+        errors = [
+            [gap - end for gap, end in zip(found.gaps, found.low, strict=True)],
+            [end - gap for gap, end in zip(found.gaps, found.high, strict=True)],
+        ]
+        ax.plot(found.batch_sizes, rescaled, "o", color=SERIES[0], fillstyle="none",
+                label=f"{found.draws} rescaled draws")  # fmt: skip
+        ax.errorbar(found.batch_sizes, found.values, yerr=errors, fmt="s", color=SERIES[1],
+                    label=f"{found.draws} collected draws")  # fmt: skip
+    ax.set_xscale("log", base=2)
+    powers = range(math.ceil(math.log2(sizes[0])), math.floor(math.log2(sizes[-1])) + 1)
+    ax.set_xticks([2**power for power in powers], labels=[f"{2**power:g}" for power in powers])
+    ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
+    ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return ax
