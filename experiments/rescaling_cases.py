@@ -63,7 +63,7 @@ class Trained:
     targets: Tensor
     batch_size: int = 32
     draws: int = MANY
-    banks: int = 4
+    banks: int = 8
     outputs: Literal["logits", "labels", "values"] = "logits"
 
     def bank(
@@ -167,7 +167,7 @@ def on_digits(
     train(network, data, epochs=epochs, batch_size=trained_at)
     test = test.rows(torch.arange(TESTED))
     case = Trained(title, network, data.inputs, test.inputs, test.targets, batch_size)
-    return case if flat else replace(case, draws=2 * FEW)
+    return case if flat else replace(case, draws=2 * FEW, banks=4)
 
 
 def segmentation() -> Trained:
@@ -230,7 +230,7 @@ def volumes() -> Trained:
     kinds = torch.randint(3, (800,), generator=generator)
     cubes = torch.randn(800, 1, 8, 8, 8, generator=generator)
     for axis in range(3):
-        wave = 0.8 * torch.cos(torch.arange(8) * (axis + 1) * math.pi / 8)
+        wave = 0.15 * torch.cos(torch.arange(8) * (axis + 1) * math.pi / 8)
         shape = [1, 1, 1]
         shape[axis] = 8
         cubes[kinds == axis] += wave.view(shape)
@@ -253,7 +253,7 @@ def split_and_trained(
     rows = torch.arange(len(data))
     inside, test = data.rows(rows[:-TESTED]), data.rows(rows[-TESTED:])
     network = train(build(layers, seed=0), inside, epochs=8, batch_size=trained_at)
-    return Trained(title, network, inside.inputs, test.inputs, test.targets, draws=2 * FEW)
+    return Trained(title, network, inside.inputs, test.inputs, test.targets, draws=2 * FEW, banks=4)
 
 
 class GraphNetwork(nn.Module):
@@ -286,7 +286,7 @@ def graph_network() -> Trained:
             optimizer.zero_grad()
             functional.cross_entropy(network(batch), batch.y).backward()
             optimizer.step()
-    return Trained("graph network", network.eval(), inside, test, test.y, draws=2 * FEW)
+    return Trained("graph network", network.eval(), inside, test, test.y, draws=2 * FEW, banks=4)
 
 
 def random_graph(generator: torch.Generator) -> Data:

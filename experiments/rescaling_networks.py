@@ -363,6 +363,7 @@ def draw(results: dict) -> None:
         for ax, method, title in zip(panels, ("old", "package"), ("before", "after"), strict=True):
             draw_ratios(networks, method, ax)
             ax.set_title(f"Rescaled / real, {title}")
+        panels[1].set_xlabel("Batch size rescaled to (in brackets: doubted)")
         panels[0].set_yticks(range(len(networks)), [each["title"] for each in networks])
         figure.savefig(FIGURE, metadata=dict.fromkeys(("Date", "Creator")))
 
@@ -382,7 +383,8 @@ def draw_ratios(networks: list[dict], method: str, ax: Axes) -> None:
             else:
                 ax.text(column, line, text, **place, color=figures.INK)
     ax.imshow(shades, cmap="PuOr", vmin=-2, vmax=2, aspect="auto", alpha=0.6)
-    labels = [f"M/{round(1 / each)}" if each < 1 else f"{each:g} M" for each in FACTORS]
+    names = {1: "M"} | {each: f"M/{round(1 / each)}" for each in FACTORS if each < 1}
+    labels = [names.get(each, f"{each:g}M") for each in FACTORS]
     ax.set_xticks(range(len(FACTORS)), labels)
     ax.set_xlabel("Batch size rescaled to")
 
