@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from mcbn.network.isolation import derived_seed
@@ -74,7 +74,7 @@ def require_uncertainty(of: Uncertainty | None) -> None:
 
 
 def chosen_uncertainty(
-    of: Uncertainty | None, outputs: Float[Tensor, "batch outputs *positions"]
+    of: Uncertainty | None, outputs: Shaped[Tensor, "batch *outputs"]
 ) -> Uncertainty:
     """The uncertainty that is asked for, or that which suits the outputs of an exact draw.
 

@@ -419,8 +419,6 @@ def test_errors_name_the_remedy():
         LinearizedBatchNorm(make_network("is batch norm"), bank)
     with pytest.raises(ValueError, match="from 2 to 6 draws"):
         LinearizedBatchNorm(model, bank).linearity(x, draws=7)
-    with pytest.raises(ValueError, match=r"of among .*'variance'.*got 'entropy'"):
-        LinearizedBatchNorm(model, bank).linearity(x, of="entropy")
     with pytest.raises(ValueError, match=r"axes \(batch, outputs\)"):
         LinearizedBatchNorm(model, bank, output=lambda y: y[:, 0])(x)
     with pytest.raises(ValueError, match="without gradients"):
@@ -435,6 +433,13 @@ def test_errors_name_the_remedy():
         weight[0] = float("nan")
     with pytest.raises(ValueError, match=r"0\.bias"):
         LinearizedBatchNorm(model, bank)
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_an_unknown_uncertainty_is_refused():
+    sampler = sampler_of("1d of 2-D")
+    with pytest.raises(ValueError, match=r"of among .*'variance'.*got 'entropy'"):
+        sampler.linearity(examples("1d of 2-D", 5), of="entropy")
 
 
 class Folded(nn.Module):

@@ -131,11 +131,17 @@ def test_outputs_with_positions_are_compared():
 def test_errors_name_the_remedy():
     model, bank = moving_means([[-1.0], [0.3], [0.7]])
     posterior, x = mcbn.JointPosterior.from_bank(bank), torch.ones(3, 1).double()
-    with pytest.raises(TypeError, match=r"a posterior, got Bank; fit one by JointPosterior\.from"):
-        mcbn.check_posterior(model, bank, x)
     with pytest.raises(ValueError, match="at least 2 draws, got 1; give 1000"):
         mcbn.check_posterior(model, posterior, x, draws=1)
-    with pytest.raises(ValueError, match="got 'entropy'"):
-        mcbn.check_posterior(model, posterior, x, of="entropy")
     with pytest.raises(ValueError, match="seeds of at least 0"):
         mcbn.check_posterior(model, posterior, x, seed=-1)
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_a_bank_for_a_posterior_and_an_unknown_uncertainty_are_refused():
+    model, bank = moving_means([[-1.0], [0.3], [0.7]])
+    posterior, x = mcbn.JointPosterior.from_bank(bank), torch.ones(3, 1).double()
+    with pytest.raises(TypeError, match=r"a posterior, got Bank; fit one by JointPosterior\.from"):
+        mcbn.check_posterior(model, bank, x)
+    with pytest.raises(ValueError, match="got 'entropy'"):
+        mcbn.check_posterior(model, posterior, x, of="entropy")
