@@ -42,6 +42,7 @@ from .recalibration.temperature import TemperatureScaling as TemperatureScaling
 from .recalibration.temperature import TemperedCategorical as TemperedCategorical
 from .recalibration.variance import VarianceScaling as VarianceScaling
 from .recalibration.vector import VectorScaling as VectorScaling
+from .report.choice_figure import draw_choice as draw_choice
 from .report.model_card import to_model_card as to_model_card
 from .report.report import Report as Report
 from .samplers.batch_norm import MCBatchNorm as MCBatchNorm
@@ -53,8 +54,8 @@ from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
 from .samplers.posterior_check import PosteriorCheck as PosteriorCheck
 from .samplers.posterior_check import check_posterior as check_posterior
 from .samplers.sampler import Sampler as Sampler
-from .study.batch_size import BatchSizeChoice as BatchSizeChoice
 from .study.batch_size import choose_batch_size as choose_batch_size
+from .study.choice import BatchSizeChoice as BatchSizeChoice
 from .study.criterion import ELBO as ELBO
 from .study.plan import DataAxes as DataAxes
 from .study.plan import InferenceAxes as InferenceAxes

@@ -153,9 +153,7 @@ def _drawn_noise(model: Module, inputs: Inputs, batch_size: int) -> dict[str, tu
             warnings.simplefilter("ignore")
             if not network_conduct(model, to_network(model, inputs)).separable:
                 return {}  # its rows are no examples
-            bank = collect(
-                model, groups, select=lambda batch: batch, limit=None, progress=False
-            )
+            bank = collect(model, groups, select=lambda batch: batch, limit=None, progress=False)
     except Exception:  # `diagnose` explains it
         return {}
     rows, pooled = bank.coordinates(), bank.pooled()

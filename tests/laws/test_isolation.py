@@ -217,6 +217,8 @@ CALLS = {
     "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),
     "choose_batch_size": with_network(lambda m, b: mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3).to_dict()),
+    "draw_choice": with_network(lambda m, b: mcbn.draw_choice(mcbn.choose_batch_size(
+        m, b, X, Y, points=3, resamples=3)).get_xlim()),
     "ELBO": with_network(lambda m, b: mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3, criterion=mcbn.ELBO()).to_dict()),
     "choose_abstention": without_network(lambda _: mcbn.choose_abstention(
