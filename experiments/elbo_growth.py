@@ -115,7 +115,8 @@ def chosen(net: nn.Module, data: LabeledData, count: int, scale: Scale) -> dict[
         size = round(choice.best)
     # To first order M* = 2 N c / K + 1, where c / M is the increase of the loss by batch noise.
     return {
-        "N": count, "best": choice.best, "interval": choice.interval, "banks": again + 1,
+        "N": count, "best": choice.best, "interval": choice.to_dict()["interval"],
+        "banks": again + 1,
         "at_bound": choice.at_bound, "extrapolated": choice.extrapolated, "K": rank,
         "cost": rank * (choice.best - 1) / (2 * count),
     }  # fmt: skip

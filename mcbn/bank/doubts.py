@@ -10,14 +10,16 @@ from mcbn.bank.coordinates import partner, to_coordinates
 from mcbn.bank.rescaling import dead_in_some, merged, rescaled
 from mcbn.network.batchnorm import VARIANCE
 
-# M relative to that of the bank: where rescaling was measured to be right, in
-# experiments/rescaling.py.
+# M relative to that of the bank: where rescaling was measured, in
+# experiments/rescaling_networks.py, and mostly right.
 VALID_RATIOS = (1 / 2, 4.0)
 # Nearer to the bank's own M than by this factor nothing is doubted.
 MIN_FACTOR = 1.2
 # Typical spread of a layer's log(v + epsilon) over draws, above which the second order is not
-# enough: a chi-square of ten values has one of .5. Downwards, of the spread at the smaller size.
-MAX_SPREAD, MAX_SPREAD_BELOW = 0.5, 0.3
+# enough: a chi-square of ten values has one of .5. Downwards half of it, at the smaller size.
+MAX_SPREAD, MAX_SPREAD_BELOW = 0.5, 0.25
+# Share of a layer's channels that are dead in some draws, above which merging them is doubted.
+MAX_DEAD = 0.1
 # Of the spread of log(v + epsilon), after draws are merged by two and rescaled back.
 HALVED = (0.8, 1.25)
 # Bias of a layer's means, in standard deviations of a draw, which smaller batches have more of.
@@ -68,7 +70,9 @@ def _reasons(
 ) -> Iterator[str]:
     low, high = VALID_RATIOS
     if not low / 1.01 <= other / size <= high * 1.01:
-        yield f"that is not between {low:g} and {high:g} times as many, where it was tried"
+        yield (
+            f"that is not between {low:g} and {high:g} times as many, beyond which it is often wrong"
+        )
     rows = to_coordinates(statistics, epsilon)
     variances = [name for name in rows if name.endswith(VARIANCE)]
     if not bias and len(variances) > 1:
@@ -84,14 +88,15 @@ def _reasons(
             f"{max(spreads.values()) * growth:.2f} in their logarithms, as those of few values or "
             "heavy tails do"
         )
+    dead = dead_in_some(statistics, epsilon)
+    shares = {name: float(each.double().mean()) for name, each in dead.items()}
+    if layers := _worst(shares, MAX_DEAD if other > size else 0.0):
+        yield (
+            f"{sum(int(each.sum()) for each in dead.values())} channels, of {layers}, are dead in "
+            "some draws and alive in others"
+        )
     if other > size:
         return
-    dead = {name: int(each.sum()) for name, each in dead_in_some(statistics, epsilon).items()}
-    if layers := _worst({name: float(count) for name, count in dead.items()}, 0.5):
-        yield (
-            f"{sum(dead.values())} channels, of {layers}, are dead in some draws, and more are in "
-            "smaller batches"
-        )
     halved = _halved(statistics, epsilon)
     if layers := _worst({name: abs(math.log(each)) for name, each in halved.items()},
                         math.log(HALVED[1])):  # fmt: skip

@@ -27,9 +27,12 @@ def ratio_of_scales(size: float | Tensor, other: Tensor, population: int | None)
     """
     if population is None or float(torch.as_tensor(size)) >= population:
         return size / other
-    # (N - M') / (N - M) is the finite-population factor. Not quite 0, where a root has no slope.
+    # (N - M') / (N - M) is the finite-population factor. Not quite 0, where a root has no slope,
+    # also where M' is N up to rounding, as from its logarithm.
     factor = (population - other) / (population - size)
-    return (size / other) * factor.clamp_min(torch.finfo(torch.float64).tiny)
+    rounding = 1e-9 * population / (population - size)
+    factor = torch.where(factor < rounding, torch.finfo(torch.float64).tiny, factor)
+    return (size / other) * factor
 
 
 def dead_in_some(

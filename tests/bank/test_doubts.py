@@ -61,10 +61,11 @@ def test_downwards_it_is_the_spread_of_the_smaller_batches_that_counts():
     assert "over draws of 16, by about 0.3" in reasons(bank(spread=0.25), 16)
 
 
-def test_dead_channels_are_told_downwards_with_their_number():
-    said = reasons(bank(dead=3), 20)
-    assert "3 channels, of '1', are dead in some draws" in said
+def test_dead_channels_are_told_with_their_number():
+    """Upwards, where they are merged, only if they are more than a tenth of a layer."""
+    assert "3 channels, of '1', are dead in some draws" in reasons(bank(dead=3), 20)
     assert reasons(bank(dead=3), 64) == ""
+    assert "8 channels, of '1', are dead in some draws" in reasons(bank(dead=8), 64)
 
 
 def test_means_off_their_limit_are_told_downwards():
