@@ -195,7 +195,7 @@ def test_an_optimum_at_a_bound_says_so(model, bank, held_out):
     assert (choice.at_bound is not None) == (not 2.02 < other.best < 2.97)
     assert choice.extrapolated
     assert f"at the {choice.at_bound} end of the search: collect a bank" in str(choice)
-    assert "not between 0.5 and 4 times as many, beyond which it is often wrong" in str(choice)
+    assert "not between 0.5 and 4 times as many, and often wrong beyond" in str(choice)
     assert choice.to_dict()["doubts"] == list(choice.doubts)
     inner = by_log_score(0.3 + 0.2 * standard_normals(50)[:, None], resamples=5)
     assert inner.at_bound is None
