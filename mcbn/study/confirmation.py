@@ -1,6 +1,7 @@
 """A choice of batch size held to draws really collected there, and at both ends of its search."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect
+from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.bank.full_batches import mini_batches
 from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.evaluation.bootstrap import percentile_interval
-from mcbn.network.isolation import derived_seed
+from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.study.criterion import Objective
 
 
@@ -112,7 +114,10 @@ def confirm(
     for size in sizes:
         # Other mini-batches than those of the bank.
         own = replace(batches, batch_size=size, draws=draws, seed=derived_seed(batches.seed, size))
-        collected = collect(objective.model, own, limit=None, progress=False)
+        with own_warnings():
+            # It was said of the bank, and few draws of small sizes say it without cause.
+            warnings.simplefilter("ignore", InconsistentBankWarning)
+            collected = collect(objective.model, own, limit=None, progress=False)
         pair = [
             objective.by_draw(bank) for bank in (collected, _rescaled(objective.bank, draws, size))
         ]

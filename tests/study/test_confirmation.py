@@ -99,6 +99,13 @@ def log_score(network, data, a_bank):
     return -float(mcbn.predict(sampler, data[0][N:], likelihood).log_prob(data[1][N:]).mean())
 
 
+@pytest.mark.filterwarnings("error::mcbn.InconsistentBankWarning")
+def test_collecting_says_nothing_of_few_draws(network, data, bank):
+    shifted = data[0] + 3.0, data[1]
+    choice = chosen(network, data, bank, batches=batches_of(shifted, 32), confirm=4)
+    assert choice.confirmation.draws == 4
+
+
 def test_other_mini_batches_are_collected_than_those_of_the_bank(network, data, bank):
     choice = chosen(network, data, bank, batches=batches_of(data, 32), bounds=(32, 128))
     assert choice.confirmation.batch_sizes[0] == 32
