@@ -111,7 +111,7 @@ class Bank:
     def thin(self, draws: int) -> "Bank":
         """A bank of the `draws` draws that best represent all, in their order in this bank.
 
-        Chosen by kernel herding on means and log-variances. Their predictive mean is as good as
+        Chosen by kernel herding on means and log(v + epsilon). Their predictive mean is as good as
         that of two to four times as many random draws; their spread is little better. See
         docs/fewer_draws.md.
 
@@ -182,8 +182,14 @@ class Bank:
             name: values.to(self.statistics[name])
             for name, values in merged(self.statistics, times).items()
         }
-        bias = {name: values / draws for name, values in self.bias.items()}
-        return replace(self, statistics=statistics, batch_size=self.size * draws, bias=bias)
+        bank = replace(self, statistics=statistics, batch_size=self.size * draws)
+        before, after = self.coordinates(), bank.coordinates()
+        # The limit stays where it was, whatever merging makes of the mean.
+        bias = {
+            name: values + (after[name].mean(0) - before[name].mean(0)).to(values)
+            for name, values in self.bias.items()
+        }
+        return replace(bank, bias=bias)
 
     def doubts(self, batch_size: float | Tensor) -> tuple[str, ...]:
         """Why draws rescaled to `batch_size` may not be as those collected there, by layer.

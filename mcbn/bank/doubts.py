@@ -70,7 +70,7 @@ def _reasons(
 ) -> Iterator[str]:
     low, high = VALID_RATIOS
     if not low / 1.01 <= other / size <= high * 1.01:
-        yield (f"that is not between {low:g} and {high:g} times as many, and often wrong beyond")
+        yield f"that is not between {low:g} and {high:g} times as many, and often wrong beyond"
     rows = to_coordinates(statistics, epsilon)
     variances = [name for name in rows if name.endswith(VARIANCE)]
     if not bias and len(variances) > 1:

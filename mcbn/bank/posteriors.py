@@ -13,7 +13,7 @@ from mcbn.network.isolation import derived_seed
 
 @dataclass(frozen=True, eq=False)
 class JointPosterior:
-    """A joint Gaussian over the means and log-variances of all layers, of low rank.
+    """A joint Gaussian over the means and log(v + epsilon) of all layers, of low rank.
 
     A draw is `center + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`. Its covariance is the
     unbiased sample covariance of the bank's T draws, including that between channels and layers,
@@ -21,7 +21,7 @@ class JointPosterior:
 
     Attributes:
         bank: the bank it was fitted to.
-        center: mean over draws of each mean and log-variance, by buffer name.
+        center: mean over draws of each coordinate of the bank, by buffer name.
         deviations: each draw minus the center.
     """
 
@@ -65,7 +65,7 @@ class FactorizedPosterior:
 
     Attributes:
         bank: the bank it was fitted to.
-        center: mean over draws of each mean and log-variance, by buffer name.
+        center: mean over draws of each coordinate of the bank, by buffer name.
         spread: their unbiased standard deviation over draws.
 
     Reference:

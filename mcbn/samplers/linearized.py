@@ -91,7 +91,7 @@ ADVICE = {
 class LinearizedBatchNorm:
     """Monte Carlo batch normalisation to first order in the statistics, corrected by exact draws.
 
-    Draw t is `f(c) + J (s_t - c) + b`: s_t are the means and log-variances of draw t, c their mean
+    Draw t is `f(c) + J (s_t - c) + b`: s_t are the coordinates of draw t in its bank, c their mean
     over the bank, J the Jacobian of an example's outputs, and b the mean of exact - linear over
     the exact draws, which are returned as they are. The cost is one forward pass, one backward pass
     per output and one forward pass per exact draw, however many draws the bank holds; so it pays

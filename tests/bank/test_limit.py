@@ -59,6 +59,16 @@ def test_the_bias_is_that_of_the_new_size_after_rescaling(network, data):
         torch.testing.assert_close(twice.bias[name], once.bias[name])
 
 
+def test_merging_leaves_the_limit_where_it_was(network, data):
+    """The means of deep layers keep their whole bias, which rescaling then takes away."""
+    bank = collected(network, data, 16, 40)
+    whole = bank.merge(4)
+    for name, rows in whole.coordinates().items():
+        limit = bank.coordinates()[name].mean(0) - bank.bias[name]
+        torch.testing.assert_close(rows.mean(0) - whole.bias[name], limit)
+    torch.testing.assert_close(whole.bias[DEEP], bank.bias[DEEP])
+
+
 def test_one_more_pass_is_all_that_it_takes(network, data, monkeypatch):
     from mcbn.bank import limit  # noqa: PLC0415
 
