@@ -33,7 +33,13 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     ax.axvline(choice.best, color="0.3", linewidth=1, dashes=(4, 3), label="best size")
     ax.plot(sizes, choice.values.tolist(), color=SERIES[0], label="rescaled draws")
     ax.fill_between(
-        sizes, choice.low.tolist(), choice.high.tolist(), color=SERIES[0], alpha=0.2, linewidth=0
+        sizes,
+        choice.low.tolist(),
+        choice.high.tolist(),
+        color=SERIES[0],
+        alpha=0.2,
+        linewidth=0,
+        label="their interval over examples",
     )
     if (found := choice.confirmation) is not None:
         rescaled = [value - gap for value, gap in zip(found.values, found.gaps, strict=True)]

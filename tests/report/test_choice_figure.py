@@ -24,7 +24,8 @@ def labelled(ax):
 
 def test_the_curve_the_best_size_and_its_interval_are_drawn(choice):
     parts = labelled(draw_choice(choice))
-    assert parts.keys() == {"interval of the best size", "best size", "rescaled draws"}
+    names = {"interval of the best size", "best size", "rescaled draws"}
+    assert parts.keys() == names | {"their interval over examples"}
     assert parts["rescaled draws"].get_xdata() == pytest.approx(choice.batch_sizes.tolist())
     assert parts["rescaled draws"].get_ydata() == pytest.approx(choice.values.tolist())
     assert parts["best size"].get_xdata() == [choice.best] * 2
