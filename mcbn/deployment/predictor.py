@@ -34,8 +34,11 @@ class Predictor:
     the files are read when it is made. The numbers are those of `predict`.
 
     Args:
-        model: module:function or file.py:function that builds the network; this runs its code.
+        model: module:function or file.py:function that builds the network, whose code is run;
+            torchvision:NAME or timm:NAME.
         weights: checkpoint of the network, .pt or .safetensors.
+        key: entry of the checkpoint that holds the weights, if there are several.
+        prefix: what the names in the checkpoint have before those of the network, if several do.
         bank: file written by `mcbn collect` or `Bank.save`, for the method mcbn.
         method: mcbn, dropout or deterministic.
         draws: T of dropout; MCBN uses every draw of its bank.
@@ -53,6 +56,8 @@ class Predictor:
 
     model: str
     weights: str | None = field(default=None, kw_only=True)
+    key: str | None = field(default=None, kw_only=True)
+    prefix: str | None = field(default=None, kw_only=True)
     bank: str | None = field(default=None, kw_only=True)
     method: PredictorMethod = field(default="mcbn", kw_only=True)
     draws: int = field(default=64, kw_only=True)
@@ -75,7 +80,8 @@ class Predictor:
             raise ValueError(
                 "expected a bank for the method mcbn, got none; give a file that mcbn collect wrote"
             )
-        network = load_network(self.model, self.weights).to(self.device)
+        network = load_network(self.model, self.weights, key=self.key, prefix=self.prefix)
+        network = network.to(self.device)
         # A frozen dataclass can set its own fields in this way only.
         object.__setattr__(self, "network", network)
         object.__setattr__(self, "sampler", _sampler(self))

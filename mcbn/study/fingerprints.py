@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.checkpoints import build
+from mcbn.network.builders import build
 from mcbn.network.isolation import random_streams
 from mcbn.network.sources import source_digests
 from mcbn.study.provenance import (
