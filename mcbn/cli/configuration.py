@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from mcbn.cli.arguments import Option, bracketed, require_known, scalars
+from mcbn.cli.declarations import Option
+from mcbn.cli.values import bracketed, did_you_mean, scalars
 
 MAX_BYTES = 2**16
 
@@ -39,11 +40,13 @@ def read_texts(path: str, options: Mapping[str, Option], program: str) -> dict[s
     texts: dict[str, list[str]] = {}
     for key, node, values in given:
         name = key.replace("_", "-")
-        require_known(name, options, f"{program} (in {path})")
+        if name not in options:
+            hint = did_you_mean(name, options) or f"{program} --help lists them"
+            raise ValueError(f"expected options of {program} in {path}, got {key!r}; {hint}")
         if name in texts:
             raise ValueError(f"expected {key!r} once in {path}, got it twice; keep one of them")
         is_list = isinstance(node, yaml.SequenceNode)
-        if is_list and options[name].kind is not list:
+        if is_list and not options[name].is_list:
             raise ValueError(f"expected one value of {key!r} in {path}, got {values}; keep one")
         texts[name] = [bracketed(values)] if is_list else values
     return {name: values for name, values in texts.items() if values}

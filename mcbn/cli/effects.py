@@ -1,16 +1,18 @@
 """Effects of options, known before any work: those that have none, and files that would be lost."""
 
 import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcbn.cli.arguments import Option
+from mcbn.cli import messages
+from mcbn.cli.declarations import Option, paths
+from mcbn.cli.paths import split_name
 from mcbn.io.atomic import require_place
 
-# What is in every file of a report that mcbn wrote.
+# What is in every page of a report that mcbn wrote.
 PAGES = {"report.html": "--series-0", "report.json": '"verdict": ['}
+OUTPUTS = ("output", "report", "demo", "resumed")
 
 
 def say_without_effect(given: Iterable[Option], values: Mapping[str, Any]) -> None:
@@ -22,9 +24,8 @@ def say_without_effect(given: Iterable[Option], values: Mapping[str, Any]) -> No
         value = values[other]
         if value is None if wanted is None else value != wanted:
             name = f"--{other.replace('_', '-')}"
-            print(
-                f"mcbn: note: --{option.name} has no effect without {name} {wanted or ''}".rstrip(),
-                file=sys.stderr,
+            messages.note(
+                f"--{option.name} has no effect without {name} {wanted or ''}".rstrip(),
             )
 
 
@@ -34,60 +35,59 @@ def require_other_files(options: Iterable[Option], values: Mapping[str, Any]) ->
     Raises:
         ValueError: one is; names both options.
     """
-    files = [
-        (option.name, path)
-        for option in options
-        if option.kind in (str, list)
-        for path in _texts(values[option.field])
-    ]
-    outputs = [(name, path) for name, path in files if name == "out" or name.endswith("-out")]
+    files = [(option, path) for option in options if option.role for path in paths(option, values)]
+    outputs = [(option, path) for option, path in files if option.role in OUTPUTS]
     for out, target in outputs:
-        for name, path in files:
-            if name != out and _is_same(target, path, written=(name, path) in outputs):
+        for option, path in files:
+            if option != out and _is_same(target, path, written=option.role in OUTPUTS):
                 raise ValueError(
-                    f"expected another file in --{out} than in --{name}, got {target} for both, so "
-                    f"that one would be lost; give --{out} another name"
+                    f"expected another file in --{out.name} than in --{option.name}, got {target} "
+                    f"for both, so that one would be lost; give --{out.name} another name"
                 )
 
 
-def require_places(options: Iterable[Option], values: Mapping[str, Any]) -> None:
-    """Check that each file to be written can be, and replaces none that mcbn did not write.
+def require_places(options: Iterable[Option], values: Mapping[str, Any], *, force: bool) -> None:
+    """Check that each file to be written can be, and replaces none that the user may want to keep.
+
+    The demo replaces its own pages without being forced to.
 
     Raises:
         OSError: it is a folder, or a file stands for a folder.
-        ValueError: a report or scores of something else would be lost.
+        ValueError: a file would be lost.
     """
     for option in options:
-        if option.folder and values[option.field] is not None:
-            for name, mark in PAGES.items():
-                _require_ours(Path(values[option.field]) / name, mark)
-        elif option.name == "out" or option.name.endswith("-out"):
-            for path in _texts(values[option.field]):
-                require_place(path)
-                if option.mark:
-                    _require_ours(Path(path), option.mark)
+        for path, mark in _files(option, values):
+            require_place(path)
+            if not path.exists() or force:
+                continue
+            if not mark:
+                raise ValueError(
+                    f"expected no file at {path} yet, got one, which would be lost; give --force "
+                    f"to replace it, or another --{option.name}"
+                )
+            if mark not in path.read_text("utf-8", errors="replace"):
+                raise ValueError(
+                    f"expected no file at {path}, or one that mcbn wrote, got another, which would "
+                    f"be lost; remove it or give another --{option.name}"
+                )
 
 
-def _require_ours(path: Path, mark: str) -> None:
-    """Check that a file is not there yet, or has in it what mcbn writes there."""
-    require_place(path)
-    if path.exists() and mark not in path.read_text("utf-8", errors="replace"):
-        raise ValueError(
-            f"expected no file at {path}, or one that mcbn wrote, got another, which would be "
-            "lost; remove it or give another --out"
-        )
-
-
-def _texts(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value] if isinstance(value, str) else []
+def _files(option: Option, values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """The files that are written for an option, and what must be in one that is replaced."""
+    if option.role == "output":
+        yield from ((Path(path), "") for path in paths(option, values))
+    if option.role in ("report", "demo"):
+        folder = values[option.field] or values["study"]  # where a report of a study is by default
+        for name, mark in PAGES.items():
+            yield Path(folder) / name, mark if option.role == "demo" else ""
 
 
 def _is_same(target: str, path: str, *, written: bool) -> bool:
     """Whether a file to write is an existing file to read, or another that is written."""
     if written and os.path.abspath(target) == os.path.abspath(path):
         return True
-    # Of nets.py:build the file is before the colon.
+    # Of nets.py:build the file is before the colon, of NAME=FILE behind the sign.
     return os.path.isfile(target) and any(
         os.path.isfile(each) and os.path.samefile(target, each)
-        for each in (path, path.rpartition(":")[0])
+        for each in (path, path.rpartition(":")[0], split_name(path)[1])
     )

@@ -10,7 +10,7 @@ import torch
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect as collect_bank
 from mcbn.bank.minibatches import minibatches
-from mcbn.cli.arguments import command
+from mcbn.cli import messages
 from mcbn.cli.demo import run_demo
 from mcbn.cli.examples import Examples
 from mcbn.cli.options import (
@@ -20,6 +20,7 @@ from mcbn.cli.options import (
     ExportOptions,
     PredictOptions,
 )
+from mcbn.cli.repeat import command
 from mcbn.deployment.export import export as export_file
 from mcbn.deployment.predictor import Predictor, PredictorMethod
 from mcbn.inspection.inspect import inspect
@@ -48,7 +49,8 @@ def demo(options: DemoOptions) -> None:
     torch.set_num_threads(1)
     if options.root is not None:
         os.environ["MCBN_DATA"] = options.root  # the training processes inherit it
-    run_demo(options.out, data=options.data, repeat=command("mcbn demo", options))
+    run_demo(options.out, data=options.data, repeat=command("mcbn demo", options),
+             say=messages.say)  # fmt: skip
 
 
 def doctor(options: DoctorOptions) -> None:
@@ -72,7 +74,11 @@ def collect(options: CollectOptions) -> None:
     )
     bank = collect_bank(load_network(options.model, options.weights), batches)
     bank.save(options.out)
-    print(f"{bank} written to {options.out}")
+    messages.show(
+        f"{bank} written to {options.out}",
+        {"out": options.out, "draws": len(bank), "batch_size": bank.batch_size},
+        json=options.json,
+    )
 
 
 def predict(options: PredictOptions) -> None:
@@ -110,10 +116,13 @@ def predict(options: PredictOptions) -> None:
     predictions = Predictions(method, predictive, targets, examples.name, examples.classes,
                               examples.columns)  # fmt: skip
     write_predictions(options.out, predictions)
-    print(
+    messages.show(
         f"{len(predictive)} predictions of {method} (T = {predictive.draw_count}) written to "
-        f"{options.out}; {disagreement(predictive)}"
-    )
+        f"{options.out}; {disagreement(predictive)}",
+        {"out": options.out, "method": method, "examples": len(predictive),
+         "draws": predictive.draw_count or None},
+        json=options.json,
+    )  # fmt: skip
 
 
 def _likelihood(options: PredictOptions) -> Categorical | Gaussian:
@@ -144,8 +153,11 @@ def export(options: ExportOptions) -> None:
         sampler, inputs, options.out, likelihood=likelihood, chunk=options.chunk
     )  # fmt: skip
     gap = max(artifact.differences.values())
-    print(
+    messages.show(
         f"{artifact.draws} draws written to {options.out}: {artifact.size:,} bytes, including "
         f"{artifact.weights:,} of weights and {artifact.bank:,} of the bank; differs by at most "
-        f"{gap:.2g} from mcbn.predict"
-    )
+        f"{gap:.2g} from mcbn.predict",
+        {"out": options.out, "draws": artifact.draws, "bytes": artifact.size,
+         "weights_bytes": artifact.weights, "bank_bytes": artifact.bank, "max_difference": gap},
+        json=options.json,
+    )  # fmt: skip

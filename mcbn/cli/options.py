@@ -2,22 +2,76 @@
 
 They are apart from the code of the verbs so that help, which is made of them, does not wait for
 torch. The docstring of each class is the help of its verb: what it does, an example, the options.
+This is the one place where an option is declared; `mcbn.cli.declarations` says what metadata mean.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Metadata of options: names, of which a text may hold several with commas between them; where files
-# are written, and what is in those of mcbn; and another option without which, or without whose
-# value, this one has no effect.
-NAMES: Mapping[str, Any] = {"commas": True}
-FOLDER: Mapping[str, Any] = {"folder": True}
-SCORES: Mapping[str, Any] = {"mark": '"scores": {'}
-ONLY_MNIST: Mapping[str, Any] = {"only": ("data", "mnist")}
-ONLY_MCBN: Mapping[str, Any] = {"only": ("method", "mcbn")}
-ONLY_DROPOUT: Mapping[str, Any] = {"only": ("method", "dropout")}
-ONLY_DRAWS_OUT: Mapping[str, Any] = {"only": ("draws_out", None)}
+Metadata = Mapping[str, Any]
+
+# A text may hold several names with commas between them.
+NAMES: Metadata = {"commas": True}
+# Files to read, and what they are.
+MODEL: Metadata = {"role": "model"}
+DATA: Metadata = {"role": "input", "noun": "a data file"}
+WEIGHTS: Metadata = {"role": "input", "noun": "a checkpoint"}
+BANK: Metadata = {"role": "input", "noun": "a bank"}
+PREDICTIONS: Metadata = {"role": "input", "noun": "a file of predictions", "named": True}
+DECLARATION: Metadata = {"role": "input", "noun": "a study"}
+STUDY: Metadata = {"role": "study"}
+# Files to write: one, the pages of a report in a folder, or those of the demo in its own.
+OUTPUT: Metadata = {"role": "output"}
+REPORT: Metadata = {"role": "report"}
+DEMO: Metadata = {"role": "demo"}
+RESUMED: Metadata = {"role": "resumed"}
+# Another option without which, or without whose value, this one has no effect.
+ONLY_MNIST: Metadata = {"only": ("data", "mnist")}
+ONLY_MCBN: Metadata = {"only": ("method", "mcbn")}
+ONLY_DROPOUT: Metadata = {"only": ("method", "dropout")}
+ONLY_DRAWS_OUT: Metadata = {"only": ("draws_out", None)}
+# All options that the verb does not declare.
+OTHERS: Metadata = {"others": True}
+
+
+@dataclass(frozen=True)
+class GeneralOptions:
+    """Options of every verb.
+
+    Attributes:
+        quiet: print no notes and no progress, only errors and what a program reads.
+        traceback: print where an error was raised.
+    """
+
+    quiet: bool = False
+    traceback: bool = False
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Options of every verb whose options can be written to a file.
+
+    Attributes:
+        config: YAML file of these options; those of the command line replace them.
+        print_config: print these options as such a file, and exit.
+    """
+
+    config: str | None = field(
+        default=None, metadata={"role": "input", "noun": "a file of options"}
+    )
+    print_config: bool = False
+
+
+@dataclass(frozen=True)
+class ForceOptions:
+    """Options of every verb that writes files.
+
+    Attributes:
+        force: replace files that are there already.
+    """
+
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +86,7 @@ class DemoOptions:
         root: data root; by default the environment variable MCBN_DATA, else ./data.
     """
 
-    out: str = field(default="demo", metadata=FOLDER)
+    out: str = field(default="demo", metadata=DEMO)
     data: Literal["digits", "mnist"] = "digits"
     root: str | None = field(default=None, metadata=ONLY_MNIST)
 
@@ -48,12 +102,12 @@ class DoctorOptions:
         weights: checkpoint of the network, .pt or .safetensors.
         data: .npz or .safetensors file with "inputs", of which 64 are drawn at random.
         batch_size: batch size M to estimate the noise for.
-        json: print JSON instead of a table.
+        json: print JSON instead of text.
     """
 
-    model: str
-    weights: str | None = None
-    data: str | None = None
+    model: str = field(metadata=MODEL)
+    weights: str | None = field(default=None, metadata=WEIGHTS)
+    data: str | None = field(default=None, metadata=DATA)
     batch_size: int = 32
     json: bool = False
 
@@ -72,15 +126,17 @@ class CollectOptions:
         batch_size: M, examples per mini-batch.
         draws: T, number of mini-batches.
         seed: seed of the mini-batches.
+        json: print JSON instead of text.
     """
 
-    model: str
-    data: str
-    out: str
-    weights: str | None = None
+    model: str = field(metadata=MODEL)
+    data: str = field(metadata=DATA)
+    out: str = field(metadata=OUTPUT)
+    weights: str | None = field(default=None, metadata=WEIGHTS)
     batch_size: int = 32
     draws: int = 64
     seed: int = 0
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,22 +164,24 @@ class PredictOptions:
             only its moments.
         draws_out: file of the raw outputs of every draw, written batch by batch.
         draws_type: type of the numbers in --draws-out, float32 or float16.
+        json: print JSON instead of text.
     """
 
-    model: str
-    data: str
-    out: str
-    weights: str | None = None
+    model: str = field(metadata=MODEL)
+    data: str = field(metadata=DATA)
+    out: str = field(metadata=OUTPUT)
+    weights: str | None = field(default=None, metadata=WEIGHTS)
     method: Literal["mcbn", "dropout", "deterministic"] = "mcbn"
-    bank: str | None = field(default=None, metadata=ONLY_MCBN)
+    bank: str | None = field(default=None, metadata={**BANK, **ONLY_MCBN})
     draws: int = field(default=64, metadata=ONLY_DROPOUT)
     seed: int = field(default=0, metadata=ONLY_DROPOUT)
     batch_size: int = 256
     likelihood: Literal["categorical", "gaussian"] = "categorical"
     precision: float | None = None
     keep_draws: bool = False
-    draws_out: str | None = None
+    draws_out: str | None = field(default=None, metadata=OUTPUT)
     draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,15 +199,17 @@ class ExportOptions:
         weights: checkpoint of the network, .pt or .safetensors.
         precision: tau of a regression network; without it the outputs are logits of classes.
         chunk: draws that go through the network together, to limit memory; by default all.
+        json: print JSON instead of text.
     """
 
-    model: str
-    data: str
-    bank: str
-    out: str
-    weights: str | None = None
+    model: str = field(metadata=MODEL)
+    data: str = field(metadata=DATA)
+    bank: str = field(metadata=BANK)
+    out: str = field(metadata=OUTPUT)
+    weights: str | None = field(default=None, metadata=WEIGHTS)
     precision: float | None = None
     chunk: int | None = None
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,21 +219,24 @@ class EvaluateOptions:
     Example: mcbn evaluate mcbn.st --out scores.json
 
     Attributes:
-        predictions: file written by mcbn predict, or by another tool as .csv, .parquet or .npz.
+        predictions: file written by mcbn predict, or by another tool as .csv, .parquet or .npz;
+            NAME=FILE names the method.
         out: JSON file of the scores, which are printed in any case.
         resamples: bootstrap resamples behind each interval.
         by: column of groups, each of which is scored apart; may be given several times.
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
+        json: print JSON instead of text.
     """
 
-    predictions: str
-    out: str | None = field(default=None, metadata=SCORES)
+    predictions: str = field(metadata=PREDICTIONS)
+    out: str | None = field(default=None, metadata=OUTPUT)
     resamples: int = 1000
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +247,7 @@ class ReportOptions:
 
     Attributes:
         predictions: files written by mcbn predict, or by other tools as .csv, .parquet or .npz;
-            the first is the baseline.
+            the first is the baseline, and NAME=FILE names a method.
         out: folder of report.html and report.json.
         outside: predictions of out-of-distribution inputs by the same methods; may be given several
             times.
@@ -203,14 +266,14 @@ class ReportOptions:
             begin with "p_".
     """
 
-    predictions: list[str] | str
-    out: str = field(default="report", metadata=FOLDER)
-    outside: list[str] | str | None = None
+    predictions: list[str] | str = field(metadata=PREDICTIONS)
+    out: str = field(default="report", metadata=REPORT)
+    outside: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     title: str = "Calibration report"
     resamples: int = 1000
     by: list[str] | str | None = field(default=None, metadata=NAMES)
-    images: str | None = None
-    held_out: list[str] | str | None = None
+    images: str | None = field(default=None, metadata=DATA)
+    held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: (
         Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
     ) = None
@@ -229,8 +292,8 @@ class StudyReportOptions:
         out: folder of report.html and report.json; by default that of the study.
     """
 
-    study: str
-    out: str | None = field(default=None, metadata=FOLDER)
+    study: str = field(metadata=STUDY)
+    out: str | None = field(default=None, metadata=REPORT)
 
 
 @dataclass(frozen=True)
@@ -241,9 +304,11 @@ class StudyStatusOptions:
 
     Attributes:
         study: folder of the study.
+        json: print JSON instead of text.
     """
 
-    study: str
+    study: str = field(metadata=STUDY)
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,9 +322,62 @@ class StudyTableOptions:
         format: csv or parquet with every score in full, or md with rounded scores to read.
         out: file to write instead of printing; required for parquet.
         cost: add the wall times of each cell, which differ between runs.
+        json: print JSON instead of text.
     """
 
-    study: str
+    study: str = field(metadata=STUDY)
     format: Literal["csv", "parquet", "md"] = "csv"
-    out: str | None = None
+    out: str | None = field(default=None, metadata=OUTPUT)
     cost: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class StudyRunOptions:
+    """Train and score every cell of a study, in processes of this machine or on a cluster.
+
+    Finished networks and cells are kept in the folder: however a run ends, the same command resumes
+    it. Every key of the file can be given as an option as well, as in --training.epochs 5 or
+    --seeds '[0, 1]'.
+
+    Example: mcbn study run experiments/studies/digits.yaml --out digits --jobs 2
+
+    Attributes:
+        study: YAML file of the study.
+        out: folder of the results; runs may share it.
+        jobs: cells to run at once on this machine; by default as many as fill the cores.
+        executor: processes, ray, ray://host:port, ray:auto or dask://host:port.
+        shard: run only the i-th of n shares of the cells, as in an array of batch jobs, written
+            i/n.
+        retry: run failed networks and cells again.
+        model: module:function or file.py:function that builds the networks, instead of
+            network.names; its code is run.
+        print_config: print the resulting file of the study, and exit.
+        keys: keys of the study, which replace those of the file.
+        json: print JSON instead of text.
+    """
+
+    study: str = field(metadata=DECLARATION)
+    out: str = field(metadata=RESUMED)
+    jobs: int | None = None
+    executor: str = "processes"
+    shard: str | None = None
+    retry: bool = False
+    model: str | None = field(default=None, metadata=MODEL)
+    print_config: bool = False
+    keys: list[str] = field(default_factory=list, metadata=OTHERS)
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Print the script that completes verbs, options and their values in a shell.
+
+    Example: mcbn completion bash >> ~/.bashrc
+
+    Attributes:
+        shell: bash, zsh or fish; the script of fish belongs into
+            ~/.config/fish/completions/mcbn.fish.
+    """
+
+    shell: Literal["bash", "zsh", "fish"]

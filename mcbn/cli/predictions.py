@@ -1,17 +1,21 @@
 """The verbs of the command line that score files of predictions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from mcbn.cli.arguments import command
+from mcbn.cli import messages
 from mcbn.cli.examples import Examples
 from mcbn.cli.options import EvaluateOptions, ReportOptions
+from mcbn.cli.paths import split_name
+from mcbn.cli.repeat import command
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
+from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
@@ -30,47 +34,34 @@ from mcbn.report.report import Report
 def evaluate(options: EvaluateOptions) -> None:
     """Score predictions against their targets."""
     path, resamples = options.predictions, options.resamples
-    _require_files([path], "a file of predictions")
-    predictions = read_predictions(
-        path, probabilities=_names(options.probabilities), target=options.target
-    )
+    predictions = _named(path, probabilities=_names(options.probabilities), target=options.target)
     targets = _targets(predictions, path)
     labels = _groups(predictions, options.by, path)
     evaluation = evaluate_predictive(predictions.scored, targets, resamples=resamples)
-    print(
-        f"{predictions.method} on {predictions.data}: {evaluation.examples} examples, 95% intervals"
-    )
-    for name, score in evaluation.items():
-        better = f"   ({score.better} is better)" if glossary.judged(name) else ""
-        print(f"  {name:<16} {score}{better}")
     groups = {
         name: subgroups(predictions.scored, targets, values, resamples=resamples)
         for name, values in labels.items()
     }
-    for name, each in groups.items():
-        print(_text(name, each))
-        print(f"  {group_claim(predictions.method, name, each).sentence}")
+    numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
+    if groups:
+        numbers["groups"] = {
+            name: {group.name: group.to_dict() for group in each} for name, each in groups.items()
+        }
+    text = to_json(numbers, indent=2)
+    print(text if options.json else _scores(predictions, evaluation, groups))
     if options.out is not None:
-        numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
-        if groups:
-            numbers["groups"] = {
-                name: {group.name: group.to_dict() for group in each}
-                for name, each in groups.items()
-            }
-        write_whole(options.out, f"{to_json(numbers, indent=2)}\n".encode())
+        write_whole(options.out, f"{text}\n".encode())
 
 
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
-    files = [*paths, *_list(options.outside), *held_out_paths]
-    _require_files(files, "files of predictions, or the folder of one study")
     methods = [_read(path, paths, options) for path in paths]
     outside = [(path, _read(path, paths, options)) for path in _list(options.outside)]
     held_out = [_read(path, paths, options) for path in held_out_paths]
     methods = _joined(methods, paths, options)
     outside = [
-        (path, _of_set(same_classes(each, methods[0], path), path, methods))
+        (path, _of_set(same_classes(each, methods[0], path), path, methods, paths))
         for path, each in outside
     ]
     groups = _groups(methods[0], options.by, paths[0])
@@ -96,17 +87,7 @@ def report(options: ReportOptions) -> None:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     path = Report(replace(page, provenance=provenance, sets=sets)).write(options.out)
-    print(f"Report: {path}")
-
-
-def _require_files(paths: Sequence[str], wanted: str) -> None:
-    """Check that paths are no folders, and not without a suffix that would tell what was meant."""
-    for path in map(Path, paths):
-        if path.is_dir() or not (path.exists() or path.suffix):
-            raise ValueError(
-                f"expected {wanted}, got "
-                f"{f'the folder {path}' if path.is_dir() else f'nothing at {path}'}; check the path"
-            )
+    messages.say(f"Report: {path}")
 
 
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
@@ -127,10 +108,15 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:
     """Read predictions; the names of columns are for tables, if there are any."""
     if is_table(path) or not any(map(is_table, paths)):
-        return read_predictions(
-            path, probabilities=_names(options.probabilities), target=options.target
-        )
-    return read_predictions(path)
+        return _named(path, probabilities=_names(options.probabilities), target=options.target)
+    return _named(path)
+
+
+def _named(text: str, **columns: Any) -> Predictions:
+    """Read the predictions of FILE or NAME=FILE; the name is that of their method."""
+    name, path = split_name(text)
+    predictions = read_predictions(path, **columns)
+    return predictions if name is None else replace(predictions, method=name)
 
 
 def _list(paths: Sequence[str] | str | None) -> list[str]:
@@ -155,16 +141,18 @@ def _joined(
     return same_examples(methods, paths, groups=_names(options.by))
 
 
-def _of_set(predictions: Predictions, path: str, methods: Sequence[Predictions]) -> Predictions:
+def _of_set(
+    predictions: Predictions, path: str, methods: Sequence[Predictions], paths: Sequence[str]
+) -> Predictions:
     """Out-of-distribution predictions by a method, with the name of their set.
 
-    A single method takes those of any name. A table with the name of a method is of the set that
-    its folder is named after.
+    A single method takes those of any name. A table with the name of a method, or of its file, is
+    of the set that its folder is named after.
     """
     names = [each.method for each in methods]
-    data = predictions.data
-    if is_table(path) and data in names:
-        data = Path(path).resolve().parent.name
+    data, file = predictions.data, Path(split_name(path)[1])
+    if is_table(path) and data in (*names, *(Path(split_name(each)[1]).stem for each in paths)):
+        data = file.resolve().parent.name
     return replace(predictions, data=data, method=predictions.method if names[1:] else names[0])
 
 
@@ -207,6 +195,21 @@ def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
     if name == "target" and targets is not None and classified:
         return tuple(classes[k] if classes else str(k) for k in targets.tolist())
     return texts(column(predictions.columns, name, path))
+
+
+def _scores(
+    predictions: Predictions, evaluation: Evaluation, groups: Mapping[str, Sequence[Subgroup]]
+) -> str:
+    """The scores of predictions and of groups of them, as lines of text."""
+    lines = [
+        f"{predictions.method} on {predictions.data}: {evaluation.examples} examples, 95% intervals"
+    ]
+    for name, score in evaluation.items():
+        better = f"   ({score.better} is better)" if glossary.judged(name) else ""
+        lines.append(f"  {name:<16} {score}{better}")
+    for name, each in groups.items():
+        lines += [_text(name, each), f"  {group_claim(predictions.method, name, each).sentence}"]
+    return "\n".join(lines)
 
 
 def _text(name: str, groups: Sequence[Subgroup]) -> str:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mcbn
-from mcbn.cli.main import VERBS, is_refusal, main
+from mcbn.cli.errors import is_refusal
+from mcbn.cli.main import VERBS, main
 from mcbn.cli.options import CollectOptions
 from mcbn.predictive.predictions import Predictions
 
@@ -201,7 +202,7 @@ def test_help_does_not_import_torch(helps, verb):
 @pytest.mark.parametrize("verb", ["", *VERBS, "report folder"])
 def test_every_verb_has_help_with_an_example(helps, verb):
     text, _ = helps[verb]
-    assert f"usage: mcbn {verb.removesuffix(' folder') or 'VERB'}" in text
+    assert f"Usage: mcbn {verb.removesuffix(' folder') or 'VERB'}" in text
     assert not verb or "Example: mcbn" in text
     assert "--traceback" in text
 
@@ -215,12 +216,14 @@ def test_options_have_hyphens_in_the_help(helps, verb):
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--batch_size"])
-def test_options_are_accepted_with_hyphens_and_with_underscores(monkeypatch, option):
+def test_options_are_accepted_with_hyphens_and_with_underscores(tmp_path, monkeypatch, option):
     given = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d_e").touch()
     monkeypatch.setattr("mcbn.cli.network.collect", given.append)
-    main(["collect", "--model", "m_n", "--data", "d_e", "--out", "o", option, "7"])
-    main(["collect", "--model=m_n", "--data=d_e", "--out=o", f"{option}=7"])
-    assert given == [CollectOptions("m_n", "d_e", "o", batch_size=7)] * 2
+    main(["collect", "--model", "m_n:f", "--data", "d_e", "--out", "o", option, "7"])
+    main(["collect", "--model=m_n:f", "--data=d_e", "--out=o", f"{option}=7"])
+    assert given == [CollectOptions("m_n:f", "d_e", "o", batch_size=7)] * 2
 
 
 def failing(*words):
@@ -229,7 +232,7 @@ def failing(*words):
     return stopped.value.code
 
 
-REFUSED = ("collect", "--model", "m", "--data", "nowhere.npz", "--out", "o")
+REFUSED = ("collect", "--model", "m:f", "--data", "nowhere.npz", "--out", "o")
 
 
 def test_a_refusal_is_one_line(capsys):
@@ -243,7 +246,7 @@ def test_traceback_shows_where_a_refusal_was_raised(capsys, place):
     assert failing(*REFUSED[:place], "--traceback", *REFUSED[place:]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Traceback (most recent call last)")
-    assert "mcbn/cli/examples.py" in error
+    assert "mcbn/cli/paths.py" in error
     assert error.splitlines()[-1].startswith("mcbn: error: expected a data file")
     assert "bug" not in error
 
@@ -251,11 +254,13 @@ def test_traceback_shows_where_a_refusal_was_raised(capsys, place):
 @pytest.mark.parametrize(
     "error", [KeyError("nll"), ValueError("not enough values to unpack"), RuntimeError("shapes")]
 )
-def test_a_bug_says_that_it_is_one_with_its_traceback(monkeypatch, capsys, error):
-    def broken(options):
-        raise error
-
-    monkeypatch.setattr("mcbn.cli.network.collect", broken)
+def test_a_bug_says_that_it_is_one_with_its_traceback(tmp_path, monkeypatch, capsys, error):
+    # Its code is not in a file, as that of a user is.
+    code = {"error": error}
+    exec("def broken(options):\n    raise error", code)
+    monkeypatch.setattr("mcbn.cli.network.collect", code["broken"])
+    (tmp_path / "nowhere.npz").touch()
+    monkeypatch.chdir(tmp_path)
     assert failing(*REFUSED) == 70
     said = capsys.readouterr().err
     assert said.startswith("Traceback (most recent call last)")

@@ -141,8 +141,8 @@ def test_every_set_out_of_distribution_is_in_the_report(folder):
         ("report a.csv --held-out held/a.csv --held-out 'held/b c.csv'", "in --held-out by one of"),
         ("report a.csv far", "got the folder far"),
         ("evaluate far", "got the folder far"),
-        ("report nowhere", "folder of one study, got nothing at nowhere"),
-        ("report nowhere.csv", "expected a .csv file at nowhere.csv"),
+        ("report nowhere", "a file of predictions at nowhere, got none"),
+        ("report nowhere.csv", "a file of predictions at nowhere.csv, got none"),
         ("report a.csv --by site --by sites", "did you mean 'site'"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import Here, smallest, tiny
 
-from mcbn.cli import study
+from mcbn.cli import study_run
 from mcbn.cli.main import main
 from mcbn.study import declaration
 from mcbn.study.results import Study
@@ -20,7 +20,7 @@ from mcbn.study.store import Store
 def here(monkeypatch):
     """Run the cells of the command line in this process."""
     executor = Here()
-    monkeypatch.setattr(study, "named_executor", lambda *_: executor)
+    monkeypatch.setattr(study_run, "named_executor", lambda *_: executor)
     return executor
 
 
@@ -146,11 +146,23 @@ def test_mistakes_end_in_one_line_before_any_work(file, tmp_path, capsys, words,
     assert not list(tmp_path.glob("out/cells/*"))
 
 
-@pytest.mark.parametrize("words", [("--shard", "3/2"), ("--shard", "1"), ("--jobs", "0"), ()])
-def test_options_out_of_range_are_refused(file, tmp_path, capsys, words):
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--shard", "3/2"), "expected i/n with 1 <= i <= n for --shard, got '3/2'"),
+        (("--shard", "1"), "expected i/n"),
+        (("--jobs", "0"), "at least 1 for --jobs, got 0"),
+        (("--jobs", "two"), "expected a whole number for --jobs, got 'two'"),
+        ((), "expected --out of mcbn study run, got none"),
+    ],
+)
+def test_options_out_of_range_are_refused(file, tmp_path, capsys, words, reason):
     out = ("--out", str(tmp_path / "out")) if words else ()
     assert failing("study", "run", file, *out, *words) == 2
-    assert "usage: mcbn study run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("mcbn: error: expected ")
+    assert reason in error
+    assert error.count("\n") == 1
 
 
 def test_a_place_that_cannot_be_written_to_is_one_line(file, tmp_path, capsys):
@@ -192,11 +204,32 @@ def test_what_needs_no_network_does_not_wait_for_torch(finished):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("words", [("stduy",), ("study",), ("study", "go"), ()])
-def test_no_verb_is_told_what_there_is(words, capsys):
+@pytest.mark.parametrize(("words", "verb"), [((), "evaluate"), (("study",), "table")])
+def test_no_verb_is_told_what_there_is(words, verb, capsys):
     assert failing(*words) == 2
     said = capsys.readouterr()
-    assert "study table" in said.out + said.err
+    assert verb in said.out
+    assert not said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("stduy",), "expected a verb of mcbn, got 'stduy'; did you mean 'study'?"),
+        (("evalaute", "x.st"), "got 'evalaute'; did you mean 'evaluate'?"),
+        (
+            ("study", "stauts"),
+            "expected a verb of mcbn study, got 'stauts'; did you mean 'status'?",
+        ),
+        (("study", "go"), "the verbs are run, status, table"),
+    ],
+)
+def test_the_nearest_verb_is_told_in_one_line(words, reason, capsys):
+    assert failing(*words) == 2
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
 
 
 def test_every_key_of_a_declaration_is_in_the_help(capsys):

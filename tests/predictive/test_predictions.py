@@ -414,7 +414,7 @@ def command(folder, *words):
 def test_predict_writes_what_the_name_asks_for(folder, capsys):
     for suffix in (".csv", ".parquet", ".npz", ".st"):
         command(folder, "--out", f"{folder}/m{suffix}", "--draws-out", f"{folder}/draws.st",
-                "--draws-type", "float16")  # fmt: skip
+                "--draws-type", "float16", "--force")  # fmt: skip
         actual = read_predictions(folder / f"m{suffix}")
         assert actual.classes == ("no", "yes")
         assert actual.targets.tolist() == [0, 1] * 15

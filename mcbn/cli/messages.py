@@ -1,0 +1,83 @@
+"""Messages of the command line: results on its output, notes and errors beside it."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+from mcbn.io.plain import to_json
+
+RED, PLAIN = "\x1b[1;31m", "\x1b[0m"
+MAX_VALUE_CHARACTERS = 80  # of what a user gave, as an error shows it
+
+# Where errors go while everything else is silent; None while it is not.
+_errors: ContextVar[TextIO | None] = ContextVar("errors", default=None)
+
+
+@contextlib.contextmanager
+def silence(quiet: bool) -> Iterator[None]:
+    """Print no notes, warnings and progress in a `with` block, only results and errors."""
+    if not quiet:
+        yield
+        return
+    token = _errors.set(sys.stderr)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            yield
+    finally:
+        _errors.reset(token)
+
+
+def say(text: str) -> None:
+    """Print what a verb has done, for people."""
+    if _errors.get() is None:
+        print(text)
+
+
+def show(text: str, numbers: Any, *, json: bool) -> None:
+    """Print what a verb has done in words for people, or else in numbers for programs."""
+    if json:
+        print(to_json(numbers, indent=2))
+    else:
+        say(text)
+
+
+def note(text: str) -> None:
+    """Print what a user should know of a command that works."""
+    print(f"mcbn: note: {text}", file=sys.stderr)
+
+
+def error(text: str) -> None:
+    """Print why a command does not work; "mcbn: error:" is red on a terminal."""
+    stream = _errors.get() or sys.stderr
+    label = "mcbn: error:"
+    print(f"{RED}{label}{PLAIN}" if _has_colour(stream) else label, _plain(text), file=stream)
+
+
+def interrupted(text: str) -> None:
+    """Print what is left of work that was interrupted."""
+    print(f"mcbn: interrupted; {text}", file=_errors.get() or sys.stderr)
+
+
+def shown(value: str) -> str:
+    """What a user gave, in quotes; a long text ends at a word."""
+    if len(value) > MAX_VALUE_CHARACTERS:
+        start = value[:MAX_VALUE_CHARACTERS]
+        value = f"{start.rpartition(' ')[0] or start} ..."
+    return repr(value)
+
+
+def _has_colour(stream: TextIO) -> bool:
+    """Whether a stream is a terminal of a user who has not asked for no colour."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
+
+
+def _plain(text: str) -> str:
+    """A text whose characters only print: a file's name may hold codes for the terminal."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )

@@ -1,0 +1,81 @@
+"""The verbs of the command line: a new one is a class of options, a function, and a line here."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mcbn.cli import options
+from mcbn.cli.declarations import Option, options_of
+
+WRITING = ("output", "report")  # roles of options whose files are replaced only if asked for
+
+
+class Verb(NamedTuple):
+    """A verb of the command line.
+
+    Attributes:
+        place: module and function of its code, in this package.
+        options: class of its options.
+        summary: one line for the list of verbs.
+        positional: option of which a word without a name is a value, if there is one.
+        metavar: what stands for it in the help.
+    """
+
+    place: str
+    options: Any
+    summary: str
+    positional: str = ""
+    metavar: str = ""
+
+    def declared(self) -> dict[str, Option]:
+        """The options of this verb alone, by name; without that of all others."""
+        return {name: each for name, each in options_of(self.options).items() if not each.others}
+
+    def others(self) -> Option | None:
+        """The option that holds all options that are not declared, if there is one."""
+        return next((each for each in options_of(self.options).values() if each.others), None)
+
+    def general(self) -> dict[str, Option]:
+        """The options that this verb has in common with others, by name."""
+        kinds: list[Any] = [options.GeneralOptions]
+        if any(each.role in WRITING for each in self.declared().values()):
+            kinds.insert(0, options.ForceOptions)
+        if self.others() is None:
+            kinds.insert(1, options.FileOptions)
+        declared = self.declared()
+        return {
+            name: each
+            for kind in kinds
+            for name, each in options_of(kind).items()
+            if name not in declared
+        }
+
+
+VERBS: Mapping[str, Verb] = {
+    "demo": Verb("network:demo", options.DemoOptions,
+                 "train on real data, compare methods, study batch sizes, write a report"),
+    "doctor": Verb("network:doctor", options.DoctorOptions,
+                   "report what MCBN finds in a network and what is wrong"),
+    "collect": Verb("network:collect", options.CollectOptions,
+                    "collect a bank of batch-norm statistics from training data"),
+    "predict": Verb("network:predict", options.PredictOptions,
+                    "predict classes or real values, with their uncertainty"),
+    "export": Verb("network:export", options.ExportOptions,
+                   "write a network and its bank as one .onnx or .pt2 file"),
+    "evaluate": Verb("predictions:evaluate", options.EvaluateOptions,
+                     "score predictions against their targets", "predictions", "FILE"),
+    "report": Verb("predictions:report", options.ReportOptions,
+                   "write a calibration report; of a study: mcbn report DIR", "predictions",
+                   "FILE..."),
+    "study run": Verb("study_run:run", options.StudyRunOptions,
+                      "train and score every cell of a study, or resume it", "study", "FILE"),
+    "study status": Verb("study:status", options.StudyStatusOptions,
+                         "show how many cells of a study are finished", "study", "DIR"),
+    "study table": Verb("study:table", options.StudyTableOptions,
+                        "print the results of a study", "study", "DIR"),
+    "completion": Verb("completion:completion", options.CompletionOptions,
+                       "print the script that completes commands in a shell", "shell", "SHELL"),
+}  # fmt: skip
+# Instead of "report" where what it is given is the folder of a study.
+STUDY_REPORT = Verb("study:report", options.StudyReportOptions, "", "study", "DIR")
+# Words before several verbs.
+GROUPS: Mapping[str, str] = {"study": "run a study of batch sizes, and show its results"}
