@@ -40,6 +40,7 @@ PROGRAMS = {
     "/constants.pkl": ("a TorchScript archive", "torch.jit.load(path).state_dict()"),
     "/models/model.json": ("a program of torch.export", "torch.export.load(path).state_dict"),
 }
+MAX_CHOICES = 3  # that an error offers
 MAX_TRIALS = 8  # of readings that fit by no name, each with a copy of the network
 
 
@@ -266,7 +267,9 @@ def _fit(name: str, network: Module, checkpoint: _Checkpoint) -> Fit:
     readings = [reading for _, reading in fits]
     different = distinct(readings)
     if len(different) > 1:
-        choices = [options(each, readings) for each in different]
+        choices = [options(each, readings) for each in different[:MAX_CHOICES]]
+        if len(different) > MAX_CHOICES:
+            choices.append(f"one for the {len(different) - MAX_CHOICES:,} others")
         raise ValueError(
             f"expected the weights of one {type(network).__name__} in {checkpoint.path}, got "
             f"{len(different)} that fit and differ; choose by {' or '.join(choices)}"

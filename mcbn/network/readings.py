@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-MAX_DEPTH = 3  # of mappings in a checkpoint
-MAX_MAPPINGS = 1000
+MAX_KEY_CHARACTERS = 1000  # of an entry in a checkpoint; no trainer nests so deep
 MAX_PREFIXES = 100  # of one entry, those before most names of the network
 SHOWN = 3  # names in an error
 MAX_WORD_CHARACTERS = 200  # of what is told of a name from a file
@@ -20,6 +19,7 @@ MAX_WORD_CHARACTERS = 200  # of what is told of a name from a file
 # tensors beside them belong to the training.
 WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network)\.)*")
 BOOKKEEPING = frozenset({"n_averaged"})  # of an average of weights
+COLLECTIONS = (Mapping, list, tuple)
 COUNTER = "num_batches_tracked"  # not in files of PyTorch before 0.4.1; no output depends on it
 
 
@@ -97,7 +97,7 @@ class Candidate:
     def equals(self, other: "Candidate") -> bool:
         """Whether both hold the same weights, to the last bit."""
         one, two = (
-            {name: value for name, value in each.tensors.items() if not _is_counter(name)}
+            {name: value for name, value in each.tensors.items() if not _is_count(name)}
             for each in (self, other)
         )
         return one.keys() == two.keys() and all(_same_bits(one[name], two[name]) for name in one)
@@ -130,21 +130,32 @@ def candidates(
 
 def entries(checkpoint: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Yield the mappings in a checkpoint that hold tensors by name, each with its key."""
-    waiting: deque[tuple[str, Any, int]] = deque([("", checkpoint, 0)])
-    known: set[int] = set()
-    for _ in range(MAX_MAPPINGS):
-        if not waiting:
-            return
-        place, entry, depth = waiting.popleft()
-        if not isinstance(entry, Mapping):
-            continue
-        if any(isinstance(name, str) and isinstance(each, Tensor) for name, each in entry.items()):
+    waiting: deque[tuple[str, Any]] = deque([("", checkpoint)])
+    known: set[int] = set()  # whose content is walked once, however often they are in the file
+    while waiting:
+        place, entry = waiting.popleft()
+        if isinstance(entry, Mapping) and any(map(_is_named, entry, entry.values())):
             yield place, entry
-        if depth < MAX_DEPTH and id(entry) not in known:
+        if id(entry) not in known:
             known.add(id(entry))
-            waiting += [(f"{place}.{name}" if place else name, each, depth + 1)
-                        for name, each in entry.items()
-                        if isinstance(name, str) and isinstance(each, Mapping)]  # fmt: skip
+            inner = ((f"{place}.{name}" if place else str(name), each)
+                     for name, each in _inner(entry))  # fmt: skip
+            waiting += (each for each in inner if len(each[0]) <= MAX_KEY_CHARACTERS)
+
+
+def _inner(entry: Any) -> Iterator[tuple[str | int, Any]]:
+    """The collections in one, by their names or positions."""
+    if not isinstance(entry, COLLECTIONS):
+        return
+    for name, each in entry.items() if isinstance(entry, Mapping) else enumerate(entry):
+        # Python writes no number of thousands of digits.
+        written = isinstance(name, str) or (isinstance(name, int) and name.bit_length() < 64)
+        if written and isinstance(each, COLLECTIONS):
+            yield name, each
+
+
+def _is_named(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def distinct(fits: Sequence[Candidate]) -> list[Candidate]:
@@ -175,7 +186,11 @@ def class_count(candidate: Candidate, wanted: Mapping[str, Any]) -> int | None:
         given = candidate.tensors.get(name, value)
         if not _difference(name, given, value):
             continue
-        if not _is_dense(given) or not given.ndim or given.shape[1:] != value.shape[1:]:
+        if (
+            not _is_dense(given)
+            or given.shape[1:] != value.shape[1:]
+            or not value.ndim * given.ndim
+        ):
             return None
         # A view may claim any length; the network would take memory for it.
         if given.untyped_storage().nbytes() < given.nbytes or _kind(given) != _kind(value):
@@ -215,12 +230,16 @@ def _candidate(key: str, prefix: str, tensors: Mapping[str, Any]) -> Candidate:
 
 
 def _is_state(name: object, value: object) -> bool:
-    text = isinstance(name, str)
-    return text and (isinstance(value, Tensor) or str(name).endswith("_extra_state"))
+    extra = isinstance(name, str) and name.endswith("_extra_state")
+    return extra or _is_named(name, value)
 
 
 def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == COUNTER
+
+
+def _is_count(name: str) -> bool:
+    return _is_counter(name) or name in BOOKKEEPING
 
 
 def _is_dense(value: object) -> bool:

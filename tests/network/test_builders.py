@@ -84,6 +84,10 @@ def other_head(wanted):
     return wanted | head
 
 
+def long_counter(wanted):
+    return wanted | {"conv1.1.num_batches_tracked": torch.ones(5)}
+
+
 def claimed(wanted):
     """A head of more classes than there is memory for, in a file of few bytes."""
     weight = torch.ones(1, 1).expand(10**10, wanted["fc.weight"].shape[1])
@@ -94,6 +98,7 @@ def claimed(wanted):
     ("change", "words"),
     [
         (other_width, r"conv1\.0\.weight has shape \(25, 3, 3, 3\) instead of \(24, 3, 3, 3\); c"),
+        (long_counter, r"num_batches_tracked has shape \(5,\) instead of \(\);"),
         (other_head, r"fc\.weight is missing, fc\.bias is missing, fc\.1\.weight is not in the ne"),
         (claimed, r"fc\.weight has shape \(10000000000, 1024\) instead of \(1000, 1024\)"),
         (lambda wanted: wanted | {"fc.bias": torch.ones(5)}, r"fc\.bias has shape \(5,\) instead"),

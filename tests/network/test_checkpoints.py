@@ -187,6 +187,11 @@ KINDS = {
     "equal but for counters": (
         {"model": A, "ema": {k: v + 1 if COUNTER in k else v for k, v in A.items()}},
         "model", "", ()),
+    "in a list": ([A], "0", "", ()),
+    "in lists": ({"members": [{"model": A}], "losses": [0.5, 0.4]}, "members.0.model", "", ()),
+    "deep down": ({"a": {"b": {3: {"d": {"e": A}}}}}, "a.b.3.d.e", "", ()),
+    "an equal average": (
+        {"model": A, "swa": {"n_averaged": torch.tensor(3), **A}}, "model", "", ()),
     "beside a larger one": ({"teacher": state(1, classes=5), "student": A}, "student", "", ()),
     "beside a part": ({"ema": {"0.weight": B["0.weight"]}, "model": A}, "model", "", ()),
 }  # fmt: skip
@@ -268,6 +273,9 @@ AMBIGUOUS = {
     "an average": ({"model": A, "model_ema": B}, {("model", None): A, ("model_ema", None): B}),
     "an average in a wrapper": (
         {"model": A, "ema": averaged(B)}, {("model", None): A, ("ema", None): B}),
+    "an average deep down": (
+        {"model": A, "callbacks": {"ema": [{1: {"weights": prefixed("module.", B)}}]}},
+        {("model", None): A, ("callbacks.ema.0.1.weights", None): B}),
     "nested": (
         {"model": A, "ema": {"module": B, "decay": 0.9}},
         {("model", None): A, ("ema.module", None): B}),
@@ -368,8 +376,10 @@ REFUSED = {
     "without values": (
         A | {"3.bias": torch.ones(3, device="meta")}, ["3.bias is not a dense tensor"]),
     "names that are numbers": ({0: torch.ones(2)}, ["(names that are not text); save"]),
-    "a list": ([A], ["(no tensors by name); save a state_dict"]),
+    "a list": (list(A.values()), ["(no tensors by name); save a state_dict"]),
     "a tensor": (torch.ones(3), ["(no tensors by name)"]),
+    "a number": (3, ["(no tensors by name)"]),
+    "a huge name": ({10**5000: A}, ["(names that are not text)"]),
     "nothing": ({}, ["(no tensors by name)"]),
     "a network": (nn.Sequential(nn.Linear(4, 3)), [
         "a whole network (torch.nn.modules.container.Sequential, torch.nn.modules.linear.Linear)",
@@ -500,6 +510,19 @@ def test_checkpoints_made_to_hang_are_answered_at_once(folder):
     assert "no tensors by name" in refusal(folder, saved(folder, loop))
     wide = {f"k{i}": A for i in range(3000)}
     require_weights(loaded(folder, wide).network, A)
+    told = refusal(folder, saved(folder, {**wide, "last": B}))
+    assert "--key k0 or --key last" in told
+    every = {f"k{i}": {**A, "3.bias": torch.full((3,), float(i))} for i in range(50)}
+    told = refusal(folder, saved(folder, every))
+    assert "got 50 that fit and differ; choose by --key k0 or --key k1 or --key k2 or one" in told
+    deep = A
+    for _ in range(150):
+        deep = {"k" * 100: [deep]}
+    assert "no tensors by name" in refusal(folder, saved(folder, deep))
+    shared = {}
+    for _ in range(100):
+        shared = {f"k{i}": shared for i in range(10)}
+    assert "no tensors by name" in refusal(folder, saved(folder, shared))
     many = {f"p{i}.0.weight": torch.ones(1) for i in range(5000)}
     assert len(refusal(folder, saved(folder, many))) < 1000
     long = {"." * 100_000 + "0.weight": torch.ones(1)}
