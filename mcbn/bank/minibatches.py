@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mcbn import validation
 from mcbn.network.collation import collated
-from mcbn.network.inputs import Inputs, Select, as_tensor, select_inputs
+from mcbn.network.inputs import Inputs, Select, as_rows, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
 
 SELECTED = "give one that takes a batch and returns what the network is called with"
@@ -133,8 +133,7 @@ def minibatches(
             "expected a data set, got a DataLoader; give collect(model, loader, draws=...) the "
             "loader itself, or minibatches(loader.dataset, ...) its data set"
         )
-    if hasattr(dataset, "__array__") and not isinstance(dataset, (Tensor, Dataset)):
-        dataset = as_tensor(np.asarray(dataset))  # rows of an array, or of a data frame
+    dataset = as_rows(dataset)
     if isinstance(dataset, Tensor):
         dataset = _rows(dataset)
     _require_examples(dataset)

@@ -11,7 +11,9 @@ from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.labelled import predict_labelled
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 
@@ -77,7 +79,7 @@ class Comparison:
 def compare(
     samplers: Mapping[str, Sampler],
     inputs: Data,
-    targets: Tensor,
+    targets: Targets | None = None,
     *,
     outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
@@ -89,8 +91,10 @@ def compare(
 
     Args:
         samplers: methods by name, the baseline first.
-        inputs: test examples.
-        targets: their class indices.
+        inputs: test examples: as `predict` takes them, or a data set or loader of inputs with
+            their targets.
+        targets: their class indices: a tensor, an array, a column of a data frame; by default
+            those in the data set or loader.
         outside: inputs of out-of-distribution sets by name.
         classes: names of the classes.
         resamples: bootstrap resamples behind each interval.
@@ -98,6 +102,7 @@ def compare(
         progress: show bars, on a terminal only.
 
     Raises:
+        TypeError: there are no targets, or an argument is of another type.
         ValueError: there is no method.
     """
     if not samplers:
@@ -105,7 +110,7 @@ def compare(
     entries = {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
-        predictive = predict(sampler, inputs, progress=progress)
+        predictive, targets = predict_labelled(sampler, inputs, targets, progress=progress)
         seconds = time.perf_counter() - start
         predicted_outside = {
             key: predict(sampler, values, progress=progress)
@@ -120,7 +125,7 @@ def compare(
             seed=seed,
             progress=progress,
         )
-    return Comparison(entries, targets, classes)
+    return Comparison(entries, as_targets(targets), classes)
 
 
 def entry(

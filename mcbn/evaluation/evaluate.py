@@ -11,6 +11,7 @@ from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
 from mcbn.evaluation.reliability import equal_mass, equal_width
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
@@ -20,7 +21,7 @@ PREDICTIVES = (CategoricalPredictive, GaussianPredictive)
 
 def evaluate(
     predictive: CategoricalPredictive | GaussianPredictive,
-    targets: Tensor,
+    targets: Targets,
     *,
     resamples: int = 1000,
     level: float = 0.95,
@@ -36,7 +37,8 @@ def evaluate(
 
     Args:
         predictive: from `predict`.
-        targets: class indices, or real targets in the units of the predictions.
+        targets: class indices, or real targets in the units of the predictions: a tensor, an
+            array, a column of a data frame, or the data set or loader that was predicted.
         resamples: bootstrap resamples of the examples; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
@@ -48,6 +50,7 @@ def evaluate(
     """
     _require(predictive, PREDICTIVES)
     validation.fraction(level, "level")
+    targets = as_targets(targets)
     columns: ScoreColumns
     kind: intervals.GapKind
     if isinstance(predictive, CategoricalPredictive):
@@ -145,7 +148,7 @@ def with_intervals(
     }
 
 
-def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> ScoreColumns:
+def class_columns(predictive: CategoricalPredictive, targets: Targets) -> ScoreColumns:
     """Check predictions and class indices, and return what their scores are computed from.
 
     Each column has one row per example.
@@ -154,7 +157,7 @@ def class_columns(predictive: CategoricalPredictive, targets: Tensor) -> ScoreCo
         TypeError: targets of the wrong kind.
         ValueError: probabilities that are none, or targets that do not fit.
     """
-    targets = validation.tensor(targets, "targets").to(predictive.log_probabilities.device)
+    targets = as_targets(targets).to(predictive.log_probabilities.device)
     # This checks the probabilities and the targets; what follows trusts them.
     nll = scores.negative_log_likelihood(predictive.log_probabilities, targets)
     probabilities, confidence = predictive.probabilities, predictive.confidence
@@ -210,7 +213,7 @@ def _calibration_errors(columns: ScoreColumns) -> dict[str, float]:
     }
 
 
-def real_columns(predictive: GaussianPredictive, targets: Tensor) -> ScoreColumns:
+def real_columns(predictive: GaussianPredictive, targets: Targets) -> ScoreColumns:
     """Check real targets, and return what their scores are computed from, one row per example.
 
     Raises:

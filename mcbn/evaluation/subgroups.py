@@ -18,6 +18,7 @@ from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
 from mcbn.io.plain import to_plain
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labels import by_number
@@ -64,7 +65,7 @@ class Subgroup:
 
 def subgroups(
     predictive: CategoricalPredictive | GaussianPredictive,
-    targets: Tensor,
+    targets: Targets,
     groups: Sequence[str],
     *,
     resamples: int = 1000,
@@ -90,7 +91,7 @@ def subgroups(
     validation.fraction(level, "level")
     names = group_names(groups, len(predictive))
     classes = isinstance(predictive, CategoricalPredictive)
-    columns = _columns(predictive, targets)
+    columns = _columns(predictive, as_targets(targets))
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
     scored = []
     for name in names:

@@ -3,14 +3,15 @@
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from torch.jit import ScriptModule
 from torch.nn import Module
+from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
+from mcbn.bank.minibatches import minibatches
 from mcbn.inspection.findings import Finding, diagnose
 from mcbn.inspection.layers import (
     BatchNormLayer,
@@ -24,10 +25,11 @@ from mcbn.inspection.noise import MIN_EXAMPLES, Observation, observe
 from mcbn.inspection.trial import NO_TRIAL, tried
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
-from mcbn.network.inputs import Inputs, as_tensor, count, require_finite, tensors
-from mcbn.network.isolation import model_lock
+from mcbn.network.inputs import Inputs, as_rows, count, require_finite, select_inputs, tensors
+from mcbn.network.isolation import model_lock, random_streams
 
 MAX_LINE_CHARACTERS = 100
+EXAMPLES = 64  # drawn from a data set
 # Columns of text, which are left-aligned, and shortened where a line would be too long.
 TEXT_COLUMNS = ("layer", "class", "note")
 
@@ -98,7 +100,12 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32) -> Inspection:
+def inspect(
+    model: Module,
+    inputs: Inputs | Dataset[Any] | DataLoader[Any] | None = None,
+    *,
+    batch_size: int = 32,
+) -> Inspection:
     """Check whether a network is compatible with MCBN, and how noisy its batch statistics are.
 
     An incompatible network raises no error; the result says why, and what to do. With inputs, one
@@ -109,8 +116,9 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
     Args:
         model: the network, in train or eval mode.
         inputs: a batch as the network is called with: a tensor, a tuple of arguments or a dict of
-            keyword arguments. One example shows the number of positions; noise needs 4, and 16 or
-            more training examples, in random order, estimate it better.
+            keyword arguments; a data set, of which 64 examples are drawn at random; or a loader,
+            of which the first batch is taken. One example shows the number of positions; noise
+            needs 4, and 16 or more training examples, in random order, estimate it better.
         batch_size: batch size M to estimate the noise for.
 
     Raises:
@@ -119,8 +127,7 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
 
     See docs/inspecting.md for the estimator and an example.
     """
-    if isinstance(inputs, np.ndarray):
-        inputs = as_tensor(inputs)
+    inputs = _as_batch(inputs)
     _require(inputs, batch_size)
     given, model = model, unwrapped(model)
     with model_lock(model):  # else another thread's call may have replaced the forward of a layer
@@ -143,6 +150,18 @@ def inspect(model: Module, inputs: Inputs | None = None, *, batch_size: int = 32
             given, layers, skipped, observation=observation, trial=trial, batch_size=batch_size
         ),
     )
+
+
+def _as_batch(inputs: Any) -> Inputs | None:
+    """A batch as the network is called with, of whatever holds the examples."""
+    if isinstance(inputs, DataLoader):
+        with random_streams(0, "inspect"):  # from which a loader takes a seed
+            return select_inputs(next(iter(inputs)))
+    if isinstance(inputs, Dataset):
+        few = minibatches(inputs, batch_size=1, draws=1)
+        return replace(few, batch_size=min(few.population, EXAMPLES))[0]
+    batch: Inputs = as_rows(inputs)
+    return batch
 
 
 def _require(inputs: Inputs | None, batch_size: int) -> None:

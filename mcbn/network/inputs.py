@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import Dataset
 
 from mcbn import validation
 
@@ -88,6 +89,23 @@ def as_tensor(values: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
             f"expected an array of numbers, got the type {values.dtype}; convert it, for example "
             "with x.astype('float32')"
         ) from None
+
+
+def as_rows(values: Any) -> Any:
+    """An array or a data frame as a tensor with one example per row; anything else as it is.
+
+    Real numbers of a data frame, which have no other precision than float64, take PyTorch's default
+    type; those of an array keep theirs.
+
+    Raises:
+        TypeError: they are not numbers that a tensor can hold.
+    """
+    if isinstance(values, np.ndarray):
+        return as_tensor(values)
+    if not hasattr(values, "__array__") or isinstance(values, (Tensor, Dataset)):
+        return values
+    rows = as_tensor(np.asarray(values))
+    return rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows
 
 
 def is_graph(inputs: object) -> bool:

@@ -21,12 +21,13 @@ from torch.utils.data import (
 )
 
 from mcbn.network.collation import collated
-from mcbn.network.inputs import Inputs, as_tensor, can_be_cut, concatenate, count, slice_examples
+from mcbn.network.inputs import Inputs, as_rows, can_be_cut, concatenate, count, slice_examples
 
 DEFAULT_BATCH_SIZE = 256  # examples in a pass
 
-# What is predicted: examples with one in each row, a map-style or iterable data set, or a loader.
-Data = Tensor | np.ndarray | Dataset[Any] | DataLoader[Any]
+# What is predicted: a tensor, an array or a data frame of pandas with an example in each row, a
+# map-style or iterable data set, or a loader.
+Data = Tensor | np.ndarray | Dataset[Any] | DataLoader[Any] | Any
 
 SHUFFLING_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -58,14 +59,13 @@ def ordered_loader(data: Any, batch_size: int | None) -> DataLoader[Any]:
                 "could not be matched with targets; give it shuffle=False"
             )
         return data
-    if isinstance(data, np.ndarray):
-        data = as_tensor(data)
+    data = as_rows(data)
     if isinstance(data, Tensor):
         data = TensorDataset(data)
     if not isinstance(data, Dataset):
         raise TypeError(
-            f"expected a tensor, an array, a Dataset or a DataLoader, got {type(data).__name__}; "
-            "wrap several tensors in a TensorDataset"
+            "expected a tensor, an array, a data frame, a Dataset or a DataLoader, got "
+            f"{type(data).__name__}; wrap several tensors in a TensorDataset"
         )
     batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     return DataLoader(data, batch_size=batch_size, collate_fn=collated)

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
 
 # Range of the precisions searched, as multiples of one over the mean squared residual.
@@ -57,7 +58,7 @@ class GaussianPredictive:
         """Total variance: epistemic plus aleatoric."""
         return self.epistemic_variance + self.aleatoric_variance
 
-    def log_prob(self, targets: Tensor) -> Float[Tensor, " batch"]:
+    def log_prob(self, targets: Targets) -> Float[Tensor, " batch"]:
         """Log-density of the T-component mixture, joint over outputs; in nats, higher is better.
 
         `log 1/T sum_t prod_d N(y_d; m_td, v_td)`, the predictive log-likelihood (PLL) of
@@ -75,15 +76,15 @@ class GaussianPredictive:
         )
         return each.logsumexp(0) - math.log(self.draw_count)
 
-    def crps(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+    def crps(self, targets: Targets) -> Float[Tensor, "batch *outputs"]:
         """Exact CRPS of the mixture, in target units; lower is better."""
         return mixture.crps(self.means, self.variances, self.aligned(targets))
 
-    def crps_moment_matched(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+    def crps_moment_matched(self, targets: Targets) -> Float[Tensor, "batch *outputs"]:
         """CRPS of the Gaussian with the mixture's mean and variance, as in Teye et al. 2018."""
         return mixture.gaussian_crps(self.mean, self.variance, self.aligned(targets))
 
-    def cdf(self, targets: Tensor) -> Float[Tensor, "batch *outputs"]:
+    def cdf(self, targets: Targets) -> Float[Tensor, "batch *outputs"]:
         """Distribution function at the targets: their probability integral transform (PIT)."""
         return mixture.cdf(self.means, self.variances, self.aligned(targets))
 
@@ -104,19 +105,19 @@ class GaussianPredictive:
         """The same distribution for `mean + scale * y`: a standardised target's original units."""
         return GaussianPredictive(mean + scale * self.means, scale**2 * self.variances)
 
-    def aligned(self, targets: Tensor) -> Tensor:
+    def aligned(self, targets: Targets) -> Tensor:
         """Targets in the shape of the predictions; an output axis of length 1 may be absent.
 
         Raises:
             ValueError: they do not fit, or are not finite.
         """
-        validation.finite(targets, "targets")
+        values = validation.finite(as_targets(targets), "targets")
         expected = self.means.shape[1:]
-        single = expected.numel() == targets.numel() == len(self)
-        if single and targets.shape[:1] == expected[:1]:
-            targets = targets.reshape(expected)
-        validation.require_same_shape(targets, self.means[0], ("targets", "predictions"))
-        return targets.to(self.means.device).double()
+        single = expected.numel() == values.numel() == len(self)
+        if single and values.shape[:1] == expected[:1]:
+            values = values.reshape(expected)
+        validation.require_same_shape(values, self.means[0], ("targets", "predictions"))
+        return values.to(self.means.device).double()
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Gaussian:
 
 def fit_precision(
     predictive: GaussianPredictive,
-    targets: Tensor,
+    targets: Targets,
     *,
     criterion: Literal["log_prob", "crps"] = "log_prob",
 ) -> Gaussian:
@@ -186,7 +187,8 @@ def fit_precision(
 
     Args:
         predictive: predictions of held-out examples, under any precision.
-        targets: what was observed, in the units of the predictions.
+        targets: what was observed, in the units of the predictions: a tensor, an array, a column
+            of a data frame, or the data set or loader that was predicted.
         criterion: maximise the mean mixture log-density, or minimise the moment-matched CRPS, as
             Teye et al. 2018 do.
 
@@ -200,6 +202,7 @@ def fit_precision(
         raise ValueError(
             f"expected criterion 'log_prob' or 'crps', got {criterion!r}; choose one of them"
         )
+    targets = as_targets(targets)
     residual = float((predictive.mean - predictive.aligned(targets)).square().mean())
     if residual == 0:
         raise ValueError(

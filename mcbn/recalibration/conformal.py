@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.network.isolation import derived_seed
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
@@ -57,7 +58,7 @@ class PredictionSets:
         """Mean number of classes in a set; smaller is more informative."""
         return float(self.members.sum(1).double().mean())
 
-    def coverage(self, targets: Tensor, *, level: float = 0.95) -> Coverage:
+    def coverage(self, targets: Targets, *, level: float = 0.95) -> Coverage:
         """Return how often the set contains the target, with an interval of this level.
 
         Raises:
@@ -65,8 +66,8 @@ class PredictionSets:
             ValueError: targets that do not fit.
         """
         classes = self.members.shape[1]
-        index = validation.labels(targets, classes, (len(self),)).to(self.members.device)
-        return _coverage(self.members.gather(1, index.long()[:, None]), level)
+        index = validation.labels(as_targets(targets), classes, (len(self),)).long()
+        return _coverage(self.members.gather(1, index.to(self.members.device)[:, None]), level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +90,13 @@ class PredictionIntervals:
         """Mean length, that of an empty interval being 0; shorter is more informative."""
         return float((self.high - self.low).clamp_min(0.0).mean())
 
-    def coverage(self, targets: Tensor, *, level: float = 0.95) -> Coverage:
+    def coverage(self, targets: Targets, *, level: float = 0.95) -> Coverage:
         """Return how often the interval contains the target, with an interval of this level.
 
         Raises:
             ValueError: targets that do not fit or are not finite.
         """
-        values = validation.finite(targets, "targets").to(self.low.device)
+        values = validation.finite(as_targets(targets), "targets").to(self.low.device)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         validation.require_same_shape(values, self.low, ("targets", "intervals"))
@@ -159,7 +160,7 @@ class ConformalSets:
     def fit(
         cls,
         predictive: CategoricalPredictive,
-        targets: Tensor,
+        targets: Targets,
         *,
         level: float = 0.9,
         score: Literal["probability", "adaptive"] = "probability",
@@ -175,8 +176,8 @@ class ConformalSets:
         """
         unfitted = cls(level, math.inf, len(predictive), score, seed)
         scores = unfitted._scores(predictive, "held out")
-        index = validation.labels(targets, scores.shape[1], (len(scores),)).to(scores.device)
-        threshold = _threshold(scores.gather(1, index.long()[:, None]), level)
+        index = validation.labels(as_targets(targets), scores.shape[1], (len(scores),)).long()
+        threshold = _threshold(scores.gather(1, index.to(scores.device)[:, None]), level)
         return replace(unfitted, threshold=threshold, held_out=HeldOut.of(predictive))
 
     def __call__(self, predictive: CategoricalPredictive) -> PredictionSets:
@@ -258,7 +259,7 @@ class ConformalIntervals:
     def fit(
         cls,
         predictive: GaussianPredictive,
-        targets: Tensor,
+        targets: Targets,
         *,
         level: float = 0.9,
         score: Literal["residual", "quantile"] = "residual",

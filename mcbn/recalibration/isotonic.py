@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
-from torch import Tensor
 from torch.nn.functional import one_hot
 
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
@@ -58,7 +58,7 @@ class Isotonic:
             )
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "Isotonic":
+    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "Isotonic":
         """Fit the function by least squares on held-out targets; positions count as examples.
 
         Equal probabilities are one point with their mean, as in scikit-learn.
@@ -67,6 +67,7 @@ class Isotonic:
             TypeError: targets of the wrong kind.
             ValueError: targets that do not fit, or one of probability 0.
         """
+        targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         happened = one_hot(targets.to(logs.device).long(), logs.shape[1]).movedim(-1, 1)
         points, place, counts = np.unique(

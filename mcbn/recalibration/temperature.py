@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits, entropy
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut, end_of, lowest
@@ -45,7 +46,7 @@ class TemperedCategorical:
         require_temperature(self.temperature)
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperedCategorical":
+    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "TemperedCategorical":
         """Fit the temperature of the lowest mean negative log-likelihood of the average.
 
         Solved by its exact slope, which may have several roots: the best is taken.
@@ -55,6 +56,7 @@ class TemperedCategorical:
             ValueError: targets that do not fit, or predictions without draws.
         """
         draws = _draws(predictive)
+        targets = as_targets(targets)
         checked_logs(predictive, targets)
         return cls(best_temperature(draws, targets), HeldOut.of(predictive))
 
@@ -179,7 +181,7 @@ class TemperatureScaling:
         require_temperature(self.temperature)
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Tensor) -> "TemperatureScaling":
+    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "TemperatureScaling":
         """Fit the temperature of the lowest mean negative log-likelihood of held-out targets.
 
         The loss is convex in 1/T, and solved by its exact slope. Positions count as examples.
@@ -188,6 +190,7 @@ class TemperatureScaling:
             TypeError: targets of the wrong kind.
             ValueError: targets that do not fit, or one of probability 0.
         """
+        targets = as_targets(targets)
         rows = checked_logs(predictive, targets)[None]
         return cls(best_temperature(rows, targets), HeldOut.of(predictive))
 

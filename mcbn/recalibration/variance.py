@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mcbn.network.targets import Targets
 from mcbn.predictive import mixture
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
@@ -55,7 +56,7 @@ class VarianceScaling:
     def fit(
         cls,
         predictive: GaussianPredictive,
-        targets: Tensor,
+        targets: Targets,
         *,
         part: Literal["total", "epistemic"] = "total",
         criterion: Literal["mixture", "moments"] = "mixture",

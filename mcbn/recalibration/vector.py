@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
@@ -44,7 +45,7 @@ class VectorScaling:
 
     @classmethod
     def fit(
-        cls, predictive: CategoricalPredictive, targets: Tensor, *, prior: float = 1.0
+        cls, predictive: CategoricalPredictive, targets: Targets, *, prior: float = 1.0
     ) -> "VectorScaling":
         """Fit the scales and biases of the highest posterior density given held-out targets.
 
@@ -63,6 +64,7 @@ class VectorScaling:
             ValueError: targets that do not fit, a prior below 0, or without a prior a class
                 that is not among the targets, whose bias would be minus infinity.
         """
+        targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         classes = logs.shape[1]
         rows, labels = logs.movedim(1, -1).reshape(-1, classes), targets.reshape(-1).to(logs.device)

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
@@ -18,9 +18,10 @@ from mcbn.bank.doubts import RescalingWarning
 from mcbn.bank.minibatches import MiniBatches
 from mcbn.evaluation import bootstrap
 from mcbn.io.progress import progress_bar
-from mcbn.network.inputs import Inputs, concatenate, count, select_inputs
+from mcbn.network.inputs import Inputs, as_rows, concatenate, count, select_inputs
 from mcbn.network.isolation import random_streams
 from mcbn.network.loaders import ordered_loader
+from mcbn.network.targets import Targets, as_targets, joined_targets, select_targets
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import as_likelihood
@@ -37,8 +38,8 @@ SEARCHED_RATIOS = (1 / 4, 4.0)
 def choose_batch_size(
     model: Module,
     bank: Bank,
-    inputs: Inputs | DataLoader[Any],
-    targets: Tensor,
+    inputs: Inputs | DataLoader[Any] | Dataset[Any],
+    targets: Targets | None = None,
     *,
     batches: MiniBatches | DataLoader[Any] | None = None,
     confirm: int = 32,
@@ -63,9 +64,10 @@ def choose_batch_size(
     Args:
         model: the trained network.
         bank: draws of its statistics, preferably at a size near the best one.
-        inputs: held-out examples for the log score, training examples for the ELBO; or a loader
-            of them in fixed order.
-        targets: targets of the inputs.
+        inputs: held-out examples for the log score, training examples for the ELBO; or a data set,
+            or a loader of them in fixed order. All are held in memory.
+        targets: targets of the inputs: a tensor, an array, a column of a data frame; by default
+            those in the data set or loader.
         batches: the mini-batches or the loader that the bank was collected from, to confirm the
             choice; their examples are drawn in other sizes.
         confirm: the number of draws at each of these sizes.
@@ -95,9 +97,8 @@ def choose_batch_size(
     """
     validation.fraction(level, "level")
     require_bank(bank)
-    validation.tensor(targets, "targets")
     source = None if batches is None else source_of_batches(batches)
-    inputs = _gathered(inputs)
+    inputs, targets = _gathered(inputs, targets)
     _require_counts(points, resamples, confirm, count(inputs), len(targets))
     objective = Objective(
         model, bank, inputs, targets, as_likelihood(likelihood), elbo_of(criterion, bank), output
@@ -149,12 +150,23 @@ def choose_batch_size(
     )
 
 
-def _gathered(inputs: Any) -> Inputs:
-    """The inputs in all batches of a loader; other inputs as they are."""
-    if not isinstance(inputs, DataLoader):
-        return inputs
+def _gathered(inputs: Any, targets: Targets | None) -> tuple[Inputs, Tensor]:
+    """The inputs and targets of all examples.
+
+    Raises:
+        TypeError: there are no targets.
+    """
+    if not isinstance(inputs, (DataLoader, Dataset)):
+        if targets is None:
+            raise TypeError(
+                f"expected targets beside a {type(inputs).__name__} of inputs, got none; give "
+                "targets=, or a data set or loader that has both"
+            )
+        return as_rows(inputs), as_targets(targets)
     with random_streams(0, "choose"):  # from which a loader takes a seed
-        return concatenate([select_inputs(batch, None) for batch in ordered_loader(inputs, None)])
+        batches = list(ordered_loader(inputs, None))
+    known = joined_targets(map(select_targets, batches)) if targets is None else as_targets(targets)
+    return concatenate([select_inputs(batch, None) for batch in batches]), known
 
 
 def _disagreement(confirmation: Confirmation | None) -> Iterator[str]:
