@@ -148,9 +148,7 @@ def _inner(entry: Any) -> Iterator[tuple[str | int, Any]]:
     if not isinstance(entry, COLLECTIONS):
         return
     for name, each in entry.items() if isinstance(entry, Mapping) else enumerate(entry):
-        # Python writes no number of thousands of digits.
-        written = isinstance(name, str) or (isinstance(name, int) and name.bit_length() < 64)
-        if written and isinstance(each, COLLECTIONS):
+        if isinstance(name, (str, int)) and isinstance(each, COLLECTIONS):
             yield name, each
 
 
