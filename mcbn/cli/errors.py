@@ -12,6 +12,9 @@ OURS = Path(mcbn.__file__).parent
 # Folders of code that users do not write: Python and installed packages.
 LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 INSTALLED = {"site-packages", "dist-packages"}
+# Functions of mcbn that PyTorch calls for every operation of a network.
+OBSERVERS = {"__torch_function__", "__torch_dispatch__"}
+MODULE = ("torch", "nn", "modules", "module.py")  # which calls the forward of every network
 
 
 class Place(NamedTuple):
@@ -41,13 +44,26 @@ def place_of(error: BaseException) -> Place | None:
     """
     if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
         return Place(error.filename, error.lineno or 0, "")
-    place = None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if _is_ours(frame.filename):
-            place = None
-        elif _is_users(frame.filename):
-            place = Place(frame.filename, frame.lineno or 0, frame.name)
-    return place
+    frames = [each for each in _after_ours(error) if _is_users(each.filename)]
+    if not frames:
+        return None
+    return Place(frames[-1].filename, frames[-1].lineno or 0, frames[-1].name)
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Whether an error was raised by a network that mcbn called, such as by one of its layers."""
+    return any(Path(each.filename).parts[-4:] == MODULE for each in _after_ours(error))
+
+
+def _after_ours(error: BaseException) -> list[traceback.FrameSummary]:
+    """The calls that led to an error after the last one in mcbn."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    ours = [
+        index
+        for index, each in enumerate(frames)
+        if _is_ours(each.filename) and each.name not in OBSERVERS
+    ]
+    return frames[ours[-1] + 1 :] if ours else frames
 
 
 def explained(error: Exception) -> str | None:
@@ -63,6 +79,11 @@ def explained(error: Exception) -> str | None:
     place = place_of(error)
     if place is not None:
         return _of_users(error, place)
+    if is_of_network(error):
+        return (
+            f"expected a network that takes these inputs, got {_named(error)} from one of its "
+            "layers; check --model and the shape and type of --data, or see --traceback"
+        )
     return _of_machine(error, text) if is_refusal(error) else None
 
 
@@ -80,12 +101,17 @@ def _of_machine(error: Exception, text: str) -> str:
 def _of_users(error: Exception, place: Place) -> str:
     """What is said of an error that a user's file raised."""
     function = f" ({place.function})" if place.function.isidentifier() else ""
-    first = next(iter(str(error).splitlines()), "")
-    text = f": {shown(first)}" if first else ""
     return (
-        f"expected {_short(place.path)} to run, got {type(error).__name__}{text} in line "
-        f"{place.line}{function}; correct it there, or see --traceback"
+        f"expected {_short(place.path)} to run, got {_named(error)} in line {place.line}{function}"
+        "; correct it there, or see --traceback"
     )
+
+
+def _named(error: Exception) -> str:
+    """The type and the first line of an error that is not of mcbn."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    first = next(iter(text.splitlines()), "")
+    return f"{type(error).__name__}: {shown(first)}" if first else type(error).__name__
 
 
 def bug(error: Exception) -> str:

@@ -9,6 +9,7 @@ Ctrl-C.
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -26,8 +27,10 @@ QUIET, TRACEBACK = "--quiet", "--traceback"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line; errors are printed in one line and exit with a code other than 0."""
-    if arguments is None and (code := complete()) is not None:
-        sys.exit(code)
+    if arguments is None:  # this process is the command
+        if (code := complete()) is not None:
+            sys.exit(code)
+        warnings.showwarning = messages.warn
     words, general = _split(sys.argv[1:] if arguments is None else arguments)
     try:
         with messages.silence(QUIET in general):

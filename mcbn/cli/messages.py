@@ -49,6 +49,11 @@ def note(text: str) -> None:
     print(f"mcbn: note: {text}", file=sys.stderr)
 
 
+def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning in one line; takes the place of `warnings.showwarning`."""
+    print("mcbn: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
 def error(text: str) -> None:
     """Print why a command does not work; "mcbn: error:" is red on a terminal."""
     stream = _errors.get() or sys.stderr

@@ -1,0 +1,216 @@
+"""The command as a process: what it imports, prints to a pipe and a terminal, and completes."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import Here, smallest
+
+from mcbn.cli import completion
+from mcbn.study.run import run_study
+
+MCBN = [sys.executable, "-m", "mcbn"]
+# A table longer than what a pipe holds, so that it is still being written when its reader ends.
+MANY_SEEDS = tuple(range(400))
+
+
+def run(*words, cwd=None, **variables):
+    """A finished process of the command."""
+    return subprocess.run(
+        [*MCBN, *map(str, words)], capture_output=True, text=True, cwd=cwd,
+        env={**os.environ, **variables},
+    )  # fmt: skip
+
+
+def imported(*words, cwd):
+    """The exit code, what was said, and the names of all modules that a command imported."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mcbn", *words],
+        capture_output=True, text=True, cwd=cwd,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    said = [line for line in lines if not line.startswith("import time:")]
+    return done.returncode, [*done.stdout.splitlines(), *said], names
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("--help", 0),
+        ("collect --help", 0),
+        ("help evaluate", 0),
+        ("study run --help", 0),
+        ("completion bash", 0),
+        ("evalaute", 2),
+        ("collect --modle m", 2),
+        ("predict --method MCBN", 2),
+        ("study run study.yaml --out o --sedes [1]", 2),
+        ("collect --model nets.py:build --data d.npz --out o", 2),
+        ("collect --model m:f --data nowhere.npz --out o", 2),
+        ("collect --model m:f --weights nowhere.pt --data d.npz --out o", 2),
+        ("predict --model m:f --bank nowhere.st --data d.npz --out o", 2),
+        ("evaluate nowhere.st", 2),
+        ("evaluate *.parquet", 2),
+        ("evaluate d.npz --out d.npz", 2),
+        ("evaluate d.npz --out study.yaml", 2),
+        ("report d.npz --held-out nowhere.st", 2),
+        ("report .", 2),
+        ("study table .", 2),
+    ],
+)
+def test_no_answer_that_needs_no_network_waits_for_torch(tmp_path, line, code):
+    (tmp_path / "d.npz").touch()
+    study = tmp_path / "study.yaml" if line.startswith("study run") else tmp_path / "o.yaml"
+    study.write_text("seeds: [0]\n")
+    if "--out study.yaml" in line:
+        (tmp_path / "study.yaml").touch()
+    actual, said, names = imported(*line.split(), cwd=tmp_path)
+    assert actual == code, said
+    assert said
+    assert code == 0 or (len(said) == 1 and said[0].startswith("mcbn: error: expected "))
+    assert "click" in names
+    assert "torch" not in names
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    run_study(smallest(), folder, executor=Here(), progress=False)
+    return folder
+
+
+LONG = f"""
+import sys
+sys.argv = ["mcbn", "study", "table", {{folder!r}}]
+from mcbn.cli import study
+row = study.Study.rows
+study.Study.rows = lambda self, **options: {len(MANY_SEEDS)} * row(self, **options)
+from mcbn.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_that_ends_early_sees_no_traceback(finished, lines):
+    writer = subprocess.Popen(
+        [sys.executable, "-c", LONG.format(folder=str(finished))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(lines):
+        assert writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr.read() == ""
+    writer.stderr.close()
+    assert writer.wait() == 0
+
+
+def on_terminal(*words, **variables):
+    """What a command writes to a terminal, as far as errors go."""
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        [*MCBN, *words], stdout=subprocess.DEVNULL, stderr=follower,
+        env={**os.environ, "TERM": "xterm", **variables},
+    )  # fmt: skip
+    os.close(follower)
+    text = b""
+    try:
+        while part := os.read(leader, 4096):
+            text += part
+    except OSError:  # all was read
+        pass
+    os.close(leader)
+    assert done.returncode == 2
+    return text.decode()
+
+
+def test_errors_are_red_on_a_terminal_alone(monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    assert "\x1b[1;31mmcbn: error:\x1b[0m expected a verb" in on_terminal("evalaute")
+    assert "\x1b" not in on_terminal("evalaute", NO_COLOR="1")
+    assert "\x1b" not in on_terminal("evalaute", TERM="dumb")
+    assert "\x1b" not in run("evalaute", TERM="xterm").stderr
+
+
+def test_a_name_with_codes_of_a_terminal_is_printed_without_them(tmp_path):
+    said = run("evaluate", "x\x1b[31m\x07.st", cwd=tmp_path).stderr
+    assert "x\\x1b[31m\\x07.st" in said
+    assert said.count("\n") == 1
+    assert said.removesuffix("\n").isprintable()
+
+
+def completions(line):
+    """What bash is offered for the last word of a line."""
+    words = line.split(" ")
+    done = run(**{completion.VARIABLE: "bash_complete", "COMP_WORDS": line,
+                  "COMP_CWORD": str(len(words) - 1)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [tuple(each.split(",")) for each in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mcbn ev", [("plain", "evaluate")]),
+        ("mcbn study ", [("plain", each) for each in ("run", "status", "table")]),
+        ("mcbn predict --meth", [("plain", "--method")]),
+        ("mcbn predict --method d", [("plain", "dropout"), ("plain", "deterministic")]),
+        ("mcbn predict --keep-draws --likelihood ",
+         [("plain", "categorical"), ("plain", "gaussian")]),
+        ("mcbn evaluate --json ", [("file", "")]),
+        ("mcbn collect --data tr", [("file", "tr")]),
+        ("mcbn study table ", [("dir", "")]),
+        ("mcbn completion z", [("plain", "zsh")]),
+    ],
+)  # fmt: skip
+def test_verbs_options_and_values_are_completed(line, offered):
+    assert completions(line) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_asks_the_command(shell):
+    done = run("completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert f"{completion.VARIABLE}={shell}_complete" in done.stdout
+
+
+def test_completion_does_not_import_torch(tmp_path):
+    code = (
+        "import sys\nfrom mcbn.cli.completion import complete\n"
+        "code = complete()\nsys.exit(code or 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, completion.VARIABLE: "bash_complete", "COMP_WORDS": "mcbn predict --m",
+             "COMP_CWORD": "2"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--method" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="needs bash")
+def test_bash_accepts_the_script(tmp_path):
+    script = tmp_path / "mcbn.bash"
+    script.write_text(run("completion", "bash").stdout)
+    done = subprocess.run(["/bin/bash", "-n", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_warnings_of_a_command_are_one_line(tmp_path):
+    code = (
+        "import sys, warnings\nsys.argv = ['mcbn', *sys.argv[1:], 'study', 'status', 'x']\n"
+        "from mcbn.cli import main, commands\n"
+        "commands.pkgutil.resolve_name = lambda _: lambda *_: warnings.warn('one\\ntwo')\n"
+        "from mcbn.cli.request import Request\n"
+        "Request.check = lambda *_: None\n"
+        "main.main()\n"
+    )
+    for words, expected in (((), "mcbn: warning: one two\n"), (("--quiet",), "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, expected)
