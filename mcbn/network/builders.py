@@ -76,7 +76,7 @@ def build(name: str, *, published: bool = False, classes: int | None = None) -> 
         return _timm_network(network, published, classes)
     if name.endswith(".pt2"):
         raise _program_refusal(name)
-    return _own_network(name)
+    return _as_network(call_own(name))
 
 
 def is_published(name: str) -> bool:
@@ -87,7 +87,8 @@ def is_published(name: str) -> bool:
 def published_transform(name: str) -> Callable[..., Any] | None:
     """Return the transform of images that goes with the published weights of a library's network.
 
-    It is the one for evaluation, without random crops. For a user's own network it is None.
+    It is the one for evaluation, without random crops. It is None for a user's own network, and
+    for one that the library publishes no weights of.
 
     Args:
         name: torchvision:NAME, timm:NAME, or the name of a user's own network.
@@ -213,7 +214,16 @@ def _program_refusal(path: str) -> ValueError:
     )
 
 
-def _own_network(name: str) -> Module:
+def call_own(name: str, *arguments: Any, **options: Any) -> Any:
+    """Call the function that `module:function` or `file.py:function` names; its code is run.
+
+    A file may import the modules beside it, as it may when it is run as a script. An error in it is
+    raised as it is, with a note of its line.
+
+    Raises:
+        ImportError: there is no such module.
+        ValueError: the name has no function in it, or there is no such file or function.
+    """
     source = name.rpartition(":")[0]
     is_file = source.endswith(".py")
     folder = Path(source).absolute().parent if is_file else Path.cwd()
@@ -221,7 +231,8 @@ def _own_network(name: str) -> Module:
     sys.path.insert(0, str(folder))
     try:
         with _line_noted(source, Path(source).stem if is_file else source):
-            return import_builder(name)()
+            function: Callable[..., Any] = import_builder(name)
+            return function(*arguments, **options)
     finally:
         sys.path[:] = path
 
@@ -235,7 +246,7 @@ def _line_noted(source: str, module: str) -> Iterator[None]:
         frames = traceback.walk_tb(error.__traceback__)
         lines = [line for frame, line in frames if frame.f_globals.get("__name__") == module]
         if lines:
-            error.add_note(f"raised in line {lines[-1]} of {source}, which --model names")
+            error.add_note(f"raised in line {lines[-1]} of {source}")
         raise
 
 
