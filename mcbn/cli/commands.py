@@ -33,10 +33,6 @@ OTHERS, BARE = "mcbn.others", "bare"
 class Formatter(click.HelpFormatter):
     """Help whose lines break at spaces only, so that no option is cut at a hyphen."""
 
-    def write_text(self, text: str) -> None:
-        """Write a paragraph."""
-        super().write_text(text.replace("-", HYPHEN))
-
     def write_dl(self, rows: Iterable[tuple[str, str]], *layout: Any, **more: Any) -> None:
         """Write a list of names and what they mean."""
         kept = [(name, text.replace("-", HYPHEN)) for name, text in rows]
@@ -77,6 +73,7 @@ class VerbCommand(click.Command):
         self.verb, self.declared, self.general = verb, verb.declared(), verb.general()
         self.options = self.declared | self.general
         text, _, _ = inspect.cleandoc(verb.options.__doc__).partition("\n\nAttributes:")
+        text = text.replace("-", HYPHEN)
         super().__init__(
             name, params=self._parameters(), help=text, short_help=verb.summary,
             context_settings={**SETTINGS, "allow_extra_args": True}, options_metavar="[OPTIONS]",

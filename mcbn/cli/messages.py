@@ -1,6 +1,7 @@
 """Messages of the command line: results on its output, notes and errors beside it."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def silence(quiet: bool) -> Iterator[None]:
         return
     token = _errors.set(sys.stderr)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         _errors.reset(token)
