@@ -348,6 +348,10 @@ def test_a_smaller_network_does_not_take_a_share_of_a_larger_one(folder):
     assert "3.weight is not in the network" in refusal(folder, saved(folder, A), "part")
 
 
+def test_a_network_that_lets_differences_pass_is_refused_them(folder):
+    assert "3.bias is missing" in refusal(folder, saved(folder, without("3.bias")), "lenient")
+
+
 class Options:
     """Stands in a checkpoint for a class of a trainer."""
 
