@@ -64,5 +64,6 @@ from .study.plan import Plan as Plan
 from .study.plan import TrainingAxes as TrainingAxes
 from .study.results import Study as Study
 from .study.run import run_study as run_study
+from .tasks.task import Task as Task
 
 __version__: str

@@ -148,7 +148,7 @@ def _plan(data: str, settings: DemoSettings) -> Plan:
     return Plan(
         title=f"mcbn demo: {data}",
         data=DataAxes(
-            names=(data,),  # type: ignore[arg-type]
+            names=(data,),
             train_sizes=(settings.train_size,),
             test_size=settings.test_size,
             outside=OUTSIDE[data],

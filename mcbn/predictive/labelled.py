@@ -1,5 +1,6 @@
 """Predictions of labelled data, with the targets of the same pass."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from mcbn.network.inputs import Inputs, Select, select_inputs
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets, as_targets, joined_targets, select_targets
+from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 
@@ -55,3 +57,36 @@ def predict_labelled(
     )
     known = joined_targets(read) if targets is None else as_targets(targets)
     return predictive, known
+
+
+def labelled_positions(
+    predictive: CategoricalPredictive, targets: Tensor, ignore_index: int | None
+) -> tuple[CategoricalPredictive, Tensor]:
+    """The predictions and targets of the examples or positions that are labelled.
+
+    Args:
+        predictive: of all examples.
+        targets: class indices of all of them.
+        ignore_index: the class of those that are not labelled; None if all are.
+
+    Returns:
+        Both as they are where all are labelled, else with one row per labelled position.
+    """
+    if ignore_index is None or len(predictive) != len(targets):
+        return predictive, targets
+    known = targets != ignore_index
+    if bool(known.all()):
+        return predictive, targets
+    chosen = known.to(predictive.log_probabilities.device)
+
+    def rows(values: Tensor) -> Tensor:
+        return values.movedim(1, -1)[chosen]
+
+    return replace(
+        predictive,
+        log_probabilities=rows(predictive.log_probabilities),
+        expected_entropy=predictive.expected_entropy[chosen],
+        variance=rows(predictive.variance),
+        variation_ratio=predictive.variation_ratio[chosen],
+        draws=None,
+    ), targets[known]

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, get_args
 
 from mcbn.io.plain import matches_type, to_json
-from mcbn.study.names import PUBLISHED, Architecture, Method
+from mcbn.study.given import TRAINED
+from mcbn.study.names import PUBLISHED, Architecture
 
 # Increase it when equal configurations give new numbers, so that old results are not reused.
 DATA_VERSION = 1
@@ -17,7 +18,7 @@ class Network:
     """A network to train: everything that its weights depend on.
 
     Attributes:
-        data: name of the data set.
+        data: name of the data set, or the function that returns the user's own task.
         split: index of its training-test split.
         train_size: N, training examples used; all if None.
         architecture: name of the network, or the module:function that builds it.
@@ -31,6 +32,9 @@ class Network:
         seed: seed of the weights, the order of the examples and the dropout masks.
         member: index in an ensemble, whose networks differ in their seeds only.
         threads: threads of the computation, on which the last bits depend.
+        fit: function of the user's that trains it, or "trained" if it is given with its weights;
+            empty for the training of this package.
+        made_of: digest of the user's code and data that it is made of; empty without any.
     """
 
     data: str
@@ -47,21 +51,28 @@ class Network:
     seed: int
     member: int
     threads: int
+    fit: str = ""
+    made_of: str = ""
 
     @property
     def key(self) -> str:
         """A digest of the fields and of `DATA_VERSION`."""
-        return _digest("network", asdict(self))
+        return _digest("network", as_fields(self))
 
     @property
     def published(self) -> bool:
-        """Whether its published weights are loaded, so that it is not trained."""
+        """Whether its published weights are loaded."""
         return self.architecture == PUBLISHED
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are there, so that the study does not train it."""
+        return self.published or self.fit == TRAINED
 
     @property
     def own(self) -> bool:
         """Whether a function of the user's builds it."""
-        return self.architecture not in get_args(Architecture)
+        return self.architecture not in get_args(Architecture) and self.fit != TRAINED
 
     @property
     def family(self) -> "Network":
@@ -81,7 +92,7 @@ class Cell:
 
     Attributes:
         network: the trained network; the first member of an ensemble.
-        method: uncertainty method.
+        method: uncertainty method, or the name of a sampler that is given.
         batch_size: M at inference; None for methods without one.
         bank_batch_size: M of the mini-batches that the bank is collected from; None without a bank.
         draws: T; the number of networks of an ensemble.
@@ -91,7 +102,7 @@ class Cell:
     """
 
     network: Network
-    method: Method
+    method: str
     batch_size: int | None
     bank_batch_size: int | None
     draws: int
@@ -102,7 +113,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A digest of the fields and of `DATA_VERSION`."""
-        return _digest("cell", asdict(self))
+        return _digest("cell", as_fields(self))
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -119,7 +130,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The method's name, with the dropout rate for MC Dropout."""
-        if self.method == "MC Dropout":
+        if self.method == "MC Dropout" and self.network.dropout > 0:
             return f"MC Dropout, p = {self.network.dropout:g}"
         return self.method
 
@@ -146,14 +157,28 @@ class Cell:
             ) from error
 
 
+def as_fields(job: Network | Cell) -> dict[str, Any]:
+    """The fields of a configuration; without those on a user's own code where there is none.
+
+    So the keys of studies without it are those of earlier versions.
+    """
+    values = asdict(job)
+    network = values if isinstance(job, Network) else values["network"]
+    for name in ("fit", "made_of"):
+        if not network[name]:
+            del network[name]
+    return values
+
+
 def _from_fields(kind: Any, values: Mapping[str, Any]) -> Any:
     names = {field.name for field in fields(kind)}
-    if set(values) != names:
+    optional = {field.name for field in fields(kind) if field.default is not MISSING}
+    if not names - optional <= set(values) <= names:
         raise ValueError(
             f"expected the fields {sorted(names)}, got {sorted(values)!s:.400}; use the version of "
             "mcbn that wrote them"
         )
-    for field in fields(kind):
+    for field in (field for field in fields(kind) if field.name in values):
         value = values[field.name]
         if not (isinstance(value, Network) or matches_type(value, field.type)):
             raise ValueError(

@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from mcbn.study import notation
+from mcbn.study.given import Given
 from mcbn.study.names import Architecture
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
@@ -22,6 +23,7 @@ SECTIONS: Mapping[str, Any] = {
     "training": TrainingAxes,
     "inference": InferenceAxes,
 }
+GIVEN = "given"  # the one part of a plan that no file has
 MAX_BYTES = 2**16  # of a file
 MAX_DEPTH = 3  # nested collections: a mapping, a mapping in it, and a list
 MAX_ERROR_CHARACTERS = 500  # of an error of the parser that are shown
@@ -53,18 +55,24 @@ def read(
     return plan
 
 
-def read_stored(path: str | os.PathLike[str]) -> Plan:
-    """Read the plan in the folder of a study; a user's own networks are named, not imported.
+def read_stored(path: str | os.PathLike[str], given: Given | None = None) -> Plan:
+    """Read the plan in the folder of a study; a user's own code is named, not imported.
+
+    Args:
+        path: its file.
+        given: what is recorded of that code; None without any.
 
     Raises:
         ValueError: an unknown key or an invalid value.
     """
-    return _read(path)
+    return _read(path, given=given)
 
 
 def to_yaml(plan: Plan) -> str:
-    """A plan as YAML text with every key."""
-    text: str = yaml.safe_dump(_with_lists(asdict(plan)), sort_keys=False, allow_unicode=True)
+    """A plan as YAML text with every key of a file, which says nothing of a user's own code."""
+    keys = asdict(plan)
+    del keys[GIVEN]
+    text: str = yaml.safe_dump(_with_lists(keys), sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -75,15 +83,19 @@ def make_parser() -> ArgumentParser:
         print_config="--print-config",
     )  # fmt: skip
     parser.add_argument("--config", action="config", help="the study's YAML file")
-    parser.add_class_arguments(Plan)
+    parser.add_class_arguments(Plan, skip={GIVEN})
     # Help shows keys as in the file; the command line spells them with hyphens as well.
     words = parser._option_string_actions
     words |= {word.replace("_", "-"): action for word, action in words.items()}
     return parser
 
 
-def parse(arguments: Sequence[str]) -> Plan:
+def parse(arguments: Sequence[str], given: Given | None = None) -> Plan:
     """Parse a plan from arguments: `--config FILE` and dotted keys.
+
+    Args:
+        arguments: as on a command line.
+        given: code of the user's that it is the plan of.
 
     Raises:
         ValueError: an unknown key (names the nearest known one) or an invalid value.
@@ -93,21 +105,26 @@ def parse(arguments: Sequence[str]) -> Plan:
     except (ArgumentError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise _invalid(str(error)) from error
     values.pop("config", None)
-    return Plan(**{name: _section(name, value) for name, value in values.items()})
+    sections = {name: _section(name, value) for name, value in values.items()}
+    return Plan(**sections, given=given or Given())
 
 
 def known_keys() -> list[str]:
     """Every dotted key of a plan."""
     keys = []
     for name, value in asdict(Plan()).items():
+        if name == GIVEN:  # no file may name code
+            continue
         keys += [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
     return keys
 
 
-def _read(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Plan:
+def _read(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), given: Given | None = None
+) -> Plan:
     try:
         _require_plain_values(Path(path))
-        return parse(["--config", str(path), *overrides])
+        return parse(["--config", str(path), *overrides], given)
     except ValueError as error:
         raise ValueError(f"{error}; in {path}") from error
 

@@ -36,6 +36,24 @@ class Executor(Protocol):
         ...
 
 
+class ThisProcess:
+    """Runs each call at once, in this process; what the call raises is in its future."""
+
+    slots = 1
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
+        """Run a call, and return the future of its result."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args))
+        except Exception as error:  # as every executor does
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing, since there is nothing to release."""
+
+
 class Processes:
     """Spawned processes of this machine, each in a pool of its own.
 

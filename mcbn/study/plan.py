@@ -1,24 +1,29 @@
 """The plan of a study: the axes of its grid, and the cells they make."""
 
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import product
 from typing import Any, get_args, get_origin
 
 from mcbn.evaluation.glossary import ScoreName
 from mcbn.io.plain import matches_type
 from mcbn.study.cell import Cell, Network
+from mcbn.study.given import TRAINED, Given
 from mcbn.study.names import (
     CLASSIFICATION_SCORES,
     OVER_BATCH_SIZES,
     PUBLISHED,
     PUBLISHED_BATCH_SIZE,
     REGRESSION_SCORES,
+    Architecture,
     Method,
 )
 from mcbn.tasks.names import OUTSIDE, DataName, is_regression
 
+DATA_NAMES: tuple[str, ...] = get_args(DataName)
 # A file of a few lines may declare more cells than fit into memory.
 MAX_CELLS, MAX_MEMBERS = 100_000, 1_000
 LAST_SPLIT = 4  # the UCI sets have five 80/20 splits
@@ -47,7 +52,7 @@ class DataAxes:
     """The data sets of a study.
 
     Attributes:
-        names: data sets, an axis.
+        names: digits, mnist, cifar10 or UCI sets, an axis; or the name of the user's own task.
         splits: indices of the training-test splits of each data set, an axis.
         train_sizes: N, training examples used, an axis; null for all.
         test_size: test examples used, evenly spaced; null for all.
@@ -55,7 +60,7 @@ class DataAxes:
         outside_size: examples used of each out-of-distribution set, evenly spaced; null for all.
     """
 
-    names: tuple[DataName, ...] = ("digits",)
+    names: tuple[str, ...] = ("digits",)
     splits: tuple[int, ...] = (0,)
     train_sizes: tuple[int | None, ...] = (None,)
     test_size: int | None = None
@@ -144,6 +149,7 @@ class Plan:
             the usual ones.
         threads: threads of the computation of one cell. The last bits depend on them, so they are
             part of the plan and results do not depend on how many cells run at once.
+        given: code and data of the user's, which `run_study` and `sweep` fill in.
 
     Raises:
         ValueError: a value is out of range, or axes are incompatible.
@@ -158,6 +164,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     scores: tuple[ScoreName, ...] = ()
     threads: int = 1
+    given: Given = field(default_factory=Given)
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -171,9 +178,13 @@ class Plan:
         usual: dict[ScoreName, None] = {}
         for name in self.data.names:
             usual |= dict.fromkeys(
-                REGRESSION_SCORES if is_regression(name) else CLASSIFICATION_SCORES
+                REGRESSION_SCORES if self.has_real_targets(name) else CLASSIFICATION_SCORES
             )
         return self.scores or tuple(usual)
+
+    def has_real_targets(self, name: str) -> bool:
+        """Whether the targets of a data set are real values."""
+        return self.given.regression if name == self.given.task else is_regression(name)
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell once, in the order of the table: the cells of a trained network together."""
@@ -191,7 +202,7 @@ class Plan:
                 architecture=architecture,
                 width=self.network.width,
                 depth=self.network.depth,
-                dropout=self.network.dropout,
+                dropout=0.0 if self._is_users(architecture) else self.network.dropout,
                 batch_size=PUBLISHED_BATCH_SIZE if architecture == PUBLISHED else size,
                 epochs=self.training.epochs,
                 learning_rate=self.training.learning_rate,
@@ -199,26 +210,46 @@ class Plan:
                 seed=seed,
                 member=0,
                 threads=self.threads,
+                fit=self.given.fit,
+                made_of=self.given.digest,
             )
             for method in self.methods:
                 yield from self._cells_of(network, method)
+            for sampler in self.given.samplers:
+                yield self._cell(network, sampler, None, None, 1)
+
+    def _is_users(self, architecture: str) -> bool:
+        """Whether a network is the user's, in a study of the user's code."""
+        return bool(self.given.digest) and architecture not in get_args(Architecture)
 
     def _training_sizes(self) -> tuple[int, ...]:
         return tuple(sorted(self.training.batch_sizes))
 
-    def _cells_of(self, network: Network, method: Method) -> Iterator[Cell]:
-        def cell(batch_size: int | None, bank: int | None, draws: int, **change: Any) -> Cell:
-            data = self.data
-            return Cell(replace(network, **change), method, batch_size, bank, draws,
-                        data.test_size, data.outside, data.outside_size)  # fmt: skip
+    def _cell(
+        self,
+        network: Network,
+        method: str,
+        batch_size: int | None,
+        bank_batch_size: int | None,
+        draws: int,
+    ) -> Cell:
+        data = self.data
+        return Cell(network, method, batch_size, bank_batch_size, draws,
+                    data.test_size, data.outside, data.outside_size)  # fmt: skip
 
+    def _cells_of(self, network: Network, method: Method) -> Iterator[Cell]:
+        cell = partial(self._cell, network, method)
         if method in ("Deterministic", "Population BN"):
             yield cell(None, None, 1)
         elif method == "Deep ensemble":
             yield cell(None, None, self.inference.members)
         elif method == "MC Dropout":
-            for rate, draws in product(self.inference.dropout_rates, self.inference.draws):
-                yield cell(None, None, draws, dropout=rate)
+            # The rates of a network of the user's are its own.
+            users = self._is_users(network.architecture)
+            rates = (0.0,) if users else self.inference.dropout_rates
+            for rate, draws in product(rates, self.inference.draws):
+                own = replace(network, dropout=rate)
+                yield self._cell(own, method, None, None, draws)
         else:
             rescaled = self.inference.bank_batch_size or network.batch_size
             for size, draws in product(sorted(self.inference.batch_sizes), self.inference.draws):
@@ -254,13 +285,20 @@ def _require_countable(plan: Plan) -> None:
 
 
 def _require_compatible_network(name: str, architecture: str, plan: Plan) -> None:
+    if name == plan.given.task:
+        _require_given(plan)
+    elif name not in DATA_NAMES:
+        near = difflib.get_close_matches(name, DATA_NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one, or give your own task"
+        raise ValueError(f"expected data.names of {list(DATA_NAMES)}, got {name!r:.80}; {hint}")
+    known = plan.given.outside if name == plan.given.task else OUTSIDE.get(name, ())
     for other in plan.data.outside:
-        if other not in OUTSIDE.get(name, ()):
+        if other not in known:
             raise ValueError(
-                f"expected data.outside of {list(OUTSIDE.get(name, ()))} for {name}, got "
+                f"expected data.outside of {list(known)} for {name}, got "
                 f"{other!r}; choose among them or leave it out"
             )
-    if is_regression(name) and architecture == "convnet":
+    if plan.has_real_targets(name) and architecture == "convnet" and name != plan.given.task:
         raise ValueError(
             f"expected network.names [mlp] for the tabular data {name}, got convnet; choose mlp"
         )
@@ -280,6 +318,20 @@ def _require_compatible_network(name: str, architecture: str, plan: Plan) -> Non
                     "expected methods that need one network and no dropout for the published "
                     f"resnet20, got {method}; leave it out"
                 )
+
+
+def _require_given(plan: Plan) -> None:
+    """Check that the axes of a study of a user's own task are those that it has."""
+    if plan.data.splits != (0,):
+        raise ValueError(
+            f"expected data.splits (0,) for {plan.given.task}, whose split is its own, got "
+            f"{plan.data.splits}; leave it out"
+        )
+    if plan.given.fit == TRAINED and "Deep ensemble" in plan.methods:
+        raise ValueError(
+            "expected methods that need one network for a trained one, got Deep ensemble; leave it "
+            "out"
+        )
 
 
 def _require_positive(plan: Plan) -> None:

@@ -3,22 +3,27 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from itertools import chain
+from typing import get_args
 
-from mcbn.study.cell import Cell, Network
+from mcbn.study.cell import Cell, Network, as_fields
 from mcbn.study.names import PUBLISHED
 from mcbn.study.provenance import Provenance
 from mcbn.study.store import CONFIGURATION, Kind, Store, as_json
 from mcbn.tasks.files import digest
+from mcbn.tasks.names import OUTSIDE, DataName
 
 PROVENANCE = "provenance"  # beside the fields of the configuration
+
+# Data sets, out-of-distribution sets and weights whose files are known.
+KNOWN = {*get_args(DataName), *chain.from_iterable(OUTSIDE.values()), PUBLISHED}
 
 Item = tuple[Kind, str, Network | Cell]
 
 
 def make_record(job: Network | Cell, provenance: Provenance) -> bytes:
     """The JSON of a record."""
-    return as_json({**asdict(job), PROVENANCE: provenance.to_dict()})
+    return as_json({**as_fields(job), PROVENANCE: provenance.to_dict()})
 
 
 def read_provenance(store: Store, kind: Kind, key: str, job: Network | Cell) -> Provenance | None:
@@ -31,7 +36,7 @@ def read_provenance(store: Store, kind: Kind, key: str, job: Network | Cell) -> 
     recorded = values.pop(PROVENANCE, None)
     path = store.path(kind, key, CONFIGURATION)
     remedy = f"remove the folder {path.parent} and run the study again"
-    if values != json.loads(as_json(asdict(job))):
+    if values != json.loads(as_json(as_fields(job))):
         raise ValueError(f"expected the configuration of {job} in {path}, got another; {remedy}")
     try:
         return None if recorded is None else Provenance.from_dict(recorded)
@@ -104,5 +109,5 @@ def data_digests(job: Network | Cell) -> dict[str, str]:
 
 def present_digests(names: Iterable[str]) -> dict[str, str]:
     """Digests of the data sets whose files are there."""
-    found = {name: digest(name) for name in names}
+    found = {name: digest(name) for name in names if name in KNOWN}
     return {name: each for name, each in found.items() if each is not None}

@@ -18,7 +18,6 @@ from mcbn.study.cell import Cell
 from mcbn.study.plan import Plan
 from mcbn.study.records import Item, shared_provenance
 from mcbn.study.store import COST, ERROR, RESULT, Store
-from mcbn.tasks.names import is_regression
 
 # Units of scores; the name of an out-of-distribution set may follow.
 NATS = ("nll", "pll", "mutual_information")
@@ -77,7 +76,7 @@ class Study:
             ValueError: a file is damaged, or cells were made from several networks or data sets.
         """
         store = Store.open(folder)
-        plan = declaration.read_stored(store.declaration)
+        plan = declaration.read_stored(store.declaration, store.given())
         return cls.from_store(store, plan)
 
     @classmethod
@@ -127,7 +126,7 @@ class Study:
     @property
     def regression(self) -> bool:
         """Whether the targets of all data sets are real numbers."""
-        return all(is_regression(name) for name in self.plan.data.names)
+        return all(map(self.plan.has_real_targets, self.plan.data.names))
 
     def parts(self) -> dict[str, "Study"]:
         """Split the study by data set, network, N and T, so that parts vary in the other axes only.

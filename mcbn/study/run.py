@@ -2,16 +2,18 @@
 
 import os
 import pkgutil
+import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mcbn.study import declaration
 from mcbn.study.cell import Cell, Network
 from mcbn.study.executors import Executor, Processes
+from mcbn.study.given import Given, reference
 from mcbn.study.plan import Plan
 from mcbn.study.progress import Progress
 from mcbn.study.provenance import Fingerprint, Provenance
@@ -22,6 +24,7 @@ from mcbn.study.store import Outcome, Store, commit_failure
 # Imported in the worker, so that the process that only dispatches does not wait for torch.
 WORK = "mcbn.study.worker:work"
 FINGERPRINT = "mcbn.study.worker:own_fingerprint"
+DESCRIBE = "mcbn.study.worker:describe_own"
 # Calls submitted at once to an executor without `slots`.
 DEFAULT_SLOTS = 64
 
@@ -30,6 +33,9 @@ def run_study(
     plan: Plan | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
+    task: Callable[[], Any] | str | None = None,
+    model: Callable[[], Any] | str | None = None,
+    fit: Callable[..., Any] | str | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
     shard: tuple[int, int] | None = None,
@@ -45,6 +51,13 @@ def run_study(
     Args:
         plan: the declaration, or the path of its YAML file.
         folder: folder of the results; several runs may share it.
+        task: function that returns the user's own `Task`, instead of `plan.data.names`. It, `model`
+            and `fit` are functions of a .py file, or such names as "mine.py:task": other processes
+            import them.
+        model: function that builds the network, instead of `plan.network.names`.
+        fit: function that trains it, in any way, called as `fit(model, task, batch_size=..,
+            seed=..)`, and with `epochs`, `learning_rate` and `weight_decay` of the plan if it takes
+            them. It trains the network in place or returns it.
         jobs: processes on this machine; by default the number of cores divided by `plan.threads`.
         executor: runs the jobs elsewhere; any `concurrent.futures.Executor`. It is not shut down.
         shard: (i, n), from 1: run only the i-th of n shares of the cells.
@@ -56,10 +69,37 @@ def run_study(
 
     Raises:
         OSError: the folder cannot be written to; results that were finished before stay.
+        TypeError: `task` returns no `Task`.
         ValueError: the declaration or an argument is invalid; or the finished results in the
             folder were made from another network or data set of the same name.
+
+    Warns:
+        UserWarning: the user's code or data have changed since the finished results, which are left
+            aside.
     """
     plan = plan if isinstance(plan, Plan) else declaration.read(plan)
+    used = executor or Processes(jobs or default_jobs(plan))
+    try:
+        plan = _with_own_code(plan, used, task, model, fit)
+        study = _run(plan, folder, used, shard=shard, retry=retry, progress=progress)
+    except BaseException:
+        if executor is None:
+            used.shutdown(wait=False, cancel_futures=True)
+        raise
+    if executor is None:
+        used.shutdown()
+    return study
+
+
+def _run(
+    plan: Plan,
+    folder: str | os.PathLike[str],
+    executor: Executor,
+    *,
+    shard: tuple[int, int] | None,
+    retry: bool,
+    progress: bool,
+) -> Study:
     cells = plan.cells()
     keys = {cell: cell.key for cell in cells}
     store = Store.create(Path(folder).absolute())
@@ -68,22 +108,46 @@ def run_study(
     finished: list[Item] = [("cells", keys[cell], cell) for cell in cells if keys[cell] in done]
     known = shared_provenance(store, [*finished, *queue.trained_before], resume=True)
     require_same(known, Provenance(present_digests(known.data)), store.folder)
-    if queue.waiting or queue.ready or known.networks:
-        used = executor or Processes(jobs or default_jobs(plan))
-        try:
-            _require_same_networks(known, used, store)
-            queue.begin(store)
-            store.declare(declaration.to_yaml(plan))
-            _run_queue(queue, used, store, plan, known, progress=progress)
-        except BaseException:
-            if executor is None:
-                used.shutdown(wait=False, cancel_futures=True)
-            raise
-        if executor is None:
-            used.shutdown()
-    else:
-        store.declare(declaration.to_yaml(plan))
+    _require_same_networks(known, executor, store)
+    _warn_of_other_code(plan, store)
+    queue.begin(store)
+    store.declare(declaration.to_yaml(plan), plan.given)
+    if queue.waiting or queue.ready:
+        _run_queue(queue, executor, store, plan, known, progress=progress)
     return Study.from_store(store, plan)
+
+
+def _with_own_code(plan: Plan, executor: Executor, task: Any, model: Any, fit: Any) -> Plan:
+    """The plan of a study of the user's own code, which is described where the jobs run."""
+    given = {"task": task, "model": model, "fit": fit}
+    names = {role: reference(each, role) for role, each in given.items() if each is not None}
+    if "model" in names:
+        plan = replace(plan, network=replace(plan.network, names=(names["model"],)))
+    if not {"task", "fit"} & names.keys():
+        return plan
+    described = executor.submit(_describe, names, str(Path.cwd())).result()
+    if isinstance(described, str):
+        raise ValueError(
+            f"expected {' and '.join(names.values())} to give what a study needs, got {described}; "
+            "mend it"
+        )
+    data = plan.data
+    if described.task:
+        outside = data.outside or described.outside
+        data = replace(data, names=(described.task,), outside=outside)
+    return replace(plan, data=data, given=described)
+
+
+def _warn_of_other_code(plan: Plan, store: Store) -> None:
+    """Say that results in the folder were made from other code or data, if they were."""
+    before = store.given().digest
+    count = len(store.keys("cells"))
+    if before and before != plan.given.digest and count:
+        warnings.warn(
+            f"the code or the data that the {count} finished results in {store.folder} were made "
+            "from have changed: cells are run anew, and those results are left aside",
+            stacklevel=4,
+        )
 
 
 def _require_same_networks(known: Provenance, executor: Executor, store: Store) -> None:
@@ -147,7 +211,8 @@ def _run_queue(
             while queue.ready or jobs:
                 while queue.ready and len(jobs) < slots:
                     job = queue.ready.popleft()
-                    jobs[executor.submit(_work, str(store.folder), job, known)] = job
+                    root = str(Path.cwd())
+                    jobs[executor.submit(_work, str(store.folder), job, known, root)] = job
                     display.started()
                 display.show()
                 for future in wait(jobs, return_when=FIRST_COMPLETED).done:
@@ -162,9 +227,14 @@ def _run_queue(
             future.cancel()
 
 
-def _work(folder: str, job: Network | Cell, known: Provenance) -> Outcome:
-    outcome: Outcome = pkgutil.resolve_name(WORK)(folder, job, known)
+def _work(folder: str, job: Network | Cell, known: Provenance, root: str) -> Outcome:
+    outcome: Outcome = pkgutil.resolve_name(WORK)(folder, job, known, root)
     return outcome
+
+
+def _describe(names: Mapping[str, str], root: str) -> Given | str:
+    found: Given | str = pkgutil.resolve_name(DESCRIBE)(names, root)
+    return found
 
 
 def _fingerprint(builder: str, input_shape: tuple[int, ...]) -> Fingerprint | str:
@@ -250,7 +320,7 @@ class Queue:
             if key in failures:
                 queue.failed_before.append(key)
             queue.cells += 1
-            needed = {network for network in cell.networks if not network.published}
+            needed = {network for network in cell.networks if not network.trained}
             for network in needed - network_keys.keys():
                 network_keys[network] = network.key
             queue._add(cell, {each for each in needed if network_keys[each] not in trained})

@@ -18,12 +18,14 @@ from typing import Any, Literal
 
 from mcbn.io.atomic import commit_folder, write_whole
 from mcbn.io.plain import parse_object, to_json
-from mcbn.study.cell import Cell, Network
+from mcbn.study.cell import Cell, Network, as_fields
+from mcbn.study.given import Given
 from mcbn.study.provenance import Provenance
 
 Kind = Literal["networks", "cells", "failures"]
 KINDS: tuple[Kind, ...] = ("networks", "cells", "failures")
-DECLARATION = "study.yaml"
+DECLARATION, GIVEN = "study.yaml", "given.json"
+NOTHING_GIVEN = Given()
 # An unfinished folder older than this is abandoned, as writing one takes milliseconds.
 ABANDONED_SECONDS = 3600.0
 
@@ -67,11 +69,31 @@ class Store:
         """The file of the declaration."""
         return self.folder / DECLARATION
 
-    def declare(self, text: str) -> None:
-        """Write the declaration, unless the file has this text already."""
-        content = text.encode()
-        if not (self.declaration.is_file() and self.declaration.read_bytes() == content):
-            write_whole(self.declaration, content)
+    def declare(self, text: str, given: Given = NOTHING_GIVEN) -> None:
+        """Write the declaration, and what is given in code, unless the files say so already."""
+        files = {self.declaration: text.encode()}
+        path = self.folder / GIVEN
+        if given != NOTHING_GIVEN or path.exists():
+            files = {path: as_json(asdict(given)), **files}
+        for path, content in files.items():
+            if not (path.is_file() and path.read_bytes() == content):
+                write_whole(path, content)
+
+    def given(self) -> Given:
+        """What the study is given in code.
+
+        Raises:
+            ValueError: its file is damaged.
+        """
+        path = self.folder / GIVEN
+        if not path.is_file():
+            return NOTHING_GIVEN
+        try:
+            return Given(**parse_object(path.read_bytes()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"expected what the study is given in {path}, got: {error}; run the study again"
+            ) from error
 
     def keys(self, kind: Kind) -> frozenset[str]:
         """The keys of all finished items of this kind."""
@@ -191,7 +213,7 @@ class Outcome:
 def commit_failure(store: Store, job: Network | Cell, reason: str, details: str = "") -> None:
     """Commit the reason why a job failed, so that the job runs again on request only."""
     record = {"error": reason, "job": str(job), "traceback": details}
-    files = {ERROR: as_json(record), CONFIGURATION: as_json(asdict(job))}
+    files = {ERROR: as_json(record), CONFIGURATION: as_json(as_fields(job))}
     store.commit("failures", job.key, files)
 
 

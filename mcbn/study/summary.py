@@ -10,7 +10,6 @@ from mcbn.evaluation.glossary import BETTER, ScoreName, interval, number
 from mcbn.study.contrasts import BASELINE, Contrast
 from mcbn.study.results import Point, Result, Study, point
 from mcbn.study.slopes import Slope, slopes
-from mcbn.tasks.names import is_regression
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def means(study: Study, names: Sequence[str]) -> tuple[Means, ...]:
 
 def main_score(study: Study) -> ScoreName:
     """The proper scoring rule by which methods are compared: `pll` or `nll`."""
-    return "pll" if is_regression(study.results[0].cell.network.data) else "nll"
+    return "pll" if study.plan.has_real_targets(study.results[0].cell.network.data) else "nll"
 
 
 def best(study: Study, score: str) -> Best | None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import Flatten, Module, Sequential
+from torch.utils.data import default_collate
 
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect
@@ -30,6 +31,7 @@ from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision
+from mcbn.predictive.labelled import labelled_positions
 from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
@@ -38,6 +40,8 @@ from mcbn.samplers.ensemble import DeepEnsemble
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.cell import Cell, Network
 from mcbn.study.fingerprints import build_own, fingerprint
+from mcbn.study.given import Given
+from mcbn.study.own_code import describe, fit_own, given_here, given_task, working_in
 from mcbn.study.provenance import Fingerprint, Provenance
 from mcbn.study.records import data_digests, make_record, require_same
 from mcbn.study.store import (
@@ -51,6 +55,7 @@ from mcbn.study.store import (
     commit_failure,
 )
 from mcbn.tasks.datasets import Task, cifar10, digits, mnist, uci
+from mcbn.tasks.examples import count_of, rows_of
 from mcbn.tasks.files import PUBLISHED_WEIGHTS, data_root, digest
 from mcbn.tasks.names import is_regression
 from mcbn.tasks.networks import convnet, load_resnet20, mlp
@@ -64,7 +69,9 @@ NOTHING_KNOWN = Provenance()
 _process_lock = threading.Lock()
 
 
-def work(folder: str, job: Network | Cell, known: Provenance = NOTHING_KNOWN) -> Outcome:
+def work(
+    folder: str, job: Network | Cell, known: Provenance = NOTHING_KNOWN, root: str = ""
+) -> Outcome:
     """Run a job of the study in `folder`, unless it is finished; commit its result or its error.
 
     Args:
@@ -72,6 +79,7 @@ def work(folder: str, job: Network | Cell, known: Provenance = NOTHING_KNOWN) ->
         job: the network to train, or the cell to score.
         known: what the finished results were made from; a job that would be made from something
             else fails.
+        root: folder that the user's files are named from; by default the working folder.
 
     Raises:
         OSError: the result cannot be written.
@@ -81,7 +89,7 @@ def work(folder: str, job: Network | Cell, known: Provenance = NOTHING_KNOWN) ->
     if store.has(kind, job.key):
         return Outcome("", 0.0, {})
     threads = (job if isinstance(job, Network) else job.network).threads
-    with _process_lock, store.mark_running(job.key), _threads(threads):
+    with _process_lock, store.mark_running(job.key), _threads(threads), working_in(root):
         start = time.perf_counter()
         try:
             task = load_task(job)
@@ -108,9 +116,8 @@ def provenance_of(job: Network | Cell, task: Task) -> Provenance:
     network = job if isinstance(job, Network) else job.network
     networks = {}
     if network.own:
-        shape = tuple(task.train.inputs.shape[1:])
         networks[f"{network.architecture} on {network.data}"] = fingerprint(
-            network.architecture, shape
+            network.architecture, task.input_shape
         )
     return Provenance(data_digests(job), networks)
 
@@ -124,6 +131,16 @@ def own_fingerprint(name: str, input_shape: tuple[int, ...]) -> Fingerprint | st
             return f"{type(error).__name__}: {error}"
 
 
+def describe_own(names: Mapping[str, str], root: str) -> Given | str:
+    """What a user's functions give to a study, or the error of calling them, in this process."""
+    with _process_lock, working_in(root):
+        try:
+            return describe(*(names.get(role, "") for role in ("task", "model", "fit")))
+        except Exception as error:  # any error of the user's code
+            notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+            return f"{type(error).__name__}: {error}{notes}"
+
+
 @dataclass(frozen=True)
 class _Result:
     files: Mapping[str, bytes]
@@ -135,16 +152,19 @@ def _train(network: Network, task: Task) -> _Result:
     start = time.perf_counter()
     seed = derived_seed(network.seed, "member", network.member)
     model = build(partial(untrained, network, task), seed=seed)
-    train(
-        model,
-        task.train,
-        epochs=network.epochs,
-        batch_size=network.batch_size,
-        learning_rate=network.learning_rate,
-        weight_decay=network.weight_decay,
-        seed=seed,
-        loss="cross_entropy" if task.classes else "mse",
-    )
+    if network.fit:
+        model = fit_own(network, model, task, seed)
+    else:
+        train(
+            model,
+            task.train,
+            epochs=network.epochs,
+            batch_size=network.batch_size,
+            learning_rate=network.learning_rate,
+            weight_decay=network.weight_decay,
+            seed=seed,
+            loss="mse" if task.regression else "cross_entropy",
+        )
     # Cloned, since safetensors refuses tensors that share memory.
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     cost = {"train": time.perf_counter() - start}
@@ -152,9 +172,14 @@ def _train(network: Network, task: Task) -> _Result:
 
 
 def _score(store: Store, cell: Cell, task: Task) -> _Result:
-    networks = [load_trained(store, network, task) for network in cell.networks]
+    here = given_here(cell.network)
+    if here is not None:
+        networks = [here.model]
+    else:
+        networks = [load_trained(store, network, task) for network in cell.networks]
     start = time.perf_counter()
-    sampler = make_sampler(cell, networks, task)
+    own = {} if here is None else here.samplers
+    sampler = own[cell.method] if cell.method in own else make_sampler(cell, networks, task)
     cost = {"collect": time.perf_counter() - start}
     measured = measure(sampler, task)
     cost["predict"] = measured.seconds
@@ -211,14 +236,15 @@ def measure(sampler: Sampler, task: Task) -> Measurement:
     noise of a regression is fitted on the validation examples; its scores are in the original units
     of the targets.
     """
-    return _regression(sampler, task) if not task.classes else _classification(sampler, task)
+    return _regression(sampler, task) if task.regression else _classification(sampler, task)
 
 
 def _classification(sampler: Sampler, task: Task) -> Measurement:
     start = time.perf_counter()
     known = predict(sampler, task.test.inputs, progress=False)
     seconds = time.perf_counter() - start
-    evaluation = evaluate(known, task.test.targets, resamples=0, progress=False)
+    known, targets = labelled_positions(known, task.test.targets, task.ignore_index)
+    evaluation = evaluate(known, targets, resamples=0, progress=False)
     values = {name: score.value for name, score in evaluation.items()}
     values |= _spreads(known, "")
     for name, inputs in task.outside.items():
@@ -262,10 +288,14 @@ def load_task(cell_or_network: Cell | Network) -> Task:
     """The data of a network, or of a cell with its part of the test and OOD examples."""
     if isinstance(cell_or_network, Network):
         network = cell_or_network
+        if (task := given_task(network)) is not None:
+            return _first_examples(task, network.train_size)
         root = str(data_root().absolute())
         # A file that is edited makes another data set, also within one process.
         content = digest(network.data, root)
-        return _cached_task(root, content, network.data, network.split, network.train_size)
+        return _cached_task(
+            root, content, network.data, network.split, network.train_size, network.published
+        )
     cell = cell_or_network
     task = load_task(cell.network)
     if missing := [name for name in cell.outside if name not in task.outside]:
@@ -274,10 +304,10 @@ def load_task(cell_or_network: Cell | Network) -> Task:
             f"{list(task.outside)} in {data_root().absolute()}; put it there or remove it from "
             "data.outside"
         )
-    outside = {
-        name: task.outside[name][_evenly_spaced(len(task.outside[name]), cell.outside_size)]
-        for name in cell.outside
-    }
+    outside = {}
+    for name in cell.outside:
+        inputs = task.outside[name]
+        outside[name] = rows_of(inputs, _evenly_spaced(count_of(inputs), cell.outside_size))
     return replace(
         task, test=task.test.rows(_evenly_spaced(len(task.test), cell.test_size)), outside=outside
     )
@@ -290,19 +320,27 @@ def _cached_task(
     name: str,
     split: int,
     train_size: int | None,
+    augment: bool,
 ) -> Task:
     if is_regression(name):
         task = uci(name, root, split=split, protocol="teye")  # type: ignore[arg-type]
     elif name == "digits":
         task = digits(seed=split)
+    elif name == "mnist":
+        return mnist(root, seed=split, train_size=train_size)
     else:
-        return {"mnist": mnist, "cifar10": cifar10}[name](root, seed=split, train_size=train_size)
+        return cifar10(root, seed=split, train_size=train_size, augment=augment)
+    return _first_examples(task, train_size)
+
+
+def _first_examples(task: Task, train_size: int | None) -> Task:
+    """The task with its first training examples; all if None."""
     if train_size is None:
         return task
     if train_size > len(task.train):
         raise ValueError(
             f"expected data.train_sizes of at most the {len(task.train)} training examples of "
-            f"{name}, got {train_size}; null takes all"
+            f"{task.name}, got {train_size}; null takes all"
         )
     return replace(task, train=task.train.rows(torch.arange(train_size)))
 
@@ -314,10 +352,9 @@ def _evenly_spaced(count: int, size: int | None) -> Tensor:
 
 def untrained(network: Network, task: Task) -> Module:
     """Build the network of a configuration, with weights from the global random stream."""
-    shape = task.train.inputs.shape[1:]
-    outputs = len(task.classes) or task.train.targets.shape[1]
+    shape, outputs = task.input_shape, task.output_count
     if network.architecture == "mlp":
-        model = mlp(shape.numel(), outputs, width=network.width, depth=network.depth,
+        model = mlp(math.prod(shape), outputs, width=network.width, depth=network.depth,
                     dropout=network.dropout)  # fmt: skip
         return Sequential(Flatten(), model)
     if network.architecture == "convnet":
@@ -369,9 +406,13 @@ def _population_bank(model: Module, cell: Cell, task: Task) -> Bank:
 
 
 def _collect(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
-    augmented = task.augmented if cell.network.published else None
-    examples = augmented if augmented is not None else task.train.dataset()
-    batches = minibatches(examples, batch_size=batch_size, draws=draws, seed=cell.network.seed)
+    batches = minibatches(
+        task.train.dataset(),
+        batch_size=batch_size,
+        draws=draws,
+        seed=cell.network.seed,
+        collate=getattr(task.train, "collate", default_collate),
+    )
     with own_warnings():
         # A study has small sizes and few draws on purpose, for which the check is unreliable.
         warnings.simplefilter("ignore", InconsistentBankWarning)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mcbn.tasks.examples import LabeledData
 from mcbn.tasks.files import data_root
 from mcbn.tasks.readers import (
     class_labels,
@@ -19,7 +20,6 @@ from mcbn.tasks.readers import (
     read_numpy,
     torchvision_datasets,
 )
-from mcbn.tasks.task import LabeledData
 from mcbn.validation import tensor
 
 MEAN = (0.485, 0.456, 0.406)

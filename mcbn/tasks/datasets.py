@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalize_cifar10
+from mcbn.tasks.examples import LabeledData
 from mcbn.tasks.files import (
     GREY_FOLDERS,
     MNIST_FILES,
@@ -33,7 +34,7 @@ from mcbn.tasks.readers import (
     read_table,
     torchvision_datasets,
 )
-from mcbn.tasks.task import LabeledData, Task
+from mcbn.tasks.task import Task
 
 __all__ = [
     "CropAndFlip",
@@ -157,16 +158,22 @@ def _idx_pair(folder: Path, part: str) -> LabeledData:
     return LabeledData(images, class_labels(path, read_idx(path), len(images)))
 
 
-def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | None = None) -> Task:
+def cifar10(
+    root: str | Path | None = None,
+    seed: int = 0,
+    train_size: int | None = None,
+    *,
+    augment: bool = False,
+) -> Task:
     """Return CIFAR-10, with 5,000 of its training images (chosen by `seed`) for validation.
 
-    Test examples are the first 1,000 test images, which are lossless. `augmented` holds the
-    training images randomly cropped and flipped, as the published ResNets saw them.
+    Test examples are the first 1,000 test images, which are lossless.
 
     Args:
         root: see `data_root`; CIFAR-10 is downloaded there if it is missing.
         seed: of the split.
         train_size: number of training images; all 45,000 by default.
+        augment: crop and flip the training images at random, as the published ResNets saw them.
 
     Raises:
         FileNotFoundError: CIFAR-10 is neither there nor to be downloaded.
@@ -177,24 +184,23 @@ def cifar10(root: str | Path | None = None, seed: int = 0, train_size: int | Non
     training, test = cifar10_images(place)
     validation, train = _permutation(len(training), seed).tensor_split([5_000])
     chosen = training.rows(train[: _checked_size(train_size, len(train))])
-    parts = (
+    plain, held_out, tested = (
         LabeledData(normalize_cifar10(part.inputs), part.targets)
         for part in (chosen, training.rows(validation), test)
     )
     return Task(
-        "cifar10",
-        next(parts),
-        next(parts),
-        next(parts),
-        CIFAR10,
-        {
+        CropAndFlip(chosen) if augment else plain,
+        held_out,
+        tested,
+        classes=CIFAR10,
+        outside={
             name: normalize_cifar10(_as_cifar10(images))
             for name, images in _grey_sets(place).items()
         },
-        "CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. "
+        name="cifar10",
+        description="CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. "
         "Out-of-distribution sets: grey 28x28 images with a black border (fashion_mnist: clothes; "
         "notmnist: letters A-J).",
-        augmented=CropAndFlip(chosen),
     )
 
 
@@ -216,7 +222,15 @@ def _image_task(
     scale, mean = torch.std_mean(parts[0].inputs, correction=0)
     train, validation, test = (LabeledData((p.inputs - mean) / scale, p.targets) for p in parts)
     scaled_outside = {key: (images - mean) / scale for key, images in outside.items()}
-    return Task(name, train, validation, test, DIGITS, scaled_outside, description)
+    return Task(
+        train,
+        validation,
+        test,
+        classes=DIGITS,
+        outside=scaled_outside,
+        name=name,
+        description=description,
+    )
 
 
 def _permutation(count: int, seed: int) -> Int[Tensor, " count"]:
@@ -261,12 +275,10 @@ def uci(
         ((inputs - input_mean) / input_scale).float(), ((targets - mean) / scale).float()
     )
     return Task(
-        name,
         examples.rows(train),
         examples.rows(validation),
         examples.rows(test),
-        classes=(),
-        outside={},
+        name=name,
         description=f"UCI regression set {name}, split {split} of {splits} of protocol {protocol}.",
         target_mean=float(mean),
         target_scale=float(scale),

@@ -1,70 +1,89 @@
 """A data set that is split for training and testing, with out-of-distribution inputs beside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Int, Shaped
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
 
-from mcbn.validation import tensor
-
-
-@dataclass(frozen=True)
-class LabeledData:
-    """Inputs and the target of each: a class index (or one per position), or real values.
-
-    Attributes:
-        inputs: one row per example.
-        targets: one row per example.
-    """
-
-    inputs: Shaped[Tensor, "batch ..."]
-    targets: Shaped[Tensor, "batch ..."]
-
-    def __post_init__(self) -> None:
-        tensor(self.inputs, "inputs")
-        tensor(self.targets, "targets")
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(
-                f"expected as many targets as inputs, got {len(self.targets)} and "
-                f"{len(self.inputs)}; check that both come from one file pair"
-            )
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def dataset(self) -> TensorDataset:
-        """Return the pairs of input and target as a torch data set."""
-        return TensorDataset(self.inputs, self.targets)
-
-    def rows(self, index: Int[Tensor, " rows"]) -> "LabeledData":
-        """Return the examples at `index`, in that order."""
-        return LabeledData(self.inputs[index], self.targets[index])
+from mcbn.network.inputs import tensors
+from mcbn.tasks.examples import as_examples, as_inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A data set in three parts, with inputs that are out of distribution (OOD).
 
+    Each part is given as a pair of inputs and targets (tensors, arrays, columns of a data frame),
+    a map-style data set of inputs with their targets, or a loader of one, whose order does not
+    matter; it becomes `Examples`. Targets are class indices, or real values.
+
     Attributes:
-        classes: names of the classes; empty for regression.
-        outside: out-of-distribution inputs by name, preprocessed like the others.
+        train: as the network sees them in training, random transforms included.
+        validation: held out from training, to choose and to fit on.
+        test: what is scored.
+        classes: names of the classes; they may be left out.
+        outside: out-of-distribution inputs by name, preprocessed like the test examples; targets
+            in them are ignored.
+        units: of real targets, such as "MPa".
+        ignore_index: the class of positions that are not labelled; None if all are.
+        name: what it is called in tables and reports.
         description: where the data come from and how `outside` was made.
-        target_mean: what to add to a target after multiplying by `target_scale`.
-        target_scale: original target units per unit of the targets here.
-        augmented: training examples with the augmentation that published networks were trained
-            under; None where there is none.
+        target_mean: what to add to a real target after multiplying by `target_scale`.
+        target_scale: original units per unit of the targets here, where those are standardised.
+
+    Raises:
+        TypeError: a part is of another kind.
+        ValueError: a part has no examples, or not as many targets as inputs.
     """
 
-    name: str
-    train: LabeledData
-    validation: LabeledData
-    test: LabeledData
-    classes: tuple[str, ...]
-    outside: Mapping[str, Shaped[Tensor, "batch ..."]]
-    description: str
+    # Examples, once the task is made.
+    train: Any
+    validation: Any
+    test: Any
+    classes: tuple[str, ...] = ()
+    outside: Mapping[str, Any] = field(default_factory=dict)
+    units: str = ""
+    ignore_index: int | None = None
+    name: str = "task"
+    description: str = ""
     target_mean: float = 0.0
     target_scale: float = 1.0
-    augmented: Dataset[Any] | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            object.__setattr__(self, part, as_examples(getattr(self, part), part))
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        inputs = {name: as_inputs(data, f"outside {name!r}") for name, data in self.outside.items()}
+        object.__setattr__(self, "outside", inputs)
+        if self.classes and self.regression:
+            raise ValueError(
+                "expected class indices as targets of a task with classes, got real values; "
+                "convert them, for example with targets.long()"
+            )
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets are real values, as those of the first test example are."""
+        return self._first[1].is_floating_point()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input; of several, of the first."""
+        return tuple(next(tensors(self._first[0])).shape[1:])
+
+    @property
+    def output_count(self) -> int:
+        """The number of outputs of a network for this task: classes, or columns of real values."""
+        if self.regression:
+            return self._first[1][0].numel()
+        known = self.train.targets
+        if self.ignore_index is not None:
+            known = known[known != self.ignore_index]
+        return len(self.classes) or int(known.max()) + 1
+
+    @property
+    def _first(self) -> tuple[Any, Tensor]:
+        first: tuple[Any, Tensor] = self.test.batch(torch.tensor([0]))
+        return first

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import random_streams
-from mcbn.tasks.task import LabeledData
-from mcbn.validation import finite, labels, require_same_shape
+from mcbn.tasks.examples import Examples, LabeledData
+from mcbn.validation import finite, labels, require_same_shape, tensor
 
 Loss = Literal["cross_entropy", "mse"]
 
@@ -33,7 +33,7 @@ def build(builder: Callable[[], nn.Module], *, seed: int) -> nn.Module:
 
 def train(
     model: nn.Module,
-    data: LabeledData,
+    data: Examples,
     *,
     epochs: int,
     batch_size: int,
@@ -51,7 +51,7 @@ def train(
 
     Args:
         model: any network; all its layers are put in training mode.
-        data: inputs with class indices (-100 where unlabelled) or with real targets.
+        data: inputs, each a tensor, with class indices (-100 where unlabelled) or real targets.
         epochs: passes over the data.
         batch_size: examples per batch, which is what batch norm sees.
         learning_rate: its largest value, reached after 30% of the steps.
@@ -103,7 +103,7 @@ def _device(model: nn.Module) -> torch.device:
 
 def _train_epoch(
     model: nn.Module,
-    data: LabeledData,
+    data: Examples,
     order: Int[Tensor, "steps batch"],
     loss: Loss,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
@@ -112,8 +112,9 @@ def _train_epoch(
     total = torch.zeros((), device=device)
     for batch in order:
         schedule.optimizer.zero_grad()
-        outputs = model(data.inputs[batch].to(device))
-        error = _mean_loss(outputs, data.targets[batch].to(device), loss)
+        inputs, targets = data.batch(batch)
+        outputs = model(tensor(inputs, "inputs").to(device))
+        error = _mean_loss(outputs, targets.to(device), loss)
         error.backward()  # type: ignore[no-untyped-call]
         schedule.optimizer.step()
         schedule.step()
@@ -134,7 +135,7 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
 
 
 def _check_numbers(
-    data: LabeledData, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
+    data: Examples, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> None:
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}; give a positive number")
@@ -151,24 +152,27 @@ def _check_numbers(
         raise ValueError(
             f"expected weight_decay of at least 0, got {weight_decay}; 0 switches it off"
         )
-    finite(data.inputs, "data.inputs")
+    if isinstance(data, LabeledData):
+        finite(data.inputs, "data.inputs")
 
 
-def _check_fit(model: nn.Module, data: LabeledData, loss: str) -> None:
+def _check_fit(model: nn.Module, data: Examples, loss: str) -> None:
     if loss not in get_args(Loss):
         raise ValueError(f"expected loss to be one of {get_args(Loss)}, got {loss!r}; choose one")
+    inputs, targets = data.batch(torch.tensor([0]))
     # Evaluation mode: one example is enough, and the running statistics stay as they are.
     with torch.no_grad():
-        outputs = model.eval()(data.inputs[:1].to(_device(model)))
+        outputs = model.eval()(tensor(inputs, "inputs").to(_device(model)))
+    every = data.targets if isinstance(data, LabeledData) else targets
     if loss == "mse":
-        finite(data.targets, "data.targets")
-        require_same_shape(outputs, data.targets[:1], ("model outputs", "data.targets"))
+        finite(every, "data.targets")
+        require_same_shape(outputs, targets, ("model outputs", "data.targets"))
         return
-    known = data.targets[data.targets != IGNORED]
+    known = every[every != IGNORED]
     labels(known, outputs.shape[1], tuple(known.shape))
     positions = (outputs.shape[0], *outputs.shape[2:])
-    if tuple(data.targets[:1].shape) != positions:
+    if tuple(targets.shape) != positions:
         raise ValueError(
             f"expected data.targets of shape {positions} for one example, got "
-            f"{tuple(data.targets[:1].shape)}; give one class index per prediction"
+            f"{tuple(targets.shape)}; give one class index per prediction"
         )

@@ -89,7 +89,7 @@ def test_axes_from_python_are_of_their_types():
     for make, told in (
         (lambda: Plan(seeds=3), "give (3,)"),
         (lambda: DataAxes(names="digits"), "give ('digits',)"),
-        (lambda: DataAxes(names=("digitz",)), "expected data.names"),
+        (lambda: Plan(data=DataAxes(names=("digitz",))), "did you mean 'digits'?"),
         (lambda: Plan(methods=("MCB",)), "expected methods"),
         (lambda: Plan(data={"names": ["digits"]}), "of type DataAxes"),
         (lambda: TrainingAxes(epochs=5.0), "expected training.epochs of type int"),

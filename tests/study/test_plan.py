@@ -95,7 +95,7 @@ def test_a_key_is_that_of_the_content():
 CHANGES = {
     "data": "mnist", "split": 7, "train_size": 99, "architecture": "mlp", "width": 3, "depth": 9,
     "dropout": 0.77, "batch_size": 77, "epochs": 77, "learning_rate": 0.77, "weight_decay": 0.77,
-    "seed": 77, "member": 7, "threads": 7,
+    "seed": 77, "member": 7, "threads": 7, "fit": "mine.py:fit", "made_of": "0",
 }  # fmt: skip
 
 

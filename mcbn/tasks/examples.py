@@ -1,0 +1,192 @@
+"""Examples with their targets, as tensors or as a data set that loads them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
+
+from mcbn.network.collation import collated
+from mcbn.network.inputs import Inputs, as_rows, select_inputs
+from mcbn.network.loaders import DEFAULT_BATCH_SIZE
+from mcbn.network.targets import as_targets, select_targets
+from mcbn.validation import tensor
+
+
+@dataclass(frozen=True)
+class LabeledData:
+    """Inputs and the target of each: a class index (or one per position), or real values.
+
+    Attributes:
+        inputs: one row per example.
+        targets: one row per example.
+    """
+
+    inputs: Shaped[Tensor, "batch ..."]
+    targets: Shaped[Tensor, "batch ..."]
+
+    def __post_init__(self) -> None:
+        tensor(self.inputs, "inputs")
+        tensor(self.targets, "targets")
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(
+                f"expected as many targets as inputs, got {len(self.targets)} and "
+                f"{len(self.inputs)}; check that both come from one file pair"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def dataset(self) -> TensorDataset:
+        """Return the pairs of input and target as a torch data set."""
+        return TensorDataset(self.inputs, self.targets)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "LabeledData":
+        """Return the examples at `index`, in that order."""
+        return LabeledData(self.inputs[index], self.targets[index])
+
+    def batch(self, index: Int[Tensor, " rows"]) -> tuple[Tensor, Tensor]:
+        """The inputs and targets at `index`, as a network is trained on them."""
+        return self.inputs[index], self.targets[index]
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledDataset:
+    """A map-style data set of inputs with their targets, which are loaded when they are needed.
+
+    Attributes:
+        source: the data set, transforms included.
+        collate: makes a batch of a list of examples.
+        batch_size: examples in a pass.
+        num_workers: processes that load them.
+    """
+
+    source: Dataset[Any]
+    collate: Callable[[list[Any]], Any] = collated
+    batch_size: int = DEFAULT_BATCH_SIZE
+    num_workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    @property
+    def inputs(self) -> DataLoader[Any]:
+        """All examples in order, as `mcbn.predict` takes them."""
+        return DataLoader(
+            self.source,
+            batch_size=self.batch_size,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+        )
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """The targets of all examples, which are loaded for it, once."""
+        return as_targets(self.inputs)
+
+    def dataset(self) -> Dataset[Any]:
+        """Return the data set."""
+        return self.source
+
+    def rows(self, index: Int[Tensor, " rows"]) -> "LabeledDataset":
+        """Return the examples at `index`, in that order."""
+        return replace(self, source=Subset(self.source, index.tolist()))
+
+    def batch(self, index: Int[Tensor, " rows"]) -> tuple[Inputs, Tensor]:
+        """The inputs and targets at `index`, as a network is trained on them."""
+        loaded = self.collate([self.source[each] for each in index.tolist()])
+        return select_inputs(loaded), select_targets(loaded)
+
+
+Examples = LabeledData | LabeledDataset
+
+
+def as_examples(data: Any, name: str) -> Examples:
+    """Examples with their targets, of whatever a user has.
+
+    Args:
+        data: a pair of inputs and targets (tensors, arrays, columns), a map-style data set of
+            inputs with their targets, or a loader of one, whose order does not matter.
+        name: which part of a task they are, for errors.
+
+    Raises:
+        TypeError: they are of another kind.
+        ValueError: there are none, or not as many targets as inputs.
+    """
+    examples = _examples(data, name)
+    if len(examples) == 0:
+        raise ValueError(f"expected examples in {name}, got none; check its filter or its folder")
+    return examples
+
+
+def _examples(data: Any, name: str) -> Examples:
+    if isinstance(data, (LabeledData, LabeledDataset)):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        inputs, targets = as_rows(data[0]), as_targets(data[1], f"the targets of {name}")
+        if isinstance(inputs, Tensor):
+            return LabeledData(inputs, targets)
+    source = data.dataset if isinstance(data, DataLoader) else data
+    if type(source) is TensorDataset and len(source.tensors) == 2:
+        return LabeledData(*source.tensors)
+    if (
+        not isinstance(source, Dataset)
+        or isinstance(source, IterableDataset)
+        or not hasattr(source, "__len__")
+    ):
+        raise TypeError(
+            f"expected {name} as a pair of inputs and targets, a data set with a length or a "
+            f"loader of one, got {type(source).__name__}; wrap several inputs in "
+            "torch.utils.data.StackDataset"
+        )
+    if not isinstance(data, DataLoader):
+        return LabeledDataset(source)
+    collate = collated if data.collate_fn is default_collate else data.collate_fn
+    size = data.batch_size or DEFAULT_BATCH_SIZE
+    return LabeledDataset(source, collate, size, data.num_workers)
+
+
+def as_inputs(data: Any, name: str) -> Any:
+    """Inputs without targets that count: a tensor, or a loader in order.
+
+    Raises:
+        TypeError: they are neither a tensor, an array, a data set nor a loader of one.
+    """
+    rows = as_rows(data)
+    if isinstance(rows, Tensor):
+        return rows
+    if isinstance(data, (Dataset, DataLoader)):
+        return as_examples(data, name).inputs
+    raise TypeError(
+        f"expected {name} as inputs in a tensor, an array, a data set or a loader, got "
+        f"{type(data).__name__}; leave the targets out"
+    )
+
+
+def count_of(inputs: Any) -> int:
+    """The number of examples in what `as_inputs` returns."""
+    examples: Any = inputs.dataset if isinstance(inputs, DataLoader) else inputs
+    return len(examples)
+
+
+def rows_of(inputs: Any, index: Sequence[int] | Tensor) -> Any:
+    """Some of the examples in what `as_inputs` returns."""
+    if not isinstance(inputs, DataLoader):
+        return inputs[torch.as_tensor(index)]
+    return LabeledDataset(
+        Subset(inputs.dataset, torch.as_tensor(index).tolist()),
+        inputs.collate_fn,
+        inputs.batch_size or DEFAULT_BATCH_SIZE,
+        inputs.num_workers,
+    ).inputs
