@@ -64,6 +64,7 @@ from .study.plan import Plan as Plan
 from .study.plan import TrainingAxes as TrainingAxes
 from .study.results import Study as Study
 from .study.run import run_study as run_study
+from .study.sweep import sweep as sweep
 from .tasks.task import Task as Task
 
 __version__: str

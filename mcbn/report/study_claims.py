@@ -8,7 +8,9 @@ from mcbn.evaluation.glossary import BETTER
 from mcbn.report.claims import Claim, Mark
 from mcbn.report.study_sweeps import Trend
 from mcbn.report.study_tables import ALPHA
+from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.contrasts import BASELINE, Contrast, count
+from mcbn.study.given import TRAINED
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 from mcbn.study.slopes import Slope
@@ -33,13 +35,34 @@ def completeness(study: Study) -> tuple[Claim, ...]:
         text = "; ".join(parts) + ". The results below are of the finished cells alone."
         claims = [Claim("Cells", "bad" if failed else "uncertain", text)]
     replicates = {(r.cell.network.split, r.cell.network.seed) for r in study.results}
-    if len(replicates) == 1:
+    if study.plan.given.fit == TRAINED:
+        text = (
+            "One trained network was swept, so there are no intervals over training and no tests: "
+            "a difference may be chance. `mcbn.compare` gives intervals over examples."
+        )
+        claims.append(Claim("Replicates", "uncertain", text))
+    elif len(replicates) == 1:
         text = (
             "There is a single seed and split, so no effect can be distinguished from chance: "
             "there are no bands, no intervals and no tests. Add seeds."
         )
         claims.append(Claim("Replicates", "bad", text))
     return tuple(claims)
+
+
+def recommendation(choice: BatchSizeChoice) -> Claim:
+    """The batch size that a sweep recommends, and whether it can be trusted."""
+    where = "inside the range that was searched"
+    if choice.at_bound is not None:
+        where = f"at the {choice.at_bound} end of the search: sweep further sizes there"
+    low, high = choice.flat
+    text = (
+        f"M = {choice.best:.3g} has the best log score on the validation examples, {where}; sizes "
+        f"from {low:.3g} to {high:.3g} are not significantly different."
+    )
+    doubts = "".join(f" Doubt: {doubt}." for doubt in choice.doubts)
+    sure = choice.at_bound is None and not choice.doubts
+    return Claim("Recommended batch size", "good" if sure else "uncertain", text + doubts)
 
 
 def verdict(part: str, study: Study, tests: Sequence[Contrast]) -> tuple[Claim, ...]:

@@ -4,18 +4,23 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, get_args
+
+from matplotlib.figure import Figure
 
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
 from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
+from mcbn.report.choice_figure import draw_choice
 from mcbn.report.claims import Claim
-from mcbn.report.panels import PanelGroup
+from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import SPREADS
 from mcbn.report.tables import Table
 from mcbn.study import declaration, summary
+from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.contrasts import Contrast, contrasts
+from mcbn.study.given import TRAINED
 from mcbn.study.names import Architecture
 from mcbn.study.plan import Plan
 from mcbn.study.results import Study
@@ -84,6 +89,7 @@ class StudyPage:
                 "declaration": declaration.to_yaml(self.study.plan),
                 "repeat": repeat_command(self.study.plan),
                 "verdict": [asdict(claim) for claim in self.verdict],
+                "recommendation": self.study.recommendation,
                 "sweeps": page.numbers_of(self._sweeps),
                 "trends": [asdict(trend) for trend in self._trends],
                 "parts": [part.to_dict() for part in self._parts],
@@ -102,6 +108,8 @@ class StudyPage:
             study=self.study,
             study_claims=self.verdict,
             overview=study_tables.overview({p.name: p.study for p in self._parts}, tests),
+            recommended=page.rendered(self._recommended, prefix="recommended-"),
+            choice=str(self._choice or ""),
             sweeps=page.rendered(self._sweeps, prefix="sweep-"),
             trends=study_tables.trends(self._trends, root="trends"),
             declaration=declaration.to_yaml(self.study.plan),
@@ -125,7 +133,31 @@ class StudyPage:
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """The verdict on the study as a whole."""
-        return (*study_claims.completeness(self.study), *study_claims.contraction(self._trends))
+        choice = self._choice
+        recommended = () if choice is None else (study_claims.recommendation(choice),)
+        return (
+            *recommended,
+            *study_claims.completeness(self.study),
+            *study_claims.contraction(self._trends),
+        )
+
+    @cached_property
+    def _choice(self) -> BatchSizeChoice | None:
+        """The batch size that a sweep recommends, if it could choose one."""
+        found = self.study.recommendation
+        if found is None or "best" not in found:
+            return None
+        return BatchSizeChoice.from_dict(found)
+
+    @property
+    def _recommended(self) -> dict[str, list[PanelGroup]]:
+        """The figure of the choice of a batch size."""
+        choice = self._choice
+        if choice is None:
+            return {}
+        label = "Held-out criterion against the batch size, of rescaled and of collected draws"
+        panel = Panel("", label, partial(_draw_choice, choice), choice.to_dict(), (6.4, 4.2))
+        return {"choice": [PanelGroup("", (), (panel,))]}
 
     @cached_property
     def _sweeps(self) -> dict[str, list[PanelGroup]]:
@@ -176,17 +208,26 @@ class StudyPage:
         )
 
 
+def _draw_choice(choice: BatchSizeChoice, figure: Figure) -> None:
+    draw_choice(choice, figure.subplots())
+
+
 def repeat_command(plan: Plan) -> str | None:
     """The command that runs a study with its declaration as study.yaml; None if there is none.
 
-    A file cannot name a user's own network, and a command only one.
+    A file cannot name a user's own code, and a command only one network. There is none for a
+    network that was given with its weights.
     """
+    if plan.given.fit == TRAINED:
+        return None
     words = ["mcbn", "study", "run", "study.yaml", "--out", "DIR"]
     if set(plan.network.names) <= set(get_args(Architecture)):
         return shlex.join(words)
     if len(plan.network.names) > 1:
         return None
-    return shlex.join([*words, "--model", *plan.network.names])
+    words += ["--model", *plan.network.names]
+    words += ["--task", plan.given.task] if plan.given.task else []
+    return shlex.join([*words, *(["--fit", plan.given.fit] if plan.given.fit else [])])
 
 
 def _of_part(tests: Sequence[Contrast], name: str) -> tuple[Contrast, ...]:

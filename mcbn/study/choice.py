@@ -1,15 +1,18 @@
 """The batch size that was chosen, with the curve that it was chosen from."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.bank.doubts import VALID_RATIOS
 from mcbn.study.confirmation import Confirmation
 
+CURVES = ("batch_sizes", "values", "low", "high")
 # In log M: a best size this near a bound counts as the bound; it is refined to a tenth of this.
 LOG_SIZE_TOLERANCE = 1e-2
 
@@ -103,9 +106,34 @@ class BatchSizeChoice:
             return f"[{high:.4g} or less]"
         return f"[{low:.4g} or more]" if math.isinf(high) else f"[{low:.4g}, {high:.4g}]"
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BatchSizeChoice":
+        """Make a choice from the values of `to_dict`, which may have been through JSON.
+
+        Raises:
+            ValueError: values are missing or of another kind.
+        """
+        try:
+            given = {each.name: values[each.name] for each in fields(cls)}
+            curves = {name: torch.tensor(given[name], dtype=torch.float64) for name in CURVES}
+            low, high = given["interval"]
+            found = given["confirmation"]
+            changed = {
+                "flat": tuple(given["flat"]),
+                "interval": (low or 0.0, math.inf if high is None else high),
+                "doubts": tuple(given["doubts"]),
+                "confirmation": None if found is None else Confirmation.from_dict(found),
+            }
+            return cls(**{**given, **curves, **changed})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"expected the values of a choice of batch size, got damaged ones ({error!s:.80}); "
+                "make the choice again"
+            ) from error
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        curve = {name: getattr(self, name) for name in ("batch_sizes", "values", "low", "high")}
+        curve = {name: getattr(self, name) for name in CURVES}
         return {
             "criterion": self.criterion,
             "best": self.best,

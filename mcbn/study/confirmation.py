@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.study.criterion import Objective
+
+COLUMNS = ("batch_sizes", "values", "gaps", "low", "high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,18 @@ class Confirmation:
             for size, value, gap, low, high in rows
         )
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Confirmation":
+        """Make it from the values of `to_dict`, which may have been through JSON.
+
+        Raises:
+            KeyError: values are missing.
+        """
+        return cls(draws=values["draws"], **{name: tuple(values[name]) for name in COLUMNS})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        names = ("batch_sizes", "values", "gaps", "low", "high")
-        return {"draws": self.draws} | {name: list(getattr(self, name)) for name in names}
+        return {"draws": self.draws} | {name: list(getattr(self, name)) for name in COLUMNS}
 
 
 def source_of_batches(batches: Any) -> MiniBatches:

@@ -26,6 +26,7 @@ class Given:
         regression: whether the targets of the task are real values.
         outside: names of its out-of-distribution sets.
         samplers: names of further methods that are given as samplers.
+        sampler_draws: the number of draws of each.
     """
 
     task: str = ""
@@ -34,6 +35,7 @@ class Given:
     regression: bool = False
     outside: tuple[str, ...] = ()
     samplers: tuple[str, ...] = ()
+    sampler_draws: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch.nn import Module
 
+from mcbn.bank.bank import Bank
 from mcbn.io.plain import to_json
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.builders import call_own, import_builder
@@ -31,11 +32,13 @@ class Here:
         task: its data.
         model: its trained network.
         samplers: further methods by name.
+        banks: collected already, by batch size, draws and limit.
     """
 
     task: Task
     model: Module
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
+    banks: dict[tuple[int, int, int | None], Bank] = field(default_factory=dict)
 
 
 _here: dict[str, Here] = {}

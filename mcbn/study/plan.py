@@ -215,8 +215,8 @@ class Plan:
             )
             for method in self.methods:
                 yield from self._cells_of(network, method)
-            for sampler in self.given.samplers:
-                yield self._cell(network, sampler, None, None, 1)
+            for sampler, draws in zip(self.given.samplers, self.given.sampler_draws, strict=True):
+                yield self._cell(network, sampler, None, None, draws)
 
     def _is_users(self, architecture: str) -> bool:
         """Whether a network is the user's, in a study of the user's code."""

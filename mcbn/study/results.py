@@ -60,12 +60,15 @@ class Study:
         results: the finished cells.
         failures: the errors of failed cells, by cell.
         missing: how many cells are neither finished nor failed.
+        recommendation: the choice of batch size that a sweep made, as `BatchSizeChoice.to_dict`
+            gives it; None without a sweep.
     """
 
     plan: Plan
     results: tuple[Result, ...]
     failures: Mapping[Cell, str]
     missing: int
+    recommendation: Mapping[str, Any] | None = None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Study":
@@ -100,7 +103,7 @@ class Study:
             else:
                 missing += 1
         shared_provenance(store, items)
-        return cls(plan, tuple(results), failures, missing)
+        return cls(plan, tuple(results), failures, missing, store.read_recommendation())
 
     @property
     def methods(self) -> tuple[str, ...]:

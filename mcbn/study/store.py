@@ -24,7 +24,7 @@ from mcbn.study.provenance import Provenance
 
 Kind = Literal["networks", "cells", "failures"]
 KINDS: tuple[Kind, ...] = ("networks", "cells", "failures")
-DECLARATION, GIVEN = "study.yaml", "given.json"
+DECLARATION, GIVEN, RECOMMENDATION = "study.yaml", "given.json", "recommendation.json"
 NOTHING_GIVEN = Given()
 # An unfinished folder older than this is abandoned, as writing one takes milliseconds.
 ABANDONED_SECONDS = 3600.0
@@ -68,6 +68,27 @@ class Store:
     def declaration(self) -> Path:
         """The file of the declaration."""
         return self.folder / DECLARATION
+
+    @property
+    def recommendation(self) -> Path:
+        """The file of the batch size that a sweep recommends."""
+        return self.folder / RECOMMENDATION
+
+    def read_recommendation(self) -> dict[str, Any] | None:
+        """The choice of batch size that a sweep made; None without one.
+
+        Raises:
+            ValueError: its file is damaged.
+        """
+        if not self.recommendation.is_file():
+            return None
+        try:
+            return parse_object(self.recommendation.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"expected a choice of batch size in {self.recommendation}, got {error}; remove it "
+                "and run the sweep again"
+            ) from error
 
     def declare(self, text: str, given: Given = NOTHING_GIVEN) -> None:
         """Write the declaration, and what is given in code, unless the files say so already."""

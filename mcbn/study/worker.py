@@ -25,7 +25,7 @@ from torch.utils.data import default_collate
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect
 from mcbn.bank.consistency import InconsistentBankWarning
-from mcbn.bank.minibatches import minibatches
+from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.bank.posteriors import FactorizedPosterior, JointPosterior
 from mcbn.evaluation.evaluate import evaluate, out_of_distribution
 from mcbn.network.isolation import derived_seed, own_warnings
@@ -406,15 +406,33 @@ def _population_bank(model: Module, cell: Cell, task: Task) -> Bank:
 
 
 def _collect(model: Module, cell: Cell, task: Task, *, batch_size: int, draws: int) -> Bank:
-    batches = minibatches(
-        task.train.dataset(),
-        batch_size=batch_size,
-        draws=draws,
-        seed=cell.network.seed,
-        collate=getattr(task.train, "collate", default_collate),
-    )
+    limit = 512 if cell.method == "MCBN rescaled" else None
+    here = given_here(cell.network)
+    if here is None:
+        return collected(model, task, batch_size, draws, cell.network.seed, limit)
+    key = batch_size, draws, limit
+    if key not in here.banks:
+        here.banks[key] = collected(model, task, batch_size, draws, cell.network.seed, limit)
+    return here.banks[key]
+
+
+def collected(
+    model: Module, task: Task, batch_size: int, draws: int, seed: int, limit: int | None
+) -> Bank:
+    """A bank of mini-batches of the training examples."""
     with own_warnings():
         # A study has small sizes and few draws on purpose, for which the check is unreliable.
         warnings.simplefilter("ignore", InconsistentBankWarning)
-        limit = 512 if cell.method == "MCBN rescaled" else None
+        batches = training_batches(task, batch_size, draws, seed)
         return collect(model, batches, limit=limit, progress=False)
+
+
+def training_batches(task: Task, batch_size: int, draws: int, seed: int) -> MiniBatches:
+    """Mini-batches of the training examples of a task."""
+    return minibatches(
+        task.train.dataset(),
+        batch_size=batch_size,
+        draws=draws,
+        seed=seed,
+        collate=getattr(task.train, "collate", default_collate),
+    )
