@@ -1,6 +1,7 @@
 """A data set that is split for training and testing, with out-of-distribution inputs beside it."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mcbn.network.inputs import tensors
 from mcbn.tasks.examples import as_examples, as_inputs
+from mcbn.tasks.folder import FRACTIONS, Transform, from_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,39 @@ class Task:
                 "expected class indices as targets of a task with classes, got real values; "
                 "convert them, for example with targets.long()"
             )
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        transform: Transform | None = None,
+        train_transform: Transform | None = None,
+        seed: int = 0,
+        fractions: Sequence[float] = FRACTIONS,
+    ) -> "Task":
+        """The pictures in a folder, with one subfolder per class, read when they are needed.
+
+        The parts are its subfolders train, val (also valid, validation) and test, each with the
+        same classes. Without any of them the folder holds the classes themselves: every class is
+        split at random, which depends on the seed and the names alone.
+
+        Args:
+            path: the folder, after which the task is named.
+            transform: makes a tensor of a picture in RGB. By default its values are scaled to
+                [0, 1], and all pictures have to be of one size.
+            train_transform: the same for the training pictures, random crops included; by default
+                that of the others.
+            seed: of the split.
+            fractions: of each class for training, validation and testing, where it is split.
+
+        Raises:
+            TypeError: a transform makes no tensors.
+            ValueError: there are no pictures, or parts or classes are missing. What is no picture
+                is refused when it is read.
+        """
+        return cls(**from_folder(path, transform=transform, train_transform=train_transform,
+                                 seed=seed, fractions=fractions))  # fmt: skip
 
     @property
     def regression(self) -> bool:

@@ -1,0 +1,263 @@
+"""Folders of pictures, with one subfolder per class, as the three parts of a task."""
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mcbn.network.isolation import derived_seed, random_streams
+from mcbn.tasks.examples import LabeledDataset
+
+Transform = Callable[[Any], Any]
+
+# Names of the subfolders of each part.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+FRACTIONS = (0.6, 0.15, 0.25)  # of the pictures of a class, for training, validation and testing
+ROUNDING = 1e-6  # of the sum of fractions
+RESIZE = (
+    "give a transform, such as torchvision.transforms.Compose([Resize((64, 64)), ToTensor()]) of "
+    "torchvision.transforms"
+)
+
+
+class UnlabeledPictures(Dataset[Tensor]):
+    """The pictures in a folder whose classes are not known, read when they are needed.
+
+    Args:
+        root: the folder; pictures in folders inside it are left out.
+        transform: makes a tensor of a picture; see `labeled_pictures`.
+
+    Raises:
+        ValueError: there are no pictures, or the transform makes no tensors.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], transform: Transform | None = None) -> None:
+        self.files = picture_files(root)
+        if not self.files:
+            raise ValueError(f"expected pictures in {root}, got none; check the path")
+        self.load, self.transform = _reading(self.files[0], transform)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        tensor: Tensor = self.transform(self.load(self.files[index]))
+        return tensor
+
+
+def from_folder(
+    path: str | os.PathLike[str],
+    *,
+    transform: Transform | None,
+    train_transform: Transform | None,
+    seed: int,
+    fractions: Sequence[float],
+) -> dict[str, Any]:
+    """The fields of a task of the pictures in a folder; see `Task.from_folder`."""
+    root = Path(path)
+    _require_folder(root)
+    transforms = {"train": train_transform or transform}
+    folders = part_folders(root)
+    if folders:
+        parts = {
+            name: labeled_pictures(folder, transforms.get(name, transform))
+            for name, folder in folders.items()
+        }
+    else:
+        chosen = _split(labeled_pictures(root, transform), seed, fractions)
+        parts = {name: labeled_pictures(root, transforms.get(name, transform), only=indices)
+                 for name, indices in chosen.items()}  # fmt: skip
+    _require_same_classes(parts)
+    return {
+        "name": root.resolve().name,
+        "classes": tuple(parts["train"].classes),
+        **{name: labeled(part) for name, part in parts.items()},
+    }
+
+
+def part_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """The folder of each part of a task, by its name; empty if the classes themselves are there.
+
+    Raises:
+        ValueError: some parts are there and others are not, or one is there twice.
+    """
+    found = {
+        part: [Path(path) / name for name in names if (Path(path) / name).is_dir()]
+        for part, names in PARTS.items()
+    }
+    if not any(found.values()):
+        return {}
+    for part, folders in found.items():
+        if len(folders) != 1:
+            names, there = " or ".join(PARTS[part]), [each.name for each in folders]
+            raise ValueError(
+                f"expected one folder {names} in {path}, beside those of the other parts, got "
+                f"{' and '.join(there) or 'none'}; add it, or give a folder of classes alone"
+            )
+    return {part: folders[0] for part, folders in found.items()}
+
+
+def labeled_pictures(
+    path: str | os.PathLike[str],
+    transform: Transform | None = None,
+    *,
+    only: Sequence[int] | None = None,
+) -> Any:
+    """The pictures in the subfolders of a folder as torchvision's `ImageFolder`.
+
+    Args:
+        path: the folder, with a subfolder for each class.
+        transform: makes a tensor of a picture in RGB. By default its values are scaled to [0, 1],
+            and all pictures have to be of one size.
+        only: the pictures to keep, in this order; by default all.
+
+    Raises:
+        ValueError: there are no classes, or one without pictures; or the transform makes no
+            tensors.
+    """
+    datasets = importlib.import_module("torchvision.datasets")
+    _require_folder(Path(path))
+    try:
+        folder = datasets.ImageFolder(path, allow_empty=True)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"expected a subfolder for each class in {path}, got none; put the pictures of each "
+            "class into a folder of its name"
+        ) from error
+    empty = sorted(set(range(len(folder.classes))) - set(folder.targets))
+    if empty:
+        raise ValueError(
+            f"expected pictures in every subfolder of {path}, got none in "
+            f"{folder.classes[empty[0]]!r}; remove it, or add pictures of this class"
+        )
+    if only is not None:
+        folder.samples = [folder.samples[index] for index in only]
+        folder.targets = [folder.targets[index] for index in only]
+        folder.imgs = folder.samples
+    if folder.samples:
+        folder.loader, folder.transform = _reading(folder.samples[0][0], transform)
+    return folder
+
+
+def labeled(folder: Any) -> LabeledDataset:
+    """Examples of an `ImageFolder`, whose targets are known without reading a picture."""
+    examples = LabeledDataset(folder)
+    # As if they had been read once already.
+    vars(examples)["targets"] = torch.tensor(folder.targets)
+    return examples
+
+
+def picture_files(path: str | os.PathLike[str]) -> list[str]:
+    """The pictures that lie in a folder itself, in the order of their names."""
+    extensions = importlib.import_module("torchvision.datasets.folder").IMG_EXTENSIONS
+    return sorted(
+        entry.path
+        for entry in os.scandir(path)
+        if entry.is_file() and entry.name.lower().endswith(extensions)
+    )
+
+
+def read_picture(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Any:
+    """Read a picture in RGB.
+
+    Args:
+        path: its file.
+        size: width and height that it must have; None for any.
+
+    Raises:
+        ValueError: it is damaged, no picture at all, or of another size.
+    """
+    images = importlib.import_module("PIL.Image")
+    try:
+        with open(path, "rb") as stream:
+            picture = images.open(stream).convert("RGB")
+    except Exception as error:  # a damaged file fails in many ways
+        reason = " ".join(str(error).split())[:120] if os.path.getsize(path) else "an empty file"
+        raise ValueError(
+            f"expected a picture in {path}, got a damaged or different file ({reason}); remove or "
+            "replace it"
+        ) from error
+    if size not in (None, picture.size):
+        raise ValueError(
+            f"expected pictures of one size without a transform, got {_size(picture.size)} in "
+            f"{path} and {_size(size)} before; {RESIZE}"
+        )
+    return picture
+
+
+def scaled(picture: Any) -> Tensor:
+    """The channels of a picture as float32 from 0 to 1."""
+    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return values.contiguous().to(torch.float32).div(255)
+
+
+def _reading(path: str, transform: Transform | None) -> tuple[Callable[[str], Any], Transform]:
+    """What reads a picture and makes a tensor of it, tried on the first picture."""
+    first = read_picture(path)
+    if transform is None:
+        return partial(read_picture, size=first.size), scaled
+    with random_streams(0, "picture"):
+        made = transform(first)
+    if not isinstance(made, Tensor):
+        raise TypeError(
+            f"expected a transform that makes a tensor of a picture, got {type(made).__name__}; "
+            "let it end with torchvision.transforms.ToTensor()"
+        )
+    return read_picture, transform
+
+
+def _split(folder: Any, seed: int, fractions: Sequence[float]) -> dict[str, list[int]]:
+    """The pictures of each part: shares of every class, drawn by the seed and its name."""
+    positive = len(fractions) == len(PARTS) and all(each > 0 for each in fractions)
+    if not positive or abs(sum(fractions) - 1) > ROUNDING:
+        raise ValueError(
+            "expected three positive fractions for training, validation and testing, whose sum is "
+            f"1, got {tuple(fractions)}; give such as {FRACTIONS}"
+        )
+    chosen: dict[str, list[int]] = {part: [] for part in PARTS}
+    targets = np.array(folder.targets)
+    for index, name in enumerate(folder.classes):
+        generator = np.random.Generator(np.random.Philox(derived_seed(seed, "split", name)))
+        members = generator.permutation(np.flatnonzero(targets == index))
+        ends = [round(len(members) * sum(fractions[:count])) for count in (1, 2)]
+        for part, share in zip(PARTS, np.split(members, ends), strict=True):
+            chosen[part] += sorted(share.tolist())
+    few = [part for part, indices in chosen.items() if not indices]
+    if few:
+        raise ValueError(
+            f"expected enough pictures in {folder.root} for three parts, got none for {few[0]}; "
+            "add pictures, or give other fractions="
+        )
+    return chosen
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise ValueError(f"expected a folder of pictures at {path}, got none; check the path")
+
+
+def _require_same_classes(parts: Mapping[str, Any]) -> None:
+    train = parts["train"]
+    for part in parts.values():
+        odd = sorted(set(part.classes) ^ set(train.classes))
+        if odd:
+            raise ValueError(
+                f"expected the same classes in {train.root} and {part.root}, got {odd[0]!r} in "
+                f"{'the first' if odd[0] in train.classes else 'the second'} only; rename or add "
+                "its folder"
+            )
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return "" if size is None else f"{size[0]} x {size[1]}"
