@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -41,6 +42,7 @@ from mcbn.samplers.sampler import Sampler
 from mcbn.study.cell import Cell, Network
 from mcbn.study.fingerprints import build_own, fingerprint
 from mcbn.study.given import Given
+from mcbn.study.names import Architecture
 from mcbn.study.own_code import describe, fit_own, given_here, given_task, working_in
 from mcbn.study.provenance import Fingerprint, Provenance
 from mcbn.study.records import data_digests, make_record, require_same
@@ -352,14 +354,14 @@ def _evenly_spaced(count: int, size: int | None) -> Tensor:
 
 def untrained(network: Network, task: Task) -> Module:
     """Build the network of a configuration, with weights from the global random stream."""
+    if network.architecture not in get_args(Architecture):
+        return build_own(network.architecture)
     shape, outputs = task.input_shape, task.output_count
     if network.architecture == "mlp":
         model = mlp(math.prod(shape), outputs, width=network.width, depth=network.depth,
                     dropout=network.dropout)  # fmt: skip
         return Sequential(Flatten(), model)
-    if network.architecture == "convnet":
-        return convnet(shape[0], outputs, width=network.width, dropout=network.dropout)
-    return build_own(network.architecture)
+    return convnet(shape[0], outputs, width=network.width, dropout=network.dropout)
 
 
 def load_published() -> Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mcbn.network.inputs import tensors
+from mcbn.network.isolation import random_streams
 from mcbn.tasks.examples import as_examples, as_inputs
 from mcbn.tasks.folder import FRACTIONS, Transform, from_folder
 
@@ -120,5 +121,6 @@ class Task:
 
     @property
     def _first(self) -> tuple[Any, Tensor]:
-        first: tuple[Any, Tensor] = self.test.batch(torch.tensor([0]))
+        with random_streams(0, "first"):  # from which a transform may draw
+            first: tuple[Any, Tensor] = self.test.batch(torch.tensor([0]))
         return first
