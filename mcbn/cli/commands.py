@@ -24,8 +24,8 @@ WIDTH = 100
 SETTINGS: Mapping[str, Any] = {"help_option_names": HELP, "max_content_width": WIDTH}
 HYPHEN = "\u2011"  # at which no line breaks
 NEAR = 0.8  # how like a declared option an unknown one is that is taken for a mistake
-METAVARS = {"input": "FILE", "output": "FILE", "model": "FILE:FUNCTION", "study": "DIR",
-            "report": "DIR", "demo": "DIR", "resumed": "DIR"}  # fmt: skip
+METAVARS = {"input": "FILE", "data": "DATA", "output": "FILE", "model": "FILE:FUNCTION",
+            "study": "DIR", "report": "DIR", "demo": "DIR", "resumed": "DIR"}  # fmt: skip
 FOLDERS = ("study", "report", "demo", "resumed")
 OTHERS, BARE = "mcbn.others", "bare"
 
@@ -273,6 +273,8 @@ def _metavar(option: Option) -> str:
     if option.choices:
         return f"[{'|'.join(option.choices)}]"
     of_kind = {int: "N", float: "NUMBER"}.get(option.kind)
+    if of_kind and option.words:
+        return f"[{'|'.join([*option.words, of_kind])}]"
     return METAVARS.get(option.role) or of_kind or option.name.rpartition("-")[2].upper()
 
 

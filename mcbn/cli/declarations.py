@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-Role = Literal["", "input", "model", "study", "output", "report", "demo", "resumed"]
+Role = Literal["", "input", "data", "model", "study", "output", "report", "demo", "resumed"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class Option:
         default: its value where it is not given; MISSING if it is required.
         help: what it is, in words.
         commas: whether a text is a list with commas between its elements.
-        role: what it names, if it is a path: a file to read (input), the code of a network (model)
-            or the folder of a study to read; a file to write (output), or the folder of a report,
-            of the demo or of a study that is resumed, to write to.
-        noun: what a file to read is, in words.
+        words: texts that stand for a value of another kind.
+        role: what it names, if it is a path: a file to read (input), examples to read (data: a
+            file, a folder of pictures or code), code of the user's (model) or the folder of a study
+            to read; a file to write (output), or the folder of a report, of the demo or of a study
+            that is resumed, to write to.
+        noun: what a file to read is, or what the function of some code does, in words.
         named: whether NAME= may stand before a path.
         only: the option without which, or without whose value, this one has no effect.
         others: whether its value is all options that are not declared.
@@ -34,6 +36,7 @@ class Option:
     default: Any
     help: str
     commas: bool = False
+    words: tuple[str, ...] = ()
     role: Role = ""
     noun: str = ""
     named: bool = False

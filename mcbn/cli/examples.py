@@ -1,8 +1,8 @@
-"""Files of examples for the command line: inputs, targets, and groups of examples."""
+"""Examples for the command line: inputs, targets, and groups of examples."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,43 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mcbn.io.archives import damaged, read_arrays
-from mcbn.io.tables import texts
+from mcbn.bank.minibatches import MiniBatches, minibatches
+from mcbn.io.archives import damaged, read_array, read_arrays
+from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, texts
+from mcbn.network.inputs import Inputs, select_inputs
+from mcbn.network.isolation import random_streams
+from mcbn.network.loaders import Data
+from mcbn.tasks.examples import LabeledData, LabeledDataset
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs of a network, with targets and groups of examples if the file has them.
+    """Inputs of a network, with targets and groups of examples where they are known.
 
     Attributes:
-        name: name of the file, without folder and suffix.
-        inputs: one row per example.
-        targets: class indices or real values; None if not known.
+        name: of the file, the folder or the task.
+        inputs: one row per example, or a data set that loads them.
+        targets: class indices or real values; None if not known, or if a data set loads them.
         classes: names of the classes, if they have any.
         columns: a text or whole number per example, by name of the column.
+        labeled: whether the data set loads the targets beside the inputs.
+        index: what identifies each example; None for their order.
     """
 
     name: str
-    inputs: Tensor
-    targets: Tensor | None
-    classes: tuple[str, ...]
-    columns: Mapping[str, np.ndarray]
+    inputs: Tensor | LabeledDataset
+    targets: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labeled: bool = False
+    index: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Examples":
-        """Read a .safetensors file, or an .npz file of any other name.
+        """Read a .safetensors file, a .npy file of inputs, or an .npz file of any other name.
 
         `inputs` is required; `targets` and `classes`, the names of classes, are not. Other arrays
         with one text or whole number per example become columns; further arrays are ignored.
@@ -47,6 +59,8 @@ class Examples:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"expected a data file at {path}, got none; check --data")
+        if Path(path).suffix.lower() == ".npy":
+            return cls(Path(path).stem, _rows(read_array(path), path))
         arrays = _arrays(path)
         if "inputs" not in arrays:
             raise ValueError(
@@ -68,6 +82,80 @@ class Examples:
             texts(arrays["classes"]) if "classes" in arrays else (),
             columns,
         )
+
+    @classmethod
+    def from_table(cls, path: str, targets: list[str]) -> "Examples":
+        """Read a table whose columns are the inputs, in their order, but for those of targets.
+
+        Raises:
+            ValueError: the file is damaged, a column of targets or any of inputs is missing, or a
+                value is no finite number.
+        """
+        columns = read_columns(path)
+        for name in targets:
+            column(columns, name, path)
+        names = [name for name in columns if name not in targets]
+        if not names:
+            raise ValueError(
+                f"expected columns of inputs in {path}, got {shortened(columns)}, all of them "
+                "targets; give fewer by --target"
+            )
+        values = {name: _numbers(columns[name], name, path) for name in columns}
+        inputs = torch.from_numpy(np.stack([values[name] for name in names], axis=1))
+        outputs = [torch.from_numpy(values[name]) for name in targets]
+        known = None
+        if outputs:
+            known = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=1)
+        return cls(Path(path).name.partition(".")[0], inputs.to(torch.get_default_dtype()), known)
+
+    @classmethod
+    def of(cls, name: str, examples: LabeledData | LabeledDataset, **more: Any) -> "Examples":
+        """The examples of a task, or of a data set with its targets."""
+        if isinstance(examples, LabeledData):
+            return cls(name, examples.inputs, examples.targets, **more)
+        return cls(name, examples, labeled=True, **more)
+
+    def loader(self, batch_size: int) -> Data:
+        """The inputs as they are predicted: in order, and loaded when they are needed."""
+        if isinstance(self.inputs, Tensor):
+            return self.inputs
+        return replace(self.inputs, batch_size=batch_size).inputs
+
+    def minibatches(self, *, batch_size: int, draws: int, seed: int = 0) -> MiniBatches:
+        """Random mini-batches of the inputs, with the random transforms of a data set."""
+        if isinstance(self.inputs, Tensor):
+            return minibatches(self.inputs, batch_size=batch_size, draws=draws, seed=seed)
+        return minibatches(
+            self.inputs.source, batch_size=batch_size, draws=draws, seed=seed,
+            num_workers=self.inputs.num_workers, collate=self.inputs.collate,
+        )  # fmt: skip
+
+    def first(self, count: int) -> Inputs:
+        """The first inputs, as a network takes them."""
+        if isinstance(self.inputs, Tensor):
+            return self.inputs[:count]
+        source: Any = self.inputs.source
+        with random_streams(0, "first"):
+            rows = [source[index] for index in range(min(count, len(self)))]
+            return select_inputs(self.inputs.collate(rows))
+
+
+def _numbers(values: np.ndarray, name: str, path: str) -> np.ndarray:
+    if values.dtype.kind not in "biuf" and bool(np.isnan(parsed(values)).all()):
+        raise ValueError(
+            f"expected columns of numbers in {path}, got the text column {name!r:.80} with values "
+            f"such as {texts(values)[0]!r:.80}; leave it out of the file, or write numbers instead"
+        )
+    return numbers(values, name, path)
+
+
+def _rows(array: np.ndarray, path: str | os.PathLike[str]) -> Tensor:
+    if array.ndim == 0 or array.dtype.kind not in "biufc":
+        raise ValueError(
+            f"expected an array of numbers with one row per example in {path}, got "
+            f"{array.ndim} axes of {array.dtype}; write the inputs by numpy.save"
+        )
+    return torch.as_tensor(array)
 
 
 def _arrays(path: str | os.PathLike[str]) -> dict[str, Any]:

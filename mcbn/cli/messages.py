@@ -50,6 +50,11 @@ def note(text: str) -> None:
     print(f"mcbn: note: {text}", file=sys.stderr)
 
 
+def tell(text: str) -> None:
+    """Print beside the results what a verb does, for people."""
+    print(f"mcbn: {text}", file=sys.stderr)
+
+
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning in one line; takes the place of `warnings.showwarning`."""
     print("mcbn: warning:", " ".join(str(message).split()), file=sys.stderr)

@@ -4,15 +4,19 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import Module
 
 from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect as collect_bank
-from mcbn.bank.minibatches import minibatches
 from mcbn.cli import messages
+from mcbn.cli.data import read_data
 from mcbn.cli.demo import run_demo
 from mcbn.cli.examples import Examples
+from mcbn.cli.noise import LogVariances, fitted_precision
 from mcbn.cli.options import (
     CollectOptions,
     DemoOptions,
@@ -22,17 +26,27 @@ from mcbn.cli.options import (
 )
 from mcbn.cli.repeat import command
 from mcbn.deployment.export import export as export_file
-from mcbn.deployment.predictor import Predictor, PredictorMethod
+from mcbn.deployment.predictor import PredictorMethod, make_sampler
 from mcbn.inspection.inspect import inspect
 from mcbn.io.plain import to_json
 from mcbn.io.tables import is_table
 from mcbn.io.tensors import draws_file
-from mcbn.network.checkpoints import load_network
+from mcbn.network.builders import is_published
+from mcbn.network.checkpoints import load
+from mcbn.network.inputs import Inputs, select_inputs
+from mcbn.network.targets import joined_targets, select_targets
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.predictions import Predictions, disagreement, predict_for_file
+from mcbn.predictive.labelled import predict_labelled
+from mcbn.predictive.predictions import (
+    Predictions,
+    StoredPredictive,
+    disagreement,
+    predict_for_file,
+)
 from mcbn.predictive.tables import require_unreserved, write_predictions
 from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.sampler import Sampler
 
 METHODS: Mapping[PredictorMethod, str] = {
     "mcbn": "MCBN",
@@ -57,9 +71,10 @@ def doctor(options: DoctorOptions) -> None:
     """Report what MCBN finds in a network; exit 1 if MCBN cannot be applied."""
     inputs = None
     if options.data is not None:
-        rows = Examples.from_file(options.data).inputs
-        inputs = minibatches(rows, batch_size=min(len(rows), INSPECTED_EXAMPLES), draws=1)[0]
-    network = load_network(options.model, options.weights)
+        examples = read_data(options)
+        count = min(len(examples), INSPECTED_EXAMPLES)
+        inputs = examples.minibatches(batch_size=count, draws=1)[0]
+    network = _network(options)
     inspection = inspect(network, inputs, batch_size=options.batch_size)
     print(to_json(inspection.to_dict(), indent=2) if options.json else inspection)
     if not inspection.servable:
@@ -68,11 +83,10 @@ def doctor(options: DoctorOptions) -> None:
 
 def collect(options: CollectOptions) -> None:
     """Collect a bank of batch-norm statistics."""
-    inputs = Examples.from_file(options.data).inputs
-    batches = minibatches(
-        inputs, batch_size=options.batch_size, draws=options.draws, seed=options.seed
+    batches = read_data(options).minibatches(
+        batch_size=options.batch_size, draws=options.draws, seed=options.seed
     )
-    bank = collect_bank(load_network(options.model, options.weights), batches)
+    bank = collect_bank(_network(options), batches)
     bank.save(options.out)
     messages.show(
         f"{bank} written to {options.out}",
@@ -83,69 +97,130 @@ def collect(options: CollectOptions) -> None:
 
 def predict(options: PredictOptions) -> None:
     """Write a file of predictions."""
-    likelihood = _likelihood(options)
-    examples = Examples.from_file(options.data)
-    if is_table(options.out):  # before the work, not after it
-        require_unreserved(examples.columns)
-    predictor = Predictor(
-        options.model, weights=options.weights, bank=options.bank, method=options.method,
-        draws=options.draws, seed=options.seed,
-    )  # fmt: skip
-    method = METHODS[options.method]
-    with (
-        nullcontext()
-        if options.draws_out is None
-        else draws_file(
-            options.draws_out,
-            examples=len(examples.inputs),
-            precision=options.draws_type,
-            header={"method": method, "data": examples.name},
-        ) as add_batch
-    ):
-        predictive = predict_for_file(
-            predictor.sampler,
-            examples.inputs,
-            likelihood,
-            batch_size=options.batch_size,
-            keep_draws=options.keep_draws,
-            add=add_batch,
-        )
-    targets = examples.targets
-    if targets is not None:
-        targets = targets.double() if options.likelihood == "gaussian" else targets.long()
-    predictions = Predictions(method, predictive, targets, examples.name, examples.classes,
-                              examples.columns)  # fmt: skip
-    write_predictions(options.out, predictions)
-    messages.show(
-        f"{len(predictive)} predictions of {method} (T = {predictive.draw_count}) written to "
-        f"{options.out}; {disagreement(predictive)}",
-        {"out": options.out, "method": method, "examples": len(predictive),
-         "draws": predictive.draw_count or None},
-        json=options.json,
-    )  # fmt: skip
-
-
-def _likelihood(options: PredictOptions) -> Categorical | Gaussian:
-    """The likelihood; checks the options that depend on each other before any work."""
     if options.keep_draws and is_table(options.out):
         raise ValueError(
             f"expected a safetensors file in --out with --keep-draws, got {options.out}; name it "
             ".st, or write the draws to another file with --draws-out"
         )
-    if options.likelihood == "gaussian":
-        return Gaussian(options.precision)
-    if options.precision is not None:
+    examples, held_out = read_data(options), _held_out(options)
+    if is_table(options.out):  # before the work, not after it
+        require_unreserved(examples.columns)
+    network = _network(options)
+    sampler = make_sampler(
+        network, options.method, bank=options.bank, draws=options.draws, seed=options.seed
+    )
+    _require_class_names(sampler, examples, options)
+    likelihood = _likelihood(options, sampler, held_out)
+    if options.likelihood == "gaussian" and options.noise != "log-variance":
+        sampler = LogVariances(sampler, options.noise)
+    method = METHODS[options.method]
+    predictive, targets = _predicted(options, sampler, examples, likelihood)
+    predictions = Predictions(method, predictive, targets, examples.name, examples.classes,
+                              examples.columns, examples.index)  # fmt: skip
+    write_predictions(options.out, predictions)
+    numbers = {"out": options.out, "method": method, "examples": len(predictive),
+               "draws": predictive.draw_count or None}  # fmt: skip
+    fitted = ""
+    if isinstance(likelihood, Gaussian) and held_out is not None:
+        numbers["precision"] = likelihood.precision
+        fitted = f"; tau = {likelihood.precision:.4g}, fitted on {len(held_out)} held-out examples"
+    messages.show(
+        f"{len(predictive)} predictions of {method} (T = {predictive.draw_count}) written to "
+        f"{options.out}; {disagreement(predictive)}{fitted}",
+        numbers,
+        json=options.json,
+    )
+
+
+def _held_out(options: PredictOptions) -> Examples | None:
+    """The examples to fit the precision on, if it is to be fitted."""
+    if options.precision != "auto":
+        return None
+    examples = read_data(options, options.held_out, part="validation")
+    if examples.targets is None and not examples.labeled:
         raise ValueError(
-            f"expected --precision with --likelihood gaussian only, got {options.precision} for "
-            "classes; leave it out"
+            f"expected targets in --held-out to fit the precision on, got none in "
+            f"{options.held_out}; add them, or give a number for --precision"
         )
-    return Categorical()
+    return examples
+
+
+def _likelihood(
+    options: PredictOptions, sampler: Sampler, held_out: Examples | None
+) -> Categorical | Gaussian:
+    if options.likelihood == "categorical":
+        return Categorical()
+    if held_out is None:
+        return Gaussian(None if options.precision is None else float(options.precision))
+    predictive, targets = predict_labelled(
+        sampler, held_out.loader(options.batch_size), held_out.targets, Gaussian(1.0),
+        batch_size=options.batch_size,
+    )  # fmt: skip
+    return Gaussian(fitted_precision(predictive, targets))
+
+
+def _predicted(
+    options: PredictOptions,
+    sampler: Sampler,
+    examples: Examples,
+    likelihood: Categorical | Gaussian,
+) -> tuple[StoredPredictive, Tensor | None]:
+    """The predictions, and the targets that are known or loaded with the inputs."""
+    loaded: list[Tensor] = []
+
+    def select_both(batch: Any) -> Inputs:
+        if examples.labeled:
+            # A copy, since a worker's memory would be held with it.
+            loaded.append(select_targets(batch).detach().cpu().clone())
+        return select_inputs(batch)
+
+    with (
+        nullcontext()
+        if options.draws_out is None
+        else draws_file(
+            options.draws_out,
+            examples=len(examples),
+            precision=options.draws_type,
+            header={"method": METHODS[options.method], "data": examples.name},
+        ) as add_batch
+    ):
+        predictive = predict_for_file(
+            sampler, examples.loader(options.batch_size), likelihood,
+            batch_size=options.batch_size, select=select_both, keep_draws=options.keep_draws,
+            add=add_batch,
+        )  # fmt: skip
+    targets = joined_targets(loaded) if loaded else examples.targets
+    if targets is None:
+        return predictive, None
+    if options.likelihood == "gaussian":
+        return predictive, targets.double()
+    if targets.is_floating_point() and bool((targets != targets.round()).any()):
+        raise ValueError(
+            f"expected class indices as targets in {options.data}, got real values; give "
+            "--likelihood gaussian for a regression"
+        )
+    return predictive, targets.long()
+
+
+def _require_class_names(sampler: Sampler, examples: Examples, options: PredictOptions) -> None:
+    """Check that the network has the classes of a folder or a task, before all are predicted."""
+    if options.likelihood != "categorical" or not examples.classes:
+        return
+    with torch.no_grad():
+        outputs = next(sampler.passes(examples.first(1)))
+    count = outputs.shape[1] if outputs.ndim > 1 else 1
+    if count != len(examples.classes):
+        raise ValueError(
+            f"expected a network with the {len(examples.classes)} classes of {options.data}, got "
+            f"{count} outputs of {options.model}; give --weights of a network that was trained on "
+            "these classes"
+        )
 
 
 def export(options: ExportOptions) -> None:
     """Write a network and its bank as one file."""
-    inputs = Examples.from_file(options.data).inputs[:EXPORT_EXAMPLES]
-    network = load_network(options.model, options.weights)
+    inputs = read_data(options).first(EXPORT_EXAMPLES)
+    network = _network(options)
     sampler = MCBatchNorm(network, Bank.load(options.bank))
     precision = options.precision
     likelihood = Categorical() if precision is None else Gaussian(precision=precision)
@@ -161,3 +236,16 @@ def export(options: ExportOptions) -> None:
          "weights_bytes": artifact.weights, "bank_bytes": artifact.bank, "max_difference": gap},
         json=options.json,
     )  # fmt: skip
+
+
+def _network(options: Any) -> Module:
+    """The network of a verb; says where its weights were read."""
+    loaded = load(options.model, options.weights, key=options.key, prefix=options.prefix)
+    reading = loaded.reading
+    if reading is not None:
+        doubtful = reading.unread and options.prefix is None
+        confirm = f"; confirm by --prefix {reading.prefix}" if doubtful else ""
+        messages.tell(f"{reading}{confirm} ({options.weights})")
+    elif is_published(options.model):
+        messages.tell(f"published weights of {options.model}")
+    return loaded.network

@@ -14,8 +14,12 @@ Metadata = Mapping[str, Any]
 # A text may hold several names with commas between them.
 NAMES: Metadata = {"commas": True}
 # Files to read, and what they are.
-MODEL: Metadata = {"role": "model"}
-DATA: Metadata = {"role": "input", "noun": "a data file"}
+MODEL: Metadata = {"role": "model", "noun": "builds the network"}
+TASK: Metadata = {"role": "model", "noun": "returns the task"}
+FIT: Metadata = {"role": "model", "noun": "trains the network"}
+TRANSFORM: Metadata = {"role": "model", "noun": "makes a tensor of a picture"}
+DATA: Metadata = {"role": "data", "noun": "a data file"}
+PICTURES: Metadata = {"role": "input", "noun": "a data file"}
 WEIGHTS: Metadata = {"role": "input", "noun": "a checkpoint"}
 BANK: Metadata = {"role": "input", "noun": "a bank"}
 PREDICTIONS: Metadata = {"role": "input", "noun": "a file of predictions", "named": True}
@@ -31,6 +35,8 @@ ONLY_MNIST: Metadata = {"only": ("data", "mnist")}
 ONLY_MCBN: Metadata = {"only": ("method", "mcbn")}
 ONLY_DROPOUT: Metadata = {"only": ("method", "dropout")}
 ONLY_DRAWS_OUT: Metadata = {"only": ("draws_out", None)}
+ONLY_AUTO: Metadata = {"only": ("precision", "auto")}
+ONLY_GAUSSIAN: Metadata = {"only": ("likelihood", "gaussian")}
 # All options that the verb does not declare.
 OTHERS: Metadata = {"others": True}
 
@@ -98,18 +104,39 @@ class DoctorOptions:
     Example: mcbn doctor --model nets.py:build --weights w.pt --data train.npz
 
     Attributes:
-        model: module:function or file.py:function that builds the network; its code is run.
-        weights: checkpoint of the network, .pt or .safetensors.
-        data: .npz or .safetensors file with "inputs", of which 64 are drawn at random.
+        model: torchvision:NAME, timm:NAME, or file.py:function or module:function that builds the
+            network; its code is run.
+        weights: checkpoint of the network, .pt or .safetensors; without it one of torchvision or
+            timm has its published weights.
+        key: entry of the checkpoint that holds the weights, if several fit.
+        prefix: what the names in the checkpoint have before those of the network, if several fit.
+        data: examples, of which 64 are drawn at random: a .npz or .safetensors file with "inputs",
+            a .npy file of inputs, a table of numbers (.csv, .tsv or .parquet), a folder of pictures
+            with a subfolder per class or without any, or file.py:function that returns a Dataset, a
+            DataLoader, a Task or (inputs, targets).
+        target: column of a table that is no input but a target, or several as 'col1,col2'.
+        transform: file.py:function that makes a tensor of each picture of a folder, or returns
+            what does; by default that of the published weights of --model.
+        part: train, validation or test part of a Task, or of a folder of pictures with such
+            subfolders.
         batch_size: batch size M to estimate the noise for.
         json: print JSON instead of text.
     """
 
     model: str = field(metadata=MODEL)
     weights: str | None = field(default=None, metadata=WEIGHTS)
+    key: str | None = None
+    prefix: str | None = None
     data: str | None = field(default=None, metadata=DATA)
+    target: list[str] | str | None = field(default=None, metadata=NAMES)
+    transform: str | None = field(default=None, metadata=TRANSFORM)
+    part: Literal["train", "validation", "test"] = "train"
     batch_size: int = 32
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        _require_checkpoint(self.weights, self.key, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -119,10 +146,23 @@ class CollectOptions:
     Example: mcbn collect --model nets.py:build --weights w.pt --data train.npz --out bank.st
 
     Attributes:
-        model: module:function or file.py:function that builds the network; its code is run.
-        data: .npz or .safetensors file with "inputs", preprocessed as in training.
+        model: torchvision:NAME, timm:NAME, or file.py:function or module:function that builds the
+            network; its code is run.
+        data: training examples, preprocessed as in training: a .npz or .safetensors file with
+            "inputs", a .npy file of inputs, a table of numbers (.csv, .tsv or .parquet), a folder
+            of pictures with a subfolder per class or without any, or file.py:function that returns
+            a Dataset, a DataLoader, a Task or (inputs, targets).
         out: file of the bank.
-        weights: checkpoint of the network, .pt or .safetensors.
+        weights: checkpoint of the network, .pt or .safetensors; without it one of torchvision or
+            timm has its published weights.
+        key: entry of the checkpoint that holds the weights, if several fit.
+        prefix: what the names in the checkpoint have before those of the network, if several fit.
+        target: column of a table that is no input but a target, or several as 'col1,col2'.
+        transform: file.py:function that makes a tensor of each picture of a folder, or returns
+            what does; give that of training, random crops
+            included; by default that of the published weights of --model.
+        part: train, validation or test part of a Task, or of a folder of pictures with such
+            subfolders.
         batch_size: M, examples per mini-batch.
         draws: T, number of mini-batches.
         seed: seed of the mini-batches.
@@ -133,10 +173,19 @@ class CollectOptions:
     data: str = field(metadata=DATA)
     out: str = field(metadata=OUTPUT)
     weights: str | None = field(default=None, metadata=WEIGHTS)
+    key: str | None = None
+    prefix: str | None = None
+    target: list[str] | str | None = field(default=None, metadata=NAMES)
+    transform: str | None = field(default=None, metadata=TRANSFORM)
+    part: Literal["train", "validation", "test"] = "train"
     batch_size: int = 32
     draws: int = 64
     seed: int = 0
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        _require_checkpoint(self.weights, self.key, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -147,19 +196,35 @@ class PredictOptions:
     --out mcbn.csv
 
     Attributes:
-        model: module:function or file.py:function that builds the network; its code is run.
-        data: .npz or .safetensors file with "inputs" and, if known, "targets"; other arrays with
+        model: torchvision:NAME, timm:NAME, or file.py:function or module:function that builds the
+            network; its code is run.
+        data: examples, with their targets if they are known: a .npz or .safetensors file with
+            "inputs", a .npy file of inputs, a table of numbers (.csv, .tsv or .parquet), a folder
+            of pictures with a subfolder per class or without any, or file.py:function that returns
+            a Dataset, a DataLoader, a Task or (inputs, targets). Other arrays of a .npz file with
             one text or whole number per example are kept as groups, which can be scored apart.
         out: file of the predictions: .csv, .parquet or .npz, else safetensors.
-        weights: checkpoint of the network, .pt or .safetensors.
+        weights: checkpoint of the network, .pt or .safetensors; without it one of torchvision or
+            timm has its published weights.
+        key: entry of the checkpoint that holds the weights, if several fit.
+        prefix: what the names in the checkpoint have before those of the network, if several fit.
+        target: column of a table that is no input but a target, or several as 'col1,col2'.
+        transform: file.py:function that makes a tensor of each picture of a folder, or returns
+            what does; by default that of the published weights of --model.
+        part: train, validation or test part of a Task, or of a folder of pictures with such
+            subfolders.
         method: mcbn (needs a bank), dropout or deterministic.
         bank: file written by mcbn collect.
         draws: T of dropout; MCBN uses every draw of its bank.
         seed: seed of the dropout masks.
         batch_size: examples per pass.
         likelihood: categorical for classes, gaussian for real values.
-        precision: tau of gaussian, the inverse of the noise variance; without it the network
-            returns means and as many log-variances.
+        precision: tau of gaussian, the inverse of the noise variance, or auto to fit it on
+            --held-out; without it the network returns means and as many values of their noise.
+        held_out: examples with targets that the network was not trained on, to fit tau on, in any
+            form of --data; never the test examples. The part of a Task is its validation part.
+        noise: what the network returns beside the means without --precision: log-variance,
+            variance or sd.
         keep_draws: keep every draw in --out (safetensors only); by default a regression keeps
             only its moments.
         draws_out: file of the raw outputs of every draw, written batch by batch.
@@ -171,17 +236,55 @@ class PredictOptions:
     data: str = field(metadata=DATA)
     out: str = field(metadata=OUTPUT)
     weights: str | None = field(default=None, metadata=WEIGHTS)
+    key: str | None = None
+    prefix: str | None = None
+    target: list[str] | str | None = field(default=None, metadata=NAMES)
+    transform: str | None = field(default=None, metadata=TRANSFORM)
+    part: Literal["train", "validation", "test"] = "test"
     method: Literal["mcbn", "dropout", "deterministic"] = "mcbn"
     bank: str | None = field(default=None, metadata={**BANK, **ONLY_MCBN})
     draws: int = field(default=64, metadata=ONLY_DROPOUT)
     seed: int = field(default=0, metadata=ONLY_DROPOUT)
     batch_size: int = 256
     likelihood: Literal["categorical", "gaussian"] = "categorical"
-    precision: float | None = None
+    precision: float | str | None = field(default=None, metadata={"words": ("auto",)})
+    held_out: str | None = field(default=None, metadata={**DATA, **ONLY_AUTO})
+    noise: Literal["log-variance", "variance", "sd"] = field(
+        default="log-variance", metadata=ONLY_GAUSSIAN
+    )
     keep_draws: bool = False
     draws_out: str | None = field(default=None, metadata=OUTPUT)
     draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        _require_checkpoint(self.weights, self.key, self.prefix)
+        if self.method == "mcbn" and self.bank is None:
+            raise ValueError(
+                "expected a bank for the method mcbn, got none; give --bank a file that mcbn "
+                "collect wrote, or another --method"
+            )
+        self._require_noise()
+
+    def _require_noise(self) -> None:
+        """Check that the options of real targets are compatible with each other."""
+        real = self.likelihood == "gaussian"
+        if self.precision is not None and not real:
+            raise ValueError(
+                f"expected --precision with --likelihood gaussian only, got {self.precision} for "
+                "classes; leave it out"
+            )
+        if self.precision == "auto" and self.held_out is None:
+            raise ValueError(
+                "expected --held-out with --precision auto, got none; give examples with targets "
+                "that the network was not trained on, other than those to predict"
+            )
+        if self.precision is not None and self.noise != "log-variance":
+            raise ValueError(
+                f"expected --noise {self.noise} of a network that returns its own noise, got "
+                f"--precision {self.precision} as well; leave one of them out"
+            )
 
 
 @dataclass(frozen=True)
@@ -192,11 +295,23 @@ class ExportOptions:
     --out net.onnx
 
     Attributes:
-        model: module:function or file.py:function that builds the network; its code is run.
-        data: .npz or .safetensors file with "inputs", of which only the shape of an example counts.
+        model: torchvision:NAME, timm:NAME, or file.py:function or module:function that builds the
+            network; its code is run.
+        data: examples, of which only the shape of one counts: a .npz or .safetensors file with
+            "inputs", a .npy file of inputs, a table of numbers (.csv, .tsv or .parquet), a folder
+            of pictures with a subfolder per class or without any, or file.py:function that returns
+            a Dataset, a DataLoader, a Task or (inputs, targets).
         bank: file written by mcbn collect.
         out: file to write, .onnx or .pt2.
-        weights: checkpoint of the network, .pt or .safetensors.
+        weights: checkpoint of the network, .pt or .safetensors; without it one of torchvision or
+            timm has its published weights.
+        key: entry of the checkpoint that holds the weights, if several fit.
+        prefix: what the names in the checkpoint have before those of the network, if several fit.
+        target: column of a table that is no input but a target, or several as 'col1,col2'.
+        transform: file.py:function that makes a tensor of each picture of a folder, or returns
+            what does; by default that of the published weights of --model.
+        part: train, validation or test part of a Task, or of a folder of pictures with such
+            subfolders.
         precision: tau of a regression network; without it the outputs are logits of classes.
         chunk: draws that go through the network together, to limit memory; by default all.
         json: print JSON instead of text.
@@ -207,9 +322,18 @@ class ExportOptions:
     bank: str = field(metadata=BANK)
     out: str = field(metadata=OUTPUT)
     weights: str | None = field(default=None, metadata=WEIGHTS)
+    key: str | None = None
+    prefix: str | None = None
+    target: list[str] | str | None = field(default=None, metadata=NAMES)
+    transform: str | None = field(default=None, metadata=TRANSFORM)
+    part: Literal["train", "validation", "test"] = "test"
     precision: float | None = None
     chunk: int | None = None
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        _require_checkpoint(self.weights, self.key, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -272,7 +396,7 @@ class ReportOptions:
     title: str = "Calibration report"
     resamples: int = 1000
     by: list[str] | str | None = field(default=None, metadata=NAMES)
-    images: str | None = field(default=None, metadata=DATA)
+    images: str | None = field(default=None, metadata=PICTURES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: (
         Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
@@ -350,8 +474,12 @@ class StudyRunOptions:
         shard: run only the i-th of n shares of the cells, as in an array of batch jobs, written
             i/n.
         retry: run failed networks and cells again.
-        model: module:function or file.py:function that builds the networks, instead of
+        task: file.py:function or module:function that returns an mcbn.Task of your own data,
+            instead of data.names; its code is run.
+        model: file.py:function or module:function that builds the networks, instead of
             network.names; its code is run.
+        fit: file.py:function or module:function that trains one, called as fit(model, task,
+            batch_size=..., seed=...), instead of the built-in training; its code is run.
         print_config: print the resulting file of the study, and exit.
         keys: keys of the study, which replace those of the file.
         json: print JSON instead of text.
@@ -363,7 +491,9 @@ class StudyRunOptions:
     executor: str = "processes"
     shard: str | None = None
     retry: bool = False
+    task: str | None = field(default=None, metadata=TASK)
     model: str | None = field(default=None, metadata=MODEL)
+    fit: str | None = field(default=None, metadata=FIT)
     print_config: bool = False
     keys: list[str] = field(default_factory=list, metadata=OTHERS)
     json: bool = False
@@ -381,3 +511,12 @@ class CompletionOptions:
     """
 
     shell: Literal["bash", "zsh", "fish"]
+
+
+def _require_checkpoint(weights: str | None, key: str | None, prefix: str | None) -> None:
+    """Check that there is a checkpoint where a part of one is chosen."""
+    if weights is None and (key is not None or prefix is not None):
+        raise ValueError(
+            "expected --key and --prefix with --weights only, got no checkpoint; give one, or "
+            "leave them out"
+        )

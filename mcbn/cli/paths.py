@@ -26,7 +26,7 @@ def expanded(option: Option, value: Any) -> Any:
     Raises:
         ValueError: several match where one is asked for.
     """
-    if option.role != "input":
+    if option.role not in ("input", "data"):
         return value
     if isinstance(value, list):
         return [path for text in value for path in _matches(option, text)]
@@ -48,10 +48,17 @@ def require_inputs(options: Iterable[Option], values: Mapping[str, Any], positio
     for option in options:
         remedy = "check the path" if option.name == positional else f"check --{option.name}"
         for text in paths(option, values):
-            if option.role == "input":
+            if option.role == "data" and is_code(text):
+                _require_source(option, text)
+            elif option.role == "data" and text.endswith(".py"):
+                raise ValueError(
+                    f"expected data in --{option.name}, got the code {text}; add the name of its "
+                    "function that returns them after a colon"
+                )
+            elif option.role == "input" or (option.role == "data" and not os.path.isdir(text)):
                 _require_file(option, text, remedy)
             elif option.role == "model":
-                _require_source(text)
+                _require_source(option, text)
             elif option.role == "study":
                 pkgutil.resolve_name("mcbn.study.store:Store").open(text)
 
@@ -82,12 +89,23 @@ def _require_file(option: Option, text: str, remedy: str) -> None:
     raise FileNotFoundError(f"expected {option.noun} at {path}, got none; {remedy}")
 
 
-def _require_source(text: str) -> None:
+def is_code(text: str) -> bool:
+    """Whether a text is module:function or file.py:function, rather than a file of such a name."""
+    source, colon, function = text.rpartition(":")
+    named = source.endswith(".py") or all(each.isidentifier() for each in source.split("."))
+    return bool(colon) and named and function.isidentifier() and not os.path.exists(text)
+
+
+def _require_source(option: Option, text: str) -> None:
     source, colon, _ = text.rpartition(":")
+    if text.endswith(".pt2"):  # which is told what is wrong with it when it is read
+        return
     if not colon:
         raise ValueError(
-            f"expected --model module:function or file.py:function, got {text!r}; add the name of "
-            "the function that builds the network after a colon"
+            f"expected --{option.name} module:function or file.py:function, got {text!r}; add the "
+            f"name of the function that {option.noun} after a colon"
         )
     if source.endswith(".py") and not os.path.isfile(source):
-        raise ValueError(f"expected a Python file in --model, got {source!r}; check the path")
+        raise ValueError(
+            f"expected a Python file in --{option.name}, got {source!r}; check the path"
+        )

@@ -65,7 +65,7 @@ def report(options: ReportOptions) -> None:
         for path, each in outside
     ]
     groups = _groups(methods[0], options.by, paths[0])
-    images = None if options.images is None else Examples.from_file(options.images).inputs
+    images: Any = None if options.images is None else Examples.from_file(options.images).inputs
     _require_compatible(methods[0], options)
     _require_known_methods(methods, outside, "--outside")
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")

@@ -53,17 +53,19 @@ class Request:
         return self.verb.options(**values, **({others.field: list(self.others)} if others else {}))
 
     def check(self, options: Any) -> None:
-        """Check the files that the options name: those to read are there, and none is lost.
+        """Check the options, and the files that they name: those to read are there, none is lost.
 
         Raises:
             OSError: a file is not there, or cannot be written.
-            ValueError: a file would be lost.
+            ValueError: a file would be lost, or an option contradicts another.
         """
         declared = list(self.verb.declared().values())
         values = vars(options)
         require_other_files(declared, values)
         require_places(declared, values, force=self._asks_for("force"))
         require_inputs(declared, values, self.verb.positional)
+        if hasattr(options, "check"):
+            options.check()
 
     def _value(self, option: Option, texts: Sequence[str] | None) -> Any:
         return option.default if texts is None else expanded(option, converted(option, texts))

@@ -62,8 +62,9 @@ def _run(
         if options.executor != "processes":
             executor = named_executor(options.executor, jobs)
         return run_study(
-            plan, options.out, jobs=jobs, executor=executor, shard=shard, retry=options.retry
-        )
+            plan, options.out, task=options.task, fit=options.fit, jobs=jobs, executor=executor,
+            shard=shard, retry=options.retry,
+        )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
         _interrupted(options.out, plan, stop)
     except OSError as error:

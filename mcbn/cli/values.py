@@ -30,6 +30,8 @@ def converted(option: Option, texts: Sequence[str]) -> Any:
     if option.is_list:
         return _different(option, [each for text in texts for each in _elements(option, text)])
     text = texts[0]
+    if text in option.words:
+        return text
     if option.kind is int and INTEGER.fullmatch(text):
         return int(text)
     if option.kind is float and REAL.fullmatch(text) and math.isfinite(float(text)):
@@ -40,8 +42,9 @@ def converted(option: Option, texts: Sequence[str]) -> Any:
         return text
     choices = option.choices or SWITCH
     kinds = {int: "a whole number", float: "a number"}
+    wanted = " or ".join([kinds.get(option.kind) or " or ".join(choices), *option.words])
     raise ValueError(
-        f"expected {kinds.get(option.kind) or ' or '.join(choices)} for --{option.name}, got "
+        f"expected {wanted} for --{option.name}, got "
         f"{shown(text)}; {did_you_mean(text.lower(), choices) or 'give one'}"
     )
 

@@ -84,7 +84,10 @@ class Predictor:
         network = network.to(self.device)
         # A frozen dataclass can set its own fields in this way only.
         object.__setattr__(self, "network", network)
-        object.__setattr__(self, "sampler", _sampler(self))
+        sampler = make_sampler(
+            network, self.method, bank=self.bank, draws=self.draws, seed=self.seed
+        )
+        object.__setattr__(self, "sampler", sampler)
 
     def __call__(self, batch: Mapping[str, Any] | np.ndarray) -> dict[str, Any]:
         """Return the predictions of a batch, and its columns that are not inputs.
@@ -132,12 +135,15 @@ class Predictor:
         return names
 
 
-def _sampler(predictor: Predictor) -> Sampler:
-    if predictor.method == "dropout":
-        return MCDropout(predictor.network, draws=predictor.draws, seed=predictor.seed)
-    if predictor.method == "mcbn" and predictor.bank is not None:
-        return MCBatchNorm(predictor.network, Bank.load(predictor.bank))
-    return Deterministic(predictor.network)
+def make_sampler(
+    network: Module, method: PredictorMethod, *, bank: str | None, draws: int, seed: int
+) -> Sampler:
+    """The sampler of a method; see `Predictor`."""
+    if method == "dropout":
+        return MCDropout(network, draws=draws, seed=seed)
+    if method == "mcbn" and bank is not None:
+        return MCBatchNorm(network, Bank.load(bank))
+    return Deterministic(network)
 
 
 def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module) -> TensorDataset:

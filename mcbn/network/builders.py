@@ -47,7 +47,7 @@ def import_builder(name: str) -> Callable[[], Module]:
     else:
         module = importlib.import_module(source)
     if not callable(getattr(module, function, None)):
-        raise ValueError(f"expected a function {function!r} in {source}, got none; check --model")
+        raise ValueError(f"expected a function {function!r} in {source}, got none; check its name")
     builder: Callable[[], Module] = getattr(module, function)
     return builder
 
@@ -217,6 +217,18 @@ def _program_refusal(path: str) -> ValueError:
 def call_own(name: str, *arguments: Any, **options: Any) -> Any:
     """Call the function that `module:function` or `file.py:function` names; its code is run.
 
+    Raises:
+        ImportError: there is no such module.
+        ValueError: the name has no function in it, or there is no such file or function.
+    """
+    with own_function(name) as function:
+        return function(*arguments, **options)
+
+
+@contextmanager
+def own_function(name: str) -> Iterator[Callable[..., Any]]:
+    """Import the function that `module:function` or `file.py:function` names, to use it in a block.
+
     A file may import the modules beside it, as it may when it is run as a script. An error in it is
     raised as it is, with a note of its line.
 
@@ -231,8 +243,7 @@ def call_own(name: str, *arguments: Any, **options: Any) -> Any:
     sys.path.insert(0, str(folder))
     try:
         with _line_noted(source, Path(source).stem if is_file else source):
-            function: Callable[..., Any] = import_builder(name)
-            return function(*arguments, **options)
+            yield import_builder(name)
     finally:
         sys.path[:] = path
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mcbn import validation
 from mcbn.io.extras import optional
@@ -16,6 +17,8 @@ from mcbn.io.plain import matches_type
 from mcbn.io.progress import progress_bar
 from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
+from mcbn.network.inputs import Select
+from mcbn.network.loaders import Data
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
 from mcbn.predictive.predict import join_predictives, predict_batches, require_some
@@ -330,10 +333,11 @@ def _decoded(
 
 def predict_for_file(
     sampler: Sampler,
-    inputs: Tensor,
+    data: Data,
     likelihood: Categorical | Gaussian,
     *,
     batch_size: int = 256,
+    select: Select | None = None,
     keep_draws: bool = False,
     add: Callable[[Tensor], None] | None = None,
 ) -> StoredPredictive:
@@ -341,9 +345,10 @@ def predict_for_file(
 
     Args:
         sampler: what makes the draws.
-        inputs: one row per example.
+        data: inputs with one row per example, or a loader of map-style data in a fixed order.
         likelihood: of the targets.
         batch_size: examples per pass.
+        select: picks the network's inputs out of a batch where the default rule does not apply.
         keep_draws: keep every draw: the logits of classes, or the mixture of a regression, of
             which only the moments are kept otherwise.
         add: takes the raw outputs of each batch, axes (draws, batch, ...); see `draws_file`.
@@ -352,11 +357,12 @@ def predict_for_file(
         ValueError: there are no inputs.
     """
     parts = predict_batches(
-        sampler, inputs, likelihood, batch_size=batch_size,
+        sampler, data, likelihood, batch_size=batch_size, select=select,
         keep_draws=keep_draws or add is not None,
     )  # fmt: skip
-    stored = _stored(parts, len(inputs), keep_draws, add)
-    whole: StoredPredictive = require_some(join_predictives(stored, len(inputs)))
+    source: Any = data.dataset if isinstance(data, DataLoader) else data
+    stored = _stored(parts, len(source), keep_draws, add)
+    whole: StoredPredictive = require_some(join_predictives(stored, len(source)))
     return whole
 
 

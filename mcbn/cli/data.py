@@ -1,0 +1,159 @@
+"""What --data names: a file, a folder of pictures, or the user's own code that returns examples."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from mcbn.cli import messages
+from mcbn.cli.examples import Examples
+from mcbn.cli.paths import is_code
+from mcbn.io.tables import is_table, objects
+from mcbn.network.builders import call_own, own_function, published_transform
+from mcbn.network.isolation import random_streams
+from mcbn.network.targets import select_targets
+from mcbn.tasks.examples import LabeledDataset, as_examples, as_inputs
+from mcbn.tasks.folder import (
+    UnlabeledPictures,
+    labeled,
+    labeled_pictures,
+    part_folders,
+    picture_files,
+)
+from mcbn.tasks.task import Task
+
+
+def read_data(options: Any, data: str | None = None, *, part: str | None = None) -> Examples:
+    """The examples that a verb is given.
+
+    Args:
+        options: of the verb, with those on how data are read.
+        data: what to read; by default that of `options.data`.
+        part: of a task or a folder; by default that of `options.part`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: the user's code returns something else.
+        ValueError: the data are damaged or not as expected, or an option does not fit them.
+    """
+    path, part = data or options.data, part or options.part
+    targets = _names(options.target)
+    is_folder = os.path.isdir(path)
+    if options.transform is not None and not is_folder:
+        raise ValueError(
+            f"expected --transform with a folder of pictures only, got {path}; leave it out, and "
+            "preprocess the data"
+        )
+    is_columns = is_table(path) and not path.lower().endswith(".npz")
+    if targets and not is_columns:
+        raise ValueError(
+            f"expected --target with a table (.csv, .tsv or .parquet) only, got {path}; leave it "
+            "out, since other data say which their targets are"
+        )
+    if is_code(path):
+        return _from_code(path, part)
+    if is_folder:
+        return _from_folder(path, part, _transform(options))
+    return Examples.from_table(path, targets) if is_columns else Examples.from_file(path)
+
+
+def own_transform(name: str) -> Callable[[Any], Any]:
+    """The transform that a user's name stands for: the function itself, or what it returns.
+
+    Raises:
+        TypeError: it is called without arguments and returns no function.
+    """
+    with own_function(name) as function:
+        if not _takes_nothing(function):
+            return function
+        made = function()
+    if not callable(made):
+        raise TypeError(
+            f"expected {name} to take a picture, or to return a function that does, got "
+            f"{type(made).__name__}; return such as torchvision.transforms.ToTensor()"
+        )
+    transform: Callable[[Any], Any] = made
+    return transform
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return False
+    return all(
+        each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters
+    )
+
+
+def _transform(options: Any) -> Callable[[Any], Any] | None:
+    if options.transform is not None:
+        return own_transform(options.transform)
+    transform = published_transform(options.model)
+    if transform is not None:
+        messages.note(
+            f"pictures are transformed as for the published weights of {options.model}; give "
+            "--transform for a network that was trained on others"
+        )
+    return transform
+
+
+def _from_folder(path: str, part: str, transform: Callable[[Any], Any] | None) -> Examples:
+    """Pictures by classes, of one part if there are several, or without classes."""
+    name = Path(path).resolve().name
+    flat, inner = picture_files(path), [each for each in os.scandir(path) if each.is_dir()]
+    if flat and inner:
+        raise ValueError(
+            f"expected pictures in {path} or in its subfolders, got both; move "
+            f"{os.path.basename(flat[0])} and the others into a folder of their class"
+        )
+    if not inner:
+        pictures = UnlabeledPictures(path, transform)
+        names = [os.path.basename(each) for each in pictures.files]
+        return Examples(name, LabeledDataset(pictures), index=objects(names))
+    folders = part_folders(path)
+    root = folders.get(part, Path(path))
+    folder = labeled_pictures(root, transform)
+    names = [os.path.relpath(each, root) for each, _ in folder.samples]
+    classes = tuple(folder.classes)
+    return Examples.of(name, labeled(folder), classes=classes, index=objects(names))
+
+
+def _from_code(name: str, part: str) -> Examples:
+    """The examples that a user's function returns."""
+    with random_streams(0, "data"):
+        made = call_own(name)
+    function = name.rpartition(":")[2]
+    if isinstance(made, Task):
+        if made.target_mean or made.target_scale != 1:
+            messages.note(
+                f"targets of {made.name} are standardised, and so are the predictions: multiply by "
+                f"{made.target_scale:g} and add {made.target_mean:g} for the original units"
+            )
+        return Examples.of(made.name, getattr(made, part), classes=made.classes)
+    pair = isinstance(made, (tuple, list)) and len(made) == 2
+    if not pair and not isinstance(made, (Dataset, DataLoader)):
+        return Examples(function, as_inputs(made, f"the data of {name}"))
+    examples = as_examples(made, f"the data of {name}")
+    if isinstance(examples, LabeledDataset) and not _has_targets(examples):
+        return Examples(function, examples)
+    return Examples.of(function, examples)
+
+
+def _has_targets(examples: LabeledDataset) -> bool:
+    """Whether the examples of a data set come with their targets, as the first one does."""
+    source: Any = examples.source
+    with random_streams(0, "first"):
+        batch = examples.collate([source[0]])
+    try:
+        select_targets(batch)
+    except TypeError:
+        return False
+    return True
+
+
+def _names(given: Any) -> list[str]:
+    return given.split(",") if isinstance(given, str) else list(given or ())
