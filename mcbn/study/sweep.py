@@ -24,7 +24,6 @@ from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.batch_size import choose_batch_size
-from mcbn.study.cell import Cell
 from mcbn.study.executors import ThisProcess
 from mcbn.study.given import TRAINED, Given
 from mcbn.study.names import Method
@@ -39,6 +38,8 @@ from mcbn.tasks.examples import count_of
 from mcbn.tasks.task import Task
 
 LARGER_BATCH = 512  # examples that tell a bank what larger batches come to
+# Of the recommendation: sizes that the search scores, and draws at each of three to confirm it.
+SCORED_SIZES, CONFIRMED = 32, 32
 
 
 def sweep(
@@ -165,18 +166,18 @@ def _cost(plan: Plan, task: Task) -> str:
     scored += sum(map(count_of, task.outside.values()))
     scored += len(task.validation) if task.regression else 0
     predicted = sum(cell.draws * scored for cell in cells)
-    banks = {_bank_of(cell) for cell in cells if cell.bank_batch_size is not None}
-    read = sum(size * draws for size, draws in banks) + len(task.train)
-    chosen = 20 * plan.inference.draws[0] * len(task.validation)
+    draws, sizes = plan.inference.draws[0], plan.inference.batch_sizes
+    # A bank for each size, the one that is rescaled with its limit, and the population's.
+    read = draws * (sum(sizes) + (plan.inference.bank_batch_size or 0)) + LARGER_BATCH
+    read += len(task.train)
+    confirmed = min(CONFIRMED, draws)
+    chosen = (SCORED_SIZES * draws + 2 * 3 * confirmed) * len(task.validation)
+    chosen += 3 * confirmed * max(sizes)
     return (
         f"{len(cells)} methods and sizes; at most about {predicted + read + chosen:,} passes of an "
         f"example through the network: {read:,} to collect, {predicted:,} to predict, {chosen:,} "
         "to recommend"
     )
-
-
-def _bank_of(cell: Cell) -> tuple[int, int]:
-    return cell.bank_batch_size or 0, cell.draws
 
 
 def _recommendation(
@@ -197,7 +198,9 @@ def _recommendation(
 def _chosen(here: Here, plan: Plan, *, progress: bool) -> Mapping[str, object]:
     task, seed = here.task, plan.seeds[0]
     size, draws = plan.inference.bank_batch_size or 0, plan.inference.draws[0]
-    bank = collected(here.model, task, size, draws, seed, LARGER_BATCH)
+    bank = here.banks.get((size, draws, LARGER_BATCH))
+    if bank is None:  # the bank that was rescaled is there, unless that was in an earlier call
+        bank = collected(here.model, task, size, draws, seed, LARGER_BATCH)
     targets = task.validation.targets
     if task.ignore_index is not None and bool((targets == task.ignore_index).any()):
         return {"reason": "validation examples have positions that are not labelled"}
@@ -208,6 +211,7 @@ def _chosen(here: Here, plan: Plan, *, progress: bool) -> Mapping[str, object]:
         task.validation.inputs,
         targets,
         batches=training_batches(task, size, draws, seed),
+        confirm=CONFIRMED,
         likelihood=_likelihood(here, bank),
         bounds=(sizes[0], min(sizes[-1], len(task.train))) if len(sizes) > 1 else None,
         seed=seed,
