@@ -57,7 +57,11 @@ def read_data(options: Any, data: str | None = None, *, part: str | None = None)
         return _from_code(path, part)
     if is_folder:
         return _from_folder(path, part, _transform(options))
-    return Examples.from_table(path, targets) if is_columns else Examples.from_file(path)
+    if not is_columns:
+        return Examples.from_file(path)
+    if not targets:
+        messages.note(f"all columns of {path} are inputs; give --target for those that are not")
+    return Examples.from_table(path, targets)
 
 
 def own_transform(name: str) -> Callable[[Any], Any]:

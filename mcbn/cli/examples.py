@@ -139,6 +139,15 @@ class Examples:
             rows = [source[index] for index in range(min(count, len(self)))]
             return select_inputs(self.inputs.collate(rows))
 
+    def first_target(self) -> Tensor | None:
+        """The target of the first example; None if none is known."""
+        if self.targets is not None:
+            return self.targets[0]
+        if not self.labeled or isinstance(self.inputs, Tensor):
+            return None
+        with random_streams(0, "first"):
+            return self.inputs.batch(torch.tensor([0]))[1][0]
+
 
 def _numbers(values: np.ndarray, name: str, path: str) -> np.ndarray:
     if values.dtype.kind not in "biuf" and bool(np.isnan(parsed(values)).all()):

@@ -35,8 +35,8 @@ from mcbn.network.builders import is_published
 from mcbn.network.checkpoints import load
 from mcbn.network.inputs import Inputs, select_inputs
 from mcbn.network.targets import joined_targets, select_targets
-from mcbn.predictive.categorical import Categorical
-from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive
+from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.predictive.labelled import predict_labelled
 from mcbn.predictive.predictions import (
     Predictions,
@@ -109,7 +109,7 @@ def predict(options: PredictOptions) -> None:
     sampler = make_sampler(
         network, options.method, bank=options.bank, draws=options.draws, seed=options.seed
     )
-    _require_class_names(sampler, examples, options)
+    _require_outputs(sampler, examples, options)
     likelihood = _likelihood(options, sampler, held_out)
     if options.likelihood == "gaussian" and options.noise != "log-variance":
         sampler = LogVariances(sampler, options.noise)
@@ -192,8 +192,12 @@ def _predicted(
     targets = joined_targets(loaded) if loaded else examples.targets
     if targets is None:
         return predictive, None
-    if options.likelihood == "gaussian":
-        return predictive, targets.double()
+    if not isinstance(predictive, CategoricalPredictive):
+        mean = (
+            predictive.means[0] if isinstance(predictive, GaussianPredictive) else predictive.mean
+        )
+        # One output may have an axis of its own in the network, and none in the targets.
+        return predictive, targets.double().reshape(mean.shape)
     if targets.is_floating_point() and bool((targets != targets.round()).any()):
         raise ValueError(
             f"expected class indices as targets in {options.data}, got real values; give "
@@ -202,18 +206,35 @@ def _predicted(
     return predictive, targets.long()
 
 
-def _require_class_names(sampler: Sampler, examples: Examples, options: PredictOptions) -> None:
-    """Check that the network has the classes of a folder or a task, before all are predicted."""
-    if options.likelihood != "categorical" or not examples.classes:
+def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptions) -> None:
+    """Check on the first example that the network has the outputs of the data, before all are run.
+
+    Raises:
+        ValueError: it has other classes than a folder or a task, or other real outputs than there
+            are targets.
+    """
+    real = options.likelihood == "gaussian"
+    target = examples.first_target() if real else None
+    if target is None and (real or not examples.classes):
         return
     with torch.no_grad():
         outputs = next(sampler.passes(examples.first(1)))
-    count = outputs.shape[1] if outputs.ndim > 1 else 1
-    if count != len(examples.classes):
+    if target is None:
+        count = outputs.shape[1] if outputs.ndim > 1 else 1
+        if count != len(examples.classes):
+            raise ValueError(
+                f"expected a network with the {len(examples.classes)} classes of {options.data}, "
+                f"got {count} outputs of {options.model}; give --weights of a network that was "
+                "trained on these classes"
+            )
+        return
+    forms = 2 if options.precision is None else 1  # of each output: its mean, and its noise
+    if outputs.numel() != forms * target.numel():
+        noise = "the mean and the noise of each target; give --precision for a network without"
         raise ValueError(
-            f"expected a network with the {len(examples.classes)} classes of {options.data}, got "
-            f"{count} outputs of {options.model}; give --weights of a network that was trained on "
-            "these classes"
+            f"expected {forms * target.numel()} outputs of {options.model} for an example of "
+            f"{options.data}, got {outputs.numel()}; "
+            f"{'check --target' if options.precision is not None else f'they are {noise}'}"
         )
 
 
