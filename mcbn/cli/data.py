@@ -41,23 +41,22 @@ def read_data(options: Any, data: str | None = None, *, part: str | None = None)
     """
     path, part = data or options.data, part or options.part
     targets = _names(options.target)
-    is_folder = os.path.isdir(path)
-    if options.transform is not None and not is_folder:
+    both = (path, options.data)  # options may be for one of them
+    if options.transform is not None and not any(map(os.path.isdir, both)):
         raise ValueError(
             f"expected --transform with a folder of pictures only, got {path}; leave it out, and "
             "preprocess the data"
         )
-    is_columns = is_table(path) and not path.lower().endswith(".npz")
-    if targets and not is_columns:
+    if targets and not any(map(_is_columns, both)):
         raise ValueError(
             f"expected --target with a table (.csv, .tsv or .parquet) only, got {path}; leave it "
             "out, since other data say which their targets are"
         )
     if is_code(path):
         return _from_code(path, part)
-    if is_folder:
+    if os.path.isdir(path):
         return _from_folder(path, part, _transform(options))
-    if not is_columns:
+    if not _is_columns(path):
         return Examples.from_file(path)
     if not targets:
         messages.note(f"all columns of {path} are inputs; give --target for those that are not")
@@ -157,6 +156,11 @@ def _has_targets(examples: LabeledDataset) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _is_columns(path: str) -> bool:
+    """Whether a file is a table, each column of which is an input or a target."""
+    return is_table(path) and not path.lower().endswith(".npz")
 
 
 def _names(given: Any) -> list[str]:

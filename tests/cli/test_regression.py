@@ -158,9 +158,9 @@ PREDICT = "predict --method deterministic --data test.csv"
         (f"{NETWORK} {TABLES} --precision atuo", "expected a number or auto for --precision"),
         (f"{NETWORK} --target strength --precision auto", "--likelihood gaussian only, got auto"),
         (f"{NETWORK} {TABLES} --precision auto --held-out no.csv", "got none; check --held-out"),
-        (f"{NETWORK} {TABLES} --precision auto --held-out inputs.npy", "expected --target with a"),
+        (f"{NETWORK} {TABLES} --precision auto --held-out inputs.npy", "targets in --held-out to"),
         (f"{NETWORK} {TABLES} --precision 2 --noise sd", "expected --noise sd of a network"),
-        (f"{NETWORK} {TABLES}", "expected 2 outputs of mine.py:build for an example of test.csv, got 1"),
+        (f"{NETWORK} {TABLES}", "2 outputs of mine.py:build for an example of test.csv, got 1"),
         ("--model mine.py:two --weights two.pt --target strength --likelihood gaussian --noise sd",
          "expected 2 outputs of mine.py:two for an example of test.csv, got 4"),
         (f"--model mine.py:zero --weights noisy.pt {TABLES} --noise variance",
@@ -171,6 +171,25 @@ def test_options_of_noise_that_do_not_fit_are_refused(folder, capsys, line, reas
     np.save("inputs.npy", np.zeros((5, 2)))
     assert reason in failing(f"{PREDICT} {line} --out o.st", capsys)
     assert not (folder / "o.st").exists()
+
+
+def test_held_out_data_may_have_another_form(folder, capsys):
+    rows = np.loadtxt("val.csv", delimiter=",", skiprows=1)
+    np.savez("val.npz", inputs=rows[:, :2], targets=rows[:, 2])
+    (folder / "tasks.py").write_text(
+        "import numpy as np, mcbn\n"
+        "def task():\n"
+        "    read = lambda name: np.loadtxt(f'{name}.csv', delimiter=',', skiprows=1)\n"
+        "    parts = [(rows[:, :2], rows[:, 2]) for rows in map(read, ('train', 'val', 'test'))]\n"
+        "    return mcbn.Task(*parts)\n"
+    )
+    found = []
+    for held_out in ("val.csv", "val.npz", "tasks.py:task"):
+        capsys.readouterr()
+        run(f"predict {NETWORK} --method deterministic --data test.csv {TABLES} --precision auto "
+            f"--held-out {held_out} --out {len(found)}.st --json")  # fmt: skip
+        found.append(json.loads(capsys.readouterr().out)["precision"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
 
 
 def test_held_out_data_without_targets_are_refused(folder, capsys):
