@@ -52,7 +52,9 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
         ax.errorbar(found.batch_sizes, found.values, yerr=errors, fmt="s", color=SERIES[1],
                     label=f"{found.draws} collected draws")  # fmt: skip
     ax.set_xscale("log", base=2)
-    powers = range(math.ceil(math.log2(sizes[0])), math.floor(math.log2(sizes[-1])) + 1)
+    # The ends of the search may be a rounding error inside a power of two.
+    low, high = math.log2(sizes[0]) - 1e-6, math.log2(sizes[-1]) + 1e-6
+    powers = range(math.ceil(low), math.floor(high) + 1)
     ax.set_xticks([2**power for power in powers], labels=[f"{2**power:g}" for power in powers])
     ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
     ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -38,7 +38,7 @@ def completeness(study: Study) -> tuple[Claim, ...]:
     if study.plan.given.fit == TRAINED:
         text = (
             "One trained network was swept, so there are no intervals over training and no tests: "
-            "a difference may be chance. `mcbn.compare` gives intervals over examples."
+            "a difference may be chance. mcbn.compare gives intervals over examples."
         )
         claims.append(Claim("Replicates", "uncertain", text))
     elif len(replicates) == 1:
@@ -62,7 +62,7 @@ def recommendation(choice: BatchSizeChoice) -> Claim:
     )
     doubts = "".join(f" Doubt: {doubt}." for doubt in choice.doubts)
     sure = choice.at_bound is None and not choice.doubts
-    return Claim("Recommended batch size", "good" if sure else "uncertain", text + doubts)
+    return Claim("Batch size", "good" if sure else "uncertain", text + doubts)
 
 
 def verdict(part: str, study: Study, tests: Sequence[Contrast]) -> tuple[Claim, ...]:

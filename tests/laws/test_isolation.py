@@ -146,6 +146,20 @@ def study(folder):
     return call, []
 
 
+def swept(folder):
+    model = network()
+    pairs = X, X[:, 0].long() % 2
+    task = mcbn.Task(pairs, pairs, pairs, outside={"far": X + 1})
+
+    def call():
+        found = mcbn.sweep(
+            model, task, batch_sizes=(4, 6), draws=3, folder=folder / "sweep", progress=False
+        )
+        return [dict(result.scores) for result in found.results]
+
+    return call, [model]
+
+
 def shared_out(folder):
     model = network()
     sampler = mcbn.MCBatchNorm(model, bank(model))
@@ -233,6 +247,7 @@ CALLS = {
         m, mcbn.JointPosterior.from_bank(b), X, draws=3)),
     "Predictor": from_files,
     "run_study": study,
+    "sweep": swept,
     "to_model_card": carded,
     "read_predictions": classified(round_trip),
     "write_predictions": classified(round_trip),
@@ -255,7 +270,7 @@ VALUES = {
     "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
     "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
     "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
-    "PosteriorCheck", "RescalingWarning", "TrainingAxes",
+    "PosteriorCheck", "RescalingWarning", "Task", "TrainingAxes",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

@@ -15,6 +15,7 @@ import mcbn
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 X, Y = torch.linspace(-1, 1, 48).reshape(12, 4), torch.arange(12) % 3
+NAMES = ["a"] * 12
 MODEL = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval()
 
 
@@ -95,15 +96,15 @@ CASES = {
         lambda: mcbn.collect(MODEL, TensorDataset(X)), TypeError, "got TensorDataset; cut"),
     "nothing for mini-batches": (
         lambda: mcbn.collect(MODEL, None), TypeError, "got NoneType; cut data"),
-    "targets in a list": (
-        lambda: mcbn.evaluate(classes(), Y.tolist()), TypeError,
-        "targets to be a torch.Tensor, got list; convert"),
-    "targets in an array": (
-        lambda: mcbn.evaluate(classes(), Y.numpy()), TypeError,
-        "targets to be a torch.Tensor, got ndarray; convert"),
-    "real targets in a list": (
-        lambda: mcbn.evaluate(reals(), X[:, :3].tolist()), TypeError,
-        "targets to be a torch.Tensor, got list; convert"),
+    "names for targets": (
+        lambda: mcbn.evaluate(classes(), NAMES), TypeError,
+        "targets as numbers, got values such as ['a']; map"),
+    "targets in a mapping": (
+        lambda: mcbn.evaluate(classes(), {"labels": Y}), TypeError,
+        "that has them, got dict; give"),
+    "names for real targets": (
+        lambda: mcbn.evaluate(reals(), NAMES), TypeError,
+        "targets as numbers, got values such as ['a']; map"),
     "targets that are real": (
         lambda: mcbn.evaluate(classes(), Y.float()), TypeError,
         "targets of an integer type, got torch.float32; use"),
@@ -121,17 +122,17 @@ CASES = {
     "resamples below 0": (
         lambda: mcbn.evaluate(classes(), Y, resamples=-1), ValueError,
         "at least 0 resamples, got -1"),
-    "held-out targets in a list": (
-        lambda: mcbn.choose_batch_size(MODEL, bank(), X, Y.tolist()), TypeError,
-        "targets to be a torch.Tensor, got list; convert"),
+    "held-out names for targets": (
+        lambda: mcbn.choose_batch_size(MODEL, bank(), X, NAMES), TypeError,
+        "targets as numbers, got values such as ['a']; map"),
     "a path for a bank to choose from": (
         lambda: mcbn.choose_batch_size(MODEL, "bank.st", X, Y), TypeError, "a bank, got str"),
-    "targets in a list for a temperature": (
-        lambda: mcbn.TemperatureScaling.fit(classes(), Y.tolist()), TypeError,
-        "targets to be a torch.Tensor, got list; convert"),
-    "targets in a list for sets": (
-        lambda: mcbn.ConformalSets.fit(classes(), Y.tolist()), TypeError,
-        "targets to be a torch.Tensor, got list; convert"),
+    "names for targets of a temperature": (
+        lambda: mcbn.TemperatureScaling.fit(classes(), NAMES), TypeError,
+        "targets as numbers, got values such as ['a']; map"),
+    "names for targets of sets": (
+        lambda: mcbn.ConformalSets.fit(classes(), NAMES), TypeError,
+        "targets as numbers, got values such as ['a']; map"),
     "another score of sets": (
         lambda: mcbn.ConformalSets.fit(classes(), Y, score="best"), ValueError, "got 'best'"),
     "another score of intervals": (
