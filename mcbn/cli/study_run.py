@@ -62,11 +62,11 @@ def _run(
         if options.executor != "processes":
             executor = named_executor(options.executor, jobs)
         return run_study(
-            plan, options.out, task=options.task, fit=options.fit, jobs=jobs, executor=executor,
-            shard=shard, retry=options.retry,
+            plan, options.out, task=options.task, model=options.model, fit=options.fit,
+            jobs=jobs, executor=executor, shard=shard, retry=options.retry,
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
-        _interrupted(options.out, plan, stop)
+        _interrupted(options, plan, stop)
     except OSError as error:
         raise OSError(
             f"expected to write to {options.out}, got {error.strerror or error}; free space or "
@@ -109,13 +109,15 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(143)
 
 
-def _interrupted(out: str, plan: Plan, stop: BaseException) -> NoReturn:
-    done = Store(Path(out)).keys("cells")
+def _interrupted(options: StudyRunOptions, plan: Plan, stop: BaseException) -> NoReturn:
+    done = Store(Path(options.out)).keys("cells")
     cells = plan.cells()
-    count = sum(cell.key in done for cell in cells)
+    # Cells of the user's own data and training have keys of their own, by the content of these.
+    own = options.task is not None or options.fit is not None
+    count = min(len(done), len(cells)) if own else sum(cell.key in done for cell in cells)
     messages.interrupted(
-        f"{count} of {len(cells)} cells are finished and kept in {out}. Run the same command again "
-        "to resume."
+        f"{count} of {len(cells)} cells are finished and kept in {options.out}. Run the same "
+        "command again to resume."
     )
     sys.exit(stop.code if isinstance(stop, SystemExit) else 130)
 

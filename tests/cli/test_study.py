@@ -245,3 +245,69 @@ def test_the_ready_studies_are_declarations():
     for path in ready:
         assert len(declaration.read(path).cells()) > 10
     assert tiny().cells()
+
+
+MINE = """
+import torch
+from torch import nn
+
+import mcbn
+
+
+def rows(count, seed):
+    x = torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
+    return x, (x[:, 0] > 0).long()
+
+
+def task():
+    return mcbn.Task(rows(64, 0), rows(20, 1), rows(30, 2), name="mine", classes=("low", "high"))
+
+
+def build():
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def fit(model, task, batch_size, seed):
+    with torch.no_grad(), open("fits.txt", "a") as file:
+        print(batch_size, file=file)
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+"""
+
+
+def test_a_study_of_ones_own_data_network_and_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mcbn.study.run.Processes", Here)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "study.yaml").write_text(
+        "seeds: [0]\nmethods: [Deterministic]\ntraining: {batch_sizes: [8, 16]}\n"
+    )
+    own = ("--task", "mine.py:task", "--model", "mine.py:build", "--fit", "mine.py:fit")
+    for _ in range(2):  # a finished study is not run again
+        run("study", "run", "study.yaml", *own, "--out", "out")
+        assert "2 of 2 cells done, 0 failed" in capsys.readouterr().out
+    assert sorted((tmp_path / "fits.txt").read_text().split("\n")) == ["", "16", "8"]
+    run("study", "table", "out")
+    assert "mine" in capsys.readouterr().out
+    run("report", "out")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--task", "mine"), "--task module:function or file.py:function, got 'mine'; add the name "
+                             "of the function that returns the task"),
+        (("--fit", "no.py:fit"), "expected a Python file in --fit, got 'no.py'"),
+        (("--task", "mine.py:build"), "expected mine.py:build to return an mcbn.Task, got"),
+    ],
+)  # fmt: skip
+def test_code_of_ones_own_that_does_not_fit_is_refused(
+    tmp_path, monkeypatch, capsys, words, reason
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mcbn.study.run.Processes", Here)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "study.yaml").write_text("seeds: [0]\n")
+    assert failing("study", "run", "study.yaml", *words, "--out", "out") == 2
+    assert reason in capsys.readouterr().err
