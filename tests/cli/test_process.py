@@ -53,6 +53,13 @@ def imported(*words, cwd):
         ("collect --model m:f --data nowhere.npz --out o", 2),
         ("collect --model m:f --weights nowhere.pt --data d.npz --out o", 2),
         ("predict --model m:f --bank nowhere.st --data d.npz --out o", 2),
+        ("predict --model m:f --data d.npz --out o", 2),
+        ("predict --model m:f --method dropout --data d.npz --out o --likelihood gaussian "
+         "--precision auto", 2),
+        ("predict --model m:f --method dropout --data d.npz --out o --key best", 2),
+        ("collect --model m:f --data nowhere.py:train --out o", 2),
+        ("collect --model m:f --data . --transform nowhere.py:crop --out o", 2),
+        ("study run study.yaml --out o --task nowhere.py:task", 2),
         ("evaluate nowhere.st", 2),
         ("evaluate *.parquet", 2),
         ("evaluate d.npz --out d.npz", 2),
@@ -61,7 +68,7 @@ def imported(*words, cwd):
         ("report .", 2),
         ("study table .", 2),
     ],
-)
+)  # fmt: skip
 def test_no_answer_that_needs_no_network_waits_for_torch(tmp_path, line, code):
     (tmp_path / "d.npz").touch()
     study = tmp_path / "study.yaml" if line.startswith("study run") else tmp_path / "o.yaml"
