@@ -234,7 +234,7 @@ def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptio
         raise ValueError(
             f"expected {forms * target.numel()} outputs of {options.model} for an example of "
             f"{options.data}, got {outputs.numel()}; "
-            f"{'check --target' if options.precision is not None else f'they are {noise}'}"
+            f"{'check its targets' if options.precision is not None else f'they are {noise}'}"
         )
 
 

@@ -275,6 +275,11 @@ class PredictOptions:
                 f"expected --precision with --likelihood gaussian only, got {self.precision} for "
                 "classes; leave it out"
             )
+        if isinstance(self.precision, float) and self.precision <= 0:
+            raise ValueError(
+                f"expected a positive precision tau, got {self.precision:g}; give --precision auto "
+                "to fit it on --held-out examples"
+            )
         if self.precision == "auto" and self.held_out is None:
             raise ValueError(
                 "expected --held-out with --precision auto, got none; give examples with targets "

@@ -155,6 +155,7 @@ PREDICT = "predict --method deterministic --data test.csv"
     ("line", "reason"),
     [
         (f"{NETWORK} {TABLES} --precision auto", "expected --held-out with --precision auto"),
+        (f"{NETWORK} {TABLES} --precision -2", "expected a positive precision tau, got -2; give"),
         (f"{NETWORK} {TABLES} --precision atuo", "expected a number or auto for --precision"),
         (f"{NETWORK} --target strength --precision auto", "--likelihood gaussian only, got auto"),
         (f"{NETWORK} {TABLES} --precision auto --held-out no.csv", "got none; check --held-out"),
