@@ -107,7 +107,8 @@ def _transform(options: Any) -> Callable[[Any], Any] | None:
 def _from_folder(path: str, part: str, transform: Callable[[Any], Any] | None) -> Examples:
     """Pictures by classes, of one part if there are several, or without classes."""
     name = Path(path).resolve().name
-    flat, inner = picture_files(path), [each for each in os.scandir(path) if each.is_dir()]
+    inner = [each for each in os.scandir(path) if each.is_dir() and not each.name.startswith(".")]
+    flat = picture_files(path)
     if flat and inner:
         raise ValueError(
             f"expected pictures in {path} or in its subfolders, got both; move "

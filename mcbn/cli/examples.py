@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.io.archives import damaged, read_array, read_arrays
-from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, texts
+from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, stem, texts
 from mcbn.network.inputs import Inputs, select_inputs
 from mcbn.network.isolation import random_streams
 from mcbn.network.loaders import Data
@@ -106,7 +106,7 @@ class Examples:
         known = None
         if outputs:
             known = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=1)
-        return cls(Path(path).name.partition(".")[0], inputs.to(torch.get_default_dtype()), known)
+        return cls(stem(path), inputs.to(torch.get_default_dtype()), known)
 
     @classmethod
     def of(cls, name: str, examples: LabeledData | LabeledDataset, **more: Any) -> "Examples":

@@ -74,7 +74,7 @@ def doctor(options: DoctorOptions) -> None:
         examples = read_data(options)
         count = min(len(examples), INSPECTED_EXAMPLES)
         inputs = examples.minibatches(batch_size=count, draws=1)[0]
-    network = _network(options)
+    network = load_said(options)
     inspection = inspect(network, inputs, batch_size=options.batch_size)
     print(to_json(inspection.to_dict(), indent=2) if options.json else inspection)
     if not inspection.servable:
@@ -86,7 +86,7 @@ def collect(options: CollectOptions) -> None:
     batches = read_data(options).minibatches(
         batch_size=options.batch_size, draws=options.draws, seed=options.seed
     )
-    bank = collect_bank(_network(options), batches)
+    bank = collect_bank(load_said(options), batches)
     bank.save(options.out)
     messages.show(
         f"{bank} written to {options.out}",
@@ -105,7 +105,7 @@ def predict(options: PredictOptions) -> None:
     examples, held_out = read_data(options), _held_out(options)
     if is_table(options.out):  # before the work, not after it
         require_unreserved(examples.columns)
-    network = _network(options)
+    network = load_said(options)
     sampler = make_sampler(
         network, options.method, bank=options.bank, draws=options.draws, seed=options.seed
     )
@@ -241,7 +241,7 @@ def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptio
 def export(options: ExportOptions) -> None:
     """Write a network and its bank as one file."""
     inputs = read_data(options).first(EXPORT_EXAMPLES)
-    network = _network(options)
+    network = load_said(options)
     sampler = MCBatchNorm(network, Bank.load(options.bank))
     precision = options.precision
     likelihood = Categorical() if precision is None else Gaussian(precision=precision)
@@ -259,7 +259,7 @@ def export(options: ExportOptions) -> None:
     )  # fmt: skip
 
 
-def _network(options: Any) -> Module:
+def load_said(options: Any) -> Module:
     """The network of a verb; says where its weights were read."""
     loaded = load(options.model, options.weights, key=options.key, prefix=options.prefix)
     reading = loaded.reading

@@ -19,6 +19,7 @@ TASK: Metadata = {"role": "model", "noun": "returns the task"}
 FIT: Metadata = {"role": "model", "noun": "trains the network"}
 TRANSFORM: Metadata = {"role": "model", "noun": "makes a tensor of a picture"}
 DATA: Metadata = {"role": "data", "noun": "a data file"}
+SWEPT: Metadata = {"role": "data", "noun": "a task"}
 PICTURES: Metadata = {"role": "input", "noun": "a data file"}
 WEIGHTS: Metadata = {"role": "input", "noun": "a checkpoint"}
 BANK: Metadata = {"role": "input", "noun": "a bank"}
@@ -502,6 +503,58 @@ class StudyRunOptions:
     print_config: bool = False
     keys: list[str] = field(default_factory=list, metadata=OTHERS)
     json: bool = False
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Compare a trained network's uncertainty over batch sizes, recommend one, and write a report.
+
+    Nothing is trained. Finished results are kept in the folder: the same command resumes.
+
+    Example: mcbn sweep --model nets.py:build --weights w.pt --task mine.py:task --out sweep
+
+    Attributes:
+        model: torchvision:NAME, timm:NAME, or file.py:function or module:function that builds the
+            network; its code is run.
+        task: file.py:function or module:function that returns an mcbn.Task, or a folder of pictures
+            with a subfolder per class, in folders train, validation and test or in one.
+        out: folder of the results and the report; the same command resumes there.
+        weights: checkpoint of the network, .pt or .safetensors; without it one of torchvision or
+            timm has its published weights.
+        key: entry of the checkpoint that holds the weights, if several fit.
+        prefix: what the names in the checkpoint have before those of the network, if several fit.
+        transform: file.py:function that makes a tensor of each picture of a folder, or returns what
+            does; by default that of the published weights of --model.
+        train_transform: the same for mini-batches of training pictures, random crops included; by
+            default --transform.
+        batch_sizes: M, with commas between.
+        draws: T, number of mini-batches at each M.
+        trained_at: the batch size of the training; by default the middle one of --batch-sizes.
+        test_size: test examples used; all by default.
+        seed: seed of the mini-batches.
+        json: print JSON instead of text.
+    """
+
+    model: str = field(metadata=MODEL)
+    task: str = field(metadata=SWEPT)
+    out: str = field(metadata=RESUMED)
+    weights: str | None = field(default=None, metadata=WEIGHTS)
+    key: str | None = None
+    prefix: str | None = None
+    transform: str | None = field(default=None, metadata=TRANSFORM)
+    train_transform: str | None = field(default=None, metadata=TRANSFORM)
+    batch_sizes: list[str] = field(
+        default_factory=lambda: ["8", "16", "32", "64", "128"], metadata=NAMES
+    )
+    draws: int = 64
+    trained_at: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+    json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        _require_checkpoint(self.weights, self.key, self.prefix)
 
 
 @dataclass(frozen=True)

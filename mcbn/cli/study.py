@@ -15,7 +15,7 @@ from mcbn.study.store import Store
 def status(options: StudyStatusOptions) -> None:
     """Show how many cells of a study are finished, failed and running."""
     study, store = Study.load(options.study), Store.open(options.study)
-    networks = {n.key for c in study.plan.cells() for n in c.networks if not n.published}
+    networks = {n.key for c in study.plan.cells() for n in c.networks if not n.trained}
     trained, running = len(networks & store.keys("networks")), len(store.running())
     numbers = study_counts(study)
     if options.json:

@@ -66,6 +66,8 @@ VERBS: Mapping[str, Verb] = {
     "report": Verb("predictions:report", options.ReportOptions,
                    "write a calibration report; of a study: mcbn report DIR", "predictions",
                    "FILE..."),
+    "sweep": Verb("sweep:sweep", options.SweepOptions,
+                  "compare a trained network over batch sizes, and recommend one"),
     "study run": Verb("study_run:run", options.StudyRunOptions,
                       "train and score every cell of a study, or resume it", "study", "FILE"),
     "study status": Verb("study:status", options.StudyStatusOptions,

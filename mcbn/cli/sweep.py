@@ -1,0 +1,81 @@
+"""The verb of the command line that sweeps a trained network over batch sizes."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from torch.nn import Module
+
+from mcbn.cli import messages
+from mcbn.cli.data import own_transform
+from mcbn.cli.network import load_said
+from mcbn.cli.options import SweepOptions
+from mcbn.network.builders import published_transform
+from mcbn.report.report import Report
+from mcbn.study.own_code import load_own_task
+from mcbn.study.results import Study
+from mcbn.study.sweep import sweep as swept
+from mcbn.tasks.task import Task
+
+
+def sweep(options: SweepOptions) -> None:
+    """Compare a trained network's uncertainty over batch sizes, and recommend one."""
+    sizes = _sizes(options.batch_sizes)
+    task, network = _task(options), load_said(options)
+    study = _swept(network, task, sizes, options)
+    path = Report.from_study(study).write(options.out)
+    found = study.recommendation or {}
+    numbers = {"out": options.out, "report": str(path), "cells": len(study.results),
+               "recommendation": study.recommendation}  # fmt: skip
+    best = found.get("best")
+    words = f"recommended M = {best:.3g}" if best else "no M recommended"
+    messages.show(f"{len(study.results)} cells, {words}; report: {path}", numbers,
+                  json=options.json)  # fmt: skip
+
+
+def _swept(network: Module, task: Task, sizes: Sequence[int], options: SweepOptions) -> Study:
+    try:
+        return swept(
+            network,
+            task,
+            batch_sizes=sizes,
+            draws=options.draws,
+            trained_at=options.trained_at,
+            folder=options.out,
+            test_size=options.test_size,
+            seed=options.seed,
+        )
+    except KeyboardInterrupt:
+        messages.interrupted(
+            f"what is finished is kept in {options.out}; run the same command again to resume"
+        )
+        sys.exit(130)
+
+
+def _sizes(texts: Sequence[str]) -> list[int]:
+    sizes = [int(text) for text in texts if text.isdigit() and int(text) > 1]
+    if len(sizes) < len(texts):
+        raise ValueError(
+            f"expected whole numbers from 2 for --batch-sizes, got {','.join(texts)}; give such as "
+            "8,16,32"
+        )
+    return sizes
+
+
+def _task(options: SweepOptions) -> Task:
+    """The user's own task, or one of a folder of pictures."""
+    if not os.path.isdir(options.task):
+        if options.transform or options.train_transform:
+            raise ValueError(
+                "expected --transform with a folder of pictures only, got "
+                f"{options.task}; leave it out, and transform in the task"
+            )
+        return load_own_task(options.task)
+    transform = (
+        published_transform(options.model)
+        if options.transform is None
+        else own_transform(options.transform)
+    )
+    training = options.train_transform
+    train_transform = transform if training is None else own_transform(training)
+    return Task.from_folder(options.task, transform=transform, train_transform=train_transform)
