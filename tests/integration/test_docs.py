@@ -8,10 +8,13 @@ import os
 import re
 import runpy
 import socket
+import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import recipe_files
 import torch
 from sklearn.datasets import load_digits
 from tiny import Here
@@ -25,11 +28,16 @@ from mcbn.study import run as study_run
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+PAGES = {"README.md": (ROOT / "README.md").read_text()}
+PAGES |= {
+    path.relative_to(DOCS).as_posix(): path.read_text()
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("recipes/*.md")])
+}
 # These include a file that has tests of its own.
 COPIES = {"experiments.md", "contributing.md", "changes.md"}
 # Their blocks run in tests of their own; of the README only the blocks marked `py` run here.
 README, TRACKING = "README.md", "tracking.md"
+FILE = re.compile(r"# (\w+\.\w+)\n")
 BLOCK = re.compile(r"^( *)```(python|py|text|sh)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 # Results of networks trained here differ between processors by about this much.
 RELATIVE, ABSOLUTE = 0.1, 0.02
@@ -89,6 +97,11 @@ def names_of_the_pages():
 BEFORE = {
     "deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")',
     "batches.md": "import graphs",
+    "tutorial.md": """
+torch.save(model.state_dict(), "weights.pt")
+train_data = (training_data, torch.zeros(len(training_data), dtype=torch.long))
+validation_data, test_data = (validation_inputs, validation_targets), (test_inputs, test_targets)
+""",
 }
 
 TINY_STUDY = """
@@ -141,13 +154,19 @@ def sandbox(tmp_path, monkeypatch):
 
 
 def run(page, names):
-    """Run a page's code in order; yield what it prints and what the page shows for it."""
+    """Run a page's code in order; yield what it prints and what the page shows for it.
+
+    A block that begins with the name of a file, as a comment, is written to it instead.
+    """
     printed = ""
     exec(BEFORE.get(page, ""), names)
     languages = ("py",) if page == README else ("python", "py", "text")
     for number, (language, text) in enumerate(blocks(page, *languages), 1):
         if language == "text":
             yield printed, text
+            continue
+        if file := FILE.match(text):
+            Path(file[1]).write_text(text)
             continue
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -172,10 +191,19 @@ WITH_CODE = [
 
 
 @pytest.mark.filterwarnings("default::mcbn.InconsistentBankWarning")
+@pytest.mark.filterwarnings("default::mcbn.RescalingWarning")
+@pytest.mark.filterwarnings("default:the code or the data:UserWarning")
 @pytest.mark.parametrize("page", WITH_CODE)
 @pytest.mark.usefixtures("sandbox")
-def test_code_of_the_page_runs_and_prints_what_the_page_shows(page, names_of_the_pages):
-    for printed, shown in run(page, dict(names_of_the_pages)):
+def test_code_of_the_page_runs_and_prints_what_the_page_shows(page, request, monkeypatch):
+    if page.startswith("recipes/"):  # their readers have files, and nothing else
+        names = {}
+        recipe_files.write(page)
+    else:
+        names = dict(request.getfixturevalue("names_of_the_pages"))
+    if page == "recipes/lightning.md":  # whose class is a module of PyTorch, all the same
+        monkeypatch.setitem(sys.modules, "lightning", SimpleNamespace(LightningModule=nn.Module))
+    for printed, shown in run(page, names):
         assert_same_output(printed, shown)
 
 
@@ -229,7 +257,7 @@ def test_every_page_is_in_the_table_of_contents_exactly_once():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_to_files_resolve(page):
-    folder = ROOT if page == "README.md" else DOCS
+    folder = ROOT if page == README else (DOCS / page).parent
     text = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in link:
