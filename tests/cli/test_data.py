@@ -206,6 +206,7 @@ def test_pictures_are_predicted_with_their_names_and_classes(pictures):
     torch.testing.assert_close(
         alone.predictive.log_probabilities, data.predictive.log_probabilities[:3], rtol=0, atol=1e-6
     )
+    (pictures / "flat" / ".hidden").mkdir()  # as an editor leaves them
     assert len(predicted("flat", CONVOLUTIONS).predictive) == 3
 
 
