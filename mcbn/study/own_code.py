@@ -19,7 +19,7 @@ from mcbn.network.sources import source_digests
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.cell import Network
 from mcbn.study.fingerprints import build_own
-from mcbn.study.given import TRAINED, Given, accepted
+from mcbn.study.given import Given, accepted
 from mcbn.tasks.digests import digest_of
 from mcbn.tasks.task import Task
 
@@ -86,17 +86,24 @@ def describe(task: str, model: str, fit: str, *, progress: bool = False) -> Give
         TypeError: the function returns no task, or the data hold what has no digest.
     """
     data = load_own_task(task) if task else None
+    digest = _digest(data, (task, model, fit), progress=progress)
+    if data is None:
+        return Given(fit=fit, digest=digest)
+    return Given(task, fit, digest, data.regression, tuple(data.outside))
+
+
+def _digest(data: Task | None, names: tuple[str, str, str], *, progress: bool = False) -> str:
+    """A digest of the sources of a user's functions, and of the examples of the task."""
+    _, model, fit = names
     if model:
         with random_streams(0, "describe"):
             build_own(model)  # loads what it imports
     if fit:
         import_builder(fit)
-    sources = {name: source_digests(name) for name in (task, model, fit) if name}
-    parts = {"sources": sources, "data": data and digest_of(data, progress=progress)}
-    digest = hashlib.sha256(to_json(parts, sort_keys=True).encode()).hexdigest()[:32]
-    if data is None:
-        return Given(fit=fit, digest=digest)
-    return Given(task, fit, digest, data.regression, tuple(data.outside))
+    sources = {name: source_digests(name) for name in names if name}
+    examples = None if data is None else digest_of(data, progress=progress)
+    text = to_json({"sources": sources, "data": examples}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def load_own_task(name: str) -> Task:
@@ -124,21 +131,23 @@ def given_task(network: Network) -> Task | None:
     here = given_here(network)
     if here is not None:
         return here.task
-    if not network.made_of or ":" not in network.data:
+    if not network.made_of:
         return None
-    return _checked_task(network.data, network.architecture if network.own else "", network.fit,
-                         network.made_of)  # fmt: skip
+    task = network.data if ":" in network.data else ""
+    model = network.architecture if network.own else ""
+    return _checked_task((task, model, network.fit), network.made_of)
 
 
 @lru_cache(maxsize=1)
-def _checked_task(task: str, model: str, fit: str, made_of: str) -> Task:
-    found = describe(task, model, fit if fit != TRAINED else "")
-    if found.digest != made_of:
+def _checked_task(names: tuple[str, str, str], made_of: str) -> Task | None:
+    """The task of these functions, which are held to what the study is made of, once a process."""
+    data = load_own_task(names[0]) if names[0] else None
+    if _digest(data, names) != made_of:
         raise ValueError(
-            f"expected {task} and its data as they were when the run began, got others; run the "
-            "study again, which keeps what was made from them apart"
+            f"expected {' and '.join(filter(None, names))}, and the data, as they were when the "
+            "run began, got others; run the study again, which keeps what was made from them apart"
         )
-    return load_own_task(task)
+    return data
 
 
 def fit_own(network: Network, model: Module, task: Task, seed: int) -> Module:

@@ -125,6 +125,11 @@ def _with_own_code(plan: Plan, executor: Executor, task: Any, model: Any, fit: A
         plan = replace(plan, network=replace(plan.network, names=(names["model"],)))
     if not {"task", "fit"} & names.keys():
         return plan
+    if "model" not in names and any(":" in each for each in plan.network.names):
+        raise ValueError(
+            f"expected model= beside task= and fit= for a network of your own, got it in the plan: "
+            f"{', '.join(plan.network.names)}; give that function as model="
+        )
     described = executor.submit(_describe, names, str(Path.cwd())).result()
     if isinstance(described, str):
         raise ValueError(

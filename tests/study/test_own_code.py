@@ -154,6 +154,10 @@ def test_the_training_of_the_package_serves_as_well() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"model": None, "plan": replace(PLAN, network=NetworkAxes(names=("mine.py:build",)))},
+            "give that function as model=",
+        ),
         ({"task": "mine.py:nothing"}, "to return an mcbn.Task, got int"),
         ({"task": "mine.py:absent"}, "absent"),
         ({"task": "other.py:task"}, "other.py"),
@@ -165,6 +169,21 @@ def test_the_training_of_the_package_serves_as_well() -> None:
 def test_what_is_no_task_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         run(**changes)  # type: ignore[arg-type]
+
+
+def test_a_training_of_built_in_data_is_held_to_its_source() -> None:
+    plan = replace(PLAN, methods=("Deterministic",), seeds=(0,), network=NetworkAxes(("mlp",)))
+    options = {"executor": ThisProcess(), "progress": False, "fit": "mine.py:replaced_by_none"}
+    with Path("mine.py").open("a") as file:
+        file.write("\n\ndef replaced_by_none(model, task, **_):\n    model.scale = 1\n")
+    first = mcbn.run_study(plan, "out", **options)  # type: ignore[arg-type]
+    assert not first.failures
+    edit("mine.py", "model.scale = 1", "model.scale = 2")
+    with pytest.warns(UserWarning, match="have changed"):
+        second = mcbn.run_study(plan, "out", **options)  # type: ignore[arg-type]
+    assert {each.cell.key for each in first.results}.isdisjoint(
+        each.cell.key for each in second.results
+    )
 
 
 @pytest.mark.parametrize(
