@@ -13,7 +13,7 @@ from torch.nn import Module
 from mcbn.bank.bank import Bank
 from mcbn.io.plain import to_json
 from mcbn.network.batchnorm import unwrapped
-from mcbn.network.builders import call_own, import_builder
+from mcbn.network.builders import call_own, own_function
 from mcbn.network.isolation import random_streams
 from mcbn.network.sources import source_digests
 from mcbn.samplers.sampler import Sampler
@@ -99,7 +99,8 @@ def _digest(data: Task | None, names: tuple[str, str, str], *, progress: bool = 
         with random_streams(0, "describe"):
             build_own(model)  # loads what it imports
     if fit:
-        import_builder(fit)
+        with own_function(fit):  # which loads what it imports
+            pass
     sources = {name: source_digests(name) for name in names if name}
     examples = None if data is None else digest_of(data, progress=progress)
     text = to_json({"sources": sources, "data": examples}, sort_keys=True)
@@ -167,10 +168,9 @@ def fit_own(network: Network, model: Module, task: Task, seed: int) -> Module:
         "weight_decay": network.weight_decay,
     }
     names = set(model.state_dict())
-    with random_streams(seed, "training"):
-        function = import_builder(network.fit)
-        options = accepted(function, {"batch_size": network.batch_size, "seed": seed, **offered})
-        returned = call_own(network.fit, model, task, **options)
+    with random_streams(seed, "training"), own_function(network.fit) as function:
+        every = {"batch_size": network.batch_size, "seed": seed, **offered}
+        returned = function(model, task, **accepted(function, every))
     trained = model if returned is None else returned
     if not isinstance(trained, Module):
         raise TypeError(
