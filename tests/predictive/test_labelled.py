@@ -30,6 +30,7 @@ PAIRS = TensorDataset(INPUTS, TARGETS)
 HELD: dict[str, tuple[Any, Any]] = {
     "arrays": (INPUTS.numpy(), TARGETS.numpy()),
     "a frame and a column": (pd.DataFrame(INPUTS.numpy()), pd.Series(TARGETS.numpy())),
+    "a frame of float64": (pd.DataFrame(INPUTS.double().numpy()), TARGETS),
     "a set of pairs": (PAIRS, None),
     "a set of dicts": (Examples(), None),
     "a loader": (DataLoader(PAIRS, batch_size=7), None),

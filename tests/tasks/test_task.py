@@ -113,6 +113,7 @@ def test_unlabelled_positions_are_no_class() -> None:
 OTHERS: dict[str, Callable[[], mcbn.Task]] = {
     "an input": lambda: task((INPUTS.index_put((torch.tensor(0),), torch.tensor(0.5)), TARGETS)),
     "a target": lambda: task((INPUTS, TARGETS.flip(0))),
+    "the shape": lambda: task((INPUTS.reshape(8, 3, 1), TARGETS)),
     "the type": lambda: task((INPUTS.double(), TARGETS)),
     "one example fewer": lambda: task((INPUTS[:-1], TARGETS[:-1])),
     "an outside set": lambda: task(outside={"far": INPUTS}),
