@@ -310,5 +310,5 @@ def test_batches_are_asked_for_one_at_a_time():
 
 @pytest.mark.usefixtures("no_type_checker")
 def test_an_unknown_kind_of_data_is_refused_at_once():
-    with pytest.raises(TypeError, match="expected a tensor, an array, a Dataset or a DataLoader"):
+    with pytest.raises(TypeError, match="expected a tensor, an array, a data frame, a Dataset or"):
         inspect.unwrap(mcbn.predict_batches)(flat(), [1.0])

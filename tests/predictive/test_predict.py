@@ -199,7 +199,7 @@ def test_empty_data_are_refused(empty, sampler, x):
 
 @pytest.mark.parametrize("data", [[1.0], "path"], ids=["list", "text"])
 def test_data_of_another_kind_are_refused(data, sampler):
-    with pytest.raises(TypeError, match="expected a tensor, an array, a Dataset or a DataLoader"):
+    with pytest.raises(TypeError, match="expected a tensor, an array, a data frame, a Dataset or"):
         inspect.unwrap(mcbn.predict)(sampler, data)
 
 

@@ -80,7 +80,7 @@ def own(path, *names):
 def test_every_cell_is_scored_once_and_every_network_trained_once(here):
     study, executor, folder = here
     assert (len(study.results), len(study.failures), study.missing) == (CELLS, 0, 0)
-    jobs = [job for _, job, _ in executor.calls]
+    jobs = [job for _, job, *_ in executor.calls]
     assert len(jobs) == len(set(jobs)) == CELLS + NETWORKS
     assert not executor.closed, "an executor that was given is not ours to shut down"
     store = Store(folder)
@@ -90,7 +90,7 @@ def test_every_cell_is_scored_once_and_every_network_trained_once(here):
 
 
 def test_a_cell_starts_as_soon_as_its_network_is_there(here):
-    jobs = [job for _, job, _ in here[1].calls]
+    jobs = [job for _, job, *_ in here[1].calls]
     kinds = ["network" if job in {n for c in here[0].plan.cells() for n in c.networks} else "cell"
              for job in jobs]  # fmt: skip
     assert kinds[:2] == ["network", "cell"]
@@ -145,7 +145,7 @@ def test_more_seeds_add_cells_and_keep_the_old(here, tmp_path):
     more = run_study(replace(plan, seeds=(0, 1)), tmp_path, executor=executor, progress=False)
     assert len(more.results) == 4
     assert {job.seed if hasattr(job, "seed") else job.network.seed
-            for _, job, _ in executor.calls} == {1}  # fmt: skip
+            for _, job, *_ in executor.calls} == {1}  # fmt: skip
     assert Study.load(tmp_path).plan.seeds == (0, 1)
 
 
@@ -186,7 +186,7 @@ def test_shards_on_one_folder_give_the_same_table_and_share_the_work(table, tmp_
     for index in (3, 1, 2):
         executor = Here()
         study = run_study(tiny(), tmp_path, shard=(index, 3), executor=executor, progress=False)
-        done += [job for _, job, _ in executor.calls]
+        done += [job for _, job, *_ in executor.calls]
         # Four pairs of training size and seed: one share has two of them.
         assert len(executor.calls) == (28 if index == 1 else 14)
     assert to_csv(study) == table
@@ -374,7 +374,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     assert not store.keys("failures"), "an interrupt is nobody's failure"
     executor = Here()
     assert to_csv(run_study(tiny(), folder, executor=executor, progress=False)) == table
-    assert done.isdisjoint(job.key for _, job, _ in executor.calls)
+    assert done.isdisjoint(job.key for _, job, *_ in executor.calls)
 
 
 def check_kill(file, folder, table, chance):
@@ -398,7 +398,7 @@ def test_a_run_that_is_killed_takes_its_processes_along_and_goes_on(file, tmp_pa
     assert not store.keys("failures")
     executor = Here()
     assert to_csv(run_study(tiny(), folder, executor=executor, progress=False)) == table
-    assert done.isdisjoint(job.key for _, job, _ in executor.calls)
+    assert done.isdisjoint(job.key for _, job, *_ in executor.calls)
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def by_doctor(guest: Guest) -> list[str]:
         redirect_stdout(printed),
         suppress(SystemExit),
     ):
-        doctor(DoctorOptions(BUILD, None, f"{folder}/data.npz", size, json=True))
+        doctor(DoctorOptions(BUILD, data=f"{folder}/data.npz", batch_size=size, json=True))
     found = json.loads(printed.getvalue())
     if not found["servable"]:
         raise RefusedError(" ".join(f["text"] for f in found["findings"] if f["blocking"]))
