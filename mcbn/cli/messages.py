@@ -80,7 +80,7 @@ def shown(value: str) -> str:
     return repr(value)
 
 
-def _has_colour(stream: TextIO) -> bool:
+def _has_colour(stream: Any) -> bool:
     """Whether a stream is a terminal of a user who has not asked for no colour."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain

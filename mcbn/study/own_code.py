@@ -23,6 +23,8 @@ from mcbn.study.given import Given, accepted
 from mcbn.tasks.digests import digest_of
 from mcbn.tasks.task import Task
 
+SEEDS = 2**32  # of NumPy, to which a user may pass the seed on
+
 
 @dataclass(frozen=True, eq=False)
 class Here:
@@ -169,7 +171,7 @@ def fit_own(network: Network, model: Module, task: Task, seed: int) -> Module:
     }
     names = set(model.state_dict())
     with random_streams(seed, "training"), own_function(network.fit) as function:
-        every = {"batch_size": network.batch_size, "seed": seed, **offered}
+        every = {"batch_size": network.batch_size, "seed": seed % SEEDS, **offered}
         returned = function(model, task, **accepted(function, every))
     trained = model if returned is None else returned
     if not isinstance(trained, Module):

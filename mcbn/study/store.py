@@ -110,7 +110,8 @@ class Store:
         if not path.is_file():
             return NOTHING_GIVEN
         try:
-            return Given(**parse_object(path.read_bytes()))
+            values = parse_object(path.read_bytes())
+            return Given(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"expected what the study is given in {path}, got: {error}; run the study again"
