@@ -106,7 +106,8 @@ def floor() -> float:
     Two jobs on two cores could reach this without any overhead: 0.5 if the cores share nothing.
     """
     code = (
-        "import time\nfrom mcbn.study.worker import load_task, untrained\n"
+        "import time\nfrom mcbn.study.cell_task import load_task\n"
+        "from mcbn.study.worker import untrained\n"
         "from mcbn.tasks.training import build, train\nfrom mcbn.study.cell import Network\n"
         "import torch\ntorch.set_num_threads(1)\n"
         f"network = {TRAINING.cells()[0].network!r}\ntask = load_task(network)\n"

@@ -22,11 +22,12 @@ from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.dropout import MCDropout
 from mcbn.samplers.ensemble import DeepEnsemble
 from mcbn.samplers.sampler import Sampler
+from mcbn.study.cell_task import load_task
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.study.results import Study
 from mcbn.study.run import run_study
 from mcbn.study.store import Store
-from mcbn.study.worker import load_task, load_trained
+from mcbn.study.worker import load_trained
 from mcbn.tasks.datasets import Task
 from mcbn.tasks.names import OUTSIDE
 

@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,25 @@ class Given:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            value = tuple(value) if isinstance(value, list) else value
-            object.__setattr__(self, each.name, value)
             if not matches_type(value, each.type):
                 raise ValueError(
                     f"expected given.{each.name} of type {each.type}, got {value!r:.80}; run the "
                     "study again"
                 )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Given":
+        """Make it from the values of `asdict`, which may have been through JSON.
+
+        Raises:
+            TypeError: a value has another name.
+            ValueError: a value is of another type.
+        """
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 def reference(function: Callable[..., Any] | str | os.PathLike[str], role: str) -> str:

@@ -110,8 +110,7 @@ class Store:
         if not path.is_file():
             return NOTHING_GIVEN
         try:
-            values = parse_object(path.read_bytes())
-            return Given(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            return Given.from_dict(parse_object(path.read_bytes()))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"expected what the study is given in {path}, got: {error}; run the study again"

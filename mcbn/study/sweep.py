@@ -24,6 +24,7 @@ from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.batch_size import choose_batch_size
+from mcbn.study.cell_sampler import LARGER_BATCH, collected, training_batches
 from mcbn.study.executors import ThisProcess
 from mcbn.study.given import TRAINED, Given
 from mcbn.study.names import Method
@@ -32,12 +33,10 @@ from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, Training
 from mcbn.study.results import Study
 from mcbn.study.run import run_study
 from mcbn.study.store import Store
-from mcbn.study.worker import collected, training_batches
 from mcbn.tasks.digests import digest_of
 from mcbn.tasks.examples import count_of
 from mcbn.tasks.task import Task
 
-LARGER_BATCH = 512  # examples that tell a bank what larger batches come to
 # Of the recommendation: sizes that the search scores, and draws at each of three to confirm it.
 SCORED_SIZES, CONFIRMED = 32, 32
 

@@ -105,8 +105,9 @@ def test_outside_is_more_uncertain_than_inside(study):
 
 def test_scores_are_those_of_the_library(tmp_path):
     """The same cell by hand, from the weights in the folder."""
+    from mcbn.study.cell_task import load_task  # noqa: PLC0415
     from mcbn.study.store import Store  # noqa: PLC0415
-    from mcbn.study.worker import load_task, load_trained  # noqa: PLC0415
+    from mcbn.study.worker import load_trained  # noqa: PLC0415
 
     plan = tiny(methods=("MCBN",), seeds=(1,), training=TrainingAxes(batch_sizes=(32,), epochs=1),
                 inference=InferenceAxes(batch_sizes=(8,), draws=(6,)))  # fmt: skip

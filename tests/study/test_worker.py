@@ -10,10 +10,11 @@ from tiny import Here, tiny
 
 import mcbn
 from mcbn.study import worker
+from mcbn.study.cell_sampler import make_sampler
+from mcbn.study.cell_task import load_task
 from mcbn.study.names import REGRESSION_SCORES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.study.run import run_study
-from mcbn.study.worker import load_task
 
 real = pytest.mark.skipif("MCBN_DATA" not in os.environ, reason="no data root is named")
 
@@ -99,10 +100,10 @@ def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = worker.untrained(cell.network, task).eval()
-    whole = worker.make_sampler(cell, [model], task).bank
+    whole = make_sampler(cell, [model], task).bank
     assert (len(whole), whole.batch_size) == (1, 300)
     monkeypatch.setattr(worker, "POPULATION_BATCH_SIZE", 100)
-    parts = worker.make_sampler(cell, [model], task).bank
+    parts = make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.train.inputs, batch_size=100, draws=3, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
@@ -160,7 +161,7 @@ def test_the_published_network_is_loaded_and_its_mini_batches_are_augmented(tmp_
     assert drawn.scores["mutual_information"] > 0.005
     cell = plan.cells()[1]
     task, model = load_task(cell), worker.load_published()
-    drawn_bank = worker.make_sampler(cell, [model], task).bank
+    drawn_bank = make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.augmented, batch_size=64, draws=4, seed=0)
     augmented = mcbn.collect(model, batches).statistics
     torch.testing.assert_close(dict(drawn_bank.statistics), dict(augmented), rtol=0, atol=0)
