@@ -38,12 +38,8 @@ from mcbn.network.targets import joined_targets, select_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.predictive.labelled import predict_labelled
-from mcbn.predictive.predictions import (
-    Predictions,
-    StoredPredictive,
-    disagreement,
-    predict_for_file,
-)
+from mcbn.predictive.predictions import Predictions, StoredPredictive
+from mcbn.predictive.recording import disagreement, predict_for_file
 from mcbn.predictive.tables import require_unreserved, write_predictions
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.sampler import Sampler

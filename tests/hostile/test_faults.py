@@ -29,7 +29,7 @@ from mcbn.cli.options import EvaluateOptions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
 from mcbn.io.tensors import draws_file
-from mcbn.predictive.predictions import predict_for_file
+from mcbn.predictive.recording import predict_for_file
 from mcbn.report.report import Report
 from mcbn.study import results
 from mcbn.study.store import Store
