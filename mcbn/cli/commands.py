@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mcbn.cli.declarations import Option, options_of
-from mcbn.cli.options import GeneralOptions
+from mcbn.cli.options.general import GeneralOptions
 from mcbn.cli.request import Request
 from mcbn.cli.values import did_you_mean
 from mcbn.cli.verbs import GROUPS, STUDY_REPORT, VERBS, Verb
@@ -290,7 +290,7 @@ def _completions(
 
 
 def _help(option: Option) -> str:
-    text = option.help.rstrip(".")
+    text = option.help.rstrip(".") + (f"; as {option.forms}" if option.forms else "")
     if any(option.default is each for each in (MISSING, None, False)):
         return text
     return f"{text} (default: {option.default})"

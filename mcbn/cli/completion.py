@@ -5,7 +5,7 @@ import os
 from click.shell_completion import get_completion_class, shell_complete
 
 from mcbn.cli import commands
-from mcbn.cli.options import CompletionOptions
+from mcbn.cli.options.general import CompletionOptions
 
 VARIABLE = "_MCBN_COMPLETE"  # by which a shell asks for completions
 

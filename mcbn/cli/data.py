@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mcbn.cli import messages
 from mcbn.cli.examples import Examples
+from mcbn.cli.options.parts import ReadingOptions
 from mcbn.cli.paths import is_code
 from mcbn.io.tables import is_table, objects
 from mcbn.network.builders import call_own, own_function, published_transform
@@ -26,23 +27,26 @@ from mcbn.tasks.folder import (
 from mcbn.tasks.task import Task
 
 
-def read_data(options: Any, data: str | None = None, *, part: str | None = None) -> Examples:
+def read_data(
+    path: str, reading: ReadingOptions, model: str, *, part: str, beside: str | None = None
+) -> Examples:
     """The examples that a verb is given.
 
     Args:
-        options: of the verb, with those on how data are read.
-        data: what to read; by default that of `options.data`.
-        part: of a task or a folder; by default that of `options.part`.
+        path: what --data, or another option of its kind, names.
+        reading: how they are read.
+        model: name of the network, whose transform pictures take by default.
+        part: of a task or a folder.
+        beside: other data of the verb, which options on how data are read may be for.
 
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: the user's code returns something else.
         ValueError: the data are damaged or not as expected, or an option does not fit them.
     """
-    path, part = data or options.data, part or options.part
-    targets = _names(options.target)
-    both = (path, options.data)  # options may be for one of them
-    if options.transform is not None and not any(map(os.path.isdir, both)):
+    targets = _names(reading.target)
+    both = (path, beside or path)
+    if reading.transform is not None and not any(map(os.path.isdir, both)):
         raise ValueError(
             f"expected --transform with a folder of pictures only, got {path}; leave it out, and "
             "preprocess the data"
@@ -55,7 +59,7 @@ def read_data(options: Any, data: str | None = None, *, part: str | None = None)
     if is_code(path):
         return _from_code(path, part)
     if os.path.isdir(path):
-        return _from_folder(path, part, _transform(options))
+        return _from_folder(path, part, picture_transform(reading.transform, model))
     if not _is_columns(path):
         return Examples.from_file(path)
     if not targets:
@@ -92,14 +96,15 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
     )
 
 
-def _transform(options: Any) -> Callable[[Any], Any] | None:
-    if options.transform is not None:
-        return own_transform(options.transform)
-    transform = published_transform(options.model)
+def picture_transform(name: str | None, model: str) -> Callable[[Any], Any] | None:
+    """The transform of pictures: the user's, or that of the published weights of the network."""
+    if name is not None:
+        return own_transform(name)
+    transform = published_transform(model)
     if transform is not None:
         messages.note(
-            f"pictures are transformed as for the published weights of {options.model}; give "
-            "--transform for a network that was trained on others"
+            f"pictures are transformed as for the published weights of {model}; give --transform "
+            "for a network that was trained on others"
         )
     return transform
 

@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -26,6 +26,7 @@ class Option:
             to read; a file to write (output), or the folder of a report, of the demo or of a study
             that is resumed, to write to.
         noun: what a file to read is, or what the function of some code does, in words.
+        forms: what examples may be given as, in words.
         named: whether NAME= may stand before a path.
         only: the option without which, or without whose value, this one has no effect.
         others: whether its value is all options that are not declared.
@@ -39,6 +40,7 @@ class Option:
     words: tuple[str, ...] = ()
     role: Role = ""
     noun: str = ""
+    forms: str = ""
     named: bool = False
     only: tuple[str, str | None] | None = None
     others: bool = False
@@ -70,18 +72,50 @@ class Option:
 
 
 def options_of(kind: Any) -> dict[str, Option]:
-    """The options of a class of options, by their names on the command line."""
+    """The options of a class of options and of its parts, by their names on the command line."""
     attributes = textwrap.dedent(kind.__doc__.partition("Attributes:\n")[2])
     help_texts = dict(re.findall(r"^(\w+): (.*(?:\n[ ]+.*)*)", attributes, re.MULTILINE))
-    options = [
-        Option(
+    found: dict[str, Option] = {}
+    for field in fields(kind):
+        if is_dataclass(field.type):
+            found |= options_of(field.type)
+            continue
+        option = Option(
             field.name, _kind(field.type),
             field.default if field.default_factory is MISSING else field.default_factory(),
             " ".join(help_texts[field.name].split()), **field.metadata,
-        )
+        )  # fmt: skip
+        found[option.name] = option
+    return found
+
+
+def made(kind: Any, values: Mapping[str, Any]) -> Any:
+    """An instance of a class of options, with its parts, from the values of all their fields."""
+    arguments = {
+        field.name: made(field.type, values) if is_dataclass(field.type) else values[field.name]
         for field in fields(kind)
-    ]  # fmt: skip
-    return {option.name: option for option in options}
+    }
+    return kind(**arguments)
+
+
+def values_of(options: Any) -> dict[str, Any]:
+    """The values of all options, of the parts as well, by field."""
+    values: dict[str, Any] = {}
+    for name, value in vars(options).items():
+        values |= values_of(value) if is_dataclass(value) else {name: value}
+    return values
+
+
+def check(options: Any) -> None:
+    """Check that the options, and those of each part, are compatible with each other.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for part in filter(is_dataclass, vars(options).values()):
+        check(part)
+    if hasattr(options, "check"):
+        options.check()
 
 
 def paths(option: Option, values: Mapping[str, Any]) -> list[str]:

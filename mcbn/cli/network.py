@@ -17,13 +17,14 @@ from mcbn.cli.data import read_data
 from mcbn.cli.demo import run_demo
 from mcbn.cli.examples import Examples
 from mcbn.cli.noise import LogVariances, fitted_precision
-from mcbn.cli.options import (
+from mcbn.cli.options.network import (
     CollectOptions,
     DemoOptions,
     DoctorOptions,
     ExportOptions,
     PredictOptions,
 )
+from mcbn.cli.options.parts import NetworkOptions
 from mcbn.cli.repeat import command
 from mcbn.deployment.export import export as export_file
 from mcbn.deployment.predictor import PredictorMethod, make_sampler
@@ -51,6 +52,7 @@ METHODS: Mapping[PredictorMethod, str] = {
 }
 INSPECTED_EXAMPLES = 64
 EXPORT_EXAMPLES = 4  # on which an exported file is compared with the network
+Reading = DoctorOptions | CollectOptions | PredictOptions | ExportOptions
 
 
 def demo(options: DemoOptions) -> None:
@@ -67,10 +69,10 @@ def doctor(options: DoctorOptions) -> None:
     """Report what MCBN finds in a network; exit 1 if MCBN cannot be applied."""
     inputs = None
     if options.data is not None:
-        examples = read_data(options)
+        examples = _examples(options, options.data, part="train")
         count = min(len(examples), INSPECTED_EXAMPLES)
         inputs = examples.minibatches(batch_size=count, draws=1)[0]
-    network = load_said(options)
+    network = load_said(options.network)
     inspection = inspect(network, inputs, batch_size=options.batch_size)
     print(to_json(inspection.to_dict(), indent=2) if options.json else inspection)
     if not inspection.servable:
@@ -79,10 +81,10 @@ def doctor(options: DoctorOptions) -> None:
 
 def collect(options: CollectOptions) -> None:
     """Collect a bank of batch-norm statistics."""
-    batches = read_data(options).minibatches(
+    batches = _examples(options, options.data, part="train").minibatches(
         batch_size=options.batch_size, draws=options.draws, seed=options.seed
     )
-    bank = collect_bank(load_said(options), batches)
+    bank = collect_bank(load_said(options.network), batches)
     bank.save(options.out)
     messages.show(
         f"{bank} written to {options.out}",
@@ -98,10 +100,11 @@ def predict(options: PredictOptions) -> None:
             f"expected a safetensors file in --out with --keep-draws, got {options.out}; name it "
             ".st, or write the draws to another file with --draws-out"
         )
-    examples, held_out = read_data(options), _held_out(options)
+    examples = _examples(options, options.data, part="test")
+    held_out = _held_out(options)
     if is_table(options.out):  # before the work, not after it
         require_unreserved(examples.columns)
-    network = load_said(options)
+    network = load_said(options.network)
     sampler = make_sampler(
         network, options.method, bank=options.bank, draws=options.draws, seed=options.seed
     )
@@ -132,7 +135,10 @@ def _held_out(options: PredictOptions) -> Examples | None:
     """The examples to fit the precision on, if it is to be fitted."""
     if options.precision != "auto":
         return None
-    examples = read_data(options, options.held_out, part="validation")
+    examples = read_data(
+        str(options.held_out), options.reading, options.network.model, part="validation",
+        beside=options.data,
+    )  # fmt: skip
     if examples.targets is None and not examples.labeled:
         raise ValueError(
             f"expected targets in --held-out to fit the precision on, got none in "
@@ -220,24 +226,24 @@ def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptio
         if count != len(examples.classes):
             raise ValueError(
                 f"expected a network with the {len(examples.classes)} classes of {options.data}, "
-                f"got {count} outputs of {options.model}; give --weights of a network that was "
-                "trained on these classes"
+                f"got {count} outputs of {options.network.model}; give --weights of a network that "
+                "was trained on these classes"
             )
         return
     forms = 2 if options.precision is None else 1  # of each output: its mean, and its noise
     if outputs.numel() != forms * target.numel():
         noise = "the mean and the noise of each target; give --precision for a network without"
         raise ValueError(
-            f"expected {forms * target.numel()} outputs of {options.model} for an example of "
-            f"{options.data}, got {outputs.numel()}; "
+            f"expected {forms * target.numel()} outputs of {options.network.model} for an example "
+            f"of {options.data}, got {outputs.numel()}; "
             f"{'check its targets' if options.precision is not None else f'they are {noise}'}"
         )
 
 
 def export(options: ExportOptions) -> None:
     """Write a network and its bank as one file."""
-    inputs = read_data(options).first(EXPORT_EXAMPLES)
-    network = load_said(options)
+    inputs = _examples(options, options.data, part="test").first(EXPORT_EXAMPLES)
+    network = load_said(options.network)
     sampler = MCBatchNorm(network, Bank.load(options.bank))
     precision = options.precision
     likelihood = Categorical() if precision is None else Gaussian(precision=precision)
@@ -255,7 +261,13 @@ def export(options: ExportOptions) -> None:
     )  # fmt: skip
 
 
-def load_said(options: Any) -> Module:
+def _examples(options: Reading, path: str, *, part: str) -> Examples:
+    """The examples of --data; of the part that is asked for, or else of this one."""
+    reading = options.reading
+    return read_data(path, reading, options.network.model, part=reading.part or part)
+
+
+def load_said(options: NetworkOptions) -> Module:
     """The network of a verb; says where its weights were read."""
     loaded = load(options.model, options.weights, key=options.key, prefix=options.prefix)
     reading = loaded.reading

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mcbn.cli import messages
 from mcbn.cli.examples import Examples
-from mcbn.cli.options import EvaluateOptions, ReportOptions
+from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.paths import split_name
 from mcbn.cli.repeat import command
 from mcbn.evaluation import glossary

@@ -3,15 +3,16 @@
 import shlex
 from typing import Any
 
-from mcbn.cli.declarations import Option, options_of
+from mcbn.cli.declarations import Option, options_of, values_of
 from mcbn.cli.values import bracketed
 
 
 def command(program: str, options: Any, *, positional: str = "") -> str:
     """The command that gives these options, as a shell reads it; defaults are left out."""
+    values = values_of(options)
     words, files = program.split(), []
     for name, option in options_of(type(options)).items():
-        value = getattr(options, option.field)
+        value = values[option.field]
         if value is None or value == option.default:
             continue
         given = value if isinstance(value, list) else [value]

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from mcbn.cli.configuration import print_options, read_texts
-from mcbn.cli.declarations import Option
+from mcbn.cli.declarations import Option, check, made, values_of
 from mcbn.cli.effects import require_other_files, require_places, say_without_effect
 from mcbn.cli.paths import expanded, require_inputs
 from mcbn.cli.values import converted
@@ -50,7 +50,9 @@ class Request:
         self._require_all(declared, values)
         say_without_effect([declared[name] for name in texts if name in declared], values)
         others = self.verb.others()
-        return self.verb.options(**values, **({others.field: list(self.others)} if others else {}))
+        if others is not None:
+            values[others.field] = list(self.others)
+        return made(self.verb.options, values)
 
     def check(self, options: Any) -> None:
         """Check the options, and the files that they name: those to read are there, none is lost.
@@ -60,12 +62,11 @@ class Request:
             ValueError: a file would be lost, or an option contradicts another.
         """
         declared = list(self.verb.declared().values())
-        values = vars(options)
+        values = values_of(options)
         require_other_files(declared, values)
         require_places(declared, values, force=self._asks_for("force"))
         require_inputs(declared, values, self.verb.positional)
-        if hasattr(options, "check"):
-            options.check()
+        check(options)
 
     def _value(self, option: Option, texts: Sequence[str] | None) -> Any:
         return option.default if texts is None else expanded(option, converted(option, texts))

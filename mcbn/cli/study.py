@@ -4,7 +4,7 @@ import pkgutil
 import sys
 
 from mcbn.cli import messages
-from mcbn.cli.options import StudyReportOptions, StudyStatusOptions, StudyTableOptions
+from mcbn.cli.options.study import StudyReportOptions, StudyStatusOptions, StudyTableOptions
 from mcbn.cli.study_run import study_counts
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json

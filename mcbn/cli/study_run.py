@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mcbn.cli import messages
-from mcbn.cli.options import StudyRunOptions
+from mcbn.cli.options.study import StudyRunOptions
 from mcbn.study import declaration
 from mcbn.study.executors import named_executor
 from mcbn.study.plan import Plan

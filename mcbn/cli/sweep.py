@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from torch.nn import Module
 
 from mcbn.cli import messages
-from mcbn.cli.data import own_transform
+from mcbn.cli.data import own_transform, picture_transform
 from mcbn.cli.network import load_said
-from mcbn.cli.options import SweepOptions
-from mcbn.network.builders import published_transform
+from mcbn.cli.options.study import SweepOptions
 from mcbn.report.report import Report
 from mcbn.study.own_code import load_own_task
 from mcbn.study.results import Study
@@ -21,7 +20,7 @@ from mcbn.tasks.task import Task
 def sweep(options: SweepOptions) -> None:
     """Compare a trained network's uncertainty over batch sizes, and recommend one."""
     sizes = _sizes(options.batch_sizes)
-    task, network = _task(options), load_said(options)
+    task, network = _task(options), load_said(options.network)
     study = _swept(network, task, sizes, options)
     path = Report.from_study(study).write(options.out)
     found = study.recommendation or {}
@@ -71,11 +70,7 @@ def _task(options: SweepOptions) -> Task:
                 f"{options.task}; leave it out, and transform in the task"
             )
         return load_own_task(options.task)
-    transform = (
-        published_transform(options.model)
-        if options.transform is None
-        else own_transform(options.transform)
-    )
+    transform = picture_transform(options.transform, options.network.model)
     training = options.train_transform
     train_transform = transform if training is None else own_transform(training)
     return Task.from_folder(options.task, transform=transform, train_transform=train_transform)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mcbn.cli import options
 from mcbn.cli.declarations import Option, options_of
+from mcbn.cli.options import general, network, predictions, study
 
 WRITING = ("output", "report")  # roles of options whose files are replaced only if asked for
 
@@ -36,11 +36,11 @@ class Verb(NamedTuple):
 
     def general(self) -> dict[str, Option]:
         """The options that this verb has in common with others, by name."""
-        kinds: list[Any] = [options.GeneralOptions]
+        kinds: list[Any] = [general.GeneralOptions]
         if any(each.role in WRITING for each in self.declared().values()):
-            kinds.insert(0, options.ForceOptions)
+            kinds.insert(0, general.ForceOptions)
         if self.others() is None:
-            kinds.insert(1, options.FileOptions)
+            kinds.insert(1, general.FileOptions)
         declared = self.declared()
         return {
             name: each
@@ -51,33 +51,33 @@ class Verb(NamedTuple):
 
 
 VERBS: Mapping[str, Verb] = {
-    "demo": Verb("network:demo", options.DemoOptions,
+    "demo": Verb("network:demo", network.DemoOptions,
                  "train on real data, compare methods, study batch sizes, write a report"),
-    "doctor": Verb("network:doctor", options.DoctorOptions,
+    "doctor": Verb("network:doctor", network.DoctorOptions,
                    "report what MCBN finds in a network and what is wrong"),
-    "collect": Verb("network:collect", options.CollectOptions,
+    "collect": Verb("network:collect", network.CollectOptions,
                     "collect a bank of batch-norm statistics from training data"),
-    "predict": Verb("network:predict", options.PredictOptions,
+    "predict": Verb("network:predict", network.PredictOptions,
                     "predict classes or real values, with their uncertainty"),
-    "export": Verb("network:export", options.ExportOptions,
+    "export": Verb("network:export", network.ExportOptions,
                    "write a network and its bank as one .onnx or .pt2 file"),
-    "evaluate": Verb("predictions:evaluate", options.EvaluateOptions,
+    "evaluate": Verb("predictions:evaluate", predictions.EvaluateOptions,
                      "score predictions against their targets", "predictions", "FILE"),
-    "report": Verb("predictions:report", options.ReportOptions,
+    "report": Verb("predictions:report", predictions.ReportOptions,
                    "write a calibration report; of a study: mcbn report DIR", "predictions",
                    "FILE..."),
-    "sweep": Verb("sweep:sweep", options.SweepOptions,
+    "sweep": Verb("sweep:sweep", study.SweepOptions,
                   "compare a trained network over batch sizes, and recommend one"),
-    "study run": Verb("study_run:run", options.StudyRunOptions,
+    "study run": Verb("study_run:run", study.StudyRunOptions,
                       "train and score every cell of a study, or resume it", "study", "FILE"),
-    "study status": Verb("study:status", options.StudyStatusOptions,
+    "study status": Verb("study:status", study.StudyStatusOptions,
                          "show how many cells of a study are finished", "study", "DIR"),
-    "study table": Verb("study:table", options.StudyTableOptions,
+    "study table": Verb("study:table", study.StudyTableOptions,
                         "print the results of a study", "study", "DIR"),
-    "completion": Verb("completion:completion", options.CompletionOptions,
+    "completion": Verb("completion:completion", general.CompletionOptions,
                        "print the script that completes commands in a shell", "shell", "SHELL"),
 }  # fmt: skip
 # Instead of "report" where what it is given is the folder of a study.
-STUDY_REPORT = Verb("study:report", options.StudyReportOptions, "", "study", "DIR")
+STUDY_REPORT = Verb("study:report", study.StudyReportOptions, "", "study", "DIR")
 # Words before several verbs.
 GROUPS: Mapping[str, str] = {"study": "run a study of batch sizes, and show its results"}

@@ -6,8 +6,11 @@ from dataclasses import MISSING
 import pytest
 
 from mcbn.cli.commands import VerbCommand
+from mcbn.cli.declarations import values_of
 from mcbn.cli.main import main
-from mcbn.cli.options import EvaluateOptions, PredictOptions, ReportOptions
+from mcbn.cli.options.network import PredictOptions
+from mcbn.cli.options.parts import NetworkOptions
+from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.repeat import command
 from mcbn.cli.verbs import STUDY_REPORT, VERBS
 
@@ -61,13 +64,13 @@ def required(verb, option):
 @pytest.mark.parametrize(("verb", "option"), every_option())
 def test_an_option_given_twice_adds_or_is_refused(verb, option):
     words = [f"--{option.name}={text_for(option)}", *required(verb, option)]
-    value = getattr(parse("mcbn", verb, words), option.field)
+    value = values_of(parse("mcbn", verb, words))[option.field]
     assert value == ([text_for(option)] if option.kind is list else value)
     assert str(value).lower() == text_for(option) or option.kind is list
     again = f"--{option.name}={text_for(option)}"
     if option.kind is list:
         more = parse("mcbn", verb, [*words, f"--{option.name}", "other"])
-        assert getattr(more, option.field) == ["text", "other"]
+        assert values_of(more)[option.field] == ["text", "other"]
         with pytest.raises(ValueError, match=f"different values of --{option.name}, got 'text'"):
             parse("mcbn", verb, [*words, again])
         return
@@ -152,7 +155,7 @@ def test_values_are_what_they_look_like():
 @pytest.mark.parametrize("words", ["--keep-draws", "--keep-draws true", "--keep-draws=True"])
 def test_a_switch_needs_no_value(words):
     options = parsed(f"predict {words} --model m --data d --out o.st")
-    assert options == PredictOptions("m", "d", "o.st", keep_draws=True)
+    assert options == PredictOptions(NetworkOptions("m"), "d", "o.st", keep_draws=True)
     assert not parsed("predict --keep-draws false --model m --data d --out o.st").keep_draws
 
 
@@ -204,7 +207,10 @@ HARD = ReportOptions(
         ("report", HARD),
         ("report", ReportOptions(["a.st"])),
         ("evaluate", EvaluateOptions("a b.csv", by=["site"])),
-        ("predict", PredictOptions("m:f", "d", "o", keep_draws=True, precision=1e-07)),
+        (
+            "predict",
+            PredictOptions(NetworkOptions("m:f"), "d", "o", keep_draws=True, precision=1e-07),
+        ),
     ],
 )
 def test_a_printed_command_and_a_printed_file_give_the_same_options(

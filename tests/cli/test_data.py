@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_lines import failing, run
 from PIL import Image
 from torchvision.models import ResNet18_Weights, get_model
 
 import mcbn
-from mcbn.cli.main import main
 from mcbn.predictive.predictions import Predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -120,21 +120,6 @@ def pictures(folder):
 
 NETWORK = "--model mine.py:build --weights build.pt"
 CONVOLUTIONS = "--model mine.py:pictures --weights pictures.pt"
-
-
-def run(line):
-    main(line.split())
-
-
-def failing(line, capsys):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        run(line)
-    assert stopped.value.code == 2
-    said = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
-    assert len(said) == 1
-    assert said[0].startswith("mcbn: error: expected ")
-    return said[0]
 
 
 def predicted(data, network=NETWORK, *, out="out.st", **more):

@@ -14,7 +14,8 @@ from torch import nn
 import mcbn
 from mcbn.cli.errors import is_refusal
 from mcbn.cli.main import VERBS, main
-from mcbn.cli.options import CollectOptions
+from mcbn.cli.options.network import CollectOptions
+from mcbn.cli.options.parts import NetworkOptions
 from mcbn.predictive.predictions import Predictions
 
 NETS = """
@@ -224,7 +225,7 @@ def test_options_are_accepted_with_hyphens_and_with_underscores(tmp_path, monkey
     monkeypatch.setattr("mcbn.cli.network.collect", given.append)
     main(["collect", "--model", "m_n:f", "--data", "d_e", "--out", "o", option, "7"])
     main(["collect", "--model=m_n:f", "--data=d_e", "--out=o", f"{option}=7"])
-    assert given == [CollectOptions("m_n:f", "d_e", "o", batch_size=7)] * 2
+    assert given == [CollectOptions(NetworkOptions("m_n:f"), "d_e", "o", batch_size=7)] * 2
 
 
 def failing(*words):

@@ -6,11 +6,11 @@ import shlex
 
 import pytest
 import torch
+from command_lines import failing, run
 from forecasters import forecaster
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 from mcbn.cli import network, predictions
-from mcbn.cli.main import main
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import prediction_pages
 from mcbn.report.report import Report
@@ -45,21 +45,6 @@ def folder(tmp_path, monkeypatch):
         write_table(tmp_path / "near" / f"{name}.csv", seed=6)
         write_table(tmp_path / "held" / f"{name}.csv", seed=7)
     return tmp_path
-
-
-def run(line):
-    main(shlex.split(line))
-
-
-def failing(line, capsys):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        run(line)
-    assert stopped.value.code == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("mcbn: error: expected ")
-    assert said.err.count("\n") == 1
-    return said.err
 
 
 def report_of(folder):
@@ -148,7 +133,7 @@ def test_every_set_out_of_distribution_is_in_the_report(folder):
 )
 def test_no_file_is_dropped_or_taken_for_another(folder, capsys, monkeypatch, line, reason):
     nothing_is_scored(monkeypatch)
-    assert reason in failing(line, capsys)
+    assert reason in failing(line, capsys, notes=False)
     assert not (folder / "report").exists()
 
 
@@ -168,7 +153,7 @@ def nothing_is_scored(monkeypatch):
 def test_too_many_groups_are_refused_before_the_scoring(folder, capsys, monkeypatch, verb):
     nothing_is_scored(monkeypatch)
     write_table(folder / "many.csv", sites=[str(k) for k in range(51)], examples=102)
-    error = failing(f"{verb} many.csv --by target --by site", capsys)
+    error = failing(f"{verb} many.csv --by target --by site", capsys, notes=False)
     assert "expected a group by 'site'" in error
     assert "at most 50 groups, got 102 values of which 51 differ" in error
 

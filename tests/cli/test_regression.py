@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from command_lines import failing, run
 
 import mcbn
-from mcbn.cli.main import main
 from mcbn.cli.noise import fitted_precision
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
@@ -73,20 +73,6 @@ def folder(tmp_path, monkeypatch):
 
 NETWORK = "--model mine.py:build --weights w.pt"
 TABLES = "--target strength --likelihood gaussian"
-
-
-def run(line):
-    main(line.split())
-
-
-def failing(line, capsys):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        run(line)
-    assert stopped.value.code == 2
-    said = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
-    assert len(said) == 1
-    return said[0]
 
 
 def test_from_a_table_of_real_targets_to_a_report(folder, capsys):

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 import mcbn
 from mcbn.cli import predictions
-from mcbn.cli.options import EvaluateOptions
+from mcbn.cli.options.predictions import EvaluateOptions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
 from mcbn.io.tensors import draws_file

@@ -13,7 +13,7 @@ from reports import ParsedPage
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 from mcbn.cli import predictions
-from mcbn.cli.options import ReportOptions
+from mcbn.cli.options.predictions import ReportOptions
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.report import Report
 from mcbn.study.plan import InferenceAxes, TrainingAxes

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.cli import predictions
-from mcbn.cli.options import EvaluateOptions, ReportOptions
+from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions, write_predictions

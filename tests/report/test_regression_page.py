@@ -13,7 +13,7 @@ from scipy import stats
 
 import mcbn
 from mcbn.cli import predictions as verbs
-from mcbn.cli.options import ReportOptions
+from mcbn.cli.options.predictions import ReportOptions
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.panels import pit_group, quantile_group

@@ -15,10 +15,12 @@ from zoo.guest import DRAWS, AbsentError, Guest, RefusedError, states
 
 import mcbn
 from mcbn.cli.network import collect, doctor, predict
-from mcbn.cli.options import CollectOptions, DoctorOptions, PredictOptions
+from mcbn.cli.options.network import CollectOptions, DoctorOptions, PredictOptions
+from mcbn.cli.options.parts import NetworkOptions
 
 CHUNK = 5  # examples per pass
 BUILD = f"{__name__}:build"
+NETWORK = NetworkOptions(BUILD)
 
 
 def inspect(guest: Guest) -> list[str]:
@@ -62,7 +64,7 @@ def by_doctor(guest: Guest) -> list[str]:
         redirect_stdout(printed),
         suppress(SystemExit),
     ):
-        doctor(DoctorOptions(BUILD, data=f"{folder}/data.npz", batch_size=size, json=True))
+        doctor(DoctorOptions(NETWORK, data=f"{folder}/data.npz", batch_size=size, json=True))
     found = json.loads(printed.getvalue())
     if not found["servable"]:
         raise RefusedError(" ".join(f["text"] for f in found["findings"] if f["blocking"]))
@@ -75,8 +77,8 @@ def by_commands(guest: Guest) -> None:
     kind = "gaussian" if guest.stranger.gaussian else "categorical"
     with _file_of_inputs(guest, inputs) as folder, redirect_stdout(io.StringIO()):
         data, bank, out = (f"{folder}/{name}" for name in ("data.npz", "bank.st", "out.st"))
-        collect(CollectOptions(BUILD, data, bank, batch_size=size, draws=DRAWS))
-        predict(PredictOptions(BUILD, data, out, bank=bank, batch_size=CHUNK, likelihood=kind,
+        collect(CollectOptions(NETWORK, data, bank, batch_size=size, draws=DRAWS))
+        predict(PredictOptions(NETWORK, data, out, bank=bank, batch_size=CHUNK, likelihood=kind,
                                precision=1.0 if kind == "gaussian" else None))  # fmt: skip
         drawn = states(mcbn.Bank.load(bank))
         found = mcbn.read_predictions(out).predictive

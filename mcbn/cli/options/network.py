@@ -1,0 +1,198 @@
+"""Options of the verbs that run a network."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mcbn.cli.options.metadata import (
+    BANK,
+    DATA,
+    DEMO,
+    EXAMPLES,
+    ONLY_AUTO,
+    ONLY_DRAWS_OUT,
+    ONLY_DROPOUT,
+    ONLY_GAUSSIAN,
+    ONLY_MCBN,
+    ONLY_MNIST,
+    OUTPUT,
+)
+from mcbn.cli.options.parts import NetworkOptions, ReadingOptions
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Train networks on real data, compare the methods, study batch sizes, and write a report.
+
+    Example: mcbn demo --out demo
+
+    Attributes:
+        out: folder of report.html, report.json and the bank.
+        data: digits (bundled with scikit-learn) or mnist (from the data root).
+        root: data root; by default the environment variable MCBN_DATA, else ./data.
+    """
+
+    out: str = field(default="demo", metadata=DEMO)
+    data: Literal["digits", "mnist"] = "digits"
+    root: str | None = field(default=None, metadata=ONLY_MNIST)
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Report what MCBN finds in a network and what is wrong; exit 1 if MCBN cannot be applied.
+
+    Example: mcbn doctor --model nets.py:build --weights w.pt --data train.npz
+
+    Attributes:
+        network: the network.
+        data: examples, of which 64 are drawn at random.
+        reading: how the data are read.
+        batch_size: batch size M to estimate the noise for.
+        json: print JSON instead of text.
+    """
+
+    network: NetworkOptions
+    data: str | None = field(default=None, metadata=EXAMPLES)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    batch_size: int = 32
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Collect a bank of batch-norm statistics from training data.
+
+    Example: mcbn collect --model nets.py:build --weights w.pt --data train.npz --out bank.st
+
+    Attributes:
+        network: the network.
+        data: training examples, preprocessed as in training.
+        out: file of the bank.
+        reading: how the data are read.
+        batch_size: M, examples per mini-batch.
+        draws: T, number of mini-batches.
+        seed: seed of the mini-batches.
+        json: print JSON instead of text.
+    """
+
+    network: NetworkOptions
+    data: str = field(metadata=EXAMPLES)
+    out: str = field(metadata=OUTPUT)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    batch_size: int = 32
+    draws: int = 64
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Predict class probabilities or real values, with their uncertainty.
+
+    Example: mcbn predict --model nets.py:build --weights w.pt --bank bank.st --data test.npz
+    --out mcbn.csv
+
+    Attributes:
+        network: the network.
+        data: examples, with their targets if they are known (other arrays of a .npz file, with
+            one text or whole number per example, are kept as groups, which can be scored apart).
+        out: file of the predictions: .csv, .parquet or .npz, else safetensors.
+        reading: how the data are read.
+        method: mcbn (needs a bank), dropout or deterministic.
+        bank: file written by mcbn collect.
+        draws: T of dropout; MCBN uses every draw of its bank.
+        seed: seed of the dropout masks.
+        batch_size: examples per pass.
+        likelihood: categorical for classes, gaussian for real values.
+        precision: tau of gaussian, the inverse of the noise variance, or auto to fit it on
+            --held-out; without it the network returns means and as many values of their noise.
+        held_out: examples with targets that the network was not trained on, to fit tau on, in any
+            form of --data; never the test examples. The part of a Task is its validation part.
+        noise: what the network returns beside the means without --precision: log-variance,
+            variance or sd.
+        keep_draws: keep every draw in --out (safetensors only); by default a regression keeps
+            only its moments.
+        draws_out: file of the raw outputs of every draw, written batch by batch.
+        draws_type: type of the numbers in --draws-out, float32 or float16.
+        json: print JSON instead of text.
+    """
+
+    network: NetworkOptions
+    data: str = field(metadata=EXAMPLES)
+    out: str = field(metadata=OUTPUT)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    method: Literal["mcbn", "dropout", "deterministic"] = "mcbn"
+    bank: str | None = field(default=None, metadata={**BANK, **ONLY_MCBN})
+    draws: int = field(default=64, metadata=ONLY_DROPOUT)
+    seed: int = field(default=0, metadata=ONLY_DROPOUT)
+    batch_size: int = 256
+    likelihood: Literal["categorical", "gaussian"] = "categorical"
+    precision: float | str | None = field(default=None, metadata={"words": ("auto",)})
+    held_out: str | None = field(default=None, metadata={**DATA, **ONLY_AUTO})
+    noise: Literal["log-variance", "variance", "sd"] = field(
+        default="log-variance", metadata=ONLY_GAUSSIAN
+    )
+    keep_draws: bool = False
+    draws_out: str | None = field(default=None, metadata=OUTPUT)
+    draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)
+    json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        if self.method == "mcbn" and self.bank is None:
+            raise ValueError(
+                "expected a bank for the method mcbn, got none; give --bank a file that mcbn "
+                "collect wrote, or another --method"
+            )
+        self._require_noise()
+
+    def _require_noise(self) -> None:
+        """Check that the options of real targets are compatible with each other."""
+        real = self.likelihood == "gaussian"
+        if self.precision is not None and not real:
+            raise ValueError(
+                f"expected --precision with --likelihood gaussian only, got {self.precision} for "
+                "classes; leave it out"
+            )
+        if isinstance(self.precision, float) and self.precision <= 0:
+            raise ValueError(
+                f"expected a positive precision tau, got {self.precision:g}; give --precision auto "
+                "to fit it on --held-out examples"
+            )
+        if self.precision == "auto" and self.held_out is None:
+            raise ValueError(
+                "expected --held-out with --precision auto, got none; give examples with targets "
+                "that the network was not trained on, other than those to predict"
+            )
+        if self.precision is not None and self.noise != "log-variance":
+            raise ValueError(
+                f"expected --noise {self.noise} of a network that returns its own noise, got "
+                f"--precision {self.precision} as well; leave one of them out"
+            )
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a network and its bank as one file that predicts without mcbn.
+
+    Example: mcbn export --model nets.py:build --weights w.pt --bank bank.st --data example.npz
+    --out net.onnx
+
+    Attributes:
+        network: the network.
+        data: examples, of which only the shape of one counts.
+        bank: file written by mcbn collect.
+        out: file to write, .onnx or .pt2.
+        reading: how the data are read.
+        precision: tau of a regression network; without it the outputs are logits of classes.
+        chunk: draws that go through the network together, to limit memory; by default all.
+        json: print JSON instead of text.
+    """
+
+    network: NetworkOptions
+    data: str = field(metadata=EXAMPLES)
+    bank: str = field(metadata=BANK)
+    out: str = field(metadata=OUTPUT)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    precision: float | None = None
+    chunk: int | None = None
+    json: bool = False

@@ -1,0 +1,75 @@
+"""Options of the verbs for files of predictions."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mcbn.cli.options.metadata import NAMES, OUTPUT, PICTURES, PREDICTIONS, REPORT
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Score predictions against their targets, with bootstrap intervals.
+
+    Example: mcbn evaluate mcbn.st --out scores.json
+
+    Attributes:
+        predictions: file written by mcbn predict, or by another tool as .csv, .parquet or .npz;
+            NAME=FILE names the method.
+        out: JSON file of the scores, which are printed in any case.
+        resamples: bootstrap resamples behind each interval.
+        by: column of groups, each of which is scored apart; may be given several times.
+        target: column of the targets; by default "target", "label" or "y".
+        probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
+            begin with "p_".
+        json: print JSON instead of text.
+    """
+
+    predictions: str = field(metadata=PREDICTIONS)
+    out: str | None = field(default=None, metadata=OUTPUT)
+    resamples: int = 1000
+    by: list[str] | str | None = field(default=None, metadata=NAMES)
+    target: str | None = None
+    probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write a calibration report of one or more methods on the same examples.
+
+    Example: mcbn report plain.st mcbn.st --out report
+
+    Attributes:
+        predictions: files written by mcbn predict, or by other tools as .csv, .parquet or .npz;
+            the first is the baseline, and NAME=FILE names a method.
+        out: folder of report.html and report.json.
+        outside: predictions of out-of-distribution inputs by the same methods; may be given several
+            times.
+        title: title of the page.
+        resamples: bootstrap resamples behind each interval.
+        by: column of groups in the first file, each of which is scored apart; may be given several
+            times.
+        images: .npz or .safetensors file whose "inputs" are the pictures that were predicted.
+        held_out: predictions of held-out examples by the same methods, for conformal sets and
+            intervals and for recalibration; never the test examples; may be given several times.
+        recalibrate: show every method before and after recalibration by temperature,
+            temperature-per-draw (of kept draws), vector or isotonic for classes, variance for
+            real values.
+        target: column of the targets; by default "target", "label" or "y".
+        probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
+            begin with "p_".
+    """
+
+    predictions: list[str] | str = field(metadata=PREDICTIONS)
+    out: str = field(default="report", metadata=REPORT)
+    outside: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
+    title: str = "Calibration report"
+    resamples: int = 1000
+    by: list[str] | str | None = field(default=None, metadata=NAMES)
+    images: str | None = field(default=None, metadata=PICTURES)
+    held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
+    recalibrate: (
+        Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
+    ) = None
+    target: str | None = None
+    probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
