@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +33,9 @@ from mcbn.io.tables import is_table
 from mcbn.io.tensors import draws_file
 from mcbn.network.builders import is_published
 from mcbn.network.checkpoints import load
-from mcbn.network.inputs import Inputs, select_inputs
-from mcbn.network.targets import joined_targets, select_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
-from mcbn.predictive.labelled import predict_labelled
+from mcbn.predictive.labelled import TargetReader, predict_labelled
 from mcbn.predictive.predictions import Predictions, StoredPredictive
 from mcbn.predictive.recording import disagreement, predict_for_file
 from mcbn.predictive.tables import require_unreserved, write_predictions
@@ -168,14 +165,7 @@ def _predicted(
     likelihood: Categorical | Gaussian,
 ) -> tuple[StoredPredictive, Tensor | None]:
     """The predictions, and the targets that are known or loaded with the inputs."""
-    loaded: list[Tensor] = []
-
-    def select_both(batch: Any) -> Inputs:
-        if examples.labeled:
-            # A copy, since a worker's memory would be held with it.
-            loaded.append(select_targets(batch).detach().cpu().clone())
-        return select_inputs(batch)
-
+    reader = TargetReader() if examples.labeled else None
     with (
         nullcontext()
         if options.draws_out is None
@@ -188,10 +178,10 @@ def _predicted(
     ):
         predictive = predict_for_file(
             sampler, examples.loader(options.batch_size), likelihood,
-            batch_size=options.batch_size, select=select_both, keep_draws=options.keep_draws,
+            batch_size=options.batch_size, select=reader, keep_draws=options.keep_draws,
             add=add_batch,
         )  # fmt: skip
-    targets = joined_targets(loaded) if loaded else examples.targets
+    targets = examples.targets if reader is None else reader.targets
     if targets is None:
         return predictive, None
     if not isinstance(predictive, CategoricalPredictive):

@@ -56,6 +56,19 @@ def as_targets(targets: Targets, name: str = "targets") -> Tensor:
     return as_tensor(array[:, 0] if is_frame else array)
 
 
+def require_targets(data: Any, targets: Targets | None) -> None:
+    """Check that targets are given, or are in the data.
+
+    Raises:
+        TypeError: they are in neither.
+    """
+    if targets is None and not isinstance(data, (Dataset, DataLoader)):
+        raise TypeError(
+            f"expected targets beside a {type(data).__name__} of inputs, got none; give targets=, "
+            "or a data set or loader that has both"
+        )
+
+
 def select_targets(batch: Any) -> Tensor:
     """The targets in one batch of a data set or a loader.
 
@@ -85,6 +98,11 @@ def select_targets(batch: Any) -> Tensor:
     )
 
 
+def read_targets(batch: Any) -> Tensor:
+    """The targets in one batch, in memory of their own, since that of a worker is reused."""
+    return select_targets(batch).detach().cpu().clone()
+
+
 def joined_targets(parts: Iterable[Tensor], name: str = "targets") -> Tensor:
     """The targets of several batches, one after the other.
 
@@ -103,8 +121,4 @@ def joined_targets(parts: Iterable[Tensor], name: str = "targets") -> Tensor:
 
 def _read(data: Any, name: str) -> Tensor:
     with random_streams(0, "targets"):  # from which a loader takes a seed
-        # Copies, since the memory of a worker would be held with each.
-        return joined_targets(
-            (select_targets(batch).detach().cpu().clone() for batch in ordered_loader(data, None)),
-            name,
-        )
+        return joined_targets(map(read_targets, ordered_loader(data, None)), name)

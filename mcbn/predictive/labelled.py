@@ -1,17 +1,39 @@
 """Predictions of labelled data, with the targets of the same pass."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mcbn.network.inputs import Inputs, Select, select_inputs
 from mcbn.network.loaders import Data
-from mcbn.network.targets import Targets, as_targets, joined_targets, select_targets
+from mcbn.network.targets import Targets, as_targets, joined_targets, read_targets, require_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
+
+
+@dataclass(frozen=True, eq=False)
+class TargetReader:
+    """Picks the inputs out of each batch, as `select=` does, and keeps the targets beside them.
+
+    Attributes:
+        select: picks the inputs; None for the default rule.
+        read: the targets of the batches so far.
+    """
+
+    select: Select | None = None
+    read: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, batch: Any) -> Inputs:
+        """The inputs of a batch."""
+        self.read.append(read_targets(batch))
+        return select_inputs(batch, self.select)
+
+    @property
+    def targets(self) -> Tensor:
+        """The targets of all batches, in their order."""
+        return joined_targets(self.read)
 
 
 def predict_labelled(
@@ -39,24 +61,12 @@ def predict_labelled(
     Raises:
         TypeError: there are no targets, or an argument is of another type.
     """
-    if targets is None and not isinstance(data, (Dataset, DataLoader)):
-        raise TypeError(
-            f"expected targets beside a {type(data).__name__} of inputs, got none; give targets=, "
-            "or a data set or loader that has both"
-        )
-    read: list[Tensor] = []
-
-    def select_both(batch: Any) -> Inputs:
-        if targets is None:
-            # A copy, since a worker's memory would be held with it.
-            read.append(select_targets(batch).detach().cpu().clone())
-        return select_inputs(batch, select)
-
+    require_targets(data, targets)
+    reader = TargetReader(select) if targets is None else None
     predictive = predict(
-        sampler, data, likelihood, batch_size=batch_size, select=select_both, progress=progress
+        sampler, data, likelihood, batch_size=batch_size, select=reader or select, progress=progress
     )
-    known = joined_targets(read) if targets is None else as_targets(targets)
-    return predictive, known
+    return predictive, as_targets(targets) if reader is None else reader.targets
 
 
 def labelled_positions(

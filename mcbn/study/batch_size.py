@@ -21,9 +21,10 @@ from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, as_rows, concatenate, count, select_inputs
 from mcbn.network.isolation import random_streams
 from mcbn.network.loaders import ordered_loader
-from mcbn.network.targets import Targets, as_targets, joined_targets, select_targets
+from mcbn.network.targets import Targets, as_targets, require_targets
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.labelled import TargetReader
 from mcbn.predictive.likelihood import as_likelihood
 from mcbn.samplers.outputs import Output
 from mcbn.study.choice import LOG_SIZE_TOLERANCE, BatchSizeChoice
@@ -156,17 +157,13 @@ def _gathered(inputs: Any, targets: Targets | None) -> tuple[Inputs, Tensor]:
     Raises:
         TypeError: there are no targets.
     """
+    require_targets(inputs, targets)
     if not isinstance(inputs, (DataLoader, Dataset)):
-        if targets is None:
-            raise TypeError(
-                f"expected targets beside a {type(inputs).__name__} of inputs, got none; give "
-                "targets=, or a data set or loader that has both"
-            )
         return as_rows(inputs), as_targets(targets)
+    reader = TargetReader() if targets is None else None
     with random_streams(0, "choose"):  # from which a loader takes a seed
-        batches = list(ordered_loader(inputs, None))
-    known = joined_targets(map(select_targets, batches)) if targets is None else as_targets(targets)
-    return concatenate([select_inputs(batch, None) for batch in batches]), known
+        gathered = [(reader or select_inputs)(batch) for batch in ordered_loader(inputs, None)]
+    return concatenate(gathered), as_targets(targets) if reader is None else reader.targets
 
 
 def _disagreement(confirmation: Confirmation | None) -> Iterator[str]:
