@@ -119,6 +119,12 @@ def _plan(
     methods: list[Method] = ["Deterministic", "Population BN", "MCBN", "MCBN rescaled"]
     if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in model.modules()):
         methods.append("MC Dropout")
+    largest = max(*batch_sizes, trained_at)
+    if largest > len(task.train):
+        raise ValueError(
+            f"expected batch_sizes and trained_at of at most the {len(task.train)} training "
+            f"examples, got {largest}; leave out those above"
+        )
     if same := [name for name in samplers if name in methods]:
         raise ValueError(
             f"expected other names of samplers than those of the sweep's own methods, got {same}; "

@@ -213,5 +213,9 @@ def test_real_targets() -> None:
 def test_what_cannot_be_swept_is_refused(network: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"expected an mcbn\.Task"):
         mcbn.sweep(network, "digits")
+    with pytest.raises(ValueError, match=r"at most the 60 training examples, got 64;"):
+        swept(network, batch_sizes=(8, 64))
+    with pytest.raises(ValueError, match=r"at most the 60 training examples, got 61;"):
+        swept(network, batch_sizes=(8, 16), trained_at=61)
     with pytest.raises(ValueError, match="batch-norm"):
         swept(build(lambda: nn.Sequential(nn.Linear(5, 3)), seed=0))
