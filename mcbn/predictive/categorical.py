@@ -251,8 +251,8 @@ def seen_outputs(answer: Tensor) -> Outputs:
         raise ValueError(
             f"expected logits, got {answer.numel()} values from {low:.4g} to {high:.4g}, which do "
             "not sum to 1 over the classes: several labels, as of a sigmoid, have no likelihood "
-            'here; for logits that happen to be so give mcbn.Categorical(outputs="logits"), and for '
-            "one label of several independent ones output=torch.logit as well"
+            'here; for logits that happen to be so give mcbn.Categorical(outputs="logits"), for '
+            "one label of several independent ones that and output=torch.logit"
         )
     return "logits"
 

@@ -15,6 +15,7 @@ from mcbn.study.cell_task import load_task
 from mcbn.study.names import REGRESSION_SCORES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 from mcbn.study.run import run_study
+from mcbn.tasks.cifar10 import CropAndFlip
 
 real = pytest.mark.skipif("MCBN_DATA" not in os.environ, reason="no data root is named")
 
@@ -162,7 +163,9 @@ def test_the_published_network_is_loaded_and_its_mini_batches_are_augmented(tmp_
     cell = plan.cells()[1]
     task, model = load_task(cell), worker.load_published()
     drawn_bank = make_sampler(cell, [model], task).bank
-    batches = mcbn.minibatches(task.augmented, batch_size=64, draws=4, seed=0)
+    examples = task.train.dataset()
+    assert isinstance(examples, CropAndFlip)
+    batches = mcbn.minibatches(examples, batch_size=64, draws=4, seed=0)
     augmented = mcbn.collect(model, batches).statistics
     torch.testing.assert_close(dict(drawn_bank.statistics), dict(augmented), rtol=0, atol=0)
     assert task.outside["notmnist"].shape == (20, 3, 32, 32)
