@@ -184,26 +184,35 @@ def draw(results: dict) -> None:
         columns = math.ceil(len(results) / 2)
         figure = Figure(figsize=(3.3 * columns, 5.6), layout="constrained")
         panels = figure.subplots(2, columns, squeeze=False).flatten()
-        for ax in panels[len(results) :]:
-            ax.set_axis_off()
         for ax, result in zip(panels, results.values(), strict=False):
             draw_curves(result, ax)
             ax.set_title(result["title"])
-        panels[0].legend(frameon=False)
+        for ax in panels[len(results) :]:
+            ax.set_axis_off()
+        handles, labels = panels[0].get_legend_handles_labels()
+        panels[-1].legend(handles, labels, frameon=False, loc="center left")
         figure.savefig(FIGURE, metadata=dict.fromkeys(("Date", "Creator")))
 
 
 def draw_curves(result: dict, ax: Axes) -> None:
     """Draw one network's curves; the interval of the choice is shaded."""
     table = torch.tensor(list(result["real_nll"].values()), dtype=torch.float64)
-    curves = {"real banks": (list(SIZES), table.mean(1).tolist())}
-    for name, key in (("rescaled", "choice"), ("without limit", "choice_without_limit")):
-        curves[name] = (result[key]["batch_sizes"], result[key]["values"])
-    for style, (name, (x, y)) in enumerate(curves.items()):
-        ax.plot(x, y, color=figures.SERIES[style], marker="o" if style == 0 else None, label=name)
-    low, high = result["choice"]["interval"]
-    ax.axvspan(low or SIZES[0], high or SIZES[-1], color=figures.SERIES[1], alpha=0.12)
-    ax.axvline(result["choice"]["best"], color=figures.SERIES[1], linewidth=0.8)
+    real, rescaled, unlimited = figures.SERIES[:3]
+    choice, without = result["choice"], result["choice_without_limit"]
+    ax.plot(SIZES, table.mean(1).tolist(), color=real, marker="o", label="really collected banks")
+    ax.plot(choice["batch_sizes"], choice["values"], color=rescaled, label="one bank, rescaled")
+    # Dashed, since it may lie on the other.
+    ax.plot(
+        without["batch_sizes"],
+        without["values"],
+        color=unlimited,
+        linestyle="--",
+        label="the same without limit",
+    )
+    ax.axvline(choice["best"], color=rescaled, linewidth=0.8, label="chosen batch size")
+    low, high = choice["interval"]
+    ends = low or SIZES[0], high or SIZES[-1]
+    ax.axvspan(*ends, color=rescaled, alpha=0.12, label="its interval")
     figures.doubling_axis(SIZES[::2], ax, label="Batch size")
     ax.set_ylabel("Held-out NLL")
 

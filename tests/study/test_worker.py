@@ -9,7 +9,7 @@ import torch
 from tiny import Here, tiny
 
 import mcbn
-from mcbn.study import worker
+from mcbn.study import cell_sampler, worker
 from mcbn.study.cell_sampler import make_sampler
 from mcbn.study.cell_task import load_task
 from mcbn.study.names import REGRESSION_SCORES
@@ -103,7 +103,7 @@ def test_statistics_of_a_large_population_are_pooled_over_its_parts(monkeypatch)
         model = worker.untrained(cell.network, task).eval()
     whole = make_sampler(cell, [model], task).bank
     assert (len(whole), whole.batch_size) == (1, 300)
-    monkeypatch.setattr(worker, "POPULATION_BATCH_SIZE", 100)
+    monkeypatch.setattr(cell_sampler, "POPULATION_BATCH_SIZE", 100)
     parts = make_sampler(cell, [model], task).bank
     batches = mcbn.minibatches(task.train.inputs, batch_size=100, draws=3, seed=0)
     with warnings.catch_warnings():
