@@ -12,6 +12,7 @@ from mcbn.cli import messages
 from mcbn.cli.examples import Examples
 from mcbn.cli.options.parts import ReadingOptions
 from mcbn.cli.paths import is_code
+from mcbn.cli.values import names_of
 from mcbn.io.tables import is_table, objects
 from mcbn.network.builders import call_own, own_function, published_transform
 from mcbn.network.isolation import random_streams
@@ -44,7 +45,7 @@ def read_data(
         TypeError: the user's code returns something else.
         ValueError: the data are damaged or not as expected, or an option does not fit them.
     """
-    targets = _names(reading.target)
+    targets = names_of(reading.target)
     both = (path, beside or path)
     if reading.transform is not None and not any(map(os.path.isdir, both)):
         raise ValueError(
@@ -137,12 +138,10 @@ def _from_code(name: str, part: str) -> Examples:
         made = call_own(name)
     function = name.rpartition(":")[2]
     if isinstance(made, Task):
-        if made.target_mean or made.target_scale != 1:
-            messages.note(
-                f"targets of {made.name} are standardised, and so are the predictions: multiply by "
-                f"{made.target_scale:g} and add {made.target_mean:g} for the original units"
-            )
-        return Examples.of(made.name, getattr(made, part), classes=made.classes)
+        return Examples.of(
+            made.name, getattr(made, part), classes=made.classes, outputs=made.outputs,
+            units=tuple(made.units), target_mean=made.target_mean, target_scale=made.target_scale,
+        )  # fmt: skip
     pair = isinstance(made, (tuple, list)) and len(made) == 2
     if not pair and not isinstance(made, (Dataset, DataLoader)):
         return Examples(function, as_inputs(made, f"the data of {name}"))
@@ -167,7 +166,3 @@ def _has_targets(examples: LabeledDataset) -> bool:
 def _is_columns(path: str) -> bool:
     """Whether a file is a table, each column of which is an input or a target."""
     return is_table(path) and not path.lower().endswith(".npz")
-
-
-def _names(given: Any) -> list[str]:
-    return given.split(",") if isinstance(given, str) else list(given or ())

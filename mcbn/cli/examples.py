@@ -1,7 +1,7 @@
 """Examples for the command line: inputs, targets, and groups of examples."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from mcbn.network.isolation import random_streams
 from mcbn.network.loaders import Data
 from mcbn.tasks.examples import LabeledData, LabeledDataset
 
+NAMES = ("classes", "outputs", "units")  # arrays of a data file that are no values of examples
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -33,6 +35,10 @@ class Examples:
         columns: a text or whole number per example, by name of the column.
         labeled: whether the data set loads the targets beside the inputs.
         index: what identifies each example; None for their order.
+        outputs: names of the real targets, if there are several.
+        units: of the real targets, one for all or one for each.
+        target_mean: what to add to a real target after multiplying by `target_scale`.
+        target_scale: original units per unit of the targets, where those are standardised.
     """
 
     name: str
@@ -42,6 +48,10 @@ class Examples:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     labeled: bool = False
     index: np.ndarray | None = None
+    outputs: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -50,8 +60,9 @@ class Examples:
     def from_file(cls, path: str | os.PathLike[str]) -> "Examples":
         """Read a .safetensors file, a .npy file of inputs, or an .npz file of any other name.
 
-        `inputs` is required; `targets` and `classes`, the names of classes, are not. Other arrays
-        with one text or whole number per example become columns; further arrays are ignored.
+        `inputs` is required; `targets` is not, nor are the names of `classes` or of several real
+        `outputs`, or their `units`. Other arrays with one text or whole number per example become
+        columns; further arrays are ignored.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -71,20 +82,17 @@ class Examples:
             name: values
             for name, values in arrays.items()
             if isinstance(values, np.ndarray)
-            and name not in ("inputs", "targets", "classes")
+            and name not in ("inputs", "targets", *NAMES)
             and values.shape == tuple(inputs.shape[:1])
             and values.dtype.kind in "Ubiu"
         }
-        return cls(
-            Path(path).stem,
-            torch.as_tensor(inputs),
-            None if targets is None else torch.as_tensor(targets),
-            texts(arrays["classes"]) if "classes" in arrays else (),
-            columns,
-        )
+        names: Any = {name: texts(arrays[name].ravel()) for name in NAMES if name in arrays}
+        known = None if targets is None else torch.as_tensor(targets)
+        examples = cls(Path(path).stem, torch.as_tensor(inputs), known, columns=columns)
+        return replace(examples, **names)
 
     @classmethod
-    def from_table(cls, path: str, targets: list[str]) -> "Examples":
+    def from_table(cls, path: str, targets: Sequence[str]) -> "Examples":
         """Read a table whose columns are the inputs, in their order, but for those of targets.
 
         Raises:
@@ -102,11 +110,11 @@ class Examples:
             )
         values = {name: _numbers(columns[name], name, path) for name in columns}
         inputs = torch.from_numpy(np.stack([values[name] for name in names], axis=1))
-        outputs = [torch.from_numpy(values[name]) for name in targets]
         known = None
-        if outputs:
-            known = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=1)
-        return cls(stem(path), inputs.to(torch.get_default_dtype()), known)
+        if targets:
+            known = torch.from_numpy(np.stack([values[name] for name in targets], 1)).squeeze(1)
+        outputs = tuple(targets) if len(targets) > 1 else ()
+        return cls(stem(path), inputs.to(torch.get_default_dtype()), known, outputs=outputs)
 
     @classmethod
     def of(cls, name: str, examples: LabeledData | LabeledDataset, **more: Any) -> "Examples":

@@ -13,6 +13,7 @@ from mcbn.cli.examples import Examples
 from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.paths import split_name
 from mcbn.cli.repeat import command
+from mcbn.cli.values import names_of
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
 from mcbn.evaluation.evaluation import Evaluation
@@ -28,27 +29,34 @@ from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
 from mcbn.report.prediction_pages import page_of_predictions
+from mcbn.report.regression_page import output_scores
 from mcbn.report.report import Report
 
 
 def evaluate(options: EvaluateOptions) -> None:
     """Score predictions against their targets."""
     path, resamples = options.predictions, options.resamples
-    predictions = _named(path, probabilities=_names(options.probabilities), target=options.target)
+    predictions = _named(path, probabilities=names_of(options.probabilities), target=options.target)
+    predictions = predictions.in_units(names_of(options.units))
     targets = _targets(predictions, path)
     labels = _groups(predictions, options.by, path)
     evaluation = evaluate_predictive(predictions.scored, targets, resamples=resamples)
+    outputs = output_scores(predictions, resamples=resamples)
     groups = {
         name: subgroups(predictions.scored, targets, values, resamples=resamples)
         for name, values in labels.items()
     }
     numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
+    if predictions.units:
+        numbers["units"] = list(predictions.units)
+    if outputs:
+        numbers["outputs"] = {name: each.to_dict() for name, each in outputs.items()}
     if groups:
         numbers["groups"] = {
             name: {group.name: group.to_dict() for group in each} for name, each in groups.items()
         }
     text = to_json(numbers, indent=2)
-    print(text if options.json else _scores(predictions, evaluation, groups))
+    print(text if options.json else _scores(predictions, evaluation, outputs, groups))
     if options.out is not None:
         write_whole(options.out, f"{text}\n".encode())
 
@@ -56,7 +64,8 @@ def evaluate(options: EvaluateOptions) -> None:
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
-    methods = [_read(path, paths, options) for path in paths]
+    units = names_of(options.units)
+    methods = [_read(path, paths, options).in_units(units) for path in paths]
     outside = [(path, _read(path, paths, options)) for path in _list(options.outside)]
     held_out = [_read(path, paths, options) for path in held_out_paths]
     methods = _joined(methods, paths, options)
@@ -108,7 +117,7 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:
     """Read predictions; the names of columns are for tables, if there are any."""
     if is_table(path) or not any(map(is_table, paths)):
-        return _named(path, probabilities=_names(options.probabilities), target=options.target)
+        return _named(path, probabilities=names_of(options.probabilities), target=options.target)
     return _named(path)
 
 
@@ -123,11 +132,6 @@ def _list(paths: Sequence[str] | str | None) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths or ())
 
 
-def _names(given: Sequence[str] | str | None) -> list[str]:
-    """Names in a list, or in one text with commas between them."""
-    return given.split(",") if isinstance(given, str) else list(given or ())
-
-
 def _joined(
     methods: Sequence[Predictions], paths: Sequence[str], options: ReportOptions
 ) -> list[Predictions]:
@@ -138,7 +142,7 @@ def _joined(
         )
     for path, each in zip(paths, methods, strict=True):
         _targets(each, path)
-    return same_examples(methods, paths, groups=_names(options.by))
+    return same_examples(methods, paths, groups=names_of(options.by))
 
 
 def _of_set(
@@ -182,7 +186,7 @@ def _groups(
     predictions: Predictions, given: Sequence[str] | str | None, path: str
 ) -> dict[str, tuple[str, ...]]:
     """The group of each example by each column; checks their number before any scoring."""
-    groups = {name: _labels(predictions, name, path) for name in _names(given)}
+    groups = {name: _labels(predictions, name, path) for name in names_of(given)}
     for name, labels in groups.items():
         group_names(labels, len(predictions.predictive), of=name)
     return groups
@@ -198,18 +202,29 @@ def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
 
 
 def _scores(
-    predictions: Predictions, evaluation: Evaluation, groups: Mapping[str, Sequence[Subgroup]]
-) -> str:
-    """The scores of predictions and of groups of them, as lines of text."""
+    predictions: Predictions, evaluation: Evaluation, outputs: Mapping[str, Evaluation],
+    groups: Mapping[str, Sequence[Subgroup]],
+) -> str:  # fmt: skip
+    """The scores of predictions, of each output and of groups of them, as lines of text."""
     lines = [
-        f"{predictions.method} on {predictions.data}: {evaluation.examples} examples, 95% intervals"
+        f"{predictions.method} on {predictions.data}: {evaluation.examples} "
+        f"{f'values of {len(outputs)} outputs' if outputs else 'examples'}, 95% intervals",
+        *_score_lines(evaluation, predictions.unit),
     ]
-    for name, score in evaluation.items():
-        better = f"   ({score.better} is better)" if glossary.judged(name) else ""
-        lines.append(f"  {name:<16} {score}{better}")
+    for name, scores in outputs.items():
+        lines += [f"Output {name}:", *_score_lines(scores, predictions.by_output[name].unit)]
     for name, each in groups.items():
         lines += [_text(name, each), f"  {group_claim(predictions.method, name, each).sentence}"]
     return "\n".join(lines)
+
+
+def _score_lines(evaluation: Evaluation, unit: str) -> list[str]:
+    lines = []
+    for name, score in evaluation.items():
+        of_unit = f" {unit}" if unit and glossary.is_in_unit(name) else ""
+        better = f"   ({score.better} is better)" if glossary.judged(name) else ""
+        lines.append(f"  {name:<16} {score}{of_unit}{better}")
+    return lines
 
 
 def _text(name: str, groups: Sequence[Subgroup]) -> str:

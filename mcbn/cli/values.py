@@ -96,3 +96,8 @@ def scalars(node: yaml.Node | None) -> list[str]:
 def bracketed(texts: Iterable[str]) -> str:
     """A list in brackets, whose elements are read as they are."""
     return f"[{', '.join(to_json(text, ensure_ascii=False) for text in texts)}]"
+
+
+def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Names in a list, or in one text with commas between them."""
+    return tuple(given.split(",")) if isinstance(given, str) else tuple(given or ())

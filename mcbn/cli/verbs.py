@@ -57,7 +57,7 @@ VERBS: Mapping[str, Verb] = {
                    "report what MCBN finds in a network and what is wrong"),
     "collect": Verb("network:collect", network.CollectOptions,
                     "collect a bank of batch-norm statistics from training data"),
-    "predict": Verb("network:predict", network.PredictOptions,
+    "predict": Verb("predict:predict", network.PredictOptions,
                     "predict classes or real values, with their uncertainty"),
     "export": Verb("network:export", network.ExportOptions,
                    "write a network and its bank as one .onnx or .pt2 file"),

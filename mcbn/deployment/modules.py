@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mcbn.deployment.lookups import GuardedLookups
 from mcbn.network.inputs import Inputs, map_inputs, tensors
 from mcbn.network.passes import call
+from mcbn.predictive.gaussian import Precision
 from mcbn.samplers.outputs import Output, tensor_output
 from mcbn.samplers.vmap import batched_answer
 
@@ -260,22 +261,26 @@ def categorical_summary(given_probabilities: bool, outputs: Tensor) -> dict[str,
     return {name: values.to(_type(outputs)) for name, values in summary.items()}
 
 
-def gaussian_summary(precision: float | None, outputs: Tensor) -> dict[str, Tensor]:
+def gaussian_summary(precision: Precision | None, outputs: Tensor) -> dict[str, Tensor]:
     """Return the mean, total and epistemic variance of outputs (batch, draws, ...).
 
     Computed in float64 from the network's numbers, as by `predict`: the rounding of a mean of
     float32 may be larger than what the draws differ by.
 
     Args:
-        precision: tau; without it the outputs are means and as many log-variances.
+        precision: tau, one number or one per output; without it the outputs are means and as many
+            log-variances.
         outputs: of the network, for all draws.
     """
     means = outputs.double()
     if precision is None:
         means, logs = means.chunk(2, 2)
         noise: Tensor | float = logs.exp().mean(1)
-    else:
+    elif isinstance(precision, (int, float)):
         noise = 1 / precision
+    else:
+        noise = 1 / torch.tensor(precision, dtype=torch.float64, device=means.device)
+        noise = noise.reshape(-1, *(1 for _ in means.shape[3:]))
     mean = means.mean(1)
     epistemic = (means - mean.unsqueeze(1)).square().mean(1)
     summary = {"mean": mean, "variance": epistemic + noise, "epistemic_variance": epistemic}

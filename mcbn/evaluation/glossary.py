@@ -67,12 +67,14 @@ class Term:
         meaning: one plain sentence.
         digits: digits after the point.
         percent: whether it is written as a percentage.
+        in_unit: whether it is in the unit of a real target.
     """
 
     label: str
     meaning: str
     digits: int = 4
     percent: bool = False
+    in_unit: bool = False
 
 
 SCORES: Mapping[str, Term] = {
@@ -97,17 +99,19 @@ SCORES: Mapping[str, Term] = {
                   "undetected errors."),
     "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
                             "a right one. 0.5 is guessing.", 3),
-    "rmse": Term("RMSE", "Root mean square error of the mean, in the unit of the target."),
+    "rmse": Term("RMSE", "Root mean square error of the mean, in the unit of the target.",
+                 in_unit=True),
     "pll": Term("PLL", "Mean log-density of the true value under the forecast, in nats. It judges "
                 "the whole forecast."),
     "crps": Term("CRPS", "Continuous ranked probability score, in the unit of the target: the "
-                 "absolute error of a whole forecast. Proper, and mild on rare misses."),
+                 "absolute error of a whole forecast. Proper, and mild on rare misses.",
+                 in_unit=True),
     "crps_moment_matched": Term("CRPS, moment-matched", "The same of the Gaussian with the "
-                                "forecast's mean and variance."),
+                                "forecast's mean and variance.", in_unit=True),
     "coverage_90": Term("Coverage at 90%", "Share of true values inside the central 90% "
                         "interval. 90% is right, not more.", 1, True),
     "width_90": Term("Width at 90%", "Mean width of the central 90% interval, in the unit of "
-                     "the target."),
+                     "the target.", in_unit=True),
     "pit_error": Term("PIT error", "Mean distance of the probability integral transforms from "
                       "uniform. 0 if calibrated."),
     "mutual_information": Term("Mutual information", "Epistemic part of the entropy, in nats: how "
@@ -208,6 +212,11 @@ def written(name: str, value: float, *, signed: bool = False) -> str:
 def unit(name: str) -> str:
     """The percent sign after a score that is written as a percentage; else empty."""
     return "%" if name in SCORES and SCORES[name].percent else ""
+
+
+def is_in_unit(name: str) -> bool:
+    """Whether a score is in the unit of a real target."""
+    return name in SCORES and SCORES[name].in_unit
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:

@@ -16,6 +16,7 @@ from mcbn.predictive import mixture
 
 # Range of the precisions searched, as multiples of one over the mean squared residual.
 SEARCH_RANGE = (1e-3, 1e6)
+Precision = float | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +98,20 @@ class GaussianPredictive:
         validation.fraction(level, "level")
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
 
-    def with_precision(self, precision: float) -> "GaussianPredictive":
-        """The same means under another noise precision."""
-        return replace(self, variances=_noise(precision).to(self.means.device))
+    def with_precision(self, precision: Precision) -> "GaussianPredictive":
+        """The same means under another noise precision, one number or one per output."""
+        return replace(self, variances=_noise(precision, self.means))
 
     def in_units(self, mean: float, scale: float) -> "GaussianPredictive":
         """The same distribution for `mean + scale * y`: a standardised target's original units."""
         return GaussianPredictive(mean + scale * self.means, scale**2 * self.variances)
+
+    def output(self, number: int) -> "GaussianPredictive":
+        """The distribution of one output alone, without an axis for it; the first is number 0."""
+        variances = self.variances
+        if variances.ndim:
+            variances = variances.expand(self.means.shape)[:, :, number]
+        return GaussianPredictive(self.means[:, :, number], variances)
 
     def aligned(self, targets: Targets) -> Tensor:
         """Targets in the shape of the predictions; an output axis of length 1 may be absent.
@@ -125,16 +133,18 @@ class Gaussian:
     """The likelihood of real targets with Gaussian noise.
 
     Args:
-        precision: tau, one over the noise variance, in inverse squared target units. Without it
-            the network gives the noise itself: along axis 1 first the means, then as many
-            log-variances.
+        precision: tau, one over the noise variance, in inverse squared target units: one number,
+            or one for each output. Without it the network gives the noise itself: along axis 1
+            first the means, then as many log-variances.
     """
 
-    precision: float | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.precision is not None:
-            _noise(self.precision)
+            values = _checked(self.precision).tolist()
+            plain = tuple(values) if isinstance(values, list) else values
+            object.__setattr__(self, "precision", plain)
 
     def summarize(
         self,
@@ -156,7 +166,7 @@ class Gaussian:
         outputs = torch.stack(draws)
         validation.finite(outputs, "the network's outputs")
         if self.precision is not None:
-            return GaussianPredictive(outputs, _noise(self.precision).to(outputs.device))
+            return GaussianPredictive(outputs, _noise(self.precision, outputs))
         if outputs.ndim < 3 or outputs.shape[2] % 2:
             raise ValueError(
                 "expected outputs of shape (batch, 2 * outputs), means then log-variances, got "
@@ -170,7 +180,7 @@ class Gaussian:
         """One predictive of the examples of all parts, in order."""
         means = torch.cat([part.means for part in parts], dim=1)
         if self.precision is not None:
-            return GaussianPredictive(means, parts[0].variances)
+            return GaussianPredictive(means, _noise(self.precision, means))
         return GaussianPredictive(means, torch.cat([part.variances for part in parts], dim=1))
 
 
@@ -179,6 +189,7 @@ def fit_precision(
     targets: Targets,
     *,
     criterion: Literal["log_prob", "crps"] = "log_prob",
+    each_output: bool = False,
 ) -> Gaussian:
     """Fit the constant noise precision that predicts held-out targets best.
 
@@ -191,10 +202,13 @@ def fit_precision(
             of a data frame, or the data set or loader that was predicted.
         criterion: maximise the mean mixture log-density, or minimise the moment-matched CRPS, as
             Teye et al. 2018 do.
+        each_output: fit one precision for each output, from its targets alone, instead of one for
+            all: for outputs in different units.
 
     Raises:
         TypeError: predictions or targets of the wrong kind.
-        ValueError: another criterion, or predictions that fit the targets perfectly.
+        ValueError: another criterion, predictions that fit the targets perfectly, or no axis of
+            outputs to fit each of.
     """
     advice = "give what mcbn.predict returns with mcbn.Gaussian(precision=1.0)"
     validation.require_type(predictive, GaussianPredictive, "a GaussianPredictive", advice)
@@ -202,8 +216,24 @@ def fit_precision(
         raise ValueError(
             f"expected criterion 'log_prob' or 'crps', got {criterion!r}; choose one of them"
         )
-    targets = as_targets(targets)
-    residual = float((predictive.mean - predictive.aligned(targets)).square().mean())
+    targets = predictive.aligned(targets)
+    if not each_output:
+        return Gaussian(_best_precision(predictive, targets, criterion))
+    if predictive.means.ndim < 3:
+        raise ValueError(
+            "expected predictions with an axis of outputs for each_output=True, got the shape "
+            f"{tuple(predictive.mean.shape)}; leave it out for a single output"
+        )
+    return Gaussian([
+        _best_precision(predictive.output(number), targets[:, number], criterion)
+        for number in range(predictive.means.shape[2])
+    ])  # fmt: skip
+
+
+def _best_precision(
+    predictive: GaussianPredictive, targets: Tensor, criterion: Literal["log_prob", "crps"]
+) -> float:
+    residual = float((predictive.mean - targets).square().mean())
     if residual == 0:
         raise ValueError(
             "expected targets that differ from the predictions, got a perfect fit, whose precision "
@@ -221,16 +251,30 @@ def fit_precision(
     best = min(range(len(scan)), key=lambda index: loss(scan[index]))
     bounds = (scan[max(best - 1, 0)], scan[min(best + 1, len(scan) - 1)])
     optimum = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    return Gaussian(precision=math.exp(float(optimum.x)))
+    return math.exp(float(optimum.x))
 
 
-def _noise(precision: float) -> Tensor:
-    if not (precision > 0 and math.isfinite(precision)):
+def _checked(precision: Precision) -> Tensor:
+    values = torch.as_tensor(precision, dtype=torch.float64)
+    if values.ndim > 1 or not values.numel() or not bool(((values > 0) & values.isfinite()).all()):
         raise ValueError(
             f"expected a positive, finite precision tau, got {precision}; fit it on held-out data "
             "with mcbn.fit_precision"
         )
-    return torch.tensor(1 / precision, dtype=torch.float64)
+    return values
+
+
+def _noise(precision: Precision, means: Tensor) -> Tensor:
+    """The variance of a precision: one number, or of each of `means`, whose axis 2 is outputs."""
+    noise = 1 / _checked(precision).to(means.device)
+    if noise.ndim == 0:
+        return noise
+    if means.ndim < 3 or means.shape[2] != len(noise):
+        raise ValueError(
+            f"expected a precision for each output of means of shape {tuple(means.shape[1:])}, got "
+            f"{len(noise)}; give as many as there are outputs, or one number for all"
+        )
+    return noise.reshape(-1, *(1 for _ in means.shape[3:])).expand(means.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +309,18 @@ class Moments:
         if self.epistemic_variance is None:
             return None
         return (self.variance - self.epistemic_variance).clamp_min(0.0)
+
+    def output(self, number: int) -> "Moments":
+        """The moments of one output alone, without an axis for it; the first is number 0."""
+        epistemic = self.epistemic_variance
+        part = None if epistemic is None else epistemic[:, number]
+        return Moments(self.mean[:, number], self.variance[:, number], part, self.draw_count)
+
+    def in_units(self, mean: float, scale: float) -> "Moments":
+        """The same moments for `mean + scale * y`: a standardised target's original units."""
+        epistemic = self.epistemic_variance
+        part = None if epistemic is None else scale**2 * epistemic
+        return Moments(mean + scale * self.mean, scale**2 * self.variance, part, self.draw_count)
 
     def gaussian(self) -> GaussianPredictive:
         """The Gaussian with this mean and variance, which replaces the mixture in scores."""

@@ -25,6 +25,7 @@ KEYS = frozenset({
 MIN_DISTINCT = 0.9  # share of the predictions, for equal ones to be of equal examples
 TARGET_TOLERANCE = 1e-6  # relative, of real targets that went through float32
 CLASS_AXES = {"log_probabilities": 1, "variance": 1, "draws": 2}
+OUTPUT_AXES = {"means": 2, "variances": 2}
 
 
 def same_examples(
@@ -57,11 +58,11 @@ def same_examples(
 
 
 def same_classes(other: Predictions, first: Predictions, where: str) -> Predictions:
-    """Predictions with classes in the order of the first, by name where both have names.
+    """Predictions with classes, or outputs, in the order of the first, by name where both have any.
 
     Args:
         other: predictions of any examples.
-        first: whose classes are meant.
+        first: whose classes or outputs are meant.
         where: the other ones are, in words.
 
     Raises:
@@ -71,7 +72,7 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
     if not isinstance(given, CategoricalPredictive) or not isinstance(
         wanted, CategoricalPredictive
     ):
-        return other
+        return _same_outputs(other, first, where)
     count = wanted.log_probabilities.shape[1]
     if given.log_probabilities.shape[1] != count:
         raise ValueError(
@@ -99,6 +100,26 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
         other, predictive=_permuted(given, order, CLASS_AXES), targets=targets,
         classes=first.classes,
     )  # fmt: skip
+
+
+def _same_outputs(other: Predictions, first: Predictions, where: str) -> Predictions:
+    """Predictions with the outputs of real values in the order of the first, by name."""
+    names = other.outputs
+    if not names or not first.outputs or names == first.outputs:
+        return other
+    if sorted(names) != sorted(first.outputs):
+        raise ValueError(
+            f"expected the same outputs of every method, got {shortened(names)} in {where} and "
+            f"{shortened(first.outputs)} in the first; give them the same names"
+        )
+    order = [names.index(name) for name in first.outputs]
+    return replace(
+        other,
+        predictive=_permuted(other.predictive, order, OUTPUT_AXES, default=1),
+        targets=None if other.targets is None else other.targets[:, order],
+        outputs=first.outputs,
+        units=tuple(other.units[k] for k in order) if len(other.units) > 1 else other.units,
+    )
 
 
 def in_rows_of(values: Tensor, predictions: Predictions) -> Tensor:

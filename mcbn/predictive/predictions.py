@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ class Predictions:
         columns: other values of each example, by name, such as groups to score separately.
         index: what identifies each example, by which several files are joined; None where it is
             not known.
+        outputs: names of the real targets where there are several; empty where they are numbers
+            from 0.
+        units: of the real targets, one for all or one for each; empty where they are not known.
     """
 
     method: str
@@ -49,6 +52,8 @@ class Predictions:
     classes: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     index: np.ndarray | None = None
+    outputs: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     @property
     def scored(self) -> CategoricalPredictive | GaussianPredictive:
@@ -70,6 +75,49 @@ class Predictions:
             )
         return self.targets
 
+    @property
+    def unit(self) -> str:
+        """The unit of all real targets; empty where it is not known, or not the same for all."""
+        return self.units[0] if len(set(self.units)) == 1 else ""
+
+    def in_units(self, names: Sequence[str]) -> "Predictions":
+        """The same predictions with the names of their units, if there are any.
+
+        Raises:
+            ValueError: they are of classes, or have another number of outputs.
+        """
+        given = self.predictive
+        if not names:
+            return self
+        if isinstance(given, CategoricalPredictive):
+            raise ValueError(
+                f"expected units of real targets only, got {list(names)} with predictions of "
+                "classes; leave them out"
+            )
+        require_names_of_outputs(self.outputs, names, tuple(given.mean.shape))
+        return replace(self, units=tuple(names))
+
+    @property
+    def by_output(self) -> dict[str, "Predictions"]:
+        """Predictions of each output by its name, where there are several real ones; else empty."""
+        given = self.predictive
+        if isinstance(given, CategoricalPredictive):
+            return {}
+        shape = given.mean.shape
+        # Other axes than the second are of positions, and so is that without names before them.
+        count = shape[1] if len(shape) == 2 or (self.outputs and len(shape) > 2) else 1
+        names = self.outputs or tuple(map(str, range(count)))
+        if count < 2:
+            return {}
+        units = self.units if len(self.units) == count else self.units * count
+        return {
+            name: replace(
+                self, predictive=given.output(k), outputs=(), units=units[k : k + 1],
+                targets=None if self.targets is None else self.targets[:, k],
+            )
+            for k, name in enumerate(names)
+        }  # fmt: skip
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all, with the draws if they were kept."""
         likelihood, names = _kind_of(self.predictive)
@@ -87,6 +135,8 @@ class Predictions:
             "likelihood": likelihood,
             "classes": self.classes,
             "columns": {},
+            "outputs": self.outputs,
+            "units": self.units,
         }
         for name, values in self.columns.items():
             header["columns"][name], tensors[f"columns.{name}"] = _coded(values)
@@ -129,6 +179,7 @@ class Predictions:
         predictions = cls(
             header["method"], predictive, tensors.get("targets"), header["data"],
             tuple(header.get("classes", ())), columns, index,
+            tuple(header.get("outputs", ())), tuple(header.get("units", ())),
         )  # fmt: skip
         try:
             _require_valid(predictions)
@@ -167,8 +218,9 @@ class Predictions:
             if name not in variables
         }
         coordinates["case"] = np.arange(len(self.predictive))
-        if self.classes:
-            coordinates["class"] = np.array(self.classes)
+        for axis, names in (("class", self.classes), ("output", self.outputs)):
+            if names:
+                coordinates[axis] = np.array(names)
         about = {"method": self.method, "data": self.data, "draws": self.predictive.draw_count}
         return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
@@ -240,7 +292,10 @@ def _is_complete(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likel
         fits
         and matches_type(header.get("draws"), int)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
-        and matches_type(header.get("classes", ()), tuple[str, ...])
+        and all(
+            matches_type(header.get(name, ()), tuple[str, ...])
+            for name in ("classes", "outputs", "units")
+        )
     )
 
 
@@ -256,6 +311,7 @@ def _require_valid(predictions: Predictions) -> None:
     if isinstance(given, CategoricalPredictive):
         _require_classes(given, targets, predictions.classes)
         return
+    require_names_of_outputs(predictions.outputs, predictions.units, tuple(given.mean.shape))
     spreads = (given.variance, given.epistemic_variance)
     for each in (given.mean, *(each for each in spreads if each is not None)):
         validation.finite(each, "means and variances")
@@ -270,6 +326,31 @@ def _require_valid(predictions: Predictions) -> None:
     if targets is not None:
         validation.finite(targets, "targets")
         validation.require_same_shape(targets, given.mean, ("targets", "means"))
+
+
+def require_names_of_outputs(
+    names: Sequence[str], units: Sequence[str], shape: tuple[int, ...]
+) -> None:
+    """Check names and units of real targets.
+
+    Args:
+        names: of the outputs, if they have any.
+        units: one for all, or one for each, if they are known.
+        shape: of the predictive mean, axes (examples, outputs, ...).
+
+    Raises:
+        ValueError: there are more or fewer of them than outputs, or two outputs of one name.
+    """
+    count = shape[1] if len(shape) > 1 else 1
+    if names and (len(names) != count or len(set(names)) < count):
+        raise ValueError(
+            f"expected a name for each of {count} outputs, got {list(names)}; give as many"
+        )
+    if len(units) not in (0, 1, count):
+        raise ValueError(
+            f"expected one unit for all {count} outputs, or one for each, got {list(units)}; "
+            "give as many"
+        )
 
 
 def _require_classes(

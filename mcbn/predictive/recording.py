@@ -48,7 +48,9 @@ def predict_for_file(
         keep_draws=keep_draws or add is not None,
     )  # fmt: skip
     source: Any = data.dataset if isinstance(data, DataLoader) else data
-    stored = _stored(parts, len(source), keep_draws, add)
+    own_noise = isinstance(likelihood, Gaussian) and likelihood.precision is None
+    add_part = None if add is None else lambda part: add(_outputs(part, own_noise=own_noise))
+    stored = _stored(parts, len(source), keep_draws, add_part)
     whole: StoredPredictive = require_some(join_predictives(stored, len(source)))
     return whole
 
@@ -64,13 +66,13 @@ def disagreement(predictive: StoredPredictive) -> str:
 
 
 def _stored(
-    parts: Iterator[Any], examples: int, keep_draws: bool, add: Callable[[Tensor], None] | None
+    parts: Iterator[Any], examples: int, keep_draws: bool, add_part: Callable[[Any], None] | None
 ) -> Iterator[Any]:
     with progress_bar(label="predict", unit="example", total=examples) as bar:
         for part in parts:
             bar.update(len(part))
-            if add is not None:
-                add(_outputs(part))
+            if add_part is not None:
+                add_part(part)
             if keep_draws:
                 yield part
             elif isinstance(part, GaussianPredictive):
@@ -79,11 +81,10 @@ def _stored(
                 yield replace(part, draws=None)
 
 
-def _outputs(part: CategoricalPredictive | GaussianPredictive) -> Tensor:
+def _outputs(part: CategoricalPredictive | GaussianPredictive, *, own_noise: bool) -> Tensor:
     """The network's outputs: logits, means, or means and log-variances along axis 1."""
     if isinstance(part, GaussianPredictive):
-        constant = part.variances.ndim == 0
-        return part.means if constant else torch.cat([part.means, part.variances.log()], dim=2)
+        return torch.cat([part.means, part.variances.log()], dim=2) if own_noise else part.means
     if part.draws is None:
         raise ValueError("expected predictives with their draws, got none; keep the draws")
     return part.draws

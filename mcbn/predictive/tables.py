@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from mcbn.predictive.class_columns import (
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.labels import (
     class_indices,
+    is_whole,
     match,
     require_fitting,
     require_plausible_order,
@@ -58,6 +60,7 @@ CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expect
                  "mutual_information", "variation_ratio")  # fmt: skip
 RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd", "std", "variance",
                             "epistemic_sd", "aleatoric_sd", *CLASS_COLUMNS})  # fmt: skip
+LISTS = ("classes", "outputs", "units")  # of an NPZ file, no values of examples
 # What the names of numbered columns begin with.
 BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 # Of files that predictions are kept in, but not read from.
@@ -88,10 +91,10 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
         names = objects(predictions.classes)
         arrays |= {name: names[arrays[name]] for name in ("prediction", "target") if name in arrays}
     if known_suffix(path) == ".npz":
-        if predictions.classes:
-            arrays["classes"] = names
+        lists = {name: getattr(predictions, name) for name in LISTS}
+        arrays |= {name: objects(given) for name, given in lists.items() if given}
     else:
-        arrays = _flattened(arrays, predictions.classes)
+        arrays = _flattened(arrays, predictions.classes, predictions.outputs)
     extra = {name: objects(texts(values)) for name, values in predictions.columns.items()}
     write_columns(path, arrays | extra)
 
@@ -103,7 +106,9 @@ def require_unreserved(names: Iterable[str]) -> None:
         ValueError: one has.
     """
     taken = sorted(
-        name for name in names if _is_reserved(name) or _without_number(name) in BEGINNINGS
+        name
+        for name in names
+        if _is_reserved(name) or name in LISTS or _without_number(name) in BEGINNINGS
     )
     if taken:
         raise ValueError(
@@ -238,8 +243,10 @@ def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
     }
 
 
-def _flattened(arrays: Columns, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays as columns of one value per example: `p_<class>`, or `mean_0`, `mean_1`, ..."""
+def _flattened(
+    arrays: Columns, classes: Sequence[str], outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Arrays as columns of one value per example: `p_<class>`, or `mean_<output>`."""
     flat = {}
     for name, values in arrays.items():
         if values.ndim == 2 and values.shape[1] == 1:
@@ -250,7 +257,8 @@ def _flattened(arrays: Columns, classes: Sequence[str]) -> dict[str, np.ndarray]
             names = classes or range(values.shape[1])
             flat |= {f"{PREFIX}{each}": values[:, k] for k, each in enumerate(names)}
         else:
-            flat |= {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
+            names = outputs or range(values.shape[1])
+            flat |= {f"{name}_{each}": values[:, k] for k, each in enumerate(names)}
     return flat
 
 
@@ -321,7 +329,13 @@ def _gaussian(columns: Columns, outputs: Sequence[str], target: str | None,
     values = read_targets(columns, names, outputs, tuple(predictive.mean.shape), path)
     targets = None if values is None else torch.from_numpy(values)
     used = [*names.values(), *moment_columns(columns, outputs)]
-    return _read(path, predictive, targets, (), columns, used)
+    named = () if outputs == [""] or all(map(is_whole, outputs)) else tuple(outputs)
+    units: tuple[str, ...] = ()
+    if known_suffix(path) == ".npz":
+        named, units = (texts(columns[name]) if name in columns else () for name in LISTS[1:])
+        used += LISTS
+    read = _read(path, predictive, targets, (), columns, used)
+    return replace(read, outputs=named, units=units)
 
 
 def _read(

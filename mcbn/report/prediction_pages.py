@@ -12,7 +12,7 @@ from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
-from mcbn.report.regression_page import RegressionPage, evaluation_of
+from mcbn.report.regression_page import RegressionPage, evaluation_of, output_scores
 
 
 def page_of_predictions(
@@ -44,7 +44,12 @@ def page_of_predictions(
         scores = {
             name: evaluation_of(each, resamples=resamples) for name, each in methods.items()
         }  # fmt: skip
-        return RegressionPage(methods, scores, title, groups=group_scores)
+        outputs = {
+            name: by_output
+            for name, each in methods.items()
+            if (by_output := output_scores(each, resamples=resamples))
+        }
+        return RegressionPage(methods, scores, title, groups=group_scores, outputs=outputs)
     comparison = _comparison(predictions, outside_sets, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(

@@ -34,6 +34,7 @@ class RegressionPage:
         provenance: what was measured and how to repeat it: plain text by label.
         groups: scores of groups of examples, by column and method.
         sets: coverage of intervals of one level, if held-out data were given.
+        outputs: scores of each output, by method, where there are several.
     """
 
     predictions: Mapping[str, Predictions]
@@ -42,6 +43,7 @@ class RegressionPage:
     provenance: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
+    outputs: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -57,6 +59,11 @@ class RegressionPage:
         for column, methods in self.groups.items():
             claims.append(group_claim(self.baseline, column, methods[self.baseline]))
         return tuple(claims)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Of the real targets, one for all or one for each; empty where no method knows them."""
+        return next((each.units for each in self.predictions.values() if each.units), ())
 
     @property
     def epistemic_shares(self) -> dict[str, float]:
@@ -91,6 +98,11 @@ class RegressionPage:
                 },
             },
             "figures": page.numbers_of(self._groups()),
+            "units": self.units,
+            "outputs": {
+                method: {name: evaluation.to_dict() for name, evaluation in each.items()}
+                for method, each in self.outputs.items()
+            },
             "groups": group_dicts(self.groups),
             "sets": coverage_dicts(self.sets),
         })  # fmt: skip
@@ -99,6 +111,8 @@ class RegressionPage:
     def to_html(self) -> str:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
         first = self.evaluations[self.baseline]
+        # Scores of outputs in different units have none together.
+        unit = self.units[0] if len(set(self.units)) == 1 else ""
         return page.fill_template(
             "regression.html",
             title=self.title,
@@ -107,13 +121,15 @@ class RegressionPage:
             shares={name: value for name, value in self.epistemic_shares.items()
                     if not math.isnan(value)},
             groups=page.rendered(self._groups()),
-            headline=tables.headline(self.evaluations),
-            differences=tables.differences(self.evaluations),
-            all_scores=tables.all_scores(self.evaluations),
+            headline=tables.headline(self.evaluations, unit=unit),
+            differences=tables.differences(self.evaluations, unit=unit),
+            all_scores=tables.all_scores(self.evaluations, unit=unit),
+            outputs=tables.outputs(self.outputs, self.units) if self.outputs else None,
+            mixed=len(set(self.units)) > 1,
             group_tables=[
-                tables.subgroups(name, methods) for name, methods in self.groups.items()
+                tables.subgroups(name, methods, unit=unit) for name, methods in self.groups.items()
             ],
-            sets=tables.set_coverages(self.sets, "target units") if self.sets else None,
+            sets=tables.set_coverages(self.sets, unit or "target units") if self.sets else None,
             known=[name for name in glossary.SCORES if name in first],
         )  # fmt: skip
 
@@ -137,6 +153,14 @@ def evaluation_of(predictions: Predictions, *, resamples: int = 1000) -> Evaluat
     scored = _require_regression(predictions.scored)
     evaluation = evaluate(scored, predictions.known_targets, resamples=resamples)
     return replace(evaluation, draw_count=predictions.predictive.draw_count)
+
+
+def output_scores(predictions: Predictions, *, resamples: int = 1000) -> dict[str, Evaluation]:
+    """The scores of each output of predictions, where there are several; else none."""
+    return {
+        name: evaluation_of(each, resamples=resamples)
+        for name, each in predictions.by_output.items()
+    }
 
 
 def _require_regression(predictive: CategoricalPredictive | R) -> R:

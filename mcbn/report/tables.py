@@ -48,12 +48,12 @@ class Table:
     rows: tuple[tuple[str, tuple[TableCell, ...]], ...]
 
 
-def headline(evaluations: Mapping[str, Evaluation]) -> Table:
+def headline(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Table:
     """The most important scores, one row per method, with the best value of each marked."""
     names = _headline_names(evaluations)
     return Table(
         "Scores on the test examples",
-        (("Method", ""), ("Draws", glossary.WORDS["T"]), *map(score_heading, names)),
+        (("Method", ""), ("Draws", glossary.WORDS["T"]), *_headings(names, unit)),
         tuple(
             (
                 method,
@@ -81,7 +81,7 @@ def best_methods(evaluations: Mapping[str, Evaluation], name: str) -> set[str]:
     return {method for method, score in known.items() if score.value == best}
 
 
-def differences(evaluations: Mapping[str, Evaluation]) -> Table | None:
+def differences(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Table | None:
     """Each other method minus the first, marked where the interval does not contain zero."""
     names = _headline_names(evaluations)
     rows = tuple(
@@ -89,17 +89,17 @@ def differences(evaluations: Mapping[str, Evaluation]) -> Table | None:
         for method, scores in paired(evaluations).items()
     )
     caption = f"Paired differences: method minus {next(iter(evaluations))}"
-    return Table(caption, (("Method", ""), *map(score_heading, names)), rows) if rows else None
+    return Table(caption, (("Method", ""), *_headings(names, unit)), rows) if rows else None
 
 
-def all_scores(evaluations: Mapping[str, Evaluation]) -> Table:
+def all_scores(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Table:
     """Every score of every method, one row per score."""
     return Table(
         "All scores",
         (("Score", ""), *((method, "") for method in evaluations)),
         tuple(
             (
-                f"{glossary.label(name)} {glossary.arrow(name)}",
+                score_heading(name, unit)[0],
                 tuple(_score_cell(evaluations, method, name) for method in evaluations),
             )
             for name in next(iter(evaluations.values()))
@@ -191,7 +191,7 @@ def study_numbers(groups: Sequence[PanelGroup]) -> Table:
     return Table("Numbers of the batch-size study", headings, tuple(rows))
 
 
-def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
+def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]], *, unit: str = "") -> Table:
     """The scores of the groups of a column, one row per group and method."""
     names = list(dict.fromkeys(n for groups in methods.values() for n in groups[0].scores))
     rows = []
@@ -217,11 +217,26 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Table:
         (column, ""),
         ("Method", ""),
         ("Examples", f"Fewer than {MIN_EXAMPLES} are marked as few."),
-        *map(score_heading, names),
+        *_headings(names, unit),
         ("Against the others", "P value of the log score against that of all other examples, "
          "corrected by Holm's method for the number of groups."),
     )  # fmt: skip
     return Table(f"Groups by {column}", headings, tuple(rows))
+
+
+def outputs(methods: Mapping[str, Mapping[str, Evaluation]], units: Sequence[str]) -> Table:
+    """The scores of each output by each method, one row per output and method."""
+    first = next(iter(methods.values()))
+    names = _headline_names(first)
+    rows = []
+    for number, output in enumerate(first):
+        unit = units[number % len(units)] if units else ""
+        for method, evaluations in methods.items():
+            root = f"outputs.{method}.{output}.scores"
+            cells = [_cell(name, evaluations[output][name], key=f"{root}.{name}") for name in names]
+            rows.append((output, (TableCell(method), TableCell(unit or DASH), *cells)))
+    headings = (("Output", ""), ("Method", ""), ("Unit", ""), *map(score_heading, names))
+    return Table("Scores of each output", headings, tuple(rows))
 
 
 def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
@@ -245,11 +260,16 @@ def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
     return Table(f"Coverage and size at level {level}", headings, tuple(rows))
 
 
-def score_heading(name: str) -> tuple[str, str]:
+def score_heading(name: str, unit: str = "") -> tuple[str, str]:
     """The heading of a score's column, and its explanation."""
     term = glossary.SCORES[name]
-    text = f"{term.label}\N{NO-BREAK SPACE}{glossary.arrow(name)}".rstrip()
+    label = f"{term.label} ({unit})" if unit and term.in_unit else term.label
+    text = f"{label}\N{NO-BREAK SPACE}{glossary.arrow(name)}".rstrip()
     return text, f"{term.meaning} {glossary.direction(name)}".rstrip()
+
+
+def _headings(names: Sequence[str], unit: str) -> list[tuple[str, str]]:
+    return [score_heading(name, unit) for name in names]
 
 
 def _count(draws: int) -> TableCell:

@@ -29,7 +29,8 @@ class Task:
         classes: names of the classes; they may be left out.
         outside: out-of-distribution inputs by name, preprocessed like the test examples; targets
             in them are ignored.
-        units: of real targets, such as "MPa".
+        outputs: names of the real targets, where there are several; they may be left out.
+        units: of real targets, such as "MPa": one for all, or one for each.
         ignore_index: the class of positions that are not labelled; None if all are.
         name: what it is called in tables and reports.
         description: where the data come from and how `outside` was made.
@@ -47,7 +48,8 @@ class Task:
     test: Any
     classes: tuple[str, ...] = ()
     outside: Mapping[str, Any] = field(default_factory=dict)
-    units: str = ""
+    outputs: tuple[str, ...] = ()
+    units: str | tuple[str, ...] = ()
     ignore_index: int | None = None
     name: str = "task"
     description: str = ""
@@ -57,7 +59,12 @@ class Task:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, as_examples(getattr(self, part), part))
-        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        for name in ("classes", "outputs", "units"):
+            given = getattr(self, name)
+            names = (given,) * bool(given) if isinstance(given, str) else tuple(map(str, given))
+            object.__setattr__(self, name, names)
+        if self.outputs or self.units:
+            self._require_real_names()
         inputs = {name: as_inputs(data, f"outside {name!r}") for name, data in self.outside.items()}
         object.__setattr__(self, "outside", inputs)
         if self.classes and self.regression:
@@ -118,6 +125,16 @@ class Task:
         if self.ignore_index is not None:
             known = known[known != self.ignore_index]
         return len(self.classes) or int(known.max()) + 1
+
+    def _require_real_names(self) -> None:
+        """Check that names and units of real targets fit them."""
+        count = self.output_count if self.regression else 0
+        for name, allowed in (("outputs", (0, count)), ("units", (0, 1, count))):
+            if (given := getattr(self, name)) and (not count or len(given) not in allowed):
+                raise ValueError(
+                    f"expected the {name} of {count} real targets of an example, got {given}; give "
+                    "one for each, or leave them out"
+                )
 
     @property
     def _first(self) -> tuple[Any, Tensor]:

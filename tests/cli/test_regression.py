@@ -8,7 +8,7 @@ import torch
 from command_lines import failing, run
 
 import mcbn
-from mcbn.cli.noise import fitted_precision
+from mcbn.cli.noise import fitted_likelihood
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
@@ -47,6 +47,9 @@ def zero():
 
 def two():
     return Noisy("sd", 2)
+
+def two_means():
+    return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 """
 
 
@@ -119,7 +122,8 @@ def test_a_precision_at_a_bound_of_its_search_is_told(capsys, spread, said):
     means = torch.stack([targets, targets + spread])
     if not said:
         means += torch.randn(200, generator=generator, dtype=torch.float64)
-    fitted_precision(GaussianPredictive(means, torch.tensor(1.0, dtype=torch.float64)), targets)
+    noise = torch.tensor(1.0, dtype=torch.float64)
+    fitted_likelihood(GaussianPredictive(means, noise), targets, ())
     told = capsys.readouterr().err
     assert said in told
     assert bool(told) == bool(said)
@@ -194,12 +198,122 @@ def test_options_without_effect_are_told(folder, capsys):
     assert "--held-out has no effect without --precision auto" in capsys.readouterr().err
 
 
-def test_several_columns_of_targets(folder):
-    rows = np.loadtxt("test.csv", delimiter=",", skiprows=1)
-    np.savetxt("two.csv", np.column_stack([rows[:, 2], rows]), delimiter=",", comments="",
-               header="weight,a,b,strength")  # fmt: skip
-    run("predict --model mine.py:two --weights two.pt --method deterministic --data two.csv "
-        "--target strength,weight --likelihood gaussian --noise sd --out o.st")  # fmt: skip
-    targets = Predictions.load("o.st").targets.numpy()
-    np.testing.assert_array_equal(targets, np.column_stack([rows[:, 2], rows[:, 2]]))
+TWO = "--model mine.py:two_means --weights two_means.pt --method deterministic"
+BOTH = "--target strength,weight --likelihood gaussian"
+
+
+@pytest.fixture
+def two(folder):
+    """Tables of two targets, the second in other units, and a network of two means."""
+    for name in ("train", "val", "test"):
+        rows = np.loadtxt(f"{name}.csv", delimiter=",", skiprows=1)
+        np.savetxt(f"{name}2.csv", np.column_stack([1000 * rows[:, 0], rows]), delimiter=",",
+                   comments="", header="weight,a,b,strength")  # fmt: skip
+    namespace = {}
+    exec(MINE, namespace)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.save(namespace["two_means"]().state_dict(), "two_means.pt")
+    return folder
+
+
+def test_several_columns_of_targets(two):
+    run("predict --model mine.py:two --weights two.pt --method deterministic --data test2.csv "
+        f"{BOTH} --noise sd --out o.st")  # fmt: skip
+    rows = np.loadtxt("test2.csv", delimiter=",", skiprows=1)
+    predictions = Predictions.load("o.st")
+    np.testing.assert_array_equal(predictions.targets.numpy(), rows[:, [3, 0]])
+    assert (predictions.outputs, predictions.units) == (("strength", "weight"), ())
     run("evaluate o.st --resamples 5")
+
+
+def test_several_targets_in_their_units_to_a_report(two, capsys):
+    run(f"predict {TWO} --data test2.csv {BOTH} --units MPa,kg --precision auto "
+        "--held-out val2.csv --out two.st --json")  # fmt: skip
+    printed = json.loads(capsys.readouterr().out)["precision"]
+    predictions = Predictions.load("two.st")
+    assert (predictions.outputs, predictions.units) == (("strength", "weight"), ("MPa", "kg"))
+    # Without draws, tau is one over the mean squared residual of its own output.
+    namespace = {}
+    exec(MINE, namespace)
+    with torch.random.fork_rng():
+        network = namespace["two_means"]()
+    network.load_state_dict(torch.load("two_means.pt", weights_only=True))
+    rows = np.loadtxt("val2.csv", delimiter=",", skiprows=1)
+    with torch.no_grad():
+        means = network.eval()(torch.from_numpy(rows[:, 1:3]).float()).double().numpy()
+    assert printed == pytest.approx(1 / np.mean((means - rows[:, [3, 0]]) ** 2, 0), rel=1e-4)
+    np.testing.assert_allclose(predictions.predictive.variance[0], 1 / np.array(printed))
+
+    run("evaluate two.st --resamples 5")
+    said = capsys.readouterr().out
+    assert "100 values of 2 outputs" in said
+    for name, unit in (("strength", "MPa"), ("weight", "kg")):
+        part = said[said.index(f"Output {name}:") :]
+        rmse = next(line for line in part.splitlines() if line.split()[0] == "rmse")
+        assert rmse.endswith(f"{unit}   (lower is better)")
+        pll = next(line for line in part.splitlines() if line.split()[0] == "pll")
+        assert unit not in pll
+    run("evaluate two.st --resamples 5 --json")
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["units"] == ["MPa", "kg"]
+    k = list(numbers["outputs"]).index("weight")
+    error = (predictions.predictive.mean - predictions.targets)[:, k].square().mean().sqrt()
+    assert numbers["outputs"]["weight"]["scores"]["rmse"]["value"] == pytest.approx(float(error))
+
+    run("report two.st --resamples 5")
+    report = json.loads((two / "report" / "report.json").read_text())
+    assert report["outputs"]["Deterministic"]["weight"] == numbers["outputs"]["weight"]
+    page = (two / "report" / "report.html").read_text()
+    assert "outputs have different units" in page
+    assert ">kg<" in page
+
+
+def test_one_unit_stands_in_every_heading(folder, capsys):
+    run(f"predict {NETWORK} --method deterministic --data test.csv {TABLES} --precision 2 "
+        "--units MPa --out one.csv")  # fmt: skip
+    run("report one.csv --units MPa --resamples 5")  # a table has no place for units
+    page = (folder / "report" / "report.html").read_text()
+    assert page.count("RMSE (MPa)") == page.count("RMSE (") >= 2
+    assert "outputs together" not in page
+    run("evaluate one.csv --units MPa --resamples 5")
+    assert " MPa   (lower is better)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (f"{TWO} --data test2.csv {BOTH} --precision 1 --units a,b,c --out o.st",
+         "one unit for all 2 outputs, or one for each, got ['a', 'b', 'c']"),
+        (f"{NETWORK} --method deterministic --data test2.csv --target strength,weight "
+         "--likelihood gaussian --precision auto --held-out val2.csv --out o.st",
+         "expected 2 outputs of mine.py:build for an example of test2.csv, got 1"),
+    ],
+)  # fmt: skip
+def test_names_and_units_that_do_not_fit_are_refused_before_the_work(two, capsys, line, reason):
+    assert reason in failing(f"predict {line}", capsys)
+    assert not (two / "o.st").exists()
+
+
+def test_a_standardised_task_is_predicted_in_its_own_units(folder, capsys):
+    (folder / "tasks.py").write_text(
+        "import numpy as np, mcbn\n"
+        "def make(scale, shift):\n"
+        "    read = lambda name: np.loadtxt(f'{name}.csv', delimiter=',', skiprows=1)\n"
+        "    parts = [(rows[:, :2], (rows[:, 2] - shift) / scale)\n"
+        "             for rows in map(read, ('train', 'val', 'test'))]\n"
+        "    return mcbn.Task(*parts, units='MPa', target_mean=shift, target_scale=scale)\n"
+        "def plain(): return make(1.0, 0.0)\n"
+        "def scaled(): return make(1.0 / 8, 3.0)\n"
+    )
+    rows = np.loadtxt("test.csv", delimiter=",", skiprows=1)
+    outputs = {}
+    for name in ("plain", "scaled"):
+        run(f"predict {NETWORK} --method deterministic --data tasks.py:{name} "
+            f"--likelihood gaussian --precision 4 --out {name}.st")  # fmt: skip
+        given = Predictions.load(f"{name}.st")
+        assert given.units == ("MPa",)
+        np.testing.assert_allclose(given.targets[:, 0], rows[:, 2], rtol=1e-12)
+        outputs[name] = given.predictive
+    torch.testing.assert_close(outputs["scaled"].mean, 3 + outputs["plain"].mean / 8)
+    torch.testing.assert_close(outputs["scaled"].variance, outputs["plain"].variance / 64)

@@ -229,9 +229,11 @@ def test_the_network_is_left_unchanged(convolutional, tmp_path):
     model.eval()
 
 
-@pytest.mark.parametrize("likelihood", [mcbn.Gaussian(precision=4.0), mcbn.Gaussian()])
-def test_regression_gives_the_outputs_of_predict(likelihood, tmp_path):
-    outputs = 1 if likelihood.precision else 4
+@pytest.mark.parametrize(
+    ("likelihood", "outputs"),
+    [(mcbn.Gaussian(4.0), 1), (mcbn.Gaussian(), 4), (mcbn.Gaussian((4.0, 25.0)), 2)],
+)
+def test_regression_gives_the_outputs_of_predict(likelihood, outputs, tmp_path):
     model = network(
         lambda: nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, outputs))
     )

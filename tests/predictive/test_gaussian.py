@@ -370,3 +370,57 @@ def test_another_criterion_is_refused():
     predictive, targets = held_out(3.0, batch=50)
     with pytest.raises(ValueError, match="'log_prob' or 'crps', got 'mse'"):
         inspect.unwrap(mcbn.fit_precision)(predictive, targets, criterion="mse")
+
+
+TAUS = (4.0, 0.01, 25.0)
+
+
+@pytest.mark.parametrize("positions", [(), (2, 5)])
+def test_a_precision_for_each_output_is_that_of_each_alone(positions):
+    outputs = normal(4, 10, 3, *positions)
+    predictive = mcbn.Gaussian(TAUS).summarize(outputs)
+    targets = normal(10, 3, *positions, seed=3)
+    for k, tau in enumerate(TAUS):
+        alone, part = mcbn.Gaussian(tau).summarize(outputs[:, :, k]), predictive.output(k)
+        assert_close(part.means, alone.means, rtol=0, atol=0)
+        assert_close(predictive.variance[:, k], alone.variance, rtol=0, atol=0)
+        for score in ("crps", "cdf", "log_prob"):
+            expected = getattr(alone, score)(targets[:, k])
+            assert_close(getattr(part, score)(targets[:, k]), expected, rtol=0, atol=0)
+    joined = mcbn.Gaussian(TAUS).join([mcbn.Gaussian(TAUS).summarize(outputs)] * 2)
+    assert_close(joined.variance[:10], predictive.variance, rtol=0, atol=0)
+    other = mcbn.Gaussian(1.0).summarize(outputs).with_precision(TAUS)
+    assert_close(other.variance, predictive.variance, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("criterion", ["log_prob", "crps"])
+def test_the_precision_fitted_for_each_output_follows_its_units(criterion):
+    parts = [held_out(3.0, batch=200, seed=seed) for seed in range(2)]
+    scales = (1.0, 1e3)
+    means = torch.stack([s * p.means for s, (p, _) in zip(scales, parts, strict=True)], 2)
+    targets = torch.stack([s * y for s, (_, y) in zip(scales, parts, strict=True)], 1)
+    together = mcbn.Gaussian(1.0).summarize(means)
+    taus = mcbn.fit_precision(together, targets, criterion=criterion, each_output=True).precision
+    for tau, scale, (predictive, own) in zip(taus, scales, parts, strict=True):
+        alone = mcbn.fit_precision(predictive, own, criterion=criterion).precision
+        assert tau == pytest.approx(alone / scale**2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "outputs"), [((1.0, 2.0), (3,)), ((1.0, 2.0), ()), ((1.0,), (2,))]
+)
+def test_another_number_of_precisions_is_refused(precision, outputs):
+    with pytest.raises(ValueError, match="expected a precision for each output of means of shape"):
+        mcbn.Gaussian(precision).summarize(normal(3, 7, *outputs))
+
+
+@pytest.mark.parametrize("precision", [(), (1.0, 0.0), (1.0, math.inf)])
+def test_invalid_precisions_of_outputs_are_refused(precision):
+    with pytest.raises(ValueError, match="expected a positive, finite precision tau"):
+        mcbn.Gaussian(precision)
+
+
+def test_a_precision_for_each_output_needs_outputs():
+    predictive, targets = held_out(3.0, batch=50)
+    with pytest.raises(ValueError, match="expected predictions with an axis of outputs"):
+        mcbn.fit_precision(predictive, targets, each_output=True)

@@ -14,9 +14,11 @@ from scipy import stats
 import mcbn
 from mcbn.cli import predictions as verbs
 from mcbn.cli.options.predictions import ReportOptions
+from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.panels import pit_group, quantile_group
+from mcbn.report.report import Report
 
 
 @functools.cache
@@ -122,3 +124,30 @@ def test_classes_and_reals_are_not_mixed(tmp_path):
             verbs.report(
                 ReportOptions([str(tmp_path / name) for name in order], str(tmp_path / "x"))
             )
+
+
+def test_the_scores_of_outputs_are_those_of_the_json():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn((300, 2), generator=generator).double()
+    noise = torch.randn((300, 2), generator=generator).double()
+    moments = Moments(mean, torch.ones_like(mean), None, 0)
+    given = [
+        Predictions(name, moments, mean + noise, "d", outputs=("a", HOSTILE), units=("m", HOSTILE))
+        for name in ("one", "two")
+    ]
+    written = Report.from_predictions(given, resamples=20)
+    text = written.to_html()
+    assert "<script>alert" not in text
+    assert "of these scores only the PLL, the coverage and the PIT error" in text
+    cells = {key: each for key, each in ParsedPage(text).cells.items() if "outputs." in key}
+    assert len(cells) == 2 * 2 * 6
+    numbers = written.to_dict()["outputs"]
+    for key, same in cells.items():
+        _, method, output, _, score = key.split(".")
+        value = numbers[method][output]["scores"][score]["value"]
+        assert [float(cell["data-value"]) for cell in same] == [value]
+    alone = mcbn.evaluate(
+        mcbn.GaussianPredictive(mean[None, :, 1], torch.ones(1, 300, dtype=torch.float64)),
+        given[0].targets[:, 1], resamples=20,
+    )  # fmt: skip
+    assert numbers["one"][HOSTILE]["scores"]["crps"]["value"] == alone["crps"].value

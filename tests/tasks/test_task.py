@@ -105,6 +105,25 @@ def test_real_targets_make_a_regression() -> None:
         mcbn.Task(pair, pair, pair, classes=("a", "b"))
 
 
+def test_real_targets_have_names_and_units() -> None:
+    pair = (torch.zeros(4, 2), torch.zeros(4, 2))
+    real = mcbn.Task(pair, pair, pair, outputs=["strength", "weight"], units="MPa")
+    assert (real.outputs, real.units) == (("strength", "weight"), ("MPa",))
+    assert mcbn.Task(pair, pair, pair, units=("MPa", "kg")).units == ("MPa", "kg")
+    assert mcbn.Task(pair, pair, pair).units == ()
+    one = (torch.zeros(4, 2), torch.zeros(4))
+    classes = (torch.zeros(4, 2), torch.zeros(4).long())
+    wrong: list[tuple[Any, dict[str, Any]]] = [
+        (pair, {"outputs": ("strength",)}),
+        (pair, {"units": ("a", "b", "c")}),
+        (one, {"units": ("a", "b")}),
+        (classes, {"units": "MPa"}),
+    ]
+    for part, names in wrong:
+        with pytest.raises(ValueError, match=r"expected the (outputs|units) of . real targets"):
+            mcbn.Task(part, part, part, **names)
+
+
 def test_unlabelled_positions_are_no_class() -> None:
     marked = TARGETS.clone()
     marked[0] = 255

@@ -8,6 +8,7 @@ from mcbn.cli.options.metadata import (
     DATA,
     DEMO,
     EXAMPLES,
+    NAMES,
     ONLY_AUTO,
     ONLY_DRAWS_OUT,
     ONLY_DROPOUT,
@@ -104,11 +105,13 @@ class PredictOptions:
         batch_size: examples per pass.
         likelihood: categorical for classes, gaussian for real values.
         precision: tau of gaussian, the inverse of the noise variance, or auto to fit it on
-            --held-out; without it the network returns means and as many values of their noise.
+            --held-out, output by output; without it the network returns means and as many values
+            of their noise.
         held_out: examples with targets that the network was not trained on, to fit tau on, in any
             form of --data; never the test examples. The part of a Task is its validation part.
         noise: what the network returns beside the means without --precision: log-variance,
             variance or sd.
+        units: of the real targets, such as MPa; of several targets as 'MPa,kg'.
         keep_draws: keep every draw in --out (safetensors only); by default a regression keeps
             only its moments.
         draws_out: file of the raw outputs of every draw, written batch by batch.
@@ -131,6 +134,7 @@ class PredictOptions:
     noise: Literal["log-variance", "variance", "sd"] = field(
         default="log-variance", metadata=ONLY_GAUSSIAN
     )
+    units: list[str] | str | None = field(default=None, metadata={**NAMES, **ONLY_GAUSSIAN})
     keep_draws: bool = False
     draws_out: str | None = field(default=None, metadata=OUTPUT)
     draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)

@@ -21,6 +21,7 @@ class EvaluateOptions:
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
+        units: of real targets, such as MPa, where the file does not say; of several as 'MPa,kg'.
         json: print JSON instead of text.
     """
 
@@ -30,6 +31,7 @@ class EvaluateOptions:
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    units: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False
 
 
@@ -58,6 +60,7 @@ class ReportOptions:
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
+        units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
     """
 
     predictions: list[str] | str = field(metadata=PREDICTIONS)
@@ -73,3 +76,4 @@ class ReportOptions:
     ) = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    units: list[str] | str | None = field(default=None, metadata=NAMES)

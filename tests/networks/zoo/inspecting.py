@@ -14,9 +14,10 @@ from zoo.found import left_as_found
 from zoo.guest import DRAWS, AbsentError, Guest, RefusedError, states
 
 import mcbn
-from mcbn.cli.network import collect, doctor, predict
+from mcbn.cli.network import collect, doctor
 from mcbn.cli.options.network import CollectOptions, DoctorOptions, PredictOptions
 from mcbn.cli.options.parts import NetworkOptions
+from mcbn.cli.predict import predict
 
 CHUNK = 5  # examples per pass
 BUILD = f"{__name__}:build"

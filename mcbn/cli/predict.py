@@ -1,0 +1,192 @@
+"""The verb of the command line that predicts examples with a network."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from mcbn.cli import messages
+from mcbn.cli.data import read_data
+from mcbn.cli.examples import Examples
+from mcbn.cli.network import load_said, read_examples
+from mcbn.cli.noise import LogVariances, fitted_likelihood, precision_text
+from mcbn.cli.options.network import PredictOptions
+from mcbn.cli.values import names_of
+from mcbn.deployment.predictor import PredictorMethod, make_sampler
+from mcbn.io.tables import is_table
+from mcbn.io.tensors import draws_file
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive
+from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.labelled import TargetReader, predict_labelled
+from mcbn.predictive.predictions import (
+    Predictions,
+    StoredPredictive,
+    require_names_of_outputs,
+)
+from mcbn.predictive.recording import disagreement, predict_for_file
+from mcbn.predictive.tables import require_unreserved, write_predictions
+from mcbn.samplers.sampler import Sampler
+
+METHODS: Mapping[PredictorMethod, str] = {
+    "mcbn": "MCBN",
+    "dropout": "MC Dropout",
+    "deterministic": "Deterministic",
+}
+
+
+def predict(options: PredictOptions) -> None:
+    """Write a file of predictions."""
+    if options.keep_draws and is_table(options.out):
+        raise ValueError(
+            f"expected a safetensors file in --out with --keep-draws, got {options.out}; name it "
+            ".st, or write the draws to another file with --draws-out"
+        )
+    examples = read_examples(options, options.data, part="test")
+    held_out = _held_out(options)
+    if is_table(options.out):  # before the work, not after it
+        require_unreserved(examples.columns)
+    network = load_said(options.network)
+    sampler = make_sampler(
+        network, options.method, bank=options.bank, draws=options.draws, seed=options.seed
+    )
+    _require_outputs(sampler, examples, options)
+    likelihood = _likelihood(options, sampler, held_out)
+    if options.likelihood == "gaussian" and options.noise != "log-variance":
+        sampler = LogVariances(sampler, options.noise)
+    method = METHODS[options.method]
+    predictive, targets = _predicted(options, sampler, examples, likelihood)
+    predictions = Predictions(
+        method, predictive, targets, examples.name, examples.classes, examples.columns,
+        examples.index, examples.outputs, _units(options, examples),
+    )  # fmt: skip
+    write_predictions(options.out, predictions)
+    numbers = {"out": options.out, "method": method, "examples": len(predictive),
+               "draws": predictive.draw_count or None}  # fmt: skip
+    fitted = ""
+    if isinstance(likelihood, Gaussian) and held_out is not None:
+        numbers["precision"] = likelihood.precision
+        tau = precision_text(likelihood, examples.outputs)
+        fitted = f"; tau = {tau}, fitted on {len(held_out)} held-out examples"
+    messages.show(
+        f"{len(predictive)} predictions of {method} (T = {predictive.draw_count}) written to "
+        f"{options.out}; {disagreement(predictive)}{fitted}",
+        numbers,
+        json=options.json,
+    )
+
+
+def _held_out(options: PredictOptions) -> Examples | None:
+    """The examples to fit the precision on, if it is to be fitted."""
+    if options.precision != "auto":
+        return None
+    examples = read_data(
+        str(options.held_out), options.reading, options.network.model, part="validation",
+        beside=options.data,
+    )  # fmt: skip
+    if examples.targets is None and not examples.labeled:
+        raise ValueError(
+            f"expected targets in --held-out to fit the precision on, got none in "
+            f"{options.held_out}; add them, or give a number for --precision"
+        )
+    return examples
+
+
+def _likelihood(
+    options: PredictOptions, sampler: Sampler, held_out: Examples | None
+) -> Categorical | Gaussian:
+    if options.likelihood == "categorical":
+        return Categorical()
+    if held_out is None:
+        return Gaussian(None if options.precision is None else float(options.precision))
+    predictive, targets = predict_labelled(
+        sampler, held_out.loader(options.batch_size), held_out.targets, Gaussian(1.0),
+        batch_size=options.batch_size,
+    )  # fmt: skip
+    return fitted_likelihood(predictive, targets, held_out.outputs)
+
+
+def _predicted(
+    options: PredictOptions,
+    sampler: Sampler,
+    examples: Examples,
+    likelihood: Categorical | Gaussian,
+) -> tuple[StoredPredictive, Tensor | None]:
+    """The predictions, and the targets that are known or loaded with the inputs.
+
+    Of a regression both are in the original units of the targets.
+    """
+    reader = TargetReader() if examples.labeled else None
+    with (
+        nullcontext()
+        if options.draws_out is None
+        else draws_file(
+            options.draws_out,
+            examples=len(examples),
+            precision=options.draws_type,
+            header={"method": METHODS[options.method], "data": examples.name},
+        ) as add_batch
+    ):
+        predictive = predict_for_file(
+            sampler, examples.loader(options.batch_size), likelihood,
+            batch_size=options.batch_size, select=reader, keep_draws=options.keep_draws,
+            add=add_batch,
+        )  # fmt: skip
+    targets = examples.targets if reader is None else reader.targets
+    if not isinstance(predictive, CategoricalPredictive):
+        shift, scale = examples.target_mean, examples.target_scale
+        if targets is not None:
+            # One output may have an axis of its own in the network, and none in the targets.
+            targets = shift + scale * targets.double().reshape(predictive.mean.shape)
+        return predictive.in_units(shift, scale), targets
+    if targets is None:
+        return predictive, None
+    if targets.is_floating_point() and bool((targets != targets.round()).any()):
+        raise ValueError(
+            f"expected class indices as targets in {options.data}, got real values; give "
+            "--likelihood gaussian for a regression"
+        )
+    return predictive, targets.long()
+
+
+def _units(options: PredictOptions, examples: Examples) -> tuple[str, ...]:
+    return names_of(options.units) or examples.units
+
+
+def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptions) -> None:
+    """Check on the first example that the network has the outputs of the data, before all are run.
+
+    Raises:
+        ValueError: it has other classes than a folder or a task, or other real outputs than there
+            are targets, names or units.
+    """
+    real = options.likelihood == "gaussian"
+    if not real and not examples.classes:
+        return
+    with torch.no_grad():
+        outputs = next(sampler.passes(examples.first(1)))
+    (_require_real if real else _require_classes)(outputs, examples, options)
+
+
+def _require_classes(outputs: Tensor, examples: Examples, options: PredictOptions) -> None:
+    count = outputs.shape[1] if outputs.ndim > 1 else 1
+    if count != len(examples.classes):
+        raise ValueError(
+            f"expected a network with the {len(examples.classes)} classes of {options.data}, got "
+            f"{count} outputs of {options.network.model}; give --weights of a network that was "
+            "trained on these classes"
+        )
+
+
+def _require_real(outputs: Tensor, examples: Examples, options: PredictOptions) -> None:
+    target = examples.first_target()
+    forms = 2 if options.precision is None else 1  # of each output: its mean, and its noise
+    if target is not None and outputs.numel() != forms * target.numel():
+        noise = "the mean and the noise of each target; give --precision for a network without"
+        raise ValueError(
+            f"expected {forms * target.numel()} outputs of {options.network.model} for an example "
+            f"of {options.data}, got {outputs.numel()}; "
+            f"{'check its targets' if options.precision is not None else f'they are {noise}'}"
+        )
+    count = outputs.shape[1] // forms if outputs.ndim > 1 else 1
+    require_names_of_outputs(examples.outputs, _units(options, examples), (1, count))
