@@ -20,6 +20,8 @@ from mcbn.network.targets import select_targets
 from mcbn.tasks.examples import LabeledDataset, as_examples, as_inputs
 from mcbn.tasks.folder import (
     UnlabeledPictures,
+    halves_said,
+    held_out_half,
     labeled,
     labeled_pictures,
     part_folders,
@@ -58,14 +60,18 @@ def read_data(
             "out, since other data say which their targets are"
         )
     if is_code(path):
-        return _from_code(path, part)
-    if os.path.isdir(path):
-        return _from_folder(path, part, picture_transform(reading.transform, model))
-    if not _is_columns(path):
-        return Examples.from_file(path)
-    if not targets:
-        messages.note(f"all columns of {path} are inputs; give --target for those that are not")
-    return Examples.from_table(path, targets)
+        examples = _from_code(path, part)
+    elif os.path.isdir(path):
+        examples = _from_folder(path, part, picture_transform(reading.transform, model))
+    elif not _is_columns(path):
+        examples = Examples.from_file(path)
+    else:
+        if not targets:
+            messages.note(f"all columns of {path} are inputs; give --target for those that are not")
+        examples = Examples.from_table(path, targets)
+    if reading.part is not None and not examples.is_part and beside is None:
+        messages.note(f"--part has no effect on {path}, which has no parts")
+    return examples.loaded_by(reading.workers)
 
 
 def own_transform(name: str) -> Callable[[Any], Any]:
@@ -126,10 +132,14 @@ def _from_folder(path: str, part: str, transform: Callable[[Any], Any] | None) -
         return Examples(name, LabeledDataset(pictures), index=objects(names))
     folders = part_folders(path)
     root = folders.get(part, Path(path))
-    folder = labeled_pictures(root, transform)
+    only = held_out_half(folders, part) if folders else None
+    if only is not None:
+        messages.note(halves_said(folders))
+    folder = labeled_pictures(root, transform, only=only)
     names = [os.path.relpath(each, root) for each, _ in folder.samples]
     classes = tuple(folder.classes)
-    return Examples.of(name, labeled(folder), classes=classes, index=objects(names))
+    return Examples.of(name, labeled(folder), classes=classes, index=objects(names),
+                       is_part=bool(folders))  # fmt: skip
 
 
 def _from_code(name: str, part: str) -> Examples:
@@ -141,6 +151,7 @@ def _from_code(name: str, part: str) -> Examples:
         return Examples.of(
             made.name, getattr(made, part), classes=made.classes, outputs=made.outputs,
             units=tuple(made.units), target_mean=made.target_mean, target_scale=made.target_scale,
+            is_part=True,
         )  # fmt: skip
     pair = isinstance(made, (tuple, list)) and len(made) == 2
     if not pair and not isinstance(made, (Dataset, DataLoader)):

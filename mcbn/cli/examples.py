@@ -39,6 +39,7 @@ class Examples:
         units: of the real targets, one for all or one for each.
         target_mean: what to add to a real target after multiplying by `target_scale`.
         target_scale: original units per unit of the targets, where those are standardised.
+        is_part: whether they are one part of several.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Examples:
     units: tuple[str, ...] = ()
     target_mean: float = 0.0
     target_scale: float = 1.0
+    is_part: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -122,6 +124,12 @@ class Examples:
         if isinstance(examples, LabeledData):
             return cls(name, examples.inputs, examples.targets, **more)
         return cls(name, examples, labeled=True, **more)
+
+    def loaded_by(self, workers: int) -> "Examples":
+        """The same examples, which so many processes load, if they are loaded when needed."""
+        if isinstance(self.inputs, Tensor) or not workers:
+            return self
+        return replace(self, inputs=replace(self.inputs, num_workers=workers))
 
     def loader(self, batch_size: int) -> Data:
         """The inputs as they are predicted: in order, and loaded when they are needed."""

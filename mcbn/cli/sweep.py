@@ -73,4 +73,10 @@ def _task(options: SweepOptions) -> Task:
     transform = picture_transform(options.transform, options.network.model)
     training = options.train_transform
     train_transform = transform if training is None else own_transform(training)
-    return Task.from_folder(options.task, transform=transform, train_transform=train_transform)
+    task = Task.from_folder(
+        options.task, transform=transform, train_transform=train_transform,
+        num_workers=options.workers,
+    )  # fmt: skip
+    if task.description:
+        messages.note(task.description)
+    return task

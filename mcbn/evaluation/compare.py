@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets, as_targets
-from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.labelled import predict_labelled
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
@@ -83,6 +83,7 @@ def compare(
     *,
     outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
+    likelihood: Literal["categorical"] | Categorical = "categorical",
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
@@ -97,6 +98,7 @@ def compare(
             those in the data set or loader.
         outside: inputs of out-of-distribution sets by name.
         classes: names of the classes.
+        likelihood: of the classes; `Categorical(outputs=...)` says what the networks return.
         resamples: bootstrap resamples behind each interval.
         seed: chooses the resamples.
         progress: show bars, on a terminal only.
@@ -110,10 +112,12 @@ def compare(
     entries = {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
-        predictive, targets = predict_labelled(sampler, inputs, targets, progress=progress)
+        predictive, targets = predict_labelled(
+            sampler, inputs, targets, likelihood, progress=progress
+        )
         seconds = time.perf_counter() - start
         predicted_outside = {
-            key: predict(sampler, values, progress=progress)
+            key: predict(sampler, values, likelihood, progress=progress)
             for key, values in (outside or {}).items()
         }
         entries[name] = entry(

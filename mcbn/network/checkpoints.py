@@ -184,8 +184,8 @@ def _refusal(path: str, classes: Sequence[str]) -> ValueError:
     layers = [name for name in classes if name.startswith("torch.nn.modules.")]
     if layers:
         return ValueError(
-            f"expected {EXPECTED} in {path}, got a whole network ({listed(layers)}), which could "
-            f"run any code when it is read; save its weights alone where you trained it, {SAVE}"
+            f"expected {EXPECTED} in {path}, got a network or layers of one ({listed(layers)}), "
+            f"which could run any code; save the weights alone where you trained it, {SAVE}"
         )
     if not classes:
         return damaged(

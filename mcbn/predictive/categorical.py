@@ -269,7 +269,8 @@ def _checked(logits: Tensor, draw: int) -> Tensor:
         raise ValueError(
             f"expected logits with axes (batch, classes, *positions) of at least 2 classes, got "
             f"shape {tuple(logits.shape)}; for one logit per example give "
-            "output=lambda z: torch.cat([torch.zeros_like(z), z], 1)"
+            "the sampler output=lambda z: torch.cat([torch.zeros_like(z), z], 1), and for real "
+            "values the likelihood mcbn.Gaussian(...)"
         )
     # A finite sum has finite terms and is far quicker to check; the full check names the place.
     if logits.numel() > 0 and bool(logits.detach().sum().isfinite()):

@@ -117,7 +117,7 @@ def choose_batch_size(
     replicates = torch.stack(list(drawn.values()))
     curves, confirmation = replicates[:-1], None
     if source is not None:
-        sizes = whole_sizes([math.exp(low), math.exp(best), math.exp(high)], source.population)
+        sizes = whole_sizes([_size(low), _size(best), _size(high)], source.population)
         confirmation, gaps = confirmed(
             objective,
             source,
@@ -128,16 +128,16 @@ def choose_batch_size(
             seed=seed,
         )
         curves = curves + interpolated(gaps, sizes, grid)
-    doubts = (*bank.doubts(math.exp(best)), *_disagreement(confirmation))
+    doubts = (*bank.doubts(_size(best)), *_disagreement(confirmation))
     for doubt in doubts:
         validation.warn(doubt, RescalingWarning)
     spans = [bootstrap.percentile_interval(row, level) for row in replicates[:-1]]
     return BatchSizeChoice(
-        best=math.exp(best),
+        best=_size(best),
         value=float(at_best.mean()),
         flat=_flat(grid, best, replicates, level),
         interval=_interval(grid, curves, best, level),
-        batch_sizes=grid.exp(),
+        batch_sizes=torch.tensor([*map(_size, grid.tolist())], dtype=torch.float64),
         values=table.mean(1),
         low=torch.tensor([span[0] for span in spans], dtype=torch.float64),
         high=torch.tensor([span[1] for span in spans], dtype=torch.float64),
@@ -182,8 +182,8 @@ def _interval(
     low, high = bootstrap.percentile_interval(_vertices(grid, curves), level)
     low, high = min(low, best), max(high, best)
     return (
-        0.0 if low < float(grid[0]) + LOG_SIZE_TOLERANCE else math.exp(low),
-        math.inf if high > float(grid[-1]) - LOG_SIZE_TOLERANCE else math.exp(high),
+        0.0 if low < float(grid[0]) + LOG_SIZE_TOLERANCE else _size(low),
+        math.inf if high > float(grid[-1]) - LOG_SIZE_TOLERANCE else _size(high),
     )
 
 
@@ -216,7 +216,12 @@ def _flat(grid: Tensor, best: float, replicates: Tensor, level: float) -> tuple[
     pairs = list(zip(grid.tolist(), tied, strict=True))
     below = _run([pair for pair in reversed(pairs) if pair[0] <= best])
     above = _run([pair for pair in pairs if pair[0] >= best])
-    return math.exp(min([best, *below])), math.exp(max([best, *above]))
+    return _size(min([best, *below])), _size(max([best, *above]))
+
+
+def _size(log_size: float) -> float:
+    """The size of a logarithm, without the rounding of the way there and back: 8, not 7.999..."""
+    return float(f"{math.exp(log_size):.12g}")
 
 
 def _run(pairs: list[tuple[float, bool]]) -> list[float]:

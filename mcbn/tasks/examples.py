@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
@@ -116,8 +117,8 @@ def as_examples(data: Any, name: str) -> Examples:
     """Examples with their targets, of whatever a user has.
 
     Args:
-        data: a pair of inputs and targets (tensors, arrays, columns), a map-style data set of
-            inputs with their targets, or a loader of one, whose order does not matter.
+        data: a pair of inputs and targets (tensors, arrays, columns), a map-style data set or a
+            list of inputs with their targets, or a loader of one, whose order does not matter.
         name: which part of a task they are, for errors.
 
     Raises:
@@ -140,14 +141,17 @@ def _examples(data: Any, name: str) -> Examples:
     source = data.dataset if isinstance(data, DataLoader) else data
     if type(source) is TensorDataset and len(source.tensors) == 2:
         return LabeledData(*source.tensors)
+    # An example has its target beside it, so a list of tensors is of something else.
+    if isinstance(source, list) and source and not isinstance(source[0], (Tensor, np.ndarray)):
+        source = Subset(source, range(len(source)))  # type: ignore[arg-type]
     if (
         not isinstance(source, Dataset)
         or isinstance(source, IterableDataset)
         or not hasattr(source, "__len__")
     ):
         raise TypeError(
-            f"expected {name} as a pair of inputs and targets, a data set with a length or a "
-            f"loader of one, got {type(source).__name__}; wrap several inputs in "
+            f"expected {name} as a pair of inputs and targets, a data set with a length, a list of "
+            f"examples or a loader of one, got {type(source).__name__}; wrap several inputs in "
             "torch.utils.data.StackDataset"
         )
     if not isinstance(data, DataLoader):

@@ -24,6 +24,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 FRACTIONS = (0.6, 0.15, 0.25)  # of the pictures of a class, for training, validation and testing
+HALVES = {"validation": 0.5, "test": 0.5}  # of those held out, where one folder is for both
 ROUNDING = 1e-6  # of the sum of fractions
 RESIZE = (
     "give a transform, such as torchvision.transforms.Compose([Resize((64, 64)), ToTensor()]) of "
@@ -63,6 +64,7 @@ def from_folder(
     train_transform: Transform | None,
     seed: int,
     fractions: Sequence[float],
+    num_workers: int,
 ) -> dict[str, Any]:
     """The fields of a task of the pictures in a folder; see `Task.from_folder`."""
     root = Path(path)
@@ -71,23 +73,27 @@ def from_folder(
     folders = part_folders(root)
     if folders:
         parts = {
-            name: labeled_pictures(folder, transforms.get(name, transform))
+            name: labeled_pictures(folder, transforms.get(name, transform),
+                                   only=held_out_half(folders, name, seed))
             for name, folder in folders.items()
-        }
+        }  # fmt: skip
     else:
-        chosen = _split(labeled_pictures(root, transform), seed, fractions)
+        chosen = _split(labeled_pictures(root, transform), seed, _shares(fractions))
         parts = {name: labeled_pictures(root, transforms.get(name, transform), only=indices)
                  for name, indices in chosen.items()}  # fmt: skip
     _require_same_classes(parts)
     return {
         "name": root.resolve().name,
+        "description": halves_said(folders),
         "classes": tuple(parts["train"].classes),
-        **{name: labeled(part) for name, part in parts.items()},
+        **{name: labeled(part, num_workers) for name, part in parts.items()},
     }
 
 
 def part_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
     """The folder of each part of a task, by its name; empty if the classes themselves are there.
+
+    Of validation and test one may be missing: then both have the other's folder.
 
     Raises:
         ValueError: some parts are there and others are not, or one is there twice.
@@ -98,6 +104,8 @@ def part_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
     }
     if not any(found.values()):
         return {}
+    one, other = found["validation"], found["test"]
+    found |= {"validation": one or other, "test": other or one}
     for part, folders in found.items():
         if len(folders) != 1:
             names, there = " or ".join(PARTS[part]), [each.name for each in folders]
@@ -106,6 +114,29 @@ def part_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
                 f"{' and '.join(there) or 'none'}; add it, or give a folder of classes alone"
             )
     return {part: folders[0] for part, folders in found.items()}
+
+
+def held_out_half(folders: Mapping[str, Path], part: str, seed: int = 0) -> list[int] | None:
+    """The pictures of a part: half of every class where validation and test share a folder.
+
+    Args:
+        folders: of each part.
+        part: whose pictures they are.
+        seed: of the split.
+
+    Returns:
+        Their places in the folder; None for all.
+    """
+    if part not in HALVES or folders["validation"] != folders["test"]:
+        return None
+    return _split(labeled_pictures(folders[part]), seed, HALVES)[part]
+
+
+def halves_said(folders: Mapping[str, Path]) -> str:
+    """That validation and test are halves of one folder, in words; empty if they are not."""
+    if not folders or folders["validation"] != folders["test"]:
+        return ""
+    return f"half of every class in {folders['test']} is for validation, the other half for testing"
 
 
 def labeled_pictures(
@@ -150,9 +181,9 @@ def labeled_pictures(
     return folder
 
 
-def labeled(folder: Any) -> LabeledDataset:
+def labeled(folder: Any, num_workers: int = 0) -> LabeledDataset:
     """Examples of an `ImageFolder`, whose targets are known without reading a picture."""
-    examples = LabeledDataset(folder)
+    examples = LabeledDataset(folder, num_workers=num_workers)
     # As if they had been read once already.
     vars(examples)["targets"] = torch.tensor(folder.targets)
     return examples
@@ -217,27 +248,32 @@ def _reading(path: str, transform: Transform | None) -> tuple[Callable[[str], An
     return read_picture, transform
 
 
-def _split(folder: Any, seed: int, fractions: Sequence[float]) -> dict[str, list[int]]:
-    """The pictures of each part: shares of every class, drawn by the seed and its name."""
+def _shares(fractions: Sequence[float]) -> dict[str, float]:
     positive = len(fractions) == len(PARTS) and all(each > 0 for each in fractions)
     if not positive or abs(sum(fractions) - 1) > ROUNDING:
         raise ValueError(
             "expected three positive fractions for training, validation and testing, whose sum is "
             f"1, got {tuple(fractions)}; give such as {FRACTIONS}"
         )
-    chosen: dict[str, list[int]] = {part: [] for part in PARTS}
+    return dict(zip(PARTS, fractions, strict=True))
+
+
+def _split(folder: Any, seed: int, shares: Mapping[str, float]) -> dict[str, list[int]]:
+    """The pictures of each part: shares of every class, drawn by the seed and its name."""
+    chosen: dict[str, list[int]] = {part: [] for part in shares}
+    fractions = tuple(shares.values())
     targets = np.array(folder.targets)
     for index, name in enumerate(folder.classes):
         generator = np.random.Generator(np.random.Philox(derived_seed(seed, "split", name)))
         members = generator.permutation(np.flatnonzero(targets == index))
-        ends = [round(len(members) * sum(fractions[:count])) for count in (1, 2)]
-        for part, share in zip(PARTS, np.split(members, ends), strict=True):
+        ends = [round(len(members) * sum(fractions[:count])) for count in range(1, len(shares))]
+        for part, share in zip(shares, np.split(members, ends), strict=True):
             chosen[part] += sorted(share.tolist())
     few = [part for part, indices in chosen.items() if not indices]
     if few:
         raise ValueError(
-            f"expected enough pictures in {folder.root} for three parts, got none for {few[0]}; "
-            "add pictures, or give other fractions="
+            f"expected enough pictures in {folder.root} for {len(shares)} parts, got none for "
+            f"{few[0]}; add pictures, or give other fractions="
         )
     return chosen
 

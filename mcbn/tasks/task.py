@@ -19,8 +19,8 @@ class Task:
     """A data set in three parts, with inputs that are out of distribution (OOD).
 
     Each part is given as a pair of inputs and targets (tensors, arrays, columns of a data frame),
-    a map-style data set of inputs with their targets, or a loader of one, whose order does not
-    matter; it becomes `Examples`. Targets are class indices, or real values.
+    a map-style data set or a list of inputs with their targets, or a loader of one, whose order
+    does not matter; it becomes `Examples`. Targets are class indices, or real values.
 
     Attributes:
         train: as the network sees them in training, random transforms included.
@@ -82,12 +82,14 @@ class Task:
         train_transform: Transform | None = None,
         seed: int = 0,
         fractions: Sequence[float] = FRACTIONS,
+        num_workers: int = 0,
     ) -> "Task":
         """The pictures in a folder, with one subfolder per class, read when they are needed.
 
         The parts are its subfolders train, val (also valid, validation) and test, each with the
-        same classes. Without any of them the folder holds the classes themselves: every class is
-        split at random, which depends on the seed and the names alone.
+        same classes; where val or test is missing, the other is split in halves, as `description`
+        says. Without any of them the folder holds the classes themselves. A split is one of every
+        class at random, which depends on the seed and the names alone.
 
         Args:
             path: the folder, after which the task is named.
@@ -97,14 +99,18 @@ class Task:
                 that of the others.
             seed: of the split.
             fractions: of each class for training, validation and testing, where it is split.
+            num_workers: processes that read the pictures.
 
         Raises:
             TypeError: a transform makes no tensors.
             ValueError: there are no pictures, or parts or classes are missing. What is no picture
                 is refused when it is read.
         """
-        return cls(**from_folder(path, transform=transform, train_transform=train_transform,
-                                 seed=seed, fractions=fractions))  # fmt: skip
+        made = from_folder(
+            path, transform=transform, train_transform=train_transform, seed=seed,
+            fractions=fractions, num_workers=num_workers,
+        )  # fmt: skip
+        return cls(**made)
 
     @property
     def regression(self) -> bool:

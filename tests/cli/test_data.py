@@ -1,6 +1,7 @@
 """What --data may be: files, tables, folders of pictures, code; and where weights are read."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,53 @@ def test_pictures_are_predicted_with_their_names_and_classes(pictures):
     )
     (pictures / "flat" / ".hidden").mkdir()  # as an editor leaves them
     assert len(predicted("flat", CONVOLUTIONS).predictive) == 3
+
+
+def test_processes_that_read_pictures_change_no_bit(pictures, capsys):
+    here = predicted("pics", CONVOLUTIONS)
+    there = predicted("pics", CONVOLUTIONS, workers=2)
+    assert torch.equal(there.predictive.log_probabilities, here.predictive.log_probabilities)
+    assert there.targets.tolist() == here.targets.tolist()
+    banks = []
+    for workers in (0, 2):
+        run(f"collect {CONVOLUTIONS} --data pics --transform mine.py:random --batch-size 4 "
+            f"--draws 3 --workers {workers} --out bank{workers}.st")  # fmt: skip
+        banks.append(dict(mcbn.Bank.load(f"bank{workers}.st").statistics))
+    torch.testing.assert_close(*banks, rtol=0, atol=0)
+    said = failing(f"collect {CONVOLUTIONS} --data pics --workers -1 --out b.st", capsys)
+    assert "expected --workers of at least 0, got -1" in said
+
+
+def test_without_a_test_folder_half_of_the_other_is_predicted(pictures, capsys):
+    shutil.rmtree("pics/test")
+    for name in ("ant", "bee"):
+        shutil.copy(f"pics/val/{name}/0.png", f"pics/val/{name}/3.png")
+    capsys.readouterr()
+    data = predicted("pics", CONVOLUTIONS)
+    assert "note: half of every class in pics/val is for validation" in capsys.readouterr().err
+    held_out = predicted("pics", CONVOLUTIONS, part="validation")
+    names = [f"{name}/{k}.png" for name in ("ant", "bee") for k in range(4)]
+    assert sorted([*data.index, *held_out.index]) == names
+    assert data.targets.tolist() == held_out.targets.tolist() == [0, 0, 1, 1]
+    task = mcbn.Task.from_folder("pics")
+    expected = [f"pics/val/{name}" for name in data.index]
+    assert [task.test.source.samples[k][0] for k in range(4)] == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "network", "told"),
+    [
+        ("rows.npz", NETWORK, True),
+        ("mine.py:pair", NETWORK, True),
+        ("flat", CONVOLUTIONS, True),
+        ("pics/test", CONVOLUTIONS, True),
+        ("pics", CONVOLUTIONS, False),
+        ("mine.py:task", NETWORK, False),
+    ],
+)
+def test_a_part_of_what_has_none_is_told(pictures, capsys, data, network, told):
+    predicted(data, network, part="test")
+    assert (f"--part has no effect on {data}" in capsys.readouterr().err) == told
 
 
 def test_a_bank_of_pictures_has_the_random_transforms_of_training(pictures):

@@ -1,5 +1,6 @@
 """Whatever holds the examples and their targets, the scores are the same."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,30 @@ def test_compare(network: nn.Module, bank: mcbn.Bank, held: tuple[Any, Any]) -> 
     assert scores(network, bank, *held) == pytest.approx(
         scores(network, bank, INPUTS, TARGETS), rel=1e-6
     )
+
+
+def test_compare_networks_that_return_probabilities(network: nn.Module, bank: mcbn.Bank) -> None:
+    def scored(network: nn.Module, **likelihood: Any) -> list[float]:
+        comparison = mcbn.compare(
+            {"plain": mcbn.Deterministic(network), "mcbn": mcbn.MCBatchNorm(network, bank)},
+            INPUTS, TARGETS, outside={"far": 5 * INPUTS}, resamples=0, progress=False,
+            **likelihood,
+        )  # fmt: skip
+        entries = comparison.entries.values()
+        return [
+            number
+            for each in entries
+            for number in (each.evaluation["nll"].value, float(each.outside["far"].entropy.mean()))
+        ]
+
+    softmax = nn.Sequential(*network.children(), nn.Softmax(dim=1)).eval()
+    known = mcbn.Categorical(outputs="probabilities")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said, so there is nothing to guess
+        actual = scored(softmax, likelihood=known)
+    assert actual == pytest.approx(scored(network), rel=1e-5)
+    with pytest.warns(UserWarning, match="taken for probabilities"):
+        scored(softmax)
 
 
 def test_choose_batch_size(network: nn.Module, bank: mcbn.Bank, held: tuple[Any, Any]) -> None:

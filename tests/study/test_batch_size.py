@@ -186,6 +186,9 @@ def test_the_default_range_is_that_of_validity_and_never_above_n(model, held_out
     few = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=6))
     choice = mcbn.choose_batch_size(model, few, *held_out, points=3, resamples=5)
     assert choice.batch_sizes.tolist() == pytest.approx([4, 160**0.5, 40])
+    # To the last digit, although the search is over logarithms.
+    assert choice.batch_sizes[0] == 4
+    assert choice.batch_sizes[-1] == 40
 
 
 def test_an_optimum_at_a_bound_says_so(model, bank, held_out):

@@ -63,6 +63,20 @@ def test_subfolders_of_parts_are_taken_as_they_are(tmp_path, validation):
     assert len(task.test) == 8
 
 
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_one_held_out_folder_is_split_in_halves(tmp_path, held_out):
+    write_classes(tmp_path / "train", count=3)
+    write_classes(tmp_path / held_out, count=8, first=10)
+    task = mcbn.Task.from_folder(tmp_path)
+    assert values_of(task.train) == [0, 1, 2, 100, 101, 102]
+    halves = [values_of(part) for part in (task.validation, task.test)]
+    assert sorted(halves[0] + halves[1]) == [*range(10, 18), *range(110, 118)]
+    for half, part in zip(halves, (task.validation, task.test), strict=True):
+        assert part.targets.tolist() == [0] * 4 + [1] * 4 == [int(v >= 100) for v in half]
+    assert f"{held_out} is for validation, the other half for testing" in task.description
+    assert values_of(mcbn.Task.from_folder(tmp_path, seed=1).test) != halves[1]
+
+
 def test_pictures_are_scaled_to_0_and_1_as_torchvision_does(tmp_path):
     write_classes(tmp_path)
     plain = mcbn.Task.from_folder(tmp_path).test
@@ -125,9 +139,8 @@ def test_a_bad_picture_is_refused_by_name_when_it_is_read(tmp_path, change, reas
         [values_of(part) for part in parts]
 
 
-def without_test(folder):
+def train_alone(folder):
     write_classes(folder / "train")
-    write_classes(folder / "val")
 
 
 def two_validations(folder):
@@ -152,7 +165,7 @@ def one_picture(folder):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (without_test, "expected one folder test in .*, got none"),
+        (train_alone, "expected one folder val or valid or validation in .*, got none"),
         (two_validations, "got val and valid"),
         (other_class, "the same classes in .*train and .*val, got 'dig' in the second only"),
         (empty_class, "got none in 'eel'"),

@@ -47,6 +47,7 @@ HELD: dict[str, Any] = {
     "a data set": PAIRS,
     "a part of one": Subset(PAIRS, range(8)),
     "a loader that shuffles": DataLoader(PAIRS, batch_size=3, shuffle=True),
+    "a list of examples": [PAIRS[index] for index in range(8)],
     "labelled data": LabeledData(INPUTS, TARGETS),
 }
 

@@ -48,8 +48,22 @@ class ReadingOptions:
             the published weights of --model.
         part: train, validation or test part of a Task, or of a folder of pictures with such
             subfolders; by default train, and test to predict and to export.
+        workers: processes that read pictures, or the examples of a data set.
     """
 
     target: list[str] | str | None = field(default=None, metadata=NAMES)
     transform: str | None = field(default=None, metadata=TRANSFORM)
     part: Literal["train", "validation", "test"] | None = None
+    workers: int = 0
+
+    def check(self) -> None:
+        """Check that there is a number of processes.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if self.workers < 0:
+            raise ValueError(
+                f"expected --workers of at least 0, got {self.workers}; leave it out to read in "
+                "the process of the command"
+            )

@@ -136,6 +136,7 @@ class SweepOptions:
         trained_at: the batch size of the training; by default the middle one of --batch-sizes.
         test_size: test examples used; all by default.
         seed: seed of the mini-batches.
+        workers: processes that read the pictures of a folder.
         json: print JSON instead of text.
     """
 
@@ -151,4 +152,5 @@ class SweepOptions:
     trained_at: int | None = None
     test_size: int | None = None
     seed: int = 0
+    workers: int = 0
     json: bool = False
