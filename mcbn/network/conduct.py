@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Examples in the first pass, from all over the batch.
 FEW = 4
+# Further passes that have to move a random stream as well for the network to be what moves it.
+ASKED_AGAIN = 2
 # Kinds of inputs that are remembered for a state of a network.
 MAX_KINDS = 64
 
@@ -235,8 +237,8 @@ def _watched(
         ):
             output = first(given).detach()
     finally:
-        random = not streams.unmoved()
-        if random:
+        moved = not streams.unmoved()
+        if moved:
             streams.restore()
     hidden = any(
         version == before and not equal(tensor, other)
@@ -247,7 +249,7 @@ def _watched(
     one_each = rows is not None and output.ndim > 0 and len(output) == len(rows)
     conduct = Conduct(
         one_each,
-        random=random,
+        random=moved and all(_moves_streams(model, few, first) for _ in range(ASKED_AGAIN)),
         hides_writes=hidden,
         ends_in_sigmoid=watch.ends_in_sigmoid(output),
         decides=watch.decides,
@@ -255,6 +257,24 @@ def _watched(
         changes=(*changes, *getattr(first, "written", ())),
     )
     return _Trial(model, first, few, rows, examples, output, conduct)
+
+
+def _moves_streams(model: Module, few: Inputs, first: First) -> bool:
+    """Whether another pass moves a random stream; they are given back.
+
+    The streams are those of the process: the event loop of a server or a cluster, in a thread of
+    its own, may have drawn from one during a single pass.
+    """
+    streams = StreamStates.now()
+    moved = True
+    try:
+        with restored(model, parameters=True), eval_mode(model):
+            first(map_inputs(torch.clone, few))
+        moved = not streams.unmoved()
+    finally:
+        if moved:
+            streams.restore()
+    return moved
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,12 @@
 """How networks treat their inputs: found when they are first seen, and told."""
 
+import copy
+import random
+import threading
 import time
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from models import dense, examples, make_network, without_seed
@@ -163,6 +168,8 @@ RANDOM = {
     "functional dropout": lambda net, x: functional.dropout(net.plain(x), 0.5),
     "noise": lambda net, x: net.plain(x) + torch.randn(3).to(x),
     "once in many calls": lambda net, x: net.plain(x) * (1 if torch.rand(()) < 0.999 else 2),
+    "Python's stream": lambda net, x: net.plain(x) * (1 + random.random()),
+    "NumPy's stream": lambda net, x: net.plain(x) * (1 + np.random.random()),  # noqa: NPY002
     "the time": lambda net, x: net.plain(x) + time.perf_counter(),
 }
 
@@ -175,6 +182,31 @@ def test_randomness_in_eval_mode_is_told(name):
         mcbn.Deterministic(net)(DATA)
     assert torch.equal(torch.get_rng_state(), before)
     assert any("random in eval mode" in f.text for f in mcbn.inspect(net, DATA).findings)
+
+
+def test_a_stream_that_another_thread_moves_is_not_the_networks():
+    """As the event loop of a server does, a few times a second."""
+    moves = []
+
+    def run(net, x):
+        if moves:
+            other = threading.Thread(target=moves.pop())
+            other.start()
+            other.join()
+        return net.plain(x)
+
+    net = network(run)
+    bank = collected(net)
+    expected = mcbn.MCBatchNorm(net, bank)(DATA)
+    net = copy.deepcopy(net)  # of which nothing is known yet
+    moves, state = [random.random], random.getstate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        actual = mcbn.MCBatchNorm(net, bank)(DATA)
+    random.setstate(state)
+    assert not moves
+    # By the same engine, to the last bit.
+    assert_close(actual, expected, rtol=0, atol=0)
 
 
 def attended(y):
