@@ -18,10 +18,12 @@ from mcbn.bank.bank import Bank
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.network.batchnorm import unwrapped
+from mcbn.network.isolation import random_streams
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian, fit_precision
 from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
+from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.sampler import Sampler
 from mcbn.study.batch_size import choose_batch_size
 from mcbn.study.cell_sampler import LARGER_BATCH, collected, training_batches
@@ -39,6 +41,7 @@ from mcbn.tasks.task import Task
 
 # Of the recommendation: sizes that the search scores, and draws at each of three to confirm it.
 SCORED_SIZES, CONFIRMED = 32, 32
+ANSWERED = 4  # test examples by whose outputs a network is told from others
 
 
 def sweep(
@@ -154,9 +157,13 @@ def _plan(
 
 
 def _digest(model: Module, task: Task) -> str:
-    """A digest of the network, its weights and buffers, and of the data."""
+    """A digest of the network, its weights, buffers and first answers, and of the data."""
     total = hashlib.sha256(f"{model}\n{digest_of(task)}\n".encode())
-    for name, value in model.state_dict().items():
+    with random_streams(0, "sweep"):  # from which a transform may draw
+        inputs, _ = task.test.batch(torch.arange(min(ANSWERED, len(task.test))))
+    # Another forward may have the same layers and weights.
+    answers = {"answers": Deterministic(model)(inputs)}
+    for name, value in (model.state_dict() | answers).items():
         if isinstance(value, Tensor):  # not the extra state of a layer
             rows = value.detach().cpu().contiguous()
             total.update(f"{name} {rows.dtype} {tuple(rows.shape)}\n".encode())

@@ -147,6 +147,19 @@ def test_other_weights_and_other_data_are_scored_anew(network: nn.Module, tmp_pa
     assert to_csv(again) != to_csv(swept(other))
 
 
+def test_another_forward_of_the_same_layers_is_scored_anew(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    first = swept(network, folder=tmp_path)
+    other = copy.deepcopy(network)
+    plain = other.forward
+    vars(other)["forward"] = lambda x: 2 * plain(x)  # as after an edit of the user's file
+    assert repr(other) == repr(network)
+    with pytest.warns(UserWarning, match="have changed"):
+        again = swept(other, folder=tmp_path)
+    assert to_csv(again) == to_csv(swept(other)) != to_csv(first)
+
+
 def test_further_samplers_are_scored_by_every_call(network: nn.Module, tmp_path: Path) -> None:
     few = mcbn.MCDropout(network, draws=2, seed=1)
     many = mcbn.MCDropout(network, draws=30, seed=2)
