@@ -20,6 +20,7 @@ class Option:
         default: its value where it is not given; MISSING if it is required.
         help: what it is, in words.
         commas: whether a text is a list with commas between its elements.
+        repeats: whether an element of a list may be there twice.
         words: texts that stand for a value of another kind.
         role: what it names, if it is a path: a file to read (input), examples to read (data: a
             file, a folder of pictures or code), code of the user's (model) or the folder of a study
@@ -37,6 +38,7 @@ class Option:
     default: Any
     help: str
     commas: bool = False
+    repeats: bool = False
     words: tuple[str, ...] = ()
     role: Role = ""
     noun: str = ""

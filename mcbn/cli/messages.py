@@ -4,8 +4,9 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import asdict
 from typing import Any, TextIO
 
 from mcbn.io.plain import to_json
@@ -43,6 +44,11 @@ def show(text: str, numbers: Any, *, json: bool) -> None:
         print(to_json(numbers, indent=2))
     else:
         say(text)
+
+
+def show_report(path: object, verdict: Sequence[Any], *, json: bool) -> None:
+    """Print where a report is, for programs with its verdict: dataclasses of plain values."""
+    show(f"Report: {path}", {"report": str(path), "verdict": [*map(asdict, verdict)]}, json=json)
 
 
 def note(text: str) -> None:

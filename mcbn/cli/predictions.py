@@ -95,8 +95,8 @@ def report(options: ReportOptions) -> None:
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    path = Report(replace(page, provenance=provenance, sets=sets)).write(options.out)
-    messages.say(f"Report: {path}")
+    written = Report(replace(page, provenance=provenance, sets=sets))
+    messages.show_report(written.write(options.out), written.verdict, json=options.json)
 
 
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
@@ -209,7 +209,7 @@ def _scores(
     lines = [
         f"{predictions.method} on {predictions.data}: {evaluation.examples} "
         f"{f'values of {len(outputs)} outputs' if outputs else 'examples'}, 95% intervals",
-        *_score_lines(evaluation, predictions.unit),
+        *_score_lines(evaluation, predictions.unit, mixed=len(set(predictions.units)) > 1),
     ]
     for name, scores in outputs.items():
         lines += [f"Output {name}:", *_score_lines(scores, predictions.by_output[name].unit)]
@@ -218,9 +218,12 @@ def _scores(
     return "\n".join(lines)
 
 
-def _score_lines(evaluation: Evaluation, unit: str) -> list[str]:
+def _score_lines(evaluation: Evaluation, unit: str, *, mixed: bool = False) -> list[str]:
+    """The scores as lines of text; of outputs in mixed units only those that are in none."""
     lines = []
     for name, score in evaluation.items():
+        if mixed and glossary.is_in_unit(name):
+            continue
         of_unit = f" {unit}" if unit and glossary.is_in_unit(name) else ""
         better = f"   ({score.better} is better)" if glossary.judged(name) else ""
         lines.append(f"  {name:<16} {score}{of_unit}{better}")

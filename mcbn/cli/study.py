@@ -59,5 +59,6 @@ def report(options: StudyReportOptions) -> None:
     """Write the report of a study."""
     study = Study.load(options.study)
     # Imported here, since the other verbs do not need figures and torch.
-    page = pkgutil.resolve_name("mcbn.report.report:Report").from_study(study)
-    messages.say(f"Report: {page.write(options.out or options.study)}")
+    written = pkgutil.resolve_name("mcbn.report.report:Report").from_study(study)
+    path = written.write(options.out or options.study)
+    messages.show_report(path, written.verdict, json=options.json)

@@ -57,7 +57,7 @@ def did_you_mean(word: str, known: Iterable[str], *, near: float = 0.6) -> str:
 
 def _different(option: Option, elements: list[str]) -> list[str]:
     for index, element in enumerate(elements):
-        if not element or element in elements[:index]:
+        if not element or (element in elements[:index] and not option.repeats):
             raise ValueError(
                 f"expected different values of --{option.name}, got {element!r} "
                 f"{'twice' if element else 'among them'}; give each once"

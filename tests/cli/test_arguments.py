@@ -71,6 +71,10 @@ def test_an_option_given_twice_adds_or_is_refused(verb, option):
     if option.kind is list:
         more = parse("mcbn", verb, [*words, f"--{option.name}", "other"])
         assert values_of(more)[option.field] == ["text", "other"]
+        if option.repeats:
+            same = parse("mcbn", verb, [*words, again])
+            assert values_of(same)[option.field] == ["text", "text"]
+            return
         with pytest.raises(ValueError, match=f"different values of --{option.name}, got 'text'"):
             parse("mcbn", verb, [*words, again])
         return

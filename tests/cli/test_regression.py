@@ -248,6 +248,9 @@ def test_several_targets_in_their_units_to_a_report(two, capsys):
     run("evaluate two.st --resamples 5")
     said = capsys.readouterr().out
     assert "100 values of 2 outputs" in said
+    together = said[: said.index("Output strength:")]
+    assert "pll" in together
+    assert "rmse" not in together  # of MPa and kg
     for name, unit in (("strength", "MPa"), ("weight", "kg")):
         part = said[said.index(f"Output {name}:") :]
         rmse = next(line for line in part.splitlines() if line.split()[0] == "rmse")
@@ -261,7 +264,10 @@ def test_several_targets_in_their_units_to_a_report(two, capsys):
     error = (predictions.predictive.mean - predictions.targets)[:, k].square().mean().sqrt()
     assert numbers["outputs"]["weight"]["scores"]["rmse"]["value"] == pytest.approx(float(error))
 
-    run("report two.st --resamples 5")
+    run("report two.st --resamples 5 --json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["report"] == "report/report.html"
+    assert {"topic", "mark", "sentence"} == set(printed["verdict"][0])
     report = json.loads((two / "report" / "report.json").read_text())
     assert report["outputs"]["Deterministic"]["weight"] == numbers["outputs"]["weight"]
     page = (two / "report" / "report.html").read_text()
@@ -278,6 +284,15 @@ def test_one_unit_stands_in_every_heading(folder, capsys):
     assert "outputs together" not in page
     run("evaluate one.csv --units MPa --resamples 5")
     assert " MPa   (lower is better)" in capsys.readouterr().out
+
+
+def test_outputs_may_have_the_same_unit(two):
+    run(f"predict {TWO} --data test2.csv {BOTH} --units MPa,MPa --precision 1 --out o.st")
+    assert Predictions.load("o.st").units == ("MPa", "MPa")
+    run("report o.st --resamples 5")
+    page = (two / "report" / "report.html").read_text()
+    assert "RMSE (MPa)" in page
+    assert "different units" not in page
 
 
 @pytest.mark.parametrize(

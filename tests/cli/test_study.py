@@ -69,8 +69,11 @@ def test_a_study_that_stands_gives_its_page(finished, tmp_path, capsys):
     run("report", finished, "--out", tmp_path)
     assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())
-    run("report", finished)
-    assert (finished / "report.html").is_file()
+    capsys.readouterr()
+    run("report", finished, "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["report"] == str(finished / "report.html")
+    assert printed["verdict"] == json.loads((tmp_path / "report.json").read_text())["verdict"]
 
 
 @pytest.mark.parametrize("option", ["--print-config", "--print_config"])

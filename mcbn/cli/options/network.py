@@ -8,7 +8,6 @@ from mcbn.cli.options.metadata import (
     DATA,
     DEMO,
     EXAMPLES,
-    NAMES,
     ONLY_AUTO,
     ONLY_DRAWS_OUT,
     ONLY_DROPOUT,
@@ -16,6 +15,7 @@ from mcbn.cli.options.metadata import (
     ONLY_MCBN,
     ONLY_MNIST,
     OUTPUT,
+    UNITS,
 )
 from mcbn.cli.options.parts import NetworkOptions, ReadingOptions
 
@@ -134,7 +134,7 @@ class PredictOptions:
     noise: Literal["log-variance", "variance", "sd"] = field(
         default="log-variance", metadata=ONLY_GAUSSIAN
     )
-    units: list[str] | str | None = field(default=None, metadata={**NAMES, **ONLY_GAUSSIAN})
+    units: list[str] | str | None = field(default=None, metadata={**UNITS, **ONLY_GAUSSIAN})
     keep_draws: bool = False
     draws_out: str | None = field(default=None, metadata=OUTPUT)
     draws_type: Literal["float32", "float16"] = field(default="float32", metadata=ONLY_DRAWS_OUT)

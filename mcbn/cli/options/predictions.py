@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcbn.cli.options.metadata import NAMES, OUTPUT, PICTURES, PREDICTIONS, REPORT
+from mcbn.cli.options.metadata import NAMES, OUTPUT, PICTURES, PREDICTIONS, REPORT, UNITS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EvaluateOptions:
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
-    units: list[str] | str | None = field(default=None, metadata=NAMES)
+    units: list[str] | str | None = field(default=None, metadata=UNITS)
     json: bool = False
 
 
@@ -61,6 +61,7 @@ class ReportOptions:
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
+        json: print JSON instead of text.
     """
 
     predictions: list[str] | str = field(metadata=PREDICTIONS)
@@ -76,4 +77,5 @@ class ReportOptions:
     ) = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
-    units: list[str] | str | None = field(default=None, metadata=NAMES)
+    units: list[str] | str | None = field(default=None, metadata=UNITS)
+    json: bool = False

@@ -29,10 +29,12 @@ class StudyReportOptions:
     Attributes:
         study: folder of the study.
         out: folder of report.html and report.json; by default that of the study.
+        json: print JSON instead of text.
     """
 
     study: str = field(metadata=STUDY)
     out: str | None = field(default=None, metadata=REPORT)
+    json: bool = False
 
 
 @dataclass(frozen=True)
