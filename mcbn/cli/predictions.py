@@ -29,7 +29,7 @@ from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
 from mcbn.report.prediction_pages import page_of_predictions
-from mcbn.report.regression_page import output_scores
+from mcbn.report.regression_page import comparable, output_scores
 from mcbn.report.report import Report
 
 
@@ -209,7 +209,7 @@ def _scores(
     lines = [
         f"{predictions.method} on {predictions.data}: {evaluation.examples} "
         f"{f'values of {len(outputs)} outputs' if outputs else 'examples'}, 95% intervals",
-        *_score_lines(evaluation, predictions.unit, mixed=len(set(predictions.units)) > 1),
+        *_score_lines(comparable(evaluation, predictions.units), predictions.unit),
     ]
     for name, scores in outputs.items():
         lines += [f"Output {name}:", *_score_lines(scores, predictions.by_output[name].unit)]
@@ -218,13 +218,10 @@ def _scores(
     return "\n".join(lines)
 
 
-def _score_lines(evaluation: Evaluation, unit: str, *, mixed: bool = False) -> list[str]:
-    """The scores as lines of text; of outputs in mixed units only those that are in none."""
+def _score_lines(evaluation: Evaluation, unit: str) -> list[str]:
     lines = []
     for name, score in evaluation.items():
-        if mixed and glossary.is_in_unit(name):
-            continue
-        of_unit = f" {unit}" if unit and glossary.is_in_unit(name) else ""
+        of_unit = f" {unit}" if unit and name in glossary.IN_UNIT else ""
         better = f"   ({score.better} is better)" if glossary.judged(name) else ""
         lines.append(f"  {name:<16} {score}{of_unit}{better}")
     return lines

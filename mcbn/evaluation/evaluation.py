@@ -1,8 +1,8 @@
 """A score with its bootstrap interval, and all scores of one method by name."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,10 @@ class Evaluation(Mapping[str, Score]):
 
     def __len__(self) -> int:
         return len(self._scores)
+
+    def without(self, names: Container[str]) -> "Evaluation":
+        """The same evaluation without some scores."""
+        return replace(self, _scores={k: v for k, v in self.items() if k not in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON, with None for what is not defined or infinite."""

@@ -126,6 +126,7 @@ SCORES: Mapping[str, Term] = {
                                       "of the out-of-distribution examples are.", 1, True),
 }  # fmt: skip
 
+IN_UNIT = frozenset(name for name, term in SCORES.items() if term.in_unit)
 HEADLINE = (
     "accuracy",
     "nll",
@@ -212,11 +213,6 @@ def written(name: str, value: float, *, signed: bool = False) -> str:
 def unit(name: str) -> str:
     """The percent sign after a score that is written as a percentage; else empty."""
     return "%" if name in SCORES and SCORES[name].percent else ""
-
-
-def is_in_unit(name: str) -> bool:
-    """Whether a score is in the unit of a real target."""
-    return name in SCORES and SCORES[name].in_unit
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:

@@ -1,7 +1,7 @@
 """The page on regression methods: verdict, figures, tables and numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -111,8 +111,8 @@ class RegressionPage:
     def to_html(self) -> str:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
         first = self.evaluations[self.baseline]
-        # Scores of outputs in different units have none together.
         unit = self.units[0] if len(set(self.units)) == 1 else ""
+        scores = {name: comparable(each, self.units) for name, each in self.evaluations.items()}
         return page.fill_template(
             "regression.html",
             title=self.title,
@@ -121,9 +121,9 @@ class RegressionPage:
             shares={name: value for name, value in self.epistemic_shares.items()
                     if not math.isnan(value)},
             groups=page.rendered(self._groups()),
-            headline=tables.headline(self.evaluations, unit=unit),
-            differences=tables.differences(self.evaluations, unit=unit),
-            all_scores=tables.all_scores(self.evaluations, unit=unit),
+            headline=tables.headline(scores, unit=unit),
+            differences=tables.differences(scores, unit=unit),
+            all_scores=tables.all_scores(scores, unit=unit),
             outputs=tables.outputs(self.outputs, self.units) if self.outputs else None,
             mixed=len(set(self.units)) > 1,
             group_tables=[
@@ -153,6 +153,11 @@ def evaluation_of(predictions: Predictions, *, resamples: int = 1000) -> Evaluat
     scored = _require_regression(predictions.scored)
     evaluation = evaluate(scored, predictions.known_targets, resamples=resamples)
     return replace(evaluation, draw_count=predictions.predictive.draw_count)
+
+
+def comparable(evaluation: Evaluation, units: Sequence[str]) -> Evaluation:
+    """The scores of outputs together: where their units differ, only those that are in none."""
+    return evaluation.without(glossary.IN_UNIT) if len(set(units)) > 1 else evaluation
 
 
 def output_scores(predictions: Predictions, *, resamples: int = 1000) -> dict[str, Evaluation]:

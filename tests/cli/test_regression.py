@@ -271,7 +271,7 @@ def test_several_targets_in_their_units_to_a_report(two, capsys):
     report = json.loads((two / "report" / "report.json").read_text())
     assert report["outputs"]["Deterministic"]["weight"] == numbers["outputs"]["weight"]
     page = (two / "report" / "report.html").read_text()
-    assert "outputs have different units" in page
+    assert "only scores without a unit" in page
     assert ">kg<" in page
 
 
@@ -292,7 +292,7 @@ def test_outputs_may_have_the_same_unit(two):
     run("report o.st --resamples 5")
     page = (two / "report" / "report.html").read_text()
     assert "RMSE (MPa)" in page
-    assert "different units" not in page
+    assert "scores without a unit" not in page
 
 
 @pytest.mark.parametrize(

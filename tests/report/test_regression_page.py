@@ -14,6 +14,7 @@ from scipy import stats
 import mcbn
 from mcbn.cli import predictions as verbs
 from mcbn.cli.options.predictions import ReportOptions
+from mcbn.evaluation import glossary
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
@@ -138,7 +139,9 @@ def test_the_scores_of_outputs_are_those_of_the_json():
     written = Report.from_predictions(given, resamples=20)
     text = written.to_html()
     assert "<script>alert" not in text
-    assert "of these scores only the PLL, the coverage and the PIT error" in text
+    assert "only scores without a unit are shown here" in text
+    together = {key.rpartition(".")[2] for key in ParsedPage(text).cells if "comparison." in key}
+    assert {"pll", "coverage_90", "pit_error"} == together & set(glossary.REGRESSION_HEADLINE)
     cells = {key: each for key, each in ParsedPage(text).cells.items() if "outputs." in key}
     assert len(cells) == 2 * 2 * 6
     numbers = written.to_dict()["outputs"]
