@@ -57,6 +57,8 @@ def predict_for_file(
 
 def disagreement(predictive: StoredPredictive) -> str:
     """How much the draws differ, as a phrase for people."""
+    if predictive.draw_count == 1:
+        return "a single draw, which tells nothing of the epistemic uncertainty"
     if isinstance(predictive, CategoricalPredictive):
         return f"mean mutual information {float(predictive.mutual_information.mean()):.4g} nats"
     variance = predictive.epistemic_variance

@@ -129,6 +129,8 @@ def test_it_resumes(network: nn.Module, tmp_path: Path, monkeypatch: pytest.Monk
     wider = swept(network, folder=tmp_path, batch_sizes=(*SIZES, 32), trained_at=8)
     assert len(calls) == 2  # at 32, collected and rescaled
     assert len(wider.results) == len(first.results) + 2
+    ends = [(study.recommendation or {})["batch_sizes"][-1] for study in (first, wider)]
+    assert ends == [16, 32]
 
 
 def test_other_weights_and_other_data_are_scored_anew(network: nn.Module, tmp_path: Path) -> None:
@@ -167,6 +169,13 @@ def test_further_samplers_are_scored_by_every_call(network: nn.Module, tmp_path:
     second = swept(network, folder=tmp_path, samplers={"mine": many})
     assert nll(first, "mine") != nll(second, "mine")
     assert nll(second, "mine") == nll(swept(network, samplers={"mine": many}), "mine")
+    # Of as many draws, so that nothing but the sampler itself is another.
+    third = swept(
+        network,
+        folder=tmp_path,
+        samplers={"mine": mcbn.MCDropout(network, draws=30, seed=3)},
+    )
+    assert nll(third, "mine") != nll(second, "mine")
     draws = {result.cell.draws for result in first.select("mine", 8)}
     assert draws == {2}
     with pytest.raises(ValueError, match="expected other names"):
