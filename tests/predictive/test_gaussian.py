@@ -13,6 +13,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.testing import assert_close
 
 import mcbn
+from mcbn.predictive.gaussian import Moments
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -210,6 +211,9 @@ def test_other_units_shift_the_log_density_and_scale_the_rest():
         assert_close(getattr(other, part), scale**2 * getattr(predictive, part), **TIGHT)
     for end, moved in zip(predictive.interval(), other.interval(), strict=True):
         assert_close(moved, mean + scale * end, rtol=1e-9, atol=1e-9)
+    moments = Moments.from_predictive(predictive).in_units(mean, scale)
+    for part in ("mean", "variance", "epistemic_variance"):
+        assert_close(getattr(moments, part), getattr(other, part), **TIGHT)
 
 
 def test_other_units_of_one_output_shift_the_log_density_by_one_log_scale():

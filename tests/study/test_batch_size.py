@@ -186,9 +186,14 @@ def test_the_default_range_is_that_of_validity_and_never_above_n(model, held_out
     few = mcbn.collect(model, mcbn.minibatches(data, batch_size=16, draws=6))
     choice = mcbn.choose_batch_size(model, few, *held_out, points=3, resamples=5)
     assert choice.batch_sizes.tolist() == pytest.approx([4, 160**0.5, 40])
-    # To the last digit, although the search is over logarithms.
-    assert choice.batch_sizes[0] == 4
-    assert choice.batch_sizes[-1] == 40
+
+
+def test_sizes_are_whole_although_the_search_is_over_logarithms(model, bank, held_out):
+    for bounds in ((3, 28), (8, 34)):
+        choice = mcbn.choose_batch_size(
+            model, bank, *held_out, bounds=bounds, points=3, resamples=5
+        )
+        assert (choice.batch_sizes[0], choice.batch_sizes[-1]) == bounds
 
 
 def test_an_optimum_at_a_bound_says_so(model, bank, held_out):
