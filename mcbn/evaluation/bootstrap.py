@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from mcbn.evaluation.clusters import Clusters
 from mcbn.io.progress import progress_bar
 from mcbn.network.isolation import derived_seed
 
@@ -23,11 +24,20 @@ def replicates(
     resamples: int,
     seed: int,
     progress: bool,
+    clusters: Sequence[Clusters | None] = (),
 ) -> dict[str, Float64[Tensor, "resamples *cells"]]:
     """Measure resamples of the examples, drawn with replacement from each group independently.
 
-    The rows drawn depend on the seed and the numbers of rows alone, so methods measured on the
-    same examples are paired. Without resamples the result is empty.
+    The rows drawn depend on the seed and the numbers of rows, or of clusters, alone, so methods
+    measured on the same examples are paired. Without resamples the result is empty.
+
+    Args:
+        groups: what is measured, of each group.
+        measure: the scores of a resample.
+        resamples: how many.
+        seed: chooses them.
+        progress: show a bar, on a terminal only.
+        clusters: of the rows of each group, which are drawn whole; None to draw the rows.
 
     Raises:
         ValueError: the number of resamples is negative.
@@ -36,7 +46,8 @@ def replicates(
         raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
     generator = torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
     rounds = progress_bar(range(resamples), label="bootstrap", unit="resample", shown=progress)
-    measured = [measure(_resampled(groups, generator)) for _ in rounds]
+    drawn_whole = clusters or [None] * len(groups)
+    measured = [measure(_resampled(groups, drawn_whole, generator)) for _ in rounds]
     return {
         name: torch.stack(
             [torch.as_tensor(values[name], dtype=torch.float64) for values in measured]
@@ -45,11 +56,16 @@ def replicates(
     }
 
 
-def _resampled(groups: Sequence[ScoreColumns], generator: torch.Generator) -> ScoreColumns:
+def _resampled(
+    groups: Sequence[ScoreColumns],
+    clusters: Sequence[Clusters | None],
+    generator: torch.Generator,
+) -> ScoreColumns:
     chosen: dict[str, Tensor] = {}
-    for columns in groups:
-        rows = len(next(iter(columns.values())))
-        index = torch.randint(rows, (rows,), generator=generator)
+    for columns, whole in zip(groups, clusters, strict=True):
+        count = len(next(iter(columns.values()))) if whole is None else len(whole)
+        index = torch.randint(count, (count,), generator=generator)
+        index = index if whole is None else whole.rows_of(index)
         chosen |= {name: values[index] for name, values in columns.items()}
     return chosen
 

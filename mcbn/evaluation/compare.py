@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from mcbn.evaluation.evaluate import evaluate, out_of_distribution
+from mcbn.evaluation.clusters import Clusters, Groups
+from mcbn.evaluation.evaluate import evaluate_rows, out_of_distribution, scored_rows
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
@@ -43,11 +44,20 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods by name on one test set; the first is the baseline the others are compared with."""
+    """Methods by name on one test set; the first is the baseline the others are compared with.
+
+    Attributes:
+        entries: by name.
+        targets: class indices of what was scored: without the positions that are not labelled.
+        classes: names of the classes.
+        clusters: of the rows that were scored, which are resampled whole; None if each is by
+            itself.
+    """
 
     entries: Mapping[str, Entry]
     targets: Tensor
     classes: tuple[str, ...]
+    clusters: Clusters | None = None
 
     @property
     def baseline(self) -> str:
@@ -84,6 +94,8 @@ def compare(
     outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
     likelihood: Literal["categorical"] | Categorical = "categorical",
+    ignore_index: int | None = None,
+    group: Groups | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
@@ -99,6 +111,8 @@ def compare(
         outside: inputs of out-of-distribution sets by name.
         classes: names of the classes.
         likelihood: of the classes; `Categorical(outputs=...)` says what the networks return.
+        ignore_index: the class of positions that are not labelled, which are left out.
+        group: what examples that hang together share; see `evaluate`.
         resamples: bootstrap resamples behind each interval.
         seed: chooses the resamples.
         progress: show bars, on a terminal only.
@@ -116,20 +130,24 @@ def compare(
             sampler, inputs, targets, likelihood, progress=progress
         )
         seconds = time.perf_counter() - start
+        rows, labels, clusters = scored_rows(
+            predictive, as_targets(targets), ignore_index=ignore_index, group=group
+        )
         predicted_outside = {
             key: predict(sampler, values, likelihood, progress=progress)
             for key, values in (outside or {}).items()
         }
         entries[name] = entry(
-            predictive,
-            targets,
+            rows,
+            labels,
+            clusters=clusters,
             outside=predicted_outside,
             seconds=seconds,
             resamples=resamples,
             seed=seed,
             progress=progress,
         )
-    return Comparison(entries, as_targets(targets), classes)
+    return Comparison(entries, labels, classes, clusters)
 
 
 def entry(
@@ -137,6 +155,7 @@ def entry(
     targets: Tensor,
     *,
     outside: Mapping[str, CategoricalPredictive],
+    clusters: Clusters | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
@@ -147,7 +166,9 @@ def entry(
     return Entry(
         predictive,
         outside,
-        evaluate(predictive, targets, resamples=resamples, seed=seed, progress=progress),
+        evaluate_rows(
+            predictive, targets, clusters, resamples=resamples, seed=seed, progress=progress
+        ),
         {
             name: out_of_distribution(
                 predictive,

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
 from mcbn.evaluation.reliability import equal_mass, equal_width
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.predictive.labelled import labelled_positions
 
 PREDICTIVES = (CategoricalPredictive, GaussianPredictive)
 
@@ -23,6 +25,8 @@ def evaluate(
     predictive: CategoricalPredictive | GaussianPredictive,
     targets: Targets,
     *,
+    ignore_index: int | None = None,
+    group: Groups | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -33,12 +37,16 @@ def evaluate(
     Classes: accuracy, negative log-likelihood (nats), Brier score (0 to 2), calibration errors,
     and how well uncertainty (one minus confidence) detects errors. Real targets: RMSE, predictive
     log-likelihood (nats), CRPS, coverage and width of the central 90% interval, PIT error.
-    Positions of a dense prediction count as examples; resampling is by whole example.
+    Positions of a dense prediction count as examples; resampling is by whole example, never by
+    position: an interval from resampled pixels would be far too narrow.
 
     Args:
         predictive: from `predict`.
         targets: class indices, or real targets in the units of the predictions: a tensor, an
             array, a column of a data frame, or the data set or loader that was predicted.
+        ignore_index: the class of positions that are not labelled, which are left out.
+        group: what examples that hang together share, one value per example, such as the patient
+            of a scan or the video of a frame: resampling is by whole group.
         resamples: bootstrap resamples of the examples; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
@@ -46,11 +54,60 @@ def evaluate(
 
     Raises:
         TypeError: predictions or targets of the wrong kind.
-        ValueError: targets that do not fit, are out of range or not finite.
+        ValueError: targets that do not fit, are out of range or not finite; groups of another
+            number of examples.
     """
     _require(predictive, PREDICTIVES)
+    rows = scored_rows(predictive, as_targets(targets), ignore_index=ignore_index, group=group)
+    return evaluate_rows(*rows, resamples=resamples, level=level, seed=seed, progress=progress)
+
+
+def scored_rows(
+    predictive: CategoricalPredictive | GaussianPredictive,
+    targets: Tensor,
+    *,
+    ignore_index: int | None,
+    group: Groups | None,
+) -> tuple[Any, Tensor, Clusters | None]:
+    """The predictions and targets that are scored, and what is resampled whole.
+
+    Args:
+        predictive: of all examples.
+        targets: of all of them.
+        ignore_index: the class of positions that are not labelled; None if all are.
+        group: see `evaluate`.
+
+    Returns:
+        One row per example, or per labelled position where some are not; and the clusters of these
+        rows, None where each row is drawn by itself.
+    """
+    clusters = None if group is None else Clusters.of_groups(group, len(predictive))
+    if ignore_index is None:
+        return predictive, targets, clusters
+    if not isinstance(predictive, CategoricalPredictive):
+        raise ValueError(
+            f"expected ignore_index with predictions of classes only, got {ignore_index} with "
+            "those of real values; leave it out"
+        )
+    examples = len(predictive)
+    rows, labels, example = labelled_positions(predictive, targets, ignore_index)
+    if example is not None:
+        clusters = (clusters or Clusters.alone(examples)).spread(example)
+    return rows, labels, clusters
+
+
+def evaluate_rows(
+    predictive: CategoricalPredictive | GaussianPredictive,
+    targets: Tensor,
+    clusters: Clusters | None,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Score what `scored_rows` returns; the other arguments are those of `evaluate`."""
     validation.fraction(level, "level")
-    targets = as_targets(targets)
     columns: ScoreColumns
     kind: intervals.GapKind
     if isinstance(predictive, CategoricalPredictive):
@@ -62,14 +119,16 @@ def evaluate(
         values, resampled = real_scores(columns), _plain_real_scores
         kind = intervals.pit_gaps
     replicates = intervals.score_replicates(
-        columns, resampled, kind=kind, resamples=resamples, seed=seed, progress=progress
-    )
+        columns, resampled, kind=kind, resamples=resamples, seed=seed, progress=progress,
+        clusters=clusters,
+    )  # fmt: skip
     return Evaluation(
         with_intervals(values, replicates, level),
         examples=int(targets.numel()),
         draw_count=predictive.draw_count,
         level=level,
         seed=seed,
+        clusters=None if clusters is None else len(clusters),
     )
 
 

@@ -60,6 +60,8 @@ class Evaluation(Mapping[str, Score]):
         draw_count: T of the predictive.
         level: the intervals' level.
         seed: chooses the resamples; evaluations of one seed and size are paired.
+        clusters: groups of examples, or images of labelled positions, that were resampled whole;
+            None where every example was drawn by itself.
     """
 
     _scores: Mapping[str, Score]
@@ -67,6 +69,7 @@ class Evaluation(Mapping[str, Score]):
     draw_count: int
     level: float
     seed: int
+    clusters: int | None = None
 
     def __getitem__(self, name: str) -> Score:
         return self._scores[name]
@@ -100,7 +103,7 @@ class Evaluation(Mapping[str, Score]):
                 "scores": scores,
             }
         )
-        return plain
+        return plain if self.clusters is None else {**plain, "clusters": self.clusters}
 
     def to_metrics(self) -> dict[str, float]:
         """Numbers by name, as trackers log them; `nll_low` to `nll_high` is the interval of `nll`.
@@ -139,7 +142,7 @@ class Evaluation(Mapping[str, Score]):
             if name in other
         }
 
-    def _pairing(self) -> tuple[int, int, float, int]:
-        """Examples, seed, level and number of resamples, which two paired evaluations share."""
+    def _pairing(self) -> tuple[int, int | None, int, float, int]:
+        """Examples, clusters, seed, level and number of resamples: the same of paired ones."""
         resamples = next((score.replicates.shape[-1] for score in self.values()), 0)
-        return self.examples, self.seed, self.level, resamples
+        return self.examples, self.clusters, self.seed, self.level, resamples

@@ -17,6 +17,7 @@ Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,14 +27,15 @@ from torch import Tensor
 
 from mcbn.evaluation import bootstrap, formulas
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.reliability import equal_mass, equal_width, width_edges
 
-# How often each example was drawn.
-Counts = Float64[np.ndarray, " examples"]
+# How often each example, or each cluster of rows, was drawn.
+Counts = Float64[np.ndarray, " units"]
 # The gaps of each calibration error in a resample, so weighted that the error is a norm of them.
 GapsOf = Callable[[Counts], dict[str, Tensor]]
 # Makes one for some data: what each example adds to each gap is computed once.
-GapKind = Callable[[ScoreColumns], GapsOf]
+GapKind = Callable[[ScoreColumns, Clusters | None], GapsOf]
 # The largest gap is the maximum norm, a root mean square the Euclidean, the others are sums.
 NORMS = {"mce": math.inf, "ece_debiased": 2.0}
 CELLS = 512  # of the curves that have no bins
@@ -41,7 +43,7 @@ ONLY_FOR_GAPS = ("probabilities", "targets")  # columns that need not be resampl
 HALVINGS = 40  # to twelve digits
 
 
-def binned_gaps(columns: ScoreColumns) -> GapsOf:
+def binned_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     """Gaps in bins of equal width and of equal mass; the bins stay those of `columns`."""
     confidence, correct = columns["confidence"], columns["correct"]
     flags = confidence.flatten().clamp(max=1), correct.flatten()
@@ -49,12 +51,12 @@ def binned_gaps(columns: ScoreColumns) -> GapsOf:
     width, mass = (bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in both)
     residuals = (correct.double() - confidence) / confidence.numel()
     by_width, by_mass = (
-        _sums(torch.bucketize(confidence, bins.edges[1:-1]), residuals, len(bins.counts))
+        _sums(torch.bucketize(confidence, bins.edges[1:-1]), residuals, len(bins.counts), clusters)
         for bins in both
     )
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        width_gaps, mass_gaps = (torch.from_numpy(sums @ counts) for sums in (by_width, by_mass))
+        width_gaps, mass_gaps = (torch.from_numpy(sums(counts)) for sums in (by_width, by_mass))
         return {
             "ece": width_gaps,
             "mce": width_gaps / width,
@@ -65,27 +67,27 @@ def binned_gaps(columns: ScoreColumns) -> GapsOf:
     return gaps_of
 
 
-def class_gaps(columns: ScoreColumns) -> GapsOf:
+def class_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     """Gaps of all calibration errors of a classification."""
-    in_bins, by_class = binned_gaps(columns), _class_sums(columns)
+    in_bins, by_class = binned_gaps(columns, clusters), _class_sums(columns, clusters)
     confidence, correct = columns["confidence"], columns["correct"]
     flags = confidence.flatten().clamp(max=1), correct.flatten()
     width = formulas.smooth_calibration_error(*flags)
     cells, shares = (part.movedim(0, -1) for part in formulas.residual_shares(confidence, correct))
-    on_cells = _sums(cells, shares / confidence.numel(), formulas.CELLS)
+    on_cells = _sums(cells, shares / confidence.numel(), formulas.CELLS, clusters)
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        smooth = formulas.smoothed_residuals(on_cells @ counts, width=width, cells=CELLS)
+        smooth = formulas.smoothed_residuals(on_cells(counts), width=width, cells=CELLS)
         return {
             **in_bins(counts),
-            "ece_classwise": torch.from_numpy(by_class @ counts),
+            "ece_classwise": torch.from_numpy(by_class(counts)),
             "ece_smooth": smooth / CELLS,
         }
 
     return gaps_of
 
 
-def _class_sums(columns: ScoreColumns) -> csc_array:
+def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> "_Sums":
     """What each example adds to the gaps of "is it this class", by class and bin of equal width."""
     probabilities = columns["probabilities"].movedim(1, -1).contiguous()
     edges = width_edges()
@@ -94,24 +96,24 @@ def _class_sums(columns: ScoreColumns) -> csc_array:
     residuals = (-probabilities).scatter_add(-1, columns["targets"].long()[..., None], happened)
     places = torch.bucketize(probabilities, edges[1:-1], out_int32=True)
     places += bins * torch.arange(classes, dtype=torch.int32)
-    return _sums(places, residuals / probabilities.numel(), bins * classes)
+    return _sums(places, residuals / probabilities.numel(), bins * classes, clusters)
 
 
-def pit_gaps(columns: ScoreColumns) -> GapsOf:
+def pit_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     """Distance of the distribution function of the PITs from the diagonal, cell by cell."""
     middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
     values = columns["pit"]
     above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
-    steps = _sums(above, torch.ones_like(values) / values.numel(), CELLS + 1)
+    steps = _sums(above, torch.ones_like(values) / values.numel(), CELLS + 1, clusters)
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        reached = torch.from_numpy(steps @ counts)[:CELLS].cumsum(0)
+        reached = torch.from_numpy(steps(counts))[:CELLS].cumsum(0)
         return {"pit_error": (reached - middles) / CELLS}
 
     return gaps_of
 
 
-def no_gaps(_: ScoreColumns) -> GapsOf:
+def no_gaps(_: ScoreColumns, __: Clusters | None = None) -> GapsOf:
     """No gaps, for scores among which there is no calibration error."""
     return lambda _: {}
 
@@ -124,6 +126,7 @@ def score_replicates(
     resamples: int,
     seed: int,
     progress: bool = False,
+    clusters: Clusters | None = None,
 ) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """Replicates of the scores that `measure` returns, and of the calibration errors of `kind`.
 
@@ -136,25 +139,29 @@ def score_replicates(
         resamples: how many; without any the result is empty.
         seed: chooses the resamples.
         progress: show a bar, on a terminal only.
+        clusters: of the rows, which are drawn whole; None to draw the rows.
 
     Raises:
         ValueError: the number of resamples is negative.
     """
-    gaps_of = (kind if resamples > 0 else no_gaps)(columns)
-    examples = len(next(iter(columns.values())))
-    observed = gaps_of(np.ones(examples))
+    gaps_of = (kind if resamples > 0 else no_gaps)(columns, clusters)
+    rows = len(next(iter(columns.values())))
+    unit = torch.arange(rows) if clusters is None else clusters.of_row
+    sizes = torch.ones(rows) if clusters is None else clusters.sizes
+    observed = gaps_of(np.ones(len(sizes)))
     resampled = {name: rows for name, rows in columns.items() if name not in ONLY_FOR_GAPS}
 
     def scores_and_gaps(chosen: ScoreColumns) -> dict[str, float | Tensor]:
-        counts = chosen["row"].bincount(minlength=examples).double().numpy()
-        return {**measure(chosen), **gaps_of(counts)}
+        counts = chosen["unit"].bincount(minlength=len(sizes)).double() / sizes
+        return {**measure(chosen), **gaps_of(counts.numpy())}
 
     drawn = bootstrap.replicates(
-        [{**resampled, "row": torch.arange(examples)}],
+        [{**resampled, "unit": unit}],
         scores_and_gaps,
         resamples=resamples,
         seed=seed,
         progress=progress,
+        clusters=[clusters],
     )
     return {
         name: _errors(observed[name], values, NORMS.get(name, 1.0)) if name in observed else values
@@ -225,10 +232,36 @@ def _scaled(
     return errors
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """What a resample adds to each cell.
+
+    Attributes:
+        matrix: what each example, or each cluster, adds to each cell: (cells, units).
+        sizes: rows of each cluster; None where every row is drawn by itself.
+    """
+
+    matrix: csc_array
+    sizes: Float64[np.ndarray, " clusters"] | None
+
+    def __call__(self, counts: Counts) -> Float64[np.ndarray, " cells"]:
+        """The sums of a resample, per row of it: clusters of other sizes have other numbers."""
+        sums: np.ndarray = self.matrix @ counts
+        return sums if self.sizes is None else sums * (self.sizes.sum() / (self.sizes @ counts))
+
+
 def _sums(
-    places: Int[Tensor, "examples *values"], values: Float[Tensor, "examples *values"], cells: int
-) -> csc_array:
-    """A matrix (cells, examples) of what each example adds to each cell."""
+    places: Int[Tensor, "examples *values"],
+    values: Float[Tensor, "examples *values"],
+    cells: int,
+    clusters: Clusters | None,
+) -> _Sums:
+    """What each example adds to each cell, or each cluster of them together."""
     starts = np.arange(len(places) + 1) * places[0].numel()
     entries = values.double().flatten().numpy(), places.flatten().numpy(), starts
-    return csc_array(entries, shape=(cells, len(places)))
+    matrix = csc_array(entries, shape=(cells, len(places)))
+    if clusters is None:
+        return _Sums(matrix, None)
+    rows = np.arange(len(places))
+    members = csc_array((np.ones(len(rows)), (rows, clusters.of_row.numpy())))
+    return _Sums(matrix @ members, clusters.sizes.double().numpy())

@@ -71,7 +71,7 @@ def predict_labelled(
 
 def labelled_positions(
     predictive: CategoricalPredictive, targets: Tensor, ignore_index: int | None
-) -> tuple[CategoricalPredictive, Tensor]:
+) -> tuple[CategoricalPredictive, Tensor, Tensor | None]:
     """The predictions and targets of the examples or positions that are labelled.
 
     Args:
@@ -80,23 +80,36 @@ def labelled_positions(
         ignore_index: the class of those that are not labelled; None if all are.
 
     Returns:
-        Both as they are where all are labelled, else with one row per labelled position.
+        Both as they are where all are labelled, and None; else both with one row per labelled
+        position, and the example of each.
+
+    Raises:
+        ValueError: no position is labelled.
     """
     if ignore_index is None or len(predictive) != len(targets):
-        return predictive, targets
+        return predictive, targets, None
     known = targets != ignore_index
     if bool(known.all()):
-        return predictive, targets
+        return predictive, targets, None
+    if not bool(known.any()):
+        raise ValueError(
+            f"expected labelled positions, got the index {ignore_index} of those that are not for "
+            "all of them; check ignore_index"
+        )
     chosen = known.to(predictive.log_probabilities.device)
 
     def rows(values: Tensor) -> Tensor:
         return values.movedim(1, -1)[chosen]
 
-    return replace(
-        predictive,
-        log_probabilities=rows(predictive.log_probabilities),
-        expected_entropy=predictive.expected_entropy[chosen],
-        variance=rows(predictive.variance),
-        variation_ratio=predictive.variation_ratio[chosen],
-        draws=None,
-    ), targets[known]
+    return (
+        replace(
+            predictive,
+            log_probabilities=rows(predictive.log_probabilities),
+            expected_entropy=predictive.expected_entropy[chosen],
+            variance=rows(predictive.variance),
+            variation_ratio=predictive.variation_ratio[chosen],
+            draws=None,
+        ),
+        targets[known],
+        known.nonzero()[:, 0],
+    )

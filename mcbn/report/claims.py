@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import torch
 from scipy import stats
-from torch import Tensor
 
 from mcbn.evaluation import bootstrap, glossary, scores
 from mcbn.evaluation.compare import Comparison, Entry
@@ -47,23 +47,28 @@ class Decay:
     networks: int
 
 
-def confidence_gap(entry: Entry, targets: Tensor) -> tuple[float, float, float]:
+def confidence_gap(entry: Entry, comparison: Comparison) -> tuple[float, float, float]:
     """Mean confidence minus accuracy, with a normal interval; above 0 is over-confident.
 
-    Positions of one example are not independent, so they are averaged before the standard error
-    is taken.
+    Positions of one example are not independent, nor are the rows of a cluster, so their sums are
+    what the standard error is taken of.
 
     Returns:
         The gap, and the lower and upper end of its interval.
     """
-    predictive = entry.predictive
-    correct = scores.correct(predictive.probabilities, targets.to(predictive.confidence.device))
-    gaps = (predictive.confidence - correct.double()).reshape(len(correct), -1).mean(1)
+    predictive, clusters = entry.predictive, comparison.clusters
+    targets = comparison.targets.to(predictive.confidence.device)
+    correct = scores.correct(predictive.probabilities, targets)
+    gaps = (predictive.confidence - correct.double()).reshape(len(correct), -1).mean(1).cpu()
     mean = float(gaps.mean())
-    if len(gaps) < 2:
+    residuals = gaps - mean
+    if clusters is not None:
+        sums = torch.zeros(len(clusters), dtype=residuals.dtype)
+        residuals = sums.index_add(0, clusters.of_row, residuals) * len(clusters) / len(gaps)
+    if len(residuals) < 2:
         return mean, math.nan, math.nan
     quantile = float(stats.norm.isf((1 - entry.evaluation.level) / 2))
-    half = quantile * float(gaps.std()) / len(gaps) ** 0.5
+    half = quantile * float(residuals.std()) / len(residuals) ** 0.5
     return mean, mean - half, mean + half
 
 
@@ -165,7 +170,7 @@ def _interval(low: float, high: float, digits: int) -> str:
 def _calibration(comparison: Comparison) -> Claim:
     name = comparison.baseline
     entry = comparison.entries[name]
-    gap, low, high = confidence_gap(entry, comparison.targets)
+    gap, low, high = confidence_gap(entry, comparison)
     error = entry.evaluation["ece_debiased"]
     tail = f"its debiased calibration error is {with_interval(error)}."
     # Clipped at 0, the lower end of its interval: the number would look more certain than it is.

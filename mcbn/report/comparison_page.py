@@ -144,7 +144,7 @@ class ComparisonPage:
     def _confidence_gaps(self) -> dict[str, dict[str, float]]:
         gaps = {}
         for name, entry in self.comparison.entries.items():
-            value, low, high = confidence_gap(entry, self.comparison.targets)
+            value, low, high = confidence_gap(entry, self.comparison)
             gaps[name] = {"value": value, "low": low, "high": high}
         return gaps
 

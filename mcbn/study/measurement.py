@@ -37,7 +37,7 @@ def _classification(sampler: Sampler, task: Task) -> Measurement:
     start = time.perf_counter()
     known = predict(sampler, task.test.inputs, progress=False)
     seconds = time.perf_counter() - start
-    known, targets = labelled_positions(known, task.test.targets, task.ignore_index)
+    known, targets, _ = labelled_positions(known, task.test.targets, task.ignore_index)
     evaluation = evaluate(known, targets, resamples=0, progress=False)
     values = {name: score.value for name, score in evaluation.items()}
     values |= _spreads(known, "")

@@ -1,0 +1,219 @@
+"""Resampling of whole images and groups: right intervals where rows hang together."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from law import share_is
+from torch import Tensor
+
+import mcbn
+from mcbn.evaluation import bootstrap
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.evaluate import class_columns, scored_rows
+from mcbn.evaluation.intervals import no_gaps, score_replicates
+
+VOID = 11
+
+
+def categorical(probability: Tensor) -> mcbn.CategoricalPredictive:
+    return mcbn.Categorical(outputs="probabilities").summarize(probability[None])
+
+
+def images(count=40, size=6, *, seed=0, void=0.3):
+    """Predictions of images whose pixels share a difficulty, with some of them unlabelled."""
+    generator = torch.Generator().manual_seed(seed)
+    shift = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
+    logits = 2 * torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
+    targets = (logits + shift * torch.randn(logits.shape, generator=generator)).argmax(1)
+    share = torch.rand(count, 1, 1, generator=generator) * 2 * void
+    targets[torch.rand(targets.shape, generator=generator) < share] = VOID
+    return categorical(logits.softmax(1)), targets
+
+
+def scores(evaluation):
+    return {name: (each.value, each.low, each.high) for name, each in evaluation.items()}
+
+
+def approx(evaluation):
+    return {k: pytest.approx(v, rel=1e-9, abs=1e-12) for k, v in scores(evaluation).items()}
+
+
+def test_rows_of_drawn_clusters_are_those_of_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    clusters = Clusters(torch.randint(7, (50,), generator=generator).sort().values.flip(0))
+    drawn = torch.randint(len(clusters), (20,), generator=generator)
+    expected = [row for each in drawn.tolist()
+                for row, own in enumerate(clusters.of_row.tolist()) if own == each]  # fmt: skip
+    assert clusters.rows_of(drawn).tolist() == expected
+
+
+def test_groups_of_one_example_each_change_nothing():
+    predictive, targets = images(void=0.0)
+    alone = mcbn.evaluate(predictive, targets, group=range(40), resamples=30)
+    assert scores(alone) == approx(mcbn.evaluate(predictive, targets, resamples=30))
+    assert alone.clusters == 40
+
+
+def test_an_index_that_does_not_occur_changes_nothing():
+    predictive, targets = images(void=0.0)
+    given = mcbn.evaluate(predictive, targets, ignore_index=VOID, resamples=30)
+    assert scores(given) == scores(mcbn.evaluate(predictive, targets, resamples=30))
+
+
+def test_images_that_are_labelled_alike_are_scored_as_without_the_rest():
+    """The same pixels of every image are void, so they can as well be cut off."""
+    predictive, targets = images(void=0.0)
+    targets = targets.clone()
+    targets[:, :, 4:] = VOID
+    cut = categorical(predictive.probabilities[:, :, :, :4])
+    expected = mcbn.evaluate(cut, targets[:, :, :4], resamples=30)
+    actual = mcbn.evaluate(predictive, targets, ignore_index=VOID, resamples=30)
+    assert scores(actual) == approx(expected)
+
+
+def test_values_are_those_of_the_labelled_pixels_and_replicates_those_of_drawn_images():
+    predictive, targets = images()
+    known = targets != VOID
+    rows = categorical(predictive.probabilities.movedim(1, -1)[known])
+    actual = mcbn.evaluate(predictive, targets, ignore_index=VOID, resamples=25)
+    pooled = mcbn.evaluate(rows, targets[known], resamples=0)
+    for name, score in actual.items():
+        assert score.value == pytest.approx(pooled[name].value, rel=1e-12), name
+    assert (actual.examples, actual.clusters) == (int(known.sum()), 40)
+    # The same images, drawn and put together by hand.
+    drawn = bootstrap.replicates(
+        [{"row": torch.arange(40)}], lambda chosen: {"row": chosen["row"].double()},
+        resamples=25, seed=0, progress=False,
+    )["row"].long()  # fmt: skip
+    for number, chosen in enumerate(drawn):
+        kept = known[chosen]
+        again = class_columns(
+            categorical(predictive.probabilities[chosen].movedim(1, -1)[kept]),
+            targets[chosen][kept],
+        )
+        expected = {
+            "accuracy": again["correct"].double().mean(),
+            "nll": again["nll"].mean(),
+            "brier": again["brier"].mean(),
+        }
+        for name, value in expected.items():
+            replicate = float(actual[name].replicates[number])
+            assert replicate == pytest.approx(float(value), rel=1e-12), name
+
+
+def test_gaps_of_a_resample_are_means_over_its_own_rows():
+    """Of clusters of other sizes: the error of drawing every image once is the observed one."""
+    predictive, targets = images()
+    doubled = categorical(predictive.probabilities.repeat(2, 1, 1, 1))
+    one = mcbn.evaluate(predictive, targets, ignore_index=VOID, resamples=400)
+    two = mcbn.evaluate(
+        doubled, targets.repeat(2, 1, 1), ignore_index=VOID, group=[*range(40)] * 2, resamples=400
+    )
+    # Twice the same pixels in each cluster: nothing changes but the sizes.
+    for name in ("ece", "ece_equal_mass", "ece_classwise", "mce", "nll"):
+        assert scores(two)[name] == pytest.approx(scores(one)[name], rel=1e-9), name
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, pd.Series])
+def test_groups_in_whatever_holds_them(kind):
+    predictive, targets = images(void=0.0)
+    patients = [k // 4 for k in range(40)]
+    expected = mcbn.evaluate(predictive, targets, group=[f"p{k}" for k in patients], resamples=30)
+    actual = mcbn.evaluate(predictive, targets, group=kind(patients), resamples=30)
+    assert actual.clusters == expected.clusters == 10
+    assert scores(actual) == scores(expected)
+
+
+def test_real_targets_have_groups_too():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(5, 60, generator=generator, dtype=torch.float64)
+    predictive = mcbn.Gaussian(1.0).summarize(means)
+    targets = torch.randn(60, generator=generator, dtype=torch.float64)
+    alone = mcbn.evaluate(predictive, targets, group=range(60), resamples=30)
+    grouped = mcbn.evaluate(predictive, targets, group=[k // 6 for k in range(60)], resamples=30)
+    assert (alone.clusters, grouped.clusters) == (60, 10)
+    for name in alone:
+        assert grouped[name].value == alone[name].value
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"group": [0, 1]}, "a group for each of 40 examples, got 2 values, of which 0"),
+        ({"group": [None, *range(39)]}, "got 40 values, of which 1 are missing"),
+        ({"group": [math.nan, *range(39)]}, "got 40 values, of which 1 are missing"),
+        ({"group": ["a"] * 40}, "expected groups of examples, got 'a' for all of them"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        mcbn.evaluate(*images(void=0.0), resamples=5, **options)
+
+
+def test_what_is_not_labelled_needs_labels_beside_it():
+    predictive, targets = images()
+    with pytest.raises(ValueError, match="expected labelled positions, got the index 11"):
+        mcbn.evaluate(predictive, torch.full_like(targets, VOID), ignore_index=VOID)
+    real = mcbn.Gaussian(1.0).summarize(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="expected ignore_index with predictions of classes only"):
+        mcbn.evaluate(real, torch.zeros(4), ignore_index=VOID)
+
+
+def test_evaluations_of_other_clusters_are_not_paired():
+    predictive, targets = images(void=0.0)
+    one = mcbn.evaluate(predictive, targets, group=[k // 4 for k in range(40)], resamples=5)
+    two = mcbn.evaluate(predictive, targets, resamples=5)
+    with pytest.raises(ValueError, match="expected evaluations of the same examples"):
+        one.minus(two)
+
+
+MEANS = {"nll": "nll", "accuracy": "correct", "brier": "brier"}
+
+
+def means(columns):
+    return {name: float(columns[column].double().mean()) for name, column in MEANS.items()}
+
+
+def holding(predictive, targets, clusters, true, seed):
+    """Of which mean scores the intervals hold the truth."""
+    columns = class_columns(predictive, targets)
+    drawn = score_replicates(
+        columns, means, kind=no_gaps, resamples=200, seed=seed, clusters=clusters
+    )
+    ends = {name: bootstrap.percentile_interval(values, 0.95) for name, values in drawn.items()}
+    return {name: low <= true[name] <= high for name, (low, high) in ends.items()}
+
+
+@pytest.mark.parametrize("kind", ["images", "patients"])
+def test_intervals_hold_the_truth_as_often_as_they_say(kind):
+    """200 simulations: clusters share a difficulty, so that rows alone would be far too sure."""
+    true = means(class_columns(*scored(kind, 4000, seed=999)[:2]))
+    whole, alone = [], []
+    for seed in range(200):
+        predictive, targets, clusters = scored(kind, 60, seed=seed)
+        whole.append(holding(predictive, targets, clusters, true, seed))
+        alone.append(holding(predictive, targets, None, true, seed))
+    for name in MEANS:
+        hits, naive = (sum(each[name] for each in both) for both in (whole, alone))
+        # Percentiles of 60 clusters hold a little less than 95%, as those of 60 examples do.
+        assert share_is(hits, 200, 0.92, 0.97), (kind, name, hits)
+        assert not share_is(naive, 200, 0.92, 0.97), (kind, name, naive)
+
+
+def scored(kind, count, *, seed):
+    """Simulated predictions and targets, and the clusters that they are from."""
+    if kind == "images":
+        return scored_rows(*images(count, 8, seed=seed), ignore_index=VOID, group=None)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, 30, (count,), generator=generator)
+    patient = torch.arange(count).repeat_interleave(sizes)
+    hardness = torch.randn(count, 1, generator=generator, dtype=torch.float64)[patient]
+    logits = 2 * torch.randn(len(patient), 3, generator=generator, dtype=torch.float64)
+    noise = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    targets = (logits + 2 * hardness * noise).argmax(1)
+    return scored_rows(
+        categorical(logits.softmax(1)), targets, ignore_index=None, group=patient.tolist()
+    )
