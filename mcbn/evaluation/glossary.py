@@ -28,6 +28,9 @@ ScoreName = Literal[
     "pit_error",
     "mutual_information",
     "epistemic_sd",
+    "recall",
+    "precision",
+    "iou",
 ]
 
 Direction = Literal["lower", "higher"]
@@ -52,6 +55,9 @@ BETTER: Mapping[str, Direction] = {
     "crps": "lower",
     "crps_moment_matched": "lower",
     "pit_error": "lower",
+    "recall": "higher",
+    "precision": "higher",
+    "iou": "higher",
     "auroc_out_of_distribution": "higher",
     "aupr_out_of_distribution": "higher",
     "fpr95_out_of_distribution": "lower",
@@ -118,6 +124,11 @@ SCORES: Mapping[str, Term] = {
                                "much the draws disagree.", 5),
     "epistemic_sd": Term("Epistemic sd", "Mean standard deviation over draws of each class's "
                          "probability, or of the predicted value in the unit of the target.", 5),
+    "recall": Term("Recall", "Share of the examples of a class that are predicted as it.", 1, True),
+    "precision": Term("Precision", "Share of what is predicted as a class that is of it.", 1,
+                      True),
+    "iou": Term("IoU", "Intersection over union: examples of a class that are predicted as it, "
+                "among those that are of it or predicted as it.", 1, True),
     "auroc_out_of_distribution": Term("AUROC", "Chance that an out-of-distribution example is more "
                                       "uncertain than a test example. 0.5 is guessing.", 3),
     "aupr_out_of_distribution": Term("AUPR", "Average precision of detecting out-of-distribution "

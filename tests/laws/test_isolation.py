@@ -226,6 +226,7 @@ CALLS = {
     "predict_distributed": shared_out,
     "evaluate": classified(lambda p, _: mcbn.evaluate(p, Y, resamples=5).to_dict()),
     "evaluate real": regressed(lambda p, y: mcbn.evaluate(p, y, resamples=5).to_dict()),
+    "class_scores": classified(lambda p, _: mcbn.class_scores(p, Y, resamples=5).support),
     "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
     "compare": compared,
     "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),

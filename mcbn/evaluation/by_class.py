@@ -1,0 +1,164 @@
+"""Scores of each class: how often it is found, how often rightly, and their overlap."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int
+from scipy.sparse import csc_array
+from torch import Tensor
+
+from mcbn import validation
+from mcbn.evaluation import bootstrap
+from mcbn.evaluation.clusters import Clusters, Groups
+from mcbn.evaluation.evaluate import scored_rows, with_intervals
+from mcbn.evaluation.evaluation import Score
+from mcbn.network.targets import Targets, as_targets
+from mcbn.predictive.categorical import CategoricalPredictive
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """The scores of each class, and their means over the classes.
+
+    Attributes:
+        by_class: scores by the name of the class: `recall`, the share of its examples that are
+            predicted as it; `precision`, the share of what is predicted as it that is; and `iou`,
+            intersection over union. NaN where there is no such example.
+        mean: the means over the classes for which a score is defined: of recall the balanced
+            accuracy, of `iou` the mean IoU of segmentation.
+        support: examples, or positions, of each class.
+    """
+
+    by_class: dict[str, dict[str, Score]]
+    mean: dict[str, Score]
+    support: dict[str, int]
+
+
+def class_scores(
+    predictive: CategoricalPredictive,
+    targets: Targets,
+    *,
+    classes: Sequence[str] = (),
+    ignore_index: int | None = None,
+    group: Groups | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> ClassScores:
+    """Score each class, with bootstrap intervals that resample whole examples, images or groups.
+
+    Args:
+        predictive: from `predict`.
+        targets: class indices; see `evaluate`.
+        classes: names of the classes; by default their numbers.
+        ignore_index: the class of positions that are not labelled, which are left out.
+        group: what examples that hang together share; see `evaluate`.
+        resamples: bootstrap resamples; 0 gives no intervals.
+        level: of the intervals.
+        seed: chooses the resamples, the same ones as in `evaluate`.
+
+    Raises:
+        TypeError: predictions of the wrong kind.
+        ValueError: targets, names or groups that do not fit.
+
+    Reference:
+        Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge", section 4.3, for
+        the intersection over union.
+    """
+    advice = "give what mcbn.predict returns for classes"
+    validation.require_type(predictive, CategoricalPredictive, "a CategoricalPredictive", advice)
+    validation.fraction(level, "level")
+    rows, labels, clusters = scored_rows(
+        predictive, as_targets(targets), ignore_index=ignore_index, group=group
+    )
+    return class_scores_of_rows(
+        rows, labels, clusters, classes=classes, resamples=resamples, level=level, seed=seed
+    )
+
+
+def class_scores_of_rows(
+    predictive: CategoricalPredictive,
+    targets: Tensor,
+    clusters: Clusters | None,
+    *,
+    classes: Sequence[str] = (),
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> ClassScores:
+    """The same of what `scored_rows` returns."""
+    probabilities = predictive.log_probabilities
+    count = probabilities.shape[1]
+    cases = (probabilities.shape[0], *probabilities.shape[2:])
+    validation.labels(targets, count, cases)
+    names = list(classes) or [str(number) for number in range(count)]
+    if len(names) != count:
+        raise ValueError(f"expected the names of {count} classes, got {len(names)}; name each once")
+    counted = _counts(predictive.prediction.cpu(), targets.cpu(), count, clusters)
+    observed = _scores(counted.sum(1), count)
+    drawn = bootstrap.replicates(
+        [{"unit": torch.arange(counted.shape[1])}],
+        lambda chosen: _scores(counted @ _times(chosen["unit"], counted.shape[1]), count),
+        resamples=resamples,
+        seed=seed,
+        progress=False,
+    )
+    # The last column is of the means.
+    scored = [
+        with_intervals(
+            {score: float(values[k]) for score, values in observed.items()},
+            {score: values[:, k] for score, values in drawn.items()},
+            level,
+        )
+        for k in range(count + 1)
+    ]
+    support = counted.sum(1)[count : 2 * count].astype(int).tolist()
+    return ClassScores(
+        dict(zip(names, scored[:-1], strict=True)),
+        scored[-1],
+        dict(zip(names, support, strict=True)),
+    )
+
+
+def _counts(
+    predicted: Int[Tensor, "batch *positions"],
+    targets: Int[Tensor, "batch *positions"],
+    count: int,
+    clusters: Clusters | None,
+) -> csc_array:
+    """Of each class the hits, the examples and the predictions, for every unit of resampling.
+
+    Returns:
+        Axes (hits, then examples, then predictions of every class; units).
+    """
+    shape = (len(targets), -1)
+    truth, guess = targets.long().reshape(shape).numpy(), predicted.reshape(shape).numpy()
+    unit = np.arange(len(truth)) if clusters is None else clusters.of_row.numpy()
+    units = np.broadcast_to(unit[:, None], truth.shape)
+    right = truth == guess
+    places = [truth[right], count + truth.ravel(), 2 * count + guess.ravel()]
+    columns = [units[right], units.ravel(), units.ravel()]
+    where = np.concatenate(places), np.concatenate(columns)
+    # Repeated places are added up.
+    return csc_array((np.ones(len(where[0])), where), shape=(3 * count, int(unit.max()) + 1))
+
+
+def _times(drawn: Int[Tensor, " units"], units: int) -> Float64[np.ndarray, " units"]:
+    times: np.ndarray = drawn.bincount(minlength=units).double().numpy()
+    return times
+
+
+def _scores(counts: Float64[np.ndarray, " counts"], count: int) -> dict[str, Tensor]:
+    """The scores of every class, then their mean over those for which they are defined."""
+    hits, examples, predictions = counts[:count], counts[count : 2 * count], counts[2 * count :]
+    wholes = {"recall": examples, "precision": predictions, "iou": examples + predictions - hits}
+    found = {}
+    for name, whole in wholes.items():
+        values = torch.from_numpy(
+            np.divide(hits, whole, out=np.full(count, math.nan), where=whole > 0)
+        )
+        found[name] = torch.cat([values, values.nanmean()[None]])
+    return found
