@@ -189,7 +189,8 @@ def labels(
         first = tuple(int(i) for i in invalid.nonzero()[0])
         raise ValueError(
             f"expected labels from 0 to {classes - 1}, got {int(targets[first])} at index {first} "
-            f"({int(invalid.sum())} such labels); drop unlabelled positions or remap the classes"
+            f"({int(invalid.sum())} such labels); give ignore_index= for what is not labelled, or "
+            "remap the classes"
         )
     return targets
 

@@ -40,6 +40,7 @@ class Examples:
         target_mean: what to add to a real target after multiplying by `target_scale`.
         target_scale: original units per unit of the targets, where those are standardised.
         is_part: whether they are one part of several.
+        ignore_index: the class of positions that are not labelled; None if all are.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Examples:
     target_mean: float = 0.0
     target_scale: float = 1.0
     is_part: bool = False
+    ignore_index: int | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

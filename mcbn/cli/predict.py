@@ -59,6 +59,7 @@ def predict(options: PredictOptions) -> None:
     predictions = Predictions(
         method, predictive, targets, examples.name, examples.classes, examples.columns,
         examples.index, examples.outputs, _units(options, examples),
+        examples.ignore_index if options.ignore_index is None else options.ignore_index,
     )  # fmt: skip
     write_predictions(options.out, predictions)
     numbers = {"out": options.out, "method": method, "examples": len(predictive),

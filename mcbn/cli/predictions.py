@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mcbn.cli import messages
-from mcbn.cli.examples import Examples
+from mcbn.cli.data import read_data
+from mcbn.cli.options.parts import ReadingOptions
 from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.paths import split_name
 from mcbn.cli.repeat import command
@@ -20,32 +22,43 @@ from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
-from mcbn.io.tables import column, is_table, texts
+from mcbn.io.tables import column, is_table, shortened, texts
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.pairing import same_classes, same_examples
+from mcbn.predictive.pairing import repeating_columns, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
+from mcbn.report.maps import write_maps
 from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.regression_page import comparable, output_scores
 from mcbn.report.report import Report
+
+IMAGES_PER_BATCH = 64
 
 
 def evaluate(options: EvaluateOptions) -> None:
     """Score predictions against their targets."""
     path, resamples = options.predictions, options.resamples
-    predictions = _named(path, probabilities=names_of(options.probabilities), target=options.target)
+    predictions = _named(
+        path, probabilities=names_of(options.probabilities), target=options.target,
+        ignore_index=options.ignore_index,
+    )  # fmt: skip
     predictions = predictions.in_units(names_of(options.units))
     targets = _targets(predictions, path)
     labels = _groups(predictions, options.by, path)
-    evaluation = evaluate_predictive(predictions.scored, targets, resamples=resamples)
-    outputs = output_scores(predictions, resamples=resamples)
+    group = _group(predictions, options.group, path)
+    ignored = predictions.ignore_index
+    evaluation = evaluate_predictive(
+        predictions.scored, targets, ignore_index=ignored, group=group, resamples=resamples
+    )
+    outputs = output_scores(predictions, group=group, resamples=resamples)
     groups = {
-        name: subgroups(predictions.scored, targets, values, resamples=resamples)
+        name: subgroups(predictions.scored, targets, values, ignore_index=ignored, group=group,
+                        resamples=resamples)
         for name, values in labels.items()
-    }
+    }  # fmt: skip
     numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
     if predictions.units:
         numbers["units"] = list(predictions.units)
@@ -74,7 +87,7 @@ def report(options: ReportOptions) -> None:
         for path, each in outside
     ]
     groups = _groups(methods[0], options.by, paths[0])
-    images: Any = None if options.images is None else Examples.from_file(options.images).inputs
+    images = None if options.images is None else _images(options.images)
     _require_compatible(methods[0], options)
     _require_known_methods(methods, outside, "--outside")
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
@@ -89,7 +102,8 @@ def report(options: ReportOptions) -> None:
         ]
     page = page_of_predictions(
         methods, title=options.title, outside=[each for _, each in outside], groups=groups,
-        images=images, resamples=options.resamples,
+        group=_group(methods[0], options.group, paths[0]), images=images,
+        resamples=options.resamples,
     )  # fmt: skip
     provenance = {"Data": methods[0].data, "Files": ", ".join(paths)}
     if held_out_paths:
@@ -97,6 +111,18 @@ def report(options: ReportOptions) -> None:
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     written = Report(replace(page, provenance=provenance, sets=sets))
     messages.show_report(written.write(options.out), written.verdict, json=options.json)
+    for predictions in methods if options.maps is not None else ():
+        folder = Path(str(options.maps)) / predictions.method
+        messages.tell(f"{write_maps(folder, predictions)} maps written to {folder}")
+
+
+def _images(path: str) -> Tensor:
+    """The pictures that were predicted: of a file, a folder or the user's code."""
+    examples = read_data(path, ReadingOptions(), "", part="test")
+    inputs: Any = examples.loader(IMAGES_PER_BATCH)
+    if isinstance(inputs, Tensor):
+        return inputs
+    return torch.cat([batch[0] if isinstance(batch, (tuple, list)) else batch for batch in inputs])
 
 
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
@@ -117,8 +143,11 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:
     """Read predictions; the names of columns are for tables, if there are any."""
     if is_table(path) or not any(map(is_table, paths)):
-        return _named(path, probabilities=names_of(options.probabilities), target=options.target)
-    return _named(path)
+        return _named(
+            path, probabilities=names_of(options.probabilities), target=options.target,
+            ignore_index=options.ignore_index,
+        )  # fmt: skip
+    return _named(path, ignore_index=options.ignore_index)
 
 
 def _named(text: str, **columns: Any) -> Predictions:
@@ -192,6 +221,18 @@ def _groups(
     return groups
 
 
+def _group(predictions: Predictions, name: str | None, path: str) -> tuple[str, ...] | None:
+    """What examples that are resampled together share; tells where it could be given."""
+    if name is not None:
+        return texts(column(predictions.columns, name, path))
+    if repeating := repeating_columns(predictions):
+        messages.note(
+            f"values of {shortened(repeating)} in {path} repeat: if examples that share one hang "
+            f"together, as those of a patient, give --group {repeating[0]} for right intervals"
+        )
+    return None
+
+
 def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
     """The group of each example: a column, or "target" for its true class."""
     targets, classes = predictions.targets, predictions.classes
@@ -206,9 +247,13 @@ def _scores(
     groups: Mapping[str, Sequence[Subgroup]],
 ) -> str:  # fmt: skip
     """The scores of predictions, of each output and of groups of them, as lines of text."""
+    counted = f"{evaluation.examples} examples"
+    if outputs:
+        counted = f"{evaluation.examples} values of {len(outputs)} outputs"
+    elif evaluation.clusters is not None:
+        counted = f"{evaluation.examples} values of {evaluation.clusters} whole examples or groups"
     lines = [
-        f"{predictions.method} on {predictions.data}: {evaluation.examples} "
-        f"{f'values of {len(outputs)} outputs' if outputs else 'examples'}, 95% intervals",
+        f"{predictions.method} on {predictions.data}: {counted}, 95% intervals",
         *_score_lines(comparable(evaluation, predictions.units), predictions.unit),
     ]
     for name, scores in outputs.items():

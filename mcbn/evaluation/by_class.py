@@ -3,19 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
-from scipy.sparse import csc_array
+from scipy.sparse import coo_array, csc_array, vstack
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluate import scored_rows, with_intervals
+from mcbn.evaluation.compare import interval_dicts
+from mcbn.evaluation.evaluate import ScoredRows, with_intervals
 from mcbn.evaluation.evaluation import Score
-from mcbn.network.targets import Targets, as_targets
+from mcbn.io.plain import to_plain
+from mcbn.network.targets import Targets
 from mcbn.predictive.categorical import CategoricalPredictive
 
 
@@ -35,6 +38,17 @@ class ClassScores:
     by_class: dict[str, dict[str, Score]]
     mean: dict[str, Score]
     support: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON, with None for what is not defined."""
+        plain: dict[str, Any] = to_plain({
+            "classes": {
+                name: {"support": self.support[name], **interval_dicts(scores)}
+                for name, scores in self.by_class.items()
+            },
+            "mean": interval_dicts(self.mean),
+        })  # fmt: skip
+        return plain
 
 
 def class_scores(
@@ -71,25 +85,20 @@ def class_scores(
     advice = "give what mcbn.predict returns for classes"
     validation.require_type(predictive, CategoricalPredictive, "a CategoricalPredictive", advice)
     validation.fraction(level, "level")
-    rows, labels, clusters = scored_rows(
-        predictive, as_targets(targets), ignore_index=ignore_index, group=group
-    )
-    return class_scores_of_rows(
-        rows, labels, clusters, classes=classes, resamples=resamples, level=level, seed=seed
-    )
+    rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
+    return class_scores_of_rows(rows, classes=classes, resamples=resamples, level=level, seed=seed)
 
 
 def class_scores_of_rows(
-    predictive: CategoricalPredictive,
-    targets: Tensor,
-    clusters: Clusters | None,
+    rows: ScoredRows,
     *,
     classes: Sequence[str] = (),
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> ClassScores:
-    """The same of what `scored_rows` returns."""
+    """The same of rows."""
+    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
     probabilities = predictive.log_probabilities
     count = probabilities.shape[1]
     cases = (probabilities.shape[0], *probabilities.shape[2:])
@@ -137,13 +146,18 @@ def _counts(
     shape = (len(targets), -1)
     truth, guess = targets.long().reshape(shape).numpy(), predicted.reshape(shape).numpy()
     unit = np.arange(len(truth)) if clusters is None else clusters.of_row.numpy()
-    units = np.broadcast_to(unit[:, None], truth.shape)
-    right = truth == guess
-    places = [truth[right], count + truth.ravel(), 2 * count + guess.ravel()]
-    columns = [units[right], units.ravel(), units.ravel()]
-    where = np.concatenate(places), np.concatenate(columns)
-    # Repeated places are added up.
-    return csc_array((np.ones(len(where[0])), where), shape=(3 * count, int(unit.max()) + 1))
+    units = int(unit.max()) + 1
+    matrices = []
+    # One kind after the other, since there may be many pixels.
+    for labels, kept in ((truth, truth == guess), (truth, None), (guess, None)):
+        chosen = labels if kept is None else labels[kept]
+        of_label = np.broadcast_to(unit[:, None], labels.shape)
+        of_chosen = of_label if kept is None else of_label[kept]
+        where = chosen.ravel(), of_chosen.ravel()
+        # Repeated places are added up.
+        ones = np.broadcast_to(1.0, where[0].shape)
+        matrices.append(csc_array(coo_array((ones, where), shape=(count, units))))
+    return csc_array(vstack(matrices))
 
 
 def _times(drawn: Int[Tensor, " units"], units: int) -> Float64[np.ndarray, " units"]:

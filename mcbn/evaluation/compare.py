@@ -8,11 +8,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluate import evaluate_rows, out_of_distribution, scored_rows
+from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, out_of_distribution
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
-from mcbn.network.targets import Targets, as_targets
+from mcbn.network.targets import Targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.labelled import predict_labelled
 from mcbn.predictive.predict import predict
@@ -130,45 +130,38 @@ def compare(
             sampler, inputs, targets, likelihood, progress=progress
         )
         seconds = time.perf_counter() - start
-        rows, labels, clusters = scored_rows(
-            predictive, as_targets(targets), ignore_index=ignore_index, group=group
-        )
+        rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
         predicted_outside = {
             key: predict(sampler, values, likelihood, progress=progress)
             for key, values in (outside or {}).items()
         }
         entries[name] = entry(
             rows,
-            labels,
-            clusters=clusters,
             outside=predicted_outside,
             seconds=seconds,
             resamples=resamples,
             seed=seed,
             progress=progress,
         )
-    return Comparison(entries, labels, classes, clusters)
+    return Comparison(entries, rows.targets, classes, rows.clusters)
 
 
 def entry(
-    predictive: CategoricalPredictive,
-    targets: Tensor,
+    rows: ScoredRows,
     *,
     outside: Mapping[str, CategoricalPredictive],
-    clusters: Clusters | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
 ) -> Entry:
     """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
+    predictive = rows.predictive
     epistemic = knows_epistemic(predictive)
     return Entry(
         predictive,
         outside,
-        evaluate_rows(
-            predictive, targets, clusters, resamples=resamples, seed=seed, progress=progress
-        ),
+        evaluate_rows(rows, resamples=resamples, seed=seed, progress=progress),
         {
             name: out_of_distribution(
                 predictive,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
@@ -58,55 +59,65 @@ def evaluate(
             number of examples.
     """
     _require(predictive, PREDICTIVES)
-    rows = scored_rows(predictive, as_targets(targets), ignore_index=ignore_index, group=group)
-    return evaluate_rows(*rows, resamples=resamples, level=level, seed=seed, progress=progress)
+    rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
+    return evaluate_rows(rows, resamples=resamples, level=level, seed=seed, progress=progress)
 
 
-def scored_rows(
-    predictive: CategoricalPredictive | GaussianPredictive,
-    targets: Tensor,
-    *,
-    ignore_index: int | None,
-    group: Groups | None,
-) -> tuple[Any, Tensor, Clusters | None]:
-    """The predictions and targets that are scored, and what is resampled whole.
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """What is scored: every example, or every labelled position where some are not.
 
-    Args:
-        predictive: of all examples.
-        targets: of all of them.
-        ignore_index: the class of positions that are not labelled; None if all are.
-        group: see `evaluate`.
-
-    Returns:
-        One row per example, or per labelled position where some are not; and the clusters of these
-        rows, None where each row is drawn by itself.
+    Attributes:
+        predictive: of these rows.
+        targets: of these rows.
+        clusters: the rows that are resampled together; None where each is drawn by itself.
+        example: the example of each row; None where they are the examples.
     """
-    clusters = None if group is None else Clusters.of_groups(group, len(predictive))
-    if ignore_index is None:
-        return predictive, targets, clusters
-    if not isinstance(predictive, CategoricalPredictive):
-        raise ValueError(
-            f"expected ignore_index with predictions of classes only, got {ignore_index} with "
-            "those of real values; leave it out"
-        )
-    examples = len(predictive)
-    rows, labels, example = labelled_positions(predictive, targets, ignore_index)
-    if example is not None:
-        clusters = (clusters or Clusters.alone(examples)).spread(example)
-    return rows, labels, clusters
+
+    predictive: Any
+    targets: Tensor
+    clusters: Clusters | None = None
+    example: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        predictive: CategoricalPredictive | GaussianPredictive,
+        targets: Targets,
+        *,
+        ignore_index: int | None = None,
+        group: Groups | None = None,
+    ) -> "ScoredRows":
+        """Leave out what is not labelled, and find what is resampled whole.
+
+        The arguments are those of `evaluate`.
+        """
+        labels = as_targets(targets)
+        clusters = None if group is None else Clusters.of_groups(group, len(predictive))
+        if ignore_index is None:
+            return cls(predictive, labels, clusters)
+        if not isinstance(predictive, CategoricalPredictive):
+            raise ValueError(
+                f"expected ignore_index with predictions of classes only, got {ignore_index} with "
+                "those of real values; leave it out"
+            )
+        examples = len(predictive)
+        rows, labels, example = labelled_positions(predictive, labels, ignore_index)
+        if example is not None:
+            clusters = (clusters or Clusters.alone(examples)).spread(example)
+        return cls(rows, labels, clusters, example)
 
 
 def evaluate_rows(
-    predictive: CategoricalPredictive | GaussianPredictive,
-    targets: Tensor,
-    clusters: Clusters | None,
+    rows: ScoredRows,
     *,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Score what `scored_rows` returns; the other arguments are those of `evaluate`."""
+    """Score rows; the other arguments are those of `evaluate`."""
+    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
     validation.fraction(level, "level")
     columns: ScoreColumns
     kind: intervals.GapKind

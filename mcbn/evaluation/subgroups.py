@@ -11,14 +11,15 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import formulas, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
-from mcbn.evaluation.evaluate import class_columns, with_intervals
+from mcbn.evaluation.evaluate import ScoredRows, class_columns, with_intervals
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
 from mcbn.io.plain import to_plain
-from mcbn.network.targets import Targets, as_targets
+from mcbn.network.targets import Targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labels import by_number
@@ -68,6 +69,8 @@ def subgroups(
     targets: Targets,
     groups: Sequence[str],
     *,
+    ignore_index: int | None = None,
+    group: Groups | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -78,6 +81,8 @@ def subgroups(
         predictive: of all examples.
         targets: their class indices or real values.
         groups: the group of each example.
+        ignore_index: the class of positions that are not labelled, which are left out.
+        group: what examples that are resampled together share; see `evaluate`.
         resamples: bootstrap resamples of each group's examples; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
@@ -90,12 +95,15 @@ def subgroups(
     """
     validation.fraction(level, "level")
     names = group_names(groups, len(predictive))
+    scored_rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
     classes = isinstance(predictive, CategoricalPredictive)
-    columns = _columns(predictive, as_targets(targets))
+    columns = _columns(scored_rows.predictive, scored_rows.targets)
+    example, clusters = scored_rows.example, scored_rows.clusters
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
     scored = []
     for name in names:
-        inside = torch.tensor([group == name for group in groups])
+        members = torch.tensor([each == name for each in groups])
+        inside = members if example is None else members[example]
         rows = {key: values[inside] for key, values in columns.items()}
         values = _class_scores(rows) if classes else _real_scores(rows)
         replicates = intervals.score_replicates(
@@ -104,14 +112,24 @@ def subgroups(
             kind=intervals.binned_gaps if classes else intervals.no_gaps,
             resamples=resamples,
             seed=seed,
+            clusters=None if clusters is None else clusters.spread(inside.nonzero()[:, 0]),
         )
-        p_value = welch(losses[inside], losses[~inside])
+        p_value = welch(*(_unit_losses(losses, clusters, part) for part in (inside, ~inside)))
         scores = with_intervals(values, replicates, level)
-        scored.append(Subgroup(name or _nameless(names), int(inside.sum()), scores, p_value))
+        scored.append(Subgroup(name or _nameless(names), int(members.sum()), scores, p_value))
     adjusted = holm([group.p_value for group in scored])
     return tuple(
         replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
+
+
+def _unit_losses(losses: Tensor, clusters: Clusters | None, part: Tensor) -> Tensor:
+    """The mean loss of each row of a part, or of each cluster in it, which are independent."""
+    if clusters is None:
+        return losses[part]
+    within = clusters.spread(part.nonzero()[:, 0])
+    sums = torch.zeros(len(within), dtype=losses.dtype)
+    return sums.index_add(0, within.of_row, losses[part]) / within.sizes
 
 
 def _nameless(names: Sequence[str]) -> str:

@@ -22,6 +22,12 @@ KEYS = frozenset({
     "image path", "sample", "sample id", "example", "example id", "row", "row id", "case",
     "case id",
 })  # fmt: skip
+# Columns that say what several examples may share.
+SHARED_KEYS = frozenset({
+    "patient", "patient id", "patientid", "subject", "subject id", "person", "person id",
+    "participant", "speaker", "speaker id", "user", "user id", "video", "video id", "clip",
+    "scene", "study id", "group", "group id", "cluster", "family", "id", "image id", "imageid",
+})  # fmt: skip
 MIN_DISTINCT = 0.9  # share of the predictions, for equal ones to be of equal examples
 TARGET_TOLERANCE = 1e-6  # relative, of real targets that went through float32
 CLASS_AXES = {"log_probabilities": 1, "variance": 1, "draws": 2}
@@ -120,6 +126,15 @@ def _same_outputs(other: Predictions, first: Predictions, where: str) -> Predict
         outputs=first.outputs,
         units=tuple(other.units[k] for k in order) if len(other.units) > 1 else other.units,
     )
+
+
+def repeating_columns(predictions: Predictions) -> list[str]:
+    """Columns of identifiers whose values repeat, so that examples may not be independent."""
+    return [
+        name
+        for name, values in predictions.columns.items()
+        if loose_key(name) in SHARED_KEYS and 1 < len(set(texts(values))) < len(values)
+    ]
 
 
 def in_rows_of(values: Tensor, predictions: Predictions) -> Tensor:

@@ -43,6 +43,8 @@ class Predictions:
         outputs: names of the real targets where there are several; empty where they are numbers
             from 0.
         units: of the real targets, one for all or one for each; empty where they are not known.
+        ignore_index: the class of positions that are not labelled, which are never scored; None if
+            all are.
     """
 
     method: str
@@ -54,6 +56,7 @@ class Predictions:
     index: np.ndarray | None = None
     outputs: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    ignore_index: int | None = None
 
     @property
     def scored(self) -> CategoricalPredictive | GaussianPredictive:
@@ -137,6 +140,7 @@ class Predictions:
             "columns": {},
             "outputs": self.outputs,
             "units": self.units,
+            "ignore_index": self.ignore_index,
         }
         for name, values in self.columns.items():
             header["columns"][name], tensors[f"columns.{name}"] = _coded(values)
@@ -180,6 +184,7 @@ class Predictions:
             header["method"], predictive, tensors.get("targets"), header["data"],
             tuple(header.get("classes", ())), columns, index,
             tuple(header.get("outputs", ())), tuple(header.get("units", ())),
+            header.get("ignore_index"),
         )  # fmt: skip
         try:
             _require_valid(predictions)
@@ -291,6 +296,7 @@ def _is_complete(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likel
     return (
         fits
         and matches_type(header.get("draws"), int)
+        and matches_type(header.get("ignore_index"), int | None)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
         and all(
             matches_type(header.get(name, ()), tuple[str, ...])
@@ -309,7 +315,10 @@ def _require_valid(predictions: Predictions) -> None:
                 f"expected {len(given)} values of {name!r:.80}, got {len(column)}; predict again"
             )
     if isinstance(given, CategoricalPredictive):
-        _require_classes(given, targets, predictions.classes)
+        known = predictions.targets
+        if targets is not None and predictions.ignore_index is not None:
+            known = targets.masked_fill(targets == predictions.ignore_index, 0)
+        _require_classes(given, known, predictions.classes)
         return
     require_names_of_outputs(predictions.outputs, predictions.units, tuple(given.mean.shape))
     spreads = (given.variance, given.epistemic_variance)

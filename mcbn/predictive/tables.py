@@ -61,6 +61,7 @@ CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expect
 RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd", "std", "variance",
                             "epistemic_sd", "aleatoric_sd", *CLASS_COLUMNS})  # fmt: skip
 LISTS = ("classes", "outputs", "units")  # of an NPZ file, no values of examples
+IGNORED = "ignore_index"  # of an NPZ file: the label of positions that are not labelled
 # What the names of numbered columns begin with.
 BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 # Of files that predictions are kept in, but not read from.
@@ -88,15 +89,28 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
     require_unreserved(predictions.columns)
     arrays = _arrays(predictions)
     if predictions.classes:
-        names = objects(predictions.classes)
-        arrays |= {name: names[arrays[name]] for name in ("prediction", "target") if name in arrays}
+        named = ("prediction", "target")
+        arrays |= {name: _names_of(arrays[name], predictions) for name in named if name in arrays}
     if known_suffix(path) == ".npz":
         lists = {name: getattr(predictions, name) for name in LISTS}
         arrays |= {name: objects(given) for name, given in lists.items() if given}
+        if predictions.ignore_index is not None:
+            arrays[IGNORED] = np.array([predictions.ignore_index])
     else:
         arrays = _flattened(arrays, predictions.classes, predictions.outputs)
     extra = {name: objects(texts(values)) for name, values in predictions.columns.items()}
     write_columns(path, arrays | extra)
+
+
+def _names_of(values: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """The names of class indices; the index of what is not labelled stays one, as text."""
+    ignored = predictions.ignore_index
+    if ignored is None:
+        return np.asarray(objects(predictions.classes)[values])
+    known = values != ignored
+    names = objects(predictions.classes)[np.where(known, values, 0)]
+    names[~known] = str(ignored)
+    return np.asarray(names)
 
 
 def require_unreserved(names: Iterable[str]) -> None:
@@ -108,7 +122,7 @@ def require_unreserved(names: Iterable[str]) -> None:
     taken = sorted(
         name
         for name in names
-        if _is_reserved(name) or name in LISTS or _without_number(name) in BEGINNINGS
+        if _is_reserved(name) or name in (*LISTS, IGNORED) or _without_number(name) in BEGINNINGS
     )
     if taken:
         raise ValueError(
@@ -122,6 +136,7 @@ def read_predictions(
     *,
     probabilities: Sequence[str] = (),
     target: str | None = None,
+    ignore_index: int | None = None,
 ) -> Predictions:
     """Read predictions written by this package or by another tool.
 
@@ -138,6 +153,7 @@ def read_predictions(
             file.
         target: name of the column of targets, or what the columns of several begin with; by
             default `target`, `label`, `y` or another usual name, if there is one.
+        ignore_index: the label of positions that are not labelled, where the file does not say.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -150,8 +166,10 @@ def read_predictions(
                 f"expected names of columns for {', '.join(SUFFIXES)} only, got {path}; leave them "
                 "out for a safetensors file"
             )
-        return _load(path)
+        return _ignoring(_load(path), ignore_index)
     columns = _known(read_columns(path), (*probabilities, target))
+    if ignore_index is not None:
+        columns = {**columns, IGNORED: np.array([ignore_index])}
     outputs = find_outputs(columns, path) if not probabilities else []
     real = has_spread(columns, outputs)
     labels = () if real else _labels(columns, target)
@@ -172,6 +190,10 @@ def read_predictions(
         f"expected columns of probabilities ({PREFIX}<class>) or a mean and an sd in {path}, got "
         f"{got}; {remedy}"
     )
+
+
+def _ignoring(predictions: Predictions, ignore_index: int | None) -> Predictions:
+    return predictions if ignore_index is None else replace(predictions, ignore_index=ignore_index)
 
 
 def _load(path: str | os.PathLike[str]) -> Predictions:
@@ -267,7 +289,9 @@ def _categorical(
 ) -> Predictions:
     names = target_columns(columns, target, path, class_texts(used))
     labels = texts(columns[names[""]].ravel()) if "" in names else ()
-    found = read_classes(columns, used, tuple(dict.fromkeys(labels)), path)
+    ignored = texts(columns[IGNORED].ravel())[0] if IGNORED in columns else None
+    distinct = tuple(label for label in dict.fromkeys(labels) if label != ignored)
+    found = read_classes(columns, used, distinct, path)
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(found.matrix))
     total = unchecked_entropy(logs.exp())
@@ -281,8 +305,9 @@ def _categorical(
         predictive, targets = _class_targets(columns, names, found, predictive, path)
     classes = found.classes.names
     plain = classes == tuple(str(k) for k in range(len(classes)))
-    used = [*found.used, *names.values()]
-    return _read(path, predictive, targets, () if plain else classes, columns, used)
+    used = [*found.used, *names.values(), IGNORED]
+    read = _read(path, predictive, targets, () if plain else classes, columns, used)
+    return _ignoring(read, None if ignored is None else int(ignored))
 
 
 def _class_targets(
@@ -304,11 +329,7 @@ def _class_targets(
                 f"of {names.get(name, name)!r:.80}; give as many targets as predictions"
             )
     if "" in votes:
-        targets = class_indices(votes[""], found.classes, found.matrix, names[""], path)
-        if found.is_guess:
-            where = f"column {names['']!r:.80} of {path}"
-            require_plausible_order(targets.numpy(), found.matrix, found.classes, where)
-        return predictive, targets
+        return predictive, _indices(votes[""], found, names[""], columns.get(IGNORED), path)
     if len(cases) > 1:
         raise ValueError(
             f"expected one column of targets for predictions with positions in {path}, got "
@@ -320,6 +341,27 @@ def _class_targets(
         labels = {text: 0 for values in votes.values() for text in texts(values) if text.strip()}
         require_fitting(shares.argmax(1), found.matrix, labels, found.classes, where)
     return with_votes(predictive, shares, path)
+
+
+def _indices(
+    values: np.ndarray, found: ClassColumns, name: str, ignored: np.ndarray | None, path: object
+) -> Tensor:
+    """The class indices of labels; positions that are not labelled keep their index."""
+    matrix, known = found.matrix, None
+    if ignored is not None:
+        known = np.reshape(np.array(texts(values.ravel())) != texts(ignored)[0], values.shape)
+        matrix = np.moveaxis(matrix, 1, -1)[known]
+    labels = class_indices(
+        values if known is None else values[known], found.classes, matrix, name, path
+    )
+    if found.is_guess:
+        where = f"column {name!r:.80} of {path}"
+        require_plausible_order(labels.numpy(), matrix, found.classes, where)
+    if known is None or ignored is None:
+        return labels
+    every = torch.full(values.shape, int(ignored[0]))
+    every[torch.from_numpy(known)] = labels
+    return every
 
 
 def _gaussian(columns: Columns, outputs: Sequence[str], target: str | None,

@@ -3,20 +3,25 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mcbn.evaluation import glossary
+from mcbn.evaluation.by_class import ClassScores, class_scores_of_rows
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
 from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, verdict
 from mcbn.report.gallery import Gallery
+from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup
 from mcbn.study.results import Study
 
+MAX_CLASSES = 50  # whose scores can be read one by one
 STUDY_SCORES = ("nll", "ece_debiased", "accuracy")
 
 
@@ -35,6 +40,7 @@ class ComparisonPage:
         galleries: pictures of the least and most certain inputs.
         pictured: name of the method whose certainty chose the pictures.
         sets: coverage of prediction sets of one level, if held-out data were given.
+        maps: uncertainty maps of dense predictions.
     """
 
     comparison: Comparison
@@ -47,6 +53,25 @@ class ComparisonPage:
     galleries: tuple[Gallery, ...] = ()
     pictured: str = ""
     sets: tuple[SetCoverage, ...] = ()
+    maps: Maps = field(default_factory=Maps)
+
+    @cached_property
+    def class_scores(self) -> dict[str, ClassScores]:
+        """The scores of each class by every method; none if there are too many to read."""
+        comparison = self.comparison
+        first = comparison.entries[comparison.baseline].predictive
+        if first.log_probabilities.shape[1] > MAX_CLASSES:
+            return {}
+        return {
+            name: class_scores_of_rows(
+                ScoredRows(entry.predictive, comparison.targets, comparison.clusters),
+                classes=comparison.classes,
+                resamples=len(entry.evaluation["nll"].replicates),
+                level=entry.evaluation.level,
+                seed=entry.evaluation.seed,
+            )
+            for name, entry in comparison.entries.items()
+        }
 
     @property
     def verdict(self) -> tuple[Claim, ...]:
@@ -72,6 +97,7 @@ class ComparisonPage:
             "confidence_gap": self._confidence_gaps(),
             "monte_carlo_error": self._monte_carlo_errors(),
             "figures": page.numbers_of(self._groups()),
+            "classes": {name: each.to_dict() for name, each in self.class_scores.items()},
             "groups": group_dicts(self.groups),
             "sets": coverage_dicts(self.sets),
             "pictures": {
@@ -79,6 +105,9 @@ class ComparisonPage:
                 for gallery in self.galleries
             },
         }
+        if self.maps.rows:
+            numbers["maps"] = {"method": self.maps.method, "brightest": self.maps.tops,
+                               "examples": [row.index for row in self.maps.rows]}  # fmt: skip
         if self.study:
             fit = decay(self.study)
             numbers["study"] = self.study.to_dict()
@@ -137,6 +166,7 @@ class ComparisonPage:
             "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
             "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
             "cost": tables.cost(self.comparison),
+            "classes": tables.by_class(self.class_scores) if self.class_scores else None,
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
             "sets": tables.set_coverages(self.sets, "classes") if self.sets else None,
         }

@@ -70,7 +70,7 @@ def galleries(
             "were predicted"
         )
     entropy = predictive.entropy.cpu()
-    low, high = _range(images)
+    low, high = value_range(images)
 
     def picture(index: int) -> Picture:
         predicted, true = int(predictive.prediction[index]), int(targets[index])
@@ -78,7 +78,7 @@ def galleries(
         is_right = predicted == true
         confidence = f"{100 * float(predictive.confidence[index]):.1f}%"
         return Picture(
-            _data_uri(images[index], low, high),
+            data_uri(Image.fromarray(as_pixels(images[index], low, high)), MAX_PIXELS),
             f"{names[0]} ({confidence}), {'correct' if is_right else f'true class {names[1]}'}",
             "right" if is_right else "wrong",
             index,
@@ -94,7 +94,7 @@ def galleries(
     )
 
 
-def _range(images: Tensor) -> tuple[float, float]:
+def value_range(images: Tensor) -> tuple[float, float]:
     """The values shown as black and as white."""
     if images.dtype == torch.uint8:
         return 0.0, 255.0
@@ -108,11 +108,23 @@ def _range(images: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _data_uri(image: Tensor, low: float, high: float) -> str:
+def as_pixels(image: Tensor, low: float, high: float) -> np.ndarray:
+    """An image of 1 or 3 channels as bytes, axes (height, width) or (height, width, 3)."""
     values = (image.double() - low) / max(high - low, 1e-12) * 255
     pixels = values.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((MAX_PIXELS, MAX_PIXELS))
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def data_uri(
+    picture: Image.Image, most: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> str:
+    """A picture of at most so many pixels a side as PNG in the page itself."""
+    picture.thumbnail((most, most), resampling)
+    return f"data:image/png;base64,{base64.b64encode(encoded(picture)).decode()}"
+
+
+def encoded(picture: Image.Image) -> bytes:
+    """A picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

@@ -5,13 +5,16 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from mcbn.evaluation.compare import Comparison, Entry, entry, knows_epistemic
+from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.compare import Comparison, entry, knows_epistemic
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
+from mcbn.report.maps import Maps, uncertainty_maps
 from mcbn.report.regression_page import RegressionPage, evaluation_of, output_scores
 
 
@@ -21,6 +24,7 @@ def page_of_predictions(
     title: str,
     outside: Sequence[Predictions],
     groups: Mapping[str, Sequence[str]],
+    group: Groups | None,
     images: Tensor | None,
     resamples: int,
 ) -> ComparisonPage | RegressionPage:
@@ -33,7 +37,7 @@ def page_of_predictions(
     for name, labels in groups.items():  # before any scoring
         group_names(labels, len(predictions[0].predictive), of=name)
     outside_sets = _outside_sets([each.method for each in predictions], outside)
-    group_scores = _group_scores(predictions, groups, resamples)
+    group_scores = _group_scores(predictions, groups, group, resamples)
     if not _is_classification(predictions[0].predictive):
         if outside or images is not None:
             raise ValueError(
@@ -42,27 +46,36 @@ def page_of_predictions(
             )
         methods = {each.method: each for each in predictions}
         scores = {
-            name: evaluation_of(each, resamples=resamples) for name, each in methods.items()
+            name: evaluation_of(each, group=group, resamples=resamples)
+            for name, each in methods.items()
         }  # fmt: skip
         outputs = {
             name: by_output
             for name, each in methods.items()
-            if (by_output := output_scores(each, resamples=resamples))
+            if (by_output := output_scores(each, group=group, resamples=resamples))
         }
         return RegressionPage(methods, scores, title, groups=group_scores, outputs=outputs)
-    comparison = _comparison(predictions, outside_sets, resamples)
+    comparison = _comparison(predictions, outside_sets, group, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(
         (name for name, each in comparison.entries.items() if knows_epistemic(each.predictive)),
         comparison.baseline,
     )
-    shown = () if images is None else galleries(
-        in_rows_of(images, predictions[0]), comparison.entries[pictured].predictive,
-        comparison.targets, comparison.classes,
+    of_pictures = next(each for each in predictions if each.method == pictured)
+    rows = None if images is None else in_rows_of(images, predictions[0])
+    dense = _is_dense(of_pictures)
+    shown = () if rows is None or dense else galleries(
+        rows, comparison.entries[pictured].predictive, comparison.targets, comparison.classes
     )  # fmt: skip
     return ComparisonPage(
-        comparison, title, groups=group_scores, galleries=shown, pictured=pictured
+        comparison, title, groups=group_scores, galleries=shown, pictured=pictured,
+        maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
     )  # fmt: skip
+
+
+def _is_dense(predictions: Predictions) -> bool:
+    """Whether there are pictures of the predictions, with a height and a width."""
+    return _require_classification(predictions).log_probabilities.ndim == 4
 
 
 def _paired(predictions: Sequence[Predictions], groups: Iterable[str]) -> list[Predictions]:
@@ -76,12 +89,22 @@ def _paired(predictions: Sequence[Predictions], groups: Iterable[str]) -> list[P
 
 
 def _group_scores(
-    predictions: Sequence[Predictions], groups: Mapping[str, Sequence[str]], resamples: int
+    predictions: Sequence[Predictions],
+    groups: Mapping[str, Sequence[str]],
+    group: Groups | None,
+    resamples: int,
 ) -> dict[str, dict[str, tuple[Subgroup, ...]]]:
     """Scores of the groups of each grouping by each method."""
     return {
         name: {
-            each.method: subgroups(each.scored, each.known_targets, labels, resamples=resamples)
+            each.method: subgroups(
+                each.scored,
+                each.known_targets,
+                labels,
+                ignore_index=each.ignore_index,
+                group=group,
+                resamples=resamples,
+            )
             for each in predictions
         }
         for name, labels in groups.items()
@@ -91,21 +114,30 @@ def _group_scores(
 def _comparison(
     predictions: Sequence[Predictions],
     outside: Mapping[str, Mapping[str, Predictions]],
+    group: Groups | None,
     resamples: int,
 ) -> Comparison:
-    targets = predictions[0].known_targets
     classes = next((each.classes for each in predictions if each.classes), ())
-    entries: dict[str, Entry] = {}
-    for each in predictions:
-        entries[each.method] = entry(
-            _require_classification(each),
-            targets,
+    rows = {
+        each.method: ScoredRows.of(
+            _require_classification(each), each.known_targets, ignore_index=each.ignore_index,
+            group=group,
+        )
+        for each in predictions
+    }  # fmt: skip
+    entries = {
+        name: entry(
+            scored,
             outside={
-                name: _require_classification(other) for name, other in outside[each.method].items()
+                set_name: _require_classification(other)
+                for set_name, other in outside[name].items()
             },
             resamples=resamples,
         )
-    return Comparison(entries, targets, classes)
+        for name, scored in rows.items()
+    }
+    first = rows[predictions[0].method]
+    return Comparison(entries, first.targets, classes, first.clusters)
 
 
 def _outside_sets(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from mcbn.evaluation import glossary
+from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation
@@ -148,10 +149,12 @@ class RegressionPage:
         }
 
 
-def evaluation_of(predictions: Predictions, *, resamples: int = 1000) -> Evaluation:
+def evaluation_of(
+    predictions: Predictions, *, group: Groups | None = None, resamples: int = 1000
+) -> Evaluation:
     """Score predictions, with their number of draws also where only moments are known."""
     scored = _require_regression(predictions.scored)
-    evaluation = evaluate(scored, predictions.known_targets, resamples=resamples)
+    evaluation = evaluate(scored, predictions.known_targets, group=group, resamples=resamples)
     return replace(evaluation, draw_count=predictions.predictive.draw_count)
 
 
@@ -160,10 +163,12 @@ def comparable(evaluation: Evaluation, units: Sequence[str]) -> Evaluation:
     return evaluation.without(glossary.IN_UNIT) if len(set(units)) > 1 else evaluation
 
 
-def output_scores(predictions: Predictions, *, resamples: int = 1000) -> dict[str, Evaluation]:
+def output_scores(
+    predictions: Predictions, *, group: Groups | None = None, resamples: int = 1000
+) -> dict[str, Evaluation]:
     """The scores of each output of predictions, where there are several; else none."""
     return {
-        name: evaluation_of(each, resamples=resamples)
+        name: evaluation_of(each, group=group, resamples=resamples)
         for name, each in predictions.by_output.items()
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.predictive.predictions import Predictions
@@ -68,6 +69,7 @@ class Report:
         title: str = TITLE,
         outside: Sequence[Predictions] = (),
         groups: Mapping[str, Sequence[str]] | None = None,
+        group: Groups | None = None,
         images: Tensor | None = None,
         held_out: Sequence[Predictions] = (),
         resamples: int = 1000,
@@ -80,6 +82,7 @@ class Report:
             outside: predictions of out-of-distribution examples by the same methods; of classes
                 alone.
             groups: the group of each example, by name of the grouping: groups are scored apart.
+            group: what examples that are resampled together share; see `mcbn.evaluate`.
             images: the inputs, axes (examples, channels, height, width), to show the least and
                 most certain of them; of classes alone.
             held_out: predictions of other examples by the same methods, with targets, for
@@ -90,8 +93,8 @@ class Report:
             ValueError: the predictions are not of the same examples, or not of one kind.
         """
         page = page_of_predictions(
-            predictions, title=title, outside=outside, groups=groups or {}, images=images,
-            resamples=resamples,
+            predictions, title=title, outside=outside, groups=groups or {}, group=group,
+            images=images, resamples=resamples,
         )  # fmt: skip
         sets = set_coverages(predictions, held_out) if held_out else ()
         return cls(replace(page, sets=sets))

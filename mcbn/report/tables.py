@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mcbn.evaluation import glossary
+from mcbn.evaluation.by_class import ClassScores
 from mcbn.evaluation.compare import Comparison, paired
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
@@ -224,6 +225,23 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]], *, unit: s
     return Table(f"Groups by {column}", headings, tuple(rows))
 
 
+def by_class(methods: Mapping[str, ClassScores]) -> Table:
+    """The scores of each class by each method, and their means, one row per class and method."""
+    first = next(iter(methods.values()))
+    rows = []
+    for name in (*first.by_class, ""):
+        for method, each in methods.items():
+            scores = each.by_class[name] if name else each.mean
+            support = each.support[name] if name else sum(each.support.values())
+            root = f"classes.{method}.{f'classes.{name}' if name else 'mean'}"
+            cells = [_cell(score, scores[score], key=f"{root}.{score}.value") for score in scores]
+            count = TableCell(f"{support:,}", value=support)
+            rows.append((name or "Mean of the classes", (TableCell(method), count, *cells)))
+    headings = (("Class", ""), ("Method", ""), ("Examples", "Or labelled positions."),
+                *map(score_heading, first.mean))  # fmt: skip
+    return Table("Scores of each class", headings, tuple(rows))
+
+
 def outputs(methods: Mapping[str, Mapping[str, Evaluation]], units: Sequence[str]) -> Table:
     """The scores of each output by each method, one row per output and method."""
     first = next(iter(methods.values()))
@@ -300,7 +318,8 @@ def _difference_cell(method: str, name: str, score: Score) -> TableCell:
 def _cell(name: str, score: Score, *, key: str, mark: str = "", signed: bool = False) -> TableCell:
     write = partial(glossary.written, name, signed=signed)
     interval = glossary.interval(score.low, score.high, write)
-    return TableCell(write(score.value) + glossary.unit(name), interval, score.value, mark, key)
+    unit = "" if math.isnan(score.value) else glossary.unit(name)
+    return TableCell(write(score.value) + unit, interval, score.value, mark, key)
 
 
 def _four_digits(value: float) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor
 import mcbn
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.evaluate import class_columns, scored_rows
+from mcbn.evaluation.evaluate import ScoredRows, class_columns
 from mcbn.evaluation.intervals import no_gaps, score_replicates
+from mcbn.evaluation.subgroups import subgroups
 
 VOID = 11
 
@@ -177,9 +178,9 @@ def means(columns):
     return {name: float(columns[column].double().mean()) for name, column in MEANS.items()}
 
 
-def holding(predictive, targets, clusters, true, seed):
+def holding(rows, clusters, true, seed):
     """Of which mean scores the intervals hold the truth."""
-    columns = class_columns(predictive, targets)
+    columns = class_columns(rows.predictive, rows.targets)
     drawn = score_replicates(
         columns, means, kind=no_gaps, resamples=200, seed=seed, clusters=clusters
     )
@@ -190,12 +191,13 @@ def holding(predictive, targets, clusters, true, seed):
 @pytest.mark.parametrize("kind", ["images", "patients"])
 def test_intervals_hold_the_truth_as_often_as_they_say(kind):
     """200 simulations: clusters share a difficulty, so that rows alone would be far too sure."""
-    true = means(class_columns(*scored(kind, 4000, seed=999)[:2]))
+    every = scored(kind, 4000, seed=999)
+    true = means(class_columns(every.predictive, every.targets))
     whole, alone = [], []
     for seed in range(200):
-        predictive, targets, clusters = scored(kind, 60, seed=seed)
-        whole.append(holding(predictive, targets, clusters, true, seed))
-        alone.append(holding(predictive, targets, None, true, seed))
+        rows = scored(kind, 60, seed=seed)
+        whole.append(holding(rows, rows.clusters, true, seed))
+        alone.append(holding(rows, None, true, seed))
     for name in MEANS:
         hits, naive = (sum(each[name] for each in both) for both in (whole, alone))
         # Percentiles of 60 clusters hold a little less than 95%, as those of 60 examples do.
@@ -206,7 +208,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(kind):
 def scored(kind, count, *, seed):
     """Simulated predictions and targets, and the clusters that they are from."""
     if kind == "images":
-        return scored_rows(*images(count, 8, seed=seed), ignore_index=VOID, group=None)
+        return ScoredRows.of(*images(count, 8, seed=seed), ignore_index=VOID, group=None)
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 30, (count,), generator=generator)
     patient = torch.arange(count).repeat_interleave(sizes)
@@ -214,6 +216,40 @@ def scored(kind, count, *, seed):
     logits = 2 * torch.randn(len(patient), 3, generator=generator, dtype=torch.float64)
     noise = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
     targets = (logits + 2 * hardness * noise).argmax(1)
-    return scored_rows(
+    return ScoredRows.of(
         categorical(logits.softmax(1)), targets, ignore_index=None, group=patient.tolist()
     )
+
+
+def test_compare_scores_what_evaluate_does():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(2, 3, 1).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(12, 2, 5, 5, generator=generator, dtype=torch.float64)
+    targets = torch.randint(3, (12, 5, 5), generator=generator)
+    targets[torch.rand(targets.shape, generator=generator) < 0.3] = VOID
+    sampler, options = mcbn.Deterministic(network), {"ignore_index": VOID, "resamples": 10}
+    group = [k // 3 for k in range(12)]
+    comparison = mcbn.compare({"plain": sampler}, inputs, targets, group=group, **options)
+    predictive = mcbn.predict(sampler, inputs)
+    expected = mcbn.evaluate(predictive, targets, group=group, **options)
+    assert scores(comparison.evaluations["plain"]) == scores(expected)
+    assert comparison.evaluations["plain"].clusters == 4
+
+
+def test_groups_of_void_images_are_scored_as_those_images_alone():
+    predictive, targets = images(void=0.3)
+    halves = ["left" if k % 2 else "right" for k in range(40)]
+    found = subgroups(predictive, targets, halves, ignore_index=VOID, resamples=10)
+    for each, first in zip(found, (1, 0), strict=True):
+        alone = mcbn.evaluate(
+            categorical(predictive.probabilities[first::2]), targets[first::2], ignore_index=VOID,
+            resamples=10,
+        )  # fmt: skip
+        assert each.size == 20
+        for name in ("accuracy", "nll", "ece_debiased"):
+            ends = [(s.value, s.low, s.high) for s in (each.scores[name], alone[name])]
+            assert ends[0] == pytest.approx(ends[1], rel=1e-9), name
+    # A test of pixels as if they were independent would find differences where there are none.
+    assert all(each.p_value > 1e-3 for each in found)

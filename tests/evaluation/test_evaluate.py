@@ -19,7 +19,7 @@ import mcbn
 from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
 from mcbn.evaluation.convergence import convergence
-from mcbn.evaluation.evaluate import real_columns
+from mcbn.evaluation.evaluate import ScoredRows, real_columns
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.subgroups import subgroups
 
@@ -233,7 +233,7 @@ def test_columns_of_real_targets_are_those_of_each_score_alone(outputs, kind, ow
 @pytest.mark.parametrize("resamples", [0, 7])
 def test_a_comparison_checks_each_method_once(checks, resamples):
     predictive, targets = forecaster(batch=40)
-    compare.entry(predictive, targets, outside={}, resamples=resamples, progress=False)
+    compare.entry(ScoredRows(predictive, targets), outside={}, resamples=resamples, progress=False)
     assert checks == ONCE
     checks.clear()
     other = forecaster(batch=30, seed=5)[0]
@@ -622,7 +622,9 @@ def test_a_comparison_is_plain_json(compared):
 
 def test_predictions_made_elsewhere_have_no_time():
     predictive, targets = forecaster(batch=20)
-    assert math.isnan(compare.entry(predictive, targets, outside={}, resamples=0).seconds)
+    assert math.isnan(
+        compare.entry(ScoredRows(predictive, targets), outside={}, resamples=0).seconds
+    )
 
 
 def test_a_comparison_of_nothing_is_refused():

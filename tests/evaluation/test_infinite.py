@@ -14,6 +14,7 @@ import mcbn
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.significance import paired_test, welch
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.predictions import Predictions
@@ -169,7 +170,7 @@ def test_a_group_with_an_infinite_score_is_not_tested():
 
 def test_an_infinite_interval_says_nothing_about_the_draws():
     predictive, targets = certain([3], draws=8)
-    made = entry(predictive, targets, outside={}, resamples=50, progress=False)
+    made = entry(ScoredRows(predictive, targets), outside={}, resamples=50, progress=False)
     curve = Convergence((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.1, NAN))
     claims = verdict(Comparison({"m": made}, targets, ()), None, {"m": curve})
     claim = next(claim for claim in claims if claim.topic == "Draws")

@@ -8,6 +8,7 @@ from synthetic_studies import made_study
 
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import convergence
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.predictive.categorical import Categorical
 from mcbn.report.report import Report
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
@@ -32,8 +33,7 @@ def comparison(
             for x, width in ((base, 0.2), (others, 0.6))
         )
         entries[name] = entry(
-            Categorical().summarize(inside, keep_draws=True),
-            targets,
+            ScoredRows(Categorical().summarize(inside, keep_draws=True), targets),
             outside={"noise": Categorical().summarize(outside)} if ood else {},
             seconds=0.1 * count,
             resamples=resamples,

@@ -9,6 +9,7 @@ from reports import ParsedPage, comparison, looked_up, report, study
 import mcbn
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.report.claims import decay
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.report import Report
@@ -82,8 +83,8 @@ def test_names_are_escaped_everywhere():
     plain = comparison(examples=60, names=("Plain", "MCBN"))
     entries = {
         f"{name} {bad} \u65b9": entry(
-            old.predictive, plain.targets, outside={bad: old.outside["noise"]}, resamples=5,
-            progress=False,
+            ScoredRows(old.predictive, plain.targets), outside={bad: old.outside["noise"]},
+            resamples=5, progress=False,
         )
         for name, old in plain.entries.items()
     }  # fmt: skip

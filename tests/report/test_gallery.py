@@ -16,6 +16,7 @@ from reports import ParsedPage, looked_up
 from torch.testing import assert_close
 
 from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import galleries
@@ -28,7 +29,7 @@ def report(draws=4, images=True):
     predictive, targets, labels = grouped(draws=draws)
     labels = [HOSTILE if label == "d" else label for label in labels]
     classes = (HOSTILE, "x", "y")
-    scored = entry(predictive, targets, outside={}, resamples=5, progress=False)
+    scored = entry(ScoredRows(predictive, targets), outside={}, resamples=5, progress=False)
     generator = torch.Generator().manual_seed(0)
     shown = torch.rand(400, 3, 5, 7, generator=generator)
     pictures = galleries(shown, predictive, targets, classes) if images else ()

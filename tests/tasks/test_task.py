@@ -108,7 +108,7 @@ def test_real_targets_make_a_regression() -> None:
 
 def test_real_targets_have_names_and_units() -> None:
     pair = (torch.zeros(4, 2), torch.zeros(4, 2))
-    real = mcbn.Task(pair, pair, pair, outputs=["strength", "weight"], units="MPa")
+    real = mcbn.Task(pair, pair, pair, outputs=("strength", "weight"), units="MPa")
     assert (real.outputs, real.units) == (("strength", "weight"), ("MPa",))
     assert mcbn.Task(pair, pair, pair, units=("MPa", "kg")).units == ("MPa", "kg")
     assert mcbn.Task(pair, pair, pair).units == ()

@@ -24,7 +24,6 @@ EXAMPLES: Metadata = {
     "file.py:function that returns a Dataset, a DataLoader, a Task or (inputs, targets)",
 }
 SWEPT: Metadata = {"role": "data", "noun": "a task"}
-PICTURES: Metadata = {"role": "input", "noun": "a data file"}
 WEIGHTS: Metadata = {"role": "input", "noun": "a checkpoint"}
 BANK: Metadata = {"role": "input", "noun": "a bank"}
 PREDICTIONS: Metadata = {"role": "input", "noun": "a file of predictions", "named": True}

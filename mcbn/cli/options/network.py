@@ -111,6 +111,7 @@ class PredictOptions:
             form of --data; never the test examples. The part of a Task is its validation part.
         noise: what the network returns beside the means without --precision: log-variance,
             variance or sd.
+        ignore_index: label of positions that are not labelled; by default that of a Task.
         units: of the real targets, such as MPa; of several targets as 'MPa,kg'.
         keep_draws: keep every draw in --out (safetensors only); by default a regression keeps
             only its moments.
@@ -134,6 +135,7 @@ class PredictOptions:
     noise: Literal["log-variance", "variance", "sd"] = field(
         default="log-variance", metadata=ONLY_GAUSSIAN
     )
+    ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata={**UNITS, **ONLY_GAUSSIAN})
     keep_draws: bool = False
     draws_out: str | None = field(default=None, metadata=OUTPUT)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcbn.cli.options.metadata import NAMES, OUTPUT, PICTURES, PREDICTIONS, REPORT, UNITS
+from mcbn.cli.options.metadata import EXAMPLES, NAMES, OUTPUT, PREDICTIONS, REPORT, UNITS
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class EvaluateOptions:
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
+        group: column of what examples that hang together share, such as a patient: intervals are
+            by resampling whole groups.
+        ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the file does not say; of several as 'MPa,kg'.
         json: print JSON instead of text.
     """
@@ -31,6 +34,8 @@ class EvaluateOptions:
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    group: str | None = None
+    ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
     json: bool = False
 
@@ -51,7 +56,7 @@ class ReportOptions:
         resamples: bootstrap resamples behind each interval.
         by: column of groups in the first file, each of which is scored apart; may be given several
             times.
-        images: .npz or .safetensors file whose "inputs" are the pictures that were predicted.
+        images: the pictures that were predicted, in any form of --data of mcbn predict.
         held_out: predictions of held-out examples by the same methods, for conformal sets and
             intervals and for recalibration; never the test examples; may be given several times.
         recalibrate: show every method before and after recalibration by temperature,
@@ -60,6 +65,11 @@ class ReportOptions:
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
+        maps: folder to write uncertainty maps of a segmentation to, as PNG files of every example
+            by each method.
+        group: column of what examples that hang together share, such as a patient: intervals are
+            by resampling whole groups.
+        ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
         json: print JSON instead of text.
     """
@@ -70,12 +80,15 @@ class ReportOptions:
     title: str = "Calibration report"
     resamples: int = 1000
     by: list[str] | str | None = field(default=None, metadata=NAMES)
-    images: str | None = field(default=None, metadata=PICTURES)
+    images: str | None = field(default=None, metadata=EXAMPLES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: (
         Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
     ) = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    maps: str | None = field(default=None, metadata=OUTPUT)
+    group: str | None = None
+    ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
     json: bool = False

@@ -1,0 +1,107 @@
+"""Masks with void pixels on the command line: predictions, scores, a report and maps."""
+
+import json
+
+import pytest
+import torch
+from command_lines import failing, run
+
+import mcbn
+from mcbn.predictive.predictions import Predictions
+
+MINE = """
+import torch, mcbn
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+                         nn.Conv2d(6, 4, 1))
+
+def part(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 3, 8, 6, generator=generator)
+    y = x.argmax(1)
+    y[torch.rand(y.shape, generator=generator) < 0.2] = 4
+    return x, y
+
+def task():
+    return mcbn.Task(part(24, 0), part(8, 1), part(10, 2), classes=("a", "b", "c", "d"),
+                     ignore_index=4, name="masks")
+
+def pairs():
+    return part(10, 2)
+"""
+NETWORK = "--model mine.py:build --weights w.pt"
+pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    namespace = {}
+    exec(MINE, namespace)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(namespace["build"]().state_dict(), "w.pt")
+    return tmp_path
+
+
+def test_from_masks_to_maps(folder, capsys):
+    run(f"collect {NETWORK} --data mine.py:task --batch-size 8 --draws 4 --out bank.st")
+    run(f"predict {NETWORK} --bank bank.st --data mine.py:task --out mcbn.st")
+    run(f"predict {NETWORK} --method deterministic --data mine.py:task --out plain.npz")
+    given = Predictions.load("mcbn.st")
+    assert (given.ignore_index, len(given.predictive)) == (4, 10)
+    capsys.readouterr()
+    run("evaluate mcbn.st --resamples 10 --json")
+    expected = mcbn.evaluate(given.scored, given.targets, ignore_index=4, resamples=10)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["scores"] == expected.to_dict()["scores"]
+    assert printed["clusters"] == 10
+    run("evaluate plain.npz --resamples 10")
+    assert "of 10 whole examples or groups" in capsys.readouterr().out
+    run("report plain.npz mcbn.st --resamples 10 --images mine.py:task --maps maps")
+    said = capsys.readouterr()
+    assert "50 maps written to maps/MCBN" in said.err
+    assert len(list((folder / "maps" / "MCBN").iterdir())) == 50
+    assert len(list((folder / "maps" / "plain").iterdir())) == 40
+    page = (folder / "report" / "report.html").read_text()
+    assert page.count('alt="Input of example') == 6
+    assert json.loads((folder / "report" / "report.json").read_text())["maps"]["method"] == "MCBN"
+
+
+def test_the_label_of_void_may_be_given(folder, capsys):
+    run(f"predict {NETWORK} --method deterministic --data mine.py:pairs --ignore-index 4 "
+        "--out plain.st")  # fmt: skip
+    assert Predictions.load("plain.st").ignore_index == 4
+    run(f"predict {NETWORK} --method deterministic --data mine.py:task --out task.st")
+    for name in ("plain", "task"):
+        capsys.readouterr()
+        run(f"evaluate {name}.st --resamples 5 --json")
+        assert json.loads(capsys.readouterr().out)["clusters"] == 10
+
+
+def test_groups_by_a_column(folder, capsys):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 3, generator=generator)
+    rows = ["patient,target,p_a,p_b,p_c"]
+    for k, row in enumerate(logits.softmax(1).tolist()):
+        rows.append(f"p{k // 6},{'abc'[k % 3]},{','.join(map(str, row))}")
+    (folder / "m.csv").write_text("\n".join(rows) + "\n")
+    run("evaluate m.csv --resamples 20")
+    said = capsys.readouterr()
+    assert "values of 'patient' in m.csv repeat" in said.err
+    assert "give --group patient for right intervals" in said.err
+    run("evaluate m.csv --resamples 20 --group patient --json")
+    printed = json.loads(capsys.readouterr().out)
+    given = mcbn.read_predictions("m.csv")
+    expected = mcbn.evaluate(
+        given.scored, given.targets, group=[k // 6 for k in range(60)], resamples=20
+    )
+    assert printed["scores"] == expected.to_dict()["scores"]
+    assert printed["clusters"] == 10
+    run("report m.csv --resamples 20 --group patient")
+    report = json.loads((folder / "report" / "report.json").read_text())
+    assert report["comparison"]["methods"]["m"]["scores"] == printed["scores"]
+    assert "'doctor'" in failing("evaluate m.csv --group doctor", capsys)
