@@ -17,13 +17,15 @@ from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts
 from mcbn.evaluation.evaluate import ScoredRows, with_intervals
 from mcbn.evaluation.evaluation import Score
+from mcbn.io.display import Display, Displayed
+from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 from mcbn.network.targets import Targets
 from mcbn.predictive.categorical import CategoricalPredictive
 
 
-@dataclass(frozen=True, eq=False)
-class ClassScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassScores(Displayed):
     """The scores of each class, and their means over the classes.
 
     Attributes:
@@ -38,6 +40,31 @@ class ClassScores:
     by_class: dict[str, dict[str, Score]]
     mean: dict[str, Score]
     support: dict[str, int]
+
+    def display(self) -> Display:
+        """The scores of each class, after their means."""
+        every = {"mean of the classes": self.mean, **self.by_class}
+        rows = [
+            (name, f"{self.support.get(name, sum(self.support.values())):,}",
+             *(f"{score:.3f}" for score in scores.values()))
+            for name, scores in every.items()
+        ]  # fmt: skip
+        heading = f"Scores of {len(self.by_class)} classes"
+        return Display(heading, ("class", "support", *self.mean), rows)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row per class and score: value, low, high and support.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        rows = [
+            (name, score, each.value, each.low, each.high, self.support[name])
+            for name, scores in self.by_class.items()
+            for score, each in scores.items()
+        ]
+        columns = ("class", "score", "value", "low", "high", "support")
+        return optional("pandas", extra="pandas").DataFrame(rows, columns=columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON, with None for what is not defined."""

@@ -1,5 +1,6 @@
 """Comparison of several methods on the same examples: predictions, scores, differences, cost."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from torch import Tensor
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, out_of_distribution
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.io.display import Display, Displayed
+from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets
@@ -20,10 +23,11 @@ from mcbn.samplers.sampler import Sampler
 
 # Mutual information below this, in nats, is zero but for rounding.
 ROUNDING = 1e-9
+SHOWN = ("accuracy", "nll", "brier", "ece_debiased")  # scores of a method in one line
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+@dataclass(frozen=True, eq=False, repr=False)
+class Entry(Displayed):
     """One method's predictions and their scores.
 
     Attributes:
@@ -41,9 +45,13 @@ class Entry:
     separation: Mapping[str, Mapping[str, Score]]
     seconds: float
 
+    def display(self) -> Display:
+        """The scores of the method."""
+        return self.evaluation.display()
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Displayed):
     """Methods by name on one test set; the first is the baseline the others are compared with.
 
     Attributes:
@@ -72,6 +80,40 @@ class Comparison:
     def differences(self) -> dict[str, dict[str, Score]]:
         """Score of each other method minus that of the baseline, with paired intervals."""
         return paired(self.evaluations)
+
+    def display(self) -> Display:
+        """The headline scores of every method, with their intervals."""
+        first = self.evaluations[self.baseline]
+        names = [name for name in SHOWN if name in first]
+        heading = (
+            f"Comparison of {len(self.entries)} methods on {first.examples:,} examples, baseline "
+            f"{self.baseline}, {100 * first.level:g}% intervals"
+        )
+        rows = [
+            (method, *(f"{evaluation[name]:.3g}" for name in names))
+            for method, evaluation in self.evaluations.items()
+        ]
+        return Display(heading, ("method", *names), rows)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row per method and score.
+
+        Its columns are value, low and high, and the same of the paired difference from the
+        baseline, which has none itself.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        differences = self.differences()
+        rows = []
+        for method, evaluation in self.evaluations.items():
+            for name, score in evaluation.items():
+                gap = differences.get(method, {}).get(name)
+                ends = (math.nan,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+                rows.append((method, name, score.value, score.low, score.high, *ends))
+        columns = ("method", "score", "value", "low", "high", "difference", "difference_low",
+                   "difference_high")  # fmt: skip
+        return optional("pandas", extra="pandas").DataFrame(rows, columns=columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON, with None for what is not defined or infinite."""

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from mcbn.evaluation import bootstrap, intervals
 from mcbn.evaluation.glossary import BETTER, Direction, interval
+from mcbn.io.display import Display, Displayed
+from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 
 NO_REPLICATES = torch.zeros(0, dtype=torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Score:
-    """A score with its bootstrap interval.
+    """A score with its bootstrap interval; `float(score)` is its value, `f"{score:.3f}"` both.
 
     Attributes:
         value: the score of all examples.
@@ -47,12 +49,24 @@ class Score:
         low, high = bootstrap.percentile_interval(replicates, level)
         return cls(value, low, high, BETTER.get(name), replicates)
 
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __format__(self, spec: str) -> str:
+        def write(value: float) -> str:
+            return format(value, spec or ".4g")
+
+        return f"{write(self.value)} {interval(self.low, self.high, write)}".rstrip()
+
     def __str__(self) -> str:
-        return f"{self.value:.4g} {interval(self.low, self.high, '{:.4g}'.format)}".rstrip()
+        return format(self, "")
+
+    def __repr__(self) -> str:
+        return f"Score({self})"
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation(Mapping[str, Score]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Displayed, Mapping[str, Score]):
     """Scores by name, each with a bootstrap interval: `evaluation["nll"].value`.
 
     Attributes:
@@ -79,6 +93,33 @@ class Evaluation(Mapping[str, Score]):
 
     def __len__(self) -> int:
         return len(self._scores)
+
+    def display(self) -> Display:
+        """The scores with their intervals."""
+        groups = "" if self.clusters is None else f" in {self.clusters:,} groups"
+        heading = (
+            f"Evaluation of {self.examples:,} examples{groups}, T = {self.draw_count}, "
+            f"{100 * self.level:g}% intervals"
+        )
+        return Display(heading, ("score", "value", "low", "high", "better"), [
+            (name, *(f"{end:.4g}" for end in (score.value, score.low, score.high)),
+             score.better or "")
+            for name, score in self.items()
+        ])  # fmt: skip
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row per score: value, low, high and better.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        rows = {
+            name: {"value": score.value, "low": score.low, "high": score.high,
+                   "better": score.better}
+            for name, score in self.items()
+        }  # fmt: skip
+        frame = optional("pandas", extra="pandas").DataFrame.from_dict(rows, orient="index")
+        return frame.rename_axis("score")
 
     def without(self, names: Container[str]) -> "Evaluation":
         """The same evaluation without some scores."""

@@ -28,9 +28,6 @@ ScoreName = Literal[
     "pit_error",
     "mutual_information",
     "epistemic_sd",
-    "recall",
-    "precision",
-    "iou",
 ]
 
 Direction = Literal["lower", "higher"]

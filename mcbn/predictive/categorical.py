@@ -3,14 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.io.display import Display, Displayed
 from mcbn.network.output_kind import output_kind
+from mcbn.predictive.frames import frame_of, spread_row
 
 # Probabilities below this lose digits or vanish, and are summed as logarithms.
 MIN_PROBABILITY = 1e-290
@@ -18,8 +20,8 @@ MIN_PROBABILITY = 1e-290
 Outputs = Literal["logits", "probabilities"]
 
 
-@dataclass(frozen=True, eq=False)
-class CategoricalPredictive:
+@dataclass(frozen=True, eq=False, repr=False)
+class CategoricalPredictive(Displayed):
     """A distribution over classes for each example (and position), averaged over draws.
 
     Probabilities are averaged, never logits, by a log-mean-exp in float64. Entropies are in nats.
@@ -42,6 +44,45 @@ class CategoricalPredictive:
 
     def __len__(self) -> int:
         return len(self.log_probabilities)
+
+    def display(self) -> Display:
+        """How certain the predictions are."""
+        classes, *positions = self.log_probabilities.shape[1:]
+        dense = f" of {' x '.join(map(str, positions))} positions" if positions else ""
+        heading = (
+            f"Predictive over {classes} classes for {len(self):,} examples{dense}, "
+            f"T = {self.draw_count}"
+        )
+        quantities = ("confidence", "entropy", "expected_entropy", "mutual_information",
+                      "variation_ratio")  # fmt: skip
+        rows = [spread_row(name, getattr(self, name)) for name in quantities]
+        return Display(heading, ("quantity", "mean", "least", "most"), rows)
+
+    def to_dataframe(self, classes: Sequence[str] = ()) -> Any:
+        """A pandas DataFrame with a row per example: prediction, uncertainties, probabilities.
+
+        Args:
+            classes: names of the classes, in the columns `p_<class>` and in `prediction`.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: there are positions, as of a segmentation.
+        """
+        frame = frame_of(
+            {
+                "prediction": self.prediction,
+                "confidence": self.confidence,
+                "entropy": self.entropy,
+                "expected_entropy": self.expected_entropy,
+                "mutual_information": self.mutual_information,
+                "variation_ratio": self.variation_ratio,
+                "p": self.probabilities,
+            },
+            classes,
+        )
+        if classes:
+            frame["prediction"] = [classes[k] for k in frame["prediction"]]
+        return frame
 
     @property
     def probabilities(self) -> Float64[Tensor, "batch classes *positions"]:

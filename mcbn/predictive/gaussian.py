@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Float64
@@ -11,16 +11,18 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
+from mcbn.predictive.frames import frame_of, spread_row
 
 # Range of the precisions searched, as multiples of one over the mean squared residual.
 SEARCH_RANGE = (1e-3, 1e6)
 Precision = float | Sequence[float]
 
 
-@dataclass(frozen=True, eq=False)
-class GaussianPredictive:
+@dataclass(frozen=True, eq=False, repr=False)
+class GaussianPredictive(Displayed):
     """A mixture of T equally weighted Gaussians for each example and output, in float64.
 
     Attributes:
@@ -58,6 +60,22 @@ class GaussianPredictive:
     def variance(self) -> Float[Tensor, "batch *outputs"]:
         """Total variance: epistemic plus aleatoric."""
         return self.epistemic_variance + self.aleatoric_variance
+
+    def display(self) -> Display:
+        """How large the predictions and their uncertainties are."""
+        return _display("Mixture of Gaussians", self)
+
+    def to_dataframe(self, outputs: Sequence[str] = ()) -> Any:
+        """A pandas DataFrame with a row per example: mean, sd, epistemic and aleatoric sd.
+
+        Args:
+            outputs: names of several outputs, which have a column each; by default their numbers.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: there are positions, as of a map of depths.
+        """
+        return frame_of(_moments(self), outputs)
 
     def log_prob(self, targets: Targets) -> Float[Tensor, " batch"]:
         """Log-density of the T-component mixture, joint over outputs; in nats, higher is better.
@@ -277,8 +295,8 @@ def _noise(precision: Precision, means: Tensor) -> Tensor:
     return noise.reshape(-1, *(1 for _ in means.shape[3:])).expand(means.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Displayed):
     """A mean and a variance for each example and output: what most files keep of a mixture.
 
     Attributes:
@@ -303,6 +321,22 @@ class Moments:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def display(self) -> Display:
+        """How large the predictions and their uncertainties are."""
+        return _display("Moments", self)
+
+    def to_dataframe(self, outputs: Sequence[str] = ()) -> Any:
+        """A pandas DataFrame with a row per example: mean, sd, epistemic and aleatoric sd.
+
+        Args:
+            outputs: names of several outputs, which have a column each; by default their numbers.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: there are positions, as of a map of depths.
+        """
+        return frame_of(_moments(self), outputs)
+
     @property
     def aleatoric_variance(self) -> Tensor | None:
         """The part of the variance that is noise; None if it is not known."""
@@ -325,3 +359,23 @@ class Moments:
     def gaussian(self) -> GaussianPredictive:
         """The Gaussian with this mean and variance, which replaces the mixture in scores."""
         return GaussianPredictive(self.mean[None], self.variance[None])
+
+
+def _moments(given: GaussianPredictive | Moments) -> dict[str, Tensor | None]:
+    """The mean and the standard deviations that are known."""
+    noise, epistemic = given.aleatoric_variance, given.epistemic_variance
+    return {
+        "mean": given.mean,
+        "sd": given.variance.sqrt(),
+        "epistemic_sd": None if epistemic is None else epistemic.sqrt(),
+        "aleatoric_sd": None if noise is None else noise.sqrt(),
+    }
+
+
+def _display(kind: str, given: GaussianPredictive | Moments) -> Display:
+    outputs = given.mean.shape[1:]
+    each = f" of {' x '.join(map(str, outputs))} outputs" if outputs.numel() > 1 else ""
+    heading = f"{kind} for {len(given):,} examples{each}, T = {given.draw_count}"
+    known = {name: values for name, values in _moments(given).items() if values is not None}
+    rows = [spread_row(name, values) for name, values in known.items()]
+    return Display(heading, ("quantity", "mean", "least", "most"), rows)

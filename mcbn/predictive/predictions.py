@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import matches_type
 from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.frames import frame_of
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 
 KIND = "predictions"
@@ -25,8 +27,8 @@ CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "var
 StoredPredictive = CategoricalPredictive | GaussianPredictive | Moments
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Displayed):
     """Predictions of one method for some examples, with their targets where they are known.
 
     Attributes:
@@ -57,6 +59,31 @@ class Predictions:
     outputs: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     ignore_index: int | None = None
+
+    def display(self) -> Display:
+        """Whose predictions they are, and how certain."""
+        inner = self.predictive.display()
+        known = "without targets" if self.targets is None else "with targets"
+        return replace(inner, heading=f"{self.method} on {self.data}, {known}: {inner.heading}")
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row per example: target, predictions, columns of the data.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: there are positions, as of a segmentation.
+        """
+        frame = self.predictive.to_dataframe(self.classes or self.outputs)
+        if self.targets is not None:
+            targets = frame_of({"target": self.targets}, self.outputs)
+            if self.classes:
+                targets["target"] = [self.classes[k] for k in targets["target"]]
+            frame = targets.join(frame)
+        for name, values in self.columns.items():
+            frame[name] = values
+        if self.index is not None:
+            frame.index = self.index
+        return frame
 
     @property
     def scored(self) -> CategoricalPredictive | GaussianPredictive:

@@ -11,6 +11,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import matches_type
 from mcbn.study import declaration
@@ -51,8 +52,8 @@ class Point:
     high: float
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, repr=False)
+class Study(Displayed):
     """The finished cells of a study, in the order of its plan.
 
     Attributes:
@@ -104,6 +105,27 @@ class Study:
                 missing += 1
         shared_provenance(store, items)
         return cls(plan, tuple(results), failures, missing, store.read_recommendation())
+
+    def display(self) -> Display:
+        """How far it is, what failed, and the mean score of every method."""
+        done, failed = len(self.results), len(self.failures)
+        heading = (
+            f"Study {self.plan.title!r}: {done} of {done + failed + self.missing} cells done"
+            f"{f', {failed} failed' if failed else ''}"
+        )
+        if best := (self.recommendation or {}).get("best"):
+            heading += f", recommended M = {best:.4g}"
+        rows = [("failed", str(cell), error) for cell, error in self.failures.items()]
+        if rows:
+            return Display(heading, ("", "cell", "error"), rows)
+        score = "crps" if self.regression else "nll"
+        by_method: dict[str, list[float]] = {}
+        for result in self.results:
+            by_method.setdefault(result.cell.label, []).append(result.scores.get(score, math.nan))
+        return Display(heading, ("method", "cells", f"mean {score}"), [
+            (method, str(len(values)), f"{statistics.fmean(values):.4g}")
+            for method, values in by_method.items()
+        ])  # fmt: skip
 
     @property
     def methods(self) -> tuple[str, ...]:

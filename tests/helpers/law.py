@@ -15,6 +15,7 @@ DEVIATIONS = float(stats.norm.isf(ALPHA / 2))  # how many standard errors that i
 COMPARISONS = {
     "bank/test_bank.py": 20,
     "evaluation/test_calibration.py": 1,
+    "evaluation/test_clusters.py": 12,
     "bank/test_collect.py": 7,
     "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,

@@ -18,7 +18,7 @@ from scipy import stats
 
 import mcbn
 from mcbn.evaluation import bootstrap, calibration, evaluate
-from mcbn.evaluation.compare import Entry
+from mcbn.evaluation.compare import Comparison, Entry
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.evaluation.subgroups import subgroups
@@ -250,7 +250,8 @@ def test_confidence_minus_accuracy(level):
     for _ in range(2000):
         predictive, targets = forecast(generator, 1000, 1.0)
         evaluation = mcbn.Evaluation({}, 1000, 1, level, 0)
-        _, low, high = confidence_gap(Entry(predictive, {}, evaluation, {}, 0.0), targets)
+        entry = Entry(predictive, {}, evaluation, {}, 0.0)
+        _, low, high = confidence_gap(entry, Comparison({"one": entry}, targets, ()))
         hits += low <= truth <= high
     require(hits, 2000, level)
 

@@ -268,7 +268,7 @@ CALLS = {
 # Values that are made of numbers and names, and what the calls above return.
 VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Categorical", "CategoricalPredictive",
-    "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
+    "ClassScores", "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
     "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
     "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
     "PosteriorCheck", "RescalingWarning", "Task", "TrainingAxes",

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, get_args
 
 import mpmath
@@ -758,7 +759,44 @@ def binned_metric(binning, norm, **options):
                   binned(name, edges, gaps_by_scipy), 3e-8 if options else 1e-13)  # fmt: skip
 
 
+def of_classes_by_mcbn(logits, labels):
+    # Only their order counts, in which a softmax may make ties.
+    predictive = mcbn.CategoricalPredictive(
+        torch.from_numpy(logits), *[torch.zeros(len(labels))] * 3, 1
+    )
+    found = mcbn.class_scores(predictive, torch.from_numpy(labels), resamples=0)
+    every = [*found.by_class.values(), found.mean]
+    values = [[each[name].value for name in ("recall", "precision", "iou")] for each in every]
+    return np.nan_to_num(values, nan=-1.0)
+
+
+def of_classes_by_loop(logits, labels):
+    """By counting; -1 where there is nothing to count."""
+    guesses, rows = [max(range(len(z)), key=lambda k: z[k]) for z in logits], []
+    for k in range(logits.shape[1]):
+        truth = {i for i, label in enumerate(labels) if label == k}
+        guessed = {i for i, guess in enumerate(guesses) if guess == k}
+        wholes = (truth, guessed, truth | guessed)
+        rows.append([Fraction(len(truth & guessed), len(whole)) if whole else None
+                     for whole in wholes])  # fmt: skip
+    known = [[each for each in column if each is not None] for column in zip(*rows, strict=True)]
+    rows.append([sum(column) / len(column) for column in known])
+    return np.array([[-1.0 if each is None else float(each) for each in row] for row in rows])
+
+
+def of_classes_by_confusion(logits, labels):
+    table = metrics.confusion_matrix(labels, logits.argmax(1), labels=range(logits.shape[1]))
+    hits, sums = table.diagonal(), (table.sum(1), table.sum(0))
+    wholes = np.stack([*sums, sums[0] + sums[1] - hits], 1)
+    with np.errstate(invalid="ignore"):
+        values = hits[:, None] / wholes
+    return np.nan_to_num(np.vstack([values, np.nanmean(values, 0)]), nan=-1.0)
+
+
 METRICS = {
+    "class_scores": Metric(
+        classes(), of_classes_by_mcbn, of_classes_by_loop, of_classes_by_confusion
+    ),
     "negative_log_likelihood": Metric(
         classes(), of_logits(scores.negative_log_likelihood), by_rows(lambda p, y: -mp.log(p[y])),
         lambda z, y: -special.log_softmax(z, axis=1)[np.arange(len(y)), y], 1e-12,
@@ -909,6 +947,7 @@ MADE_FROM = {
     "auroc_out_of_distribution": "out_of_distribution",
     "aupr_out_of_distribution": "out_of_distribution",
     "fpr95_out_of_distribution": "out_of_distribution",
+    "recall": "class_scores", "precision": "class_scores", "iou": "class_scores",
 }  # fmt: skip
 
 
