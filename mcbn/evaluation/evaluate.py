@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mcbn import validation
@@ -13,6 +14,7 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
 from mcbn.evaluation.reliability import equal_mass, equal_width
+from mcbn.evaluation.weighted import WeightedClassScores
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -119,20 +121,17 @@ def evaluate_rows(
     """Score rows; the other arguments are those of `evaluate`."""
     predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
     validation.fraction(level, "level")
-    columns: ScoreColumns
-    kind: intervals.GapKind
-    if isinstance(predictive, CategoricalPredictive):
-        columns = class_columns(predictive, targets)
-        values, resampled = class_scores(columns), _plain_class_scores
-        kind = intervals.class_gaps
-    else:
+    options: Any = {"resamples": resamples, "seed": seed, "progress": progress}
+    if not isinstance(predictive, CategoricalPredictive):
         columns = real_columns(predictive, targets)
-        values, resampled = real_scores(columns), _plain_real_scores
-        kind = intervals.pit_gaps
-    replicates = intervals.score_replicates(
-        columns, resampled, kind=kind, resamples=resamples, seed=seed, progress=progress,
-        clusters=clusters,
-    )  # fmt: skip
+        values = real_scores(columns)
+        replicates = intervals.score_replicates(
+            columns, _plain_real_scores, kind=intervals.pit_gaps, clusters=clusters, **options
+        )
+    else:
+        columns = class_columns(predictive, targets)
+        values = class_scores(columns)
+        replicates = _class_replicates(columns, clusters, **options)
     return Evaluation(
         with_intervals(values, replicates, level),
         examples=int(targets.numel()),
@@ -140,6 +139,29 @@ def evaluate_rows(
         level=level,
         seed=seed,
         clusters=None if clusters is None else len(clusters),
+    )
+
+
+def _class_replicates(
+    columns: ScoreColumns, clusters: Clusters | None, **options: Any
+) -> dict[str, Tensor]:
+    """Replicates of all scores of classes; positions are rows of the cluster of their example."""
+    cases = columns["nll"]
+    if clusters is None and cases.ndim == 1:
+        return intervals.score_replicates(
+            columns, plain_class_scores, kind=intervals.class_gaps, **options
+        )
+    whole = clusters or Clusters.alone(len(cases))
+    if cases.ndim > 1:
+        whole = whole.spread(torch.arange(len(cases)).repeat_interleave(cases[0].numel()))
+        columns = {
+            name: values.movedim(1, -1).flatten(0, -2) if name == "probabilities" else
+            values.flatten()
+            for name, values in columns.items()
+        }  # fmt: skip
+    measure = WeightedClassScores.of(columns, whole)
+    return intervals.weighted_replicates(
+        columns, whole, measure, kind=intervals.class_gaps, **options
     )
 
 
@@ -245,12 +267,12 @@ def class_columns(predictive: CategoricalPredictive, targets: Targets) -> ScoreC
 
 def class_scores(columns: ScoreColumns) -> dict[str, float]:
     """Return all scores of classes."""
-    plain = _plain_class_scores(columns)
+    plain = plain_class_scores(columns)
     first = {name: plain.pop(name) for name in ("accuracy", "nll", "brier")}
     return {**first, **_calibration_errors(columns), **plain}
 
 
-def _plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
+def plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
     """Return the scores whose replicates are those of resamples: all but calibration errors."""
     correct, confidence = columns["correct"].flatten(), columns["confidence"].flatten()
     _, _, area, excess, generalized = formulas.risk_coverage(1 - confidence, ~correct)

@@ -16,7 +16,7 @@ Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +163,41 @@ def score_replicates(
         progress=progress,
         clusters=[clusters],
     )
+    return _of_errors(drawn, observed)
+
+
+def weighted_replicates(
+    columns: ScoreColumns,
+    clusters: Clusters,
+    measure: Callable[[Counts], Mapping[str, float]],
+    *,
+    kind: GapKind,
+    resamples: int,
+    seed: int,
+    progress: bool = False,
+) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
+    """The same replicates where `measure` takes how often each cluster was drawn.
+
+    Resamples are the same as by `score_replicates`, without a copy of the rows for each.
+    """
+    gaps_of = (kind if resamples > 0 else no_gaps)(columns, clusters)
+    observed = gaps_of(np.ones(len(clusters)))
+
+    def scores_and_gaps(chosen: ScoreColumns) -> dict[str, float | Tensor]:
+        counts = chosen["unit"].bincount(minlength=len(clusters)).double().numpy()
+        return {**measure(counts), **gaps_of(counts)}
+
+    drawn = bootstrap.replicates(
+        [{"unit": torch.arange(len(clusters))}], scores_and_gaps, resamples=resamples, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    return _of_errors(drawn, observed)
+
+
+def _of_errors(
+    drawn: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
+    """The replicates of scores as they are, and of calibration errors from those of their gaps."""
     return {
         name: _errors(observed[name], values, NORMS.get(name, 1.0)) if name in observed else values
         for name, values in drawn.items()
