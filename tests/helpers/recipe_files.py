@@ -14,6 +14,46 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 CLASSES = 3
 
 
+def streets(number: int) -> tuple[Tensor, Tensor]:
+    """Noisy pictures of a road under a sky, with a car on it and some pixels without a label."""
+    rows, columns = torch.meshgrid(torch.arange(24), torch.arange(32), indexing="ij")
+    horizon, place = torch.randint(8, 14, (number, 1, 1)), torch.randint(2, 24, (number, 1, 1))
+    masks = (rows >= horizon).long()
+    car = (rows >= horizon - 2) & (rows < horizon + 4) & ((columns - place).abs() < 4)
+    masks = masks.masked_fill(car, 2)
+    colors = torch.tensor([[0.5, 0.6, 0.9], [0.4, 0.4, 0.4], [0.7, 0.2, 0.3]])
+    pictures = colors[masks].movedim(-1, 1) + 0.25 * torch.randn(number, 3, 24, 32)
+    masks[torch.rand(masks.shape) < 0.1] = 255
+    return pictures.clamp(0, 1), masks
+
+
+def masks() -> None:
+    def block(inputs: int, outputs: int) -> nn.Module:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.deep, self.up = block(3, 8), block(8, 16), block(24, 8)
+            self.head = nn.Conv2d(8, 3, 1)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            fine = self.down(pictures)
+            coarse = self.deep(nn.functional.max_pool2d(fine, 2))
+            coarse = nn.functional.interpolate(coarse, scale_factor=2)
+            return self.head(self.up(torch.cat([fine, coarse], 1)))
+
+    network = UNet()
+    data = {name: streets(number) for name, number in (("train", 80), ("test", 30))}
+    for name, (pictures, labels) in data.items():
+        np.savez(f"{name}.npz", pictures=pictures.numpy(), masks=labels.numpy().astype(np.uint8))
+    pictures, labels = data["train"]
+    known = labels.where(labels != 255, torch.tensor(-100))  # which the loss leaves out
+    train(network, TensorDataset(pictures, known), epochs=8, size=8)
+    torch.save(network.state_dict(), "weights.pt")
+
+
 def write(page: str) -> None:
     """Write the files of a page into the working folder."""
     if page in FILES:
@@ -188,5 +228,6 @@ FILES: dict[str, Callable[[], None]] = {
     "recipes/graphs.md": graphs,
     "recipes/audio.md": sounds,
     "recipes/tables.md": table,
+    "recipes/segmentation.md": masks,
     "recipes/lightning.md": lightning_checkpoint,
 }
