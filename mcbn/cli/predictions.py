@@ -1,6 +1,7 @@
 """The verbs of the command line that score files of predictions."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from mcbn.report.regression_page import comparable, output_scores
 from mcbn.report.report import Report
 
 IMAGES_PER_BATCH = 64
+UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -111,8 +113,10 @@ def report(options: ReportOptions) -> None:
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     written = Report(replace(page, provenance=provenance, sets=sets))
     messages.show_report(written.write(options.out), written.verdict, json=options.json)
-    for predictions in methods if options.maps is not None else ():
-        folder = Path(str(options.maps)) / predictions.method
+    for number, predictions in enumerate(methods if options.maps is not None else (), 1):
+        # A name may hold anything, and a file must not be able to say where others are written.
+        name = UNSAFE.sub("-", predictions.method).strip("-") or f"method-{number}"
+        folder = Path(str(options.maps)) / name
         messages.tell(f"{write_maps(folder, predictions)} maps written to {folder}")
 
 

@@ -1,6 +1,7 @@
 """Masks with void pixels on the command line: predictions, scores, a report and maps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,6 +70,18 @@ def test_from_masks_to_maps(folder, capsys):
     page = (folder / "report" / "report.html").read_text()
     assert page.count('alt="Input of example') == 6
     assert json.loads((folder / "report" / "report.json").read_text())["maps"]["method"] == "MCBN"
+
+
+def test_maps_stay_in_their_folder_whatever_a_method_is_called(folder):
+    run(f"predict {NETWORK} --method deterministic --data mine.py:task --out plain.st")
+    given = Predictions.load("plain.st")
+    for number, name in enumerate(("../../etc", "..", "a b/c")):
+        replace(given, method=name).save(f"{number}.st")
+    run("report 0.st 1.st 2.st --resamples 2 --maps inside/maps --out inside/report")
+    assert sorted(path.name for path in (folder / "inside" / "maps").iterdir()) == [
+        "a-b-c", "etc", "method-2",
+    ]  # fmt: skip
+    assert not (folder / "etc").exists()
 
 
 def test_the_label_of_void_may_be_given(folder, capsys):
