@@ -1,3 +1,4 @@
+from . import plot as plot
 from .bank.bank import Bank as Bank
 from .bank.collect import collect as collect
 from .bank.consistency import Consistency as Consistency

@@ -145,6 +145,7 @@ HEADLINE = (
     "auroc_of_errors",
 )
 REGRESSION_HEADLINE = ("pll", "crps", "rmse", "coverage_90", "width_90", "pit_error")
+OF_CLASSES = ("recall", "precision", "iou")
 SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_out_of_distribution")
 
 # Words of the page that are not scores.

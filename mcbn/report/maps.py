@@ -119,6 +119,11 @@ def write_maps(folder: str | os.PathLike[str], predictions: Predictions) -> int:
     return written
 
 
+def every_map(predictions: Predictions, index: int) -> Iterator[tuple[str, Pixels]]:
+    """Yield the name and the pixels of each map of an example, as on a page."""
+    return maps_of(predictions, index, _tops(predictions))
+
+
 def maps_of(
     predictions: Predictions, index: int, tops: dict[str, float]
 ) -> Iterator[tuple[str, Pixels]]:

@@ -93,7 +93,7 @@ def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") ->
                         # `render` escapes the label; no other text in it is the user's.
                         "svg": Markup(  # noqa: S704
                             figures.render(
-                                panel.draw,
+                                panel.on_figure,
                                 name=f"{prefix}{section}-{number}-{index}",
                                 label=panel.label,
                                 size=panel.size,

@@ -15,7 +15,7 @@ from torch import Tensor
 from mcbn.evaluation import glossary, scores
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.detection import RiskCoverage, risk_coverage
+from mcbn.evaluation.detection import risk_coverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.report import figures
@@ -34,16 +34,28 @@ class Panel:
     Attributes:
         title: above it; any text.
         label: what it shows, for screen readers.
-        draw: draws it on an empty figure.
+        draw: draws it on empty axes.
         numbers: the numbers drawn.
         size: in inches.
+        below: draws what stands below it, with the same x axis; None where nothing does.
     """
 
     title: str
     label: str
-    draw: Callable[[Figure], None]
+    draw: Callable[[Axes], object]
     numbers: Mapping[str, Any]
     size: tuple[float, float] = SIZE
+    below: Callable[[Axes], object] | None = None
+
+    def on_figure(self, figure: Figure) -> None:
+        """Draw all of it on an empty figure."""
+        if self.below is None:
+            self.draw(figure.subplots())
+            return
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        self.draw(upper)
+        self.below(lower)
+        figure.align_ylabels([upper, lower])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +83,9 @@ def reliability_group(comparison: Comparison) -> PanelGroup:
         }  # fmt: skip
         plain = {key: value.tolist() for key, value in numbers.items()}
         label = f"Reliability diagram of {name}: accuracy against confidence in bins"
-        draw = partial(_draw_reliability, reliability, level)
-        panels.append(Panel(name, label, draw, plain, (3.6, 4.0)))
+        draw = partial(figures.draw_reliability, reliability, level=level)
+        below = partial(figures.draw_counts, reliability)
+        panels.append(Panel(name, label, draw, plain, (3.6, 4.0), below))
     return PanelGroup("", (), tuple(panels))
 
 
@@ -90,7 +103,7 @@ def selective_group(comparison: Comparison) -> PanelGroup:
             "risk": curve.risk.cpu().numpy()[chosen].tolist(),
         }
     label = "Error rate among answered examples against their share, for " + ", ".join(curves)
-    draw = partial(_draw_selective, list(curves.values()))
+    draw = partial(figures.draw_risk_coverage, list(curves.values()))
     panel = Panel("", label, draw, numbers, (5.4, 3.4))
     return PanelGroup("", key_of(curves), (panel,))
 
@@ -117,7 +130,7 @@ def out_of_distribution_group(comparison: Comparison) -> PanelGroup:
                 name: share.tolist() for name, share in zip(entry.outside, shares[1:], strict=True)
             },
         }
-        draw = partial(_draw_histograms, shares, edges, f"{words.capitalize()} (nats)")
+        draw = partial(figures.draw_histograms, shares, edges, label=f"{words.capitalize()} (nats)")
         label = f"Histograms of the {words} of {name} for the test examples, " + ", ".join(
             entry.outside
         )
@@ -193,29 +206,12 @@ def key_of(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple((name, style) for style, name in enumerate(names))
 
 
-def _draw_reliability(reliability: Reliability, level: float, figure: Figure) -> None:
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    figures.draw_reliability(reliability, upper, level=level)
-    figures.draw_counts(reliability, lower)
-    figure.align_ylabels([upper, lower])
+def _draw_groups(names: Sequence[str], lines: Sequence[Curve], label: str, ax: Axes) -> None:
+    figures.draw_groups(names, lines, ax).set_xlabel(label)
 
 
-def _draw_selective(curves: Sequence[RiskCoverage], figure: Figure) -> None:
-    figures.draw_risk_coverage(curves, figure.subplots())
-
-
-def _draw_histograms(
-    shares: Sequence[np.ndarray], edges: np.ndarray, label: str, figure: Figure
-) -> None:
-    figures.draw_histograms(shares, edges, figure.subplots(), label=label)
-
-
-def _draw_groups(names: Sequence[str], lines: Sequence[Curve], label: str, figure: Figure) -> None:
-    figures.draw_groups(names, lines, figure.subplots()).set_xlabel(label)
-
-
-def _draw_convergence(line: Curve, draws: Sequence[int], figure: Figure) -> None:
-    ax = figures.draw_curves([line], figure.subplots())
+def _draw_convergence(line: Curve, draws: Sequence[int], ax: Axes) -> None:
+    figures.draw_curves([line], ax)
     figures.doubling_axis(draws, ax, label="Draws averaged, T")
     ax.set_ylabel("NLL (nats)")
 
@@ -259,8 +255,7 @@ def _binomial_band(count: int, shares: np.ndarray, level: float) -> tuple[Any, A
     return low, high
 
 
-def _draw_pit(heights: np.ndarray, low: float, high: float, figure: Figure) -> None:
-    ax: Axes = figure.subplots()
+def _draw_pit(heights: np.ndarray, low: float, high: float, ax: Axes) -> None:
     ax.add_patch(Rectangle((0, low), 1, high - low, facecolor=INK, alpha=0.15, linewidth=0))
     ax.axhline(1, color=INK, linewidth=0.8, dashes=(4, 3))
     ax.bar(np.arange(PIT_BINS) / PIT_BINS, heights, width=1 / PIT_BINS, align="edge",
@@ -268,8 +263,7 @@ def _draw_pit(heights: np.ndarray, low: float, high: float, figure: Figure) -> N
     ax.set(xlim=(0, 1), xlabel="Forecast distribution at the true value", ylabel="Density")
 
 
-def _draw_quantiles(shares: np.ndarray, low: np.ndarray, high: np.ndarray, figure: Figure) -> None:
-    ax: Axes = figure.subplots()
+def _draw_quantiles(shares: np.ndarray, low: np.ndarray, high: np.ndarray, ax: Axes) -> None:
     ax.fill_between(QUANTILES, low, high, color=INK, alpha=0.15, linewidth=0)
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3))
     ax.plot(QUANTILES, shares, "o", color=SERIES[0], markersize=4)

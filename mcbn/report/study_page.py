@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
-from matplotlib.figure import Figure
-
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
 from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
@@ -156,7 +154,7 @@ class StudyPage:
         if choice is None:
             return {}
         label = "Held-out criterion against the batch size, of rescaled and of collected draws"
-        panel = Panel("", label, partial(_draw_choice, choice), choice.to_dict(), (6.4, 4.2))
+        panel = Panel("", label, partial(draw_choice, choice), choice.to_dict(), (6.4, 4.2))
         return {"choice": [PanelGroup("", (), (panel,))]}
 
     @cached_property
@@ -206,10 +204,6 @@ class StudyPage:
             )
             for name, part in parts.items()
         )
-
-
-def _draw_choice(choice: BatchSizeChoice, figure: Figure) -> None:
-    draw_choice(choice, figure.subplots())
 
 
 def repeat_command(plan: Plan) -> str | None:

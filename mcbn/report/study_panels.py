@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER
@@ -220,10 +220,10 @@ def _draw_spread(
     sizes: Sequence[int],
     limits: tuple[float, float],
     score: str,
-    figure: Figure,
+    ax: Axes,
 ) -> None:
     positive = [level for level in levels if not level.y[0] <= 0]
-    ax = figures.draw_levels(positive, figure.subplots())
+    figures.draw_levels(positive, ax)
     figures.draw_curves(curves, ax)
     starts = [curve.y[0] for curve in curves if curve.y and curve.y[0] > 0]
     if starts:
@@ -241,9 +241,9 @@ def _draw_score(
     limits: tuple[float, float],
     axis: str,
     log: bool,
-    figure: Figure,
+    ax: Axes,
 ) -> None:
-    ax = figures.draw_levels(levels, figure.subplots())
+    figures.draw_levels(levels, ax)
     figures.draw_curves(curves, ax)
     figures.doubling_axis(sizes, ax, label="Inference batch size, M")
     figures.value_axis(limits, ax, label=axis, log=log)
@@ -254,10 +254,10 @@ def _draw_heat_map(
     values: np.ndarray,
     rows: Sequence[int],
     columns: Sequence[int],
-    figure: Figure,
+    ax: Axes,
 ) -> None:
     texts = [[glossary.significant(value) for value in row] for row in values]
-    ax = figures.draw_heat_map(tints, texts, figure.subplots())
+    figures.draw_heat_map(tints, texts, ax)
     ax.set_xticks(range(len(columns)), labels=[str(size) for size in columns])
     ax.set_yticks(range(len(rows)), labels=[str(size) for size in rows])
     ax.set(xlabel="Inference batch size, M", ylabel="Training batch size")

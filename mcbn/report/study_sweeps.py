@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from mcbn.report import figures
 from mcbn.report.figures import Curve
@@ -176,8 +176,8 @@ def _draw(
     limits: tuple[float, float],
     labels: tuple[str, str],
     log: bool,
-    figure: Figure,
+    ax: Axes,
 ) -> None:
-    ax = figures.draw_curves(curves, figure.subplots())
+    figures.draw_curves(curves, ax)
     figures.doubling_axis(values, ax, label=labels[0])
     figures.value_axis(limits, ax, label=labels[1], log=log)

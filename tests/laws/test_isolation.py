@@ -229,6 +229,8 @@ CALLS = {
     "class_scores": classified(lambda p, _: mcbn.class_scores(p, Y, resamples=5).support),
     "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
     "compare": compared,
+    "plot": classified(lambda p, _: mcbn.plot.reliability(
+        mcbn.Predictions("m", p, Y, "data")).get_xlim()),
     "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),
     "choose_batch_size": with_network(lambda m, b: mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3).to_dict()),

@@ -129,7 +129,7 @@ def test_axes_of_percentages_say_so_once():
     labels = {}
     for title in ("RMSE", "Coverage at 90%"):
         figure = Figure()
-        panels[title].draw(figure)
+        panels[title].on_figure(figure)
         labels[title] = figure.axes[0].get_xlabel()
     assert labels == {"RMSE": "RMSE", "Coverage at 90%": "Coverage at 90% (%)"}
 
