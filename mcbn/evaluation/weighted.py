@@ -6,6 +6,7 @@ them all again. The numbers are those of `formulas` for the drawn rows, one afte
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,6 @@ def _areas(
     return {name: float(value) for name, value in found.items()}
 
 
-def _harmonic(numbers: np.ndarray) -> np.ndarray:
+def _harmonic(numbers: Any) -> Any:
     """Harmonic numbers, but for Euler's constant, which differences do not have."""
-    values: np.ndarray = digamma(numbers + 1.0)
-    return values
+    return digamma(numbers + 1.0)

@@ -761,9 +761,9 @@ def binned_metric(binning, norm, **options):
 
 def of_classes_by_mcbn(logits, labels):
     # Only their order counts, in which a softmax may make ties.
-    predictive = mcbn.CategoricalPredictive(
-        torch.from_numpy(logits), *[torch.zeros(len(labels))] * 3, 1
-    )
+    known = torch.zeros(len(labels), dtype=torch.float64)
+    values = torch.from_numpy(logits)
+    predictive = mcbn.CategoricalPredictive(values, known, torch.zeros_like(values), known, 1)
     found = mcbn.class_scores(predictive, torch.from_numpy(labels), resamples=0)
     every = [*found.by_class.values(), found.mean]
     values = [[each[name].value for name in ("recall", "precision", "iou")] for each in every]
