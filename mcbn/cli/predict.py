@@ -19,12 +19,9 @@ from mcbn.io.tensors import draws_file
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.labelled import TargetReader, predict_labelled
-from mcbn.predictive.predictions import (
-    Predictions,
-    StoredPredictive,
-    require_names_of_outputs,
-)
+from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.recording import disagreement, predict_for_file
+from mcbn.predictive.stored import StoredPredictive, require_names_of_outputs
 from mcbn.predictive.tables import require_unreserved, write_predictions
 from mcbn.samplers.sampler import Sampler
 

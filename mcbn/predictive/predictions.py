@@ -1,6 +1,5 @@
 """Predictions of one method for some examples, with their targets, as a file."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcbn import validation
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import matches_type
@@ -19,12 +17,18 @@ from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.frames import frame_of
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
+from mcbn.predictive.stored import (
+    CATEGORICAL_TENSORS,
+    StoredPredictive,
+    from_tensors,
+    is_complete,
+    kind_of,
+    require_classes,
+    require_names_of_outputs,
+    require_real,
+)
 
 KIND = "predictions"
-ROUNDING, VARIANCE_ROUNDING = 1e-6, 1e-9  # of what a file holds; of variances relatively
-CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
-# What a file can hold: unlike `predict`, moments without the mixture they are of.
-StoredPredictive = CategoricalPredictive | GaussianPredictive | Moments
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +154,7 @@ class Predictions(Displayed):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all, with the draws if they were kept."""
-        likelihood, names = _kind_of(self.predictive)
+        likelihood, names = kind_of(self.predictive)
         tensors = {
             name: value
             for name in (*names, "draws")
@@ -186,23 +190,13 @@ class Predictions(Displayed):
         tensors, header = read_tensors(path, kind=KIND)
         # The first files had no such entry: they were all of classes.
         likelihood = header.get("likelihood", "categorical")
-        if not _is_complete(tensors, header, likelihood):
+        if not (_is_header(header) and is_complete(tensors, likelihood)):
             raise ValueError(
                 f"expected the tensors {CATEGORICAL_TENSORS} of classes, or those of regression, "
                 f"in predictions, got {path} with "
                 f"{ {name: tuple(value.shape) for name, value in tensors.items()} }; predict again"
             )
-        stored = {name: tensors[name] for name in TENSORS[likelihood] if name in tensors}
-        count = header["draws"]
-        predictive: StoredPredictive
-        if likelihood == "categorical":
-            draws = tensors.get("draws")
-            predictive = CategoricalPredictive(**stored, draw_count=count, draws=draws)
-        elif likelihood == "gaussian":
-            predictive = GaussianPredictive(**stored)
-        else:
-            epistemic = stored.get("epistemic_variance")
-            predictive = Moments(stored["mean"], stored["variance"], epistemic, count)
+        predictive = from_tensors(tensors, likelihood, header["draws"])
         columns = _columns(tensors, header, path)
         # Data may have a column of that name.
         index = _decoded(tensors, "index", header.get("index"), path)
@@ -257,21 +251,6 @@ class Predictions(Displayed):
         return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
-# The tensors of each kind of predictive. The epistemic variance may be missing.
-TENSORS = {
-    "categorical": CATEGORICAL_TENSORS,
-    "gaussian": ("means", "variances"),
-    "moments": ("mean", "variance", "epistemic_variance"),
-}
-
-
-def _kind_of(predictive: StoredPredictive) -> tuple[str, tuple[str, ...]]:
-    """The likelihood as a file names it, and the names of its tensors."""
-    kinds = {CategoricalPredictive: "categorical", GaussianPredictive: "gaussian"}
-    likelihood = kinds.get(type(predictive), "moments")
-    return likelihood, TENSORS[likelihood]
-
-
 def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
     """Name, values and dimensions of every quantity that is known."""
     variables: list[tuple[str, Tensor | None, str]]
@@ -298,31 +277,10 @@ def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
     return [(name, value, over) for name, value, over in variables if value is not None]
 
 
-def _is_complete(tensors: Mapping[str, Tensor], header: Mapping[str, Any], likelihood: Any) -> bool:
-    """Whether a file has all that its kind of predictive needs, in the right shapes."""
-    if likelihood not in TENSORS or not all(
-        name in tensors and tensors[name].dtype == torch.float64 for name in TENSORS[likelihood][:2]
-    ):
-        return False
-    shape = tensors[TENSORS[likelihood][0]].shape
-    if likelihood == "categorical":
-        cases = shape[:1] + shape[2:]
-        fits = len(shape) >= 2 and all(
-            name in tensors
-            and tensors[name].dtype == torch.float64
-            and tensors[name].shape == (shape if name == "variance" else cases)
-            for name in CATEGORICAL_TENSORS[1:]
-        )
-    elif likelihood == "gaussian":
-        noise = tensors["variances"].shape
-        fits = len(shape) >= 2 and noise in (torch.Size(()), shape)
-    else:
-        fits = len(shape) >= 1 and all(
-            tensors[name].shape == shape for name in TENSORS[likelihood][1:] if name in tensors
-        )
+def _is_header(header: Mapping[str, Any]) -> bool:
+    """Whether a header has what every file has, of the right types."""
     return (
-        fits
-        and matches_type(header.get("draws"), int)
+        matches_type(header.get("draws"), int)
         and matches_type(header.get("ignore_index"), int | None)
         and all(isinstance(header.get(name), str) for name in ("method", "data"))
         and all(
@@ -345,69 +303,10 @@ def _require_valid(predictions: Predictions) -> None:
         known = predictions.targets
         if targets is not None and predictions.ignore_index is not None:
             known = targets.masked_fill(targets == predictions.ignore_index, 0)
-        _require_classes(given, known, predictions.classes)
+        require_classes(given, known, predictions.classes)
         return
     require_names_of_outputs(predictions.outputs, predictions.units, tuple(given.mean.shape))
-    spreads = (given.variance, given.epistemic_variance)
-    for each in (given.mean, *(each for each in spreads if each is not None)):
-        validation.finite(each, "means and variances")
-    if not bool((given.variance > 0).all()):
-        raise ValueError("expected variances above 0, got 0 or less; predict again")
-    part = given.epistemic_variance
-    most = (1 + VARIANCE_ROUNDING) * given.variance
-    if part is not None and bool(((part < 0) | (part > most)).any()):
-        raise ValueError(
-            "expected epistemic variances from 0 to the whole variance, got others; predict again"
-        )
-    if targets is not None:
-        validation.finite(targets, "targets")
-        validation.require_same_shape(targets, given.mean, ("targets", "means"))
-
-
-def require_names_of_outputs(
-    names: Sequence[str], units: Sequence[str], shape: tuple[int, ...]
-) -> None:
-    """Check names and units of real targets.
-
-    Args:
-        names: of the outputs, if they have any.
-        units: one for all, or one for each, if they are known.
-        shape: of the predictive mean, axes (examples, outputs, ...).
-
-    Raises:
-        ValueError: there are more or fewer of them than outputs, or two outputs of one name.
-    """
-    count = shape[1] if len(shape) > 1 else 1
-    if names and (len(names) != count or len(set(names)) < count):
-        raise ValueError(
-            f"expected a name for each of {count} outputs, got {list(names)}; give as many"
-        )
-    if len(units) not in (0, 1, count):
-        raise ValueError(
-            f"expected one unit for all {count} outputs, or one for each, got {list(units)}; "
-            "give as many"
-        )
-
-
-def _require_classes(
-    given: CategoricalPredictive, targets: Tensor | None, names: Sequence[str]
-) -> None:
-    logs = given.log_probabilities
-    validation.probabilities(logs.exp(), "exp(log_probabilities)")
-    validation.finite(given.expected_entropy, "expected_entropy")
-    cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
-    if names and len(names) != count:
-        raise ValueError(f"expected the names of {count} classes, got {len(names)}; predict again")
-    most = {"expected_entropy": math.log(count), "variation_ratio": 1.0, "variance": 1.0}
-    for name, end in most.items():
-        values = getattr(given, name)  # NaN where it is not known
-        if bool(((values < -ROUNDING) | (values > end + ROUNDING)).any()):
-            raise ValueError(f"expected {name} from 0 to {end:g}, got others; predict again")
-    if given.draws is not None:
-        validation.finite(given.draws, "draws")
-        validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
-    if targets is not None:
-        validation.labels(targets, count, tuple(cases))
+    require_real(given, targets)
 
 
 def _columns(

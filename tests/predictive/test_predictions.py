@@ -15,8 +15,9 @@ import mcbn
 from mcbn.cli.main import main
 from mcbn.io.tensors import draws_file, read_draws
 from mcbn.predictive.gaussian import Moments
-from mcbn.predictive.predictions import CATEGORICAL_TENSORS, Predictions
+from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.recording import predict_for_file
+from mcbn.predictive.stored import CATEGORICAL_TENSORS
 from mcbn.predictive.tables import read_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
