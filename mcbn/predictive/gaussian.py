@@ -21,8 +21,42 @@ SEARCH_RANGE = (1e-3, 1e6)
 Precision = float | Sequence[float]
 
 
+class RealPredictive(Displayed):
+    """How distributions of real values show themselves, from their moments."""
+
+    def spreads(self: Any) -> dict[str, Tensor]:
+        """The mean, and the standard deviations that are known, by name."""
+        variances = {
+            "sd": self.variance,
+            "epistemic_sd": self.epistemic_variance,
+            "aleatoric_sd": self.aleatoric_variance,
+        }
+        known = {name: each.sqrt() for name, each in variances.items() if each is not None}
+        return {"mean": self.mean, **known}
+
+    def display(self: Any) -> Display:
+        """How large the predictions and their uncertainties are."""
+        outputs = self.mean.shape[1:]
+        each = f" of {' x '.join(map(str, outputs))} outputs" if outputs.numel() > 1 else ""
+        heading = f"{type(self).__name__} for {len(self):,} examples{each}, T = {self.draw_count}"
+        rows = [spread_row(name, values) for name, values in self.spreads().items()]
+        return Display(heading, ("quantity", "mean", "least", "most"), rows)
+
+    def to_dataframe(self, outputs: Sequence[str] = ()) -> Any:
+        """A pandas DataFrame with a row per example: mean, sd, epistemic and aleatoric sd.
+
+        Args:
+            outputs: names of several outputs, which have a column each; by default their numbers.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: there are positions, as of a map of depths.
+        """
+        return frame_of(self.spreads(), outputs)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class GaussianPredictive(Displayed):
+class GaussianPredictive(RealPredictive):
     """A mixture of T equally weighted Gaussians for each example and output, in float64.
 
     Attributes:
@@ -60,22 +94,6 @@ class GaussianPredictive(Displayed):
     def variance(self) -> Float[Tensor, "batch *outputs"]:
         """Total variance: epistemic plus aleatoric."""
         return self.epistemic_variance + self.aleatoric_variance
-
-    def display(self) -> Display:
-        """How large the predictions and their uncertainties are."""
-        return _display("Mixture of Gaussians", self)
-
-    def to_dataframe(self, outputs: Sequence[str] = ()) -> Any:
-        """A pandas DataFrame with a row per example: mean, sd, epistemic and aleatoric sd.
-
-        Args:
-            outputs: names of several outputs, which have a column each; by default their numbers.
-
-        Raises:
-            ImportError: pandas is not installed.
-            ValueError: there are positions, as of a map of depths.
-        """
-        return frame_of(_moments(self), outputs)
 
     def log_prob(self, targets: Targets) -> Float[Tensor, " batch"]:
         """Log-density of the T-component mixture, joint over outputs; in nats, higher is better.
@@ -296,7 +314,7 @@ def _noise(precision: Precision, means: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Moments(Displayed):
+class Moments(RealPredictive):
     """A mean and a variance for each example and output: what most files keep of a mixture.
 
     Attributes:
@@ -321,22 +339,6 @@ class Moments(Displayed):
     def __len__(self) -> int:
         return len(self.mean)
 
-    def display(self) -> Display:
-        """How large the predictions and their uncertainties are."""
-        return _display("Moments", self)
-
-    def to_dataframe(self, outputs: Sequence[str] = ()) -> Any:
-        """A pandas DataFrame with a row per example: mean, sd, epistemic and aleatoric sd.
-
-        Args:
-            outputs: names of several outputs, which have a column each; by default their numbers.
-
-        Raises:
-            ImportError: pandas is not installed.
-            ValueError: there are positions, as of a map of depths.
-        """
-        return frame_of(_moments(self), outputs)
-
     @property
     def aleatoric_variance(self) -> Tensor | None:
         """The part of the variance that is noise; None if it is not known."""
@@ -359,23 +361,3 @@ class Moments(Displayed):
     def gaussian(self) -> GaussianPredictive:
         """The Gaussian with this mean and variance, which replaces the mixture in scores."""
         return GaussianPredictive(self.mean[None], self.variance[None])
-
-
-def _moments(given: GaussianPredictive | Moments) -> dict[str, Tensor | None]:
-    """The mean and the standard deviations that are known."""
-    noise, epistemic = given.aleatoric_variance, given.epistemic_variance
-    return {
-        "mean": given.mean,
-        "sd": given.variance.sqrt(),
-        "epistemic_sd": None if epistemic is None else epistemic.sqrt(),
-        "aleatoric_sd": None if noise is None else noise.sqrt(),
-    }
-
-
-def _display(kind: str, given: GaussianPredictive | Moments) -> Display:
-    outputs = given.mean.shape[1:]
-    each = f" of {' x '.join(map(str, outputs))} outputs" if outputs.numel() > 1 else ""
-    heading = f"{kind} for {len(given):,} examples{each}, T = {given.draw_count}"
-    known = {name: values for name, values in _moments(given).items() if values is not None}
-    rows = [spread_row(name, values) for name, values in known.items()]
-    return Display(heading, ("quantity", "mean", "least", "most"), rows)

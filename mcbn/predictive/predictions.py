@@ -266,14 +266,8 @@ def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
             ("logits", predictive.draws, "draws"),
         ]
     else:
-        noise, epistemic = predictive.aleatoric_variance, predictive.epistemic_variance
-        variables = [
-            ("mean", predictive.mean, "classes"),
-            ("sd", predictive.variance.sqrt(), "classes"),
-            ("epistemic_sd", None if epistemic is None else epistemic.sqrt(), "classes"),
-            ("aleatoric_sd", None if noise is None else noise.sqrt(), "classes"),
-            ("means", getattr(predictive, "means", None), "draws"),
-        ]
+        variables = [(name, values, "classes") for name, values in predictive.spreads().items()]
+        variables.append(("means", getattr(predictive, "means", None), "draws"))
     return [(name, value, over) for name, value, over in variables if value is not None]
 
 

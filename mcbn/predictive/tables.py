@@ -247,13 +247,7 @@ def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
     else:
         if isinstance(given, GaussianPredictive):
             given = Moments.from_predictive(given)
-        noise, epistemic = given.aleatoric_variance, given.epistemic_variance
-        values |= {
-            "mean": given.mean,
-            "sd": given.variance.sqrt(),
-            "epistemic_sd": None if epistemic is None else epistemic.sqrt(),
-            "aleatoric_sd": None if noise is None else noise.sqrt(),
-        }
+        values |= given.spreads()
     if given.draw_count:
         values["draws"] = torch.full((len(given),), given.draw_count)
     index = predictions.index
