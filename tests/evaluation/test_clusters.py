@@ -12,9 +12,11 @@ from torch import Tensor
 import mcbn
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.evaluate import ScoredRows, class_columns
-from mcbn.evaluation.intervals import no_gaps, score_replicates
+from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
 from mcbn.evaluation.subgroups import subgroups
+from mcbn.report.claims import confidence_gap
 
 VOID = 11
 
@@ -253,3 +255,27 @@ def test_groups_of_void_images_are_scored_as_those_images_alone():
             assert ends[0] == pytest.approx(ends[1], rel=1e-9), name
     # A test of pixels as if they were independent would find differences where there are none.
     assert all(each.p_value > 1e-3 for each in found)
+
+
+def test_gaps_of_drawn_clusters_are_means_over_the_drawn_rows():
+    predictive, targets = images()
+    rows = ScoredRows.of(predictive, targets, ignore_index=VOID)
+    columns = class_columns(rows.predictive, rows.targets)
+    counts = torch.arange(40).double() % 3
+    actual = class_gaps(columns, rows.clusters)(counts.numpy())["ece"].sum()
+    drawn = rows.clusters.rows_of(torch.arange(40).repeat_interleave(counts.long()))
+    residuals = (columns["correct"].double() - columns["confidence"])[drawn]
+    assert float(actual) == pytest.approx(float(residuals.mean()), rel=1e-9)
+
+
+def test_confidence_minus_accuracy_counts_clusters_and_not_their_rows():
+    predictive, targets = images(void=0.0, size=1)
+    twice = categorical(predictive.probabilities.repeat(2, 1, 1, 1))
+    made = []
+    for given, labels, group in ((predictive, targets, None),
+                                 (twice, targets.repeat(2, 1, 1), [*range(40)] * 2)):  # fmt: skip
+        rows = ScoredRows.of(given, labels, group=group)
+        one = entry(rows, outside={}, resamples=0, progress=False)
+        comparison = Comparison({"one": one}, rows.targets, (), rows.clusters)
+        made.append(confidence_gap(one, comparison))
+    assert made[1] == pytest.approx(made[0], rel=1e-9)
