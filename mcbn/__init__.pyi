@@ -23,6 +23,8 @@ from .evaluation.evaluation import Evaluation as Evaluation
 from .evaluation.evaluation import Score as Score
 from .inspection.inspect import Inspection as Inspection
 from .inspection.inspect import inspect as inspect
+from .predictive.bernoulli import Bernoulli as Bernoulli
+from .predictive.bernoulli import BernoulliPredictive as BernoulliPredictive
 from .predictive.categorical import Categorical as Categorical
 from .predictive.categorical import CategoricalPredictive as CategoricalPredictive
 from .predictive.distributed import predict_distributed as predict_distributed

@@ -151,7 +151,7 @@ def _from_code(name: str, part: str) -> Examples:
         return Examples.of(
             made.name, getattr(made, part), classes=made.classes, outputs=made.outputs,
             units=tuple(made.units), target_mean=made.target_mean, target_scale=made.target_scale,
-            is_part=True, ignore_index=made.ignore_index,
+            is_part=True, ignore_index=made.ignore_index, multilabel=made.multilabel,
         )  # fmt: skip
     pair = isinstance(made, (tuple, list)) and len(made) == 2
     if not pair and not isinstance(made, (Dataset, DataLoader)):

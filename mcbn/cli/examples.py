@@ -31,7 +31,7 @@ class Examples:
         name: of the file, the folder or the task.
         inputs: one row per example, or a data set that loads them.
         targets: class indices or real values; None if not known, or if a data set loads them.
-        classes: names of the classes, if they have any.
+        classes: names of the classes or labels, if they have any.
         columns: a text or whole number per example, by name of the column.
         labeled: whether the data set loads the targets beside the inputs.
         index: what identifies each example; None for their order.
@@ -41,6 +41,7 @@ class Examples:
         target_scale: original units per unit of the targets, where those are standardised.
         is_part: whether they are one part of several.
         ignore_index: the class of positions that are not labelled; None if all are.
+        multilabel: whether they are known to have several labels each.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Examples:
     target_scale: float = 1.0
     is_part: bool = False
     ignore_index: int | None = None
+    multilabel: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -16,6 +16,7 @@ from mcbn.cli.values import names_of
 from mcbn.deployment.predictor import PredictorMethod, make_sampler
 from mcbn.io.tables import is_table
 from mcbn.io.tensors import draws_file
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.labelled import TargetReader, predict_labelled
@@ -53,10 +54,11 @@ def predict(options: PredictOptions) -> None:
         sampler = LogVariances(sampler, options.noise)
     method = METHODS[options.method]
     predictive, targets = _predicted(options, sampler, examples, likelihood)
+    names = _label_names(examples) if options.likelihood == "bernoulli" else examples.classes
     predictions = Predictions(
-        method, predictive, targets, examples.name, examples.classes, examples.columns,
-        examples.index, examples.outputs, _units(options, examples),
-        examples.ignore_index if options.ignore_index is None else options.ignore_index,
+        method, predictive, targets, examples.name, names, examples.columns, examples.index,
+        examples.outputs if options.likelihood == "gaussian" else (), _units(options, examples),
+        _ignored(options, examples),
     )  # fmt: skip
     write_predictions(options.out, predictions)
     numbers = {"out": options.out, "method": method, "examples": len(predictive),
@@ -92,9 +94,11 @@ def _held_out(options: PredictOptions) -> Examples | None:
 
 def _likelihood(
     options: PredictOptions, sampler: Sampler, held_out: Examples | None
-) -> Categorical | Gaussian:
+) -> Categorical | Bernoulli | Gaussian:
     if options.likelihood == "categorical":
-        return Categorical()
+        return Categorical(options.outputs)
+    if options.likelihood == "bernoulli":
+        return Bernoulli(options.outputs)
     if held_out is None:
         return Gaussian(None if options.precision is None else float(options.precision))
     predictive, targets = predict_labelled(
@@ -108,7 +112,7 @@ def _predicted(
     options: PredictOptions,
     sampler: Sampler,
     examples: Examples,
-    likelihood: Categorical | Gaussian,
+    likelihood: Categorical | Bernoulli | Gaussian,
 ) -> tuple[StoredPredictive, Tensor | None]:
     """The predictions, and the targets that are known or loaded with the inputs.
 
@@ -131,6 +135,11 @@ def _predicted(
             add=add_batch,
         )  # fmt: skip
     targets = examples.targets if reader is None else reader.targets
+    if isinstance(predictive, BernoulliPredictive):
+        if targets is not None:  # checked before they are written
+            predictive.aligned(targets, ignore_index=_ignored(options, examples))
+            targets = targets.long()
+        return predictive, targets
     if not isinstance(predictive, CategoricalPredictive):
         shift, scale = examples.target_mean, examples.target_scale
         if targets is not None:
@@ -147,6 +156,15 @@ def _predicted(
     return predictive, targets.long()
 
 
+def _ignored(options: PredictOptions, examples: Examples) -> int | None:
+    return examples.ignore_index if options.ignore_index is None else options.ignore_index
+
+
+def _label_names(examples: Examples) -> tuple[str, ...]:
+    """The names of labels: given as such, or those of the columns of their targets."""
+    return examples.classes or examples.outputs
+
+
 def _units(options: PredictOptions, examples: Examples) -> tuple[str, ...]:
     return names_of(options.units) or examples.units
 
@@ -159,7 +177,12 @@ def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptio
             are targets, names or units.
     """
     real = options.likelihood == "gaussian"
-    if not real and not examples.classes:
+    if examples.multilabel and options.likelihood != "bernoulli":
+        raise ValueError(
+            f"expected --likelihood bernoulli for the several labels an example of {options.data}, "
+            f"got {options.likelihood}; give it"
+        )
+    if not real and not _label_names(examples):
         return
     with torch.no_grad():
         outputs = next(sampler.passes(examples.first(1)))
@@ -168,9 +191,10 @@ def _require_outputs(sampler: Sampler, examples: Examples, options: PredictOptio
 
 def _require_classes(outputs: Tensor, examples: Examples, options: PredictOptions) -> None:
     count = outputs.shape[1] if outputs.ndim > 1 else 1
-    if count != len(examples.classes):
+    names = _label_names(examples) if options.likelihood == "bernoulli" else examples.classes
+    if names and count != len(names):
         raise ValueError(
-            f"expected a network with the {len(examples.classes)} classes of {options.data}, got "
+            f"expected a network with the {len(names)} classes of {options.data}, got "
             f"{count} outputs of {options.network.model}; give --weights of a network that was "
             "trained on these classes"
         )

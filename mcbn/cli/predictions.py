@@ -24,6 +24,7 @@ from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.io.tables import column, is_table, shortened, texts
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import repeating_columns, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
@@ -131,7 +132,7 @@ def _images(path: str) -> Tensor:
 
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
     """Check that options are compatible with the predictions and each other, before any work."""
-    real = not isinstance(baseline.predictive, CategoricalPredictive)
+    real = not isinstance(baseline.predictive, (CategoricalPredictive, BernoulliPredictive))
     if real and (options.outside or options.images):
         raise ValueError(
             "expected no --outside and no --images with predictions of real values, got some; "

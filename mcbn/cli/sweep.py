@@ -10,6 +10,8 @@ from mcbn.cli import messages
 from mcbn.cli.data import own_transform, picture_transform
 from mcbn.cli.network import load_said
 from mcbn.cli.options.study import SweepOptions
+from mcbn.predictive.bernoulli import Bernoulli
+from mcbn.predictive.categorical import Categorical
 from mcbn.report.report import Report
 from mcbn.study.own_code import load_own_task
 from mcbn.study.results import Study
@@ -40,6 +42,7 @@ def _swept(network: Module, task: Task, sizes: Sequence[int], options: SweepOpti
             batch_sizes=sizes,
             draws=options.draws,
             trained_at=options.trained_at,
+            likelihood=_likelihood(task, options),
             folder=options.out,
             test_size=options.test_size,
             seed=options.seed,
@@ -49,6 +52,13 @@ def _swept(network: Module, task: Task, sizes: Sequence[int], options: SweepOpti
             f"what is finished is kept in {options.out}; run the same command again to resume"
         )
         sys.exit(130)
+
+
+def _likelihood(task: Task, options: SweepOptions) -> Categorical | Bernoulli | None:
+    """What the network returns, if it was said."""
+    if options.outputs is None:
+        return None
+    return (Bernoulli if task.multilabel else Categorical)(options.outputs)
 
 
 def _sizes(texts: Sequence[str]) -> list[int]:

@@ -12,9 +12,11 @@ from torch.utils.data import TensorDataset
 from mcbn.bank.bank import Bank
 from mcbn.network.checkpoints import load_network
 from mcbn.network.inputs import TARGET_KEYS
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
-from mcbn.predictive.likelihood import as_likelihood
+from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
+from mcbn.predictive.multilabel_columns import LABEL_COLUMNS
 from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
@@ -43,7 +45,8 @@ class Predictor:
         method: mcbn, dropout or deterministic.
         draws: T of dropout; MCBN uses every draw of its bank.
         seed: of the masks of dropout.
-        likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
+        likelihood: "categorical" for logits of classes, "bernoulli" for those of several labels an
+            example, `Gaussian(...)` for real targets.
         inputs: the column or columns that the network is called with; by default all except those
             with a usual name of a target or an index. Several are keyword arguments.
         device: where the network runs.
@@ -62,7 +65,7 @@ class Predictor:
     method: PredictorMethod = field(default="mcbn", kw_only=True)
     draws: int = field(default=64, kw_only=True)
     seed: int = field(default=0, kw_only=True)
-    likelihood: Literal["categorical"] | Categorical | Gaussian = field(
+    likelihood: LikelihoodName | Categorical | Bernoulli | Gaussian = field(
         default="categorical", kw_only=True
     )
     inputs: str | Sequence[str] | None = field(default=None, kw_only=True)
@@ -93,6 +96,8 @@ class Predictor:
         """Return the predictions of a batch, and its columns that are not inputs.
 
         For classes: prediction, confidence, probabilities, entropy, mutual_information (in nats).
+        For labels: prediction, probabilities, entropy, expected_entropy, mutual_information,
+        variation_ratio, of each label.
         For real targets: mean, sd, epistemic_sd, aleatoric_sd (in target units).
 
         Args:
@@ -106,7 +111,7 @@ class Predictor:
         columns = dict(batch) if isinstance(batch, Mapping) else {"inputs": batch}
         names = self._input_names(columns) if isinstance(batch, Mapping) else ["inputs"]
         others = {name: values for name, values in columns.items() if name not in names}
-        if taken := sorted(others.keys() & {*CLASS_COLUMNS, *REAL_COLUMNS}):
+        if taken := sorted(others.keys() & {*CLASS_COLUMNS, *LABEL_COLUMNS, *REAL_COLUMNS}):
             raise ValueError(
                 f"expected no column with the name of a prediction, got {taken}; rename it"
             )
@@ -167,7 +172,9 @@ def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module)
 
 
 def _columns(predictive: CategoricalPredictive | GaussianPredictive) -> dict[str, np.ndarray]:
-    if isinstance(predictive, CategoricalPredictive):
+    if isinstance(predictive, BernoulliPredictive):
+        tensors = {name: getattr(predictive, name) for name in LABEL_COLUMNS}
+    elif isinstance(predictive, CategoricalPredictive):
         tensors = {name: getattr(predictive, name) for name in CLASS_COLUMNS}
     else:
         variances = (

@@ -17,23 +17,28 @@ from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts
 from mcbn.evaluation.evaluate import ScoredRows, with_intervals
 from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.glossary import IN_TABLE
+from mcbn.evaluation.label_scores import Table, answer_clusters, label_columns, scores_by_label
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 from mcbn.network.targets import Targets
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassScores(Displayed):
-    """The scores of each class, and their means over the classes.
+    """The scores of each class, or label, and their means over those where they are defined.
 
     Attributes:
         by_class: scores by the name of the class: `recall`, the share of its examples that are
             predicted as it; `precision`, the share of what is predicted as it that is; and `iou`,
-            intersection over union. NaN where there is no such example.
+            intersection over union. Of several labels an example, also `f1`, AUROC and average
+            precision, NLL, Brier score, calibration error, and the mean entropy and mutual
+            information of each. NaN where there is no such example.
         mean: the means over the classes for which a score is defined: of recall the balanced
-            accuracy, of `iou` the mean IoU of segmentation.
+            accuracy, of `iou` the mean IoU of segmentation; of labels the macro averages.
         support: examples, or positions, of each class.
     """
 
@@ -43,14 +48,16 @@ class ClassScores(Displayed):
 
     def display(self) -> Display:
         """The scores of each class, after their means."""
-        every = {"mean of the classes": self.mean, **self.by_class}
+        one, many = ("label", "labels") if "f1" in self.mean else ("class", "classes")
+        every = {f"mean of the {many}": self.mean, **self.by_class}
+        shown = [name for name in IN_TABLE if name in self.mean]
         rows = [
             (name, f"{self.support.get(name, sum(self.support.values())):,}",
-             *(f"{score:.3f}" for score in scores.values()))
+             *(f"{scores[score].value:.3f}" for score in shown))
             for name, scores in every.items()
         ]  # fmt: skip
-        heading = f"Scores of {len(self.by_class)} classes"
-        return Display(heading, ("class", "support", *self.mean), rows)
+        heading = f"Scores of {len(self.by_class)} {many}"
+        return Display(heading, (one, "support", *shown), rows)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row per class and score: value, low, high and support.
@@ -79,7 +86,7 @@ class ClassScores(Displayed):
 
 
 def class_scores(
-    predictive: CategoricalPredictive,
+    predictive: CategoricalPredictive | BernoulliPredictive,
     targets: Targets,
     *,
     classes: Sequence[str] = (),
@@ -89,13 +96,13 @@ def class_scores(
     level: float = 0.95,
     seed: int = 0,
 ) -> ClassScores:
-    """Score each class, with bootstrap intervals that resample whole examples, images or groups.
+    """Score each class or label, with intervals that resample whole examples, images or groups.
 
     Args:
         predictive: from `predict`.
-        targets: class indices; see `evaluate`.
-        classes: names of the classes; by default their numbers.
-        ignore_index: the class of positions that are not labelled, which are left out.
+        targets: class indices, or 0 and 1 of each label; see `evaluate`.
+        classes: names of the classes or labels; by default their numbers.
+        ignore_index: the target of what is not labelled, which is left out.
         group: what examples that hang together share; see `evaluate`.
         resamples: bootstrap resamples; 0 gives no intervals.
         level: of the intervals.
@@ -109,8 +116,9 @@ def class_scores(
         Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge", section 4.3, for
         the intersection over union.
     """
-    advice = "give what mcbn.predict returns for classes"
-    validation.require_type(predictive, CategoricalPredictive, "a CategoricalPredictive", advice)
+    kinds = (CategoricalPredictive, BernoulliPredictive)
+    advice = "give what mcbn.predict returns for classes or labels"
+    validation.require_type(predictive, kinds, "predictions of classes or labels", advice)
     validation.fraction(level, "level")
     rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
     return class_scores_of_rows(rows, classes=classes, resamples=resamples, level=level, seed=seed)
@@ -125,14 +133,43 @@ def class_scores_of_rows(
     seed: int = 0,
 ) -> ClassScores:
     """The same of rows."""
-    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
-    probabilities = predictive.log_probabilities
-    count = probabilities.shape[1]
-    cases = (probabilities.shape[0], *probabilities.shape[2:])
-    validation.labels(targets, count, cases)
+    several = isinstance(rows.predictive, BernoulliPredictive)
+    values = rows.predictive.log_odds if several else rows.predictive.log_probabilities
+    count = values.shape[1]
     names = list(classes) or [str(number) for number in range(count)]
     if len(names) != count:
         raise ValueError(f"expected the names of {count} classes, got {len(names)}; name each once")
+    options: Any = {"resamples": resamples, "seed": seed}
+    observed, drawn, support = (_of_labels if several else _of_classes)(rows, count, **options)
+    # The last column is of the means.
+    scored = [
+        with_intervals(
+            {score: float(values[k]) for score, values in observed.items()},
+            {score: values[..., k, :] for score, values in drawn.items()},
+            level,
+        )
+        for k in range(count + 1)
+    ]
+    return ClassScores(
+        dict(zip(names, scored[:-1], strict=True)),
+        scored[-1],
+        dict(zip(names, support, strict=True)),
+    )
+
+
+def _of_labels(rows: ScoredRows, count: int, **options: Any) -> Table:
+    """The scores of labels."""
+    columns = label_columns(rows.predictive, rows.targets)
+    clusters = answer_clusters(columns, rows.clusters, len(rows.targets))
+    return scores_by_label(columns, clusters, count, **options)
+
+
+def _of_classes(rows: ScoredRows, count: int, *, resamples: int, seed: int) -> Table:
+    """The scores of classes of which an example has one."""
+    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
+    probabilities = predictive.log_probabilities
+    cases = (probabilities.shape[0], *probabilities.shape[2:])
+    validation.labels(targets, count, cases)
     counted = _counts(predictive.prediction.cpu(), targets.cpu(), count, clusters)
     observed = _scores(counted.sum(1), count)
     drawn = bootstrap.replicates(
@@ -142,21 +179,8 @@ def class_scores_of_rows(
         seed=seed,
         progress=False,
     )
-    # The last column is of the means.
-    scored = [
-        with_intervals(
-            {score: float(values[k]) for score, values in observed.items()},
-            {score: values[:, k] for score, values in drawn.items()},
-            level,
-        )
-        for k in range(count + 1)
-    ]
     support = counted.sum(1)[count : 2 * count].astype(int).tolist()
-    return ClassScores(
-        dict(zip(names, scored[:-1], strict=True)),
-        scored[-1],
-        dict(zip(names, support, strict=True)),
-    )
+    return observed, {name: values.T for name, values in drawn.items()}, support
 
 
 def _counts(

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -16,8 +16,10 @@ from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.labelled import predict_labelled
+from mcbn.predictive.likelihood import LikelihoodName
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 
@@ -39,8 +41,8 @@ class Entry(Displayed):
         seconds: wall time of predicting the test examples; NaN if it was not measured.
     """
 
-    predictive: CategoricalPredictive
-    outside: Mapping[str, CategoricalPredictive]
+    predictive: CategoricalPredictive | BernoulliPredictive
+    outside: Mapping[str, CategoricalPredictive | BernoulliPredictive]
     evaluation: Evaluation
     separation: Mapping[str, Mapping[str, Score]]
     seconds: float
@@ -56,8 +58,9 @@ class Comparison(Displayed):
 
     Attributes:
         entries: by name.
-        targets: class indices of what was scored: without the positions that are not labelled.
-        classes: names of the classes.
+        targets: class indices of what was scored, without the positions that are not labelled; of
+            several labels as `BernoulliPredictive.aligned` gives them.
+        classes: names of the classes or labels.
         clusters: of the rows that were scored, which are resampled whole; None if each is by
             itself.
     """
@@ -71,6 +74,11 @@ class Comparison(Displayed):
     def baseline(self) -> str:
         """Name of the method that differences are taken from."""
         return next(iter(self.entries))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether an example has several labels, not one class."""
+        return isinstance(self.entries[self.baseline].predictive, BernoulliPredictive)
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -135,7 +143,7 @@ def compare(
     *,
     outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
-    likelihood: Literal["categorical"] | Categorical = "categorical",
+    likelihood: LikelihoodName | Categorical | Bernoulli = "categorical",
     ignore_index: int | None = None,
     group: Groups | None = None,
     resamples: int = 1000,
@@ -148,12 +156,14 @@ def compare(
         samplers: methods by name, the baseline first.
         inputs: test examples: as `predict` takes them, or a data set or loader of inputs with
             their targets.
-        targets: their class indices: a tensor, an array, a column of a data frame; by default
-            those in the data set or loader.
+        targets: their class indices, or 0 and 1 of each label: a tensor, an array, a column of a
+            data frame; by default those in the data set or loader.
         outside: inputs of out-of-distribution sets by name.
         classes: names of the classes.
-        likelihood: of the classes; `Categorical(outputs=...)` says what the networks return.
-        ignore_index: the class of positions that are not labelled, which are left out.
+        likelihood: "categorical", or "bernoulli" for several labels an example;
+            `Categorical(outputs=...)` and `Bernoulli(outputs=...)` say what the networks return.
+        ignore_index: the target of positions or labels of which the truth is not known; they are
+            left out.
         group: what examples that hang together share; see `evaluate`.
         resamples: bootstrap resamples behind each interval.
         seed: chooses the resamples.
@@ -191,7 +201,7 @@ def compare(
 def entry(
     rows: ScoredRows,
     *,
-    outside: Mapping[str, CategoricalPredictive],
+    outside: Mapping[str, CategoricalPredictive | BernoulliPredictive],
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
@@ -232,14 +242,14 @@ def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
     }
 
 
-def knows_epistemic(predictive: CategoricalPredictive) -> bool:
+def knows_epistemic(predictive: CategoricalPredictive | BernoulliPredictive) -> bool:
     """Whether the disagreement of the draws is known: files of other tools may not hold it."""
     if predictive.draw_count:
         return predictive.draw_count > 1
     return bool((predictive.mutual_information > ROUNDING).any())
 
 
-def _mean_information(predictive: CategoricalPredictive) -> float:
+def _mean_information(predictive: CategoricalPredictive | BernoulliPredictive) -> float:
     """Mean mutual information: 0 for a single draw, NaN where nothing is known of the draws."""
     if predictive.draw_count == 0 and not knows_epistemic(predictive):
         return float("nan")

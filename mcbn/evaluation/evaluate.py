@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
@@ -13,19 +14,22 @@ from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
+from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.reliability import equal_mass, equal_width
 from mcbn.evaluation.weighted import WeightedClassScores
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive import mixture
+from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labelled import labelled_positions
 
-PREDICTIVES = (CategoricalPredictive, GaussianPredictive)
+# What is scored.
+ScoredPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive
 
 
 def evaluate(
-    predictive: CategoricalPredictive | GaussianPredictive,
+    predictive: ScoredPredictive,
     targets: Targets,
     *,
     ignore_index: int | None = None,
@@ -38,16 +42,22 @@ def evaluate(
     """Score predictions against targets.
 
     Classes: accuracy, negative log-likelihood (nats), Brier score (0 to 2), calibration errors,
-    and how well uncertainty (one minus confidence) detects errors. Real targets: RMSE, predictive
-    log-likelihood (nats), CRPS, coverage and width of the central 90% interval, PIT error.
+    and how well uncertainty (one minus confidence) detects errors. Several labels an example: the
+    same of all labels together, with calibration errors of the probability that a label is there,
+    the share of examples with every label right, and F1, AUROC and average precision of all labels
+    together (micro) and as means of the labels for which they are defined (macro); `class_scores`
+    has those of each label. Real targets: RMSE, predictive log-likelihood (nats), CRPS, coverage
+    and width of the central 90% interval, PIT error.
     Positions of a dense prediction count as examples; resampling is by whole example, never by
     position: an interval from resampled pixels would be far too narrow.
 
     Args:
         predictive: from `predict`.
-        targets: class indices, or real targets in the units of the predictions: a tensor, an
-            array, a column of a data frame, or the data set or loader that was predicted.
-        ignore_index: the class of positions that are not labelled, which are left out.
+        targets: class indices; of several labels, 1 for each that is there and 0 for the others; or
+            real targets in the units of the predictions: a tensor, an array, a column of a data
+            frame, or the data set or loader that was predicted.
+        ignore_index: the target of positions, or labels, of which the truth is not known; they are
+            left out.
         group: what examples that hang together share, one value per example, such as the patient
             of a scan or the video of a frame: resampling is by whole group.
         resamples: bootstrap resamples of the examples; 0 gives no intervals.
@@ -60,7 +70,7 @@ def evaluate(
         ValueError: targets that do not fit, are out of range or not finite; groups of another
             number of examples.
     """
-    _require(predictive, PREDICTIVES)
+    _require(predictive, get_args(ScoredPredictive))
     rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
     return evaluate_rows(rows, resamples=resamples, level=level, seed=seed, progress=progress)
 
@@ -71,7 +81,7 @@ class ScoredRows:
 
     Attributes:
         predictive: of these rows.
-        targets: of these rows.
+        targets: of these rows; of several labels, as `BernoulliPredictive.aligned` gives them.
         clusters: the rows that are resampled together; None where each is drawn by itself.
         example: the example of each row; None where they are the examples.
     """
@@ -84,7 +94,7 @@ class ScoredRows:
     @classmethod
     def of(
         cls,
-        predictive: CategoricalPredictive | GaussianPredictive,
+        predictive: ScoredPredictive,
         targets: Targets,
         *,
         ignore_index: int | None = None,
@@ -94,14 +104,17 @@ class ScoredRows:
 
         The arguments are those of `evaluate`.
         """
-        labels = as_targets(targets)
         clusters = None if group is None else Clusters.of_groups(group, len(predictive))
+        if isinstance(predictive, BernoulliPredictive):
+            aligned = predictive.aligned(targets, ignore_index=ignore_index)
+            return cls(predictive, aligned, clusters)
+        labels = as_targets(targets)
         if ignore_index is None:
             return cls(predictive, labels, clusters)
         if not isinstance(predictive, CategoricalPredictive):
             raise ValueError(
-                f"expected ignore_index with predictions of classes only, got {ignore_index} with "
-                "those of real values; leave it out"
+                f"expected ignore_index with predictions of classes or labels only, got "
+                f"{ignore_index} with those of real values; leave it out"
             )
         examples = len(predictive)
         rows, labels, example = labelled_positions(predictive, labels, ignore_index)
@@ -122,7 +135,11 @@ def evaluate_rows(
     predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
     validation.fraction(level, "level")
     options: Any = {"resamples": resamples, "seed": seed, "progress": progress}
-    if not isinstance(predictive, CategoricalPredictive):
+    if isinstance(predictive, BernoulliPredictive):
+        values, replicates = label_scores(
+            label_columns(predictive, targets), clusters, *targets.shape[:2], **options
+        )
+    elif not isinstance(predictive, CategoricalPredictive):
         columns = real_columns(predictive, targets)
         values = real_scores(columns)
         replicates = intervals.score_replicates(
@@ -134,12 +151,19 @@ def evaluate_rows(
         replicates = _class_replicates(columns, clusters, **options)
     return Evaluation(
         with_intervals(values, replicates, level),
-        examples=int(targets.numel()),
+        examples=_examples(predictive, targets),
         draw_count=predictive.draw_count,
         level=level,
         seed=seed,
         clusters=None if clusters is None else len(clusters),
     )
+
+
+def _examples(predictive: Any, targets: Tensor) -> int:
+    """How many examples (and positions) are scored; of several labels, those with a known one."""
+    if isinstance(predictive, BernoulliPredictive):
+        return int((targets != UNKNOWN).any(1).sum())
+    return int(targets.numel())
 
 
 def _class_replicates(
@@ -166,8 +190,8 @@ def _class_replicates(
 
 
 def out_of_distribution(
-    inside: CategoricalPredictive,
-    outside: CategoricalPredictive,
+    inside: CategoricalPredictive | BernoulliPredictive,
+    outside: CategoricalPredictive | BernoulliPredictive,
     *,
     uncertainty: Literal["mutual_information", "entropy"] = "mutual_information",
     resamples: int = 1000,
@@ -181,7 +205,7 @@ def out_of_distribution(
     Args:
         inside: predictions of examples from the training distribution.
         outside: predictions of examples that are out of distribution.
-        uncertainty: what examples are ranked by.
+        uncertainty: what examples are ranked by; of several labels, its mean over the labels.
         resamples: bootstrap resamples of each set; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
@@ -191,14 +215,14 @@ def out_of_distribution(
         ValueError: another kind of uncertainty.
     """
     for predictive in (inside, outside):
-        _require(predictive, (CategoricalPredictive,))
+        _require(predictive, (CategoricalPredictive, BernoulliPredictive))
     validation.fraction(level, "level")
     if uncertainty not in ("mutual_information", "entropy"):
         raise ValueError(
             "expected the uncertainty 'mutual_information' or 'entropy', got "
             f"{uncertainty!r}; choose one"
         )
-    both = [getattr(predictive, uncertainty).cpu() for predictive in (inside, outside)]
+    both = [uncertainties(predictive, uncertainty) for predictive in (inside, outside)]
     separation = detection.out_of_distribution(*(values.flatten() for values in both))
 
     def measure(chosen: ScoreColumns) -> dict[str, float]:
@@ -215,6 +239,14 @@ def out_of_distribution(
     )
     values = _separation_scores(separation.auroc, separation.aupr, separation.fpr95)
     return with_intervals(values, replicates, level)
+
+
+def uncertainties(
+    predictive: CategoricalPredictive | BernoulliPredictive, uncertainty: str
+) -> Float64[Tensor, "batch *positions"]:
+    """The uncertainty of each example (and position); of several labels, the mean over them."""
+    values: Tensor = getattr(predictive, uncertainty).cpu()
+    return values.mean(1) if isinstance(predictive, BernoulliPredictive) else values
 
 
 def _separation_scores(auroc: float, aupr: float, fpr95: float) -> dict[str, float]:

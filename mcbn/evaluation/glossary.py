@@ -1,12 +1,13 @@
 """What the scores are called, how they are written, and what they mean in one line."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 ScoreName = Literal[
     "accuracy",
+    "exact_match",
     "nll",
     "brier",
     "ece",
@@ -15,6 +16,12 @@ ScoreName = Literal[
     "ece_classwise",
     "ece_smooth",
     "mce",
+    "f1_micro",
+    "f1_macro",
+    "auroc_micro",
+    "auroc_macro",
+    "aupr_micro",
+    "aupr_macro",
     "aurc",
     "e_aurc",
     "augrc",
@@ -35,6 +42,7 @@ Direction = Literal["lower", "higher"]
 # Which direction of a score is better. Of a coverage, a width and a spread neither is.
 BETTER: Mapping[str, Direction] = {
     "accuracy": "higher",
+    "exact_match": "higher",
     "nll": "lower",
     "brier": "lower",
     "ece": "lower",
@@ -43,6 +51,12 @@ BETTER: Mapping[str, Direction] = {
     "ece_classwise": "lower",
     "ece_smooth": "lower",
     "mce": "lower",
+    "f1_micro": "higher",
+    "f1_macro": "higher",
+    "auroc_micro": "higher",
+    "auroc_macro": "higher",
+    "aupr_micro": "higher",
+    "aupr_macro": "higher",
     "auroc_of_errors": "higher",
     "aurc": "lower",
     "e_aurc": "lower",
@@ -55,6 +69,9 @@ BETTER: Mapping[str, Direction] = {
     "recall": "higher",
     "precision": "higher",
     "iou": "higher",
+    "f1": "higher",
+    "auroc": "higher",
+    "aupr": "higher",
     "auroc_out_of_distribution": "higher",
     "aupr_out_of_distribution": "higher",
     "fpr95_out_of_distribution": "lower",
@@ -81,20 +98,37 @@ class Term:
 
 
 SCORES: Mapping[str, Term] = {
-    "accuracy": Term("Accuracy", "Share of examples whose most probable class is right.", 1, True),
+    "accuracy": Term("Accuracy", "Share of examples whose most probable class is right; of several "
+                     "labels, share of labels that are right.", 1, True),
+    "exact_match": Term("Exact match", "Share of examples with every label right.", 1, True),
     "nll": Term("NLL", "Mean negative log-probability of the true class, in nats. It judges the "
                 "whole forecast and cannot be improved by anything but better probabilities."),
     "brier": Term("Brier", "Mean squared distance between the probabilities and the true class, "
-                  "0 to 2. Proper like the NLL, but mild on rare confident errors."),
-    "ece": Term("ECE", "Expected calibration error: mean gap between confidence and accuracy over "
-                "15 bins of equal width. Biased upwards by chance."),
+                  "0 to 2, and 0 to 1 of several labels. Proper like the NLL, but mild on rare "
+                  "confident errors."),
+    "ece": Term("ECE", "Expected calibration error: mean gap between confidence and accuracy (of "
+                "several labels, between probability and frequency) over 15 bins of equal width. "
+                "Biased upwards by chance."),
     "ece_equal_mass": Term("ECE, equal mass", "The same over bins with equally many examples."),
     "ece_debiased": Term("ECE, debiased", "Root mean square gap between confidence and accuracy "
                          "over bins of equal mass, minus what chance adds. 0 if calibrated."),
-    "ece_classwise": Term("ECE, classwise", "Calibration error of each class's probability, "
-                          "averaged over classes."),
+    "ece_classwise": Term("ECE, classwise", "Calibration error of the probability of each class or "
+                          "label, averaged over them."),
     "ece_smooth": Term("Smooth ECE", "Calibration error smoothed by a kernel: no bins to choose."),
     "mce": Term("MCE", "Largest gap of any bin, however few examples it holds. Very noisy."),
+    "f1_micro": Term("F1, micro", "Harmonic mean of recall and precision of all labels "
+                     "together, at a probability of one half.", 3),
+    "f1_macro": Term("F1, macro", "The same of each label, averaged over labels.", 3),
+    "auroc_micro": Term("AUROC, micro", "Chance that a label that is there has a higher "
+                        "probability than one that is not, whichever labels they are. 0.5 is "
+                        "guessing.", 3),
+    "auroc_macro": Term("AUROC, macro", "Chance that an example with a label has a higher "
+                        "probability of it than one without, averaged over labels. 0.5 is "
+                        "guessing.", 3),
+    "aupr_micro": Term("AUPR, micro", "Average precision of finding the labels that are there, all "
+                       "labels together.", 3),
+    "aupr_macro": Term("AUPR, macro", "Average precision of finding the examples with a label, "
+                       "averaged over labels (mAP).", 3),
     "aurc": Term("AURC", "Area under the risk-coverage curve: mean error rate as ever more "
                  "uncertain examples are answered."),
     "e_aurc": Term("Excess AURC", "AURC minus that of the best order of the same answers."),
@@ -126,6 +160,11 @@ SCORES: Mapping[str, Term] = {
                       True),
     "iou": Term("IoU", "Intersection over union: examples of a class that are predicted as it, "
                 "among those that are of it or predicted as it.", 1, True),
+    "f1": Term("F1", "Harmonic mean of recall and precision.", 3),
+    "auroc": Term("AUROC", "Chance that an example with the label has a higher probability of it "
+                  "than one without.", 3),
+    "aupr": Term("AUPR", "Average precision of finding the examples with the label.", 3),
+    "entropy": Term("Entropy", "Mean total uncertainty, in nats."),
     "auroc_out_of_distribution": Term("AUROC", "Chance that an out-of-distribution example is more "
                                       "uncertain than a test example. 0.5 is guessing.", 3),
     "aupr_out_of_distribution": Term("AUPR", "Average precision of detecting out-of-distribution "
@@ -145,7 +184,11 @@ HEADLINE = (
     "auroc_of_errors",
 )
 REGRESSION_HEADLINE = ("pll", "crps", "rmse", "coverage_90", "width_90", "pit_error")
-OF_CLASSES = ("recall", "precision", "iou")
+LABEL_HEADLINE = ("accuracy", "nll", "f1_macro", "auroc_macro", "aupr_macro", "ece_debiased",
+                  "ece_classwise")  # fmt: skip
+# Of each class or label, in a table; those of labels alone have more.
+IN_TABLE = ("recall", "precision", "iou", "f1", "auroc", "aupr", "ece", "mutual_information")
+OF_CLASSES = ("recall", "precision", "iou", "f1", "auroc", "aupr")
 SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_out_of_distribution")
 
 # Words of the page that are not scores.
@@ -190,6 +233,12 @@ STUDY_WORDS: Mapping[str, str] = {
     "Holm's method": "Makes p values larger, so that the chance of even one false alarm among "
     "all tests of a score stays below 5%.",
 }
+
+
+def headline(present: Container[str]) -> list[str]:
+    """The most important of some scores: those of labels, of classes or of regression."""
+    names = LABEL_HEADLINE if "f1_macro" in present else (*HEADLINE, *REGRESSION_HEADLINE)
+    return [name for name in names if name in present]
 
 
 def label(name: str) -> str:

@@ -36,6 +36,8 @@ Counts = Float64[np.ndarray, " units"]
 GapsOf = Callable[[Counts], dict[str, Tensor]]
 # Makes one for some data: what each example adds to each gap is computed once.
 GapKind = Callable[[ScoreColumns, Clusters | None], GapsOf]
+# The gaps of each label in a resample.
+ByLabel = Callable[[Counts], Float64[Tensor, "labels bins"]]
 # The largest gap is the maximum norm, a root mean square the Euclidean, the others are sums.
 NORMS = {"mce": math.inf, "ece_debiased": 2.0}
 CELLS = 512  # of the curves that have no bins
@@ -69,7 +71,62 @@ def binned_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> Gaps
 
 def class_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     """Gaps of all calibration errors of a classification."""
-    in_bins, by_class = binned_gaps(columns, clusters), _class_sums(columns, clusters)
+    of_all, by_class = _all_gaps(columns, clusters), _class_sums(columns, clusters)
+    return lambda counts: {
+        **of_all(counts),
+        "ece_classwise": torch.from_numpy(by_class(counts)),
+    }
+
+
+def label_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
+    """Gaps of all calibration errors of several labels, of the probabilities that they are there.
+
+    Args:
+        columns: with the `probability` of each answer, whether its label is `present`, and which
+            `label` it is.
+        clusters: of the answers.
+    """
+    asked = {"confidence": columns["probability"], "correct": columns["present"]}
+    of_all, by_label = _all_gaps(asked, clusters), gaps_by_label(columns, clusters)
+    return lambda counts: {**of_all(counts), "ece_classwise": _label_means(by_label(counts))}
+
+
+def gaps_by_label(columns: ScoreColumns, clusters: Clusters | None) -> ByLabel:
+    """Makes the gaps of each label in bins of equal width, whose norm is its own error.
+
+    Labels of which no answer is known are left out. Others may have more or fewer known answers in
+    a resample, and each is divided by its own.
+
+    Args:
+        columns: as for `label_gaps`.
+        clusters: of the answers.
+
+    Returns:
+        Gaps with the axes (labels, bins).
+    """
+    probability, edges = columns["probability"], width_edges()
+    known, codes = np.unique(columns["label"].numpy(), return_inverse=True)
+    bins, labels, label = len(edges) - 1, len(known), torch.from_numpy(codes)
+    places = torch.bucketize(probability, edges[1:-1]) + bins * label
+    residuals = columns["present"].double() - probability
+    sums = _sums(places, residuals, bins * labels, clusters).matrix
+    rows = _sums(label, torch.ones_like(residuals), labels, clusters).matrix
+
+    def gaps_of(counts: Counts) -> Float64[Tensor, "labels bins"]:
+        found = (sums @ counts).reshape(labels, bins)
+        return torch.from_numpy(found / np.maximum(rows @ counts, 1)[:, None])
+
+    return gaps_of
+
+
+def _label_means(gaps: Float64[Tensor, "labels bins"]) -> Float64[Tensor, " gaps"]:
+    """Gaps so weighted that their norm is the mean over labels."""
+    return gaps.flatten() / len(gaps)
+
+
+def _all_gaps(columns: ScoreColumns, clusters: Clusters | None) -> GapsOf:
+    """Gaps of the errors of all confidences together: in bins, and smooth."""
+    in_bins = binned_gaps(columns, clusters)
     confidence, correct = columns["confidence"], columns["correct"]
     flags = confidence.flatten().clamp(max=1), correct.flatten()
     width = formulas.smooth_calibration_error(*flags)
@@ -78,11 +135,7 @@ def class_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsO
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
         smooth = formulas.smoothed_residuals(on_cells(counts), width=width, cells=CELLS)
-        return {
-            **in_bins(counts),
-            "ece_classwise": torch.from_numpy(by_class(counts)),
-            "ece_smooth": smooth / CELLS,
-        }
+        return {**in_bins(counts), "ece_smooth": smooth / CELLS}
 
     return gaps_of
 
@@ -163,13 +216,13 @@ def score_replicates(
         progress=progress,
         clusters=[clusters],
     )
-    return _of_errors(drawn, observed)
+    return _oferrors(drawn, observed)
 
 
 def weighted_replicates(
     columns: ScoreColumns,
     clusters: Clusters,
-    measure: Callable[[Counts], Mapping[str, float]],
+    measure: Callable[[Counts], Mapping[str, float | Tensor]],
     *,
     kind: GapKind,
     resamples: int,
@@ -191,15 +244,15 @@ def weighted_replicates(
         [{"unit": torch.arange(len(clusters))}], scores_and_gaps, resamples=resamples, seed=seed,
         progress=progress,
     )  # fmt: skip
-    return _of_errors(drawn, observed)
+    return _oferrors(drawn, observed)
 
 
-def _of_errors(
+def _oferrors(
     drawn: Mapping[str, Tensor], observed: Mapping[str, Tensor]
 ) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """The replicates of scores as they are, and of calibration errors from those of their gaps."""
     return {
-        name: _errors(observed[name], values, NORMS.get(name, 1.0)) if name in observed else values
+        name: errors(observed[name], values, NORMS.get(name, 1.0)) if name in observed else values
         for name, values in drawn.items()
     }
 
@@ -225,12 +278,18 @@ def difference(
     return torch.cat(rows)
 
 
-def _errors(
+def errors(
     observed: Float64[Tensor, " cells"],
     resampled: Float64[Tensor, "resamples cells"],
     order: float,
 ) -> Float64[Tensor, "shapes resamples"]:
-    """Replicates of the true error, for each shape that its gaps may have."""
+    """Replicates of the true error, for each shape that its gaps may have.
+
+    Args:
+        observed: the gaps, so weighted that the error is their norm.
+        resampled: those of each resample.
+        order: of the norm.
+    """
     noise = resampled - observed
     size = torch.linalg.vector_norm(observed, order)
     shapes = (observed,) if order == 2 else _shapes(observed, noise)

@@ -13,13 +13,20 @@ from mcbn.evaluation import formulas, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
-from mcbn.evaluation.evaluate import ScoredRows, class_columns, with_intervals
+from mcbn.evaluation.evaluate import (
+    ScoredPredictive,
+    ScoredRows,
+    class_columns,
+    with_intervals,
+)
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
 from mcbn.io.plain import to_plain
 from mcbn.network.targets import Targets
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labels import by_number
@@ -65,7 +72,7 @@ class Subgroup:
 
 
 def subgroups(
-    predictive: CategoricalPredictive | GaussianPredictive,
+    predictive: ScoredPredictive,
     targets: Targets,
     groups: Sequence[str],
     *,
@@ -96,9 +103,12 @@ def subgroups(
     validation.fraction(level, "level")
     names = group_names(groups, len(predictive))
     scored_rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
-    classes = isinstance(predictive, CategoricalPredictive)
-    columns = _columns(scored_rows.predictive, scored_rows.targets)
+    classes = not isinstance(predictive, GaussianPredictive)
+    columns = dict(_columns(scored_rows.predictive, scored_rows.targets))
     example, clusters = scored_rows.example, scored_rows.clusters
+    if isinstance(predictive, BernoulliPredictive):
+        example = columns.pop("example")
+        clusters = (clusters or Clusters.alone(len(predictive))).spread(example)
     losses = columns["loss"].flatten(1).mean(1) if columns["loss"].ndim > 1 else columns["loss"]
     scored = []
     for name in names:
@@ -187,13 +197,27 @@ def loss_name(groups: Sequence[Subgroup]) -> str:
     return "nll" if "nll" in groups[0].scores else "pll"
 
 
-def _columns(
-    predictive: CategoricalPredictive | GaussianPredictive, targets: Tensor
-) -> ScoreColumns:
-    """Check the arguments, and return what the scores are computed from, one row per example."""
-    if isinstance(predictive, CategoricalPredictive):
+def _columns(predictive: ScoredPredictive, targets: Tensor) -> ScoreColumns:
+    """Check the arguments, and return what the scores are computed from, one row per example.
+
+    Of several labels there is a row for each known one, with its example.
+    """
+    if isinstance(predictive, BernoulliPredictive):
+        every = label_columns(predictive, targets)
+        columns = {
+            "loss": every["nll"],
+            "right": every["correct"],
+            # What the calibration errors are of.
+            "confidence": every["probability"],
+            "correct": every["present"],
+            "example": every["example"],
+        }
+        if knows_epistemic(predictive):
+            columns["mutual_information"] = every["mutual_information"]
+    elif isinstance(predictive, CategoricalPredictive):
         every = class_columns(predictive, targets)
-        columns = {"loss": every["nll"], **{k: every[k] for k in ("correct", "confidence")}}
+        columns = {"loss": every["nll"], "right": every["correct"]}
+        columns |= {name: every[name] for name in ("correct", "confidence")}
         if knows_epistemic(predictive):
             columns["mutual_information"] = predictive.mutual_information
     else:
@@ -218,7 +242,7 @@ def _class_scores(columns: ScoreColumns) -> dict[str, float]:
 
 def _plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
     """Return the scores whose replicates are those of resamples: all but the calibration error."""
-    means = {"accuracy": "correct", "nll": "loss", "mutual_information": "mutual_information"}
+    means = {"accuracy": "right", "nll": "loss", "mutual_information": "mutual_information"}
     return {
         name: float(columns[column].double().mean())
         for name, column in means.items()

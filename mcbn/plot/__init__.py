@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import ScoredRows
-from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import figures, maps, panels, study_panels
 from mcbn.report.choice_figure import draw_choice
@@ -31,27 +31,30 @@ def reliability(
 ) -> Axes:
     """Draw accuracy against confidence in bins, with intervals and the band of a calibrated one.
 
+    Of several labels an example it is the frequency of a label against its probability.
+
     Args:
-        given: of classes, with targets.
+        given: of classes or labels, with targets.
         method: of a comparison; by default its baseline.
         ax: where to draw.
 
     Raises:
-        ValueError: there is no such method, or predictions are not of classes or have no targets.
+        ValueError: there is no such method, or predictions are of real values or have no targets.
     """
-    group = panels.reliability_group(_compared(given))
-    return _drawn(_chosen(group, method), ax, xlabel="Confidence")
+    compared = _compared(given)
+    x, _ = panels.axes_of_reliability(compared)
+    return _drawn(_chosen(panels.reliability_group(compared), method), ax, xlabel=x)
 
 
 def risk_coverage(given: Comparison | Predictions, *, ax: Axes | None = None) -> Axes:
     """Draw the error rate among answered examples against their share, a line per method.
 
     Args:
-        given: of classes, with targets.
+        given: of classes or labels, with targets.
         ax: where to draw.
 
     Raises:
-        ValueError: predictions are not of classes, or have no targets.
+        ValueError: predictions are of real values, or have no targets.
     """
     group = panels.selective_group(_compared(given))
     return _with_legend(_drawn(group.panels[0], ax), group)
@@ -132,9 +135,9 @@ def pit(predictions: Predictions, *, level: float = 0.95, ax: Axes | None = None
         ValueError: predictions are of classes, or have no targets.
     """
     scored = predictions.scored
-    if isinstance(scored, CategoricalPredictive):
+    if not isinstance(scored, GaussianPredictive):
         raise ValueError(
-            f"expected predictions of real values, got classes by {predictions.method!r}; draw "
+            f"expected predictions of real values, got others by {predictions.method!r}; draw "
             "mcbn.plot.reliability"
         )
     transforms = scored.cdf(predictions.known_targets).flatten().cpu().numpy()
@@ -183,7 +186,7 @@ def _compared(given: Comparison | Predictions) -> Comparison:
     if isinstance(given, Comparison):
         return given
     scored = given.scored
-    if not isinstance(scored, CategoricalPredictive):
+    if isinstance(scored, GaussianPredictive):
         raise ValueError(
             f"expected predictions of classes, got real values by {given.method!r}; draw "
             "mcbn.plot.pit"

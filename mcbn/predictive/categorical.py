@@ -291,9 +291,9 @@ def seen_outputs(answer: Tensor) -> Outputs:
         low, high = (float(end) for end in answer.detach().aminmax())
         raise ValueError(
             f"expected logits, got {answer.numel()} values from {low:.4g} to {high:.4g}, which do "
-            "not sum to 1 over the classes: several labels, as of a sigmoid, have no likelihood "
-            'here; for logits that happen to be so give mcbn.Categorical(outputs="logits"), for '
-            "one label of several independent ones that and output=torch.logit"
+            "not sum to 1 over the classes; for several labels an example, as of a sigmoid, give "
+            'likelihood=mcbn.Bernoulli(outputs="probabilities"), and for logits that happen to be '
+            'so mcbn.Categorical(outputs="logits")'
         )
     return "logits"
 
@@ -310,8 +310,9 @@ def _checked(logits: Tensor, draw: int) -> Tensor:
         raise ValueError(
             f"expected logits with axes (batch, classes, *positions) of at least 2 classes, got "
             f"shape {tuple(logits.shape)}; for one logit per example give "
-            "the sampler output=lambda z: torch.cat([torch.zeros_like(z), z], 1), and for real "
-            "values the likelihood mcbn.Gaussian(...)"
+            'likelihood="bernoulli", or two classes by the sampler\'s '
+            "output=lambda z: torch.cat([torch.zeros_like(z), z], 1), and for real values the "
+            "likelihood mcbn.Gaussian(...)"
         )
     # A finite sum has finite terms and is far quicker to check; the full check names the place.
     if logits.numel() > 0 and bool(logits.detach().sum().isfinite()):

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from mcbn.io.tables import shortened, texts
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.labels import ClassNames, by_number, is_whole, loose_key, match
 from mcbn.predictive.predict import EXAMPLE_AXES
 from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.stored import StoredPredictive
 
 # Columns that identify examples, as they are usually called.
 KEYS = frozenset({
@@ -75,6 +77,8 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
         ValueError: another number of classes, or other names.
     """
     given, wanted = other.predictive, first.predictive
+    if isinstance(given, BernoulliPredictive) and isinstance(wanted, BernoulliPredictive):
+        return _same_labels(other, first, where)
     if not isinstance(given, CategoricalPredictive) or not isinstance(
         wanted, CategoricalPredictive
     ):
@@ -106,6 +110,29 @@ def same_classes(other: Predictions, first: Predictions, where: str) -> Predicti
         other, predictive=_permuted(given, order, CLASS_AXES), targets=targets,
         classes=first.classes,
     )  # fmt: skip
+
+
+def _same_labels(other: Predictions, first: Predictions, where: str) -> Predictions:
+    """Predictions with the labels in the order of the first, by name where both have any."""
+    given: list[Any] = [other.predictive, first.predictive]
+    counts = [each.log_odds.shape[1] for each in given]
+    places = match(first.classes, ClassNames(other.classes), where) if other.classes else {}
+    named = bool(other.classes and first.classes)
+    order = [places[name] for name in first.classes if name in places]
+    if counts[0] != counts[1] or (named and sorted(order) != list(range(counts[0]))):
+        raise ValueError(
+            f"expected the same labels of every method, got {counts[0]} in {where} "
+            f"({shortened(other.classes)}) and {counts[1]} in the first "
+            f"({shortened(first.classes)}); predict the same labels with each"
+        )
+    if not named or order == list(range(counts[0])):
+        return other
+    return replace(
+        other,
+        predictive=_permuted(other.predictive, order, {"draws": 2}, default=1),
+        targets=None if other.targets is None else other.targets[:, order],
+        classes=first.classes,
+    )
 
 
 def _same_outputs(other: Predictions, first: Predictions, where: str) -> Predictions:
@@ -185,17 +212,27 @@ def _are_row_numbers(words: Sequence[str]) -> bool:
 
 def _rows(predictions: Predictions) -> list[bytes]:
     given: Any = predictions.predictive
-    values = given.log_probabilities if isinstance(given, CategoricalPredictive) else given.mean
+    values = next(
+        getattr(given, name)
+        for name in ("log_probabilities", "log_odds", "mean")
+        if hasattr(given, name)
+    )
     return [row.tobytes() for row in np.ascontiguousarray(values.cpu().numpy())]
 
 
 def _require_kind(first: Predictions, other: Predictions, names: tuple[str, str]) -> None:
-    kinds = [isinstance(each.predictive, CategoricalPredictive) for each in (first, other)]
+    kinds = [_kind(each.predictive) for each in (first, other)]
     if kinds[0] != kinds[1]:
         raise ValueError(
-            "expected predictions of the same examples and of the same kind, got classes and real "
-            f"values in {list(names)}; write two reports"
+            f"expected predictions of the same examples and of the same kind, got {kinds[0]} and "
+            f"{kinds[1]} in {list(names)}; write two reports"
         )
+
+
+def _kind(predictive: StoredPredictive) -> str:
+    """What is predicted, in words."""
+    words = {CategoricalPredictive: "classes", BernoulliPredictive: "labels"}
+    return words.get(type(predictive), "real values")
 
 
 def _keys(predictions: Predictions) -> dict[str, tuple[str, ...]]:

@@ -16,8 +16,9 @@ from mcbn.network.conduct import seen
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.network.loaders import Data, batch_lengths, order_sampler, ordered_loader, rebatched
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive, probabilities_met
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
-from mcbn.predictive.likelihood import Likelihood, P, as_likelihood
+from mcbn.predictive.likelihood import Likelihood, LikelihoodName, P, as_likelihood
 from mcbn.samplers.sampler import Sampler
 
 S = TypeVar("S")
@@ -41,6 +42,17 @@ def predict(
 def predict(
     sampler: Sampler,
     data: Data,
+    likelihood: Literal["bernoulli"],
+    *,
+    batch_size: int | None = ...,
+    select: Select | None = ...,
+    keep_draws: bool = ...,
+    progress: bool = ...,
+) -> BernoulliPredictive: ...
+@overload
+def predict(
+    sampler: Sampler,
+    data: Data,
     likelihood: Likelihood[P],
     *,
     batch_size: int | None = ...,
@@ -51,7 +63,7 @@ def predict(
 def predict(
     sampler: Sampler,
     data: Data,
-    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
+    likelihood: LikelihoodName | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
     select: Select | None = None,
@@ -66,11 +78,12 @@ def predict(
     Args:
         sampler: what makes the draws, such as `MCBatchNorm`.
         data: inputs as a tensor, a data set, or a loader in fixed order; targets are ignored.
-        likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
+        likelihood: "categorical" for logits of classes, "bernoulli" for logits of several labels an
+            example, `Gaussian(...)` for real targets.
         batch_size: examples per pass; by default the loader's own, else 256. Where it is given,
             the numbers are the same bits however a loader batches the data.
         select: picks the network's inputs out of a batch where the default rule does not apply.
-        keep_draws: for classes, keep the logits of every draw as well.
+        keep_draws: for classes and labels, keep the logits of every draw as well.
         progress: show a progress bar, on a terminal only.
 
     Raises:
@@ -98,6 +111,16 @@ def predict_batches(
 def predict_batches(
     sampler: Sampler,
     data: Data,
+    likelihood: Literal["bernoulli"],
+    *,
+    batch_size: int | None = ...,
+    select: Select | None = ...,
+    keep_draws: bool = ...,
+) -> Iterator[BernoulliPredictive]: ...
+@overload
+def predict_batches(
+    sampler: Sampler,
+    data: Data,
     likelihood: Likelihood[P],
     *,
     batch_size: int | None = ...,
@@ -107,7 +130,7 @@ def predict_batches(
 def predict_batches(
     sampler: Sampler,
     data: Data,
-    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
+    likelihood: LikelihoodName | Likelihood[Any] = "categorical",
     *,
     batch_size: int | None = None,
     select: Select | None = None,
@@ -180,16 +203,11 @@ def _accepted(
             the values in a batch, and the user's batches were put together anew; or it ends in a
             sigmoid, and the likelihood is that of classes.
     """
-    unknown = likelihood == Categorical()
+    unknown = likelihood in (Categorical(), Bernoulli())
     for index, part in enumerate(parts):
         conducts = [conduct for model in _networks(sampler) for conduct in seen(model)]
         if unknown and any(conduct.ends_in_sigmoid for conduct in conducts):
-            raise ValueError(
-                "expected a network that ends in logits or a softmax, got one that ends in a "
-                "sigmoid: several labels have no likelihood here; for one label of several "
-                "independent ones give output=torch.logit, and "
-                'mcbn.Categorical(outputs="logits") if its values are logits all the same'
-            )
+            raise ValueError(probabilities_met("the outputs of a sigmoid"))
         mixes = any(c.mixes or (regrouped and c.decides) for c in conducts)
         if cut and index > 0 and mixes:
             raise ValueError(

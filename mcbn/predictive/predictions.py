@@ -14,6 +14,7 @@ from mcbn.io.extras import optional
 from mcbn.io.plain import matches_type
 from mcbn.io.tables import texts
 from mcbn.io.tensors import read_tensors, write_tensors
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.frames import frame_of
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
@@ -24,6 +25,7 @@ from mcbn.predictive.stored import (
     is_complete,
     kind_of,
     require_classes,
+    require_labels,
     require_names_of_outputs,
     require_real,
 )
@@ -39,18 +41,18 @@ class Predictions(Displayed):
         method: name of the method.
         predictive: its predictive distribution; for regression, its moments if the draws were not
             kept.
-        targets: class indices or real values; None for examples without targets, such as
-            out-of-distribution inputs.
+        targets: class indices, 0 and 1 of each label, or real values; None for examples without
+            targets, such as out-of-distribution inputs.
         data: description of the examples.
-        classes: names of the classes; empty where they are numbers from 0.
+        classes: names of the classes or labels; empty where they are numbers from 0.
         columns: other values of each example, by name, such as groups to score separately.
         index: what identifies each example, by which several files are joined; None where it is
             not known.
         outputs: names of the real targets where there are several; empty where they are numbers
             from 0.
         units: of the real targets, one for all or one for each; empty where they are not known.
-        ignore_index: the class of positions that are not labelled, which are never scored; None if
-            all are.
+        ignore_index: the target of positions or labels of which the truth is not known, which are
+            never scored; None if all are.
     """
 
     method: str
@@ -79,8 +81,10 @@ class Predictions(Displayed):
         """
         frame = self.predictive.to_dataframe(self.classes or self.outputs)
         if self.targets is not None:
-            targets = frame_of({"target": self.targets}, self.outputs)
-            if self.classes:
+            several = isinstance(self.predictive, BernoulliPredictive)
+            names = self.classes if several else self.outputs
+            targets = frame_of({"target": self.targets}, names)
+            if self.classes and not several:
                 targets["target"] = [self.classes[k] for k in targets["target"]]
             frame = targets.join(frame)
         for name, values in self.columns.items():
@@ -90,7 +94,7 @@ class Predictions(Displayed):
         return frame
 
     @property
-    def scored(self) -> CategoricalPredictive | GaussianPredictive:
+    def scored(self) -> CategoricalPredictive | BernoulliPredictive | GaussianPredictive:
         """The distribution to score: of moments, the Gaussian that has them."""
         stored = self.predictive
         return stored.gaussian() if isinstance(stored, Moments) else stored
@@ -123,10 +127,10 @@ class Predictions(Displayed):
         given = self.predictive
         if not names:
             return self
-        if isinstance(given, CategoricalPredictive):
+        if isinstance(given, (CategoricalPredictive, BernoulliPredictive)):
             raise ValueError(
                 f"expected units of real targets only, got {list(names)} with predictions of "
-                "classes; leave them out"
+                "classes or labels; leave them out"
             )
         require_names_of_outputs(self.outputs, names, tuple(given.mean.shape))
         return replace(self, units=tuple(names))
@@ -135,7 +139,7 @@ class Predictions(Displayed):
     def by_output(self) -> dict[str, "Predictions"]:
         """Predictions of each output by its name, where there are several real ones; else empty."""
         given = self.predictive
-        if isinstance(given, CategoricalPredictive):
+        if isinstance(given, (CategoricalPredictive, BernoulliPredictive)):
             return {}
         shape = given.mean.shape
         # Other axes than the second are of positions, and so is that without names before them.
@@ -192,8 +196,8 @@ class Predictions(Displayed):
         likelihood = header.get("likelihood", "categorical")
         if not (_is_header(header) and is_complete(tensors, likelihood)):
             raise ValueError(
-                f"expected the tensors {CATEGORICAL_TENSORS} of classes, or those of regression, "
-                f"in predictions, got {path} with "
+                f"expected the tensors {CATEGORICAL_TENSORS} of classes, or those of labels or of "
+                f"regression, in predictions, got {path} with "
                 f"{ {name: tuple(value.shape) for name, value in tensors.items()} }; predict again"
             )
         predictive = from_tensors(tensors, likelihood, header["draws"])
@@ -225,7 +229,8 @@ class Predictions(Displayed):
         """
         xarray = optional("xarray", extra="xarray")
         variables: dict[str, tuple[tuple[str, ...], Any]] = {}
-        axis = "class" if isinstance(self.predictive, CategoricalPredictive) else "output"
+        axes = {CategoricalPredictive: "class", BernoulliPredictive: "label"}
+        axis = axes.get(type(self.predictive), "output")
         for name, value, over in _variables(self.predictive):
             lead: tuple[str, ...] = ("chain", "draw", "case") if over == "draws" else ("case",)
             lead = lead if over == "cases" else (*lead, axis)
@@ -235,7 +240,7 @@ class Predictions(Displayed):
             extra = tuple(f"position_{place}" for place in range(whole.ndim - len(lead)))
             variables[name] = ((*lead, *extra), whole.cpu().numpy())
         if self.targets is not None:
-            ends = ("output",) if axis == "output" else ()
+            ends = () if axis == "class" else (axis,)
             names = ("case", *ends, *(f"position_{place}" for place in range(self.targets.ndim)))
             variables["target"] = (names[: self.targets.ndim], self.targets.cpu().numpy())
         coordinates: dict[str, Any] = {
@@ -244,9 +249,8 @@ class Predictions(Displayed):
             if name not in variables
         }
         coordinates["case"] = np.arange(len(self.predictive))
-        for axis, names in (("class", self.classes), ("output", self.outputs)):
-            if names:
-                coordinates[axis] = np.array(names)
+        for names in filter(None, (self.classes, self.outputs)):
+            coordinates[axis] = np.array(names)
         about = {"method": self.method, "data": self.data, "draws": self.predictive.draw_count}
         return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
@@ -263,6 +267,16 @@ def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
             ("expected_entropy", predictive.expected_entropy, "cases"),
             ("mutual_information", predictive.mutual_information, "cases"),
             ("variation_ratio", predictive.variation_ratio, "cases"),
+            ("logits", predictive.draws, "draws"),
+        ]
+    elif isinstance(predictive, BernoulliPredictive):
+        variables = [
+            ("probability", predictive.probabilities, "classes"),
+            ("variance", predictive.variance, "classes"),
+            ("entropy", predictive.entropy, "classes"),
+            ("expected_entropy", predictive.expected_entropy, "classes"),
+            ("mutual_information", predictive.mutual_information, "classes"),
+            ("variation_ratio", predictive.variation_ratio, "classes"),
             ("logits", predictive.draws, "draws"),
         ]
     else:
@@ -298,6 +312,9 @@ def _require_valid(predictions: Predictions) -> None:
         if targets is not None and predictions.ignore_index is not None:
             known = targets.masked_fill(targets == predictions.ignore_index, 0)
         require_classes(given, known, predictions.classes)
+        return
+    if isinstance(given, BernoulliPredictive):
+        require_labels(given, targets, predictions.classes, predictions.ignore_index)
         return
     require_names_of_outputs(predictions.outputs, predictions.units, tuple(given.mean.shape))
     require_real(given, targets)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Select
 from mcbn.network.loaders import Data
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
 from mcbn.predictive.predict import join_predictives, predict_batches, require_some
@@ -21,7 +22,7 @@ from mcbn.samplers.sampler import Sampler
 def predict_for_file(
     sampler: Sampler,
     data: Data,
-    likelihood: Categorical | Gaussian,
+    likelihood: Categorical | Bernoulli | Gaussian,
     *,
     batch_size: int = 256,
     select: Select | None = None,
@@ -36,8 +37,8 @@ def predict_for_file(
         likelihood: of the targets.
         batch_size: examples per pass.
         select: picks the network's inputs out of a batch where the default rule does not apply.
-        keep_draws: keep every draw: the logits of classes, or the mixture of a regression, of
-            which only the moments are kept otherwise.
+        keep_draws: keep every draw: the logits of classes or labels, or the mixture of a
+            regression, of which only the moments are kept otherwise.
         add: takes the raw outputs of each batch, axes (draws, batch, ...); see `draws_file`.
 
     Raises:
@@ -59,7 +60,7 @@ def disagreement(predictive: StoredPredictive) -> str:
     """How much the draws differ, as a phrase for people."""
     if predictive.draw_count == 1:
         return "a single draw, which tells nothing of the epistemic uncertainty"
-    if isinstance(predictive, CategoricalPredictive):
+    if isinstance(predictive, (CategoricalPredictive, BernoulliPredictive)):
         return f"mean mutual information {float(predictive.mutual_information.mean()):.4g} nats"
     variance = predictive.epistemic_variance
     if variance is None:
@@ -83,7 +84,9 @@ def _stored(
                 yield replace(part, draws=None)
 
 
-def _outputs(part: CategoricalPredictive | GaussianPredictive, *, own_noise: bool) -> Tensor:
+def _outputs(
+    part: CategoricalPredictive | BernoulliPredictive | GaussianPredictive, *, own_noise: bool
+) -> Tensor:
     """The network's outputs: logits, means, or means and log-variances along axis 1."""
     if isinstance(part, GaussianPredictive):
         return torch.cat([part.means, part.variances.log()], dim=2) if own_noise else part.means

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 
 ROUNDING, VARIANCE_ROUNDING = 1e-6, 1e-9  # of what a file holds; of variances relatively
 CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
+LABEL_TENSORS = ("log_odds", "expected_entropy", "variance", "variation_ratio")
 # Unlike what `predict` gives, moments without the mixture they are of.
-StoredPredictive = CategoricalPredictive | GaussianPredictive | Moments
+StoredPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive | Moments
 # The tensors of each kind of predictive. The epistemic variance may be missing.
 TENSORS = {
     "categorical": CATEGORICAL_TENSORS,
+    "bernoulli": LABEL_TENSORS,
     "gaussian": ("means", "variances"),
     "moments": ("mean", "variance", "epistemic_variance"),
 }
@@ -25,7 +28,11 @@ TENSORS = {
 
 def kind_of(predictive: StoredPredictive) -> tuple[str, tuple[str, ...]]:
     """The likelihood as a file names it, and the names of its tensors."""
-    kinds = {CategoricalPredictive: "categorical", GaussianPredictive: "gaussian"}
+    kinds = {
+        CategoricalPredictive: "categorical",
+        BernoulliPredictive: "bernoulli",
+        GaussianPredictive: "gaussian",
+    }
     likelihood = kinds.get(type(predictive), "moments")
     return likelihood, TENSORS[likelihood]
 
@@ -35,9 +42,11 @@ def from_tensors(
 ) -> StoredPredictive:
     """The predictive distribution of tensors, which are complete."""
     stored = {name: tensors[name] for name in TENSORS[likelihood] if name in tensors}
+    draws = tensors.get("draws")
     if likelihood == "categorical":
-        draws = tensors.get("draws")
         return CategoricalPredictive(**stored, draw_count=draw_count, draws=draws)
+    if likelihood == "bernoulli":
+        return BernoulliPredictive(**stored, draw_count=draw_count, draws=draws)
     if likelihood == "gaussian":
         return GaussianPredictive(**stored)
     epistemic = stored.get("epistemic_variance")
@@ -58,6 +67,13 @@ def is_complete(tensors: Mapping[str, Tensor], likelihood: Any) -> bool:
             and tensors[name].dtype == torch.float64
             and tensors[name].shape == (shape if name == "variance" else cases)
             for name in CATEGORICAL_TENSORS[1:]
+        )
+    if likelihood == "bernoulli":
+        return len(shape) >= 2 and all(
+            name in tensors
+            and tensors[name].dtype == torch.float64
+            and tensors[name].shape == shape
+            for name in LABEL_TENSORS
         )
     if likelihood == "gaussian":
         noise = tensors["variances"].shape
@@ -128,13 +144,42 @@ def require_classes(
     cases, count = logs.shape[:1] + logs.shape[2:], logs.shape[1]
     if names and len(names) != count:
         raise ValueError(f"expected the names of {count} classes, got {len(names)}; predict again")
-    most = {"expected_entropy": math.log(count), "variation_ratio": 1.0, "variance": 1.0}
-    for name, end in most.items():
-        values = getattr(given, name)  # NaN where it is not known
-        if bool(((values < -ROUNDING) | (values > end + ROUNDING)).any()):
-            raise ValueError(f"expected {name} from 0 to {end:g}, got others; predict again")
+    _require_spreads(given, math.log(count))
     if given.draws is not None:
         validation.finite(given.draws, "draws")
         validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))
     if targets is not None:
         validation.labels(targets, count, tuple(cases))
+
+
+def require_labels(
+    given: BernoulliPredictive,
+    targets: Tensor | None,
+    names: Sequence[str],
+    ignore_index: int | None,
+) -> None:
+    """Check that numbers are probabilities of labels, and that targets and names fit them.
+
+    Raises:
+        ValueError: they are no probabilities, or out of range, or too many or few.
+    """
+    validation.finite(given.log_odds, "log_odds")
+    validation.finite(given.expected_entropy, "expected_entropy")
+    count = given.log_odds.shape[1]
+    if names and len(names) != count:
+        raise ValueError(f"expected the names of {count} labels, got {len(names)}; predict again")
+    _require_spreads(given, math.log(2))
+    if given.draws is not None:
+        validation.finite(given.draws, "draws")
+        validation.require_same_shape(given.draws[0], given.log_odds, ("a draw", "log_odds"))
+    if targets is not None:
+        given.aligned(targets, ignore_index=ignore_index)
+
+
+def _require_spreads(given: CategoricalPredictive | BernoulliPredictive, entropy: float) -> None:
+    """Check that what is told of the draws is in range; `entropy` is the largest there is."""
+    most = {"expected_entropy": entropy, "variation_ratio": 1.0, "variance": 1.0}
+    for name, end in most.items():
+        values = getattr(given, name)  # NaN where it is not known
+        if bool(((values < -ROUNDING) | (values > end + ROUNDING)).any()):
+            raise ValueError(f"expected {name} from 0 to {end:g}, got others; predict again")

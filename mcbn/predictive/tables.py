@@ -23,6 +23,7 @@ from mcbn.io.tables import (
     texts,
     write_columns,
 )
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive, unchecked_entropy
 from mcbn.predictive.class_columns import (
     PREFIX,
@@ -41,6 +42,12 @@ from mcbn.predictive.labels import (
     match,
     require_fitting,
     require_plausible_order,
+)
+from mcbn.predictive.multilabel_columns import (
+    LABEL_COLUMNS,
+    are_labels,
+    read_labels,
+    used_columns,
 )
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.real_columns import (
@@ -88,7 +95,8 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
         return
     require_unreserved(predictions.columns)
     arrays = _arrays(predictions)
-    if predictions.classes:
+    several = isinstance(predictions.predictive, BernoulliPredictive)
+    if predictions.classes and not several:
         named = ("prediction", "target")
         arrays |= {name: _names_of(arrays[name], predictions) for name in named if name in arrays}
     if known_suffix(path) == ".npz":
@@ -97,7 +105,8 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
         if predictions.ignore_index is not None:
             arrays[IGNORED] = np.array([predictions.ignore_index])
     else:
-        arrays = _flattened(arrays, predictions.classes, predictions.outputs)
+        names = predictions.classes if several else predictions.outputs
+        arrays = _flattened(arrays, predictions.classes, names)
     extra = {name: objects(texts(values)) for name, values in predictions.columns.items()}
     write_columns(path, arrays | extra)
 
@@ -140,10 +149,11 @@ def read_predictions(
 ) -> Predictions:
     """Read predictions written by this package or by another tool.
 
-    They are of classes where there are columns of probabilities, of regression where there are a
-    mean and a standard deviation. Probabilities are divided by their sum over the classes, which
-    may differ from 1 by rounding; one column alone is that of the second of two classes. Several
-    columns of labels are votes (see `mcbn.predictive.votes`).
+    They are of classes where there are columns of probabilities, of several labels where these do
+    not sum to one and each has a target of its own (`p_cat` and `target_cat`), of regression where
+    there are a mean and a standard deviation. Probabilities are divided by their sum over the
+    classes, which may differ from 1 by rounding; one column alone is that of the second of two
+    classes. Several columns of labels are votes (see `mcbn.predictive.votes`).
 
     Args:
         path: .csv or .tsv (also with .gz), .parquet or .npz for columns; any other name is a
@@ -174,6 +184,8 @@ def read_predictions(
     real = has_spread(columns, outputs)
     labels = () if real else _labels(columns, target)
     used = list(probabilities) or find_columns(columns, labels)
+    if used and (found := _labels_of(columns, used, target, path)) is not None:
+        return found
     if used and not (real and not is_distribution(columns, used)):
         return _categorical(columns, used, target, path)
     used = [] if outputs else find_others(columns, labels)
@@ -244,6 +256,8 @@ def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
     given = predictions.predictive
     if isinstance(given, CategoricalPredictive):
         values |= {name: getattr(given, name) for name in CLASS_COLUMNS}
+    elif isinstance(given, BernoulliPredictive):
+        values |= {name: getattr(given, name) for name in LABEL_COLUMNS}
     else:
         if isinstance(given, GaussianPredictive):
             given = Moments.from_predictive(given)
@@ -276,6 +290,20 @@ def _flattened(
             names = outputs or range(values.shape[1])
             flat |= {f"{name}_{each}": values[:, k] for k, each in enumerate(names)}
     return flat
+
+
+def _labels_of(
+    columns: Columns, used: Sequence[str], target: str | None, path: str | os.PathLike[str]
+) -> Predictions | None:
+    """Predictions of several labels an example, if the columns are of such."""
+    names = target_columns(columns, target, path, class_texts(used))
+    if not names or not are_labels(columns, used, names):
+        return None
+    predictive, targets, labels = read_labels(columns, used, names, path)
+    own = used_columns(columns, used, names)
+    read = _read(path, predictive, targets, labels, columns, (*own, IGNORED))
+    ignored = texts(columns[IGNORED].ravel())[0] if IGNORED in columns else None
+    return _ignoring(read, None if ignored is None else int(ignored))
 
 
 def _categorical(
@@ -375,7 +403,8 @@ def _gaussian(columns: Columns, outputs: Sequence[str], target: str | None,
 
 
 def _read(
-    path: str | os.PathLike[str], predictive: CategoricalPredictive | Moments,
+    path: str | os.PathLike[str],
+    predictive: CategoricalPredictive | BernoulliPredictive | Moments,
     targets: Tensor | None, classes: tuple[str, ...], columns: Columns, used: Sequence[str],
 ) -> Predictions:  # fmt: skip
     """Predictions named after their file, with the columns that are not part of them."""

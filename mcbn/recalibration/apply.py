@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import same_classes, shared_rows
 from mcbn.predictive.predictions import Predictions
@@ -119,7 +120,7 @@ def coverage_dicts(rows: Sequence[SetCoverage]) -> dict[str, dict[str, Any]]:
 
 
 def _as_predicted(predictions: Predictions, level: float) -> PredictionSets | PredictionIntervals:
-    scored = predictions.scored
+    scored: Any = predictions.scored
     if not isinstance(scored, CategoricalPredictive):
         low, high = (end.reshape(len(scored)) for end in scored.interval(level))
         return PredictionIntervals(low, high)
@@ -133,6 +134,7 @@ def _partner(
     each: Predictions, predictions: Sequence[Predictions], held_out: Sequence[Predictions]
 ) -> Predictions:
     """Return the held-out predictions of a method; where there is one method only, of any name."""
+    _require_no_labels(each)
     named = [other for other in held_out if other.method == each.method]
     partners = named or (list(held_out) if len(predictions) == len(held_out) == 1 else [])
     if len(partners) != 1:
@@ -157,6 +159,15 @@ def _partner(
             "those to be scored, or in neither, got them in one; write both in the same format"
         )
     return same_classes(partners[0], each, f"the held-out predictions by {each.method!r}")
+
+
+def _require_no_labels(predictions: Predictions) -> None:
+    if isinstance(predictions.predictive, BernoulliPredictive):
+        raise ValueError(
+            "expected predictions of classes or real values for recalibration and prediction sets, "
+            f"got several labels an example by {predictions.method!r}; leave the held-out "
+            "predictions out"
+        )
 
 
 def _fit(each: Predictions, held_out: Predictions, by: str) -> Callable[[Any], Any]:

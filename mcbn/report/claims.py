@@ -10,12 +10,15 @@ from typing import Literal
 import torch
 from scipy import stats
 
-from mcbn.evaluation import bootstrap, glossary, scores
+from mcbn.evaluation import bootstrap, glossary
+from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.compare import Comparison, Entry
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
+from mcbn.predictive.bernoulli import UNKNOWN
 from mcbn.study.results import Study
 from mcbn.study.slopes import slopes, spreads
 
@@ -50,21 +53,20 @@ class Decay:
 def confidence_gap(entry: Entry, comparison: Comparison) -> tuple[float, float, float]:
     """Mean confidence minus accuracy, with a normal interval; above 0 is over-confident.
 
-    Positions of one example are not independent, nor are the rows of a cluster, so their sums are
-    what the standard error is taken of.
+    Of several labels it is their mean probability minus their frequency. Positions and labels of
+    one example are not independent, nor are the rows of a cluster, so their sums are what the
+    standard error is taken of.
 
     Returns:
         The gap, and the lower and upper end of its interval.
     """
-    predictive, clusters = entry.predictive, comparison.clusters
-    targets = comparison.targets.to(predictive.confidence.device)
-    correct = scores.correct(predictive.probabilities, targets)
-    gaps = (predictive.confidence - correct.double()).reshape(len(correct), -1).mean(1).cpu()
+    forecasts = Forecasts.of(entry.predictive, comparison.targets)
+    examples = comparison.clusters or Clusters.alone(len(comparison.targets))
+    clusters = examples.spread(forecasts.example)
+    gaps = forecasts.probability - forecasts.happened.double()
     mean = float(gaps.mean())
-    residuals = gaps - mean
-    if clusters is not None:
-        sums = torch.zeros(len(clusters), dtype=residuals.dtype)
-        residuals = sums.index_add(0, clusters.of_row, residuals) * len(clusters) / len(gaps)
+    sums = torch.zeros(len(clusters), dtype=gaps.dtype)
+    residuals = sums.index_add(0, clusters.of_row, gaps - mean) * len(clusters) / len(gaps)
     if len(residuals) < 2:
         return mean, math.nan, math.nan
     quantile = float(stats.norm.isf((1 - entry.evaluation.level) / 2))
@@ -177,29 +179,40 @@ def _calibration(comparison: Comparison) -> Claim:
     if error.value == 0:
         tail = "its debiased calibration error is 0, no more than expected by chance."
     if low > 0 or high < 0:
-        return _miscalibrated(entry, name, (gap, low, high), tail)
+        return _miscalibrated(comparison, name, (gap, low, high), tail)
     signed = f"{number(gap * 100, 1, signed=True)} points {_interval(low * 100, high * 100, 1)}"
+    what = "confidence minus accuracy"
+    if comparison.has_labels:
+        what = "the mean probability of a label minus the share of labels that are there"
     mark: Mark = "good" if (high - low) / 2 <= WIDE_GAP else "uncertain"
     text = f"{name} is neither significantly over- nor under-confident"
+    if comparison.has_labels:
+        text = f"{name} neither over- nor underestimates labels significantly"
     if error.low > SMALL_GAP:
         text, mark = f"{name} is calibrated on average but not at every confidence", "bad"
-    return Claim("Calibration", mark, f"{text}: confidence minus accuracy is {signed}; {tail}")
+    return Claim("Calibration", mark, f"{text}: {what} is {signed}; {tail}")
 
 
 def _miscalibrated(
-    entry: Entry, name: str, gap_interval: tuple[float, float, float], tail: str
+    comparison: Comparison, name: str, gap_interval: tuple[float, float, float], tail: str
 ) -> Claim:
     """The claim on a method whose confidence differs significantly from its accuracy."""
+    entry = comparison.entries[name]
     gap, low, high = gap_interval
     ends = sorted((abs(low) * 100, abs(high) * 100))
     points = f"{number(abs(gap) * 100, 1)} points {_interval(ends[0], ends[1], 1)}"
-    accuracy = entry.evaluation["accuracy"].value
-    facts = f"accuracy {accuracy:.1%}, mean confidence {accuracy + gap:.1%}"
     is_large = abs(gap) >= SMALL_GAP
     degree = "" if is_large else "slightly "
-    direction = "over-confident" if gap > 0 else "under-confident"
+    if comparison.has_labels:
+        share = float(comparison.targets[comparison.targets != UNKNOWN].double().mean())
+        facts = f"{share:.1%} of the labels are there, mean probability {share + gap:.1%}"
+        does = f"{degree}{'overestimates' if gap > 0 else 'underestimates'} labels"
+    else:
+        accuracy = entry.evaluation["accuracy"].value
+        facts = f"accuracy {accuracy:.1%}, mean confidence {accuracy + gap:.1%}"
+        does = f"is {degree}{'over' if gap > 0 else 'under'}-confident"
     is_bad = is_large or entry.evaluation["ece_debiased"].low > 2 * SMALL_GAP
-    text = f"{name} is {degree}{direction}, by {points} ({facts}); {tail}"
+    text = f"{name} {does}, by {points} ({facts}); {tail}"
     return Claim("Calibration", "bad" if is_bad else "good", text)
 
 

@@ -60,7 +60,7 @@ class ComparisonPage:
         """The scores of each class by every method; none if there are too many to read."""
         comparison = self.comparison
         first = comparison.entries[comparison.baseline].predictive
-        if first.log_probabilities.shape[1] > MAX_CLASSES:
+        if first.probabilities.shape[1] > MAX_CLASSES:
             return {}
         return {
             name: class_scores_of_rows(
@@ -166,10 +166,14 @@ class ComparisonPage:
             "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
             "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
             "cost": tables.cost(self.comparison),
-            "classes": tables.by_class(self.class_scores) if self.class_scores else None,
+            "classes": self._class_table(),
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
             "sets": tables.set_coverages(self.sets, "classes") if self.sets else None,
         }
+
+    def _class_table(self) -> tables.Table | None:
+        scores = self.class_scores
+        return tables.by_class(scores, several=self.comparison.has_labels) if scores else None
 
     def _confidence_gaps(self) -> dict[str, dict[str, float]]:
         gaps = {}

@@ -89,7 +89,9 @@ def dashes(style: int) -> tuple[int, ...]:
     return DASHES[style % len(DASHES)]
 
 
-def draw_reliability(reliability: Reliability, ax: Axes, *, level: float = 0.95) -> Axes:
+def draw_reliability(
+    reliability: Reliability, ax: Axes, *, level: float = 0.95, ylabel: str = "Accuracy"
+) -> Axes:
     """Draw accuracy against confidence, with intervals and the band of a calibrated forecaster."""
     filled = (reliability.counts > 0).cpu().numpy()
     edges = reliability.edges.cpu().numpy()
@@ -107,11 +109,11 @@ def draw_reliability(reliability: Reliability, ax: Axes, *, level: float = 0.95)
     ax.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=SERIES[0], markersize=4,
                 elinewidth=1.2, capsize=0)  # fmt: skip
     # A margin, so that a point at 0 or 1 is not cut in half.
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel="Accuracy")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel=ylabel)
     return ax
 
 
-def draw_counts(reliability: Reliability, ax: Axes) -> Axes:
+def draw_counts(reliability: Reliability, ax: Axes, *, xlabel: str = "Confidence") -> Axes:
     """Draw the number of examples in each bin, on a logarithmic axis."""
     edges = reliability.edges.cpu().numpy()
     counts = reliability.counts.cpu().numpy()
@@ -119,7 +121,7 @@ def draw_counts(reliability: Reliability, ax: Axes) -> Axes:
     ax.bar(edges[:-1], np.maximum(counts - 0.5, 0), width=np.diff(edges), bottom=0.5, align="edge",
            color=SERIES[0], alpha=0.6, linewidth=0)  # fmt: skip
     top = max(int(counts.max(initial=1)), 10)
-    ax.set(yscale="log", ylim=(0.5, 2 * top), xlabel="Confidence", ylabel="Examples")
+    ax.set(yscale="log", ylim=(0.5, 2 * top), xlabel=xlabel, ylabel="Examples")
     # At most about four powers of ten fit a low panel.
     powers = range(0, int(math.log10(top)) + 1, max(1, round(math.log10(top) / 3)))
     ax.set_yticks([10.0**power for power in powers], labels=[f"{10**power:,}" for power in powers])

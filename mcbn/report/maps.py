@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mcbn.io.atomic import write_whole
 from mcbn.io.progress import progress_bar
+from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.gallery import as_pixels, data_uri, encoded, value_range
@@ -69,10 +70,11 @@ def uncertainty_maps(
     That is mutual information, or the entropy of a single draw, over the labelled positions.
 
     Args:
-        predictions: of classes, with two axes of positions.
+        predictions: of classes or of one label, with two axes of positions.
         images: the inputs in the same order, axes (examples, channels, height, width).
         count: examples of each kind.
     """
+    predictions = _of_classes(predictions)
     given = _dense(predictions)
     values = given.mutual_information if given.draw_count > 1 else given.entropy
     known = _known(predictions)
@@ -107,8 +109,9 @@ def write_maps(folder: str | os.PathLike[str], predictions: Predictions) -> int:
 
     Args:
         folder: where they are written; it is made if it is not there.
-        predictions: of classes, with two axes of positions.
+        predictions: of classes or of one label, with two axes of positions.
     """
+    predictions = _of_classes(predictions)
     Path(folder).mkdir(parents=True, exist_ok=True)
     tops, written = _tops(predictions), 0
     for index in progress_bar(range(len(predictions.predictive)), label="maps", unit="example"):
@@ -121,6 +124,7 @@ def write_maps(folder: str | os.PathLike[str], predictions: Predictions) -> int:
 
 def every_map(predictions: Predictions, index: int) -> Iterator[tuple[str, Pixels]]:
     """Yield the name and the pixels of each map of an example, as on a page."""
+    predictions = _of_classes(predictions)
     return maps_of(predictions, index, _tops(predictions))
 
 
@@ -130,7 +134,7 @@ def maps_of(
     """Yield the name and the pixels of each map of an example.
 
     Args:
-        predictions: of classes, with two axes of positions.
+        predictions: of classes or of one label, with two axes of positions.
         index: of the example.
         tops: the uncertainty that is shown brightest, by name.
     """
@@ -171,12 +175,39 @@ def heat(values: np.ndarray, top: float) -> Pixels:
     return colors
 
 
+def is_dense(predictions: Predictions) -> bool:
+    """Whether there are pictures of the predictions, with a height and a width."""
+    given = predictions.predictive
+    if isinstance(given, BernoulliPredictive):
+        return given.log_odds.ndim == 4 and given.log_odds.shape[1] == 1
+    return isinstance(given, CategoricalPredictive) and given.log_probabilities.ndim == 4
+
+
+def _of_classes(predictions: Predictions) -> Predictions:
+    """Predictions of one label at each position as those of two classes, absent and present."""
+    given, targets = predictions.predictive, predictions.targets
+    if not isinstance(given, BernoulliPredictive) or not is_dense(predictions):
+        return predictions
+    if targets is not None:
+        targets = given.aligned(targets, ignore_index=predictions.ignore_index)[:, 0]
+    states = given.as_classes
+    alone = CategoricalPredictive(
+        states.log_probabilities[:, :, 0], states.expected_entropy[:, 0], states.variance[:, :, 0],
+        states.variation_ratio[:, 0], states.draw_count,
+    )  # fmt: skip
+    name = predictions.classes[0] if predictions.classes else "present"
+    return replace(
+        predictions, predictive=alone, targets=targets, classes=(f"not {name}", name),
+        ignore_index=UNKNOWN,
+    )  # fmt: skip
+
+
 def _dense(predictions: Predictions) -> CategoricalPredictive:
     given = predictions.predictive
-    if not isinstance(given, CategoricalPredictive) or given.log_probabilities.ndim != 4:
+    if not isinstance(given, CategoricalPredictive) or not is_dense(predictions):
         raise ValueError(
-            "expected predictions of classes with axes (examples, classes, height, width) for "
-            f"maps, got those of {predictions.method!r} without positions; leave the maps out"
+            "expected predictions with axes (examples, classes, height, width), or of one label, "
+            f"for maps, got others of {predictions.method!r}; leave the maps out"
         )
     return given
 

@@ -12,7 +12,6 @@ import yaml
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.evaluation import Evaluation, Score
-from mcbn.study.names import REGRESSION_SCORES
 
 
 def to_model_card(
@@ -76,8 +75,8 @@ def _require_alike(evaluations: Mapping[str, Evaluation]) -> None:
 
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
     """The most important scores, of those that every method has."""
-    names = (*glossary.HEADLINE, *REGRESSION_SCORES)
-    return [name for name in names if all(name in scores for scores in evaluations.values())]
+    first, *others = evaluations.values()
+    return [name for name in glossary.headline(first) if all(name in scores for scores in others)]
 
 
 def _metrics(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:

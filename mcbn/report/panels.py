@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats
-from torch import Tensor
 
-from mcbn.evaluation import glossary, scores
+from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.detection import risk_coverage
+from mcbn.evaluation.evaluate import uncertainties
+from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.report import figures
@@ -70,9 +71,10 @@ class PanelGroup:
 def reliability_group(comparison: Comparison) -> PanelGroup:
     """A reliability diagram of each method, with the counts of its bins."""
     panels = []
+    x, y = axes_of_reliability(comparison)
     for name, entry in comparison.entries.items():
-        confidence, correct = _forecast(entry, comparison)
-        reliability = Reliability.from_predictions(confidence, correct)
+        forecasts = Forecasts.of(entry.predictive, comparison.targets)
+        reliability = Reliability.from_predictions(forecasts.probability, forecasts.happened)
         level = entry.evaluation.level
         low, high = reliability.interval(level=level)
         band_low, band_high = reliability.consistency_band(level=level)
@@ -82,19 +84,24 @@ def reliability_group(comparison: Comparison) -> PanelGroup:
             "low": low, "high": high, "band_low": band_low, "band_high": band_high,
         }  # fmt: skip
         plain = {key: value.tolist() for key, value in numbers.items()}
-        label = f"Reliability diagram of {name}: accuracy against confidence in bins"
-        draw = partial(figures.draw_reliability, reliability, level=level)
-        below = partial(figures.draw_counts, reliability)
+        label = f"Reliability diagram of {name}: {y.lower()} against {x.lower()} in bins"
+        draw = partial(figures.draw_reliability, reliability, level=level, ylabel=y)
+        below = partial(figures.draw_counts, reliability, xlabel=x)
         panels.append(Panel(name, label, draw, plain, (3.6, 4.0), below))
     return PanelGroup("", (), tuple(panels))
+
+
+def axes_of_reliability(comparison: Comparison) -> tuple[str, str]:
+    """What the axes of a reliability diagram are called."""
+    return ("Probability", "Frequency") if comparison.has_labels else ("Confidence", "Accuracy")
 
 
 def selective_group(comparison: Comparison) -> PanelGroup:
     """Risk-coverage curves of all methods in one figure."""
     curves = {}
     for name, entry in comparison.entries.items():
-        confidence, correct = _forecast(entry, comparison)
-        curves[name] = risk_coverage(1 - confidence, ~correct)
+        forecasts = Forecasts.of(entry.predictive, comparison.targets)
+        curves[name] = risk_coverage(1 - forecasts.confidence, ~forecasts.correct)
     numbers = {}
     for name, curve in curves.items():
         chosen = figures.thinned(len(curve.coverage))
@@ -115,7 +122,7 @@ def out_of_distribution_group(comparison: Comparison) -> PanelGroup:
     for name, entry in comparison.entries.items():
         measure = uncertainty(entry)
         sets = [entry.predictive, *entry.outside.values()]
-        values = [getattr(each, measure).flatten().cpu().numpy() for each in sets]
+        values = [uncertainties(each, measure).flatten().numpy() for each in sets]
         edges = _edges([e for e in comparison.entries.values() if uncertainty(e) == measure])
         # The first bin also holds everything below it, zero among them.
         shares = [
@@ -185,18 +192,10 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
     return PanelGroup(column, key_of(methods), tuple(panels))
 
 
-def _forecast(entry: Entry, comparison: Comparison) -> tuple[Tensor, Tensor]:
-    """Confidence of each prediction, and whether it is correct."""
-    predictive = entry.predictive
-    targets = comparison.targets.to(predictive.confidence.device)
-    correct = scores.correct(predictive.probabilities, targets)
-    return predictive.confidence.flatten(), correct.flatten()
-
-
 def _edges(entries: Sequence[Entry]) -> np.ndarray:
     """Edges of logarithmic bins up to the largest uncertainty of any of the entries."""
     sets = [each for entry in entries for each in (entry.predictive, *entry.outside.values())]
-    top = max(float(getattr(each, uncertainty(entries[0])).max()) for each in sets)
+    top = max(float(uncertainties(each, uncertainty(entries[0])).max()) for each in sets)
     top = top if top > 0 else 1.0
     return np.geomspace(top / 10**DECADES, top, BINS + 1)
 

@@ -9,12 +9,13 @@ from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison, entry, knows_epistemic
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.comparison_page import ComparisonPage
-from mcbn.report.gallery import galleries
-from mcbn.report.maps import Maps, uncertainty_maps
+from mcbn.report.gallery import Gallery, galleries
+from mcbn.report.maps import Maps, is_dense, uncertainty_maps
 from mcbn.report.regression_page import RegressionPage, evaluation_of, output_scores
 
 
@@ -63,19 +64,14 @@ def page_of_predictions(
     )
     of_pictures = next(each for each in predictions if each.method == pictured)
     rows = None if images is None else in_rows_of(images, predictions[0])
-    dense = _is_dense(of_pictures)
-    shown = () if rows is None or dense else galleries(
-        rows, comparison.entries[pictured].predictive, comparison.targets, comparison.classes
-    )  # fmt: skip
+    dense, predictive = is_dense(of_pictures), comparison.entries[pictured].predictive
+    shown: tuple[Gallery, ...] = ()
+    if rows is not None and not dense and isinstance(predictive, CategoricalPredictive):
+        shown = galleries(rows, predictive, comparison.targets, comparison.classes)
     return ComparisonPage(
         comparison, title, groups=group_scores, galleries=shown, pictured=pictured,
         maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
     )  # fmt: skip
-
-
-def _is_dense(predictions: Predictions) -> bool:
-    """Whether there are pictures of the predictions, with a height and a width."""
-    return _require_classification(predictions).log_probabilities.ndim == 4
 
 
 def _paired(predictions: Sequence[Predictions], groups: Iterable[str]) -> list[Predictions]:
@@ -171,14 +167,18 @@ def _outside_sets(
     return sets
 
 
-def _is_classification(predictive: object) -> TypeGuard[CategoricalPredictive]:
-    return isinstance(predictive, CategoricalPredictive)
+def _is_classification(
+    predictive: object,
+) -> TypeGuard[CategoricalPredictive | BernoulliPredictive]:
+    return isinstance(predictive, (CategoricalPredictive, BernoulliPredictive))
 
 
-def _require_classification(predictions: Predictions) -> CategoricalPredictive:
+def _require_classification(
+    predictions: Predictions,
+) -> CategoricalPredictive | BernoulliPredictive:
     if not _is_classification(predictions.predictive):
         raise ValueError(
-            f"expected predictions of classes, got those of regression by {predictions.method!r}; "
-            "report them apart"
+            f"expected predictions of classes or labels, got those of regression by "
+            f"{predictions.method!r}; report them apart"
         )
     return predictions.predictive

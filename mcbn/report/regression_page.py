@@ -12,6 +12,7 @@ from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.predictions import Predictions
@@ -173,8 +174,8 @@ def output_scores(
     }
 
 
-def _require_regression(predictive: CategoricalPredictive | R) -> R:
-    if isinstance(predictive, CategoricalPredictive):
+def _require_regression(predictive: CategoricalPredictive | BernoulliPredictive | R) -> R:
+    if isinstance(predictive, (CategoricalPredictive, BernoulliPredictive)):
         raise ValueError(
             "expected predictions of real values, got predictions of classes; give those to "
             "Report.from_predictions by themselves"

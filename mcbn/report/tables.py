@@ -225,21 +225,28 @@ def subgroups(column: str, methods: Mapping[str, Sequence[Subgroup]], *, unit: s
     return Table(f"Groups by {column}", headings, tuple(rows))
 
 
-def by_class(methods: Mapping[str, ClassScores]) -> Table:
-    """The scores of each class by each method, and their means, one row per class and method."""
+def by_class(methods: Mapping[str, ClassScores], *, several: bool = False) -> Table:
+    """The scores of each class by each method, and their means, one row per class and method.
+
+    Args:
+        methods: scores by method.
+        several: whether they are of labels, of which an example has several.
+    """
     first = next(iter(methods.values()))
+    names = [name for name in glossary.IN_TABLE if name in first.mean]
+    one, many = ("label", "labels") if several else ("class", "classes")
     rows = []
     for name in (*first.by_class, ""):
         for method, each in methods.items():
             scores = each.by_class[name] if name else each.mean
             support = each.support[name] if name else sum(each.support.values())
             root = f"classes.{method}.{f'classes.{name}' if name else 'mean'}"
-            cells = [_cell(score, scores[score], key=f"{root}.{score}.value") for score in scores]
+            cells = [_cell(score, scores[score], key=f"{root}.{score}.value") for score in names]
             count = TableCell(f"{support:,}", value=support)
-            rows.append((name or "Mean of the classes", (TableCell(method), count, *cells)))
-    headings = (("Class", ""), ("Method", ""), ("Examples", "Or labelled positions."),
-                *map(score_heading, first.mean))  # fmt: skip
-    return Table("Scores of each class", headings, tuple(rows))
+            rows.append((name or f"Mean of the {many}", (TableCell(method), count, *cells)))
+    headings = ((one.capitalize(), ""), ("Method", ""), ("Examples", "Or labelled positions."),
+                *map(score_heading, names))  # fmt: skip
+    return Table(f"Scores of each {one}", headings, tuple(rows))
 
 
 def outputs(methods: Mapping[str, Mapping[str, Evaluation]], units: Sequence[str]) -> Table:
@@ -296,9 +303,7 @@ def _count(draws: int) -> TableCell:
 
 
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Names of the headline scores: those of classification or those of regression."""
-    names = (*glossary.HEADLINE, *glossary.REGRESSION_HEADLINE)
-    return [name for name in names if name in next(iter(evaluations.values()))]
+    return glossary.headline(next(iter(evaluations.values())))
 
 
 def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> TableCell:

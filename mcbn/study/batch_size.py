@@ -22,10 +22,11 @@ from mcbn.network.inputs import Inputs, as_rows, concatenate, count, select_inpu
 from mcbn.network.isolation import random_streams
 from mcbn.network.loaders import ordered_loader
 from mcbn.network.targets import Targets, as_targets, require_targets
+from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.labelled import TargetReader
-from mcbn.predictive.likelihood import as_likelihood
+from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
 from mcbn.samplers.outputs import Output
 from mcbn.study.choice import LOG_SIZE_TOLERANCE, BatchSizeChoice
 from mcbn.study.confirmation import Confirmation, interpolated, source_of_batches, whole_sizes
@@ -45,7 +46,7 @@ def choose_batch_size(
     batches: MiniBatches | DataLoader[Any] | None = None,
     confirm: int = 32,
     criterion: Literal["log_score", "elbo"] | ELBO = "log_score",
-    likelihood: Literal["categorical"] | Categorical | Gaussian = "categorical",
+    likelihood: LikelihoodName | Categorical | Bernoulli | Gaussian = "categorical",
     bounds: tuple[float, float] | None = None,
     points: int = 17,
     output: Output | None = None,
@@ -73,7 +74,8 @@ def choose_batch_size(
             choice; their examples are drawn in other sizes.
         confirm: the number of draws at each of these sizes.
         criterion: "log_score", "elbo", or `ELBO(...)` with another prior.
-        likelihood: "categorical" for logits, `Gaussian(...)` for real targets.
+        likelihood: "categorical" for logits of classes, "bernoulli" for those of several labels an
+            example, `Gaussian(...)` for real targets.
         bounds: smallest and largest M; by default a quarter to four times the bank's M, and
             never above N.
         points: number of sizes on the grid.

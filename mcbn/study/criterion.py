@@ -14,6 +14,7 @@ from torch.nn import Module
 from mcbn.bank.bank import Bank
 from mcbn.evaluation import scores
 from mcbn.network.inputs import Inputs, count, slice_examples
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.samplers.batch_norm import MCBatchNorm
@@ -56,7 +57,7 @@ class Objective:
     bank: Bank
     inputs: Inputs
     targets: Tensor
-    family: Categorical | Gaussian
+    family: Categorical | Bernoulli | Gaussian
     elbo: ELBO | None
     output: Output | None
 
@@ -70,7 +71,10 @@ class Objective:
         return _divergence(self.elbo, size) - torch.cat(likelihoods)
 
     def by_draw(self, bank: Bank) -> Float64[Tensor, "draws batch positions"]:
-        """The log-likelihood of every target under each draw of a bank, as it is."""
+        """The log-likelihood of every target under each draw of a bank, as it is.
+
+        Positions are those of a dense prediction, or the labels of an example.
+        """
         sampler = MCBatchNorm(self.model, bank, output=self.output)
         parts = [torch.stack(list(self._passes(sampler, start))) for start in self._starts()]
         return torch.cat(parts, dim=1)
@@ -107,7 +111,7 @@ class Objective:
 
 
 def _log_likelihood(
-    predictive: CategoricalPredictive | GaussianPredictive, targets: Tensor
+    predictive: CategoricalPredictive | BernoulliPredictive | GaussianPredictive, targets: Tensor
 ) -> Float64[Tensor, "batch *positions"]:
     if isinstance(predictive, CategoricalPredictive):
         return -scores.negative_log_likelihood(predictive.log_probabilities, targets)

@@ -27,6 +27,7 @@ class Given:
         outside: names of its out-of-distribution sets.
         samplers: names of further methods that are given as samplers.
         sampler_draws: the number of draws of each.
+        multilabel: whether an example of the task has several labels.
     """
 
     task: str = ""
@@ -36,6 +37,7 @@ class Given:
     outside: tuple[str, ...] = ()
     samplers: tuple[str, ...] = ()
     sampler_draws: tuple[int, ...] = ()
+    multilabel: bool = False
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -2,11 +2,13 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from mcbn.evaluation.evaluate import evaluate, out_of_distribution
-from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.evaluation.evaluate import ScoredRows, evaluate, evaluate_rows, out_of_distribution
+from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision
-from mcbn.predictive.labelled import labelled_positions
+from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
 from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 from mcbn.tasks.task import Task
@@ -20,7 +22,11 @@ class Measurement:
     seconds: float
 
 
-def measure(sampler: Sampler, task: Task) -> Measurement:
+# Of classes or labels: what `measure` is told beside the task.
+ClassLikelihood = LikelihoodName | Categorical | Bernoulli
+
+
+def measure(sampler: Sampler, task: Task, likelihood: ClassLikelihood | None = None) -> Measurement:
     """Predict and score the test examples, and detect the out-of-distribution sets.
 
     Besides the scores of `evaluate`: `epistemic_sd`, the mean over examples (and classes) of the
@@ -29,20 +35,33 @@ def measure(sampler: Sampler, task: Task) -> Measurement:
     `mutual_information_NAME`; and `auroc_NAME_by_mutual_information` and `..._by_entropy`. The
     noise of a regression is fitted on the validation examples; its scores are in the original units
     of the targets.
+
+    Args:
+        sampler: what makes the draws.
+        task: its data.
+        likelihood: of classes or labels; by default for logits.
     """
-    return _regression(sampler, task) if task.regression else _classification(sampler, task)
+    if task.regression:
+        return _regression(sampler, task)
+    return _classification(sampler, task, likelihood or usual_likelihood(task))
 
 
-def _classification(sampler: Sampler, task: Task) -> Measurement:
+def usual_likelihood(task: Task) -> LikelihoodName:
+    """That of a task of classes or labels whose network answers with logits."""
+    return "bernoulli" if task.multilabel else "categorical"
+
+
+def _classification(sampler: Sampler, task: Task, likelihood: ClassLikelihood) -> Measurement:
     start = time.perf_counter()
-    known = predict(sampler, task.test.inputs, progress=False)
+    predictive: Any = predict(sampler, task.test.inputs, as_likelihood(likelihood), progress=False)
     seconds = time.perf_counter() - start
-    known, targets, _ = labelled_positions(known, task.test.targets, task.ignore_index)
-    evaluation = evaluate(known, targets, resamples=0, progress=False)
+    rows = ScoredRows.of(predictive, task.test.targets, ignore_index=task.ignore_index)
+    known = rows.predictive
+    evaluation = evaluate_rows(rows, resamples=0, progress=False)
     values = {name: score.value for name, score in evaluation.items()}
     values |= _spreads(known, "")
     for name, inputs in task.outside.items():
-        outside = predict(sampler, inputs, progress=False)
+        outside: Any = predict(sampler, inputs, as_likelihood(likelihood), progress=False)
         values |= _spreads(outside, f"_{name}")
         for kind in ("mutual_information", "entropy"):
             # With a single draw the mutual information is 0 everywhere: an AUROC of 0.5.
@@ -51,7 +70,9 @@ def _classification(sampler: Sampler, task: Task) -> Measurement:
     return Measurement(values, seconds)
 
 
-def _spreads(predictive: CategoricalPredictive, suffix: str) -> dict[str, float]:
+def _spreads(
+    predictive: CategoricalPredictive | BernoulliPredictive, suffix: str
+) -> dict[str, float]:
     return {
         f"mutual_information{suffix}": float(predictive.mutual_information.mean()),
         f"epistemic_sd{suffix}": float(predictive.variance.sqrt().mean()),

@@ -25,6 +25,10 @@ CLASSIFICATION_SCORES: tuple[ScoreName, ...] = (
     "nll", "accuracy", "brier", "ece_debiased", "ece_smooth", "auroc_of_errors", "aurc",
     "mutual_information", "epistemic_sd",
 )  # fmt: skip
+LABEL_SCORES: tuple[ScoreName, ...] = (
+    "nll", "accuracy", "f1_macro", "auroc_macro", "aupr_macro", "ece_debiased", "ece_classwise",
+    "mutual_information", "epistemic_sd",
+)  # fmt: skip
 REGRESSION_SCORES: tuple[ScoreName, ...] = (
     "pll", "rmse", "crps", "coverage_90", "width_90", "pit_error", "epistemic_sd",
 )  # fmt: skip

@@ -20,6 +20,7 @@ from mcbn.samplers.sampler import Sampler
 from mcbn.study.cell import Network
 from mcbn.study.fingerprints import build_own
 from mcbn.study.given import Given, accepted
+from mcbn.study.measurement import ClassLikelihood
 from mcbn.tasks.digests import digest_of
 from mcbn.tasks.task import Task
 
@@ -35,12 +36,14 @@ class Here:
         model: its trained network.
         samplers: further methods by name.
         banks: collected already, by batch size, draws and limit.
+        likelihood: of the task, where it is not the usual one.
     """
 
     task: Task
     model: Module
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
     banks: dict[tuple[int, int, int | None], Bank] = field(default_factory=dict)
+    likelihood: ClassLikelihood | None = None
 
 
 _here: dict[str, Here] = {}
@@ -91,7 +94,8 @@ def describe(task: str, model: str, fit: str, *, progress: bool = False) -> Give
     digest = _digest(data, (task, model, fit), progress=progress)
     if data is None:
         return Given(fit=fit, digest=digest)
-    return Given(task, fit, digest, data.regression, tuple(data.outside))
+    outside, several = tuple(data.outside), data.multilabel
+    return Given(task, fit, digest, data.regression, outside, multilabel=several)
 
 
 def _digest(data: Task | None, names: tuple[str, str, str], *, progress: bool = False) -> str:

@@ -14,6 +14,7 @@ from mcbn.study.cell import Cell, Network
 from mcbn.study.given import TRAINED, Given
 from mcbn.study.names import (
     CLASSIFICATION_SCORES,
+    LABEL_SCORES,
     OVER_BATCH_SIZES,
     PUBLISHED,
     PUBLISHED_BATCH_SIZE,
@@ -177,9 +178,12 @@ class Plan:
         """The scores that the table and the report show."""
         usual: dict[ScoreName, None] = {}
         for name in self.data.names:
+            own = name == self.given.task
             usual |= dict.fromkeys(
-                REGRESSION_SCORES if self.has_real_targets(name) else CLASSIFICATION_SCORES
-            )
+                REGRESSION_SCORES if self.has_real_targets(name)
+                else LABEL_SCORES if own and self.given.multilabel
+                else CLASSIFICATION_SCORES
+            )  # fmt: skip
         return self.scores or tuple(usual)
 
     def has_real_targets(self, name: str) -> bool:

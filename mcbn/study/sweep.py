@@ -19,8 +19,10 @@ from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.isolation import random_streams
+from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian, fit_precision
+from mcbn.predictive.likelihood import as_likelihood
 from mcbn.predictive.predict import predict
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
@@ -29,6 +31,7 @@ from mcbn.study.batch_size import choose_batch_size
 from mcbn.study.cell_sampler import LARGER_BATCH, collected, training_batches
 from mcbn.study.executors import ThisProcess
 from mcbn.study.given import TRAINED, Given
+from mcbn.study.measurement import ClassLikelihood, usual_likelihood
 from mcbn.study.names import Method
 from mcbn.study.own_code import Here, held_here
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
@@ -53,6 +56,7 @@ def sweep(
     trained_at: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     samplers: Mapping[str, Sampler] | None = None,
+    likelihood: ClassLikelihood | None = None,
     test_size: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -74,6 +78,8 @@ def sweep(
         folder: where results are kept as they are finished, so that the same call resumes; a result
             is only used again for the same weights and data. By default nothing is kept.
         samplers: further methods by name, which are scored anew by every call.
+        likelihood: of classes or labels, such as `Bernoulli(outputs="probabilities")` of a network
+            that ends in a sigmoid; by default that of the task, for logits.
         test_size: test examples used, evenly spaced; all by default.
         seed: of mini-batches and dropout masks.
         progress: say what it will cost, and show progress.
@@ -90,10 +96,10 @@ def sweep(
     model, extra = unwrapped(model), dict(samplers or {})
     if trained_at is None:
         trained_at = sorted(batch_sizes)[len(batch_sizes) // 2]
-    plan = _plan(model, task, batch_sizes, draws, trained_at, extra, test_size, seed)
+    here = Here(task, model, extra, likelihood=_settled(likelihood, task))
+    plan = _plan(here, batch_sizes, draws, trained_at, test_size, seed)
     if progress:
         print(f"sweep: {_cost(plan, task)}", file=sys.stderr, flush=True)
-    here = Here(task, model, extra)
     with tempfile.TemporaryDirectory() as temporary, held_here(plan.given.digest, here):
         place = Path(folder) if folder is not None else Path(temporary)
         for cell in (each for each in plan.cells() if each.method in extra):
@@ -109,16 +115,31 @@ def sweep(
         return replace(study, recommendation=_recommendation(place, here, plan, progress=progress))
 
 
+def _settled(likelihood: ClassLikelihood | None, task: Task) -> ClassLikelihood | None:
+    """The likelihood, which is of classes or labels as the task is."""
+    if likelihood is None:
+        return None
+    given = as_likelihood(likelihood)
+    kind = Bernoulli if task.multilabel else Categorical
+    if task.regression or not isinstance(given, kind):
+        usual = "no likelihood" if task.regression else f"mcbn.{kind.__name__}(...)"
+        raise ValueError(
+            f"expected {usual} for the task {task.name!r}, got {given}; leave it out, or make the "
+            "task with multilabel=True for several labels an example"
+        )
+    settled: ClassLikelihood = given
+    return settled
+
+
 def _plan(
-    model: Module,
-    task: Task,
+    here: Here,
     batch_sizes: Sequence[int],
     draws: int,
     trained_at: int,
-    samplers: Mapping[str, Sampler],
     test_size: int | None,
     seed: int,
 ) -> Plan:
+    model, task, samplers = here.model, here.task, here.samplers
     methods: list[Method] = ["Deterministic", "Population BN", "MCBN", "MCBN rescaled"]
     if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in model.modules()):
         methods.append("MC Dropout")
@@ -137,11 +158,12 @@ def _plan(
     given = Given(
         task.name,
         TRAINED,
-        _digest(model, task),
+        _digest(here),
         task.regression,
         tuple(task.outside),
         tuple(samplers),
         tuple(map(len, samplers.values())),
+        task.multilabel,
     )
     return Plan(
         title=f"{name} on {task.name}: batch sizes",
@@ -156,9 +178,11 @@ def _plan(
     )
 
 
-def _digest(model: Module, task: Task) -> str:
+def _digest(here: Here) -> str:
     """A digest of the network, its weights, buffers and first answers, and of the data."""
-    total = hashlib.sha256(f"{model}\n{digest_of(task)}\n".encode())
+    model, task = here.model, here.task
+    likelihood = f"{here.likelihood}\n" if here.likelihood is not None else ""
+    total = hashlib.sha256(f"{model}\n{digest_of(task)}\n{likelihood}".encode())
     with random_streams(0, "sweep"):  # from which a transform may draw
         inputs, _ = task.test.batch(torch.arange(min(ANSWERED, len(task.test))))
     # Another forward may have the same layers and weights.
@@ -232,10 +256,10 @@ def _chosen(here: Here, plan: Plan, *, progress: bool) -> Mapping[str, object]:
     return choice.to_dict()
 
 
-def _likelihood(here: Here, bank: Bank) -> Categorical | Gaussian:
+def _likelihood(here: Here, bank: Bank) -> ClassLikelihood | Gaussian:
     """That of the task; the noise of real targets is fitted to the validation examples."""
     if not here.task.regression:
-        return Categorical()
+        return here.likelihood or usual_likelihood(here.task)
     sampler, held_out = MCBatchNorm(here.model, bank), here.task.validation
     predictive = predict(sampler, held_out.inputs, Gaussian(1.0), progress=False)
     return fit_precision(predictive, held_out.targets)

@@ -166,7 +166,7 @@ def _score(store: Store, cell: Cell, task: Task) -> _Result:
     own = {} if here is None else here.samplers
     sampler = own[cell.method] if cell.method in own else make_sampler(cell, networks, task)
     cost = {"collect": time.perf_counter() - start}
-    measured = measure(sampler, task)
+    measured = measure(sampler, task, None if here is None else here.likelihood)
     cost["predict"] = measured.seconds
     scores = {name: value if math.isfinite(value) else None
               for name, value in measured.scores.items()}  # fmt: skip

@@ -26,7 +26,7 @@ class Task:
         train: as the network sees them in training, random transforms included.
         validation: held out from training, to choose and to fit on.
         test: what is scored.
-        classes: names of the classes; they may be left out.
+        classes: names of the classes, or of the labels; they may be left out.
         outside: out-of-distribution inputs by name, preprocessed like the test examples; targets
             in them are ignored.
         outputs: names of the real targets, where there are several; they may be left out.
@@ -34,6 +34,8 @@ class Task:
         ignore_index: the class of positions that are not labelled; None if all are.
         name: what it is called in tables and reports.
         description: where the data come from and how `outside` was made.
+        multilabel: whether an example has any number of labels: its target is 1 for each that is
+            there, and 0 for the others.
         target_mean: what to add to a real target after multiplying by `target_scale`.
         target_scale: original units per unit of the targets here, where those are standardised.
 
@@ -53,6 +55,7 @@ class Task:
     ignore_index: int | None = None
     name: str = "task"
     description: str = ""
+    multilabel: bool = False
     target_mean: float = 0.0
     target_scale: float = 1.0
 
@@ -67,10 +70,13 @@ class Task:
             self._require_real_names()
         inputs = {name: as_inputs(data, f"outside {name!r}") for name, data in self.outside.items()}
         object.__setattr__(self, "outside", inputs)
+        if self.multilabel:
+            self._require_labels()
         if self.classes and self.regression:
             raise ValueError(
                 "expected class indices as targets of a task with classes, got real values; "
-                "convert them, for example with targets.long()"
+                "convert them, for example with targets.long(), or give multilabel=True for "
+                "several labels an example"
             )
 
     @classmethod
@@ -115,7 +121,7 @@ class Task:
     @property
     def regression(self) -> bool:
         """Whether the targets are real values, as those of the first test example are."""
-        return self._first[1].is_floating_point()
+        return not self.multilabel and self._first[1].is_floating_point()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -124,13 +130,26 @@ class Task:
 
     @property
     def output_count(self) -> int:
-        """The number of outputs of a network for this task: classes, or columns of real values."""
+        """The number of outputs of a network for this task: classes, labels, or real values."""
+        if self.multilabel:
+            return len(self.classes) or int(self._first[1][0].shape[0])
         if self.regression:
             return self._first[1][0].numel()
         known = self.train.targets
         if self.ignore_index is not None:
             known = known[known != self.ignore_index]
         return len(self.classes) or int(known.max()) + 1
+
+    def _require_labels(self) -> None:
+        """Check that the first target has an entry for each label."""
+        target = self._first[1][0]
+        count = len(self.classes)
+        if target.ndim == 0 or (count and len(target) != count):
+            raise ValueError(
+                f"expected 1 or 0 for each label in a target of a task with multilabel=True, got "
+                f"shape {tuple(target.shape)} and {count} names of labels; give each target an "
+                "entry for every label"
+            )
 
     def _require_real_names(self) -> None:
         """Check that names and units of real targets fit them."""

@@ -103,7 +103,10 @@ class PredictOptions:
         draws: T of dropout; MCBN uses every draw of its bank.
         seed: seed of the dropout masks.
         batch_size: examples per pass.
-        likelihood: categorical for classes, gaussian for real values.
+        likelihood: categorical for classes, bernoulli for several labels an example (or one that
+            is there or not), gaussian for real values.
+        outputs: what the network returns for classes or labels: logits, or the probabilities of a
+            softmax or a sigmoid; by default logits, or probabilities where they are seen to be.
         precision: tau of gaussian, the inverse of the noise variance, or auto to fit it on
             --held-out, output by output; without it the network returns means and as many values
             of their noise.
@@ -111,7 +114,8 @@ class PredictOptions:
             form of --data; never the test examples. The part of a Task is its validation part.
         noise: what the network returns beside the means without --precision: log-variance,
             variance or sd.
-        ignore_index: label of positions that are not labelled; by default that of a Task.
+        ignore_index: target of positions or labels of which the truth is not known; by default
+            that of a Task.
         units: of the real targets, such as MPa; of several targets as 'MPa,kg'.
         keep_draws: keep every draw in --out (safetensors only); by default a regression keeps
             only its moments.
@@ -129,7 +133,8 @@ class PredictOptions:
     draws: int = field(default=64, metadata=ONLY_DROPOUT)
     seed: int = field(default=0, metadata=ONLY_DROPOUT)
     batch_size: int = 256
-    likelihood: Literal["categorical", "gaussian"] = "categorical"
+    likelihood: Literal["categorical", "bernoulli", "gaussian"] = "categorical"
+    outputs: Literal["logits", "probabilities"] | None = None
     precision: float | str | None = field(default=None, metadata={"words": ("auto",)})
     held_out: str | None = field(default=None, metadata={**DATA, **ONLY_AUTO})
     noise: Literal["log-variance", "variance", "sd"] = field(
@@ -154,6 +159,11 @@ class PredictOptions:
     def _require_noise(self) -> None:
         """Check that the options of real targets are compatible with each other."""
         real = self.likelihood == "gaussian"
+        if real and self.outputs is not None:
+            raise ValueError(
+                f"expected --outputs for classes or labels only, got {self.outputs} with "
+                "--likelihood gaussian; leave it out"
+            )
         if self.precision is not None and not real:
             raise ValueError(
                 f"expected --precision with --likelihood gaussian only, got {self.precision} for "

@@ -136,6 +136,8 @@ class SweepOptions:
         batch_sizes: M, with commas between.
         draws: T, number of mini-batches at each M.
         trained_at: the batch size of the training; by default the middle one of --batch-sizes.
+        outputs: what the network returns for classes or labels: logits, or the probabilities of a
+            softmax or a sigmoid; by default logits, or probabilities where they are seen to be.
         test_size: test examples used; all by default.
         seed: seed of the mini-batches.
         workers: processes that read the pictures of a folder.
@@ -152,6 +154,7 @@ class SweepOptions:
     )
     draws: int = 64
     trained_at: int | None = None
+    outputs: Literal["logits", "probabilities"] | None = None
     test_size: int | None = None
     seed: int = 0
     workers: int = 0

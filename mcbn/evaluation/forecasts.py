@@ -1,0 +1,53 @@
+"""The events whose probabilities a calibration is about, and the answers that may be wrong."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from mcbn.evaluation import formulas
+from mcbn.evaluation.label_scores import label_columns
+from mcbn.predictive.bernoulli import BernoulliPredictive
+
+
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """A row for each example, position or label that is scored.
+
+    Of classes the event is that the most probable class is right, so that its probability is the
+    confidence. Of several labels an example it is that a label is there.
+
+    Attributes:
+        probability: of the event.
+        happened: whether it did.
+        confidence: probability of the answer.
+        correct: whether the answer is right.
+        example: that the row is of.
+    """
+
+    probability: Float64[Tensor, " rows"]
+    happened: Bool[Tensor, " rows"]
+    confidence: Float64[Tensor, " rows"]
+    correct: Bool[Tensor, " rows"]
+    example: Int64[Tensor, " rows"]
+
+    @classmethod
+    def of(cls, predictive: Any, targets: Tensor) -> "Forecasts":
+        """The forecasts of classes or labels.
+
+        Args:
+            predictive: of what is scored.
+            targets: as `ScoredRows` has them.
+        """
+        if isinstance(predictive, BernoulliPredictive):
+            columns = label_columns(predictive, targets)
+            names = ("probability", "present", "confidence", "correct", "example")
+            return cls(*(columns[name] for name in names))
+        confidence = predictive.confidence
+        correct = formulas.correct(predictive.probabilities, targets.to(confidence.device))
+        rows = torch.arange(len(confidence)).repeat_interleave(math.prod(confidence.shape[1:]))
+        flags = confidence.flatten().cpu(), correct.flatten().cpu()
+        return cls(*flags, *flags, rows)
