@@ -258,7 +258,8 @@ def _separation_scores(auroc: float, aupr: float, fpr95: float) -> dict[str, flo
 
 
 def _require(predictive: object, kinds: tuple[type, ...]) -> None:
-    names = " or ".join(kind.__name__ for kind in kinds)
+    *others, last = (kind.__name__ for kind in kinds)
+    names = f"{', '.join(others)} or {last}" if others else last
     validation.require_type(predictive, kinds, f"a {names}", "give what mcbn.predict returns")
 
 

@@ -58,6 +58,7 @@ def label_columns(
         "correct": (odds > 0) == present,
         "confidence": odds.abs().sigmoid(),
         "probability": odds.sigmoid(),
+        "odds": odds,  # which tell probabilities near 1 apart
         "present": present,
         "label": label[known.cpu()],
         "row": row[known.cpu()],
@@ -96,7 +97,7 @@ class WeightedLabelScores:
             clusters: of the answers.
             labels: how many.
         """
-        ranked = columns["probability"], columns["present"], clusters
+        ranked = columns["odds"], columns["present"], clusters
         return cls(
             WeightedClassScores.of(columns, clusters),
             decisions(columns, clusters, labels),
@@ -227,7 +228,7 @@ def scores_by_label(
         seed: chooses them.
     """
     decided = decisions(columns, clusters, labels)
-    ranked = columns["probability"], columns["present"], clusters, columns["label"], labels
+    ranked = columns["odds"], columns["present"], clusters, columns["label"], labels
     by_label, sums = Rankings.of(*ranked), _sums_by_label(columns, clusters, labels)
 
     def measure(counts: Counts) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ COMPARISON = Comparison(
 RESULTS = {
     "predictive": PREDICTIVE,
     "dense predictive": mcbn.Categorical().summarize(logits(positions=(4, 5))),
+    "predictive of labels": mcbn.Bernoulli().summarize(logits()),
     "mixture": MIXTURE,
     "moments": Moments.from_predictive(MIXTURE),
     "predictions": Predictions(HOSTILE, PREDICTIVE, TARGETS, "data"),

@@ -269,11 +269,12 @@ CALLS = {
 
 # Values that are made of numbers and names, and what the calls above return.
 VALUES = {
-    "Abstention", "Artifact", "BatchSizeChoice", "Categorical", "CategoricalPredictive",
-    "ClassScores", "Comparison", "Consistency", "Coverage", "DataAxes", "Evaluation", "Gaussian",
-    "GaussianPredictive", "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood",
-    "NetworkAxes", "Plan", "PredictionIntervals", "PredictionSets", "Report", "Sampler", "Score",
-    "PosteriorCheck", "RescalingWarning", "Task", "TrainingAxes",
+    "Abstention", "Artifact", "BatchSizeChoice", "Bernoulli", "BernoulliPredictive",
+    "Categorical", "CategoricalPredictive", "ClassScores", "Comparison", "Consistency",
+    "Coverage", "DataAxes", "Evaluation", "Gaussian", "GaussianPredictive",
+    "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood", "NetworkAxes", "Plan",
+    "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report", "RescalingWarning",
+    "Sampler", "Score", "Task", "TrainingAxes",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

@@ -22,9 +22,11 @@ CASES = settings(max_examples=25, deadline=None, derandomize=True, database=None
 WITHOUT_TARGETS = {"mutual_information", "epistemic_sd"}  # means over examples
 CLASSES = {"accuracy", "nll", "brier", "ece", "ece_equal_mass", "ece_debiased", "ece_classwise",
            "ece_smooth", "mce", "auroc_of_errors", "aurc", "e_aurc", "augrc"}  # fmt: skip
+LABELS = CLASSES | {"exact_match", "f1_micro", "f1_macro", "auroc_micro", "auroc_macro",
+                    "aupr_micro", "aupr_macro"}  # fmt: skip
 REAL = {"rmse", "pll", "crps", "crps_moment_matched", "coverage_90", "width_90", "pit_error"}
-MEANS = {"accuracy", "nll", "brier", "pll", "crps", "crps_moment_matched", "coverage_90",
-         "width_90"}  # fmt: skip
+MEANS = {"accuracy", "exact_match", "nll", "brier", "pll", "crps", "crps_moment_matched",
+         "coverage_90", "width_90"}  # fmt: skip
 # Why a law does not hold.
 NOT_DOUBLED = {
     "ece_debiased": "the correction depends on the number of examples",
@@ -39,6 +41,9 @@ NOT_SPLIT = {
     "ece": "as ece_classwise", "mce": "as ece_classwise", "ece_smooth": "as ece_classwise",
     "aurc": "ranks", "e_aurc": "ranks", "augrc": "ranks",
     "auroc_of_errors": "pairs: tested separately", "pit_error": "ranks",
+    "f1_micro": "a ratio of sums", "f1_macro": "ratios of sums",
+    "auroc_micro": "as auroc_of_errors", "auroc_macro": "as auroc_of_errors",
+    "aupr_micro": "ranks", "aupr_macro": "ranks",
 }  # fmt: skip
 
 
@@ -55,6 +60,14 @@ def classes(draw):
 
 
 @st.composite
+def labels(draw):
+    """Draws of the logits of labels without ties, and whether they are there."""
+    logits, _ = draw(classes())
+    there = hnp.arrays(np.int64, logits.shape[1:], elements=st.integers(0, 1))
+    return logits, torch.from_numpy(draw(there))
+
+
+@st.composite
 def real(draw):
     """Draws of means and targets."""
     draws, batch = draw(st.integers(1, 4)), draw(st.integers(2, 30))
@@ -64,8 +77,10 @@ def real(draw):
 
 
 def scored(values, targets):
-    """All scores of draws of logits (three axes) or of means (two)."""
+    """All scores of draws of logits (three axes) or of means (two); those of labels by targets."""
     likelihood = mcbn.Categorical() if values.ndim == 3 else mcbn.Gaussian(precision=2.0)
+    if targets.ndim == 2:
+        likelihood = mcbn.Bernoulli("logits")
     predictive = likelihood.summarize(values)
     scores = {name: s.value for name, s in
               mcbn.evaluate(predictive, targets, resamples=0, progress=False).items()}  # fmt: skip
@@ -86,12 +101,12 @@ def agree(values, expected, *, without=()):
 
 
 def test_the_tables_hold_every_score():
-    assert set(get_args(glossary.ScoreName)) == CLASSES | REAL | WITHOUT_TARGETS
-    assert MEANS | NOT_SPLIT.keys() == CLASSES | REAL
+    assert set(get_args(glossary.ScoreName)) == LABELS | REAL | WITHOUT_TARGETS
+    assert MEANS | NOT_SPLIT.keys() == LABELS | REAL
     assert not MEANS & NOT_SPLIT.keys()
 
 
-@pytest.mark.parametrize("kind", [classes, real])
+@pytest.mark.parametrize("kind", [classes, labels, real])
 def test_the_order_of_examples_and_of_draws_changes_nothing(kind):
     @CASES
     @given(kind(), st.randoms(use_true_random=False))
@@ -105,20 +120,20 @@ def test_the_order_of_examples_and_of_draws_changes_nothing(kind):
     check()
 
 
-@pytest.mark.parametrize("kind", [classes, real])
+@pytest.mark.parametrize("kind", [classes, labels, real])
 def test_every_example_twice_changes_nothing(kind):
     @CASES
     @given(kind(), st.integers(2, 4))
     def check(case, times):
         values, targets = case
         repeated = values.repeat(1, times, *(1,) * (values.ndim - 2))
-        several = scored(repeated, targets.repeat(times))
+        several = scored(repeated, targets.repeat(times, *(1,) * (targets.ndim - 1)))
         agree(several, scored(values, targets), without=NOT_DOUBLED)
 
     check()
 
 
-@pytest.mark.parametrize("kind", [classes, real])
+@pytest.mark.parametrize("kind", [classes, labels, real])
 def test_every_draw_twice_changes_nothing(kind):
     @CASES
     @given(kind(), st.integers(2, 4))
@@ -140,13 +155,32 @@ def test_the_names_of_classes_change_nothing(case, random):
 
 
 @CASES
+@given(labels(), st.randoms(use_true_random=False))
+def test_the_names_of_labels_change_nothing(case, random):
+    logits, targets = case
+    order = list(range(logits.shape[2]))
+    random.shuffle(order)
+    agree(scored(logits[:, :, order], targets[:, order]), scored(logits, targets))
+
+
+@CASES
+@given(labels())
+def test_to_ask_whether_labels_are_missing_changes_nothing_but_what_looks_for_them(case):
+    logits, targets = case
+    turned = ("f1_micro", "f1_macro", "aupr_micro", "aupr_macro",
+              # Bins are open to the left, and a probability may lie on an edge.
+              "ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "mce")  # fmt: skip
+    agree(scored(-logits, 1 - targets), scored(logits, targets), without=turned)
+
+
+@CASES
 @given(classes(), st.floats(-50, 50))
 def test_a_constant_on_all_logits_changes_nothing(case, shift):
     logits, targets = case
     agree(scored(logits + shift, targets), scored(logits, targets))
 
 
-@pytest.mark.parametrize("kind", [classes, real])
+@pytest.mark.parametrize("kind", [classes, labels, real])
 def test_scores_of_the_whole_are_means_of_those_of_the_parts(kind):
     @CASES
     @given(kind(), st.floats(0.1, 0.9))

@@ -793,7 +793,159 @@ def of_classes_by_confusion(logits, labels):
     return np.nan_to_num(np.vstack([values, np.nanmean(values, 0)]), nan=-1.0)
 
 
+def labels_by_mcbn(logits, labels):
+    predictive = mcbn.Bernoulli("logits").summarize(torch.from_numpy(logits[None]))
+    targets = torch.from_numpy(labels)
+    scores_of_all = mcbn.evaluate(predictive, targets, resamples=0, progress=False)
+    found = mcbn.class_scores(predictive, targets, resamples=0)
+    of_labels = [[each[name].value for name in OF_LABELS] for each in found.by_class.values()]
+    return np.concatenate([[scores_of_all[name].value for name in OF_ALL_LABELS],
+                           np.ravel(of_labels)])  # fmt: skip
+
+
+OF_ALL_LABELS = ("accuracy", "exact_match", "f1_micro", "f1_macro", "auroc_micro", "auroc_macro",
+                 "aupr_micro", "aupr_macro")  # fmt: skip
+OF_LABELS = ("recall", "precision", "f1", "auroc", "aupr", "nll", "brier")
+
+
+def mean_of_known(values):
+    known = [each for each in values if not math.isnan(each)]
+    return float(sum(known) / len(known)) if known else math.nan
+
+
+def f1_by_counts(guesses, truth):
+    both = sum(guesses) + sum(truth)
+    hits = sum(g and t for g, t in zip(guesses, truth, strict=True))
+    return 2 * hits / both if both else math.nan
+
+
+def auroc_of_label(values, truth):
+    pairs = [(a > b) + Fraction(a == b, 2)
+             for a, s in zip(values, truth, strict=True) if s
+             for b, t in zip(values, truth, strict=True) if not t]  # fmt: skip
+    return float(sum(pairs) / Fraction(len(pairs))) if pairs else math.nan
+
+
+def aupr_of_label(values, truth):
+    """By thresholds from above: precision at each, by the recall that is gained there."""
+    if not any(truth):
+        return math.nan
+    total, before = Fraction(0), Fraction(0)
+    for threshold in sorted(set(values), reverse=True):
+        above = [bool(t) for v, t in zip(values, truth, strict=True) if v >= threshold]
+        recall = Fraction(sum(above), int(sum(truth)))
+        total += (recall - before) * Fraction(sum(above), len(above))
+        before = recall
+    return float(total)
+
+
+def labels_by_loop(logits, labels):
+    columns = [([float(z) for z in zs], [int(y) for y in ys])
+               for zs, ys in zip(logits.T, labels.T, strict=True)]  # fmt: skip
+    every = [z for zs, _ in columns for z in zs], [y for _, ys in columns for y in ys]
+    right = [[(z > 0) == bool(y) for z, y in zip(*row, strict=True)]
+             for row in zip(logits, labels, strict=True)]  # fmt: skip
+    found = [np.mean(right), np.mean([all(row) for row in right])]
+    for measure in (lambda z, y: f1_by_counts([v > 0 for v in z], y), auroc_of_label,
+                    aupr_of_label):  # fmt: skip
+        found += [measure(*every), mean_of_known([measure(*column) for column in columns])]
+    for values, truth in columns:
+        guesses = [v > 0 for v in values]
+        hits = sum(g and t for g, t in zip(guesses, truth, strict=True))
+        chances = [1 / (1 + mp.exp(-mp.mpf(v) if t else mp.mpf(v)))
+                   for v, t in zip(values, truth, strict=True)]  # fmt: skip
+        found += [hits / sum(truth) if any(truth) else math.nan,
+                  hits / sum(guesses) if any(guesses) else math.nan,
+                  f1_by_counts(guesses, truth), auroc_of_label(values, truth),
+                  aupr_of_label(values, truth),
+                  float(-mp.fsum(map(mp.log, chances)) / len(chances)),
+                  float(mp.fsum((1 - p) ** 2 for p in chances) / len(chances))]  # fmt: skip
+    return np.array(found, float)
+
+
+def labels_by_scikit(logits, labels):
+    # The order of logits is that of probabilities, of which rounding may make ties.
+    guesses = logits > 0
+
+    def f1(truth, guess):
+        return metrics.f1_score(truth, guess, zero_division=np.nan)
+
+    def auroc(truth, values):
+        mixed = 0 < truth.sum() < len(truth)
+        return metrics.roc_auc_score(truth, values) if mixed else math.nan
+
+    def aupr(truth, values):
+        return metrics.average_precision_score(truth, values) if truth.any() else math.nan
+
+    count = labels.shape[1]
+    found = [1 - metrics.hamming_loss(labels, guesses),
+             np.mean((labels == guesses).all(1))]  # fmt: skip
+    for measure, values in ((f1, guesses), (auroc, logits), (aupr, logits)):
+        each = [measure(labels[:, k], values[:, k]) for k in range(count)]
+        found += [measure(labels.ravel(), values.ravel()), mean_of_known(each)]
+    for k in range(count):
+        truth, guess = labels[:, k], guesses[:, k]
+        p = special.expit(logits[:, k])
+        found += [metrics.recall_score(truth, guess, zero_division=np.nan),
+                  metrics.precision_score(truth, guess, zero_division=np.nan),
+                  f1(truth, guess), auroc(truth, logits[:, k]), aupr(truth, logits[:, k]),
+                  np.mean(np.logaddexp(0, np.where(truth, -1, 1) * logits[:, k])),
+                  metrics.brier_score_loss(truth, p, pos_label=1)]  # fmt: skip
+    return np.array(found, float)
+
+
+@st.composite
+def several_labels(draw):
+    """Logits of up to 8 examples and 3 labels, and whether the labels are there."""
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 3)))
+    logits = draw(arrays(shape, -4.0, 4.0)).round(3)
+    return logits, draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 1)))
+
+
+def of_labels_by_mcbn(logits):
+    p = mcbn.Bernoulli("logits").summarize(torch.from_numpy(logits))
+    parts = (p.log_odds, p.probabilities, p.entropy, p.expected_entropy, p.variance,
+             p.mutual_information, p.variation_ratio)  # fmt: skip
+    return np.stack([part.numpy() for part in parts])
+
+
+def binary_entropy(p):
+    return -sum(q * mp.log(q) for q in (p, 1 - p) if q > 0)
+
+
+def of_labels_by_loop(logits):
+    """Of every label by itself, with many digits."""
+    draws, *shape = logits.shape
+    found = np.zeros((7, *shape))
+    for place in itertools.product(*map(range, shape)):
+        each = [1 / (1 + mp.exp(-mp.mpf(float(z)))) for z in logits[(slice(None), *place)]]
+        mean = mp.fsum(each) / draws
+        expected = mp.fsum(map(binary_entropy, each)) / draws
+        ayes = sum(z > 0 for z in logits[(slice(None), *place)].tolist())
+        found[(slice(None), *place)] = [
+            mp.log(mean / (1 - mean)), mean, binary_entropy(mean), expected,
+            mp.fsum((p - mean) ** 2 for p in each) / draws, binary_entropy(mean) - expected,
+            min(ayes, draws - ayes) / draws,
+        ]  # fmt: skip
+    return found
+
+
+def of_labels_by_scipy(logits):
+    p = special.expit(logits)
+    absent, present = (special.logsumexp(special.log_expit(s * logits), axis=0) for s in (-1, 1))
+    mean = p.mean(0)
+    total = stats.entropy([mean, special.expit(-logits).mean(0)], axis=0)
+    expected = stats.entropy([p, special.expit(-logits)], axis=0).mean(0)
+    ayes = (logits > 0).mean(0)
+    return np.stack([present - absent, mean, total, expected, p.var(0),
+                     np.maximum(total - expected, 0), np.minimum(ayes, 1 - ayes)])  # fmt: skip
+
+
 METRICS = {
+    "label_scores": Metric(several_labels(), labels_by_mcbn, labels_by_loop, labels_by_scikit),
+    "BernoulliPredictive": Metric(
+        drawn_logits(), of_labels_by_mcbn, of_labels_by_loop, of_labels_by_scipy
+    ),
     "class_scores": Metric(
         classes(), of_classes_by_mcbn, of_classes_by_loop, of_classes_by_confusion
     ),
@@ -948,6 +1100,10 @@ MADE_FROM = {
     "aupr_out_of_distribution": "out_of_distribution",
     "fpr95_out_of_distribution": "out_of_distribution",
     "recall": "class_scores", "precision": "class_scores", "iou": "class_scores",
+    "exact_match": "label_scores", "f1": "label_scores", "f1_micro": "label_scores",
+    "f1_macro": "label_scores", "auroc": "label_scores", "auroc_micro": "label_scores",
+    "auroc_macro": "label_scores", "aupr": "label_scores", "aupr_micro": "label_scores",
+    "aupr_macro": "label_scores",
 }  # fmt: skip
 
 

@@ -110,10 +110,10 @@ CASES = {
         "targets of an integer type, got torch.float32; use"),
     "probabilities for predictions": (
         lambda: mcbn.evaluate(classes().probabilities, Y), TypeError,
-        "a CategoricalPredictive or GaussianPredictive, got Tensor; give what mcbn.predict"),
+        "a CategoricalPredictive, BernoulliPredictive or GaussianPredictive, got Tensor; give"),
     "inputs for predictions outside": (
         lambda: mcbn.out_of_distribution(classes(), X), TypeError,
-        "a CategoricalPredictive, got Tensor; give what mcbn.predict"),
+        "a CategoricalPredictive or BernoulliPredictive, got Tensor; give what mcbn.predict"),
     "another uncertainty": (
         lambda: mcbn.out_of_distribution(classes(), classes(), uncertainty="variance"), ValueError,
         "'entropy', got 'variance'"),
