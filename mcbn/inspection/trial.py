@@ -17,7 +17,8 @@ KINDS = {
     "probabilities": "The outputs sum to 1 over the classes, as those of a softmax: predict with "
     'likelihood=mcbn.Categorical(outputs="probabilities").',
     "between 0 and 1": "The outputs lie between 0 and 1 and do not sum to 1 over the classes, as "
-    "those of a sigmoid, which the categorical likelihood refuses.",
+    "those of a sigmoid: predict several labels an example with "
+    'likelihood=mcbn.Bernoulli(outputs="probabilities").',
 }
 
 

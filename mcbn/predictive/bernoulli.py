@@ -269,9 +269,9 @@ class Bernoulli:
 def probabilities_met(got: str) -> str:
     """What to do where a network answers with probabilities, and logits were expected."""
     return (
-        f'expected logits, got {got}; give mcbn.Bernoulli(outputs="probabilities") for the '
-        'probabilities of a sigmoid, mcbn.Bernoulli(outputs="logits") for logits all the same, and '
-        'the likelihood "categorical" for classes of which an example has one'
+        f'expected logits, got {got}; give likelihood=mcbn.Bernoulli(outputs="probabilities") (on '
+        "the command line --likelihood bernoulli --outputs probabilities) for several labels an "
+        'example, and outputs="logits" (--outputs logits) for logits all the same'
     )
 
 

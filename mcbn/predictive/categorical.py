@@ -292,8 +292,9 @@ def seen_outputs(answer: Tensor) -> Outputs:
         raise ValueError(
             f"expected logits, got {answer.numel()} values from {low:.4g} to {high:.4g}, which do "
             "not sum to 1 over the classes; for several labels an example, as of a sigmoid, give "
-            'likelihood=mcbn.Bernoulli(outputs="probabilities"), and for logits that happen to be '
-            'so mcbn.Categorical(outputs="logits")'
+            'likelihood=mcbn.Bernoulli(outputs="probabilities") (on the command line --likelihood '
+            "bernoulli --outputs probabilities), and for logits that happen to be so "
+            'mcbn.Categorical(outputs="logits") (--outputs logits)'
         )
     return "logits"
 
