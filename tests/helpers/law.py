@@ -20,6 +20,7 @@ COMPARISONS = {
     "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,
     "evaluation/test_evaluate.py": 5,
+    "evaluation/test_labels.py": 5,
     "predictive/test_gaussian.py": 20,
     "laws/test_interval_coverage.py": 400,
     "predictive/test_mixture.py": 1,
