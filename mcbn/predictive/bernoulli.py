@@ -262,13 +262,13 @@ class Bernoulli:
         if self.outputs == "probabilities":
             return log_odds(values, "the network's outputs")
         if self.outputs is None and output_kind(values) != "logits":
-            raise ValueError(probabilities_met("values from 0 to 1"))
+            raise probabilities_met("values from 0 to 1")
         return values
 
 
-def probabilities_met(got: str) -> str:
-    """What to do where a network answers with probabilities, and logits were expected."""
-    return (
+def probabilities_met(got: str) -> ValueError:
+    """The error where a network answers with probabilities, and logits were expected."""
+    return ValueError(
         f'expected logits, got {got}; give likelihood=mcbn.Bernoulli(outputs="probabilities") (on '
         "the command line --likelihood bernoulli --outputs probabilities) for several labels an "
         'example, and outputs="logits" (--outputs logits) for logits all the same'

@@ -92,6 +92,8 @@ def used_columns(
 
 def _probabilities(columns: Columns, used: Sequence[str]) -> np.ndarray | None:
     """The probabilities as numbers, axes (examples, labels, *positions); None if they are not."""
+    if any(name not in columns for name in used):
+        return None
     try:
         values = [np.asarray(columns[name], dtype=np.float64) for name in used]
     except ValueError:

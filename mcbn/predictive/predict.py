@@ -207,7 +207,7 @@ def _accepted(
     for index, part in enumerate(parts):
         conducts = [conduct for model in _networks(sampler) for conduct in seen(model)]
         if unknown and any(conduct.ends_in_sigmoid for conduct in conducts):
-            raise ValueError(probabilities_met("the outputs of a sigmoid"))
+            raise probabilities_met("the outputs of a sigmoid")
         mixes = any(c.mixes or (regrouped and c.decides) for c in conducts)
         if cut and index > 0 and mixes:
             raise ValueError(

@@ -207,7 +207,8 @@ def _dense(predictions: Predictions) -> CategoricalPredictive:
     if not isinstance(given, CategoricalPredictive) or not is_dense(predictions):
         raise ValueError(
             "expected predictions with axes (examples, classes, height, width), or of one label, "
-            f"for maps, got others of {predictions.method!r}; leave the maps out"
+            f"for maps, got others of {predictions.method!r}, several labels or without positions; "
+            "leave the maps out"
         )
     return given
 

@@ -167,7 +167,7 @@ def completions(line):
         ("mcbn predict --meth", [("plain", "--method")]),
         ("mcbn predict --method d", [("plain", "dropout"), ("plain", "deterministic")]),
         ("mcbn predict --keep-draws --likelihood ",
-         [("plain", "categorical"), ("plain", "gaussian")]),
+         [("plain", "categorical"), ("plain", "bernoulli"), ("plain", "gaussian")]),
         ("mcbn evaluate --json ", [("file", "")]),
         ("mcbn collect --data tr", [("file", "tr")]),
         ("mcbn study table ", [("dir", "")]),

@@ -161,7 +161,9 @@ def test_what_is_not_labelled_needs_labels_beside_it():
     with pytest.raises(ValueError, match="expected labelled positions, got the index 11"):
         mcbn.evaluate(predictive, torch.full_like(targets, VOID), ignore_index=VOID)
     real = mcbn.Gaussian(1.0).summarize(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="expected ignore_index with predictions of classes only"):
+    with pytest.raises(
+        ValueError, match="expected ignore_index with predictions of classes or labels only"
+    ):
         mcbn.evaluate(real, torch.zeros(4), ignore_index=VOID)
 
 

@@ -117,5 +117,5 @@ def test_a_root_mean_square_has_one_shape_and_solves_a_quadratic():
     root = (along.square() + square * left.clamp(min=0)).sqrt()
     expected = torch.where(left > 0, (root - along) / square.sqrt(), 0.0)
     assert 5 < int((left > 0).sum()) < 45
-    (errors,) = intervals._errors(observed, observed + noise, 2.0)
+    (errors,) = intervals.errors(observed, observed + noise, 2.0)
     assert_close(errors, expected, rtol=1e-10, atol=0)

@@ -137,7 +137,9 @@ def test_log_probabilities_are_logits():
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Sequential(nn.Sigmoid(), nn.Flatten())])
 def test_a_sigmoid_is_refused_unless_its_values_are_said_to_be_logits(last):
     sampler = drawn(network(last))
-    with pytest.raises(ValueError, match="ends in a sigmoid: several labels have no likelihood"):
+    with pytest.raises(
+        ValueError, match=r"got the outputs of a sigmoid; give likelihood=mcbn\.Bernoulli"
+    ):
         mcbn.predict(sampler, DATA)
     as_logits = mcbn.Categorical(outputs="logits")
     assert_close(mcbn.predict(sampler, DATA, as_logits).probabilities,
