@@ -178,11 +178,7 @@ def _class_replicates(
     whole = clusters or Clusters.alone(len(cases))
     if cases.ndim > 1:
         whole = whole.spread(torch.arange(len(cases)).repeat_interleave(cases[0].numel()))
-        columns = {
-            name: values.movedim(1, -1).flatten(0, -2) if name == "probabilities" else
-            values.flatten()
-            for name, values in columns.items()
-        }  # fmt: skip
+        columns = rows_of_positions(columns)
     measure = WeightedClassScores.of(columns, whole)
     return intervals.weighted_replicates(
         columns, whole, measure, kind=intervals.class_gaps, **options
@@ -296,6 +292,14 @@ def class_columns(predictive: CategoricalPredictive, targets: Targets) -> ScoreC
         "targets": targets,
     }
     return {name: values.cpu() for name, values in columns.items()}
+
+
+def rows_of_positions(columns: ScoreColumns) -> ScoreColumns:
+    """What the scores of classes are computed from, with a row for each position."""
+    return {
+        name: values.movedim(1, -1).flatten(0, -2) if name == "probabilities" else values.flatten()
+        for name, values in columns.items()
+    }
 
 
 def class_scores(columns: ScoreColumns) -> dict[str, float]:

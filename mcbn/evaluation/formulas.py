@@ -89,11 +89,16 @@ def smooth_calibration_error(
     confidence: Float64[Tensor, " batch"], correct: Bool[Tensor, " batch"]
 ) -> float:
     """Return the calibration error at the one bandwidth that equals it."""
-    # Cosines are reflected at both ends, so the kernel is a factor on each of them.
     cells, shares = residual_shares(confidence, correct)
     mass = torch.zeros(CELLS, dtype=torch.float64, device=confidence.device)
     mass.index_add_(0, cells.flatten(), shares.flatten() / len(confidence))
-    waves = fft.dct(mass.cpu().numpy())
+    return smooth_error_of_shares(mass.cpu().numpy())
+
+
+def smooth_error_of_shares(mass: Float64[np.ndarray, " fine"]) -> float:
+    """Return the same from the mean over examples of their `residual_shares` on each cell."""
+    # Cosines are reflected at both ends, so the kernel is a factor on each of them.
+    waves = fft.dct(mass)
     frequencies = np.pi * np.arange(CELLS)
 
     def excess(width: float) -> float:
@@ -123,9 +128,16 @@ def smoothed_residuals(
 
 def quantile_calibration_error(pit: Float64[Tensor, " batch"]) -> float:
     """Return the mean gap between nominal and observed coverage of all lower quantiles."""
-    values, count = pit.sort().values, len(pit)
+    ones = torch.ones_like(pit)
+    return quantile_error_of_counts(pit.sort().values, ones)
+
+
+def quantile_error_of_counts(
+    values: Float64[Tensor, " values"], counts: Float64[Tensor, " values"]
+) -> float:
+    """Return the same of ascending values that occur so often each."""
     knots = torch.cat([values.new_zeros(1), values, values.new_ones(1)])
-    heights = torch.arange(count + 1, dtype=torch.float64, device=values.device) / count
+    heights = torch.cat([counts.new_zeros(1), counts.cumsum(0)]) / counts.sum()
     # The integral of |u - h| is (u - h) |u - h| / 2.
     starts, ends = ((u - heights) * (u - heights).abs() for u in (knots[:-1], knots[1:]))
     return float((ends - starts).sum() / 2)

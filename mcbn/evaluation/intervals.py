@@ -140,7 +140,7 @@ def _all_gaps(columns: ScoreColumns, clusters: Clusters | None) -> GapsOf:
     return gaps_of
 
 
-def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> "_Sums":
+def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> "Sums":
     """What each example adds to the gaps of "is it this class", by class and bin of equal width."""
     probabilities = columns["probabilities"].movedim(1, -1).contiguous()
     edges = width_edges()
@@ -154,10 +154,20 @@ def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> "_Sums":
 
 def pit_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     """Distance of the distribution function of the PITs from the diagonal, cell by cell."""
-    middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
     values = columns["pit"]
     above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
-    steps = _sums(above, torch.ones_like(values) / values.numel(), CELLS + 1, clusters)
+    return pit_gaps_of_steps(
+        _sums(above, torch.ones_like(values) / values.numel(), CELLS + 1, clusters)
+    )
+
+
+def pit_gaps_of_steps(steps: "Sums") -> GapsOf:
+    """The same from the share of PITs that come between two middles of cells.
+
+    Args:
+        steps: in a resample, from below the first middle to above the last.
+    """
+    middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
         reached = torch.from_numpy(steps(counts))[:CELLS].cumsum(0)
@@ -216,7 +226,7 @@ def score_replicates(
         progress=progress,
         clusters=[clusters],
     )
-    return _oferrors(drawn, observed)
+    return _of_errors(drawn, observed)
 
 
 def weighted_replicates(
@@ -244,10 +254,10 @@ def weighted_replicates(
         [{"unit": torch.arange(len(clusters))}], scores_and_gaps, resamples=resamples, seed=seed,
         progress=progress,
     )  # fmt: skip
-    return _oferrors(drawn, observed)
+    return _of_errors(drawn, observed)
 
 
-def _oferrors(
+def _of_errors(
     drawn: Mapping[str, Tensor], observed: Mapping[str, Tensor]
 ) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """The replicates of scores as they are, and of calibration errors from those of their gaps."""
@@ -327,7 +337,7 @@ def _scaled(
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class Sums:
     """What a resample adds to each cell.
 
     Attributes:
@@ -349,13 +359,13 @@ def _sums(
     values: Float[Tensor, "examples *values"],
     cells: int,
     clusters: Clusters | None,
-) -> _Sums:
+) -> Sums:
     """What each example adds to each cell, or each cluster of them together."""
     starts = np.arange(len(places) + 1) * places[0].numel()
     entries = values.double().flatten().numpy(), places.flatten().numpy(), starts
     matrix = csc_array(entries, shape=(cells, len(places)))
     if clusters is None:
-        return _Sums(matrix, None)
+        return Sums(matrix, None)
     rows = np.arange(len(places))
     members = csc_array((np.ones(len(rows)), (rows, clusters.of_row.numpy())))
-    return _Sums(matrix @ members, clusters.sizes.double().numpy())
+    return Sums(matrix @ members, clusters.sizes.double().numpy())

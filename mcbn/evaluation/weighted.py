@@ -29,14 +29,16 @@ class WeightedClassScores:
         sums: of each mean score, what every cluster adds to it.
         sizes: rows of every cluster.
         cluster: of each row, the most certain row first.
-        wrong: whether each row is an error, in that order.
+        rows: how many rows of the data each stands for, in that order; usually one.
+        errors: how many of them are errors.
         ends: where each run of equally certain rows ends.
     """
 
     sums: dict[str, Float64[np.ndarray, " clusters"]]
     sizes: Float64[np.ndarray, " clusters"]
     cluster: Int[np.ndarray, " rows"]
-    wrong: np.ndarray
+    rows: Float64[np.ndarray, " rows"]
+    errors: Float64[np.ndarray, " rows"]
     ends: Int[np.ndarray, " runs"]
 
     @classmethod
@@ -60,7 +62,8 @@ class WeightedClassScores:
             {name: total(columns[column]) for name, column in MEANS.items()},
             clusters.sizes.double().numpy(),
             clusters.of_row[order].numpy(),
-            ~columns["correct"][order].numpy(),
+            np.ones(len(order)),
+            (~columns["correct"][order]).double().numpy(),
             last.nonzero()[:, 0].numpy(),
         )
 
@@ -69,8 +72,8 @@ class WeightedClassScores:
         rows = float(self.sizes @ counts)
         means = {name: float(sums @ counts) / rows for name, sums in self.sums.items()}
         times = counts[self.cluster]
-        drawn = self._in_runs(times)
-        losses = self._in_runs(np.where(self.wrong, times, 0.0))
+        drawn = self._in_runs(times * self.rows)
+        losses = self._in_runs(times * self.errors)
         kept = drawn > 0
         return {**means, **_areas(drawn[kept], losses[kept])}
 

@@ -95,14 +95,18 @@ class GaussianPredictive(RealPredictive):
         """Total variance: epistemic plus aleatoric."""
         return self.epistemic_variance + self.aleatoric_variance
 
-    def log_prob(self, targets: Targets) -> Float[Tensor, " batch"]:
+    def log_prob(
+        self, targets: Targets
+    ) -> Float[Tensor, " batch"] | Float[Tensor, "batch *positions"]:
         """Log-density of the T-component mixture, joint over outputs; in nats, higher is better.
 
         `log 1/T sum_t prod_d N(y_d; m_td, v_td)`, the predictive log-likelihood (PLL) of
-        Gal and Ghahramani 2016, equation 8.
+        Gal and Ghahramani 2016, equation 8. Of a dense prediction, whose means have axes beyond
+        the second, each value is a target by itself: joint over the pixels of an image, the draw
+        that fits it best would be all that counts.
         """
         targets = self.aligned(targets)
-        if self.means.ndim == 2:
+        if self.means.ndim != 3:
             return mixture.log_density(self.means, self.variances, targets)
         variances = self.variances.expand(self.means.shape)
         each = torch.stack(

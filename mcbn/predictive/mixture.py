@@ -273,9 +273,10 @@ def forecast_scores(
 ) -> dict[str, Tensor]:
     """Return what forecasts are scored by, from arguments that are checked once.
 
-    Each entry is what the function for it alone returns: `log_prob`, joint over outputs; `crps`;
-    `crps_moment_matched`, of the Gaussian with this mean and variance; the ends `low` and `high` of
-    the central interval of `level`; and `pit`, the distribution function at the values.
+    Each entry is what the function for it alone returns: `log_prob`, joint over outputs, but of
+    each value by itself where there are positions; `crps`; `crps_moment_matched`, of the Gaussian
+    with this mean and variance; the ends `low` and `high` of the central interval of `level`; and
+    `pit`, the distribution function at the values.
 
     Raises:
         ValueError: a value is not finite, a variance is negative or 0 (there is no density).
@@ -284,7 +285,7 @@ def forecast_scores(
     means, variances, values = _checked(means, variances, values)
     _positive(variances)
     deviations = variances.sqrt()
-    if means.ndim == 2:
+    if means.ndim != 3:
         log_prob = _log_density(means, variances, values)
     else:
         each = [

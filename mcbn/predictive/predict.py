@@ -1,6 +1,7 @@
 """Prediction: a sampler run over data, and its draws summarised under a likelihood."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count as counting
 from itertools import repeat, takewhile
@@ -371,6 +372,17 @@ def join_predictives(parts: Iterable[S], examples: int) -> S | None:
         if isinstance(value, Tensor) and value.ndim > 0 and value.shape[axis] > done:
             whole[name] = value.narrow(axis, 0, done).clone(memory_format=torch.contiguous_format)
     return None if kind is None else kind(**whole)
+
+
+def example_of(predictive: S, index: int) -> S:
+    """The predictive of one example, as views."""
+    tensors = {
+        name: value.narrow(EXAMPLE_AXES.get(name, 0), index, 1)
+        for name, value in vars(predictive).items()
+        if isinstance(value, Tensor) and value.ndim > 0
+    }
+    one: S = replace(predictive, **tensors)  # type: ignore[type-var]
+    return one
 
 
 def require_sampler(sampler: Sampler) -> None:

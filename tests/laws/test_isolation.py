@@ -176,6 +176,15 @@ def compared(folder):
     return lambda: mcbn.compare(samplers, X, Y, resamples=5), [model]
 
 
+def by_batches(folder):
+    model = network()
+    data = TensorDataset(X, Y[:, None, None].expand(-1, 3, 2))
+    sampler = mcbn.Deterministic(
+        model, output=lambda answer: answer[:, :, None, None].expand(-1, -1, 3, 2)
+    )
+    return lambda: mcbn.evaluate_batches(sampler, data, resamples=5).to_dict(), [model]
+
+
 def carded(folder):
     scored = {"MCBN": mcbn.evaluate(classes(), Y, resamples=5)}
     return lambda: mcbn.to_model_card(scored, name="net", data="data"), []
@@ -226,6 +235,7 @@ CALLS = {
     "predict_distributed": shared_out,
     "evaluate": classified(lambda p, _: mcbn.evaluate(p, Y, resamples=5).to_dict()),
     "evaluate real": regressed(lambda p, y: mcbn.evaluate(p, y, resamples=5).to_dict()),
+    "evaluate_batches": by_batches,
     "class_scores": classified(lambda p, _: mcbn.class_scores(p, Y, resamples=5).support),
     "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
     "compare": compared,

@@ -1,0 +1,298 @@
+"""What the scores of dense predictions need of each image, so that its pixels can be forgotten.
+
+Scores that are means, and calibration errors in bins of equal width, come out as they would from
+all pixels. Where pixels are ranked or put into bins of equal mass, confidences that fall into one
+of `CELLS` cells of the unit interval count as equal.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy.sparse import csc_array
+from torch import Tensor
+
+from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.intervals import Counts, GapsOf, Sums
+from mcbn.evaluation.reliability import Reliability, binned, equal_width, width_edges
+from mcbn.evaluation.weighted import MEANS, WeightedClassScores
+
+CELLS = formulas.CELLS
+REAL_MEANS = ("error", "log_prob", "crps", "crps_moment_matched", "inside", "width")
+CELL_EDGES = torch.arange(CELLS + 1, dtype=torch.float64) / CELLS
+MASS_BINS = 15
+
+
+@dataclass(eq=False)
+class ImageSums:
+    """Vectors of every image, by what they are the sums of; most of their entries are zero.
+
+    Attributes:
+        size: the length of the vectors of each name.
+        entries: of each image the places and the values of those that are not zero.
+        pixels: of each image.
+    """
+
+    size: dict[str, int] = field(default_factory=dict)
+    entries: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    pixels: list[int] = field(default_factory=list)
+
+    def add(self, pixels: int, vectors: dict[str, Tensor]) -> None:
+        """Add an image."""
+        self.pixels.append(pixels)
+        for name, vector in vectors.items():
+            values = vector.double().numpy()
+            places = values.nonzero()[0].astype(np.int32)
+            self.size[name] = len(values)
+            self.entries.setdefault(name, []).append((places, values[places]))
+
+    def matrix(self, name: str, clusters: Clusters) -> csc_array:
+        """The sums of each cluster of images, axes (entries, clusters)."""
+        places, values = zip(*self.entries[name], strict=True)
+        starts = np.cumsum([0, *map(len, places)])
+        by_image = csc_array(
+            (np.concatenate(values), np.concatenate(places), starts),
+            shape=(self.size[name], len(places)),
+        )
+        rows = np.arange(len(places))
+        members = csc_array((np.ones(len(rows)), (rows, clusters.of_row.numpy())))
+        return csc_array(by_image @ members)
+
+    def per_pixel(self, name: str, clusters: Clusters) -> Sums:
+        """The same as means over pixels, in a resample over those that it has."""
+        total = sum(self.pixels)
+        return Sums(self.matrix(name, clusters) / total, self.sizes(clusters))
+
+    def sizes(self, clusters: Clusters) -> Float64[np.ndarray, " clusters"]:
+        """The pixels of each cluster."""
+        pixels = torch.tensor(self.pixels, dtype=torch.float64)
+        sizes = torch.zeros(len(clusters), dtype=torch.float64)
+        summed: np.ndarray = sizes.index_add(0, clusters.of_row, pixels).numpy()
+        return summed
+
+
+@dataclass(eq=False)
+class ClassImages:
+    """Sums of predictions of classes, image by image.
+
+    Attributes:
+        sums: of every image.
+        width: bins of equal width of all pixels.
+        cells: the same of `CELLS` cells.
+    """
+
+    sums: ImageSums = field(default_factory=ImageSums)
+    width: Reliability | None = None
+    cells: Reliability | None = None
+
+    def add(self, columns: ScoreColumns) -> None:
+        """Add an image.
+
+        Args:
+            columns: of its pixels, as `evaluate.class_columns` returns them, one row for each.
+        """
+        # Rounding may lift a confidence over 1.
+        confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
+        residuals = correct.double() - confidence
+        cells, shares = formulas.residual_shares(confidence, correct)
+        cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
+        width = torch.bucketize(confidence, width_edges()[1:-1])
+        means = {name: columns[column].double().sum()[None] for name, column in MEANS.items()}
+        vectors = {
+            "rows": cell.bincount(minlength=CELLS),
+            "errors": cell.bincount((~correct).double(), minlength=CELLS),
+            "residuals": cell.bincount(residuals, minlength=CELLS),
+            "width": width.bincount(residuals, minlength=len(width_edges()) - 1),
+            "smooth": cells.flatten().bincount(shares.flatten(), minlength=CELLS),
+            "classes": _by_class(columns["probabilities"], columns["targets"]),
+        }
+        self.sums.add(len(confidence), means | vectors)
+        bins = equal_width(confidence, correct), binned(confidence, correct, CELL_EDGES)
+        self.width = bins[0] if self.width is None else self.width + bins[0]
+        self.cells = bins[1] if self.cells is None else self.cells + bins[1]
+
+    def measure(self, clusters: Clusters) -> WeightedClassScores:
+        """The scores of a resample of clusters, all but the calibration errors."""
+        rows = self.sums.matrix("rows", clusters).tocoo()
+        errors = self.sums.matrix("errors", clusters).todok()
+        # The most certain first.
+        order = np.argsort(-rows.row, kind="stable")
+        cell, cluster = rows.row[order], rows.col[order]
+        wrong = errors.tocsr()[cell, cluster]
+        ends = np.append(np.diff(cell) != 0, True).nonzero()[0]
+        return WeightedClassScores(
+            {name: self.sums.matrix(name, clusters).toarray()[0] for name in MEANS},
+            self.sums.sizes(clusters),
+            cluster,
+            rows.data[order],
+            np.asarray(wrong).ravel(),
+            ends,
+        )
+
+    def calibration_errors(self) -> dict[str, float]:
+        """The calibration errors of all pixels."""
+        width, mass, total = self._width, self._mass(), sum(self.sums.pixels)
+        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
+        by_class = self.sums.matrix("classes", every).toarray()[:, 0]
+        classes = len(by_class) // len(width.counts)
+        shares = self.sums.matrix("smooth", every).toarray()[:, 0] / total
+        return {
+            "ece": width.expected_error,
+            "ece_equal_mass": mass.expected_error,
+            "ece_debiased": mass.debiased_error,
+            "ece_classwise": float(np.abs(by_class).sum()) / (total * classes),
+            "ece_smooth": formulas.smooth_error_of_shares(shares),
+            "mce": width.maximum_error,
+        }
+
+    def gaps(self, clusters: Clusters) -> GapsOf:
+        """The gaps of the calibration errors in a resample, as `intervals.class_gaps` has them."""
+        width, mass = self._width, self._mass()
+        share_of_width, share_of_mass = (
+            bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in (width, mass)
+        )
+        by_width, by_cell, by_class, shares = (
+            self.sums.per_pixel(name, clusters)
+            for name in ("width", "residuals", "classes", "smooth")
+        )
+        cell_bins = _bins_of_cells(mass)
+        bandwidth = self.calibration_errors()["ece_smooth"]
+        classes = self.sums.size["classes"] // len(width.counts)
+
+        def gaps_of(counts: Counts) -> dict[str, Tensor]:
+            width_gaps = torch.from_numpy(by_width(counts))
+            mass_gaps = cell_bins.bincount(
+                torch.from_numpy(by_cell(counts)), minlength=len(mass.counts)
+            )
+            smooth = formulas.smoothed_residuals(
+                shares(counts), width=bandwidth, cells=intervals.CELLS
+            )
+            return {
+                "ece": width_gaps,
+                "mce": width_gaps / share_of_width,
+                "ece_equal_mass": mass_gaps,
+                "ece_debiased": mass_gaps / share_of_mass.sqrt(),
+                "ece_classwise": torch.from_numpy(by_class(counts)) / classes,
+                "ece_smooth": smooth / intervals.CELLS,
+            }
+
+        return gaps_of
+
+    @property
+    def _width(self) -> Reliability:
+        return _some(self.width)
+
+    def _mass(self) -> Reliability:
+        """Bins of equal mass, whose edges are those of cells."""
+        cells = _some(self.cells)
+        until, total = cells.counts.cumsum(0), int(cells.counts.sum())
+        ranks = (torch.arange(1, MASS_BINS) * total + MASS_BINS - 1) // MASS_BINS
+        last = torch.searchsorted(until, ranks)
+        # The last cell that is not empty ends the last bin.
+        last = last[last < torch.searchsorted(until, torch.tensor(total))]
+        last = last[last.diff(prepend=last.new_full((1,), -1)) > 0]
+        edges = torch.cat([CELL_EDGES[:1], CELL_EDGES[last + 1], CELL_EDGES[-1:]])
+        place = torch.bucketize(torch.arange(CELLS), last)
+        empty = torch.zeros(len(edges) - 1, dtype=torch.int64)
+        counts, hits, *parts = (
+            empty.index_add(0, place, each)
+            for each in (cells.counts, cells.correct_counts, *cells.confidence_parts)
+        )
+        return Reliability(counts, hits, torch.stack(parts), edges)
+
+
+def _bins_of_cells(bins: Reliability) -> Tensor:
+    """The bin of each cell."""
+    return torch.bucketize(CELL_EDGES[1:], bins.edges[1:-1])
+
+
+def _by_class(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+    """The residuals of "is it this class" in bins of equal width, class by class."""
+    happened = torch.nn.functional.one_hot(targets.long(), probabilities.shape[1])
+    edges = width_edges()
+    bins, classes = len(edges) - 1, probabilities.shape[1]
+    places = torch.bucketize(probabilities.contiguous(), edges[1:-1]) + bins * torch.arange(classes)
+    residuals = happened.double() - probabilities
+    return places.flatten().bincount(residuals.flatten(), minlength=bins * classes)
+
+
+def _some(bins: Reliability | None) -> Reliability:
+    if bins is None:
+        raise ValueError("expected at least one labelled position, got none; check ignore_index")
+    return bins
+
+
+@dataclass(eq=False)
+class RealImages:
+    """Sums of predictions of real values, image by image.
+
+    Attributes:
+        sums: of every image.
+    """
+
+    sums: ImageSums = field(default_factory=ImageSums)
+
+    def add(self, columns: ScoreColumns) -> None:
+        """Add an image.
+
+        Args:
+            columns: of its pixels, as `evaluate.real_columns` returns them.
+        """
+        pit = columns["pit"].flatten().clamp(0, 1)
+        means = {name: columns[name].double().sum()[None] for name in REAL_MEANS}
+        cells = (pit * CELLS).long().clamp(max=CELLS - 1)
+        steps = (pit * intervals.CELLS - 0.5).ceil().long().clamp(0, intervals.CELLS)
+        vectors = {
+            "pit": cells.bincount(minlength=CELLS),
+            "steps": steps.bincount(minlength=intervals.CELLS + 1),
+        }
+        self.sums.add(len(pit), means | vectors)
+
+    def measure(self, clusters: Clusters) -> "RealMeasure":
+        """The scores of a resample of clusters, all but the PIT error."""
+        sums = {name: self.sums.matrix(name, clusters).toarray()[0] for name in REAL_MEANS}
+        return RealMeasure(sums, self.sums.sizes(clusters))
+
+    def calibration_errors(self) -> dict[str, float]:
+        """The PIT error of all pixels."""
+        places, values = zip(*self.sums.entries["pit"], strict=True)
+        counts = np.bincount(np.concatenate(places), np.concatenate(values), CELLS)
+        centres = (CELL_EDGES[1:] + CELL_EDGES[:-1]) / 2
+        error = formulas.quantile_error_of_counts(centres, torch.from_numpy(counts))
+        return {"pit_error": error}
+
+    def gaps(self, clusters: Clusters) -> GapsOf:
+        """The gaps of the PIT error in a resample, as `intervals.pit_gaps` has them."""
+        return intervals.pit_gaps_of_steps(self.sums.per_pixel("steps", clusters))
+
+
+@dataclass(frozen=True, eq=False)
+class RealMeasure:
+    """Scores of real values in a resample, from how often each cluster was drawn.
+
+    Attributes:
+        sums: of each mean score, what every cluster adds to it.
+        sizes: pixels of every cluster.
+    """
+
+    sums: dict[str, Float64[np.ndarray, " clusters"]]
+    sizes: Float64[np.ndarray, " clusters"]
+
+    def __call__(self, counts: Counts) -> dict[str, float]:
+        """The scores of a resample."""
+        pixels = float(self.sizes @ counts)
+        means: dict[str, Any] = {
+            name: float(sums @ counts) / pixels for name, sums in self.sums.items()
+        }
+        return {
+            "rmse": means["error"] ** 0.5,
+            "pll": means["log_prob"],
+            "crps": means["crps"],
+            "crps_moment_matched": means["crps_moment_matched"],
+            "coverage_90": means["inside"],
+            "width_90": means["width"],
+        }
