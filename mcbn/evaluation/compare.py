@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
-from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, out_of_distribution
+from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
+from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, separation_scores
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
@@ -138,6 +138,7 @@ def compare(
     likelihood: Literal["categorical"] | Categorical = "categorical",
     ignore_index: int | None = None,
     group: Groups | None = None,
+    outside_group: Mapping[str, Groups] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
@@ -155,16 +156,18 @@ def compare(
         likelihood: of the classes; `Categorical(outputs=...)` says what the networks return.
         ignore_index: the class of positions that are not labelled, which are left out.
         group: what examples that hang together share; see `evaluate`.
+        outside_group: the same of the examples of out-of-distribution sets, by name of the set.
         resamples: bootstrap resamples behind each interval.
         seed: chooses the resamples.
         progress: show bars, on a terminal only.
 
     Raises:
         TypeError: there are no targets, or an argument is of another type.
-        ValueError: there is no method.
+        ValueError: there is no method, or groups of a set that is not there.
     """
     if not samplers:
         raise ValueError("expected at least one method to compare, got none; name some samplers")
+    require_sets(outside_group or {}, outside or {})
     entries = {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
@@ -180,6 +183,7 @@ def compare(
         entries[name] = entry(
             rows,
             outside=predicted_outside,
+            outside_group=outside_group,
             seconds=seconds,
             resamples=resamples,
             seed=seed,
@@ -192,6 +196,7 @@ def entry(
     rows: ScoredRows,
     *,
     outside: Mapping[str, CategoricalPredictive],
+    outside_group: Mapping[str, Groups] | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
@@ -199,16 +204,19 @@ def entry(
 ) -> Entry:
     """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
     predictive = rows.predictive
-    epistemic = knows_epistemic(predictive)
+    uncertainty: Literal["mutual_information", "entropy"] = (
+        "mutual_information" if knows_epistemic(predictive) else "entropy"
+    )
+    groups = outside_group or {}
     return Entry(
         predictive,
         outside,
         evaluate_rows(rows, resamples=resamples, seed=seed, progress=progress),
         {
-            name: out_of_distribution(
-                predictive,
-                other,
-                uncertainty="mutual_information" if epistemic else "entropy",
+            name: separation_scores(
+                (predictive, rows.clusters),
+                (other, clusters_of(groups.get(name), len(other))),
+                uncertainty=uncertainty,
                 resamples=resamples,
                 seed=seed,
             )
@@ -216,6 +224,19 @@ def entry(
         },
         seconds,
     )
+
+
+def require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> None:
+    """Check that groups are of out-of-distribution sets that are there.
+
+    Raises:
+        ValueError: they are of another set.
+    """
+    if unknown := [name for name in groups if name not in outside]:
+        raise ValueError(
+            f"expected outside_group of the sets {list(outside)}, got {unknown}; name the groups "
+            "after their set"
+        )
 
 
 def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
