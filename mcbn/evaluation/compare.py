@@ -167,7 +167,7 @@ def compare(
     """
     if not samplers:
         raise ValueError("expected at least one method to compare, got none; name some samplers")
-    require_sets(outside_group or {}, outside or {})
+    _require_sets(outside_group or {}, outside or {})
     entries = {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
@@ -226,7 +226,7 @@ def entry(
     )
 
 
-def require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> None:
+def _require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> None:
     """Check that groups are of out-of-distribution sets that are there.
 
     Raises:
