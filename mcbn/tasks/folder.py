@@ -284,7 +284,7 @@ def _split(
             chosen[part] += sorted(picture for each in share for picture in members[each])
     few = [part for part, indices in chosen.items() if not indices]
     if few:
-        what = "pictures" if group is None else f"groups of pictures ({len(members)} are there)"
+        what = "pictures" if group is None else f"groups of pictures ({len(members)} in all)"
         raise ValueError(
             f"expected enough {what} in {folder.root} for {len(shares)} parts, got none for "
             f"{few[0]}; add pictures, or give other fractions="
@@ -299,10 +299,20 @@ def _groups(folder: Any, group: Group | None) -> tuple[list[list[int]], np.ndarr
         return [[index] for index in range(len(targets))], targets
     members: dict[Any, list[int]] = {}
     for index, (path, _) in enumerate(folder.samples):
-        members.setdefault(group(Path(path)), []).append(index)
+        members.setdefault(_group_of(path, group), []).append(index)
     # Of several classes as frequent it is the first.
     most = [int(np.bincount(targets[each]).argmax()) for each in members.values()]
     return list(members.values()), np.array(most)
+
+
+def _group_of(path: str, group: Group) -> Any:
+    name = group(Path(path))
+    if name is None:
+        raise ValueError(
+            f"expected a group for every picture, got None for {path}; let group= give a picture "
+            "that is by itself a name of its own"
+        )
+    return name
 
 
 def _require_other_groups(parts: Mapping[str, Any], group: Group) -> None:
@@ -310,7 +320,7 @@ def _require_other_groups(parts: Mapping[str, Any], group: Group) -> None:
     seen: dict[Any, tuple[str, str]] = {}
     for part, folder in parts.items():
         for path, _ in folder.samples:
-            name = group(Path(path))
+            name = _group_of(path, group)
             first, other = seen.setdefault(name, (part, path))
             if first != part:
                 raise ValueError(

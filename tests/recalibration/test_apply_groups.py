@@ -166,16 +166,17 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_groups_are_on_one_side_on_the_command_line(folder, capsys):
-    line = "report net.csv --group patient --resamples 5 --held-out"
-    run(f"{line} held.csv --recalibrate temperature --outside far.csv")
+    line = "report net.csv --group patient --resamples 5"
+    run(f"{line} --held-out held.csv --recalibrate temperature --outside far.csv")
     numbers = json.loads((folder / "report" / "report.json").read_text())
     sides = Sides.of_column("patient", [scans(0)], [scans(1, first=30)])
     expected = set_coverages([scans(0)], [scans(1, first=30)], sides=sides)[1]
     found = numbers["sets"]["net"]["conformal"]
     assert found["groups"] == 30
     assert found["coverage"]["low"] == pytest.approx(expected.coverage.low)
-    assert "'p29' in the held-out predictions by 'net'" in failing(f"{line} mixed.csv", capsys)
+    line += " --out other"
+    said = failing(f"{line} --held-out mixed.csv", capsys)
+    assert "'p29' in the held-out predictions by 'net'" in said
     (folder / "bare.csv").write_text("p_0,p_1,p_2,label\n0.2,0.3,0.5,1\n0.5,0.3,0.2,1\n")
-    assert "expected a column 'patient' in bare.csv, got none" in failing(
-        f"{line} bare.csv", capsys
-    )
+    said = failing(f"{line} --held-out bare.csv", capsys)
+    assert "expected a column 'patient' in bare.csv, got none" in said
