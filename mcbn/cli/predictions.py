@@ -30,7 +30,7 @@ from mcbn.predictive.pairing import repeating_columns, same_classes, same_exampl
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
-from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
+from mcbn.recalibration.apply import Sides, before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
 from mcbn.report.maps import write_maps
 from mcbn.report.prediction_pages import page_of_predictions
@@ -94,9 +94,11 @@ def report(options: ReportOptions) -> None:
     _require_compatible(methods[0], options)
     _require_known_methods(methods, outside, "--outside")
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
-    sets = set_coverages(methods, held_out) if held_out else ()
+    _group(methods[0], options.group, paths[0])
+    sides = _sides(options.group, methods, held_out, held_out_paths)
+    sets = set_coverages(methods, held_out, sides=sides) if held_out else ()
     if options.recalibrate is not None:
-        fits = fitted(methods, held_out, options.recalibrate)
+        fits = fitted(methods, held_out, options.recalibrate, sides=sides)
         methods = before_and_after(methods, fits, options.recalibrate)
         outside = [
             (path, either)
@@ -105,8 +107,7 @@ def report(options: ReportOptions) -> None:
         ]
     page = page_of_predictions(
         methods, title=options.title, outside=[each for _, each in outside], groups=groups,
-        group=_group(methods[0], options.group, paths[0]), images=images,
-        resamples=options.resamples,
+        group=options.group, images=images, resamples=options.resamples,
     )  # fmt: skip
     provenance = {"Data": methods[0].data, "Files": ", ".join(paths)}
     if held_out_paths:
@@ -236,6 +237,18 @@ def _group(predictions: Predictions, name: str | None, path: str) -> tuple[str, 
             f"together, as those of a patient, give --group {repeating[0]} for right intervals"
         )
     return None
+
+
+def _sides(
+    group: str | None, methods: Sequence[Predictions], held_out: Sequence[Predictions],
+    paths: Sequence[str],
+) -> Sides | None:  # fmt: skip
+    """The groups of the examples to be scored and of held-out ones; names a file without them."""
+    if group is None:
+        return None
+    for path, each in zip(paths, held_out, strict=True):
+        column(each.columns, group, path)
+    return Sides.of_column(group, methods, held_out)
 
 
 def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """The bootstrap over examples: replicates of a score, and an interval from them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters
@@ -44,7 +44,7 @@ def replicates(
     """
     if resamples < 0:
         raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
-    generator = torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
+    generator = _generator(seed)
     rounds = progress_bar(range(resamples), label="bootstrap", unit="resample", shown=progress)
     drawn_whole = clusters or [None] * len(groups)
     measured = [measure(_resampled(groups, drawn_whole, generator)) for _ in rounds]
@@ -63,11 +63,29 @@ def _resampled(
 ) -> ScoreColumns:
     chosen: dict[str, Tensor] = {}
     for columns, whole in zip(groups, clusters, strict=True):
-        count = len(next(iter(columns.values()))) if whole is None else len(whole)
-        index = torch.randint(count, (count,), generator=generator)
-        index = index if whole is None else whole.rows_of(index)
+        index = _drawn(len(next(iter(columns.values()))), whole, generator)
         chosen |= {name: values[index] for name, values in columns.items()}
     return chosen
+
+
+def drawn_rows(clusters: Clusters, *, seed: int) -> Iterator[Int[Tensor, " rows"]]:
+    """The rows of one resample after another, as `replicates` draws them of a single group."""
+    generator = _generator(seed)
+    while True:
+        yield _drawn(len(clusters.of_row), clusters, generator)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derived_seed(seed, "bootstrap"))
+
+
+def _drawn(
+    rows: int, clusters: Clusters | None, generator: torch.Generator
+) -> Int[Tensor, " drawn"]:
+    """As many rows as there are, or the rows of as many clusters, with replacement."""
+    count = rows if clusters is None else len(clusters)
+    index = torch.randint(count, (count,), generator=generator)
+    return index if clusters is None else clusters.rows_of(index)
 
 
 def percentile_interval(

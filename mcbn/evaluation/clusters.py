@@ -53,13 +53,7 @@ class Clusters:
         Raises:
             ValueError: another number of values, a missing one, or one group alone.
         """
-        names = texts(np.asarray(group).reshape(-1))
-        missing = sum(name in MISSING for name in names)
-        if len(names) != examples or missing:
-            raise ValueError(
-                f"expected a group for each of {examples} examples, got {len(names)} values, of "
-                f"which {missing} are missing; give one value per example"
-            )
+        names = names_of_groups(group, examples)
         codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
         if len(codes) < MIN_CLUSTERS:
             raise ValueError(
@@ -96,3 +90,24 @@ class Clusters:
         """
         _, codes = np.unique(self.of_row[positions].numpy(), return_inverse=True)
         return Clusters(torch.from_numpy(codes))
+
+
+def clusters_of(group: Groups | None, examples: int) -> Clusters | None:
+    """The clusters of examples by what they share; None where no groups are given."""
+    return None if group is None else Clusters.of_groups(group, examples)
+
+
+def names_of_groups(group: Groups, examples: int) -> tuple[str, ...]:
+    """What each example shares with others, as text: 7 and "7" are the same.
+
+    Raises:
+        ValueError: another number of values, or a missing one.
+    """
+    names = texts(np.asarray(group).reshape(-1))
+    missing = sum(name in MISSING for name in names)
+    if len(names) != examples or missing:
+        raise ValueError(
+            f"expected a group for each of {examples} examples, got {len(names)} values, of "
+            f"which {missing} are missing; give one value per example"
+        )
+    return names

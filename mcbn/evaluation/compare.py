@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, out_of_distribution
+from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
+from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, separation_scores
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
@@ -146,6 +146,7 @@ def compare(
     likelihood: LikelihoodName | Categorical | Bernoulli = "categorical",
     ignore_index: int | None = None,
     group: Groups | None = None,
+    outside_group: Mapping[str, Groups] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
@@ -165,16 +166,18 @@ def compare(
         ignore_index: the target of positions or labels of which the truth is not known; they are
             left out.
         group: what examples that hang together share; see `evaluate`.
+        outside_group: the same of the examples of out-of-distribution sets, by name of the set.
         resamples: bootstrap resamples behind each interval.
         seed: chooses the resamples.
         progress: show bars, on a terminal only.
 
     Raises:
         TypeError: there are no targets, or an argument is of another type.
-        ValueError: there is no method.
+        ValueError: there is no method, or groups of a set that is not there.
     """
     if not samplers:
         raise ValueError("expected at least one method to compare, got none; name some samplers")
+    _require_sets(outside_group or {}, outside or {})
     entries = {}
     for name, sampler in samplers.items():
         start = time.perf_counter()
@@ -190,6 +193,7 @@ def compare(
         entries[name] = entry(
             rows,
             outside=predicted_outside,
+            outside_group=outside_group,
             seconds=seconds,
             resamples=resamples,
             seed=seed,
@@ -202,6 +206,7 @@ def entry(
     rows: ScoredRows,
     *,
     outside: Mapping[str, CategoricalPredictive | BernoulliPredictive],
+    outside_group: Mapping[str, Groups] | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
@@ -209,16 +214,19 @@ def entry(
 ) -> Entry:
     """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
     predictive = rows.predictive
-    epistemic = knows_epistemic(predictive)
+    uncertainty: Literal["mutual_information", "entropy"] = (
+        "mutual_information" if knows_epistemic(predictive) else "entropy"
+    )
+    groups = outside_group or {}
     return Entry(
         predictive,
         outside,
         evaluate_rows(rows, resamples=resamples, seed=seed, progress=progress),
         {
-            name: out_of_distribution(
-                predictive,
-                other,
-                uncertainty="mutual_information" if epistemic else "entropy",
+            name: separation_scores(
+                (predictive, rows.clusters),
+                (other, clusters_of(groups.get(name), len(other))),
+                uncertainty=uncertainty,
                 resamples=resamples,
                 seed=seed,
             )
@@ -226,6 +234,19 @@ def entry(
         },
         seconds,
     )
+
+
+def _require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> None:
+    """Check that groups are of out-of-distribution sets that are there.
+
+    Raises:
+        ValueError: they are of another set.
+    """
+    if unknown := [name for name in groups if name not in outside]:
+        raise ValueError(
+            f"expected outside_group of the sets {list(outside)}, got {unknown}; name the groups "
+            "after their set"
+        )
 
 
 def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:

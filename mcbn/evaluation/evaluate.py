@@ -12,7 +12,7 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import bootstrap, detection, formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
-from mcbn.evaluation.clusters import Clusters, Groups
+from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluation import NO_REPLICATES, Evaluation, Score
 from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.reliability import equal_mass, equal_width
@@ -104,7 +104,7 @@ class ScoredRows:
 
         The arguments are those of `evaluate`.
         """
-        clusters = None if group is None else Clusters.of_groups(group, len(predictive))
+        clusters = clusters_of(group, len(predictive))
         if isinstance(predictive, BernoulliPredictive):
             aligned = predictive.aligned(targets, ignore_index=ignore_index)
             return cls(predictive, aligned, clusters)
@@ -190,35 +190,64 @@ def out_of_distribution(
     outside: CategoricalPredictive | BernoulliPredictive,
     *,
     uncertainty: Literal["mutual_information", "entropy"] = "mutual_information",
+    inside_group: Groups | None = None,
+    outside_group: Groups | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Score]:
     """Score how well uncertainty detects examples that are out of distribution (OOD).
 
-    They are the positive class. The two sets are resampled independently.
+    They are the positive class. The two sets are resampled independently, by whole group where
+    groups are given.
 
     Args:
         inside: predictions of examples from the training distribution.
         outside: predictions of examples that are out of distribution.
         uncertainty: what examples are ranked by; of several labels, its mean over the labels.
+        inside_group: what examples of the first set that hang together share; see `evaluate`.
+        outside_group: the same of the second set.
         resamples: bootstrap resamples of each set; 0 gives no intervals.
         level: of the intervals.
         seed: chooses the resamples.
 
     Raises:
         TypeError: predictions of the wrong kind.
-        ValueError: another kind of uncertainty.
+        ValueError: another kind of uncertainty, or groups of another number of examples.
     """
     for predictive in (inside, outside):
         _require(predictive, (CategoricalPredictive, BernoulliPredictive))
+    return separation_scores(
+        (inside, clusters_of(inside_group, len(inside))),
+        (outside, clusters_of(outside_group, len(outside))),
+        uncertainty=uncertainty,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+# Predictions, and their rows that are resampled together; None where each is drawn by itself.
+Clustered = tuple[CategoricalPredictive | BernoulliPredictive, Clusters | None]
+
+
+def separation_scores(
+    inside: Clustered,
+    outside: Clustered,
+    *,
+    uncertainty: Literal["mutual_information", "entropy"],
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """The scores of `out_of_distribution`, of rows whose clusters are known."""
     validation.fraction(level, "level")
     if uncertainty not in ("mutual_information", "entropy"):
         raise ValueError(
             "expected the uncertainty 'mutual_information' or 'entropy', got "
             f"{uncertainty!r}; choose one"
         )
-    both = [uncertainties(predictive, uncertainty) for predictive in (inside, outside)]
+    both = [uncertainties(predictive, uncertainty) for predictive, _ in (inside, outside)]
     separation = detection.out_of_distribution(*(values.flatten() for values in both))
 
     def measure(chosen: ScoreColumns) -> dict[str, float]:
@@ -232,6 +261,7 @@ def out_of_distribution(
         resamples=resamples,
         seed=seed,
         progress=False,
+        clusters=[inside[1], outside[1]],
     )
     values = _separation_scores(separation.auroc, separation.aupr, separation.fpr95)
     return with_intervals(values, replicates, level)

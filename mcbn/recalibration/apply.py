@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import torch
 
+from mcbn.evaluation.clusters import Groups, clusters_of, names_of_groups
+from mcbn.io.tables import column, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import same_classes, shared_rows
@@ -17,6 +19,7 @@ from mcbn.recalibration.conformal import (
     PredictionIntervals,
     PredictionSets,
 )
+from mcbn.recalibration.held_out import require_other_groups
 from mcbn.recalibration.isotonic import Isotonic
 from mcbn.recalibration.temperature import TemperatureScaling, TemperedCategorical
 from mcbn.recalibration.variance import VarianceScaling
@@ -34,6 +37,34 @@ METHODS: Mapping[str, Any] = {
 LEVEL = 0.9  # of prediction sets and intervals
 
 
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What examples that hang together share, such as patients, none of whom is on both sides.
+
+    Attributes:
+        scored: of the examples to be scored, which are the same by all methods.
+        held_out: of the held-out examples, by the method that predicted them.
+    """
+
+    scored: Groups
+    held_out: Mapping[str, Groups]
+
+    @classmethod
+    def of_column(
+        cls, name: str, predictions: Sequence[Predictions], held_out: Sequence[Predictions]
+    ) -> "Sides":
+        """The groups in a column of predictions, whose rows are the same, and of held-out ones.
+
+        Raises:
+            ValueError: some have no such column.
+        """
+        return cls(
+            group_column(name, predictions[0], "the predictions"),
+            {each.method: group_column(name, each, "the held-out predictions")
+             for each in held_out},
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class SetCoverage:
     """Coverage and size of the prediction sets, or intervals, of one method.
@@ -44,6 +75,7 @@ class SetCoverage:
         level: share of the targets that they were made to contain.
         coverage: share that they contain.
         mean_size: mean number of classes in a set, or mean length of an interval in target units.
+        groups: the number of groups, each of which counts as one; None where examples do.
     """
 
     method: str
@@ -51,10 +83,24 @@ class SetCoverage:
     level: float
     coverage: Coverage
     mean_size: float
+    groups: int | None = None
+
+
+def group_column(name: str, predictions: Predictions, kind: str) -> tuple[str, ...]:
+    """What examples share by a column of their predictions.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    return texts(column(predictions.columns, name, f"{kind} by {predictions.method!r}"))
 
 
 def fitted(
-    predictions: Sequence[Predictions], held_out: Sequence[Predictions], by: Recalibration
+    predictions: Sequence[Predictions],
+    held_out: Sequence[Predictions],
+    by: Recalibration,
+    *,
+    sides: Sides | None = None,
 ) -> dict[str, Callable[[Any], Any]]:
     """Fit a recalibration for each method on its held-out predictions.
 
@@ -63,13 +109,14 @@ def fitted(
         held_out: predictions of other examples by the same methods, with targets.
         by: what is fitted: a temperature, a scale and a bias per class, a rising function, or for
             real values a factor on the variance.
+        sides: the groups of both; None where every example is by itself.
 
     Raises:
-        ValueError: a method has no held-out predictions, they are the ones to be scored, or the
-            recalibration is of another kind of target. Held-out classes are put in the order of the
-            predictions by name, and refused where they are others.
+        ValueError: a method has no held-out predictions, they are the ones to be scored or of the
+            same groups, or the recalibration is of another kind of target. Held-out classes are put
+            in the order of the predictions by name, and refused where they are others.
     """
-    return {each.method: _fit(each, _partner(each, predictions, held_out), by)
+    return {each.method: _fit(each, _partner(each, predictions, held_out, sides), by)
             for each in predictions}  # fmt: skip
 
 
@@ -89,25 +136,34 @@ def before_and_after(
 
 
 def set_coverages(
-    predictions: Sequence[Predictions], held_out: Sequence[Predictions], *, level: float = LEVEL
+    predictions: Sequence[Predictions],
+    held_out: Sequence[Predictions],
+    *,
+    level: float = LEVEL,
+    sides: Sides | None = None,
 ) -> tuple[SetCoverage, ...]:
     """Coverage of prediction sets, or intervals, by every method: as predicted, and conformal.
 
     As predicted a set holds the most probable classes until their probabilities reach the level,
     and an interval is the central one. Conformal are `ConformalSets` by "probability" and
-    `ConformalIntervals` by "residual".
+    `ConformalIntervals` by "residual". With groups these are for examples of new groups, and every
+    group counts as one.
 
     Raises:
         ValueError: as for `fitted`.
     """
     rows = []
     for each in predictions:
-        partner = _partner(each, predictions, held_out)
+        partner = _partner(each, predictions, held_out, sides)
+        group, held = (sides.scored, sides.held_out[partner.method]) if sides else (None, None)
+        clusters = clusters_of(group, len(each.scored))
+        groups = None if clusters is None else len(clusters)
         method: Any = ConformalSets if _is_of_classes(each) else ConformalIntervals
-        conformal = method.fit(partner.scored, partner.known_targets, level=level)(each.scored)
+        fit = method.fit(partner.scored, partner.known_targets, level=level, group=held)
+        conformal = fit(each.scored)
         for rule, sets in (("as predicted", _as_predicted(each, level)), ("conformal", conformal)):
-            coverage = sets.coverage(each.known_targets)
-            rows.append(SetCoverage(each.method, rule, level, coverage, sets.mean_size))
+            coverage = sets.coverage(each.known_targets, group=group)
+            rows.append(SetCoverage(each.method, rule, level, coverage, sets.mean_size, groups))
     return tuple(rows)
 
 
@@ -131,7 +187,10 @@ def _as_predicted(predictions: Predictions, level: float) -> PredictionSets | Pr
 
 
 def _partner(
-    each: Predictions, predictions: Sequence[Predictions], held_out: Sequence[Predictions]
+    each: Predictions,
+    predictions: Sequence[Predictions],
+    held_out: Sequence[Predictions],
+    sides: Sides | None,
 ) -> Predictions:
     """Return the held-out predictions of a method; where there is one method only, of any name."""
     _require_no_labels(each)
@@ -153,6 +212,11 @@ def _partner(
             f"are to be scored ({shared}), on which every score is too good; predict a held-out "
             "part"
         )
+    if sides is not None:
+        scored = names_of_groups(sides.scored, len(each.scored))
+        held = names_of_groups(sides.held_out[partners[0].method], len(partners[0].scored))
+        require_other_groups(held, scored, f"the held-out predictions by {each.method!r}",
+                             "those to be scored")  # fmt: skip
     if bool(partners[0].classes) != bool(each.classes):
         raise ValueError(
             f"expected names of classes in the held-out predictions by {each.method!r} and in "

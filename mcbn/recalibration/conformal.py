@@ -3,20 +3,26 @@
 The guarantee: if held-out and new examples are exchangeable, a new target is in its set with a
 probability of at least `level`, over the draw of both. It holds for any network and any number of
 draws, on average over examples, not for each kind of example and not after a shift.
+
+Scans of one patient are not exchangeable with those of another one. With `group=` the guarantee is
+for an example of a new group, if groups are exchangeable and so are the examples within each: every
+group counts as one, however many examples it has.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from scipy.special import betainccinv, betaincinv
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.network.isolation import derived_seed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -29,7 +35,13 @@ from mcbn.recalibration.held_out import HeldOut
 class Coverage:
     """Share of the targets that their sets contain, with its exact Clopper-Pearson interval.
 
-    The interval reflects the choice of these examples, not that of the held-out ones.
+    With groups it is the mean over groups of the share in each, and the interval is that of as many
+    independent examples as would vary as much. It reflects the choice of these examples, or groups,
+    not that of the held-out ones.
+
+    Reference:
+        Korn and Graubard 1998, "Confidence Intervals for Proportions with Small Expected Number of
+        Positive Counts Estimated from Survey Data".
     """
 
     value: float
@@ -58,16 +70,25 @@ class PredictionSets:
         """Mean number of classes in a set; smaller is more informative."""
         return float(self.members.sum(1).double().mean())
 
-    def coverage(self, targets: Targets, *, level: float = 0.95) -> Coverage:
+    def coverage(
+        self, targets: Targets, *, group: Groups | None = None, level: float = 0.95
+    ) -> Coverage:
         """Return how often the set contains the target, with an interval of this level.
+
+        Args:
+            targets: class indices.
+            group: what examples that hang together share, one value per example; each group then
+                counts as one.
+            level: of the interval.
 
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit.
+            ValueError: targets or groups that do not fit.
         """
         classes = self.members.shape[1]
         index = validation.labels(as_targets(targets), classes, (len(self),)).long()
-        return _coverage(self.members.gather(1, index.to(self.members.device)[:, None]), level)
+        inside = self.members.gather(1, index.to(self.members.device)[:, None])
+        return _coverage(inside[:, 0], group, level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,26 +111,54 @@ class PredictionIntervals:
         """Mean length, that of an empty interval being 0; shorter is more informative."""
         return float((self.high - self.low).clamp_min(0.0).mean())
 
-    def coverage(self, targets: Targets, *, level: float = 0.95) -> Coverage:
+    def coverage(
+        self, targets: Targets, *, group: Groups | None = None, level: float = 0.95
+    ) -> Coverage:
         """Return how often the interval contains the target, with an interval of this level.
 
+        Args:
+            targets: real values.
+            group: what examples that hang together share, one value per example; each group then
+                counts as one.
+            level: of the interval.
+
         Raises:
-            ValueError: targets that do not fit or are not finite.
+            ValueError: targets or groups that do not fit, or targets that are not finite.
         """
         values = validation.finite(as_targets(targets), "targets").to(self.low.device)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
         validation.require_same_shape(values, self.low, ("targets", "intervals"))
-        return _coverage((values >= self.low) & (values <= self.high), level)
+        return _coverage((values >= self.low) & (values <= self.high), group, level)
 
 
-def _coverage(covered: Tensor, level: float) -> Coverage:
+def _coverage(covered: Bool[Tensor, " batch"], group: Groups | None, level: float) -> Coverage:
     tail = (1 - validation.fraction(level, "level")) / 2
-    hits, misses = int(covered.sum()), int((~covered).sum())
+    if (clusters := clusters_of(group, len(covered))) is not None:
+        hits, misses = _independent(covered.cpu(), clusters)
+    else:
+        hits, misses = int(covered.sum()), int((~covered).sum())
     # Quantiles of the beta distribution are exact; scipy's `binomtest` searches, to 1e-12.
     low = float(betaincinv(hits, misses + 1, tail)) if hits else 0.0
     high = float(betainccinv(hits + 1, misses, tail)) if misses else 1.0
     return Coverage(hits / (hits + misses), low, high)
+
+
+def _independent(covered: Bool[Tensor, " batch"], clusters: Clusters) -> tuple[float, float]:
+    """Hits and misses among so many independent examples that their share varies as much.
+
+    Those of a group count as one where they are all alike, and nearly as themselves where they have
+    nothing in common. How alike they are is told by few groups: so by these, one more of hits alone
+    and one more of misses.
+    """
+    groups, examples = len(clusters), len(covered)
+    shares = torch.zeros(groups, dtype=torch.float64)
+    shares = shares.index_add(0, clusters.of_row, covered.double()) / clusters.sizes
+    more = torch.cat([shares, torch.tensor([0.0, 1.0], dtype=torch.float64)])
+    alike = float(more.var(correction=0) / (more.mean() * (1 - more.mean())))
+    number = min(groups / alike, examples)
+    mean = float(shares.mean())
+    return mean * number, (1 - mean) * number
 
 
 @dataclass(frozen=True)
@@ -127,15 +176,19 @@ class ConformalSets:
         level: guaranteed coverage.
         threshold: the k-th smallest held-out score, k = ceil((n + 1) level); ties cover more. It
             is infinite where k > n, that is for n < level / (1 - level): every set is then whole.
+            With groups it is the smallest score up to which the shares of all groups sum to
+            (K + 1) level, and infinite for K < level / (1 - level).
         examples: n, the examples fitted on.
         score: "probability" or "adaptive".
         seed: of a randomised adaptive score; None for none. The part depends on it and on the
             place of the example among those predicted.
+        groups: K, the groups fitted on; None where every example is by itself.
 
     Reference:
         Sadinle, Lei and Wasserman 2019, "Least Ambiguous Set-Valued Classifiers with Bounded
         Error Levels" (LAC); Romano, Sesia and Candes 2020, "Classification with Valid and
-        Adaptive Coverage" (APS).
+        Adaptive Coverage" (APS); Lee, Barber and Willett 2023, "Distribution-Free Inference with
+        Hierarchical Data" (HCP), for groups.
     """
 
     level: float
@@ -143,6 +196,7 @@ class ConformalSets:
     examples: int
     score: Literal["probability", "adaptive"] = "probability"
     seed: int | None = None
+    groups: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -165,28 +219,49 @@ class ConformalSets:
         level: float = 0.9,
         score: Literal["probability", "adaptive"] = "probability",
         seed: int | None = None,
+        group: Groups | None = None,
     ) -> "ConformalSets":
         """Fit the threshold on held-out examples that nothing else was fitted on.
 
-        The options are the attributes.
+        Args:
+            predictive: predictions of held-out examples.
+            targets: their class indices.
+            level: coverage to guarantee.
+            score: "probability" or "adaptive".
+            seed: of a randomised adaptive score.
+            group: what examples that hang together share, one value per example, such as the
+                patient of a scan: the guarantee is then for an example of a new group.
 
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: an option is unknown, targets do not fit, or predictions have positions.
+            ValueError: an option is unknown, targets or groups do not fit, or predictions have
+                positions.
         """
-        unfitted = cls(level, math.inf, len(predictive), score, seed)
+        clusters = clusters_of(group, len(predictive))
+        groups = None if clusters is None else len(clusters)
+        unfitted = cls(level, math.inf, len(predictive), score, seed, groups)
         scores = unfitted._scores(predictive, "held out")
         index = validation.labels(as_targets(targets), scores.shape[1], (len(scores),)).long()
-        threshold = _threshold(scores.gather(1, index.to(scores.device)[:, None]), level)
-        return replace(unfitted, threshold=threshold, held_out=HeldOut.of(predictive))
+        own = scores.gather(1, index.to(scores.device)[:, None])
+        return replace(
+            unfitted,
+            threshold=_threshold(own, level, clusters),
+            held_out=HeldOut.of(predictive, group),
+        )
 
-    def __call__(self, predictive: CategoricalPredictive) -> PredictionSets:
+    def __call__(
+        self, predictive: CategoricalPredictive, *, group: Groups | None = None
+    ) -> PredictionSets:
         """Return the set of each example.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on, or have positions.
+            ValueError: they are the ones fitted on, or of groups fitted on, or have positions.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         return PredictionSets(self._scores(predictive, "new") <= self.threshold)
 
     def _scores(
@@ -232,20 +307,23 @@ class ConformalIntervals:
     Attributes:
         level: guaranteed coverage.
         threshold: the k-th smallest held-out score, k = ceil((n + 1) level). It is infinite where
-            k > n, that is for n < level / (1 - level): every interval is then the whole line.
+            k > n, that is for n < level / (1 - level): every interval is then the whole line. With
+            groups it is as in `ConformalSets`.
         examples: n, the examples fitted on.
         score: "residual" or "quantile".
+        groups: K, the groups fitted on; None where every example is by itself.
 
     Reference:
         Lei, G'Sell, Rinaldo, Tibshirani and Wasserman 2018, "Distribution-Free Predictive
         Inference for Regression", section 5.2; Romano, Patterson and Candes 2019, "Conformalized
-        Quantile Regression".
+        Quantile Regression"; Lee, Barber and Willett 2023, as for `ConformalSets`.
     """
 
     level: float
     threshold: float
     examples: int
     score: Literal["residual", "quantile"] = "residual"
+    groups: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -263,26 +341,46 @@ class ConformalIntervals:
         *,
         level: float = 0.9,
         score: Literal["residual", "quantile"] = "residual",
+        group: Groups | None = None,
     ) -> "ConformalIntervals":
         """Fit the threshold on held-out examples that nothing else was fitted on.
 
+        Args:
+            predictive: predictions of held-out examples.
+            targets: what was observed, in the units of the predictions.
+            level: coverage to guarantee.
+            score: "residual" or "quantile".
+            group: what examples that hang together share; see `ConformalSets.fit`.
+
         Raises:
-            ValueError: an option is unknown, targets do not fit, predictions have several
-                outputs, or a predictive variance is 0.
+            ValueError: an option is unknown, targets or groups do not fit, predictions have
+                several outputs, or a predictive variance is 0.
         """
-        unfitted = cls(level, math.inf, len(predictive), score)
+        clusters = clusters_of(group, len(predictive))
+        groups = None if clusters is None else len(clusters)
+        unfitted = cls(level, math.inf, len(predictive), score, groups)
         values = predictive.aligned(targets).reshape(-1)
         low, high, unit = unfitted._frame(predictive)
-        threshold = _threshold(torch.maximum(low - values, values - high) / unit, level)
-        return replace(unfitted, threshold=threshold, held_out=HeldOut.of(predictive))
+        scores = torch.maximum(low - values, values - high) / unit
+        return replace(
+            unfitted,
+            threshold=_threshold(scores, level, clusters),
+            held_out=HeldOut.of(predictive, group),
+        )
 
-    def __call__(self, predictive: GaussianPredictive) -> PredictionIntervals:
+    def __call__(
+        self, predictive: GaussianPredictive, *, group: Groups | None = None
+    ) -> PredictionIntervals:
         """Return the interval of each example.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on, or as for `fit`.
+            ValueError: they are the ones fitted on, or of groups fitted on, or as for `fit`.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         low, high, unit = self._frame(predictive)
         return PredictionIntervals(low - self.threshold * unit, high + self.threshold * unit)
 
@@ -314,9 +412,25 @@ class ConformalIntervals:
         return held_out.from_dict(cls, values)
 
 
-def _threshold(scores: Tensor, level: float) -> float:
-    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores."""
+def _threshold(scores: Tensor, level: float, clusters: Clusters | None) -> float:
+    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores.
+
+    With clusters, the first score up to which the shares of all K sum to `(K + 1) level`: the
+    quantile of scores of which each cluster has the mass 1 / (K + 1), and infinity has the rest.
+    """
     # The level as the decimal number that was written: in floating point 0.07 * 100 is above 7.
-    rank = math.ceil((scores.numel() + 1) * Fraction(str(level)))
-    ordered = scores.flatten().sort().values
+    share = Fraction(str(level))
+    ordered, order = scores.flatten().sort()
+    if clusters is None:
+        rank = math.ceil((len(ordered) + 1) * share)
+    else:
+        sizes = clusters.sizes[clusters.of_row][order.cpu()]
+        needed = (len(clusters) + 1) * share
+        rank = bisect_left(range(len(ordered) + 1), needed, key=lambda n: _shares(sizes[:n]))
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
+
+
+def _shares(sizes: Int[Tensor, " chosen"]) -> Fraction:
+    """The sum over clusters of the share of each that is chosen, from the cluster sizes; exact."""
+    counts = sizes.bincount().tolist()
+    return sum((Fraction(count, size) for size, count in enumerate(counts) if count), Fraction(0))

@@ -2,14 +2,16 @@
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from scipy.optimize import brentq
 from torch import Tensor
 
+from mcbn.evaluation.clusters import Groups, names_of_groups
 from mcbn.io.plain import matches_type
+from mcbn.io.tables import shortened
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 
@@ -23,27 +25,43 @@ class HeldOut:
     With it a method refuses to recalibrate those examples, on which every score is too good. The
     reference is weak, so the memory is freed as usual, and is not saved, copied or sent to another
     process. So this finds the common mistake of fitting and scoring on one set, but not a copy of
-    the predictions or a second run.
+    the predictions or a second run. Where groups are known, such as patients, other examples of
+    those are refused as well; these are not saved either.
 
     Attributes:
         storage: weak reference to the memory; None if nothing is known of the examples.
         examples: offsets in it at which they start.
+        groups: what the examples share with others; empty if it is not known.
     """
 
     storage: "weakref.ref[Any] | None" = None
     examples: range = range(0)
+    groups: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, predictive: CategoricalPredictive | GaussianPredictive) -> "HeldOut":
-        """Remember the examples of these predictions."""
-        rows = _rows(predictive)
-        return cls(weakref.ref(rows.untyped_storage()), _offsets(rows))
+    def of(
+        cls,
+        predictive: CategoricalPredictive | GaussianPredictive,
+        group: Groups | None = None,
+    ) -> "HeldOut":
+        """Remember the examples of these predictions, and what they share.
 
-    def require_other(self, predictive: CategoricalPredictive | GaussianPredictive) -> None:
+        Raises:
+            ValueError: groups of another number of examples.
+        """
+        rows = _rows(predictive)
+        groups = () if group is None else names_of_groups(group, len(predictive))
+        return cls(weakref.ref(rows.untyped_storage()), _offsets(rows), frozenset(groups))
+
+    def require_other(
+        self,
+        predictive: CategoricalPredictive | GaussianPredictive,
+        group: Groups | None = None,
+    ) -> None:
         """Check that predictions are not of the examples fitted on; disjoint slices are fine.
 
         Raises:
-            ValueError: some are in the same place of the same memory.
+            ValueError: some are in the same place of the same memory, or of a group fitted on.
         """
         rows = _rows(predictive)
         shared = self.storage is not None and self.storage() is rows.untyped_storage()
@@ -52,9 +70,33 @@ class HeldOut:
                 "expected predictions of examples that were not fitted on, got the held-out ones "
                 "again, on which every score is too good; split off a held-out part first"
             )
+        if group is not None:
+            names = names_of_groups(group, len(predictive))
+            require_other_groups(self.groups, names, "the held-out examples", "those predicted")
 
     def __reduce__(self) -> tuple[type["HeldOut"], tuple[()]]:
         return HeldOut, ()
+
+
+def require_other_groups(
+    fitted_on: Collection[str], others: Collection[str], one: str, other: str
+) -> None:
+    """Check that no group, such as a patient, is on both sides.
+
+    Args:
+        fitted_on: groups of the one side; empty if they are not known.
+        others: groups of the other.
+        one: what has the groups of the one side.
+        other: what has those of the other.
+
+    Raises:
+        ValueError: a group is on both.
+    """
+    if shared := sorted(set(fitted_on).intersection(others)):
+        raise ValueError(
+            f"expected groups on one side only, got {shortened(shared)} in {one} and in {other}, "
+            "whose examples are alike; split by whole groups"
+        )
 
 
 def _rows(predictive: CategoricalPredictive | GaussianPredictive) -> Tensor:

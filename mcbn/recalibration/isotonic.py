@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import isotonic_regression
 from torch.nn.functional import one_hot
 
+from mcbn.evaluation.clusters import Groups
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
@@ -58,14 +59,26 @@ class Isotonic:
             )
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "Isotonic":
+    def fit(
+        cls,
+        predictive: CategoricalPredictive,
+        targets: Targets,
+        *,
+        group: Groups | None = None,
+    ) -> "Isotonic":
         """Fit the function by least squares on held-out targets; positions count as examples.
 
         Equal probabilities are one point with their mean, as in scikit-learn.
 
+        Args:
+            predictive: predictions of held-out examples.
+            targets: their class indices.
+            group: what these examples share, such as the patient of a scan, by which the fit
+                refuses others of the same; see `HeldOut`.
+
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, or one of probability 0.
+            ValueError: targets or groups that do not fit, or one of probability 0.
         """
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
@@ -80,16 +93,22 @@ class Isotonic:
         values = fit.x[ends].clip(0, 1)
         return cls(
             tuple(points[ends].clip(0, 1).tolist()), tuple(values.tolist()), targets.numel(),
-            HeldOut.of(predictive),
+            HeldOut.of(predictive, group),
         )  # fmt: skip
 
-    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+    def __call__(
+        self, predictive: CategoricalPredictive, *, group: Groups | None = None
+    ) -> CategoricalPredictive:
         """Return the predictions recalibrated; draws are not kept.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on.
+            ValueError: they are the ones fitted on, or of groups fitted on.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         logs = predictive.log_probabilities
         values = np.interp(logs.exp().cpu().numpy(), self.knots, self.values)
         fitted = torch.from_numpy(values).to(logs.device).log() + np.log(self.examples)

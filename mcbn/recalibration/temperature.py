@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
+from mcbn.evaluation.clusters import Groups
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits, entropy
 from mcbn.recalibration import held_out
@@ -46,32 +47,50 @@ class TemperedCategorical:
         require_temperature(self.temperature)
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "TemperedCategorical":
+    def fit(
+        cls,
+        predictive: CategoricalPredictive,
+        targets: Targets,
+        *,
+        group: Groups | None = None,
+    ) -> "TemperedCategorical":
         """Fit the temperature of the lowest mean negative log-likelihood of the average.
 
         Solved by its exact slope, which may have several roots: the best is taken.
 
+        Args:
+            predictive: predictions of held-out examples, with their draws.
+            targets: their class indices.
+            group: what these examples share, such as the patient of a scan, by which the fit
+                refuses others of the same; see `HeldOut`.
+
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, or predictions without draws.
+            ValueError: targets or groups that do not fit, or predictions without draws.
         """
         draws = _draws(predictive)
         targets = as_targets(targets)
         checked_logs(predictive, targets)
-        return cls(best_temperature(draws, targets), HeldOut.of(predictive))
+        return cls(best_temperature(draws, targets), HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
         """Which bound of the search, 0.01 to 100, the temperature lies at, if it does."""
         return end_of(self.temperature, BOUNDS)
 
-    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+    def __call__(
+        self, predictive: CategoricalPredictive, *, group: Groups | None = None
+    ) -> CategoricalPredictive:
         """Return the average of the kept draws at this temperature.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: draws were not kept, or they are the ones fitted on.
+            ValueError: draws were not kept, or they are the ones fitted on, or of groups fitted on.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         return self.summarize(_draws(predictive), keep_draws=True)
 
     def summarize(
@@ -181,31 +200,49 @@ class TemperatureScaling:
         require_temperature(self.temperature)
 
     @classmethod
-    def fit(cls, predictive: CategoricalPredictive, targets: Targets) -> "TemperatureScaling":
+    def fit(
+        cls,
+        predictive: CategoricalPredictive,
+        targets: Targets,
+        *,
+        group: Groups | None = None,
+    ) -> "TemperatureScaling":
         """Fit the temperature of the lowest mean negative log-likelihood of held-out targets.
 
         The loss is convex in 1/T, and solved by its exact slope. Positions count as examples.
 
+        Args:
+            predictive: predictions of held-out examples.
+            targets: their class indices.
+            group: what these examples share, such as the patient of a scan, by which the fit
+                refuses others of the same; see `HeldOut`.
+
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, or one of probability 0.
+            ValueError: targets or groups that do not fit, or one of probability 0.
         """
         targets = as_targets(targets)
         rows = checked_logs(predictive, targets)[None]
-        return cls(best_temperature(rows, targets), HeldOut.of(predictive))
+        return cls(best_temperature(rows, targets), HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
         """Which bound of the search, 0.01 to 100, T lies at, if it does: then no T is best."""
         return end_of(self.temperature, BOUNDS)
 
-    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+    def __call__(
+        self, predictive: CategoricalPredictive, *, group: Groups | None = None
+    ) -> CategoricalPredictive:
         """Return the predictions at this temperature; draws are not kept.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on.
+            ValueError: they are the ones fitted on, or of groups fitted on.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         return averaged(predictive, predictive.log_probabilities / self.temperature)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mcbn.evaluation.clusters import Groups
 from mcbn.network.targets import Targets
 from mcbn.predictive import mixture
 from mcbn.predictive.gaussian import GaussianPredictive
@@ -60,6 +61,7 @@ class VarianceScaling:
         *,
         part: Literal["total", "epistemic"] = "total",
         criterion: Literal["mixture", "moments"] = "mixture",
+        group: Groups | None = None,
     ) -> "VarianceScaling":
         """Fit the factor of the lowest negative log-likelihood of held-out targets.
 
@@ -73,10 +75,12 @@ class VarianceScaling:
                 `evaluate` scores; "moments": of the Gaussian of the mixture's mean and variance,
                 output by output. For the total that is the mean squared error in units of the
                 predictive variance.
+            group: what these examples share, such as the patient of a scan, by which the fit
+                refuses others of the same; see `HeldOut`.
 
         Raises:
-            ValueError: an option is unknown, targets do not fit, a variance is 0, predictions are
-                perfect, or there is no epistemic variance to scale.
+            ValueError: an option is unknown, targets or groups do not fit, a variance is 0,
+                predictions are perfect, or there is no epistemic variance to scale.
         """
         if criterion not in ("mixture", "moments"):
             raise ValueError(
@@ -105,7 +109,7 @@ class VarianceScaling:
         with torch.inference_mode(False), torch.enable_grad():
             copied = GaussianPredictive(predictive.means.clone(), predictive.variances.clone())
             factor = lowest(curve, BOUNDS)
-        return replace(scaling, factor=factor, held_out=HeldOut.of(predictive))
+        return replace(scaling, factor=factor, held_out=HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
@@ -115,13 +119,19 @@ class VarianceScaling:
         """
         return end_of(self.factor, BOUNDS)
 
-    def __call__(self, predictive: GaussianPredictive) -> GaussianPredictive:
+    def __call__(
+        self, predictive: GaussianPredictive, *, group: Groups | None = None
+    ) -> GaussianPredictive:
         """Return the predictions with the variance scaled.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on.
+            ValueError: they are the ones fitted on, or of groups fitted on.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         return _scaled(predictive, torch.tensor(self.factor, dtype=torch.float64), self.part)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from mcbn.evaluation.clusters import Groups
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
@@ -45,7 +46,12 @@ class VectorScaling:
 
     @classmethod
     def fit(
-        cls, predictive: CategoricalPredictive, targets: Targets, *, prior: float = 1.0
+        cls,
+        predictive: CategoricalPredictive,
+        targets: Targets,
+        *,
+        prior: float = 1.0,
+        group: Groups | None = None,
     ) -> "VectorScaling":
         """Fit the scales and biases of the highest posterior density given held-out targets.
 
@@ -58,11 +64,13 @@ class VectorScaling:
             targets: the classes that happened.
             prior: precision of a Gaussian prior around the identity. 0 is maximum likelihood, for
                 which every class must be among the targets.
+            group: what these examples share, such as the patient of a scan, by which the fit
+                refuses others of the same; see `HeldOut`.
 
         Raises:
             TypeError: targets of the wrong kind.
-            ValueError: targets that do not fit, a prior below 0, or without a prior a class
-                that is not among the targets, whose bias would be minus infinity.
+            ValueError: targets or groups that do not fit, a prior below 0, or without a prior a
+                class that is not among the targets, whose bias would be minus infinity.
         """
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
@@ -76,15 +84,22 @@ class VectorScaling:
         ).x  # fmt: skip
         scales, biases = best[:classes], best[classes:]
         centered = biases - biases.mean()
-        return cls(tuple(scales.tolist()), tuple(centered.tolist()), HeldOut.of(predictive))
+        return cls(tuple(scales.tolist()), tuple(centered.tolist()), HeldOut.of(predictive, group))
 
-    def __call__(self, predictive: CategoricalPredictive) -> CategoricalPredictive:
+    def __call__(
+        self, predictive: CategoricalPredictive, *, group: Groups | None = None
+    ) -> CategoricalPredictive:
         """Return the predictions scaled class by class; draws are not kept.
 
+        Args:
+            predictive: of other examples than those fitted on.
+            group: what they share, to make sure that no group was fitted on.
+
         Raises:
-            ValueError: they are the ones fitted on, or have another number of classes.
+            ValueError: they are the ones fitted on, or of groups fitted on, or have another number
+                of classes.
         """
-        self.held_out.require_other(predictive)
+        self.held_out.require_other(predictive, group)
         logs = predictive.log_probabilities.clamp_min(MASKED)
         if logs.shape[1] != len(self.scales):
             raise ValueError(

@@ -13,6 +13,7 @@ from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
 from mcbn.predictive.predictions import Predictions
+from mcbn.recalibration.apply import group_column
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import Gallery, galleries
 from mcbn.report.maps import Maps, is_dense, uncertainty_maps
@@ -33,11 +34,14 @@ def page_of_predictions(
 
     Arguments and errors are those of `Report.from_predictions`.
     """
-    predictions = _paired(predictions, groups)
+    predictions = paired_predictions(predictions, groups)
     outside = [same_classes(each, predictions[0], each.data) for each in outside]
     for name, labels in groups.items():  # before any scoring
         group_names(labels, len(predictions[0].predictive), of=name)
     outside_sets = _outside_sets([each.method for each in predictions], outside)
+    by_column = group if isinstance(group, str) else None
+    if by_column is not None:
+        group = group_column(by_column, predictions[0], "the predictions")
     group_scores = _group_scores(predictions, groups, group, resamples)
     if not _is_classification(predictions[0].predictive):
         if outside or images is not None:
@@ -56,7 +60,7 @@ def page_of_predictions(
             if (by_output := output_scores(each, group=group, resamples=resamples))
         }
         return RegressionPage(methods, scores, title, groups=group_scores, outputs=outputs)
-    comparison = _comparison(predictions, outside_sets, group, resamples)
+    comparison = _comparison(predictions, outside_sets, group, by_column, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(
         (name for name, each in comparison.entries.items() if knows_epistemic(each.predictive)),
@@ -74,8 +78,14 @@ def page_of_predictions(
     )  # fmt: skip
 
 
-def _paired(predictions: Sequence[Predictions], groups: Iterable[str]) -> list[Predictions]:
-    """Check that there is one of each method, and join the rows and classes to the first."""
+def paired_predictions(
+    predictions: Sequence[Predictions], groups: Iterable[str]
+) -> list[Predictions]:
+    """Check that there is one of each method, and join the rows and classes to the first.
+
+    Raises:
+        ValueError: there are two of a method, or they are not of the same examples.
+    """
     names = [each.method for each in predictions]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected predictions by different methods, got {names}; give each once")
@@ -111,6 +121,7 @@ def _comparison(
     predictions: Sequence[Predictions],
     outside: Mapping[str, Mapping[str, Predictions]],
     group: Groups | None,
+    by_column: str | None,
     resamples: int,
 ) -> Comparison:
     classes = next((each.classes for each in predictions if each.classes), ())
@@ -127,6 +138,11 @@ def _comparison(
             outside={
                 set_name: _require_classification(other)
                 for set_name, other in outside[name].items()
+            },
+            outside_group={
+                set_name: group_column(by_column, other, set_name)
+                for set_name, other in outside[name].items()
+                if by_column is not None and by_column in other.columns
             },
             resamples=resamples,
         )

@@ -12,11 +12,11 @@ from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.apply import set_coverages
+from mcbn.recalibration.apply import Sides, set_coverages
 from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.page import TITLE, write_page
-from mcbn.report.prediction_pages import page_of_predictions
+from mcbn.report.prediction_pages import page_of_predictions, paired_predictions
 from mcbn.report.regression_page import RegressionPage
 from mcbn.report.study_page import StudyPage
 from mcbn.study.results import Study
@@ -82,7 +82,10 @@ class Report:
             outside: predictions of out-of-distribution examples by the same methods; of classes
                 alone.
             groups: the group of each example, by name of the grouping: groups are scored apart.
-            group: what examples that are resampled together share; see `mcbn.evaluate`.
+            group: what examples that are resampled together share; see `mcbn.evaluate`. Or the name
+                of a column of the predictions, which `held_out` has to have as well: conformal sets
+                are then for new groups, and none may be on both sides. In `outside` it counts
+                where it is there.
             images: the inputs, axes (examples, channels, height, width), to show the least and
                 most certain of them; of classes alone.
             held_out: predictions of other examples by the same methods, with targets, for
@@ -90,14 +93,23 @@ class Report:
             resamples: bootstrap resamples behind each interval.
 
         Raises:
-            ValueError: the predictions are not of the same examples, or not of one kind.
+            ValueError: the predictions are not of the same examples, or not of one kind; or a group
+                is among the held-out examples too.
         """
+        if held_out and group is not None and not isinstance(group, str):
+            raise ValueError(
+                "expected group to be the name of a column with held-out predictions, got values; "
+                "give both predictions a column of their groups, and its name"
+            )
         page = page_of_predictions(
             predictions, title=title, outside=outside, groups=groups or {}, group=group,
             images=images, resamples=resamples,
         )  # fmt: skip
-        sets = set_coverages(predictions, held_out) if held_out else ()
-        return cls(replace(page, sets=sets))
+        if not held_out:
+            return cls(page)
+        joined = paired_predictions(predictions, groups or {})
+        sides = None if group is None else Sides.of_column(group, joined, held_out)
+        return cls(replace(page, sets=set_coverages(joined, held_out, sides=sides)))
 
     @classmethod
     def from_study(cls, study: Study) -> "Report":

@@ -276,10 +276,12 @@ def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
                              key=f"{root}.coverage.value")  # fmt: skip
         size = TableCell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
         rows.append((each.method, (TableCell(each.rule), coverage, size)))
+    share_of = "Share of targets inside" + (", mean over groups" if sets[0].groups else "")
+    kind = "exact binomial interval" if sets[0].groups is None else "interval over groups"
     headings = (
         ("Method", ""),
         ("Rule", ""),
-        ("Coverage", f"Share of targets inside, {level} intended; exact binomial interval."),
+        ("Coverage", f"{share_of}, {level} intended; {kind}."),
         (f"Mean size ({unit})", "Smaller is more informative."),
     )
     return Table(f"Coverage and size at level {level}", headings, tuple(rows))

@@ -17,6 +17,7 @@ from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.doubts import RescalingWarning
 from mcbn.bank.minibatches import MiniBatches
 from mcbn.evaluation import bootstrap
+from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, as_rows, concatenate, count, select_inputs
 from mcbn.network.isolation import random_streams
@@ -50,6 +51,7 @@ def choose_batch_size(
     bounds: tuple[float, float] | None = None,
     points: int = 17,
     output: Output | None = None,
+    group: Groups | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -61,7 +63,8 @@ def choose_batch_size(
     the optimum and a bounded search refines it. Where `batches` are given, draws are collected at
     the best size and at both ends, as many are rescaled, and what they differ by is added to the
     curves of the bootstrap, so that the interval of the best size covers it. Else intervals cover
-    the randomness of the examples but not that of the draws, which more draws reduce.
+    the randomness of the examples but not that of the draws, which more draws reduce. With a
+    `group`, whole groups of examples are resampled, for the curves and for these differences.
 
     Args:
         model: the trained network.
@@ -80,6 +83,8 @@ def choose_batch_size(
             never above N.
         points: number of sizes on the grid.
         output: picks the output tensor where the network returns something else.
+        group: what examples that hang together share, one value per input, such as the patient of
+            a scan: whole groups are resampled; see `evaluate`.
         resamples: number of bootstrap resamples of the examples.
         level: level of the intervals.
         seed: seed of the resamples.
@@ -88,7 +93,7 @@ def choose_batch_size(
     Raises:
         TypeError: the network, the bank or the targets are of another type.
         ValueError: an argument is out of range, all draws are equal, the bank is of another
-            network, or the targets do not fit the inputs.
+            network, or the targets or groups do not fit the inputs.
 
     Warns:
         RescalingWarning: the draws speak against rescaling them to the best size, or collected ones
@@ -103,6 +108,7 @@ def choose_batch_size(
     source = None if batches is None else source_of_batches(batches)
     inputs, targets = _gathered(inputs, targets)
     _require_counts(points, resamples, confirm, count(inputs), len(targets))
+    clusters = clusters_of(group, len(targets))
     objective = Objective(
         model, bank, inputs, targets, as_likelihood(likelihood), elbo_of(criterion, bank), output
     )
@@ -114,7 +120,7 @@ def choose_batch_size(
     # The last column is the best size: each resample draws the same examples for all sizes.
     columns = {"losses": torch.cat([table, at_best[None]]).T}
     drawn = bootstrap.replicates(
-        [columns], _means, resamples=resamples, seed=seed, progress=progress
+        [columns], _means, resamples=resamples, seed=seed, progress=progress, clusters=[clusters]
     )
     replicates = torch.stack(list(drawn.values()))
     curves, confirmation = replicates[:-1], None
@@ -128,6 +134,7 @@ def choose_batch_size(
             resamples=curves.shape[1],
             level=level,
             seed=seed,
+            clusters=clusters,
         )
         curves = curves + interpolated(gaps, sizes, grid)
     doubts = (*bank.doubts(_size(best)), *_disagreement(confirmation))

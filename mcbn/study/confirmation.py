@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from mcbn.bank.collect import collect
 from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.bank.full_batches import mini_batches
 from mcbn.bank.minibatches import MiniBatches, minibatches
-from mcbn.evaluation.bootstrap import percentile_interval
+from mcbn.evaluation.bootstrap import drawn_rows, percentile_interval
+from mcbn.evaluation.clusters import Clusters
 from mcbn.network.isolation import derived_seed, own_warnings
 from mcbn.study.criterion import Objective
 
@@ -31,7 +33,8 @@ class Confirmation:
         batch_sizes: the sizes at which draws were collected.
         values: the criterion with the collected draws, in nats per example.
         gaps: these values minus those with as many rescaled draws.
-        low: lower ends of the intervals of the gaps, by the bootstrap over draws.
+        low: lower ends of the intervals of the gaps, by the bootstrap over draws, and over groups
+            of examples where there are any.
         high: upper ends of them.
         draws: the number of draws at each size.
     """
@@ -103,6 +106,7 @@ def confirm(
     resamples: int,
     level: float,
     seed: int,
+    clusters: Clusters | None = None,
 ) -> tuple[Confirmation, Float64[Tensor, "sizes resamples"]]:
     """Collect draws at these sizes, and compare the criterion with that of as many rescaled ones.
 
@@ -114,6 +118,8 @@ def confirm(
         resamples: number of bootstrap resamples of the draws.
         level: level of the intervals.
         seed: of the resamples.
+        clusters: of the examples, which are drawn whole: in each resample those of the curve, so
+            that the two can be added. None to draw no examples.
 
     Returns:
         The confirmation, and the replicates of its gaps.
@@ -133,15 +139,23 @@ def confirm(
         ]
         values.append(objective.value(pair[0], size))
         gaps.append(values[-1] - objective.value(pair[1], size))
-        resampled = torch.empty(resamples, dtype=torch.float64)
-        for index in range(resamples):
-            chosen = [rows[torch.randint(draws, (draws,), generator=generator)] for rows in pair]
-            resampled[index] = objective.value(chosen[0], size) - objective.value(chosen[1], size)
-        replicates.append(resampled)
+        resampled = []
+        for examples in islice(_examples(clusters, seed), resamples):
+            chosen = [
+                rows[torch.randint(draws, (draws,), generator=generator)][:, examples]
+                for rows in pair
+            ]
+            resampled.append(objective.value(chosen[0], size) - objective.value(chosen[1], size))
+        replicates.append(torch.tensor(resampled, dtype=torch.float64))
     spans = [percentile_interval(row, level) for row in replicates]
     low, high = (tuple(ends) for ends in zip(*spans, strict=True))
     found = Confirmation(tuple(sizes), tuple(values), tuple(gaps), low, high, draws)
     return found, torch.stack(replicates)
+
+
+def _examples(clusters: Clusters | None, seed: int) -> Iterator[slice | Tensor]:
+    """The examples of one resample after another: all of them, or those of drawn clusters."""
+    return repeat(slice(None)) if clusters is None else drawn_rows(clusters, seed=seed)
 
 
 def _rescaled(bank: Bank, draws: int, size: int) -> Bank:

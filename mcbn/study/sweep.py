@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from mcbn import validation
 from mcbn.bank.bank import Bank
+from mcbn.evaluation.clusters import Clusters, Groups, names_of_groups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.network.batchnorm import unwrapped
@@ -58,6 +60,7 @@ def sweep(
     samplers: Mapping[str, Sampler] | None = None,
     likelihood: ClassLikelihood | None = None,
     test_size: int | None = None,
+    validation_group: Groups | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Study:
@@ -81,6 +84,8 @@ def sweep(
         likelihood: of classes or labels, such as `Bernoulli(outputs="probabilities")` of a network
             that ends in a sigmoid; by default that of the task, for logits.
         test_size: test examples used, evenly spaced; all by default.
+        validation_group: what validation examples that hang together share, one value per example,
+            for the intervals of the recommendation; see `choose_batch_size`.
         seed: of mini-batches and dropout masks.
         progress: say what it will cost, and show progress.
 
@@ -93,6 +98,9 @@ def sweep(
         ValueError: an argument is out of range, or a cell failed.
     """
     validation.require_type(task, Task, "an mcbn.Task", "make one of train, validation and test")
+    if validation_group is not None:
+        Clusters.of_groups(validation_group, len(task.validation))  # refused before any work
+        validation_group = names_of_groups(validation_group, len(task.validation))
     model, extra = unwrapped(model), dict(samplers or {})
     if trained_at is None:
         trained_at = sorted(batch_sizes)[len(batch_sizes) // 2]
@@ -112,7 +120,8 @@ def sweep(
                 f"expected to score every method, got an error of {cell}: {reason}; mend it, and "
                 "run the sweep again, which keeps what is finished"
             )
-        return replace(study, recommendation=_recommendation(place, here, plan, progress=progress))
+        found = _recommendation(place, here, plan, validation_group, progress=progress)
+        return replace(study, recommendation=found)
 
 
 def _settled(likelihood: ClassLikelihood | None, task: Task) -> ClassLikelihood | None:
@@ -217,21 +226,25 @@ def _cost(plan: Plan, task: Task) -> str:
 
 
 def _recommendation(
-    folder: Path, here: Here, plan: Plan, *, progress: bool
+    folder: Path, here: Here, plan: Plan, group: tuple[str, ...] | None, *, progress: bool
 ) -> Mapping[str, object]:
     """The choice of M on the validation examples; read from the folder if it is there."""
     store = Store(folder)
-    key = hashlib.sha256(repr([cell.key for cell in plan.cells()]).encode()).hexdigest()[:32]
+    named: list[Any] = [cell.key for cell in plan.cells()]
+    named += [] if group is None else [group]
+    key = hashlib.sha256(repr(named).encode()).hexdigest()[:32]
     kept = store.read_recommendation()
     if kept is not None and kept.get("key") == key:
         return kept
-    choice = _chosen(here, plan, progress=progress)
+    choice = _chosen(here, plan, group, progress=progress)
     found = {"key": key, **choice}
     write_whole(store.recommendation, (to_json(found, indent=1) + "\n").encode())
     return found
 
 
-def _chosen(here: Here, plan: Plan, *, progress: bool) -> Mapping[str, object]:
+def _chosen(
+    here: Here, plan: Plan, group: tuple[str, ...] | None, *, progress: bool
+) -> Mapping[str, object]:
     task, seed = here.task, plan.seeds[0]
     size, draws = plan.inference.bank_batch_size or 0, plan.inference.draws[0]
     bank = here.banks.get((size, draws, LARGER_BATCH))
@@ -250,6 +263,7 @@ def _chosen(here: Here, plan: Plan, *, progress: bool) -> Mapping[str, object]:
         confirm=CONFIRMED,
         likelihood=_likelihood(here, bank),
         bounds=(sizes[0], min(sizes[-1], len(task.train))) if len(sizes) > 1 else None,
+        group=group,
         seed=seed,
         progress=progress,
     )

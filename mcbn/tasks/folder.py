@@ -16,6 +16,8 @@ from mcbn.network.isolation import derived_seed, random_streams
 from mcbn.tasks.examples import LabeledDataset
 
 Transform = Callable[[Any], Any]
+# What a picture shares with others, such as its patient, by its path.
+Group = Callable[[Path], Any]
 
 # Names of the subfolders of each part.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -65,6 +67,7 @@ def from_folder(
     seed: int,
     fractions: Sequence[float],
     num_workers: int,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """The fields of a task of the pictures in a folder; see `Task.from_folder`."""
     root = Path(path)
@@ -74,14 +77,16 @@ def from_folder(
     if folders:
         parts = {
             name: labeled_pictures(folder, transforms.get(name, transform),
-                                   only=held_out_half(folders, name, seed))
+                                   only=held_out_half(folders, name, seed, group))
             for name, folder in folders.items()
         }  # fmt: skip
     else:
-        chosen = _split(labeled_pictures(root, transform), seed, _shares(fractions))
+        chosen = _split(labeled_pictures(root, transform), seed, _shares(fractions), group)
         parts = {name: labeled_pictures(root, transforms.get(name, transform), only=indices)
                  for name, indices in chosen.items()}  # fmt: skip
     _require_same_classes(parts)
+    if group is not None:
+        _require_other_groups(parts, group)
     return {
         "name": root.resolve().name,
         "description": halves_said(folders),
@@ -116,20 +121,23 @@ def part_folders(path: str | os.PathLike[str]) -> dict[str, Path]:
     return {part: folders[0] for part, folders in found.items()}
 
 
-def held_out_half(folders: Mapping[str, Path], part: str, seed: int = 0) -> list[int] | None:
+def held_out_half(
+    folders: Mapping[str, Path], part: str, seed: int = 0, group: Group | None = None
+) -> list[int] | None:
     """The pictures of a part: half of every class where validation and test share a folder.
 
     Args:
         folders: of each part.
         part: whose pictures they are.
         seed: of the split.
+        group: what pictures that stay together share; None to split picture by picture.
 
     Returns:
         Their places in the folder; None for all.
     """
     if part not in HALVES or folders["validation"] != folders["test"]:
         return None
-    return _split(labeled_pictures(folders[part]), seed, HALVES)[part]
+    return _split(labeled_pictures(folders[part]), seed, HALVES, group)[part]
 
 
 def halves_said(folders: Mapping[str, Path]) -> str:
@@ -258,24 +266,67 @@ def _shares(fractions: Sequence[float]) -> dict[str, float]:
     return dict(zip(PARTS, fractions, strict=True))
 
 
-def _split(folder: Any, seed: int, shares: Mapping[str, float]) -> dict[str, list[int]]:
-    """The pictures of each part: shares of every class, drawn by the seed and its name."""
+def _split(
+    folder: Any, seed: int, shares: Mapping[str, float], group: Group | None
+) -> dict[str, list[int]]:
+    """The pictures of each part: shares of every class, drawn by the seed and its name.
+
+    Groups of pictures are drawn whole, each with the class that most of its pictures are of.
+    """
     chosen: dict[str, list[int]] = {part: [] for part in shares}
     fractions = tuple(shares.values())
-    targets = np.array(folder.targets)
+    members, classes = _groups(folder, group)
     for index, name in enumerate(folder.classes):
         generator = np.random.Generator(np.random.Philox(derived_seed(seed, "split", name)))
-        members = generator.permutation(np.flatnonzero(targets == index))
-        ends = [round(len(members) * sum(fractions[:count])) for count in range(1, len(shares))]
-        for part, share in zip(shares, np.split(members, ends), strict=True):
-            chosen[part] += sorted(share.tolist())
+        drawn = generator.permutation(np.flatnonzero(classes == index))
+        ends = [round(len(drawn) * sum(fractions[:count])) for count in range(1, len(shares))]
+        for part, share in zip(shares, np.split(drawn, ends), strict=True):
+            chosen[part] += sorted(picture for each in share for picture in members[each])
     few = [part for part, indices in chosen.items() if not indices]
     if few:
+        what = "pictures" if group is None else f"groups of pictures ({len(members)} in all)"
         raise ValueError(
-            f"expected enough pictures in {folder.root} for {len(shares)} parts, got none for "
+            f"expected enough {what} in {folder.root} for {len(shares)} parts, got none for "
             f"{few[0]}; add pictures, or give other fractions="
         )
     return chosen
+
+
+def _groups(folder: Any, group: Group | None) -> tuple[list[list[int]], np.ndarray]:
+    """The pictures of each group, in the order of the first ones, and the class of each group."""
+    targets = np.array(folder.targets)
+    if group is None:
+        return [[index] for index in range(len(targets))], targets
+    members: dict[Any, list[int]] = {}
+    for index, (path, _) in enumerate(folder.samples):
+        members.setdefault(_group_of(path, group), []).append(index)
+    # Of several classes as frequent it is the first.
+    most = [int(np.bincount(targets[each]).argmax()) for each in members.values()]
+    return list(members.values()), np.array(most)
+
+
+def _group_of(path: str, group: Group) -> Any:
+    name = group(Path(path))
+    if name is None:
+        raise ValueError(
+            f"expected a group for every picture, got None for {path}; let group= give a picture "
+            "that is by itself a name of its own"
+        )
+    return name
+
+
+def _require_other_groups(parts: Mapping[str, Any], group: Group) -> None:
+    """Check that no group has pictures in two parts."""
+    seen: dict[Any, tuple[str, str]] = {}
+    for part, folder in parts.items():
+        for path, _ in folder.samples:
+            name = _group_of(path, group)
+            first, other = seen.setdefault(name, (part, path))
+            if first != part:
+                raise ValueError(
+                    f"expected pictures of a group in one part only, got {name!r:.80} in {first} "
+                    f"({other}) and in {part} ({path}); split by whole groups"
+                )
 
 
 def _require_folder(path: Path) -> None:

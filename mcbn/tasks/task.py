@@ -11,7 +11,7 @@ from torch import Tensor
 from mcbn.network.inputs import tensors
 from mcbn.network.isolation import random_streams
 from mcbn.tasks.examples import as_examples, as_inputs
-from mcbn.tasks.folder import FRACTIONS, Transform, from_folder
+from mcbn.tasks.folder import FRACTIONS, Group, Transform, from_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,7 @@ class Task:
         seed: int = 0,
         fractions: Sequence[float] = FRACTIONS,
         num_workers: int = 0,
+        group: Group | None = None,
     ) -> "Task":
         """The pictures in a folder, with one subfolder per class, read when they are needed.
 
@@ -96,6 +97,11 @@ class Task:
         same classes; where val or test is missing, the other is split in halves, as `description`
         says. Without any of them the folder holds the classes themselves. A split is one of every
         class at random, which depends on the seed and the names alone.
+
+        Pictures that hang together, such as those of a patient, are told by `group`, and are then
+        in one part only: groups are split as pictures are, so the shares are of groups, as in
+        scikit-learn's `GroupShuffleSplit`. One with pictures of several classes is split with
+        those of the class that it has most of.
 
         Args:
             path: the folder, after which the task is named.
@@ -106,15 +112,18 @@ class Task:
             seed: of the split.
             fractions: of each class for training, validation and testing, where it is split.
             num_workers: processes that read the pictures.
+            group: tells of the path of a picture what it shares with others, such as
+                `lambda path: path.stem.split("_")[0]` for "patient7_03.png".
 
         Raises:
             TypeError: a transform makes no tensors.
-            ValueError: there are no pictures, or parts or classes are missing. What is no picture
-                is refused when it is read.
+            ValueError: there are no pictures, or parts or classes are missing; a group is in two
+                of the folders of parts, or is all there is. What is no picture is refused when it
+                is read.
         """
         made = from_folder(
             path, transform=transform, train_transform=train_transform, seed=seed,
-            fractions=fractions, num_workers=num_workers,
+            fractions=fractions, num_workers=num_workers, group=group,
         )  # fmt: skip
         return cls(**made)
 

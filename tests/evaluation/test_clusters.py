@@ -281,3 +281,101 @@ def test_confidence_minus_accuracy_counts_clusters_and_not_their_rows():
         comparison = Comparison({"one": one}, rows.targets, (), rows.clusters)
         made.append(confidence_gap(one, comparison))
     assert made[1] == pytest.approx(made[0], rel=1e-9)
+
+
+# Out-of-distribution sets
+
+
+def uncertain(count, *, seed, shift=0.0):
+    """Entropy of scans of patients, who share most of it, and whose they are."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, 20, (count,), generator=generator)
+    patient = torch.arange(count).repeat_interleave(sizes)
+    own = torch.randn(count, generator=generator, dtype=torch.float64)[patient]
+    noise = torch.randn(len(patient), generator=generator, dtype=torch.float64)
+    odds = shift + own + noise / 2
+    rest = 0.5 * odds.sigmoid()
+    return categorical(torch.stack([1 - rest, rest], 1)), patient
+
+
+def separation(seed, *, groups):
+    inside, whose = uncertain(40, seed=seed)
+    outside, others = uncertain(35, seed=seed + 7000, shift=1.0)
+    given = {"inside_group": whose, "outside_group": others} if groups else {}
+    return mcbn.out_of_distribution(
+        inside, outside, uncertainty="entropy", resamples=60, seed=seed, **given
+    )
+
+
+def test_separation_of_patients_is_as_certain_as_it_says():
+    """200 simulations: the interval of the AUROC by whole patients, and by scans."""
+    inside, outside = uncertain(4000, seed=998)[0], uncertain(4000, seed=999, shift=1.0)[0]
+    true = mcbn.out_of_distribution(inside, outside, uncertainty="entropy", resamples=0)
+    runs = [[separation(seed, groups=groups) for groups in (True, False)] for seed in range(200)]
+    for name in ("auroc_out_of_distribution", "aupr_out_of_distribution"):
+        assert all(whole[name].value == alone[name].value for whole, alone in runs)
+        hits, naive = (
+            sum(each[name].low <= true[name].value <= each[name].high for each in kind)
+            for kind in zip(*runs, strict=True)
+        )
+        assert share_is(hits, 200, 0.92, 0.97), (name, hits)
+        assert not share_is(naive, 200, 0.92, 0.97), (name, naive)
+
+
+def test_each_set_has_groups_of_its_own():
+    inside, whose = uncertain(20, seed=0)
+    outside, others = uncertain(15, seed=1, shift=1.0)
+    options = {"uncertainty": "entropy", "resamples": 30}
+    plain = mcbn.out_of_distribution(inside, outside, **options)
+    single = mcbn.out_of_distribution(
+        inside, outside, inside_group=range(len(inside)), outside_group=range(len(outside)),
+        **options,
+    )  # fmt: skip
+    assert scores(single) == scores(plain)
+    ends = {
+        (one, other): scores(mcbn.out_of_distribution(
+            inside, outside, inside_group=whose if one else None,
+            outside_group=others if other else None, **options,
+        ))["auroc_out_of_distribution"]
+        for one in (False, True) for other in (False, True)
+    }  # fmt: skip
+    assert len(set(ends.values())) == 4
+    with pytest.raises(ValueError, match=f"a group for each of {len(outside)} examples"):
+        mcbn.out_of_distribution(inside, outside, outside_group=whose)
+
+
+def test_compare_resamples_the_groups_of_both_sets():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 3).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs, far = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (24, 18))
+    targets = torch.randint(3, (24,), generator=generator)
+    group, others = [k // 4 for k in range(24)], [k // 3 for k in range(18)]
+    sampler = mcbn.Deterministic(network)
+    options = {"outside": {"far": far}, "group": group, "resamples": 30}
+    made = mcbn.compare(
+        {"plain": sampler}, inputs, targets, outside_group={"far": others}, **options
+    )
+    expected = mcbn.out_of_distribution(
+        mcbn.predict(sampler, inputs), mcbn.predict(sampler, far), uncertainty="entropy",
+        inside_group=group, outside_group=others, resamples=30,
+    )  # fmt: skip
+    assert scores(made.entries["plain"].separation["far"]) == scores(expected)
+    alone = mcbn.compare({"plain": sampler}, inputs, targets, **options)
+    assert scores(alone.entries["plain"].separation["far"]) != scores(expected)
+    with pytest.raises(ValueError, match=r"outside_group of the sets \['far'\], got \['fra'\]"):
+        mcbn.compare({"plain": sampler}, inputs, targets, outside_group={"fra": others}, **options)
+
+
+def test_labelled_pixels_of_an_image_stay_together_beside_another_set():
+    """The pixels of one image again and again know no more of the separation."""
+    predictive, targets = images(count=12, size=2)
+    far = categorical(images(count=9, size=2, seed=3)[0].probabilities)
+    repeated = categorical(predictive.probabilities.repeat_interleave(5, -1))
+    ends = []
+    for given, labels in ((predictive, targets), (repeated, targets.repeat_interleave(5, -1))):
+        rows = ScoredRows.of(given, labels, ignore_index=VOID)
+        made = entry(rows, outside={"far": far}, resamples=40, progress=False)
+        ends.append(scores(made.separation["far"])["auroc_out_of_distribution"])
+    assert ends[1] == pytest.approx(ends[0])

@@ -15,10 +15,11 @@ DEVIATIONS = float(stats.norm.isf(ALPHA / 2))  # how many standard errors that i
 COMPARISONS = {
     "bank/test_bank.py": 20,
     "evaluation/test_calibration.py": 1,
-    "evaluation/test_clusters.py": 12,
+    "evaluation/test_clusters.py": 24,
     "bank/test_collect.py": 7,
     "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,
+    "recalibration/test_conformal_groups.py": 16,
     "evaluation/test_evaluate.py": 5,
     "evaluation/test_labels.py": 5,
     "predictive/test_gaussian.py": 20,
@@ -27,6 +28,7 @@ COMPARISONS = {
     "laws/test_power.py": 20,
     "recalibration/test_apply.py": 6,
     "evaluation/test_reliability.py": 1,
+    "study/test_groups.py": 6,
     "study/test_slopes.py": 2,
 }
 

@@ -109,6 +109,24 @@ def test_the_recommendation_is_that_of_the_validation_examples(network: nn.Modul
     assert 'id="recommended"' in page.to_html()
 
 
+def test_the_recommendation_is_made_by_whole_groups_and_never_stale(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    plain = swept(network, folder=tmp_path).recommendation
+    patients = [k // 5 for k in range(25)]
+    whole = swept(network, folder=tmp_path, validation_group=patients).recommendation
+    again = swept(network, folder=tmp_path, validation_group=[*map(str, patients)]).recommendation
+    assert plain is not None
+    assert whole is not None
+    assert whole["values"] == plain["values"]
+    assert whole["low"] != plain["low"]
+    assert again == whole
+    assert swept(network, folder=tmp_path).recommendation == plain
+    for group in ([0, 1], [7] * 25):
+        with pytest.raises(ValueError, match=r"expected (a group for each of 25|groups of)"):
+            swept(network, validation_group=group)
+
+
 def test_the_network_is_left_as_it_was(network: nn.Module) -> None:
     given = copy.deepcopy(network).train()
     before = copy.deepcopy(given.state_dict())

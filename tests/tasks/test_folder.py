@@ -202,3 +202,78 @@ def test_random_transforms_do_not_move_the_random_streams_of_the_process(tmp_pat
     task = mcbn.Task.from_folder(tmp_path, train_transform=random)
     assert len(mcbn.minibatches(task.train.dataset(), batch_size=4, draws=2)[0]) == 4
     np.testing.assert_array_equal(before.numpy(), torch.get_rng_state().numpy())
+
+
+# Pictures that hang together
+
+
+def patient_of(path):
+    return path.stem.split("_")[0]
+
+
+def write_patients(folder, patients, *, pictures=4):
+    """Pictures of patients: two of three have one class, the third has both."""
+    for number in patients:
+        for index in range(pictures):
+            name = "cat" if number % 3 == 0 or (number % 3 == 2 and index < 3) else "dog"
+            write_picture(folder / name / f"p{number}_{index}.png", number)
+
+
+def test_a_patient_is_in_one_part_only(tmp_path):
+    write_patients(tmp_path, range(60))
+    for seed in range(5):
+        task = mcbn.Task.from_folder(tmp_path, group=patient_of, seed=seed)
+        parts = [values_of(part) for part in (task.train, task.validation, task.test)]
+        assert sorted(value for part in parts for value in part) == sorted([*range(60)] * 4)
+        patients = [set(part) for part in parts]
+        assert sum(map(len, patients)) == 60
+        # Shares of the patients of each class, the third kind having most pictures of cats.
+        kinds = [[sum(p % 3 != 1 for p in part), sum(p % 3 == 1 for p in part)]
+                 for part in patients]  # fmt: skip
+        assert kinds == [[24, 12], [6, 3], [10, 5]]
+    plain = mcbn.Task.from_folder(tmp_path)
+    assert set(values_of(plain.train)) & set(values_of(plain.test))
+
+
+def test_targets_of_patients_are_those_of_their_pictures(tmp_path):
+    write_patients(tmp_path, range(12))
+    test = mcbn.Task.from_folder(tmp_path, group=patient_of).test
+    for value, target in zip(values_of(test), test.targets.tolist(), strict=True):
+        assert value % 3 == 2 or target == value % 3
+
+
+def test_groups_of_one_picture_each_are_split_as_pictures(tmp_path):
+    write_classes(tmp_path / "pets")
+    plain, alone = (
+        mcbn.Task.from_folder(tmp_path / "pets", group=group) for group in (None, lambda path: path)
+    )
+    for part in ("train", "validation", "test"):
+        assert values_of(getattr(alone, part)) == values_of(getattr(plain, part))
+
+
+def test_halves_of_a_folder_are_of_whole_patients(tmp_path):
+    write_patients(tmp_path / "train", range(6))
+    write_patients(tmp_path / "val", range(100, 124))
+    task = mcbn.Task.from_folder(tmp_path, group=patient_of)
+    halves = [set(values_of(part)) for part in (task.validation, task.test)]
+    assert [len(each) for each in halves] == [12, 12]
+    assert not halves[0] & halves[1]
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_patient_in_two_folders_of_parts_is_refused(tmp_path, other):
+    for part, first in (("train", 0), ("val", 10), ("test", 20)):
+        write_patients(tmp_path / part, range(first, first + 6))
+    assert len(mcbn.Task.from_folder(tmp_path, group=patient_of).test) == 24
+    write_picture(tmp_path / other / "cat" / "p3_9.png", 3)
+    assert len(mcbn.Task.from_folder(tmp_path).test) >= 24
+    with pytest.raises(ValueError, match=r"one part only, got 'p3' in train .*; split by whole"):
+        mcbn.Task.from_folder(tmp_path, group=patient_of)
+
+
+def test_too_few_patients_and_pictures_of_nobody_are_refused(tmp_path):
+    write_patients(tmp_path, range(2), pictures=30)
+    with pytest.raises(ValueError, match=r"enough groups of pictures \(2 in all\) in .*got none"):
+        mcbn.Task.from_folder(tmp_path, group=patient_of)
+    with pytest.raises(ValueError, match=r"a group for every picture, got None for .*p0_0.png"):
+        mcbn.Task.from_folder(tmp_path, group=lambda path: None)

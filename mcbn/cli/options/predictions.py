@@ -68,7 +68,9 @@ class ReportOptions:
         maps: folder to write uncertainty maps of a segmentation to, as PNG files of every example
             by each method.
         group: column of what examples that hang together share, such as a patient: intervals are
-            by resampling whole groups.
+            by resampling whole groups. Files of --held-out need it too, where conformal sets are
+            then for new groups, and none may be on both sides; in those of --outside it counts if
+            it is there.
         ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
         json: print JSON instead of text.
