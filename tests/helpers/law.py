@@ -21,7 +21,7 @@ COMPARISONS = {
     "recalibration/test_conformal.py": 40,
     "recalibration/test_conformal_groups.py": 16,
     "evaluation/test_evaluate.py": 5,
-    "evaluation/test_labels.py": 5,
+    "evaluation/test_label_scores.py": 5,
     "predictive/test_gaussian.py": 20,
     "laws/test_interval_coverage.py": 400,
     "predictive/test_mixture.py": 1,
