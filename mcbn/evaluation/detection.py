@@ -198,6 +198,8 @@ def choose_abstention(
     the number answered, the number of errors among them is binomial, so the exact upper bound of
     Clopper and Pearson holds for each; at the level 1 - (1 - level) / 20 it holds for all at once,
     whichever is chosen. It holds for new examples from the same distribution, not after a shift.
+    Examples have to be independent: of those that hang together, such as the scans of a patient,
+    give one each.
 
     Args:
         uncertainty: of held-out examples, such as entropy or mutual information; higher is less

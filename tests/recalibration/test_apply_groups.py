@@ -126,13 +126,15 @@ def test_groups_whose_rows_are_not_known_beside_held_out_ones_are_refused():
 
 def test_methods_with_rows_in_another_order_are_of_the_same_patients():
     test, held = scans(0), scans(1, first=30)
-    order = torch.arange(179, -1, -1)
-    columns = {"patient": test.columns["patient"], "id": np.array([str(k) for k in range(180)])}
+    order = torch.randperm(180, generator=torch.Generator().manual_seed(0))
+    # A patient of 100 scans and 80 of one each, so that it matters which scans are whose.
+    patient = np.array([f"q{max(k, 99)}" for k in range(180)])
+    columns = {"patient": patient, "id": np.array([str(k) for k in range(180)])}
     first = Predictions("net", test.predictive, test.targets, "scans", columns=columns)
     turned = mcbn.Categorical(outputs="logits").summarize(test.predictive.draws[:, order])
     other = Predictions(
         "twin", turned, test.targets[order], "scans",
-        columns={name: values[::-1] for name, values in columns.items()},
+        columns={name: values[order.numpy()] for name, values in columns.items()},
     )  # fmt: skip
     twin = Predictions("twin", held.predictive, held.targets, "scans", columns=held.columns)
     sets = mcbn.Report.from_predictions(
