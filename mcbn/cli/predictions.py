@@ -32,7 +32,7 @@ from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import Sides, before_and_after, fitted, set_coverages
 from mcbn.report.claims import group_claim
-from mcbn.report.maps import write_maps
+from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.regression_page import comparable, output_scores
 from mcbn.report.report import Report
@@ -134,10 +134,10 @@ def _images(path: str) -> Tensor:
 def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
     """Check that options are compatible with the predictions and each other, before any work."""
     real = not isinstance(baseline.predictive, (CategoricalPredictive, BernoulliPredictive))
-    if real and (options.outside or options.images):
+    if real and (options.outside or (options.images and not is_dense(baseline))):
         raise ValueError(
-            "expected no --outside and no --images with predictions of real values, got some; "
-            "leave them out"
+            "expected no --outside, and no --images but with values of pixels, with predictions of "
+            "real values, got some; leave them out"
         )
     if options.recalibrate and not options.held_out:
         raise ValueError(

@@ -23,7 +23,8 @@ from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.results import Study
 
 SIZE = (5.0, 3.6)  # inches, of a figure of its own
-Quantity = Literal["truth", "prediction", "entropy", "mutual information", "error"]
+Quantity = Literal["truth", "prediction", "entropy", "mutual information", "standard deviation",
+                   "epistemic sd", "error"]  # fmt: skip
 
 
 def reliability(

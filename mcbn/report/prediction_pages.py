@@ -44,11 +44,16 @@ def page_of_predictions(
         group = group_column(by_column, predictions[0], "the predictions")
     group_scores = _group_scores(predictions, groups, group, resamples)
     if not _is_classification(predictions[0].predictive):
-        if outside or images is not None:
+        # Pictures are chosen by the first method of several draws, else by the baseline.
+        several = (each for each in predictions if each.predictive.draw_count > 1)
+        of_pictures = next(several, predictions[0])
+        dense = is_dense(of_pictures)
+        if outside or (images is not None and not dense):
             raise ValueError(
-                "expected neither out-of-distribution predictions nor images with regression, got "
-                "some; leave them out"
+                "expected neither out-of-distribution predictions nor, but with maps, images with "
+                "regression, got some; leave them out"
             )
+        rows = None if images is None else in_rows_of(images, predictions[0])
         methods = {each.method: each for each in predictions}
         scores = {
             name: evaluation_of(each, group=group, resamples=resamples)
@@ -59,7 +64,10 @@ def page_of_predictions(
             for name, each in methods.items()
             if (by_output := output_scores(each, group=group, resamples=resamples))
         }
-        return RegressionPage(methods, scores, title, groups=group_scores, outputs=outputs)
+        return RegressionPage(
+            methods, scores, title, groups=group_scores, outputs=outputs,
+            maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
+        )  # fmt: skip
     comparison = _comparison(predictions, outside_sets, group, by_column, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(

@@ -19,6 +19,7 @@ from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
 from mcbn.report.claims import Claim, group_claim, with_interval
+from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup
 
 R = TypeVar("R", bound=GaussianPredictive | Moments)
@@ -37,6 +38,7 @@ class RegressionPage:
         groups: scores of groups of examples, by column and method.
         sets: coverage of intervals of one level, if held-out data were given.
         outputs: scores of each output, by method, where there are several.
+        maps: uncertainty maps of dense predictions.
     """
 
     predictions: Mapping[str, Predictions]
@@ -46,6 +48,7 @@ class RegressionPage:
     groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
     outputs: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
+    maps: Maps = field(default_factory=Maps)
 
     @property
     def baseline(self) -> str:

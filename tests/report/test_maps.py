@@ -11,7 +11,9 @@ from PIL import Image
 
 import mcbn
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.maps import RIGHT, VOID, WRONG, class_colors, heat, uncertainty_maps, write_maps
+from mcbn.report.class_maps import RIGHT, VOID, WRONG, class_colors
+from mcbn.report.heat import heat
+from mcbn.report.maps import uncertainty_maps, write_maps
 from mcbn.report.report import Report
 
 IGNORED = 255
@@ -113,3 +115,78 @@ def test_predictions_without_positions_have_no_maps():
 def test_many_classes_have_a_colour_each():
     for count in (2, 20, 35, 150):
         assert len({tuple(color) for color in class_colors(count)}) == count
+
+
+def real_pixels(count=6, draws=4, size=(5, 7), axis=True):
+    """Predictions of a value of every pixel whose first example is the least certain."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, 1, *size) if axis else (count, *size)
+    base = torch.randn(shape, generator=generator, dtype=torch.float64)
+    spread = torch.linspace(2, 0.1, count, dtype=torch.float64).reshape(
+        -1, *(1,) * (len(shape) - 1)
+    )
+    means = base + spread * torch.randn(draws, *shape, generator=generator, dtype=torch.float64)
+    predictive = mcbn.Gaussian(4.0).summarize(means)
+    return Predictions("M", predictive, base + 0.3, "depth", units=("m",))
+
+
+@pytest.mark.parametrize("axis", [True, False])
+def test_maps_of_real_values_show_what_they_say(tmp_path, axis):
+    given = real_pixels(axis=axis)
+    assert write_maps(tmp_path / "maps", given) == 6 * 5
+    predictive, shape = given.predictive, (6, 5, 7)
+    truth, mean = given.targets.reshape(shape), predictive.mean.reshape(shape)
+    low, high = float(truth.min()), float(truth.max())
+    tops = uncertainty_maps(given).tops
+    error = (mean - truth).abs()
+    parts = {
+        "truth": heat(truth[2].numpy(), high, low=low),
+        "prediction": heat(mean[2].numpy(), high, low=low),
+        "standard-deviation": heat(
+            predictive.variance.sqrt().reshape(shape)[2].numpy(), tops["Standard deviation"]
+        ),
+        "epistemic-sd": heat(
+            predictive.epistemic_variance.sqrt().reshape(shape)[2].numpy(), tops["Epistemic sd"]
+        ),
+        "error": heat(error[2].numpy(), tops["Error"]),
+    }
+    for name, expected in parts.items():
+        read = np.asarray(Image.open(tmp_path / "maps" / f"00002-{name}.png"))
+        np.testing.assert_array_equal(read, expected)
+    assert tops["Error"] == max(float(one.flatten().quantile(0.99)) for one in error)
+
+
+def test_a_report_of_real_values_shows_the_least_and_most_certain_pictures():
+    given = real_pixels()
+    maps = uncertainty_maps(given, torch.rand(6, 1, 5, 7, generator=torch.Generator()))
+    assert [row.index for row in maps.rows] == [0, 1, 2, 3, 4, 5]
+    assert list(maps.rows[0].pictures)[:2] == ["Input", "Truth"]
+    text = mcbn.Report.from_predictions([given], resamples=5).to_html()
+    assert "Uncertainty maps" in text
+    assert " m on" in text
+    single = uncertainty_maps(real_pixels(draws=1))
+    assert list(single.tops) == ["Standard deviation", "Error"]
+
+
+def test_several_values_of_a_pixel_have_no_maps():
+    means = torch.zeros(3, 2, 4, 5, 6, dtype=torch.float64)
+    predictive = mcbn.Gaussian(1.0).summarize(means)
+    with pytest.raises(ValueError, match="leave the maps out"):
+        uncertainty_maps(Predictions("M", predictive, means[0], "depth"))
+
+
+def test_maps_of_one_label_are_those_of_two_classes():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(3, 4, 1, 5, 6, generator=generator, dtype=torch.float64)
+    targets = (torch.randn(4, 1, 5, 6, generator=generator) > 0).long()
+    targets[0, 0, 0, 0] = 7
+    one = Predictions("M", mcbn.Bernoulli("logits").summarize(logits), targets, "scans",
+                      ("lesion",), ignore_index=7)  # fmt: skip
+    states = torch.cat([torch.zeros_like(logits), logits], dim=2)
+    two = Predictions("M", mcbn.Categorical("logits").summarize(states), targets[:, 0], "scans",
+                      ("not lesion", "lesion"), ignore_index=7)  # fmt: skip
+    first, second = uncertainty_maps(one), uncertainty_maps(two)
+    assert [row.index for row in first.rows] == [row.index for row in second.rows]
+    assert list(first.colors) == ["not lesion", "lesion"]
+    assert first.rows[0].pictures["Truth"] == second.rows[0].pictures["Truth"]
+    assert first.rows[0].pictures["Error"] == second.rows[0].pictures["Error"]

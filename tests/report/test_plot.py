@@ -15,7 +15,7 @@ from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.figures import SERIES
-from mcbn.report.maps import heat
+from mcbn.report.heat import heat
 
 
 def classes(positions=(), draws=4):

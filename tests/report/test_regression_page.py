@@ -110,7 +110,7 @@ def test_the_verb_reports_regression(tmp_path):
     assert numbers["comparison"]["methods"]["one"]["epistemic_share"] == pytest.approx(0.25)
     assert numbers["comparison"]["methods"]["one"]["draws"] == 8
     assert set(numbers["groups"]["site"]["two"]) == {"a", "b"}
-    with pytest.raises(ValueError, match="no --outside and no --images"):
+    with pytest.raises(ValueError, match="no --outside, and no --images"):
         verbs.report(ReportOptions(paths, str(tmp_path / "r"), outside=paths))
 
 
