@@ -30,7 +30,13 @@ from mcbn.predictive.pairing import repeating_columns, same_classes, same_exampl
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
-from mcbn.recalibration.apply import Sides, before_and_after, fitted, set_coverages
+from mcbn.recalibration.apply import (
+    Sides,
+    before_and_after,
+    fitted,
+    have_sets,
+    set_coverages,
+)
 from mcbn.report.claims import group_claim
 from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_pages import page_of_predictions
@@ -96,7 +102,8 @@ def report(options: ReportOptions) -> None:
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
     _group(methods[0], options.group, paths[0])
     sides = _sides(options.group, methods, held_out, held_out_paths)
-    sets = set_coverages(methods, held_out, sides=sides) if held_out else ()
+    has_sets = bool(held_out) and all(map(have_sets, methods))
+    sets = set_coverages(methods, held_out, sides=sides) if has_sets else ()
     if options.recalibrate is not None:
         fits = fitted(methods, held_out, options.recalibrate, sides=sides)
         methods = before_and_after(methods, fits, options.recalibrate)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from mcbn.evaluation.clusters import Groups, clusters_of, names_of_groups
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.io.tables import column, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -167,6 +168,16 @@ def set_coverages(
     return tuple(rows)
 
 
+def have_sets(predictions: Predictions) -> bool:
+    """Whether there are prediction sets: of one target an example, but not of its positions.
+
+    Those of one image are alike, and no exchangeable ones to calibrate on.
+    """
+    scored: Any = predictions.scored
+    classes = _is_of_classes(predictions)
+    return not classes or scored.log_probabilities.ndim == 2
+
+
 def coverage_dicts(rows: Sequence[SetCoverage]) -> dict[str, dict[str, Any]]:
     """Plain numbers by method and rule, for JSON."""
     by_method: dict[str, dict[str, Any]] = {}
@@ -241,7 +252,10 @@ def _fit(each: Predictions, held_out: Predictions, by: str) -> Callable[[Any], A
         raise ValueError(
             f"expected one of {known} for predictions of {kind}, got {by!r}; choose one of these"
         )
-    fit: Callable[[Any], Any] = METHODS[by].fit(held_out.scored, held_out.known_targets)
+    rows = ScoredRows.of(
+        held_out.scored, held_out.known_targets, ignore_index=held_out.ignore_index
+    )
+    fit: Callable[[Any], Any] = METHODS[by].fit(rows.predictive, rows.targets)
     return fit
 
 

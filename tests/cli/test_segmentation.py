@@ -118,3 +118,24 @@ def test_groups_by_a_column(folder, capsys):
     report = json.loads((folder / "report" / "report.json").read_text())
     assert report["comparison"]["methods"]["m"]["scores"] == printed["scores"]
     assert "'doctor'" in failing("evaluate m.csv --group doctor", capsys)
+
+
+def test_masks_with_void_pixels_are_recalibrated(folder):
+    run(f"collect {NETWORK} --data mine.py:task --batch-size 8 --draws 4 --out bank.st")
+    for part, out in (("test", "mcbn.st"), ("validation", "held.st")):
+        run(f"predict {NETWORK} --bank bank.st --data mine.py:task --part {part} --out {out}")
+    run("report mcbn.st --held-out held.st --recalibrate temperature --resamples 10 --out report")
+    given, held = (Predictions.load(path) for path in ("mcbn.st", "held.st"))
+    known = held.targets != 4
+    rows = replace(
+        held.predictive,
+        log_probabilities=held.predictive.log_probabilities.movedim(1, -1)[known],
+        expected_entropy=held.predictive.expected_entropy[known],
+        variance=held.predictive.variance.movedim(1, -1)[known],
+        variation_ratio=held.predictive.variation_ratio[known],
+    )
+    scaled = mcbn.TemperatureScaling.fit(rows, held.targets[known])(given.predictive)
+    expected = mcbn.evaluate(scaled, given.targets, ignore_index=4, resamples=0)["nll"].value
+    methods = json.loads((folder / "report" / "report.json").read_text())["comparison"]["methods"]
+    found = methods["MCBN + temperature"]["scores"]["nll"]["value"]
+    assert found == pytest.approx(expected)
