@@ -9,7 +9,6 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import Convergence
@@ -219,12 +218,7 @@ def _drawn(panel: Panel, ax: Axes | None, **labels: str) -> Axes:
 
 def _with_legend(ax: Axes, group: PanelGroup) -> Axes:
     """A legend of the lines, which a page has beside its figures."""
-    lines = [
-        Line2D([], [], color=figures.color(style), label=name,
-               linestyle=(0, figures.dashes(style)) if figures.dashes(style) else "-")
-        for name, style in group.key
-    ]  # fmt: skip
-    ax.legend(handles=lines, frameon=False, fontsize="small")
+    figures.draw_legend(ax, group.key)
     return ax
 
 

@@ -15,6 +15,7 @@ from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import set_coverages
 from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.figure_files import figure_formats
 from mcbn.report.page import TITLE, write_page
 from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.regression_page import RegressionPage
@@ -117,10 +118,20 @@ class Report:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
         return self.page.to_html()
 
-    def write(self, directory: str | os.PathLike[str]) -> Path:
+    def write(
+        self, directory: str | os.PathLike[str], *, figures: str | Sequence[str] = ()
+    ) -> Path:
         """Write `report.html` and `report.json`, each whole or not at all.
+
+        Args:
+            directory: where to write; it is made if it is not there.
+            figures: "pdf", "svg" or "png", or several: every figure is written as a file of its own
+                as well, with its heading and its legend, into the folder `figures` beside the page.
 
         Returns:
             The path of the page.
+
+        Raises:
+            ValueError: figures have no such format.
         """
-        return write_page(self.page, directory)
+        return write_page(self.page, directory, formats=figure_formats(figures))

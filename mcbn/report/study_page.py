@@ -128,6 +128,15 @@ class StudyPage:
             study_words=glossary.STUDY_WORDS,
         )
 
+    def figure_groups(self) -> dict[str, list[PanelGroup]]:
+        """Its figures by section, of each part apart; a section without data is missing."""
+        groups = {**self._recommended}
+        groups |= {f"against {axis}": each for axis, each in self._sweeps.items()}
+        for part in self._parts:
+            for section, each in part.groups.items():
+                groups[f"{section} {part.name}".rstrip()] = each
+        return groups
+
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """The verdict on the study as a whole."""
