@@ -11,6 +11,7 @@ from torch import Tensor
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
+from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import set_coverages
 from mcbn.report.claims import Claim
@@ -23,8 +24,8 @@ from mcbn.report.study_page import StudyPage
 from mcbn.study.results import Study
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Displayed):
     """A self-contained HTML page, and the same numbers as JSON.
 
     `Report.from_comparison(comparison).write("report")` writes `report/report.html` and
@@ -35,6 +36,12 @@ class Report:
     """
 
     page: ComparisonPage | RegressionPage | StudyPage
+
+    def display(self) -> Display:
+        """Its title, and what the numbers say."""
+        rows = [(claim.topic, claim.mark, claim.sentence) for claim in self.verdict]
+        heading = f"Report {self.page.title!r}"
+        return Display(heading, ("claim", "", "what the numbers say"), rows, words=3)
 
     @classmethod
     def from_comparison(

@@ -79,6 +79,11 @@ class StudyPage:
 
     study: Study
 
+    @property
+    def title(self) -> str:
+        """That of the plan."""
+        return self.study.plan.title
+
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
         numbers: dict[str, Any] = to_plain(
