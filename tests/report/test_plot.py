@@ -102,6 +102,20 @@ def test_lines_of_a_score_are_its_means_over_seeds():
     assert names == list(made.methods)
 
 
+def test_methods_of_a_single_draw_do_not_stretch_the_axis_of_a_spread():
+    """What is computed as their mutual information is rounding error."""
+
+    def scores(cell):
+        rounded = cell.method in ("Deterministic", "Population BN")
+        return classification_scores(cell) | ({"mutual_information": 5e-17} if rounded else {})
+
+    ax = mcbn.plot.score(made_study(classification_plan(), scores), "mutual_information")
+    assert ax.get_ylim()[0] > 1e-5
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "MCBN" in names
+    assert not {"Deterministic", "Population BN"} & set(names)
+
+
 def test_a_map_has_the_colours_of_its_values():
     given = classes((4, 5))
     ax = mcbn.plot.uncertainty_map(given, 3, "entropy")
