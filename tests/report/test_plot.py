@@ -1,10 +1,12 @@
 """Pictures of results on given axes: what is drawn are the numbers of the results."""
 
+import builtins
 import inspect
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from regression_reports import predictions as regression_predictions
 from reports import comparison
@@ -56,6 +58,21 @@ def test_it_is_drawn_on_the_axes_that_are_given_or_on_new_ones(draw):
     assert alone.figure is not figure
     assert [axes.has_data() for axes in alone.figure.axes] == [True]
     figure.canvas.draw()  # nothing that cannot be shown
+
+
+def test_a_figure_is_one_of_pyplot_only_in_a_notebook_which_shows_and_closes_it(monkeypatch):
+    plt.switch_backend("agg")
+    before = plt.get_fignums()
+    mcbn.plot.reliability(comparison())
+    assert plt.get_fignums() == before
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    for draw in DRAWN.values():
+        ax = draw(None)
+        assert plt.get_fignums() == [*before, ax.figure.number]
+        plt.close(ax.figure)
+    given = Figure().subplots()
+    mcbn.plot.reliability(comparison(), ax=given)
+    assert plt.get_fignums() == before
 
 
 def test_every_function_is_tried():
