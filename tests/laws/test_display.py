@@ -4,6 +4,7 @@ import importlib
 import math
 import pkgutil
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,14 @@ COMPARISON = Comparison(
 RELIABILITY = Reliability.from_predictions(PREDICTIVE.confidence, PREDICTIVE.prediction == TARGETS)
 RISKS = risk_coverage(PREDICTIVE.entropy, PREDICTIVE.prediction != TARGETS)
 INPUTS = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-NETWORK = nn.Sequential(
-    nn.Linear(3, 8), nn.BatchNorm1d(8, momentum=1.0), nn.Linear(8, 3),
-    nn.BatchNorm1d(3, momentum=1.0), nn.Dropout(0.1),
-)  # fmt: skip
-NETWORK(INPUTS)
-NETWORK.eval()
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    NETWORK = nn.Sequential(
+        nn.Linear(3, 8), nn.BatchNorm1d(8, momentum=1.0), nn.Linear(8, 3),
+        nn.BatchNorm1d(3, momentum=1.0), nn.Dropout(0.1),
+    )  # fmt: skip
+    NETWORK(INPUTS)
+    NETWORK.eval()
 BATCHES = mcbn.minibatches(INPUTS, batch_size=8, draws=6, seed=0)
 BANK = mcbn.collect(NETWORK, BATCHES, progress=False)
 INSPECTION = mcbn.inspect(NETWORK, INPUTS, batch_size=8)
@@ -317,6 +320,148 @@ def test_a_display_shows_the_numbers_of_its_result():
     ]  # fmt: skip
     assert cells["report"] == [
         (claim.topic, claim.mark, claim.sentence) for claim in RESULTS["report"].verdict
+    ]
+
+
+SPREAD = ("quantity", "mean", "least", "most")
+HEADS = {
+    "predictive": ("Predictive over 3 classes for 40 examples, T = 5", SPREAD),
+    "dense predictive": ("Predictive over 3 classes for 40 examples of 4 x 5 positions, T = 5",
+                         SPREAD),
+    "mixture": ("GaussianPredictive for 40 examples of 2 outputs, T = 5", SPREAD),
+    "moments": ("Moments for 40 examples of 2 outputs, T = 5", SPREAD),
+    "predictions": (
+        f"{HOSTILE} on data, with targets: Predictive over 3 classes for 40 examples, T = 5",
+        SPREAD,
+    ),
+    "evaluation": ("Evaluation of 40 examples, T = 5, 95% intervals",
+                   ("score", "value", "low", "high", "better")),
+    "comparison": (
+        "Comparison of 2 methods on 40 examples, baseline plain, 95% intervals",
+        ("method", "accuracy", "nll", "brier", "ece_debiased"),
+    ),
+    "class scores": ("Scores of 3 classes", ("class", "support", "recall", "precision", "iou")),
+    "study": ("Study 'Digits': 300 of 300 cells done", ("method", "cells", "mean nll")),
+    "study that failed": ("Study 'Digits': 240 of 300 cells done, 60 failed",
+                          ("", "cell", "error")),
+    "result": (str(STUDY.results[0].cell), ("score", "value")),
+    "spreads": ("Spreads of 5 replicates", ("replicate", "M = 4", "M = 16", "M = 64", "M = 256")),
+    "plan": ("Plan 'Digits'", ("axis", "values")),
+    "bank": ("Bank(6 draws of 2 layers, batch_size=8, model='Sequential')", ("layer", "channels")),
+    "joint posterior": (
+        "JointPosterior fitted to Bank(6 draws of 2 layers, batch_size=8, model='Sequential')",
+        ("layer", "channels"),
+    ),
+    "factorized posterior": (
+        "FactorizedPosterior fitted to Bank(6 draws of 2 layers, batch_size=8, model='Sequential')",
+        ("layer", "channels"),
+    ),
+    "inspection": (
+        "Sequential is compatible with MCBN at M = 8; layers: 2, findings: 0; print it to read "
+        "them",
+        ("layer", "class", "channels", "share of noise"),
+    ),
+    "observation": ("Observation of 60 examples",
+                    ("layer", "calls", "values", "sd of mean", "sd of log variance")),
+    "artifact": ("net.pt2: T = 6, 4,096 bytes, inputs x", ("output", "largest difference")),
+    "convergence": ("NLL against the number of draws T", ("T", "nll", "Monte Carlo error")),
+    "risk-coverage": (
+        f"Risk-coverage curve of 40 examples: AURC {RISKS.area:.4g}, E-AURC "
+        f"{RISKS.excess_area:.4g}, AUGRC {RISKS.generalized_area:.4g}",
+        ("coverage", "risk"),
+    ),
+    "reliability": (
+        f"Reliability of 40 examples in {int((RELIABILITY.counts > 0).sum())} bins, ECE "
+        f"{RELIABILITY.expected_error:.4g}",
+        ("bin", "examples", "confidence", "accuracy"),
+    ),
+    "subgroups": ("Scores of 10 groups", ("group", "examples", "accuracy", "nll", "ece_debiased",
+                                          "mutual_information")),
+    "prediction sets": (
+        f"Sets of 3 classes for 40 examples, mean size {RESULTS['prediction sets'].mean_size:.3g}",
+        ("classes in a set", "examples"),
+    ),
+    "prediction intervals": (
+        f"Intervals for 40 examples, mean length {RESULTS['prediction intervals'].mean_size:.4g}",
+        SPREAD,
+    ),
+    "isotonic": ("Isotonic with 1000 knots, fitted on 1,000 labels",
+                 ("probability", "share of labels")),
+    "vector scaling": ("VectorScaling of 1000 classes", ("class", "scale", "bias")),
+    "choice": ("BatchSizeChoice by log_score, in doubt; print it to read why",
+               ("quantity", "value")),
+    "task": ("Task 'task' of 3 classes", ("part", "examples", "of an example")),
+    "report": (f"Report {HOSTILE!r}", ("claim", "", "what the numbers say")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_headings_and_columns_say_what_the_numbers_are(name):
+    display = RESULTS[name].display()
+    assert (display.heading, display.columns) == HEADS[name]
+
+
+def test_headings_of_verdicts_are_those_of_the_results():
+    consistency = mcbn.consistency(BANK)
+    assert consistency.passed
+    assert repr(consistency).startswith("The bank agrees with the running statistics: ")
+    wrong = replace(consistency, excess=20.0)
+    assert repr(wrong).startswith("The bank disagrees with the running statistics: the typical "
+                                  "gap is 20.0 times the noise")  # fmt: skip
+    refused = mcbn.inspect(nn.Sequential(nn.Identity()))
+    assert repr(refused).startswith("Sequential is incompatible with MCBN at M = 32; layers: 0")
+    linearity = RESULTS["linearity"]
+    assert linearity.ratio.verdict.lower() in repr(linearity).splitlines()[0]
+    group = replace(RESULTS["subgroup"], p_value=0.001, adjusted=0.04)
+    assert group.display().heading == f"Group {HOSTILE!r} of 20 examples, p = 0.040"
+    assert "p = 0.001" in repr(replace(group, adjusted=math.nan))
+    unknown = replace(RESULTS["predictions"], targets=None)
+    assert "on data, without targets: " in repr(unknown)
+    failed = replace(INSPECTION.observation, failure="no such axis")
+    assert "which failed: no such axis" in repr(failed)
+    uneven = Clusters.of_groups(list("abbb"), 4)
+    assert repr(uneven) == "2 clusters of 1 to 3 rows, 4 rows in all"
+    assert repr(mcbn.minibatches(INPUTS, batch_size=8, draws=6, seed=1, replacement=True)) == (
+        "6 mini-batches of 8 examples, drawn from 60 with replacement, seed 1"
+    )
+
+
+def test_displays_of_predictions_and_scores_show_their_numbers():
+    for name in ("mixture", "moments"):
+        result = RESULTS[name]
+        rows = {row[0]: row[1:] for row in result.display().rows}
+        for quantity, values in (("mean", result.mean), ("sd", result.variance.sqrt()),
+                                 ("epistemic_sd", result.epistemic_variance.sqrt())):  # fmt: skip
+            ends = (values.mean(), values.min(), values.max())
+            assert rows[quantity] == tuple(f"{float(end):.4g}" for end in ends), quantity
+    entropy = PREDICTIVE.entropy
+    for name in ("predictive", "predictions"):
+        assert ("entropy", *(f"{float(end):.4g}" for end in
+                             (entropy.mean(), entropy.min(), entropy.max()))) in list(
+            RESULTS[name].display().rows
+        )  # fmt: skip
+    evaluation = RESULTS["evaluation"]
+    assert [tuple(row) for row in evaluation.display().rows] == [
+        (name, f"{score.value:.4g}", f"{score.low:.4g}", f"{score.high:.4g}", score.better or "")
+        for name, score in evaluation.items()
+    ]
+    assert [(row[0], row[2]) for row in COMPARISON.display().rows] == [
+        (name, f"{each['nll']:.3g}") for name, each in COMPARISON.evaluations.items()
+    ]
+    classes = RESULTS["class scores"]
+    mean, *each = classes.display().rows
+    assert mean[:3] == ("mean of the classes", "40", f"{classes.mean['recall']:.3f}")
+    assert [row[:3] for row in each] == [
+        (name, str(classes.support[name]), f"{scores['recall']:.3f}")
+        for name, scores in classes.by_class.items()
+    ]
+    cells = [each for each in STUDY.results if each.cell.label == "MCBN"]
+    assert ("MCBN", str(len(cells)), f"{np.mean([e.scores['nll'] for e in cells]):.4g}") in list(
+        STUDY.display().rows
+    )
+    failed = RESULTS["study that failed"]
+    assert list(failed.display().rows) == [
+        ("failed", str(cell), error) for cell, error in failed.failures.items()
     ]
 
 
