@@ -1,9 +1,13 @@
 """Sphinx configuration, used by `make docs`. The pages load nothing from other hosts."""
 
+import contextlib
+import io
 import re
+from base64 import b64encode
 from html import escape
 from typing import Any
 
+import matplotlib
 from docutils import nodes
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
@@ -78,6 +82,43 @@ FULL_FORMS = (
 )
 
 
+# The page whose code is run when it is read, to show the pictures that it draws.
+GALLERY = "gallery"
+CODE = re.compile(r"^```python\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+def draw_gallery(_app: Any, page: str, source: list[str]) -> None:
+    """Run the code of the gallery, and put under each block the picture that it draws."""
+    if page != GALLERY:
+        return
+    names: dict[str, Any] = {}
+
+    def with_picture(block: re.Match[str]) -> str:
+        exec(compile(block[1], f"docs/{page}.md", "exec"), names)  # noqa: S102 - our own page
+        axes = names.pop("ax", None)
+        if axes is None:
+            return block[0]
+        label = ", ".join(dict.fromkeys(re.findall(r"mcbn\.plot\.\w+", block[1])))
+        return f"{block[0]}\n\n<p>{picture(axes.figure, f'What {label} draws')}</p>\n"
+
+    # What a sweep says of its progress is not of interest here.
+    with matplotlib.rc_context({"svg.hashsalt": "mcbn"}), contextlib.redirect_stderr(io.StringIO()):
+        source[0] = CODE.sub(with_picture, source[0])
+
+
+def picture(figure: Any, label: str) -> str:
+    """A figure as an image inside the page itself."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    content = b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(label)}" src="data:image/svg+xml;base64,{content}">'
+
+
+def outdated_pages(*_: Any) -> list[str]:
+    """Pages to read again though they are the same: the package that draws may have changed."""
+    return [GALLERY]
+
+
 def redirect_links(_app: Any, _page: str, source: list[str]) -> None:
     """Replace links to files of the repository by links to the pages that include them."""
     for file, page in INCLUDED_FILES.items():
@@ -130,8 +171,10 @@ def math(writer: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Register the renderer of equations and the rewriting of links."""
+    """Register the renderer of equations, the rewriting of links and the drawing of pictures."""
     app.add_html_math_renderer("paths", (math, None), (math, None))
     app.connect("source-read", redirect_links)
+    app.connect("source-read", draw_gallery)
+    app.connect("env-get-outdated", outdated_pages)
     app.connect("autodoc-process-docstring", protect_property, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,6 +16,7 @@ from mcbn.bank.coordinates import partner, pooled, to_coordinates, to_statistics
 from mcbn.bank.doubts import RescalingWarning, doubts
 from mcbn.bank.herding import herd, require_draws
 from mcbn.bank.rescaling import merged, ratio_of_scales, rescaled
+from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import matches_type
 from mcbn.io.tensors import read_tensors, write_tensors
 from mcbn.network.batchnorm import (
@@ -43,8 +44,8 @@ ABSENT: Mapping[str, Any] = {"replacement": None}
 TRAINED, EPSILON, BIAS = "trained/", "epsilon/", "bias/"
 
 
-@dataclass(frozen=True, eq=False)
-class Bank:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bank(Displayed):
     """T draws of the batch-norm statistics of a network.
 
     Attributes:
@@ -77,11 +78,18 @@ class Bank:
     def __len__(self) -> int:
         return len(next(iter(self.statistics.values())))
 
-    def __repr__(self) -> str:
-        return (
-            f"Bank({len(self)} draws of {len(self.statistics) // 2} layers, "
-            f"batch_size={self.size:g}, model={self.model!r})"
+    def display(self) -> Display:
+        """Its main attributes, and the layers that it has draws of."""
+        names = [name.removesuffix(VARIANCE) for name in self.statistics if name.endswith(VARIANCE)]
+        heading = (
+            f"Bank({len(self)} draws of {len(names)} layers, batch_size={self.size:g}, "
+            f"model={self.model!r})"
         )
+        rows = [
+            (name.removesuffix(".") or "(itself)", f"{self.trained[name + VARIANCE].numel():,}")
+            for name in names
+        ]
+        return Display(heading, ("layer", "channels"), rows)
 
     @property
     def size(self) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mcbn.bank.bank import Bank
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import MEAN, VARIANCE
 
 # PyTorch's default momentum a: a running average, with weights a (1 - a)^k, has the variance of one
@@ -45,8 +46,8 @@ class LayerConsistency:
     variance_ratio: float
 
 
-@dataclass(frozen=True)
-class Consistency:
+@dataclass(frozen=True, repr=False)
+class Consistency(Displayed):
     """Agreement of a bank with the running statistics of its network; `print` it to read it.
 
     Attributes:
@@ -58,6 +59,20 @@ class Consistency:
     layers: tuple[LayerConsistency, ...]
     excess: float
     variance_ratio: float
+
+    def display(self) -> Display:
+        """Whether noise explains the gaps, and those of each layer, the largest first."""
+        verdict = "agrees" if self.passed else "disagrees"
+        heading = (
+            f"The bank {verdict} with the running statistics: the typical gap is {self.excess:.1f} "
+            f"times the noise expected, the median ratio of variances {self.variance_ratio:.4f}"
+        )
+        worst = sorted(self.layers, key=lambda each: -max(each.mean_excess, each.variance_excess))
+        return Display(heading, ("layer", "gap of mean", "gap of variance", "ratio"), [
+            (layer.name or "(itself)", f"{layer.mean_excess:.2f}", f"{layer.variance_excess:.2f}",
+             f"{layer.variance_ratio:.4f}")
+            for layer in worst
+        ])  # fmt: skip
 
     @property
     def passed(self) -> bool:

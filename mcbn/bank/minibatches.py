@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from mcbn import validation
+from mcbn.io.display import Display, Displayed
 from mcbn.network.collation import collated
 from mcbn.network.inputs import Inputs, Select, as_rows, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
@@ -18,8 +19,8 @@ from mcbn.network.isolation import derived_seed, random_streams
 SELECTED = "give one that takes a batch and returns what the network is called with"
 
 
-@dataclass(frozen=True, eq=False)
-class MiniBatches(Dataset[Inputs]):
+@dataclass(frozen=True, eq=False, repr=False)
+class MiniBatches(Dataset[Inputs], Displayed):
     """T independent mini-batches of exactly M examples; `self[t]` is the input batch of draw t.
 
     Each is drawn from the whole data set, not cut from an epoch; without replacement unless
@@ -35,6 +36,14 @@ class MiniBatches(Dataset[Inputs]):
     num_workers: int = 0
     collate: Callable[[list[Any]], Any] = default_collate
     select: Select | None = None
+
+    def display(self) -> Display:
+        """How many there are, of what size, and what they are drawn from."""
+        how = "with" if self.replacement else "without"
+        return Display(
+            f"{self.draws} mini-batches of {self.batch_size} examples, drawn from "
+            f"{self.population:,} {how} replacement, seed {self.seed}"
+        )
 
     @property
     def population(self) -> int:

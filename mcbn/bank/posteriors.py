@@ -8,11 +8,12 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.bank.bank import Bank
+from mcbn.io.display import Display, Displayed
 from mcbn.network.isolation import derived_seed
 
 
-@dataclass(frozen=True, eq=False)
-class JointPosterior:
+@dataclass(frozen=True, eq=False, repr=False)
+class JointPosterior(Displayed):
     """A joint Gaussian over the means and log(v + epsilon) of all layers, of low rank.
 
     A draw is `center + deviations^T z / sqrt(T - 1)` with `z ~ N(0, I_T)`. Its covariance is the
@@ -28,6 +29,11 @@ class JointPosterior:
     bank: Bank
     center: Mapping[str, Tensor]
     deviations: Mapping[str, Tensor]
+
+    def display(self) -> Display:
+        """The bank it was fitted to."""
+        bank = self.bank.display()
+        return replace(bank, heading=f"JointPosterior fitted to {bank.heading}")
 
     @classmethod
     def from_bank(cls, bank: Bank) -> "JointPosterior":
@@ -56,8 +62,8 @@ class JointPosterior:
         return _as_bank(self.bank, rows, f"joint posterior, seed {seed}")
 
 
-@dataclass(frozen=True, eq=False)
-class FactorizedPosterior:
+@dataclass(frozen=True, eq=False, repr=False)
+class FactorizedPosterior(Displayed):
     """A baseline of independent statistics: a normal mean and a log-normal variance per channel.
 
     In real mini-batches the statistics of channels and layers are correlated, and without that
@@ -75,6 +81,11 @@ class FactorizedPosterior:
     bank: Bank
     center: Mapping[str, Tensor]
     spread: Mapping[str, Tensor]
+
+    def display(self) -> Display:
+        """The bank it was fitted to."""
+        bank = self.bank.display()
+        return replace(bank, heading=f"FactorizedPosterior fitted to {bank.heading}")
 
     @classmethod
     def from_bank(cls, bank: Bank) -> "FactorizedPosterior":

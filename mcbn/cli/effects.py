@@ -56,6 +56,8 @@ def require_places(options: Iterable[Option], values: Mapping[str, Any], *, forc
         ValueError: a file would be lost.
     """
     for option in options:
+        if option.role == "report" and not force:
+            _require_no_figures(option, values)
         for path, mark in _files(option, values):
             require_place(path)
             if not path.exists() or force:
@@ -72,14 +74,28 @@ def require_places(options: Iterable[Option], values: Mapping[str, Any], *, forc
                 )
 
 
+def _require_no_figures(option: Option, values: Mapping[str, Any]) -> None:
+    """Check that no file is in the folder of figures, of which each is named after its content."""
+    folder = _folder(option, values) / messages.FIGURES
+    if values.get("figures") and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"expected no files in {folder} yet, got some, which could be lost; give --force to "
+            f"replace those of equal names, or another --{option.name}"
+        )
+
+
+def _folder(option: Option, values: Mapping[str, Any]) -> Path:
+    """The folder of a report; of a study by default its own."""
+    return Path(values[option.field] or values["study"])
+
+
 def _files(option: Option, values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """The files that are written for an option, and what must be in one that is replaced."""
     if option.role == "output":
         yield from ((Path(path), "") for path in paths(option, values))
     if option.role in ("report", "demo"):
-        folder = values[option.field] or values["study"]  # where a report of a study is by default
         for name, mark in PAGES.items():
-            yield Path(folder) / name, mark if option.role == "demo" else ""
+            yield _folder(option, values) / name, mark if option.role == "demo" else ""
 
 
 def _is_same(target: str, path: str, *, written: bool) -> bool:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
 from mcbn.io.plain import to_json
 
 RED, PLAIN = "\x1b[1;31m", "\x1b[0m"
+FIGURES = "figures"  # the folder of their files, beside the page of a report
 MAX_VALUE_CHARACTERS = 80  # of what a user gave, as an error shows it
 
 # Where errors go while everything else is silent; None while it is not.
@@ -46,9 +48,20 @@ def show(text: str, numbers: Any, *, json: bool) -> None:
         say(text)
 
 
-def show_report(path: object, verdict: Sequence[Any], *, json: bool) -> None:
-    """Print where a report is, for programs with its verdict: dataclasses of plain values."""
-    show(f"Report: {path}", {"report": str(path), "verdict": [*map(asdict, verdict)]}, json=json)
+def show_report(path: Path, verdict: Sequence[Any], *, figures: bool, json: bool) -> None:
+    """Print where a report is, for programs with its verdict: dataclasses of plain values.
+
+    Args:
+        path: of the page.
+        verdict: what it says.
+        figures: whether each figure has files of its own, which are beside the page.
+        json: for programs.
+    """
+    words, numbers = f"Report: {path}", {"report": str(path), "verdict": [*map(asdict, verdict)]}
+    if figures:
+        folder = path.with_name(FIGURES)
+        words, numbers = f"{words}\nFigures: {folder}", {**numbers, "figures": str(folder)}
+    show(words, numbers, json=json)
 
 
 def note(text: str) -> None:

@@ -38,6 +38,7 @@ from mcbn.recalibration.apply import (
     set_coverages,
 )
 from mcbn.report.claims import group_claim
+from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.regression_page import comparable, output_scores
@@ -85,6 +86,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
+    formats = figure_formats(names_of(options.figures))  # before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     units = names_of(options.units)
     methods = [_read(path, paths, options).in_units(units) for path in paths]
@@ -121,7 +123,8 @@ def report(options: ReportOptions) -> None:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     written = Report(replace(page, provenance=provenance, sets=sets))
-    messages.show_report(written.write(options.out), written.verdict, json=options.json)
+    path = written.write(options.out, figures=formats)
+    messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)
     for number, predictions in enumerate(methods if options.maps is not None else (), 1):
         # A name may hold anything, and a file must not be able to say where others are written.
         name = UNSAFE.sub("-", predictions.method).strip("-") or f"method-{number}"

@@ -6,6 +6,7 @@ import sys
 from mcbn.cli import messages
 from mcbn.cli.options.study import StudyReportOptions, StudyStatusOptions, StudyTableOptions
 from mcbn.cli.study_run import study_counts
+from mcbn.cli.values import names_of
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.study.results import Study, to_csv, to_markdown, to_parquet
@@ -60,5 +61,6 @@ def report(options: StudyReportOptions) -> None:
     study = Study.load(options.study)
     # Imported here, since the other verbs do not need figures and torch.
     written = pkgutil.resolve_name("mcbn.report.report:Report").from_study(study)
-    path = written.write(options.out or options.study)
-    messages.show_report(path, written.verdict, json=options.json)
+    formats = names_of(options.figures)
+    path = written.write(options.out or options.study, figures=formats)
+    messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)

@@ -10,8 +10,10 @@ from mcbn.cli import messages
 from mcbn.cli.data import own_transform, picture_transform
 from mcbn.cli.network import load_said
 from mcbn.cli.options.study import SweepOptions
+from mcbn.cli.values import names_of
 from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
+from mcbn.report.figure_files import figure_formats
 from mcbn.report.report import Report
 from mcbn.study.own_code import load_own_task
 from mcbn.study.results import Study
@@ -21,10 +23,10 @@ from mcbn.tasks.task import Task
 
 def sweep(options: SweepOptions) -> None:
     """Compare a trained network's uncertainty over batch sizes, and recommend one."""
-    sizes = _sizes(options.batch_sizes)
+    sizes, formats = _sizes(options.batch_sizes), figure_formats(names_of(options.figures))
     task, network = _task(options), load_said(options.network)
     study = _swept(network, task, sizes, options)
-    path = Report.from_study(study).write(options.out)
+    path = Report.from_study(study).write(options.out, figures=formats)
     found = study.recommendation or {}
     numbers = {"out": options.out, "report": str(path), "cells": len(study.results),
                "recommendation": study.recommendation}  # fmt: skip

@@ -34,6 +34,7 @@ from mcbn.deployment.trials import (
     trials,
 )
 from mcbn.io.atomic import write_whole
+from mcbn.io.display import Display, Displayed
 from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Inputs, device_of, tensors, to_network
 from mcbn.network.isolation import eval_mode, own_warnings, random_streams, restored
@@ -50,8 +51,8 @@ OUTPUTS = {
 }
 
 
-@dataclass(frozen=True)
-class Artifact:
+@dataclass(frozen=True, repr=False)
+class Artifact(Displayed):
     """An exported file: a network and its fixed draws.
 
     Attributes:
@@ -73,6 +74,16 @@ class Artifact:
     weights: int
     bank: int
     differences: Mapping[str, float]
+
+    def display(self) -> Display:
+        """The file, and how far its outputs are from those of `predict`."""
+        heading = (
+            f"{self.path}: T = {self.draws}, {self.size:,} bytes, inputs {', '.join(self.inputs)}"
+        )
+        return Display(heading, ("output", "largest difference"), [
+            (name, f"{self.differences[name]:.2g}" if name in self.differences else "-")
+            for name in self.outputs
+        ])  # fmt: skip
 
 
 def export(

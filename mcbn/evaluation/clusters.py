@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mcbn.io.display import Display, Displayed
 from mcbn.io.tables import texts
 
 # What examples share: one value per example, in a sequence, an array, a tensor or a column.
@@ -17,8 +18,8 @@ MIN_CLUSTERS = 2  # one alone says nothing of others
 MISSING = frozenset({"", "nan", "None", "<NA>", "NaT"})
 
 
-@dataclass(frozen=True, eq=False)
-class Clusters:
+@dataclass(frozen=True, eq=False, repr=False)
+class Clusters(Displayed):
     """The cluster of each row; the bootstrap draws whole clusters, never rows.
 
     Rows of one cluster are not independent, so an interval from resampled rows would be too narrow,
@@ -35,6 +36,12 @@ class Clusters:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def display(self) -> Display:
+        """How many there are, and their sizes."""
+        least, most = self.sizes.aminmax()
+        sizes = f"{len(self):,} clusters of {int(least):,} to {int(most):,} rows"
+        return Display(f"{sizes}, {len(self.of_row):,} rows in all")
 
     @classmethod
     def alone(cls, examples: int) -> "Clusters":

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
+from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import Categorical
 
 
-@dataclass(frozen=True)
-class Convergence:
+@dataclass(frozen=True, repr=False)
+class Convergence(Displayed):
     """Mean negative log-likelihood of the test examples against the number of draws T.
 
     Attributes:
@@ -28,6 +29,14 @@ class Convergence:
     draws: tuple[int, ...]
     nll: tuple[float, ...]
     spread: tuple[float, ...]
+
+    def display(self) -> Display:
+        """The score of each number of draws."""
+        rows = [
+            (str(draws), f"{nll:.4g}", "-" if math.isnan(spread) else f"{spread:.2g}")
+            for draws, nll, spread in zip(self.draws, self.nll, self.spread, strict=True)
+        ]
+        return Display("NLL against the number of draws T", ("T", "nll", "Monte Carlo error"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON, with None for what is not defined or infinite."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import formulas
+from mcbn.io.display import Display, Displayed
 
 
 def _check(scores: Tensor, positive: Tensor) -> None:
@@ -82,6 +83,9 @@ def fpr95(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> 
     return formulas.fpr95(scores, positive)
 
 
+SHOWN_COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
 @dataclass(frozen=True)
 class Separation:
     """How well scores separate the positive class from the negative one.
@@ -116,8 +120,8 @@ def out_of_distribution(
     return Separation(*formulas.out_of_distribution(inside_uncertainty, outside_uncertainty))
 
 
-@dataclass(frozen=True, eq=False)
-class RiskCoverage:
+@dataclass(frozen=True, eq=False, repr=False)
+class RiskCoverage(Displayed):
     """Mean loss among the most certain examples, as more of them are accepted.
 
     Attributes:
@@ -133,6 +137,18 @@ class RiskCoverage:
     area: float
     excess_area: float
     generalized_area: float
+
+    def display(self) -> Display:
+        """Its areas, and the risk at some coverages."""
+        count = len(self.coverage)
+        heading = (
+            f"Risk-coverage curve of {count:,} examples: AURC {self.area:.4g}, E-AURC "
+            f"{self.excess_area:.4g}, AUGRC {self.generalized_area:.4g}"
+        )
+        answered = dict.fromkeys(max(1, round(share * count)) for share in SHOWN_COVERAGES)
+        return Display(heading, ("coverage", "risk"), [
+            (f"{k / count:.2f}", f"{float(self.risk[k - 1]):.4g}") for k in answered
+        ])  # fmt: skip
 
 
 def risk_coverage(

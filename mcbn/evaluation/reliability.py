@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.io.display import Display, Displayed
 
 # A float64 confidence is kept as two integers, of 2^-26 and of 2^-52: sums of integers are the
 # same in every order, so splits, workers and GPUs agree to the last bit (up to 10^11 examples).
@@ -33,8 +34,8 @@ def checked_bins(bins: int) -> int:
     return bins
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reliability(Displayed):
     """Confidence and accuracy in bins, as sums that add: `Reliability(a) + Reliability(b)`.
 
     Bins are right-closed, `(edges[b], edges[b + 1]]`; 0 goes to the first one and 1 stays in the
@@ -124,6 +125,19 @@ class Reliability:
             self.confidence_parts + other.confidence_parts,
             self.edges,
         )
+
+    def display(self) -> Display:
+        """The calibration error, and every bin that is not empty."""
+        examples, filled = int(self.counts.sum()), self.counts > 0
+        heading = f"Reliability of {examples:,} examples in {int(filled.sum())} bins"
+        heading += f", ECE {self.expected_error:.4g}" if examples else ""
+        edges, counts = self.edges.tolist(), self.counts.tolist()
+        confidence, accuracy = self.confidence.tolist(), self.accuracy.tolist()
+        return Display(heading, ("bin", "examples", "confidence", "accuracy"), [
+            (f"({edges[k]:.3g}, {edges[k + 1]:.3g}]", f"{counts[k]:,}", f"{confidence[k]:.3f}",
+             f"{accuracy[k]:.3f}")
+            for k in filled.nonzero()[:, 0].tolist()
+        ])  # fmt: skip
 
     @property
     def accuracy(self) -> Float64[Tensor, " bins"]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation import formulas, glossary, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
@@ -24,6 +24,7 @@ from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
+from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain
 from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import BernoulliPredictive
@@ -32,11 +33,12 @@ from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labels import by_number
 
 MIN_EXAMPLES = 50  # the scores of a smaller group are too uncertain to judge it by
+MAX_SHOWN = 4  # scores that fit in a line of a group
 MAX_GROUPS = 50  # per column: more would not be readable as groups
 
 
-@dataclass(frozen=True, eq=False)
-class Subgroup:
+@dataclass(frozen=True, eq=False, repr=False)
+class Subgroup(Displayed):
     """Scores of one group of examples.
 
     Attributes:
@@ -53,6 +55,16 @@ class Subgroup:
     scores: Mapping[str, Score]
     p_value: float
     adjusted: float = math.nan
+
+    def display(self) -> Display:
+        """Its scores."""
+        p_value = self.p_value if math.isnan(self.adjusted) else self.adjusted
+        chance = "" if math.isnan(p_value) else f", {glossary.probability(p_value)}"
+        heading = f"Group {self.name!r} of {self.size:,} examples{chance}"
+        return Display(heading, ("score", "value", "low", "high"), [
+            (name, *(f"{end:.4g}" for end in (score.value, score.low, score.high)))
+            for name, score in self.scores.items()
+        ])  # fmt: skip
 
     @property
     def is_small(self) -> bool:
@@ -71,6 +83,21 @@ class Subgroup:
         return plain
 
 
+class Subgroups(Displayed, tuple[Subgroup, ...]):
+    """The groups of a column, sorted by name; a tuple of them that shows itself as a table."""
+
+    __slots__ = ()
+
+    def display(self) -> Display:
+        """The scores of every group."""
+        names = list(dict.fromkeys(name for group in self for name in group.scores))[:MAX_SHOWN]
+        return Display(f"Scores of {len(self)} groups", ("group", "examples", *names), [
+            (group.name, f"{group.size:,}",
+             *(f"{group.scores[name]:.3g}" if name in group.scores else "-" for name in names))
+            for group in self
+        ])  # fmt: skip
+
+
 def subgroups(
     predictive: ScoredPredictive,
     targets: Targets,
@@ -81,7 +108,7 @@ def subgroups(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> tuple[Subgroup, ...]:
+) -> Subgroups:
     """Score the examples of each group separately.
 
     Args:
@@ -128,7 +155,7 @@ def subgroups(
         scores = with_intervals(values, replicates, level)
         scored.append(Subgroup(name or _nameless(names), int(members.sum()), scores, p_value))
     adjusted = holm([group.p_value for group in scored])
-    return tuple(
+    return Subgroups(
         replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
 

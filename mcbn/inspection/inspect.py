@@ -23,6 +23,7 @@ from mcbn.inspection.layers import (
 )
 from mcbn.inspection.noise import MIN_EXAMPLES, Observation, observe
 from mcbn.inspection.trial import NO_TRIAL, tried
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.dropout import dropout_layers
 from mcbn.network.inputs import Inputs, as_rows, count, require_finite, select_inputs, tensors
@@ -34,8 +35,8 @@ EXAMPLES = 64  # drawn from a data set
 TEXT_COLUMNS = ("layer", "class", "note")
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Displayed):
     """Result of inspecting a network; `print` it to read it.
 
     Attributes:
@@ -55,6 +56,21 @@ class Inspection:
     dropout: Mapping[str, float]
     observation: Observation | None
     findings: tuple[Finding, ...]
+
+    def display(self) -> Display:
+        """Whether MCBN is possible, and each layer; `print` says more."""
+        verdict = "compatible" if self.servable else "incompatible"
+        found = f"layers: {len(self.layers)}, findings: {len(self.findings)}"
+        heading = (
+            f"{self.model} is {verdict} with MCBN at M = {self.batch_size}; {found}; print it to "
+            "read them"
+        )
+        shares = self.shares
+        return Display(heading, ("layer", "class", "channels", "share of noise"), [
+            (layer.name or "(itself)", layer.kind, f"{layer.channels:,}",
+             f"{100 * shares[layer.name]:.0f}%" if layer.name in shares else "-")
+            for layer in self.layers
+        ], words=2)  # fmt: skip
 
     @property
     def servable(self) -> bool:

@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from mcbn.bank.collect import collect
 from mcbn.inspection.trial import mini_batch
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import HALF_PRECISION, statistics_names
 from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Inputs, can_be_cut, count, slice_examples, to_network
@@ -53,8 +54,8 @@ class Noisiness:
         return self.mean_sd**2 + self.log_variance_sd**2 / 4
 
 
-@dataclass(frozen=True)
-class Observation:
+@dataclass(frozen=True, repr=False)
+class Observation(Displayed):
     """What a pass of a few examples showed of the layers, by name, for mini-batches of M.
 
     Attributes:
@@ -74,6 +75,22 @@ class Observation:
     noise: Mapping[str, Noisiness]
     drawn: bool = False
     failure: str = ""
+
+    def display(self) -> Display:
+        """What was seen of each layer."""
+        heading = f"Observation of {self.examples} examples"
+        heading += f", which failed: {self.failure}" if self.failure else ""
+        return Display(heading, ("layer", "calls", "values", "sd of mean", "sd of log variance"), [
+            (name or "(itself)", str(calls), str(self.values.get(name, "-")),
+             *_noise_cells(self.noise.get(name)))
+            for name, calls in self.calls.items()
+        ])  # fmt: skip
+
+
+def _noise_cells(noise: Noisiness | None) -> tuple[str, str]:
+    if noise is None:
+        return "-", "-"
+    return f"{noise.mean_sd:.3g}", f"{noise.log_variance_sd:.3g}"
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Pictures of results, one call and one Axes each: the figures of a report, wherever wanted.
 
 Every function draws on `ax`, or on a figure of its own, and returns the axes, whose `figure` can be
-shown or saved, as in `mcbn.plot.reliability(comparison).figure.savefig("reliability.pdf")`.
+saved, as in `mcbn.plot.reliability(comparison).figure.savefig("reliability.pdf")`. A notebook shows
+the figure under its cell.
 """
 
+import builtins
+import importlib
 from collections.abc import Mapping
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import Convergence
@@ -148,7 +150,7 @@ def pit(predictions: Predictions, *, level: float = 0.95, ax: Axes | None = None
 
 def choice(choice: BatchSizeChoice, *, ax: Axes | None = None) -> Axes:
     """Draw the criterion of `choose_batch_size` against M; see `draw_choice`."""
-    return draw_choice(choice, ax)
+    return draw_choice(choice, _axes(ax))
 
 
 def uncertainty_map(
@@ -210,8 +212,18 @@ def _chosen(group: PanelGroup, method: str | None) -> Panel:
 
 
 def _axes(ax: Axes | None) -> Axes:
-    """The axes that were given, or those of a new figure."""
-    return Figure(figsize=SIZE, layout="constrained").subplots() if ax is None else ax
+    """The axes that were given, or those of a new figure.
+
+    A notebook shows the figures of pyplot alone, and closes them; elsewhere pyplot would keep each
+    in memory until it is closed.
+    """
+    if ax is not None:
+        return ax
+    if getattr(builtins, "__IPYTHON__", False):  # set by IPython and by every notebook
+        pyplot = importlib.import_module("matplotlib.pyplot")  # which chooses a window system
+        axes: Axes = pyplot.subplots(figsize=SIZE, layout="constrained")[1]
+        return axes
+    return Figure(figsize=SIZE, layout="constrained").subplots()
 
 
 def _drawn(panel: Panel, ax: Axes | None, **labels: str) -> Axes:
@@ -223,12 +235,7 @@ def _drawn(panel: Panel, ax: Axes | None, **labels: str) -> Axes:
 
 def _with_legend(ax: Axes, group: PanelGroup) -> Axes:
     """A legend of the lines, which a page has beside its figures."""
-    lines = [
-        Line2D([], [], color=figures.color(style), label=name,
-               linestyle=(0, figures.dashes(style)) if figures.dashes(style) else "-")
-        for name, style in group.key
-    ]  # fmt: skip
-    ax.legend(handles=lines, frameon=False, fontsize="small")
+    figures.draw_legend(ax, group.key)
     return ax
 
 

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
+from mcbn.io.display import Display, Displayed
 from mcbn.network.isolation import derived_seed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.frames import spread_row
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
@@ -52,8 +54,8 @@ class Coverage:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionSets:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionSets(Displayed):
     """Sets of classes, one per example.
 
     Attributes:
@@ -64,6 +66,16 @@ class PredictionSets:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def display(self) -> Display:
+        """How many sets are of each size."""
+        count, classes = self.members.shape
+        heading = (
+            f"Sets of {classes} classes for {count:,} examples, mean size {self.mean_size:.3g}"
+        )
+        sizes = self.members.sum(1).bincount().tolist()
+        rows = [(str(size), f"{number:,}") for size, number in enumerate(sizes) if number]
+        return Display(heading, ("classes in a set", "examples"), rows)
 
     @property
     def mean_size(self) -> float:
@@ -91,8 +103,8 @@ class PredictionSets:
         return _coverage(inside[:, 0], group, level)
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionIntervals:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionIntervals(Displayed):
     """Intervals of real values, one per example, ends included, in target units.
 
     Attributes:
@@ -105,6 +117,13 @@ class PredictionIntervals:
 
     def __len__(self) -> int:
         return len(self.low)
+
+    def display(self) -> Display:
+        """Where the ends are, and how long the intervals."""
+        heading = f"Intervals for {len(self):,} examples, mean length {self.mean_size:.4g}"
+        ends = {"low": self.low, "high": self.high, "length": (self.high - self.low).clamp_min(0.0)}
+        rows = [spread_row(name, values) for name, values in ends.items()] if len(self) else []
+        return Display(heading, ("quantity", "mean", "least", "most"), rows)
 
     @property
     def mean_size(self) -> float:

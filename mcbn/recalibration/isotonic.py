@@ -10,6 +10,7 @@ from scipy.optimize import isotonic_regression
 from torch.nn.functional import one_hot
 
 from mcbn.evaluation.clusters import Groups
+from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
@@ -17,8 +18,8 @@ from mcbn.recalibration.held_out import HeldOut
 from mcbn.recalibration.temperature import averaged, checked_logs
 
 
-@dataclass(frozen=True)
-class Isotonic:
+@dataclass(frozen=True, repr=False)
+class Isotonic(Displayed):
     """One rising function of probability, shared by all classes, then normalised to sum to 1.
 
     `q_c = h(p_c) / sum_k h(p_k)` with `h(p) = (n g(p) + p) / (n + 1)`: g is the isotonic
@@ -57,6 +58,15 @@ class Isotonic:
                 f"example, got {len(self.knots)} knots, {len(self.values)} values and "
                 f"{self.examples} examples; fit them with .fit"
             )
+
+    def display(self) -> Display:
+        """The function at its knots."""
+        heading = f"Isotonic with {len(self.knots)} knots, fitted on {self.examples:,} labels"
+        rows = [
+            (f"{knot:.4g}", f"{value:.4g}")
+            for knot, value in zip(self.knots, self.values, strict=True)
+        ]
+        return Display(heading, ("probability", "share of labels"), rows)
 
     @classmethod
     def fit(

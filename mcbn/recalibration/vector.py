@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
+from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
@@ -18,8 +19,8 @@ from mcbn.recalibration.held_out import HeldOut
 from mcbn.recalibration.temperature import MASKED, averaged, checked_logs
 
 
-@dataclass(frozen=True)
-class VectorScaling:
+@dataclass(frozen=True, repr=False)
+class VectorScaling(Displayed):
     """A scale and a bias for each class: `softmax(w_c log p_c + b_c)`, p the mean probability.
 
     Entropy and its parts are as in `TemperatureScaling`; the most probable class may change.
@@ -43,6 +44,15 @@ class VectorScaling:
                 "expected one finite scale and bias per class, got "
                 f"{len(self.scales)} scales and {len(self.biases)} biases; fit them with .fit"
             )
+
+    def display(self) -> Display:
+        """The scale and the bias of each class."""
+        rows = [
+            (str(number), f"{scale:.4g}", f"{bias:+.4g}")
+            for number, (scale, bias) in enumerate(zip(self.scales, self.biases, strict=True))
+        ]
+        heading = f"VectorScaling of {len(rows)} classes"
+        return Display(heading, ("class", "scale", "bias"), rows)
 
     @classmethod
     def fit(

@@ -96,7 +96,7 @@ class ComparisonPage:
             "comparison": self.comparison.to_dict(),
             "confidence_gap": self._confidence_gaps(),
             "monte_carlo_error": self._monte_carlo_errors(),
-            "figures": page.numbers_of(self._groups()),
+            "figures": page.numbers_of(self.figure_groups()),
             "classes": {name: each.to_dict() for name, each in self.class_scores.items()},
             "groups": group_dicts(self.groups),
             "sets": coverage_dicts(self.sets),
@@ -117,7 +117,7 @@ class ComparisonPage:
 
     def to_html(self) -> str:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
-        groups = self._groups()
+        groups = self.figure_groups()
         first = self.comparison.entries[self.comparison.baseline]
         has_ood = "outside" in groups
         return page.fill_template(
@@ -134,8 +134,8 @@ class ComparisonPage:
             ],
         )
 
-    def _groups(self) -> dict[str, list[PanelGroup]]:
-        """Figures by section; a section without data is missing."""
+    def figure_groups(self) -> dict[str, list[PanelGroup]]:
+        """Its figures by section; a section without data is missing."""
         groups = {
             "reliability": [panels.reliability_group(self.comparison)],
             "selective": [panels.selective_group(self.comparison)],

@@ -1,6 +1,7 @@
 """Figures of a report: drawn on given axes, and written as SVG in the colours of the page.
 
-Of names only those of groups enter a figure: legends and titles belong to the page around it.
+Of names only those of groups enter a figure: legends and titles belong to the page around it, or to
+the file of its own.
 """
 
 import html
@@ -8,7 +9,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -31,8 +34,7 @@ MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
 MAX_POINTS = 300  # of one line: more cannot be seen and only make the page larger
 MAX_NAME = 24  # characters of a name that are drawn
-# Letters of names that the page's colours, fonts and ids are found by, until these are replaced.
-STAND_INS = {ord(letter): chr(0xE000 + ord(letter)) for letter in "\"'#&<>"}
+MAX_LEGEND_NAME = 40
 # The keys have a type of their own only in versions of matplotlib newer than the oldest supported.
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -200,18 +202,31 @@ def draw_groups(names: Sequence[str], curves: Sequence[Curve], ax: Axes) -> Axes
         ax.plot(value, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
                 markersize=4)  # fmt: skip
     # A dollar sign in a name does not begin a formula.
-    ax.set_yticks(curves[0].x, labels=[_drawable(name) for name in names], parse_math=False)
+    ax.set_yticks(curves[0].x, labels=[drawable(name) for name in names], parse_math=False)
     ax.set(ylim=(len(curves[0].x) + 0.5, 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return ax
 
 
-def _drawable(name: str) -> str:
-    """A name as text of a figure: not too long, and with nothing that `_themed` would replace."""
-    if len(name) > MAX_NAME:
-        name = f"{name[: MAX_NAME - 8]}\N{HORIZONTAL ELLIPSIS}{name[-7:]}"
+def draw_legend(on: Axes | Figure, key: Sequence[tuple[str, int]], **place: Any) -> None:
+    """Draw the legend of lines: their names and styles, which a page has beside its figures."""
+    lines = [
+        Line2D([], [], color=color(style), linewidth=1.4,
+               linestyle=(0, dashes(style)) if dashes(style) else "-")
+        for _, style in key
+    ]  # fmt: skip
+    # The names come afterwards: of those that begin with an underscore a legend has no line.
+    legend = on.legend(lines, ["-"] * len(key), frameon=False, fontsize="small", **place)
+    for text, (name, _) in zip(legend.get_texts(), key, strict=True):
+        text.set(text=drawable(name, MAX_LEGEND_NAME), parse_math=False)
+
+
+def drawable(name: str, most: int = MAX_NAME) -> str:
+    """A name as text of a figure: of at most so many characters, each of which can be seen."""
+    if len(name) > most:
+        name = f"{name[: most - 8]}\N{HORIZONTAL ELLIPSIS}{name[-7:]}"
     visible = (each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in name)
-    return "".join(visible).translate(STAND_INS)
+    return "".join(visible)
 
 
 def draw_heat_map(shades: np.ndarray, texts: Sequence[Sequence[str]], ax: Axes) -> Axes:
@@ -268,6 +283,22 @@ def value_axis(limits: tuple[float, float], ax: Axes, *, label: str, log: bool) 
     return ax
 
 
+@contextmanager
+def settings(changed: Any = None) -> Iterator[None]:
+    """Draw in a `with` block as in a report, whatever the user has set.
+
+    Args:
+        changed: settings that are not those of a report.
+    """
+    with matplotlib.rc_context(), own_warnings():
+        # Letters that matplotlib's font does not have are written in that of the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        matplotlib.rcParams.update(changed or {})
+        yield
+
+
 def render(
     draw: Callable[[Figure], None],
     *,
@@ -284,11 +315,7 @@ def render(
         size: width and height in inches.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(), own_warnings():
-        # Letters that matplotlib's font does not have are written in that of the page.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        matplotlib.rcdefaults()  # the user's own settings do not apply here
-        matplotlib.rcParams.update(SETTINGS)
+    with settings():
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -302,20 +329,23 @@ def _themed(text: str, name: str, label: str) -> str:
     box = match.group(1) if match else ""
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = body.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    colors: Mapping[str, str] = {
-        INK: "var(--ink)",
-        GRID: "var(--grid)",
-        **{value: f"var(--series-{index})" for index, value in enumerate(SERIES)},
-    }
-    for value, variable in colors.items():
-        body = body.replace(value, variable)
-    # Text takes the font of the page instead of matplotlib's.
-    body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", body)
-    for letter, stand_in in STAND_INS.items():
-        body = body.replace(stand_in, html.escape(chr(letter)))
+    # Names stand between the tags, and may look like what is replaced in them.
+    body = re.sub(r"<[^>]*>", lambda tag: _of_page(tag.group(), name), body)
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}'
     )
+
+
+def _of_page(tag: str, name: str) -> str:
+    """A tag of a figure with the colours and the font of the page, and with ids of its own."""
+    tag = tag.replace(' id="', f' id="{name}-')
+    tag = tag.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    variables: Mapping[str, str] = {
+        INK: "var(--ink)",
+        GRID: "var(--grid)",
+        **{value: f"var(--series-{index})" for index, value in enumerate(SERIES)},
+    }
+    for value, variable in variables.items():
+        tag = tag.replace(value, variable)
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", tag)

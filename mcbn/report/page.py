@@ -14,7 +14,7 @@ from markupsafe import Markup
 from mcbn.evaluation import glossary
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
-from mcbn.report import figures, panels
+from mcbn.report import figure_files, figures, panels
 from mcbn.report.panels import PanelGroup
 
 TITLE = "Calibration report"
@@ -29,6 +29,9 @@ class Page(Protocol):
 
     def to_html(self) -> str:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
+
+    def figure_groups(self) -> Mapping[str, Sequence[PanelGroup]]:
+        """Its figures by section; a section without data is missing."""
 
 
 def fill_template(template: str, **names: Any) -> str:
@@ -59,16 +62,29 @@ def fill_template(template: str, **names: Any) -> str:
     return environment.get_template(template).render(**names)
 
 
-def write_page(page: Page, directory: str | os.PathLike[str]) -> Path:
-    """Write `report.html` and `report.json`, each whole or not at all.
+def write_page(
+    page: Page, directory: str | os.PathLike[str], *, formats: Sequence[str] = ()
+) -> Path:
+    """Write `report.html` and `report.json`, each whole or not at all, and files of the figures.
+
+    Args:
+        page: its content.
+        directory: where to write.
+        formats: of the files of each figure, in the folder `figures`.
 
     Returns:
         The path of the page.
     """
-    # Both are made before either is written: an error leaves the old pair as it was.
+    # All are made before any is written: an error leaves the old files as they were.
     html = page.to_html()
     numbers = to_json(page.to_dict(), indent=1, ensure_ascii=False)
+    files = figure_files.figure_files(page.figure_groups(), formats) if formats else {}
     path = Path(directory) / "report.html"
+    folder = path.with_name(figure_files.FOLDER)
+    if formats:  # also where there is nothing to draw, as of a study that has only begun
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_whole(folder / name, content)
     write_whole(path.with_suffix(".json"), f"{numbers}\n".encode())
     write_whole(path, html.encode())
     return path

@@ -102,7 +102,7 @@ class RegressionPage:
                     for name, differences in paired(self.evaluations).items()
                 },
             },
-            "figures": page.numbers_of(self._groups()),
+            "figures": page.numbers_of(self.figure_groups()),
             "units": self.units,
             "outputs": {
                 method: {name: evaluation.to_dict() for name, evaluation in each.items()}
@@ -125,7 +125,7 @@ class RegressionPage:
             first=first,
             shares={name: value for name, value in self.epistemic_shares.items()
                     if not math.isnan(value)},
-            groups=page.rendered(self._groups()),
+            groups=page.rendered(self.figure_groups()),
             headline=tables.headline(scores, unit=unit),
             differences=tables.differences(scores, unit=unit),
             all_scores=tables.all_scores(scores, unit=unit),
@@ -138,7 +138,8 @@ class RegressionPage:
             known=[name for name in glossary.SCORES if name in first],
         )  # fmt: skip
 
-    def _groups(self) -> dict[str, list[PanelGroup]]:
+    def figure_groups(self) -> dict[str, list[PanelGroup]]:
+        """Its figures by section."""
         transforms = {
             name: _require_regression(each.scored).cdf(each.known_targets).flatten().cpu().numpy()
             for name, each in self.predictions.items()

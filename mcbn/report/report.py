@@ -11,10 +11,12 @@ from torch import Tensor
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
+from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import Sides, set_coverages
 from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.figure_files import figure_formats
 from mcbn.report.page import TITLE, write_page
 from mcbn.report.prediction_pages import page_of_predictions, paired_predictions
 from mcbn.report.regression_page import RegressionPage
@@ -22,8 +24,8 @@ from mcbn.report.study_page import StudyPage
 from mcbn.study.results import Study
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Displayed):
     """A self-contained HTML page, and the same numbers as JSON.
 
     `Report.from_comparison(comparison).write("report")` writes `report/report.html` and
@@ -34,6 +36,12 @@ class Report:
     """
 
     page: ComparisonPage | RegressionPage | StudyPage
+
+    def display(self) -> Display:
+        """Its title, and what the numbers say."""
+        rows = [(claim.topic, claim.mark, claim.sentence) for claim in self.verdict]
+        heading = f"Report {self.page.title!r}"
+        return Display(heading, ("claim", "", "what the numbers say"), rows, words=3)
 
     @classmethod
     def from_comparison(
@@ -129,10 +137,20 @@ class Report:
         """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
         return self.page.to_html()
 
-    def write(self, directory: str | os.PathLike[str]) -> Path:
+    def write(
+        self, directory: str | os.PathLike[str], *, figures: str | Sequence[str] = ()
+    ) -> Path:
         """Write `report.html` and `report.json`, each whole or not at all.
+
+        Args:
+            directory: where to write; it is made if it is not there.
+            figures: "pdf", "svg" or "png", or several: every figure is written as a file of its own
+                as well, with its heading and its legend, into the folder `figures` beside the page.
 
         Returns:
             The path of the page.
+
+        Raises:
+            ValueError: figures have no such format.
         """
-        return write_page(self.page, directory)
+        return write_page(self.page, directory, formats=figure_formats(figures))

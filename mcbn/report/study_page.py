@@ -79,6 +79,11 @@ class StudyPage:
 
     study: Study
 
+    @property
+    def title(self) -> str:
+        """That of the plan."""
+        return self.study.plan.title
+
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
         numbers: dict[str, Any] = to_plain(
@@ -127,6 +132,15 @@ class StudyPage:
             known=[name for name in glossary.SCORES if name in self.study.plan.shown],
             study_words=glossary.STUDY_WORDS,
         )
+
+    def figure_groups(self) -> dict[str, list[PanelGroup]]:
+        """Its figures by section, of each part apart; a section without data is missing."""
+        groups = {**self._recommended}
+        groups |= {f"against {axis}": each for axis, each in self._sweeps.items()}
+        for part in self._parts:
+            for section, each in part.groups.items():
+                groups[f"{section} {part.name}".rstrip()] = each
+        return groups
 
     @property
     def verdict(self) -> tuple[Claim, ...]:

@@ -19,7 +19,7 @@ from mcbn.study.results import Study, point
 from mcbn.study.slopes import Replicate, expected
 
 SPREADS = ("epistemic_sd", "mutual_information")
-# Methods of a single draw have no mutual information; they detect by entropy.
+# Methods of a single draw have no mutual information and no spread; they detect by entropy.
 SINGLE_DRAW = ("Deterministic", "Population BN")
 
 
@@ -120,10 +120,15 @@ def score_title(score: str) -> tuple[str, str]:
 
 
 def _curves(study: Study, score: str, training_batch_size: int) -> list[Curve]:
-    """The curve of every method, in a style that is the same in all figures of a study."""
+    """The curve of every method, in a style that is the same in all figures of a study.
+
+    A single draw has no spread: what is computed of it is rounding error, of some 1e-17, and would
+    add decades of empty axis.
+    """
     return [
         _curve(study, score, method, training_batch_size, style)
         for style, method in enumerate(study.methods)
+        if not (score.startswith(SPREADS) and method in SINGLE_DRAW)
     ]
 
 

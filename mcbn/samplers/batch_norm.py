@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.bank.bank import Bank, require_bank
+from mcbn.inspection.layers import class_name
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import (
     batch_norm_layers,
     chosen_layers,
@@ -21,8 +23,8 @@ from mcbn.samplers.engines import draws, require_engine
 from mcbn.samplers.outputs import Output, stacked, told_if_equal
 
 
-@dataclass(frozen=True, eq=False)
-class MCBatchNorm:
+@dataclass(frozen=True, eq=False, repr=False)
+class MCBatchNorm(Displayed):
     """Monte Carlo batch normalisation: one pass of the network per draw of a bank.
 
     Args:
@@ -63,6 +65,13 @@ class MCBatchNorm:
     def __len__(self) -> int:
         return len(self.bank)
 
+    def display(self) -> Display:
+        """What it is made of, in one line."""
+        return Display(
+            f"MCBatchNorm of {class_name(self.model)}: T = {len(self)}, M = {self.bank.size:g}, "
+            f"{_chosen(self.layers)}, engine {self.engine!r}"
+        )
+
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""
         statistics = self._statistics()
@@ -89,3 +98,12 @@ class MCBatchNorm:
             for layer in chosen_layers(drawn, self.layers)
             for name in pairs[layer]
         }
+
+
+def _chosen(layers: int | Sequence[str] | None) -> str:
+    """Which layers are stochastic, in words."""
+    if layers is None:
+        return "all layers"
+    if isinstance(layers, int):
+        return "the last layer" if layers == 1 else f"the last {layers} layers"
+    return f"layers {', '.join(layers)}"

@@ -7,14 +7,16 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module
 
+from mcbn.inspection.layers import class_name
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
 from mcbn.samplers.outputs import Output, stacked
 
 
-@dataclass(frozen=True, eq=False)
-class Deterministic:
+@dataclass(frozen=True, eq=False, repr=False)
+class Deterministic(Displayed):
     """The plain network in eval mode, as a single draw: what the others are compared with.
 
     Args:
@@ -35,6 +37,10 @@ class Deterministic:
 
     def __len__(self) -> int:
         return 1
+
+    def display(self) -> Display:
+        """What it is made of, in one line."""
+        return Display(f"Deterministic: {class_name(self.model)}, T = 1")
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""

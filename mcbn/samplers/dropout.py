@@ -7,6 +7,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module
 
+from mcbn.inspection.layers import class_name
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.dropout import dropout_layers, dropout_masks
@@ -15,8 +17,8 @@ from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, stacked, tensor_output, told_if_equal
 
 
-@dataclass(frozen=True, eq=False)
-class MCDropout:
+@dataclass(frozen=True, eq=False, repr=False)
+class MCDropout(Displayed):
     """Monte Carlo dropout: dropout stays on, batch norm keeps its running statistics.
 
     A draw is one set of masks, shared by all inputs as a draw of the weights is. A mask depends on
@@ -50,6 +52,10 @@ class MCDropout:
 
     def __len__(self) -> int:
         return self.draws
+
+    def display(self) -> Display:
+        """What it is made of, in one line."""
+        return Display(f"MCDropout of {class_name(self.model)}: T = {self.draws}, seed {self.seed}")
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""

@@ -8,14 +8,16 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from mcbn import validation
+from mcbn.inspection.layers import class_name
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
 from mcbn.samplers.outputs import Output, stacked
 
 
-@dataclass(frozen=True, eq=False)
-class DeepEnsemble:
+@dataclass(frozen=True, eq=False, repr=False)
+class DeepEnsemble(Displayed):
     """A deep ensemble: one pass through each of several networks, running statistics throughout.
 
     Args:
@@ -46,6 +48,13 @@ class DeepEnsemble:
 
     def __len__(self) -> int:
         return len(self.models)
+
+    def display(self) -> Display:
+        """What it is made of, in one line."""
+        return Display(
+            f"DeepEnsemble of {len(self)} networks: "
+            f"{', '.join(dict.fromkeys(map(class_name, self.models)))}"
+        )
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""

@@ -16,6 +16,8 @@ from torch.nn import Module
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.coordinates import to_statistics
 from mcbn.bank.posteriors import JointPosterior
+from mcbn.inspection.layers import class_name
+from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import (
     require_finite_weights,
     unwrapped,
@@ -41,8 +43,8 @@ from mcbn.samplers.uncertainty_ratio import (
 COMPARED = 64
 
 
-@dataclass(frozen=True)
-class Linearity:
+@dataclass(frozen=True, repr=False)
+class Linearity(Displayed):
     """How well the linear approximation agrees with exact passes, over some draws of a bank.
 
     Attributes:
@@ -63,6 +65,13 @@ class Linearity:
     residual: float
     bias: float
     outputs: tuple[float, ...]
+
+    def display(self) -> Display:
+        """How close the approximation is, and the residual of each output."""
+        heading = f"Linearity, {self.ratio.verdict.lower()}: {self.ratio}"
+        rows = [(str(number), f"{value:.3g}") for number, value in enumerate(self.outputs)]
+        rows = [("all", f"{self.residual:.3g}"), *rows]
+        return Display(heading, ("output", "residual"), rows)
 
     @property
     def trusted(self) -> bool:
@@ -87,8 +96,8 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class LinearizedBatchNorm:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearizedBatchNorm(Displayed):
     """Monte Carlo batch normalisation to first order in the statistics, corrected by exact draws.
 
     Draw t is `f(c) + J (s_t - c) + b`: s_t are the coordinates of draw t in its bank, c their mean
@@ -139,6 +148,13 @@ class LinearizedBatchNorm:
 
     def __len__(self) -> int:
         return len(self.bank)
+
+    def display(self) -> Display:
+        """What it is made of, in one line."""
+        return Display(
+            f"LinearizedBatchNorm of {class_name(self.model)}: T = {len(self)}, "
+            f"M = {self.bank.size:g}, {self.exact} exact draws"
+        )
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time; they are computed all at once."""

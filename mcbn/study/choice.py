@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.bank.doubts import VALID_RATIOS
+from mcbn.io.display import Display, Displayed
 from mcbn.study.confirmation import Confirmation
 
 CURVES = ("batch_sizes", "values", "low", "high")
@@ -17,8 +18,8 @@ CURVES = ("batch_sizes", "values", "low", "high")
 LOG_SIZE_TOLERANCE = 1e-2
 
 
-@dataclass(frozen=True, eq=False)
-class BatchSizeChoice:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchSizeChoice(Displayed):
     """The batch size that predicts best, its uncertainty, and the curve over batch sizes.
 
     Values are in nats per example; lower is better.
@@ -59,6 +60,21 @@ class BatchSizeChoice:
     doubts: tuple[str, ...] = ()
     dimensions: int | None = None
     confirmation: Confirmation | None = None
+
+    def display(self) -> Display:
+        """The best size, and how sure it is; `print` says more."""
+        rows = [
+            ("best batch size", f"{self.best:.4g}"),
+            (f"{100 * self.level:g}% interval", self._interval_text()),
+            ("not significantly different", f"{self.flat[0]:.4g} to {self.flat[1]:.4g}"),
+            ("nats per example", f"{self.value:.4g}"),
+            ("collected at", f"{self.bank_size:.4g}"),
+            ("draws", str(self.draws)),
+            ("confirmed by collected draws", "no" if self.confirmation is None else "yes"),
+        ]
+        doubted = ", in doubt; print it to read why" if self.doubts else ""
+        heading = f"BatchSizeChoice by {self.criterion}{doubted}"
+        return Display(heading, ("quantity", "value"), rows)
 
     @property
     def at_bound(self) -> Literal["lower", "upper"] | None:

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any, get_args, get_origin
 
 from mcbn.evaluation.glossary import ScoreName
+from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import matches_type
 from mcbn.study.cell import Cell, Network
 from mcbn.study.given import TRAINED, Given
@@ -134,8 +135,8 @@ class InferenceAxes:
         _settle(self, "inference.")
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed):
     """The plan of a batch-size study: every combination of its axes is a cell.
 
     Attributes:
@@ -172,6 +173,21 @@ class Plan:
         _require_positive(self)
         _require_countable(self)
         _require_compatible(self)
+
+    def display(self) -> Display:
+        """Its title, and the values of its axes."""
+        values = {
+            "data": self.data.names, "splits": self.data.splits, "N": self.data.train_sizes,
+            "networks": self.network.names, "trained at": self.training.batch_sizes,
+            "M": self.inference.batch_sizes, "T": self.inference.draws, "methods": self.methods,
+            "seeds": self.seeds, "outside": self.data.outside,
+        }  # fmt: skip
+        rows = [
+            (name, ", ".join("all" if each is None else str(each) for each in several))
+            for name, several in values.items()
+            if several not in ((0,), (None,), ())
+        ]
+        return Display(f"Plan {self.title!r}", ("axis", "values"), rows, words=2)
 
     @property
     def shown(self) -> tuple[ScoreName, ...]:

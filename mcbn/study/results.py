@@ -25,8 +25,8 @@ NATS = ("nll", "pll", "mutual_information")
 TARGET_UNITS = ("rmse", "crps", "crps_moment_matched", "width_90")
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Displayed):
     """A finished cell.
 
     Attributes:
@@ -41,6 +41,11 @@ class Result:
     cell: Cell
     scores: Mapping[str, float]
     seconds: Mapping[str, float]
+
+    def display(self) -> Display:
+        """Its cell and its scores."""
+        rows = [(name, f"{value:.4g}") for name, value in self.scores.items()]
+        return Display(str(self.cell), ("score", "value"), rows)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Study(Displayed):
             heading += f", recommended M = {best:.4g}"
         rows = [("failed", str(cell), error) for cell, error in self.failures.items()]
         if rows:
-            return Display(heading, ("", "cell", "error"), rows)
+            return Display(heading, ("", "cell", "error"), rows, words=3)
         score = "crps" if self.regression else "nll"
         by_method: dict[str, list[float]] = {}
         for result in self.results:

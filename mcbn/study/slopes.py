@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mcbn.io.display import Display, Displayed
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 
@@ -39,8 +40,8 @@ class Slope:
     replicates: int
 
 
-@dataclass(frozen=True)
-class Spreads:
+@dataclass(frozen=True, repr=False)
+class Spreads(Displayed):
     """The spread at each M of each complete replicate, without those that are rounding error.
 
     Attributes:
@@ -52,6 +53,15 @@ class Spreads:
     batch_sizes: tuple[int, ...]
     factors: tuple[float, ...] | None
     values: Mapping[Replicate, tuple[float, ...]]
+
+    def display(self) -> Display:
+        """The spread at each M of every replicate."""
+        rows = [
+            (str(replicate), *(f"{value:.3g}" for value in values))
+            for replicate, values in self.values.items()
+        ]
+        sizes = (f"M = {size}" for size in self.batch_sizes)
+        return Display(f"Spreads of {len(rows)} replicates", ("replicate", *sizes), rows)
 
 
 def expected(score: str) -> float:

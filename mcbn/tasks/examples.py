@@ -18,6 +18,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from mcbn.io.display import Display, Displayed
 from mcbn.network.collation import collated
 from mcbn.network.inputs import Inputs, as_rows, select_inputs
 from mcbn.network.loaders import DEFAULT_BATCH_SIZE
@@ -25,8 +26,8 @@ from mcbn.network.targets import as_targets, select_targets
 from mcbn.validation import tensor
 
 
-@dataclass(frozen=True)
-class LabeledData:
+@dataclass(frozen=True, repr=False)
+class LabeledData(Displayed):
     """Inputs and the target of each: a class index (or one per position), or real values.
 
     Attributes:
@@ -49,6 +50,14 @@ class LabeledData:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def display(self) -> Display:
+        """How many examples there are, and of what shape."""
+        shapes = [tuple(each.shape[1:]) for each in (self.inputs, self.targets)]
+        return Display(
+            f"LabeledData of {len(self):,} examples: inputs {shapes[0]}, targets {shapes[1]} "
+            f"{self.targets.dtype}"
+        )
+
     def dataset(self) -> TensorDataset:
         """Return the pairs of input and target as a torch data set."""
         return TensorDataset(self.inputs, self.targets)
@@ -62,8 +71,8 @@ class LabeledData:
         return self.inputs[index], self.targets[index]
 
 
-@dataclass(frozen=True, eq=False)
-class LabeledDataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class LabeledDataset(Displayed):
     """A map-style data set of inputs with their targets, which are loaded when they are needed.
 
     Attributes:
@@ -80,6 +89,12 @@ class LabeledDataset:
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
+
+    def display(self) -> Display:
+        """How many examples there are; none is loaded for it."""
+        return Display(
+            f"LabeledDataset of {len(self):,} examples in a {type(self.source).__name__}"
+        )
 
     @property
     def inputs(self) -> DataLoader[Any]:

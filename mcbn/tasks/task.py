@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcbn.io.display import Display, Displayed
 from mcbn.network.inputs import tensors
 from mcbn.network.isolation import random_streams
-from mcbn.tasks.examples import as_examples, as_inputs
+from mcbn.tasks.examples import LabeledData, as_examples, as_inputs, count_of
 from mcbn.tasks.folder import FRACTIONS, Group, Transform, from_folder
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class Task(Displayed):
     """A data set in three parts, with inputs that are out of distribution (OOD).
 
     Each part is given as a pair of inputs and targets (tensors, arrays, columns of a data frame),
@@ -78,6 +79,14 @@ class Task:
                 "convert them, for example with targets.long(), or give multilabel=True for "
                 "several labels an example"
             )
+
+    def display(self) -> Display:
+        """Its parts, and how many examples each has."""
+        parts = {part: getattr(self, part) for part in ("train", "validation", "test")}
+        rows = [(part, *_described(examples)) for part, examples in parts.items()]
+        rows += [(f"outside: {name}", *_described(inputs)) for name, inputs in self.outside.items()]
+        classes = f" of {len(self.classes)} classes" if self.classes else ""
+        return Display(f"Task {self.name!r}{classes}", ("part", "examples", "of an example"), rows)
 
     @classmethod
     def from_folder(
@@ -175,3 +184,10 @@ class Task:
         with random_streams(0, "first"):  # from which a transform may draw
             first: tuple[Any, Tensor] = self.test.batch(torch.tensor([0]))
         return first
+
+
+def _described(part: Any) -> tuple[str, str]:
+    """The number of examples of a part, and the shape of one where it is at hand."""
+    inputs = part.inputs if isinstance(part, LabeledData) else part
+    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else "loaded when needed"
+    return f"{count_of(part):,}", str(shape)

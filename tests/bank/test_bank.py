@@ -57,7 +57,7 @@ def test_the_first_draws_are_a_bank(bank):
 
 def test_the_repr_of_a_bank_has_its_main_attributes(bank):
     expected = "Bank(32 draws of 2 layers, batch_size=16, model='Sequential')"
-    assert repr(bank) == expected
+    assert repr(bank).splitlines()[0] == expected
     assert repr(mcbn.Bank(bank.statistics, bank.trained, torch.tensor(2.5))).count("=2.5,") == 1
 
 

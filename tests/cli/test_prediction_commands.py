@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shlex
+import shutil
 
 import pytest
 import torch
@@ -57,6 +59,7 @@ REPORTS = [
     "report a.csv --outside far/a.csv --outside near/a.csv --resamples 3 --out 'r 2'",
     "report a.csv 'b c.csv' --outside far/a.csv --outside 'far/b c.csv' --resamples 3",
     "report a.csv --held_out held/a.csv --recalibrate temperature --target label --resamples 3",
+    "report a.csv --figures svg,png --figures pdf --resamples 3",
     "report a.csv --probabilities p_0,p_1,p_2 --by=site,target --resamples 3 --target=label",
 ]
 
@@ -64,11 +67,11 @@ REPORTS = [
 @pytest.mark.parametrize("line", REPORTS)
 def test_the_command_in_a_report_repeats_it(folder, capsys, line):
     run(line)
-    out = capsys.readouterr().out.removeprefix("Report: ").strip().rpartition("/")[0]
+    (page,) = re.findall(r"^Report: (.*)$", capsys.readouterr().out, flags=re.MULTILINE)
+    out = page.rpartition("/")[0]
     first = (folder / out / "report.json").read_bytes(), (folder / out / "report.html").read_bytes()
     repeat = report_of(folder / out)["provenance"]["Repeat"]
-    for path in (folder / out).iterdir():
-        path.unlink()
+    shutil.rmtree(folder / out)
     assert repeat.startswith("mcbn report ")
     run(repeat.removeprefix("mcbn "))
     assert (folder / out / "report.json").read_bytes() == first[0]
@@ -97,6 +100,34 @@ def test_the_command_of_a_demo_has_its_options(monkeypatch):
     assert shlex.split(given["repeat"]) == [
         "mcbn", "demo", "--out=a b", "--data=mnist", "--root=x",
     ]  # fmt: skip
+
+
+def test_figures_are_files_of_the_formats_asked_for(folder, capsys):
+    run("report a.csv --out one --resamples 2 --figures pdf,svg")
+    assert capsys.readouterr().out == "Report: one/report.html\nFigures: one/figures\n"
+    run("report a.csv --out two --resamples 2 --figures pdf --figures svg --json")
+    assert json.loads(capsys.readouterr().out)["figures"] == "two/figures"
+    one, two = (
+        {path.name: path.read_bytes() for path in (folder / name / "figures").iterdir()}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert set(one) == {f"{stem}.{suffix}" for stem in ("reliability-a", "risk-coverage")
+                        for suffix in ("pdf", "svg")}  # fmt: skip
+
+
+def test_figures_of_others_are_replaced_only_if_asked_for(folder, capsys):
+    mine = folder / "r" / "figures" / "reliability-a.svg"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    line = "report a.csv --out r --resamples 2 --figures svg"
+    assert "expected no files in r/figures yet" in failing(line, capsys)
+    assert mine.read_text() == "mine"
+    assert not (folder / "r" / "report.html").exists()
+    run("report a.csv --out r --resamples 2")  # which has no figures to write
+    assert mine.read_text() == "mine"
+    run(f"{line} --force")
+    assert mine.read_text().startswith("<?xml")
 
 
 def test_one_file_needs_no_list(folder):
@@ -129,6 +160,7 @@ def test_every_set_out_of_distribution_is_in_the_report(folder):
         ("report nowhere", "a file of predictions at nowhere, got none"),
         ("report nowhere.csv", "a file of predictions at nowhere.csv, got none"),
         ("report a.csv --by site --by sites", "did you mean 'site'"),
+        ("report a.csv --figures pdf,jpg", "figures as pdf, svg or png, got 'jpg'"),
     ],
 )
 def test_no_file_is_dropped_or_taken_for_another(folder, capsys, monkeypatch, line, reason):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic_studies import classification_study
 from tiny import Here, smallest, tiny
 
 from mcbn.cli import study_run
@@ -74,6 +75,20 @@ def test_a_study_that_stands_gives_its_page(finished, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["report"] == str(finished / "report.html")
     assert printed["verdict"] == json.loads((tmp_path / "report.json").read_text())["verdict"]
+
+
+def test_the_figures_of_a_study_are_files_beside_its_page(finished, tmp_path, capsys, monkeypatch):
+    run("report", finished, "--out", tmp_path / "few", "--figures", "svg")
+    assert list((tmp_path / "few" / "figures").iterdir()) == []  # of cells without an M
+    capsys.readouterr()
+    monkeypatch.setattr(Study, "load", lambda _: classification_study(seeds=(0,)))
+    run("report", finished, "--out", tmp_path, "--figures", "svg", "--json")
+    figures = tmp_path / "figures"
+    assert json.loads(capsys.readouterr().out)["figures"] == str(figures)
+    names = {path.name for path in figures.iterdir()}
+    assert "heat-map-nll-of-mcbn.svg" in names
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert len(names) == page.count('<svg role="img"')
 
 
 @pytest.mark.parametrize("option", ["--print-config", "--print_config"])

@@ -59,6 +59,21 @@ def test_it_writes_results_and_a_report(capsys: pytest.CaptureFixture[str]) -> N
     assert found == pytest.approx(nll)
 
 
+def test_figures_are_files_and_other_formats_are_refused_before_the_sweep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*WORDS, *FEW, "--figures", "gif"])
+    assert "expected figures as pdf, svg or png, got 'gif'" in capsys.readouterr().err
+    assert not Path("out").exists()
+    main([*WORDS, *FEW, "--figures", "png"])
+    drawn = {path.name for path in Path("out/figures").iterdir()}
+    assert "batch-size.png" in drawn
+    assert len(drawn) == Path("out/report.html").read_text().count('<svg role="img"')
+    main([*WORDS, *FEW, "--figures", "png"])  # which renews what the sweep itself wrote
+    assert {path.name for path in Path("out/figures").iterdir()} == drawn
+
+
 def test_the_same_command_resumes(capsys: pytest.CaptureFixture[str]) -> None:
     main([*WORDS, *FEW])
     first = Study.load("out")

@@ -1,12 +1,17 @@
 """The documentation site: built once without warnings, complete, self-contained, and responsive."""
 
+import html
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from browser import CHROMIUM, browser  # noqa: F401 - a fixture
+
+import mcbn
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -26,6 +31,23 @@ def test_site_is_complete_and_its_equations_are_rendered(site):
     method = (site / "method.html").read_text()
     assert method.count('class="equation"') > 150
     assert "$" not in re.sub(r'aria-label="[^"]*"|<script.*?</script>', "", method, flags=re.DOTALL)
+
+
+def test_every_plot_is_shown_by_the_code_that_draws_it(site):
+    """Pictures are drawn as the pages are built, so that none can be of an older version."""
+    page = (site / "gallery.html").read_text()
+    parts = re.split(r'<img alt="What (.*?) draws" src="data:image/svg\+xml;base64,([^"]*)">', page)
+    codes = [html.unescape(re.sub(r"<[^>]*>", "", text)) for text in parts[::3]]
+    names, pictures = parts[1::3], [b64decode(each).decode() for each in parts[2::3]]
+    assert {f"mcbn.plot.{name}" for name in mcbn.plot.__all__} == set(names)
+    assert len(set(pictures)) == len(pictures) == len(names)
+    for code, name, picture in zip(codes, names, pictures, strict=False):
+        assert f"ax = {name}(" in code or f"{name}(discs, 0, quantity, ax=ax)" in code
+        drawn = ElementTree.fromstring(picture)
+        kinds = [each.get("id", "").rpartition("_")[0] for each in drawn.iter()]
+        assert set(kinds) & {"line2d", "patch", "image"}
+        assert "axes" in kinds
+    assert "mcbn.plot" not in codes[-1]  # no block of code without its picture
 
 
 # Elements that make the whole page scroll sideways; tables and code with scroll bars do not.

@@ -1,10 +1,12 @@
 """Pictures of results on given axes: what is drawn are the numbers of the results."""
 
+import builtins
 import inspect
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from regression_reports import predictions as regression_predictions
 from reports import comparison
@@ -58,6 +60,21 @@ def test_it_is_drawn_on_the_axes_that_are_given_or_on_new_ones(draw):
     figure.canvas.draw()  # nothing that cannot be shown
 
 
+def test_a_figure_is_one_of_pyplot_only_in_a_notebook_which_shows_and_closes_it(monkeypatch):
+    plt.switch_backend("agg")
+    before = plt.get_fignums()
+    mcbn.plot.reliability(comparison())
+    assert plt.get_fignums() == before
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    for draw in DRAWN.values():
+        ax = draw(None)
+        assert plt.get_fignums() == [*before, ax.figure.number]
+        plt.close(ax.figure)
+    given = Figure().subplots()
+    mcbn.plot.reliability(comparison(), ax=given)
+    assert plt.get_fignums() == before
+
+
 def test_every_function_is_tried():
     names = {name for name in mcbn.plot.__all__ if name != "choice"}  # see `test_choice_figure`
     assert names == {name.split()[0] for name in DRAWN}
@@ -100,6 +117,20 @@ def test_lines_of_a_score_are_its_means_over_seeds():
     assert any(values == pytest.approx(expected) for values in drawn)
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == list(made.methods)
+
+
+def test_methods_of_a_single_draw_do_not_stretch_the_axis_of_a_spread():
+    """What is computed as their mutual information is rounding error."""
+
+    def scores(cell):
+        rounded = cell.method in ("Deterministic", "Population BN")
+        return classification_scores(cell) | ({"mutual_information": 5e-17} if rounded else {})
+
+    ax = mcbn.plot.score(made_study(classification_plan(), scores), "mutual_information")
+    assert ax.get_ylim()[0] > 1e-5
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "MCBN" in names
+    assert not {"Deterministic", "Population BN"} & set(names)
 
 
 def test_a_map_has_the_colours_of_its_values():

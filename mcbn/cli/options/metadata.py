@@ -10,6 +10,8 @@ Metadata = Mapping[str, Any]
 
 # A text may hold several names with commas between them.
 NAMES: Metadata = {"commas": True}
+# Formats of the files of figures.
+FIGURES: Metadata = {"commas": True}
 UNITS: Metadata = {**NAMES, "repeats": True}
 # Files to read, and what they are.
 MODEL: Metadata = {"role": "model", "noun": "builds the network"}

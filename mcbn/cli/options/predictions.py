@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcbn.cli.options.metadata import EXAMPLES, NAMES, OUTPUT, PREDICTIONS, REPORT, UNITS
+from mcbn.cli.options.metadata import (
+    EXAMPLES,
+    FIGURES,
+    NAMES,
+    OUTPUT,
+    PREDICTIONS,
+    REPORT,
+    UNITS,
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class ReportOptions:
             it is there.
         ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
+        figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
+            png, or several as 'pdf,png'.
         json: print JSON instead of text.
     """
 
@@ -93,4 +103,5 @@ class ReportOptions:
     group: str | None = None
     ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
+    figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False

@@ -5,6 +5,7 @@ from typing import Literal
 
 from mcbn.cli.options.metadata import (
     DECLARATION,
+    FIGURES,
     FIT,
     MODEL,
     NAMES,
@@ -29,11 +30,14 @@ class StudyReportOptions:
     Attributes:
         study: folder of the study.
         out: folder of report.html and report.json; by default that of the study.
+        figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
+            png, or several as 'pdf,png'.
         json: print JSON instead of text.
     """
 
     study: str = field(metadata=STUDY)
     out: str | None = field(default=None, metadata=REPORT)
+    figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False
 
 
@@ -141,6 +145,8 @@ class SweepOptions:
         test_size: test examples used; all by default.
         seed: seed of the mini-batches.
         workers: processes that read the pictures of a folder.
+        figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
+            png, or several as 'pdf,png'.
         json: print JSON instead of text.
     """
 
@@ -158,4 +164,5 @@ class SweepOptions:
     test_size: int | None = None
     seed: int = 0
     workers: int = 0
+    figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False
