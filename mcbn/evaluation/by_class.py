@@ -48,12 +48,14 @@ class ClassScores(Displayed):
 
     def display(self) -> Display:
         """The scores of each class, after their means."""
-        one, many = ("label", "labels") if "f1" in self.mean else ("class", "classes")
+        several = "f1" in self.mean
+        one, many = ("label", "labels") if several else ("class", "classes")
         every = {f"mean of the {many}": self.mean, **self.by_class}
         shown = [name for name in IN_TABLE if name in self.mean]
         rows = [
             (name, f"{self.support.get(name, sum(self.support.values())):,}",
-             *(f"{scores[score].value:.3f}" for score in shown))
+             # With so many scores there is no place for intervals.
+             *(f"{scores[score].value if several else scores[score]:.3f}" for score in shown))
             for name, scores in every.items()
         ]  # fmt: skip
         heading = f"Scores of {len(self.by_class)} {many}"

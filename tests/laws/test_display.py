@@ -91,6 +91,9 @@ DATA = LabeledData(INPUTS, torch.arange(60) % 3)
 RESULTS = {
     "predictive": PREDICTIVE,
     "dense predictive": mcbn.Categorical().summarize(logits(positions=(4, 5))),
+    "scores of labels": mcbn.class_scores(
+        mcbn.Bernoulli().summarize(logits()), (logits(1, seed=1)[0] > 0).long(), resamples=5
+    ),
     "predictive of labels": mcbn.Bernoulli().summarize(logits()),
     "mixture": MIXTURE,
     "moments": Moments.from_predictive(MIXTURE),
@@ -161,6 +164,7 @@ VALUES = {
     "temperature of draws": mcbn.TemperedCategorical(2.0),
     "variance": mcbn.VarianceScaling.fit(ONE, REALS[:, 0]),
     "likelihood of classes": mcbn.Categorical(),
+    "likelihood of labels": mcbn.Bernoulli(),
     "likelihood of reals": mcbn.Gaussian((1.0, 2.0)),
     "uncertainty ratio": RATIO,
     "posterior check": mcbn.PosteriorCheck(RATIO, 100, 8),
