@@ -65,7 +65,7 @@ def evaluate_batches(
     parts = predict_batches(sampler, data, likelihood, select=reader)
     images = _Images(ignore_index)
     for part in progress_bar(parts, label="evaluate", unit="batch", shown=progress):
-        images.add(part, _taken(reader, len(part)))
+        images.add(part, _taken(reader))
     sums, clusters = images.sums, images.clusters(group)
     measure = sums.measure(clusters)
     values = {**measure(np.ones(len(clusters))), **sums.calibration_errors()}
@@ -154,11 +154,11 @@ class _Images:
         return every.spread(torch.tensor(self.labelled))
 
 
-def _taken(reader: TargetReader, count: int) -> Tensor:
-    """The first targets that were read, which are then forgotten; later ones stay."""
+def _taken(reader: TargetReader) -> Tensor:
+    """The targets that were read for a batch, which are then forgotten."""
     found = reader.targets
-    reader.read[:] = [found[count:]] if len(found) > count else []
-    return found[:count]
+    reader.read.clear()
+    return found
 
 
 def _require_positions(part: Any) -> None:

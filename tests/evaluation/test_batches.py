@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mcbn
 from mcbn.evaluation.batches import evaluate_batches
 from mcbn.evaluation.evaluate import class_columns, rows_of_positions
-from mcbn.evaluation.image_sums import CELLS, ClassImages
+from mcbn.evaluation.image_sums import CELLS, ClassImages, _bins_of_cells
 
 VOID = 9
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -123,6 +123,20 @@ def test_what_is_kept_of_an_image_does_not_grow_with_its_pixels():
         held = [value for value in vars(sums).values() if isinstance(value, torch.Tensor)]
         assert not held
     assert kept[1] < 4 * CELLS + 100
+
+
+def test_the_cells_of_a_bin_of_equal_mass_hold_its_pixels():
+    x, y = pictures(4)
+    sums = ClassImages()
+    for part, labels in zip(
+        mcbn.predict_batches(sampler_of(3, x), x, batch_size=1), y.split(1), strict=True
+    ):
+        sums.add(rows_of_positions(class_columns(part, labels.clamp(max=2))))
+    mass = sums._mass()
+    of_cell = _bins_of_cells(mass)
+    counts = of_cell.bincount(sums.cells.counts.double(), minlength=len(mass.counts))
+    assert counts.tolist() == mass.counts.tolist()
+    assert float(mass.counts.double().std()) < 0.05 * float(mass.counts.sum())
 
 
 def test_what_is_not_dense_is_refused():

@@ -13,6 +13,7 @@ from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.evaluate import uncertainties
 from mcbn.evaluation.forecasts import Forecasts
+from mcbn.evaluation.intervals import gaps_by_label
 from mcbn.evaluation.label_scores import WeightedLabelScores, answer_clusters, label_columns
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import subgroups
@@ -160,6 +161,23 @@ def test_counts_of_clusters_weigh_their_answers():
     expected = scores_of(again, targets[rows])
     for name, value in measure(counts).items():
         assert value == pytest.approx(expected[name], rel=1e-9), name
+
+
+def test_gaps_of_a_resample_are_per_known_answer_of_each_label():
+    predictive, targets = answers(12, 3, unknown=0.4)
+    aligned = predictive.aligned(targets, ignore_index=MISSING)
+    columns = label_columns(predictive, aligned)
+    clusters = answer_clusters(columns, None, 12)
+    counts = np.zeros(len(clusters))
+    counts[[0, 3, 4]] = 2, 1, 3
+    found = gaps_by_label(columns, clusters)(counts).abs().sum(1)
+    examples = columns["example"].unique()[[0, 3, 4]].repeat_interleave(torch.tensor([2, 1, 3]))
+    for label in range(3):
+        known = aligned[examples, label] != UNKNOWN
+        p = predictive.probabilities[examples, label][known]
+        happened = aligned[examples, label][known] == 1
+        expected = Reliability.from_predictions(p, happened).expected_error if len(p) else 0.0
+        assert float(found[label]) == pytest.approx(expected)
 
 
 def test_subgroups_are_scored_like_their_examples_alone():

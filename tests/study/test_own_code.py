@@ -245,3 +245,14 @@ def test_functions_of_a_script_are_found(folder: Path) -> None:
     command = [sys.executable, "script.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.split() == ["1", "script.py:own"]
+
+
+def test_a_task_of_several_labels_is_known_as_one(folder: Path) -> None:
+    (folder / "labels.py").write_text(
+        "import mcbn, torch\n"
+        "def task():\n"
+        "    pair = torch.zeros(6, 2), torch.ones(6, 3)\n"
+        "    return mcbn.Task(pair, pair, pair, multilabel=True)\n"
+    )
+    given = own_code.describe("labels.py:task", "", "")
+    assert (given.multilabel, given.regression) == (True, False)

@@ -259,3 +259,17 @@ def test_what_cannot_be_swept_is_refused(network: nn.Module) -> None:
         swept(network, batch_sizes=(8, 16), trained_at=61)
     with pytest.raises(ValueError, match="batch-norm"):
         swept(build(lambda: nn.Sequential(nn.Linear(5, 3)), seed=0))
+
+
+def test_another_likelihood_is_scored_anew(network: nn.Module, tmp_path: Path) -> None:
+    softmax = nn.Sequential(network, nn.Softmax(1))
+    said = swept(softmax, folder=tmp_path, likelihood=mcbn.Categorical("probabilities"))
+    assert nll(said, "Deterministic") == pytest.approx(nll(swept(network), "Deterministic"))
+    with pytest.warns(UserWarning, match="cells are run anew"):
+        wrong = swept(softmax, folder=tmp_path, likelihood=mcbn.Categorical("logits"))
+    assert nll(wrong, "Deterministic") > nll(said, "Deterministic") + 0.01
+
+
+def test_a_likelihood_of_another_kind_of_targets_is_refused(network: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"expected mcbn\.Categorical.*multilabel=True"):
+        swept(network, likelihood=mcbn.Bernoulli())
