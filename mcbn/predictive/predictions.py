@@ -258,27 +258,18 @@ class Predictions(Displayed):
 def _variables(predictive: StoredPredictive) -> list[tuple[str, Tensor, str]]:
     """Name, values and dimensions of every quantity that is known."""
     variables: list[tuple[str, Tensor | None, str]]
-    if isinstance(predictive, CategoricalPredictive):
+    if isinstance(predictive, (CategoricalPredictive, BernoulliPredictive)):
+        # Each label has uncertainties of its own, all classes have them together.
+        together = isinstance(predictive, CategoricalPredictive)
+        uncertainties = ("entropy", "expected_entropy", "mutual_information", "variation_ratio")
         variables = [
             ("probability", predictive.probabilities, "classes"),
             ("variance", predictive.variance, "classes"),
-            ("confidence", predictive.confidence, "cases"),
-            ("entropy", predictive.entropy, "cases"),
-            ("expected_entropy", predictive.expected_entropy, "cases"),
-            ("mutual_information", predictive.mutual_information, "cases"),
-            ("variation_ratio", predictive.variation_ratio, "cases"),
+            ("confidence", getattr(predictive, "confidence", None), "cases"),
+            *((name, getattr(predictive, name), "cases" if together else "classes")
+              for name in uncertainties),
             ("logits", predictive.draws, "draws"),
-        ]
-    elif isinstance(predictive, BernoulliPredictive):
-        variables = [
-            ("probability", predictive.probabilities, "classes"),
-            ("variance", predictive.variance, "classes"),
-            ("entropy", predictive.entropy, "classes"),
-            ("expected_entropy", predictive.expected_entropy, "classes"),
-            ("mutual_information", predictive.mutual_information, "classes"),
-            ("variation_ratio", predictive.variation_ratio, "classes"),
-            ("logits", predictive.draws, "draws"),
-        ]
+        ]  # fmt: skip
     else:
         variables = [(name, values, "classes") for name, values in predictive.spreads().items()]
         variables.append(("means", getattr(predictive, "means", None), "draws"))
