@@ -5,8 +5,8 @@ all pixels. Where pixels are ranked or put into bins of equal mass, confidences 
 of `CELLS` cells of the unit interval count as equal.
 """
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -285,11 +285,9 @@ class RealMeasure:
     def __call__(self, counts: Counts) -> dict[str, float]:
         """The scores of a resample."""
         pixels = float(self.sizes @ counts)
-        means: dict[str, Any] = {
-            name: float(sums @ counts) / pixels for name, sums in self.sums.items()
-        }
+        means = {name: float(sums @ counts) / pixels for name, sums in self.sums.items()}
         return {
-            "rmse": means["error"] ** 0.5,
+            "rmse": math.sqrt(means["error"]),
             "pll": means["log_prob"],
             "crps": means["crps"],
             "crps_moment_matched": means["crps_moment_matched"],

@@ -94,7 +94,7 @@ class PredictionSets(Displayed):
             level: of the interval.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit.
         """
         classes = self.members.shape[1]
@@ -252,10 +252,11 @@ class ConformalSets:
                 patient of a scan: the guarantee is then for an example of a new group.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: an option is unknown, targets or groups do not fit, or predictions have
                 positions.
         """
+        held_out.require_of_classes(predictive)
         clusters = clusters_of(group, len(predictive))
         groups = None if clusters is None else len(clusters)
         unfitted = cls(level, math.inf, len(predictive), score, seed, groups)
@@ -372,9 +373,11 @@ class ConformalIntervals:
             group: what examples that hang together share; see `ConformalSets.fit`.
 
         Raises:
+            TypeError: predictions of the wrong kind.
             ValueError: an option is unknown, targets or groups do not fit, predictions have
                 several outputs, or a predictive variance is 0.
         """
+        held_out.require_of_real_values(predictive)
         clusters = clusters_of(group, len(predictive))
         groups = None if clusters is None else len(clusters)
         unfitted = cls(level, math.inf, len(predictive), score, groups)

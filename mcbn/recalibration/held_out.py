@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from scipy.optimize import brentq
 from torch import Tensor
 
+from mcbn import validation
 from mcbn.evaluation.clusters import Groups, names_of_groups
 from mcbn.io.plain import matches_type
 from mcbn.io.tables import shortened
@@ -76,6 +77,26 @@ class HeldOut:
 
     def __reduce__(self) -> tuple[type["HeldOut"], tuple[()]]:
         return HeldOut, ()
+
+
+def require_of_classes(predictive: object) -> None:
+    """Check that predictions are of classes.
+
+    Raises:
+        TypeError: they are not.
+    """
+    advice = "give what mcbn.predict returns for classes; several labels are not recalibrated"
+    validation.require_type(predictive, CategoricalPredictive, "a CategoricalPredictive", advice)
+
+
+def require_of_real_values(predictive: object) -> None:
+    """Check that predictions are of real values.
+
+    Raises:
+        TypeError: they are not.
+    """
+    advice = "give what mcbn.predict returns with mcbn.Gaussian(...)"
+    validation.require_type(predictive, GaussianPredictive, "a GaussianPredictive", advice)
 
 
 def require_other_groups(

@@ -87,9 +87,10 @@ class Isotonic(Displayed):
                 refuses others of the same; see `HeldOut`.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or one of probability 0.
         """
+        held_out.require_of_classes(predictive)
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         happened = one_hot(targets.to(logs.device).long(), logs.shape[1]).movedim(-1, 1)

@@ -65,9 +65,10 @@ class TemperedCategorical:
                 refuses others of the same; see `HeldOut`.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or predictions without draws.
         """
+        held_out.require_of_classes(predictive)
         draws = _draws(predictive)
         targets = as_targets(targets)
         checked_logs(predictive, targets)
@@ -218,9 +219,10 @@ class TemperatureScaling:
                 refuses others of the same; see `HeldOut`.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or one of probability 0.
         """
+        held_out.require_of_classes(predictive)
         targets = as_targets(targets)
         rows = checked_logs(predictive, targets)[None]
         return cls(best_temperature(rows, targets), HeldOut.of(predictive, group))

@@ -86,6 +86,7 @@ class VarianceScaling:
             raise ValueError(
                 f"expected criterion 'mixture' or 'moments', got {criterion!r}; choose one"
             )
+        held_out.require_of_real_values(predictive)
         aligned = predictive.aligned(targets)
         scaling = cls(1.0, part)
         if part == "epistemic" and not bool(predictive.epistemic_variance.any()):

@@ -78,10 +78,11 @@ class VectorScaling(Displayed):
                 refuses others of the same; see `HeldOut`.
 
         Raises:
-            TypeError: targets of the wrong kind.
+            TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, a prior below 0, or without a prior a
                 class that is not among the targets, whose bias would be minus infinity.
         """
+        held_out.require_of_classes(predictive)
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         classes = logs.shape[1]

@@ -36,6 +36,10 @@ def classes():
     return mcbn.predict(mcbn.Deterministic(MODEL), X)
 
 
+def labels():
+    return mcbn.Bernoulli("logits").summarize(X[None, :, :3])
+
+
 def reals():
     return mcbn.predict(mcbn.Deterministic(MODEL), X, mcbn.Gaussian(precision=1.0))
 
@@ -148,6 +152,27 @@ CASES = {
         lambda: mcbn.fit_precision(reals(), X[:, :3], criterion="mse"), ValueError, "got 'mse'"),
     "the precision of classes": (
         lambda: mcbn.fit_precision(classes(), Y), TypeError,
+        "a GaussianPredictive, got CategoricalPredictive; give"),
+    "the temperature of labels": (
+        lambda: mcbn.TemperatureScaling.fit(labels(), X[:, :3] > 0), TypeError,
+        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "scales of labels": (
+        lambda: mcbn.VectorScaling.fit(labels(), X[:, :3] > 0), TypeError,
+        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "an isotonic function of labels": (
+        lambda: mcbn.Isotonic.fit(labels(), X[:, :3] > 0), TypeError,
+        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "the temperature of draws of labels": (
+        lambda: mcbn.TemperedCategorical.fit(labels(), X[:, :3] > 0), TypeError,
+        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "sets of labels": (
+        lambda: mcbn.ConformalSets.fit(labels(), X[:, :3] > 0), TypeError,
+        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "the variance of labels": (
+        lambda: mcbn.VarianceScaling.fit(labels(), X[:, :3] > 0), TypeError,
+        "a GaussianPredictive, got BernoulliPredictive; give"),
+    "intervals of classes": (
+        lambda: mcbn.ConformalIntervals.fit(classes(), Y), TypeError,
         "a GaussianPredictive, got CategoricalPredictive; give"),
     "uncertainties in a list": (
         lambda: mcbn.choose_abstention([0.1, 0.2], [True, False], risk=0.1), TypeError,
