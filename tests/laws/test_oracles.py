@@ -316,6 +316,17 @@ def smooth_by_mcbn(confidence, correct):
     return error if error > NARROWEST else None
 
 
+def smooth_of_shares(confidence, correct):
+    error = formulas.smooth_error_of_shares(mass_by_mcbn(confidence, correct))
+    return error if error > NARROWEST else None
+
+
+def quantile_error_by_counts(values):
+    """Equal values are one, which occurs so often."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return formulas.quantile_error_of_counts(*tensors(distinct, counts.astype(float)))
+
+
 def mass_by_mcbn(confidence, correct):
     places, shares = formulas.residual_shares(*tensors(confidence, correct))
     return np.bincount(places.flatten(), shares.flatten(), formulas.CELLS) / len(confidence)
@@ -984,6 +995,13 @@ METRICS = {
     ),
     "smooth_calibration_error": Metric(
         flags(most=5), smooth_by_mcbn, smooth(smoothed_by_images), smooth(smoothed_by_waves), 1e-11,
+    ),
+    "smooth_error_of_shares": Metric(
+        flags(most=5), smooth_of_shares, smooth(smoothed_by_images), smooth(smoothed_by_waves),
+        1e-11,
+    ),
+    "quantile_error_of_counts": Metric(
+        unit, quantile_error_by_counts, quantile_error_by_quadrature, quantile_error_by_transport
     ),
     "residual_shares": Metric(flags(most=5), mass_by_mcbn, mass_by_cells, mass_by_hats, 1e-11),
     "smoothed_residuals": Metric(
