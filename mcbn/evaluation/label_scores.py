@@ -282,8 +282,8 @@ def _shares(decided: Float64[np.ndarray, "3 labels"]) -> dict[str, Float64[Tenso
 
 
 def _divided(
-    parts: Float64[np.ndarray, "*rows labels"], wholes: Float64[np.ndarray, "*rows labels"]
-) -> Float64[Tensor, "*rows labels"]:
+    parts: Float64[np.ndarray, "... labels"], wholes: Float64[np.ndarray, "... labels"]
+) -> Float64[Tensor, "... labels"]:
     """Parts of wholes; NaN where a whole is 0."""
     missing = np.full(parts.shape, math.nan)
     return torch.from_numpy(np.divide(parts, wholes, out=missing, where=wholes > 0))
