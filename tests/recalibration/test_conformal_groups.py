@@ -251,7 +251,8 @@ def test_each_group_counts_as_one():
     inside = torch.tensor([True] * 8 + [False, True])
     value, low, high = share_of(inside, [0] * 8 + [1, 2])
     assert (value, low, high) == exact(2, 3)
-    line = mcbn.PredictionIntervals(
+    ends = torch.ones(10, dtype=torch.float64)
+    line = mcbn.PredictionIntervals(-ends, ends)
         *(torch.full((10,), end, dtype=torch.float64) for end in (-1.0, 1.0))
     )
     given = torch.where(inside, 0.0, 2.0).double()
