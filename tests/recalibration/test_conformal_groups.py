@@ -253,8 +253,6 @@ def test_each_group_counts_as_one():
     assert (value, low, high) == exact(2, 3)
     ends = torch.ones(10, dtype=torch.float64)
     line = mcbn.PredictionIntervals(-ends, ends)
-        *(torch.full((10,), end, dtype=torch.float64) for end in (-1.0, 1.0))
-    )
     given = torch.where(inside, 0.0, 2.0).double()
     assert line.coverage(given, group=[0] * 8 + [1, 2]).value == pytest.approx(2 / 3)
     assert line.coverage(given).value == pytest.approx(0.9)
