@@ -19,9 +19,9 @@ from .evaluation.compare import compare as compare
 from .evaluation.detection import Abstention as Abstention
 from .evaluation.detection import choose_abstention as choose_abstention
 from .evaluation.evaluate import evaluate as evaluate
-from .evaluation.evaluate import out_of_distribution as out_of_distribution
 from .evaluation.evaluation import Evaluation as Evaluation
 from .evaluation.evaluation import Score as Score
+from .evaluation.separation import out_of_distribution as out_of_distribution
 from .inspection.inspect import Inspection as Inspection
 from .inspection.inspect import inspect as inspect
 from .predictive.bernoulli import Bernoulli as Bernoulli
@@ -40,10 +40,10 @@ from .predictive.tables import read_predictions as read_predictions
 from .predictive.tables import write_predictions as write_predictions
 from .recalibration.conformal import ConformalIntervals as ConformalIntervals
 from .recalibration.conformal import ConformalSets as ConformalSets
-from .recalibration.conformal import Coverage as Coverage
-from .recalibration.conformal import PredictionIntervals as PredictionIntervals
-from .recalibration.conformal import PredictionSets as PredictionSets
 from .recalibration.isotonic import Isotonic as Isotonic
+from .recalibration.prediction_sets import Coverage as Coverage
+from .recalibration.prediction_sets import PredictionIntervals as PredictionIntervals
+from .recalibration.prediction_sets import PredictionSets as PredictionSets
 from .recalibration.temperature import TemperatureScaling as TemperatureScaling
 from .recalibration.temperature import TemperedCategorical as TemperedCategorical
 from .recalibration.variance import VarianceScaling as VarianceScaling

@@ -22,8 +22,9 @@ from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.labelled import TargetReader, predict_labelled
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.recording import disagreement, predict_for_file
+from mcbn.predictive.reserved_columns import require_unreserved
 from mcbn.predictive.stored import StoredPredictive, require_names_of_outputs
-from mcbn.predictive.tables import require_unreserved, write_predictions
+from mcbn.predictive.tables import write_predictions
 from mcbn.samplers.sampler import Sampler
 
 METHODS: Mapping[PredictorMethod, str] = {

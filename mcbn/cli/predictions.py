@@ -26,7 +26,8 @@ from mcbn.io.plain import to_json
 from mcbn.io.tables import column, is_table, shortened, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.pairing import repeating_columns, same_classes, same_examples
+from mcbn.predictive.name_order import same_classes
+from mcbn.predictive.pairing import repeating_columns, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS

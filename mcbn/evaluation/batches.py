@@ -11,16 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 from mcbn import validation
 from mcbn.evaluation import intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.class_scores import class_columns, rows_of_positions
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluate import class_columns, real_columns, rows_of_positions, with_intervals
-from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.evaluation import Evaluation, with_intervals
 from mcbn.evaluation.image_sums import ClassImages, RealImages
+from mcbn.evaluation.real_scores import real_columns
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Select
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
+from mcbn.predictive.joining import example_of
 from mcbn.predictive.labelled import TargetReader, labelled_positions
-from mcbn.predictive.predict import example_of, predict_batches
+from mcbn.predictive.predict import predict_batches
 from mcbn.samplers.sampler import Sampler
 
 

@@ -15,8 +15,8 @@ from mcbn import validation
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts
-from mcbn.evaluation.evaluate import ScoredRows, with_intervals
-from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import IN_TABLE
 from mcbn.evaluation.label_scores import Table, answer_clusters, label_columns, scores_by_label
 from mcbn.io.display import Display, Displayed

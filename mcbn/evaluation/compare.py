@@ -9,8 +9,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
-from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows, separation_scores
+from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.separation import separation_scores
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain

@@ -187,3 +187,13 @@ class Evaluation(Displayed, Mapping[str, Score]):
         """Examples, clusters, seed, level and number of resamples: the same of paired ones."""
         resamples = next((score.replicates.shape[-1] for score in self.values()), 0)
         return self.examples, self.clusters, self.seed, self.level, resamples
+
+
+def with_intervals(
+    values: Mapping[str, float], replicates: Mapping[str, Tensor], level: float
+) -> dict[str, Score]:
+    """Return each score with the interval of its replicates, if there are any."""
+    return {
+        name: Score.from_replicates(name, value, replicates.get(name, NO_REPLICATES), level)
+        for name, value in values.items()
+    }

@@ -11,15 +11,11 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import formulas, glossary, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
-from mcbn.evaluation.evaluate import (
-    ScoredPredictive,
-    ScoredRows,
-    class_columns,
-    with_intervals,
-)
-from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.evaluate import ScoredPredictive, ScoredRows
+from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass

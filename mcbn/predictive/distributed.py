@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from mcbn.network.inputs import Select
 from mcbn.network.loaders import Data, order_sampler, ordered_loader
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.joining import joined
 from mcbn.predictive.likelihood import Likelihood, P, as_likelihood
-from mcbn.predictive.predict import joined, require_sampler, require_some, summarize_batches
+from mcbn.predictive.predict import require_sampler, require_some, summarize_batches
 from mcbn.samplers.sampler import Sampler
 
 V = TypeVar("V")

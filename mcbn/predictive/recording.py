@@ -14,7 +14,8 @@ from mcbn.network.loaders import Data
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
-from mcbn.predictive.predict import join_predictives, predict_batches, require_some
+from mcbn.predictive.joining import join_predictives
+from mcbn.predictive.predict import predict_batches, require_some
 from mcbn.predictive.stored import StoredPredictive
 from mcbn.samplers.sampler import Sampler
 

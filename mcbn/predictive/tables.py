@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,26 +51,24 @@ from mcbn.predictive.multilabel_columns import (
 )
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.real_columns import (
-    PARTS,
-    SPREADS,
     find_outputs,
     has_spread,
     moment_columns,
     read_moments,
     read_targets,
 )
+from mcbn.predictive.reserved_columns import (
+    CLASS_COLUMNS,
+    IGNORED,
+    LISTS,
+    RESERVED_NAMES,
+    is_reserved,
+    require_unreserved,
+)
 from mcbn.predictive.targets import TARGETS, Columns, target_columns
 from mcbn.predictive.uncertainty_columns import draw_count, expected_entropy, variation_ratio
 from mcbn.predictive.votes import vote_shares, with_votes
 
-CLASS_COLUMNS = ("prediction", "confidence", "probabilities", "entropy", "expected_entropy",
-                 "mutual_information", "variation_ratio")  # fmt: skip
-RESERVED_NAMES = frozenset({"index", "target", "draws", "classes", "mean", "sd", "std", "variance",
-                            "epistemic_sd", "aleatoric_sd", *CLASS_COLUMNS})  # fmt: skip
-LISTS = ("classes", "outputs", "units")  # of an NPZ file, no values of examples
-IGNORED = "ignore_index"  # of an NPZ file: the label of positions that are not labelled
-# What the names of numbered columns begin with.
-BEGINNINGS = frozenset({"mean", *SPREADS, *PARTS, *TARGETS})
 # Of files that predictions are kept in, but not read from.
 OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
                             ".pkl", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
@@ -120,24 +118,6 @@ def _names_of(values: np.ndarray, predictions: Predictions) -> np.ndarray:
     names = objects(predictions.classes)[np.where(known, values, 0)]
     names[~known] = str(ignored)
     return np.asarray(names)
-
-
-def require_unreserved(names: Iterable[str]) -> None:
-    """Check that no column of the data has a name that is reserved for predictions.
-
-    Raises:
-        ValueError: one has.
-    """
-    taken = sorted(
-        name
-        for name in names
-        if _is_reserved(name) or name in (*LISTS, IGNORED) or _without_number(name) in BEGINNINGS
-    )
-    if taken:
-        raise ValueError(
-            f"expected other names for the columns of the data, got {shortened(taken)}, which are "
-            "reserved for predictions; rename them"
-        )
 
 
 def read_predictions(
@@ -239,15 +219,6 @@ def _labels(columns: Columns, target: str | None) -> tuple[str, ...]:
     names = [target] if target else TARGETS
     values = [columns[name] for name in names if name in columns]
     return tuple(dict.fromkeys(text for each in values for text in texts(each.ravel())))
-
-
-def _is_reserved(name: str) -> bool:
-    """Whether a name is that of a column of predictions, such as `entropy`, `p_cat`, `mean_0`."""
-    return name.startswith(PREFIX) or {name, _without_number(name)} & RESERVED_NAMES != set()
-
-
-def _without_number(name: str) -> str:
-    return name.rstrip("0123456789").rstrip("_")
 
 
 def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
@@ -412,7 +383,7 @@ def _read(
     extra = {
         name: values
         for name, values in columns.items()
-        if not (_is_reserved(name) or name in used) and values.shape == shape
+        if not (is_reserved(name) or name in used) and values.shape == shape
     }
     index = columns.get("index")
     index = index if index is not None and index.shape == shape else None

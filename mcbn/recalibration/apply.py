@@ -11,17 +11,13 @@ from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.io.tables import column, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.pairing import same_classes, shared_rows
+from mcbn.predictive.name_order import same_classes
+from mcbn.predictive.pairing import shared_rows
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.conformal import (
-    ConformalIntervals,
-    ConformalSets,
-    Coverage,
-    PredictionIntervals,
-    PredictionSets,
-)
+from mcbn.recalibration.conformal import ConformalIntervals, ConformalSets
 from mcbn.recalibration.held_out import require_other_groups
 from mcbn.recalibration.isotonic import Isotonic
+from mcbn.recalibration.prediction_sets import Coverage, PredictionIntervals, PredictionSets
 from mcbn.recalibration.temperature import TemperatureScaling, TemperedCategorical
 from mcbn.recalibration.variance import VarianceScaling
 from mcbn.recalibration.vector import VectorScaling

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.predict import example_of
+from mcbn.predictive.joining import example_of
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.heat import Pixels, heat
 

@@ -15,9 +15,9 @@ from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.detection import risk_coverage
-from mcbn.evaluation.evaluate import uncertainties
 from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.reliability import Reliability
+from mcbn.evaluation.separation import uncertainties
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.report import figures
 from mcbn.report.figures import INK, SERIES, Curve

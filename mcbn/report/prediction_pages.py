@@ -11,7 +11,8 @@ from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples
+from mcbn.predictive.name_order import same_classes
+from mcbn.predictive.pairing import in_rows_of, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import group_column
 from mcbn.report.comparison_page import ComparisonPage

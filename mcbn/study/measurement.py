@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mcbn.evaluation.evaluate import ScoredRows, evaluate, evaluate_rows, out_of_distribution
+from mcbn.evaluation.evaluate import ScoredRows, evaluate, evaluate_rows
+from mcbn.evaluation.separation import out_of_distribution
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, fit_precision

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 from mcbn.evaluation.batches import evaluate_batches
-from mcbn.evaluation.evaluate import class_columns, rows_of_positions
+from mcbn.evaluation.class_scores import class_columns, rows_of_positions
 from mcbn.evaluation.image_sums import CELLS, ClassImages, _bins_of_cells
 
 VOID = 9

@@ -11,9 +11,10 @@ from torch import Tensor
 
 import mcbn
 from mcbn.evaluation import bootstrap
+from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.compare import Comparison, entry
-from mcbn.evaluation.evaluate import ScoredRows, class_columns
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.report.claims import confidence_gap

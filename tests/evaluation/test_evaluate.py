@@ -19,8 +19,9 @@ import mcbn
 from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
 from mcbn.evaluation.convergence import convergence
-from mcbn.evaluation.evaluate import ScoredRows, real_columns
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.real_scores import real_columns
 from mcbn.evaluation.subgroups import subgroups
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")

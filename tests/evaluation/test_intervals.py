@@ -7,7 +7,8 @@ from forecasters import evaluate, forecaster, regressor
 from torch.testing import assert_close
 
 from mcbn.evaluation import calibration, formulas, intervals
-from mcbn.evaluation.evaluate import class_columns, real_columns
+from mcbn.evaluation.class_scores import class_columns
+from mcbn.evaluation.real_scores import real_columns
 
 DATA = {
     "classes": (intervals.class_gaps, class_columns, forecaster(batch=60)),

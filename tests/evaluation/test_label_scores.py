@@ -11,11 +11,11 @@ from sklearn import metrics
 import mcbn
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.evaluate import uncertainties
 from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.intervals import gaps_by_label
 from mcbn.evaluation.label_scores import WeightedLabelScores, answer_clusters, label_columns
 from mcbn.evaluation.reliability import Reliability
+from mcbn.evaluation.separation import uncertainties
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.bernoulli import UNKNOWN
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcbn
+from mcbn.evaluation.class_scores import plain_class_scores
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.evaluate import plain_class_scores
 from mcbn.evaluation.weighted import WeightedClassScores
 
 

@@ -22,7 +22,7 @@ from mcbn.evaluation.compare import Comparison, Entry
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.evaluation.subgroups import subgroups
-from mcbn.recalibration.conformal import PredictionSets
+from mcbn.recalibration.prediction_sets import PredictionSets
 from mcbn.report.claims import confidence_gap
 from mcbn.study import results
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from given_files import probabilities, read
 
-from mcbn.predictive.pairing import in_rows_of, same_classes, same_examples, shared_rows
+from mcbn.predictive.name_order import same_classes
+from mcbn.predictive.pairing import in_rows_of, same_examples, shared_rows
 from mcbn.report.report import Report
 
 ROWS = ("0,0,0.9,0.1,x", "1,0,0.2,0.8,y", "2,1,0.1,0.9,x", "3,1,0.7,0.3,y")
