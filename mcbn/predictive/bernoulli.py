@@ -15,6 +15,7 @@ from mcbn.network.output_kind import output_kind
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive, Outputs
 from mcbn.predictive.frames import frame_of, spread_row
+from mcbn.predictive.joining import joined_parts
 
 UNKNOWN = -1  # in aligned targets: a label of which it is not known whether it is there
 
@@ -234,15 +235,7 @@ class Bernoulli:
 
     def join(self, parts: Sequence[BernoulliPredictive]) -> BernoulliPredictive:
         """One predictive of the examples of all parts, in order."""
-        draws = [part.draws for part in parts if part.draws is not None]
-        return BernoulliPredictive(
-            torch.cat([part.log_odds for part in parts]),
-            torch.cat([part.expected_entropy for part in parts]),
-            torch.cat([part.variance for part in parts]),
-            torch.cat([part.variation_ratio for part in parts]),
-            parts[0].draw_count,
-            torch.cat(draws, dim=1) if draws else None,
-        )
+        return joined_parts(parts)
 
     def _states(self, passes: Iterable[Tensor], kept: list[Tensor] | None) -> Iterator[Tensor]:
         """The logits of absent and present of each draw, along axis 1."""

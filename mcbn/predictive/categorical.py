@@ -13,6 +13,7 @@ from mcbn import validation
 from mcbn.io.display import Display, Displayed
 from mcbn.network.output_kind import output_kind
 from mcbn.predictive.frames import frame_of, spread_row
+from mcbn.predictive.joining import joined_parts
 
 # Probabilities below this lose digits or vanish, and are summed as logarithms.
 MIN_PROBABILITY = 1e-290
@@ -157,15 +158,7 @@ class Categorical:
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """One predictive of the examples of all parts, in order."""
-        draws = [part.draws for part in parts if part.draws is not None]
-        return CategoricalPredictive(
-            torch.cat([part.log_probabilities for part in parts]),
-            torch.cat([part.expected_entropy for part in parts]),
-            torch.cat([part.variance for part in parts]),
-            torch.cat([part.variation_ratio for part in parts]),
-            parts[0].draw_count,
-            torch.cat(draws, dim=1) if draws else None,
-        )
+        return joined_parts(parts)
 
 
 @dataclass(eq=False)

@@ -1,6 +1,6 @@
 """Predictives of several batches as one, and of one example out of several."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,6 +24,18 @@ def joined(likelihood: Any, parts: Iterable[Any], examples: int) -> Any:
         return join_predictives(parts, examples)
     every = list(parts)
     return likelihood.join(every) if every else None
+
+
+def joined_parts(parts: Sequence[S]) -> S:
+    """The predictives of several batches as one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    whole = join_predictives(parts, sum(map(len, parts)))  # type: ignore[arg-type]
+    if whole is None:
+        raise ValueError("expected predictives to join, got none; give those of a batch or more")
+    return whole
 
 
 def join_predictives(parts: Iterable[S], examples: int) -> S | None:
