@@ -105,7 +105,8 @@ def report(options: ReportOptions) -> None:
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
     _group(methods[0], options.group, paths[0])
     sides = _sides(options.group, methods, held_out, held_out_paths)
-    has_sets = bool(held_out) and all(map(have_sets, methods))
+    # Of pixels there are none, which is refused where nothing else was asked for.
+    has_sets = bool(held_out) and (options.recalibrate is None or all(map(have_sets, methods)))
     sets = set_coverages(methods, held_out, sides=sides) if has_sets else ()
     if options.recalibrate is not None:
         fits = fitted(methods, held_out, options.recalibrate, sides=sides)

@@ -135,17 +135,15 @@ class ClassImages:
 
     def calibration_errors(self) -> dict[str, float]:
         """The calibration errors of all pixels."""
-        width, mass, total = self._width, self._mass(), sum(self.sums.pixels)
-        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
-        by_class = self.sums.matrix("classes", every).toarray()[:, 0]
+        width, mass = self._width, self._mass()
+        by_class = self._mean("classes")
         classes = len(by_class) // len(width.counts)
-        shares = self.sums.matrix("smooth", every).toarray()[:, 0] / total
         return {
             "ece": width.expected_error,
             "ece_equal_mass": mass.expected_error,
             "ece_debiased": mass.debiased_error,
-            "ece_classwise": float(np.abs(by_class).sum()) / (total * classes),
-            "ece_smooth": formulas.smooth_error_of_shares(shares),
+            "ece_classwise": float(np.abs(by_class).sum()) / classes,
+            "ece_smooth": formulas.smooth_error_of_shares(self._mean("smooth")),
             "mce": width.maximum_error,
         }
 
@@ -160,7 +158,7 @@ class ClassImages:
             for name in ("width", "residuals", "classes", "smooth")
         )
         cell_bins = _bins_of_cells(mass)
-        bandwidth = self.calibration_errors()["ece_smooth"]
+        bandwidth = formulas.smooth_error_of_shares(self._mean("smooth"))
         classes = self.sums.size["classes"] // len(width.counts)
 
         def gaps_of(counts: Counts) -> dict[str, Tensor]:
@@ -181,6 +179,12 @@ class ClassImages:
             }
 
         return gaps_of
+
+    def _mean(self, name: str) -> Float64[np.ndarray, " entries"]:
+        """A vector of all images together, per pixel."""
+        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
+        means: np.ndarray = self.sums.matrix(name, every).toarray()[:, 0] / sum(self.sums.pixels)
+        return means
 
     @property
     def _width(self) -> Reliability:

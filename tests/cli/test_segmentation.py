@@ -120,11 +120,13 @@ def test_groups_by_a_column(folder, capsys):
     assert "'doctor'" in failing("evaluate m.csv --group doctor", capsys)
 
 
-def test_masks_with_void_pixels_are_recalibrated(folder):
+def test_masks_with_void_pixels_are_recalibrated(folder, capsys):
     run(f"collect {NETWORK} --data mine.py:task --batch-size 8 --draws 4 --out bank.st")
     for part, out in (("test", "mcbn.st"), ("validation", "held.st")):
         run(f"predict {NETWORK} --bank bank.st --data mine.py:task --part {part} --out {out}")
     run("report mcbn.st --held-out held.st --recalibrate temperature --resamples 10 --out report")
+    said = failing("report mcbn.st --held-out held.st --out sets", capsys)
+    assert "not exchangeable" in said
     given, held = (Predictions.load(path) for path in ("mcbn.st", "held.st"))
     known = held.targets != 4
     rows = replace(
