@@ -45,7 +45,7 @@ def reliability(
         ValueError: there is no such method, or predictions are of real values or have no targets.
     """
     compared = _compared(given)
-    x, _ = panels.axes_of_reliability(compared)
+    x, *_ = panels.words_of(compared)
     return _drawn(_chosen(panels.reliability_group(compared), method), ax, xlabel=x)
 
 

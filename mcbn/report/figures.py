@@ -115,7 +115,9 @@ def draw_reliability(
     return ax
 
 
-def draw_counts(reliability: Reliability, ax: Axes, *, xlabel: str = "Confidence") -> Axes:
+def draw_counts(
+    reliability: Reliability, ax: Axes, *, xlabel: str = "Confidence", unit: str = "examples"
+) -> Axes:
     """Draw the number of examples in each bin, on a logarithmic axis."""
     edges = reliability.edges.cpu().numpy()
     counts = reliability.counts.cpu().numpy()
@@ -123,7 +125,7 @@ def draw_counts(reliability: Reliability, ax: Axes, *, xlabel: str = "Confidence
     ax.bar(edges[:-1], np.maximum(counts - 0.5, 0), width=np.diff(edges), bottom=0.5, align="edge",
            color=SERIES[0], alpha=0.6, linewidth=0)  # fmt: skip
     top = max(int(counts.max(initial=1)), 10)
-    ax.set(yscale="log", ylim=(0.5, 2 * top), xlabel=xlabel, ylabel="Examples")
+    ax.set(yscale="log", ylim=(0.5, 2 * top), xlabel=xlabel, ylabel=unit.capitalize())
     # At most about four powers of ten fit a low panel.
     powers = range(0, int(math.log10(top)) + 1, max(1, round(math.log10(top) / 3)))
     ax.set_yticks([10.0**power for power in powers], labels=[f"{10**power:,}" for power in powers])
@@ -131,14 +133,14 @@ def draw_counts(reliability: Reliability, ax: Axes, *, xlabel: str = "Confidence
     return ax
 
 
-def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes) -> Axes:
+def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes, *, unit: str = "examples") -> Axes:
     """Draw the error rate among answered examples against their share, one line per method."""
     for style, curve in enumerate(curves):
         chosen = thinned(len(curve.coverage))
         ax.plot(curve.coverage.cpu().numpy()[chosen], curve.risk.cpu().numpy()[chosen],
                 color=color(style), linewidth=1.4,
                 dashes=dashes(style) or (None, None))  # fmt: skip
-    ax.set(xlim=(0, 1), xlabel="Share of examples answered", ylabel="Error rate among them")
+    ax.set(xlim=(0, 1), xlabel=f"Share of {unit} answered", ylabel="Error rate among them")
     ax.set_ylim(bottom=0)
     return ax
 

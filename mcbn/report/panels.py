@@ -71,7 +71,7 @@ class PanelGroup:
 def reliability_group(comparison: Comparison) -> PanelGroup:
     """A reliability diagram of each method, with the counts of its bins."""
     panels = []
-    x, y = axes_of_reliability(comparison)
+    x, y, unit = words_of(comparison)
     for name, entry in comparison.entries.items():
         forecasts = Forecasts.of(entry.predictive, comparison.targets)
         reliability = Reliability.from_predictions(forecasts.probability, forecasts.happened)
@@ -86,14 +86,16 @@ def reliability_group(comparison: Comparison) -> PanelGroup:
         plain = {key: value.tolist() for key, value in numbers.items()}
         label = f"Reliability diagram of {name}: {y.lower()} against {x.lower()} in bins"
         draw = partial(figures.draw_reliability, reliability, level=level, ylabel=y)
-        below = partial(figures.draw_counts, reliability, xlabel=x)
+        below = partial(figures.draw_counts, reliability, xlabel=x, unit=unit)
         panels.append(Panel(name, label, draw, plain, (3.6, 4.0), below))
     return PanelGroup("", (), tuple(panels))
 
 
-def axes_of_reliability(comparison: Comparison) -> tuple[str, str]:
-    """What the axes of a reliability diagram are called."""
-    return ("Probability", "Frequency") if comparison.has_labels else ("Confidence", "Accuracy")
+def words_of(comparison: Comparison) -> tuple[str, str, str]:
+    """What the axes of a reliability diagram are called, and what is counted."""
+    if comparison.has_labels:
+        return "Probability", "Frequency", "labels"
+    return "Confidence", "Accuracy", "examples"
 
 
 def selective_group(comparison: Comparison) -> PanelGroup:
@@ -109,8 +111,9 @@ def selective_group(comparison: Comparison) -> PanelGroup:
             "coverage": curve.coverage.cpu().numpy()[chosen].tolist(),
             "risk": curve.risk.cpu().numpy()[chosen].tolist(),
         }
-    label = "Error rate among answered examples against their share, for " + ", ".join(curves)
-    draw = partial(figures.draw_risk_coverage, list(curves.values()))
+    *_, unit = words_of(comparison)
+    label = f"Error rate among answered {unit} against their share, for " + ", ".join(curves)
+    draw = partial(figures.draw_risk_coverage, list(curves.values()), unit=unit)
     panel = Panel("", label, draw, numbers, (5.4, 3.4))
     return PanelGroup("", key_of(curves), (panel,))
 

@@ -159,3 +159,17 @@ def test_a_map_has_the_colours_of_its_values():
 def test_what_cannot_be_drawn_is_refused(draw, reason):
     with pytest.raises(ValueError, match=reason):
         draw()
+
+
+def test_the_axes_of_labels_say_what_they_are_of():
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(3, 30, 4, generator=generator)
+    targets = (torch.randn(30, 4, generator=generator) > 0).long()
+    predictive = mcbn.Bernoulli("logits").summarize(logits)
+    given = mcbn.Predictions("M", predictive, targets, "findings")
+    drawn = mcbn.plot.reliability(given)
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("Probability", "Frequency")
+    assert mcbn.plot.risk_coverage(given).get_xlabel() == "Share of labels answered"
+    text = mcbn.Report.from_predictions([given], resamples=5).to_html()
+    assert ">Labels<" in text
+    assert "Share of examples answered" not in text
