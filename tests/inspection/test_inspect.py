@@ -415,3 +415,18 @@ def test_random_numbers_of_a_network_do_not_move_the_users_stream():
 def test_arguments_that_are_not_a_network_or_a_batch_are_refused(model, inputs, size, error):
     with pytest.raises(error, match=r"(?i)expected"):
         mcbn.inspect(model, inputs, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("last", "remedy"),
+    [(nn.Softmax(1), mcbn.Categorical("probabilities")),
+     (nn.Sigmoid(), mcbn.Bernoulli("probabilities"))],
+)  # fmt: skip
+def test_a_note_on_probabilities_names_the_likelihood_that_takes_them(last, remedy):
+    model = nn.Sequential(make_network("1d of 2-D"), last).eval()
+    inputs = examples("1d of 2-D", 64)
+    said = texts(mcbn.inspect(model, inputs), blocking=False)
+    assert f'likelihood=mcbn.{type(remedy).__name__}(outputs="probabilities")' in said
+    predictive = mcbn.predict(mcbn.Deterministic(model), inputs, remedy)
+    with torch.no_grad():
+        assert_close(predictive.probabilities, model(inputs).double(), rtol=1e-5, atol=1e-6)

@@ -171,5 +171,5 @@ def test_the_axes_of_labels_say_what_they_are_of():
     assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("Probability", "Frequency")
     assert mcbn.plot.risk_coverage(given).get_xlabel() == "Share of labels answered"
     text = mcbn.Report.from_predictions([given], resamples=5).to_html()
-    assert ">Labels<" in text
+    assert ">Labels</text>" in text  # of the bars
     assert "Share of examples answered" not in text
