@@ -71,12 +71,14 @@ class Processes:
         # Children wait at the reading end, which closes when this process ends.
         self._alive, self._alive_end = self._context.Pipe(duplex=False)
         self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+        self._broken: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         for _ in range(jobs):
             self._pools.put(self._pool())
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> "Future[Any]":
         """Start a call in an idle process; wait for one if there is none."""
         pool = self._pools.get()
+        self._end_broken()
         try:
             with _shielded():
                 future = pool.submit(fn, *args)
@@ -94,6 +96,7 @@ class Processes:
             # What ends at once is waited for: a pool that is still ending when Python does may
             # write to a pipe that it has closed, and print a traceback.
             self._pools.get().shutdown(wait=wait or cancel_futures)
+        self._end_broken()
         self._alive_end.close()
         self._alive.close()
 
@@ -104,9 +107,15 @@ class Processes:
 
     def _release(self, pool: ProcessPoolExecutor, future: "Future[Any]") -> None:
         if not future.cancelled() and isinstance(future.exception(), BrokenExecutor):
-            pool.shutdown(wait=False)
+            # Its own thread calls this, and cannot wait for itself.
+            self._broken.put(pool)
             pool = self._pool()
         self._pools.put(pool)
+
+    def _end_broken(self) -> None:
+        """Wait until the pools whose process has died have ended."""
+        while not self._broken.empty():
+            self._broken.get().shutdown()
 
 
 def _exit_with_parent(alive: Connection) -> None:

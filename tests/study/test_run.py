@@ -6,9 +6,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -407,6 +408,30 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same_table(file, tmp_pat
     for seed in range(6):
         check_kill(file, folder, table, random.Random(seed))
     assert to_csv(run_study(tiny(), folder, executor=Here(), progress=False)) == table
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_the_pools_of_processes_that_died_are_waited_for(monkeypatch, now):
+    """One that is still ending when Python does may print a traceback."""
+    waited = []
+    shutdown = ProcessPoolExecutor.shutdown
+
+    def noted(pool, wait=True, **options):
+        waited.append((pool, wait))
+        shutdown(pool, wait, **options)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", noted)
+    before = set(threading.enumerate())
+    executor = Processes(1)
+    with pytest.raises(BrokenExecutor):
+        executor.submit(os._exit, 1).result(timeout=60)
+    assert executor.submit(os.getpid).result(timeout=60) != os.getpid()
+    with pytest.raises(BrokenExecutor):
+        executor.submit(os._exit, 1).result(timeout=60)
+    executor.shutdown(cancel_futures=now)
+    assert len({id(pool) for pool, _ in waited}) == 3
+    assert all(wait for _, wait in waited)
+    assert set(threading.enumerate()) <= before
 
 
 def test_signals_are_left_to_the_process_that_runs_the_study():
