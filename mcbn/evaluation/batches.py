@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from mcbn import validation
 from mcbn.evaluation import intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.class_scores import class_columns, rows_of_positions
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.evaluation import Evaluation, with_intervals
-from mcbn.evaluation.image_sums import ClassImages, RealImages
+from mcbn.evaluation.real_images import RealImages
 from mcbn.evaluation.real_scores import real_columns
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Select

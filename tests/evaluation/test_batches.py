@@ -7,8 +7,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 from mcbn.evaluation.batches import evaluate_batches
+from mcbn.evaluation.class_images import ClassImages, _bins_of_cells
 from mcbn.evaluation.class_scores import class_columns, rows_of_positions
-from mcbn.evaluation.image_sums import CELLS, ClassImages, _bins_of_cells
+from mcbn.evaluation.image_sums import CELLS
 
 VOID = 9
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")

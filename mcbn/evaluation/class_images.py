@@ -1,0 +1,178 @@
+"""What the scores of classes of pixels need of each image, so that its pixels can be forgotten.
+
+Scores that are means, and calibration errors in bins of equal width, come out as they would from
+all pixels. Where pixels are ranked or put into bins of equal mass, confidences that fall into one
+of `CELLS` cells of the unit interval count as equal.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
+from mcbn.evaluation.intervals import Counts, GapsOf
+from mcbn.evaluation.reliability import Reliability, binned, equal_width, width_edges
+from mcbn.evaluation.weighted import MEANS, WeightedClassScores
+
+MASS_BINS = 15
+
+
+@dataclass(eq=False)
+class ClassImages:
+    """Sums of predictions of classes, image by image.
+
+    Attributes:
+        sums: of every image.
+        width: bins of equal width of all pixels.
+        cells: the same of `CELLS` cells.
+    """
+
+    sums: ImageSums = field(default_factory=ImageSums)
+    width: Reliability | None = None
+    cells: Reliability | None = None
+
+    def add(self, columns: ScoreColumns) -> None:
+        """Add an image.
+
+        Args:
+            columns: of its pixels, as `evaluate.class_columns` returns them, one row for each.
+        """
+        # Rounding may lift a confidence over 1.
+        confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
+        residuals = correct.double() - confidence
+        cells, shares = formulas.residual_shares(confidence, correct)
+        cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
+        width = torch.bucketize(confidence, width_edges()[1:-1])
+        means = {name: columns[column].double().sum()[None] for name, column in MEANS.items()}
+        vectors = {
+            "rows": cell.bincount(minlength=CELLS),
+            "errors": cell.bincount((~correct).double(), minlength=CELLS),
+            "residuals": cell.bincount(residuals, minlength=CELLS),
+            "width": width.bincount(residuals, minlength=len(width_edges()) - 1),
+            "smooth": cells.flatten().bincount(shares.flatten(), minlength=CELLS),
+            "classes": _by_class(columns["probabilities"], columns["targets"]),
+        }
+        self.sums.add(len(confidence), means | vectors)
+        bins = equal_width(confidence, correct), binned(confidence, correct, CELL_EDGES)
+        self.width = bins[0] if self.width is None else self.width + bins[0]
+        self.cells = bins[1] if self.cells is None else self.cells + bins[1]
+
+    def measure(self, clusters: Clusters) -> WeightedClassScores:
+        """The scores of a resample of clusters, all but the calibration errors."""
+        rows = self.sums.matrix("rows", clusters).tocoo()
+        errors = self.sums.matrix("errors", clusters).todok()
+        # The most certain first.
+        order = np.argsort(-rows.row, kind="stable")
+        cell, cluster = rows.row[order], rows.col[order]
+        wrong = errors.tocsr()[cell, cluster]
+        ends = np.append(np.diff(cell) != 0, True).nonzero()[0]
+        return WeightedClassScores(
+            {name: self.sums.matrix(name, clusters).toarray()[0] for name in MEANS},
+            self.sums.sizes(clusters),
+            cluster,
+            rows.data[order],
+            np.asarray(wrong).ravel(),
+            ends,
+        )
+
+    def calibration_errors(self) -> dict[str, float]:
+        """The calibration errors of all pixels."""
+        width, mass = self._width, self._mass()
+        by_class = self._mean("classes")
+        classes = len(by_class) // len(width.counts)
+        return {
+            "ece": width.expected_error,
+            "ece_equal_mass": mass.expected_error,
+            "ece_debiased": mass.debiased_error,
+            "ece_classwise": float(np.abs(by_class).sum()) / classes,
+            "ece_smooth": formulas.smooth_error_of_shares(self._mean("smooth")),
+            "mce": width.maximum_error,
+        }
+
+    def gaps(self, clusters: Clusters) -> GapsOf:
+        """The gaps of the calibration errors in a resample, as `intervals.class_gaps` has them."""
+        width, mass = self._width, self._mass()
+        share_of_width, share_of_mass = (
+            bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in (width, mass)
+        )
+        by_width, by_cell, by_class, shares = (
+            self.sums.per_pixel(name, clusters)
+            for name in ("width", "residuals", "classes", "smooth")
+        )
+        cell_bins = _bins_of_cells(mass)
+        bandwidth = formulas.smooth_error_of_shares(self._mean("smooth"))
+        classes = self.sums.size["classes"] // len(width.counts)
+
+        def gaps_of(counts: Counts) -> dict[str, Tensor]:
+            width_gaps = torch.from_numpy(by_width(counts))
+            mass_gaps = cell_bins.bincount(
+                torch.from_numpy(by_cell(counts)), minlength=len(mass.counts)
+            )
+            smooth = formulas.smoothed_residuals(
+                shares(counts), width=bandwidth, cells=intervals.CELLS
+            )
+            return {
+                "ece": width_gaps,
+                "mce": width_gaps / share_of_width,
+                "ece_equal_mass": mass_gaps,
+                "ece_debiased": mass_gaps / share_of_mass.sqrt(),
+                "ece_classwise": torch.from_numpy(by_class(counts)) / classes,
+                "ece_smooth": smooth / intervals.CELLS,
+            }
+
+        return gaps_of
+
+    def _mean(self, name: str) -> Float64[np.ndarray, " entries"]:
+        """A vector of all images together, per pixel."""
+        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
+        means: np.ndarray = self.sums.matrix(name, every).toarray()[:, 0] / sum(self.sums.pixels)
+        return means
+
+    @property
+    def _width(self) -> Reliability:
+        return _some(self.width)
+
+    def _mass(self) -> Reliability:
+        """Bins of equal mass, whose edges are those of cells."""
+        cells = _some(self.cells)
+        until, total = cells.counts.cumsum(0), int(cells.counts.sum())
+        ranks = (torch.arange(1, MASS_BINS) * total + MASS_BINS - 1) // MASS_BINS
+        last = torch.searchsorted(until, ranks)
+        # The last cell that is not empty ends the last bin.
+        last = last[last < torch.searchsorted(until, torch.tensor(total))]
+        last = last[last.diff(prepend=last.new_full((1,), -1)) > 0]
+        edges = torch.cat([CELL_EDGES[:1], CELL_EDGES[last + 1], CELL_EDGES[-1:]])
+        place = torch.bucketize(torch.arange(CELLS), last)
+        empty = torch.zeros(len(edges) - 1, dtype=torch.int64)
+        counts, hits, *parts = (
+            empty.index_add(0, place, each)
+            for each in (cells.counts, cells.correct_counts, *cells.confidence_parts)
+        )
+        return Reliability(counts, hits, torch.stack(parts), edges)
+
+
+def _bins_of_cells(bins: Reliability) -> Tensor:
+    """The bin of each cell."""
+    return torch.bucketize(CELL_EDGES[1:], bins.edges[1:-1])
+
+
+def _by_class(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+    """The residuals of "is it this class" in bins of equal width, class by class."""
+    happened = torch.nn.functional.one_hot(targets.long(), probabilities.shape[1])
+    edges = width_edges()
+    bins, classes = len(edges) - 1, probabilities.shape[1]
+    places = torch.bucketize(probabilities.contiguous(), edges[1:-1]) + bins * torch.arange(classes)
+    residuals = happened.double() - probabilities
+    return places.flatten().bincount(residuals.flatten(), minlength=bins * classes)
+
+
+def _some(bins: Reliability | None) -> Reliability:
+    if bins is None:
+        raise ValueError("expected at least one labelled position, got none; check ignore_index")
+    return bins

@@ -1,0 +1,90 @@
+"""What the scores of real values of pixels need of each image, so that its pixels can be forgotten.
+
+Scores that are means come out as they would from all pixels; of the PIT error, transforms that
+fall into one of `CELLS` cells of the unit interval count as equal.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
+from mcbn.evaluation.intervals import Counts, GapsOf
+
+REAL_MEANS = ("error", "log_prob", "crps", "crps_moment_matched", "inside", "width")
+
+
+@dataclass(eq=False)
+class RealImages:
+    """Sums of predictions of real values, image by image.
+
+    Attributes:
+        sums: of every image.
+    """
+
+    sums: ImageSums = field(default_factory=ImageSums)
+
+    def add(self, columns: ScoreColumns) -> None:
+        """Add an image.
+
+        Args:
+            columns: of its pixels, as `evaluate.real_columns` returns them.
+        """
+        pit = columns["pit"].flatten().clamp(0, 1)
+        means = {name: columns[name].double().sum()[None] for name in REAL_MEANS}
+        cells = (pit * CELLS).long().clamp(max=CELLS - 1)
+        steps = (pit * intervals.CELLS - 0.5).ceil().long().clamp(0, intervals.CELLS)
+        vectors = {
+            "pit": cells.bincount(minlength=CELLS),
+            "steps": steps.bincount(minlength=intervals.CELLS + 1),
+        }
+        self.sums.add(len(pit), means | vectors)
+
+    def measure(self, clusters: Clusters) -> "RealMeasure":
+        """The scores of a resample of clusters, all but the PIT error."""
+        sums = {name: self.sums.matrix(name, clusters).toarray()[0] for name in REAL_MEANS}
+        return RealMeasure(sums, self.sums.sizes(clusters))
+
+    def calibration_errors(self) -> dict[str, float]:
+        """The PIT error of all pixels."""
+        places, values = zip(*self.sums.entries["pit"], strict=True)
+        counts = np.bincount(np.concatenate(places), np.concatenate(values), CELLS)
+        centres = (CELL_EDGES[1:] + CELL_EDGES[:-1]) / 2
+        error = formulas.quantile_error_of_counts(centres, torch.from_numpy(counts))
+        return {"pit_error": error}
+
+    def gaps(self, clusters: Clusters) -> GapsOf:
+        """The gaps of the PIT error in a resample, as `intervals.pit_gaps` has them."""
+        return intervals.pit_gaps_of_steps(self.sums.per_pixel("steps", clusters))
+
+
+@dataclass(frozen=True, eq=False)
+class RealMeasure:
+    """Scores of real values in a resample, from how often each cluster was drawn.
+
+    Attributes:
+        sums: of each mean score, what every cluster adds to it.
+        sizes: pixels of every cluster.
+    """
+
+    sums: dict[str, Float64[np.ndarray, " clusters"]]
+    sizes: Float64[np.ndarray, " clusters"]
+
+    def __call__(self, counts: Counts) -> dict[str, float]:
+        """The scores of a resample."""
+        pixels = float(self.sizes @ counts)
+        means = {name: float(sums @ counts) / pixels for name, sums in self.sums.items()}
+        return {
+            "rmse": math.sqrt(means["error"]),
+            "pll": means["log_prob"],
+            "crps": means["crps"],
+            "crps_moment_matched": means["crps_moment_matched"],
+            "coverage_90": means["inside"],
+            "width_90": means["width"],
+        }
