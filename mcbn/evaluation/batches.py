@@ -1,30 +1,32 @@
 """Predict and score dense data batch by batch, in memory that does not grow with the pixels."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mcbn import validation
-from mcbn.evaluation import intervals
-from mcbn.evaluation.bootstrap import ScoreColumns
-from mcbn.evaluation.class_images import ClassImages
-from mcbn.evaluation.class_scores import class_columns, rows_of_positions
-from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.evaluation import Evaluation, with_intervals
-from mcbn.evaluation.real_images import RealImages
-from mcbn.evaluation.real_scores import real_columns
+from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.images import LARGE, ScoredImages, positions
+from mcbn.evaluation.separation import Uncertain
+from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Select
+from mcbn.network.loaders import Data, order_sampler, ordered_loader
+from mcbn.network.targets import Targets, joined_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
-from mcbn.predictive.joining import example_of
-from mcbn.predictive.labelled import TargetReader, labelled_positions
-from mcbn.predictive.predict import predict_batches
+from mcbn.predictive.joining import joined, joined_parts
+from mcbn.predictive.labelled import labelled_parts
+from mcbn.predictive.likelihood import as_likelihood
+from mcbn.predictive.predict import length, predict_batches, require_some
 from mcbn.samplers.sampler import Sampler
+
+P = TypeVar("P")
 
 
 def evaluate_batches(
@@ -45,7 +47,8 @@ def evaluate_batches(
     The scores are those of `evaluate` on the result of `predict`, which holds every pixel: means
     and errors in bins of equal width are the same, while those of ranks and of bins of equal mass
     (aurc, e_aurc, augrc, auroc_of_errors, ece_equal_mass, ece_debiased, pit_error) take values that
-    agree to 1/8192 for equal. Resampling is by whole image or group.
+    agree to 1/8192 for equal, as `evaluate` does of more than a million pixels. Resampling is by
+    whole image or group.
 
     Args:
         sampler: what makes the draws.
@@ -63,113 +66,115 @@ def evaluate_batches(
         TypeError: data without targets.
         ValueError: predictions without positions, or what `evaluate` refuses.
     """
-    validation.fraction(level, "level")
-    reader = TargetReader(select)
-    parts = predict_batches(sampler, data, likelihood, select=reader)
-    images = _Images(ignore_index)
-    for part in progress_bar(parts, label="evaluate", unit="batch", shown=progress):
-        images.add(part, _taken(reader))
-    sums, clusters = images.sums, images.clusters(group)
-    measure = sums.measure(clusters)
-    values = {**measure(np.ones(len(clusters))), **sums.calibration_errors()}
-    replicates = intervals.weighted_replicates(
-        {}, clusters, measure, kind=lambda *_: sums.gaps(clusters), resamples=resamples, seed=seed,
-        progress=progress,
-    )  # fmt: skip
-    whole = group is None and not images.has_void
-    return Evaluation(
-        with_intervals(values, replicates, level), sum(sums.sums.pixels), images.draw_count, level,
-        seed, None if whole else len(clusters),
-    )  # fmt: skip
+    parts = labelled_parts(sampler, data, None, likelihood, select=select)
+    images = ScoredImages(ignore_index, group)
+    for part, targets in progress_bar(parts, label="evaluate", unit="batch", shown=progress):
+        images.add(part, targets)
+    return images.evaluation(resamples=resamples, level=level, seed=seed, progress=progress)
 
 
 @dataclass(eq=False)
-class _Images:
-    """The sums of the images so far.
+class Timed:
+    """What was predicted, and how long that took without the scoring.
 
     Attributes:
-        ignore_index: the class of pixels that are not labelled.
-        kind: of the sums, once an image was added.
-        count: images, also those without a labelled pixel.
-        labelled: the images that have one, in order.
-        draw_count: T of the predictions.
-        has_void: whether a pixel is not labelled.
+        seconds: so far.
     """
 
-    ignore_index: int | None
-    kind: ClassImages | RealImages | None = None
-    count: int = 0
-    labelled: list[int] = field(default_factory=list)
-    draw_count: int = 0
-    has_void: bool = False
+    seconds: float = 0.0
 
-    def add(self, part: CategoricalPredictive | GaussianPredictive, targets: Tensor) -> None:
-        """Add the images of a batch."""
-        _require_positions(part)
-        self.draw_count = part.draw_count
-        for place in range(len(part)):
-            one = example_of(part, place)
-            columns = self._columns(one, targets[place : place + 1])
-            if columns is not None:
-                self.labelled.append(self.count)
-                self.kind = self.kind or (
-                    ClassImages() if isinstance(one, CategoricalPredictive) else RealImages()
-                )
-                self.kind.add(columns)
-            self.count += 1
-
-    def _columns(self, one: Any, target: Tensor) -> ScoreColumns | None:
-        """What the scores of one image are computed from; None if no pixel is labelled."""
-        if not isinstance(one, CategoricalPredictive):
-            if self.ignore_index is not None:
-                raise ValueError(
-                    "expected ignore_index with predictions of classes only, got "
-                    f"{self.ignore_index} with those of real values; leave it out"
-                )
-            return real_columns(one, target)
-        if self.ignore_index is not None:
-            known = target != self.ignore_index
-            self.has_void = self.has_void or not bool(known.all())
-            if not bool(known.any()):
-                return None
-        rows, labels, _ = labelled_positions(one, target, self.ignore_index)
-        return rows_of_positions(class_columns(rows, labels))
-
-    @property
-    def sums(self) -> ClassImages | RealImages:
-        """The sums.
-
-        Raises:
-            ValueError: there was no image, or no labelled pixel.
-        """
-        if self.kind is None:
-            raise ValueError(
-                f"expected images with labelled pixels, got {self.count} images without any; check "
-                "the data and ignore_index"
-            )
-        return self.kind
-
-    def clusters(self, group: Groups | None) -> Clusters:
-        """The images that have a labelled pixel, or the groups that they belong to."""
-        every = Clusters.alone(self.count) if group is None else Clusters.of_groups(
-            group, self.count
-        )  # fmt: skip
-        return every.spread(torch.tensor(self.labelled))
+    def parts(self, parts: Iterator[P]) -> Iterator[P]:
+        """The parts, whose making is timed."""
+        while True:
+            start = time.perf_counter()
+            part = next(parts, None)
+            self.seconds += time.perf_counter() - start
+            if part is None:
+                return
+            yield part
 
 
-def _taken(reader: TargetReader) -> Tensor:
-    """The targets that were read for a batch, which are then forgotten."""
-    found = reader.targets
-    reader.read.clear()
-    return found
+def predict_scored(
+    sampler: Sampler,
+    data: Data,
+    targets: Targets | None,
+    likelihood: Any,
+    *,
+    ignore_index: int | None,
+    group: Groups | None,
+    progress: bool,
+) -> tuple[ScoredRows | ScoredImages, float]:
+    """Predict, and keep what is scored: every row, or of very many positions sums of each image.
+
+    Args:
+        sampler: see `predict`.
+        data: see `predict_labelled`.
+        targets: see `predict_labelled`.
+        likelihood: see `predict`.
+        ignore_index: see `evaluate`.
+        group: see `evaluate`.
+        progress: show a bar, on a terminal only.
+
+    Returns:
+        What is scored, and the seconds that the prediction took.
+    """
+    timed, labels = Timed(), []
+    images = ScoredImages(ignore_index, group)
+
+    def pairs() -> Iterator[Any]:
+        for part, of_part in timed.parts(labelled_parts(sampler, data, targets, likelihood)):
+            labels.append(of_part)
+            yield part
+
+    def add(part: Any) -> None:
+        images.add(part, labels.pop(0))
+
+    predictive = _kept(pairs(), data, likelihood, add, progress=progress)
+    if predictive is None:
+        return images, timed.seconds
+    rows = ScoredRows.of(predictive, joined_targets(labels), ignore_index=ignore_index, group=group)
+    return rows, timed.seconds
 
 
-def _require_positions(part: Any) -> None:
-    values = getattr(part, "log_probabilities", getattr(part, "mean", None))
-    known = isinstance(part, (CategoricalPredictive, GaussianPredictive))
-    if not known or values is None or values.ndim < 3:
-        got = type(part).__name__ if values is None else f"the shape {tuple(values.shape)}"
-        raise ValueError(
-            "expected predictions of classes or real values with positions, such as pixels, got "
-            f"{got}; use mcbn.evaluate for one target an example"
-        )
+def predict_uncertain(
+    sampler: Sampler, data: Data, likelihood: Any, *, progress: bool
+) -> Uncertain:
+    """Predict, and keep the predictions, or of very many positions the uncertainties in each image.
+
+    The arguments are those of `predict`.
+    """
+    images = UncertainImages()
+    parts = predict_batches(sampler, data, likelihood)
+    kept = _kept(parts, data, likelihood, images.add, progress=progress)
+    return images if kept is None else kept
+
+
+def _kept(
+    parts: Iterator[Any],
+    data: Data,
+    likelihood: Any,
+    add: Callable[[Any], None],
+    *,
+    progress: bool,
+) -> Any:
+    """The predictions of all parts; None where they have very many positions and were added."""
+    loader = ordered_loader(data, None)
+    bar = iter(
+        progress_bar(parts, label="predict", unit="batch", total=length(loader), shown=progress)
+    )
+    first = next(bar, None)
+    if not isinstance(first, (CategoricalPredictive, GaussianPredictive)) or not positions(first):
+        every = chain(() if first is None else [first], bar)
+        examples = length(order_sampler(loader)) or 0
+        return require_some(joined(as_likelihood(likelihood), every, examples))
+    held: list[Any] | None = []
+    for part in chain([first], bar):
+        if held is None:
+            add(part)
+            continue
+        held.append(part)
+        if sum(map(positions, held)) > LARGE:
+            for each in held:
+                add(each)
+            held = None
+    return None if held is None else joined_parts(held)

@@ -15,9 +15,10 @@ from mcbn import validation
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts
-from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluate import ScoredRows, what_is_scored
 from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import IN_TABLE
+from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.label_scores import Table, answer_clusters, label_columns, scores_by_label
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
@@ -122,29 +123,29 @@ def class_scores(
     advice = "give what mcbn.predict returns for classes or labels"
     validation.require_type(predictive, kinds, "predictions of classes or labels", advice)
     validation.fraction(level, "level")
-    rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
-    return class_scores_of_rows(rows, classes=classes, resamples=resamples, level=level, seed=seed)
+    scored = what_is_scored(predictive, targets, ignore_index=ignore_index, group=group)
+    return class_scores_of(scored, classes=classes, resamples=resamples, level=level, seed=seed)
 
 
-def class_scores_of_rows(
-    rows: ScoredRows,
+def class_scores_of(
+    scored: ScoredRows | ScoredImages,
     *,
     classes: Sequence[str] = (),
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> ClassScores:
-    """The same of rows."""
-    several = isinstance(rows.predictive, BernoulliPredictive)
-    values = rows.predictive.log_odds if several else rows.predictive.log_probabilities
-    count = values.shape[1]
+    """The same of rows or images."""
+    several = isinstance(scored, ScoredRows) and isinstance(scored.predictive, BernoulliPredictive)
+    count = _class_count(scored)
     names = list(classes) or [str(number) for number in range(count)]
     if len(names) != count:
         raise ValueError(f"expected the names of {count} classes, got {len(names)}; name each once")
     options: Any = {"resamples": resamples, "seed": seed}
-    observed, drawn, support = (_of_labels if several else _of_classes)(rows, count, **options)
+    of_kind: Any = _of_labels if several else _of_classes
+    observed, drawn, support = of_kind(scored, count, **options)
     # The last column is of the means.
-    scored = [
+    rows = [
         with_intervals(
             {score: float(values[k]) for score, values in observed.items()},
             {score: values[..., k, :] for score, values in drawn.items()},
@@ -153,8 +154,8 @@ def class_scores_of_rows(
         for k in range(count + 1)
     ]
     return ClassScores(
-        dict(zip(names, scored[:-1], strict=True)),
-        scored[-1],
+        dict(zip(names, rows[:-1], strict=True)),
+        rows[-1],
         dict(zip(names, support, strict=True)),
     )
 
@@ -166,13 +167,23 @@ def _of_labels(rows: ScoredRows, count: int, **options: Any) -> Table:
     return scores_by_label(columns, clusters, count, **options)
 
 
-def _of_classes(rows: ScoredRows, count: int, *, resamples: int, seed: int) -> Table:
+def _class_count(scored: ScoredRows | ScoredImages) -> int:
+    if isinstance(scored, ScoredImages):
+        return scored.classes.class_count
+    return int(scored.predictive.probabilities.shape[1])
+
+
+def _of_classes(
+    scored: ScoredRows | ScoredImages, count: int, *, resamples: int, seed: int
+) -> Table:
     """The scores of classes of which an example has one."""
-    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
-    probabilities = predictive.log_probabilities
-    cases = (probabilities.shape[0], *probabilities.shape[2:])
-    validation.labels(targets, count, cases)
-    counted = _counts(predictive.prediction.cpu(), targets.cpu(), count, clusters)
+    if isinstance(scored, ScoredImages):
+        counted = scored.classes.sums.matrix("found", scored.units)
+    else:
+        predictive, targets = scored.predictive, scored.targets
+        probabilities = predictive.log_probabilities
+        validation.labels(targets, count, (len(probabilities), *probabilities.shape[2:]))
+        counted = _counts(predictive.prediction.cpu(), targets.cpu(), count, scored.clusters)
     observed = _scores(counted.sum(1), count)
     drawn = bootstrap.replicates(
         [{"unit": torch.arange(counted.shape[1])}],

@@ -5,6 +5,7 @@ all pixels. Where pixels are ranked or put into bins of equal mass, confidences 
 of `CELLS` cells of the unit interval count as equal.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import Tensor
 from mcbn.evaluation import formulas, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
 from mcbn.evaluation.intervals import Counts, GapsOf
-from mcbn.evaluation.reliability import Reliability, binned, equal_width, width_edges
+from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
 from mcbn.evaluation.weighted import MEANS, WeightedClassScores
 
 MASS_BINS = 15
@@ -29,39 +31,68 @@ class ClassImages:
 
     Attributes:
         sums: of every image.
-        width: bins of equal width of all pixels.
-        cells: the same of `CELLS` cells.
     """
 
     sums: ImageSums = field(default_factory=ImageSums)
-    width: Reliability | None = None
-    cells: Reliability | None = None
 
     def add(self, columns: ScoreColumns) -> None:
         """Add an image.
 
         Args:
-            columns: of its pixels, as `evaluate.class_columns` returns them, one row for each.
+            columns: of its pixels, as `class_scores.class_columns` returns them, one row for each.
         """
         # Rounding may lift a confidence over 1.
         confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
         residuals = correct.double() - confidence
         cells, shares = formulas.residual_shares(confidence, correct)
         cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
-        width = torch.bucketize(confidence, width_edges()[1:-1])
+        width, bins = torch.bucketize(confidence, width_edges()[1:-1]), len(width_edges()) - 1
         means = {name: columns[column].double().sum()[None] for name, column in MEANS.items()}
         vectors = {
             "rows": cell.bincount(minlength=CELLS),
             "errors": cell.bincount((~correct).double(), minlength=CELLS),
             "residuals": cell.bincount(residuals, minlength=CELLS),
-            "width": width.bincount(residuals, minlength=len(width_edges()) - 1),
+            "width_rows": width.bincount(minlength=bins),
+            "width_errors": width.bincount((~correct).double(), minlength=bins),
+            "width": width.bincount(residuals, minlength=bins),
             "smooth": cells.flatten().bincount(shares.flatten(), minlength=CELLS),
             "classes": _by_class(columns["probabilities"], columns["targets"]),
+            "found": _found(columns["probabilities"], columns["targets"]),
         }
         self.sums.add(len(confidence), means | vectors)
-        bins = equal_width(confidence, correct), binned(confidence, correct, CELL_EDGES)
-        self.width = bins[0] if self.width is None else self.width + bins[0]
-        self.cells = bins[1] if self.cells is None else self.cells + bins[1]
+
+    @property
+    def class_count(self) -> int:
+        """How many classes there are."""
+        return self.sums.size["found"] // 3
+
+    def only(self, images: Sequence[int]) -> "ClassImages":
+        """Some of the images, by their places among those that were added."""
+        return ClassImages(self.sums.only(images))
+
+    def reliability(self) -> Reliability:
+        """Confidence against accuracy in bins of equal width."""
+        return self._bins("width_rows", "width_errors", "width", width_edges())
+
+    def risk_coverage(self) -> RiskCoverage:
+        """Risk among the most certain pixels, where a cell of them ends."""
+        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
+        areas = self.measure(every)(np.ones(1))
+        rows, errors = (self.sums.total(name)[::-1] for name in ("rows", "errors"))
+        filled = rows > 0
+        number, wrong = rows.cumsum()[filled], errors.cumsum()[filled]
+        return RiskCoverage(
+            torch.from_numpy(number / number[-1]),
+            torch.from_numpy(wrong / number),
+            *(areas[name] for name in ("aurc", "e_aurc", "augrc")),
+        )
+
+    def confidence_gaps(
+        self, clusters: Clusters
+    ) -> tuple[Float64[Tensor, " clusters"], Float64[Tensor, " clusters"]]:
+        """The sum of confidence minus correctness over each cluster of images, and its pixels."""
+        residuals = self.sums.matrix("residuals", clusters).sum(0)
+        return torch.from_numpy(-residuals), torch.from_numpy(self.sums.sizes(clusters))
 
     def measure(self, clusters: Clusters) -> WeightedClassScores:
         """The scores of a resample of clusters, all but the calibration errors."""
@@ -83,21 +114,20 @@ class ClassImages:
 
     def calibration_errors(self) -> dict[str, float]:
         """The calibration errors of all pixels."""
-        width, mass = self._width, self._mass()
+        width, mass = self.reliability(), self._mass()
         by_class = self._mean("classes")
-        classes = len(by_class) // len(width.counts)
         return {
             "ece": width.expected_error,
             "ece_equal_mass": mass.expected_error,
             "ece_debiased": mass.debiased_error,
-            "ece_classwise": float(np.abs(by_class).sum()) / classes,
+            "ece_classwise": float(np.abs(by_class).sum()) / self.class_count,
             "ece_smooth": formulas.smooth_error_of_shares(self._mean("smooth")),
             "mce": width.maximum_error,
         }
 
     def gaps(self, clusters: Clusters) -> GapsOf:
         """The gaps of the calibration errors in a resample, as `intervals.class_gaps` has them."""
-        width, mass = self._width, self._mass()
+        width, mass = self.reliability(), self._mass()
         share_of_width, share_of_mass = (
             bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in (width, mass)
         )
@@ -107,7 +137,6 @@ class ClassImages:
         )
         cell_bins = _bins_of_cells(mass)
         bandwidth = formulas.smooth_error_of_shares(self._mean("smooth"))
-        classes = self.sums.size["classes"] // len(width.counts)
 
         def gaps_of(counts: Counts) -> dict[str, Tensor]:
             width_gaps = torch.from_numpy(by_width(counts))
@@ -122,7 +151,7 @@ class ClassImages:
                 "mce": width_gaps / share_of_width,
                 "ece_equal_mass": mass_gaps,
                 "ece_debiased": mass_gaps / share_of_mass.sqrt(),
-                "ece_classwise": torch.from_numpy(by_class(counts)) / classes,
+                "ece_classwise": torch.from_numpy(by_class(counts)) / self.class_count,
                 "ece_smooth": smooth / intervals.CELLS,
             }
 
@@ -130,17 +159,21 @@ class ClassImages:
 
     def _mean(self, name: str) -> Float64[np.ndarray, " entries"]:
         """A vector of all images together, per pixel."""
-        every = Clusters(torch.zeros(len(self.sums.pixels), dtype=torch.long))
-        means: np.ndarray = self.sums.matrix(name, every).toarray()[:, 0] / sum(self.sums.pixels)
+        means: np.ndarray = self.sums.total(name) / sum(self.sums.pixels)
         return means
 
-    @property
-    def _width(self) -> Reliability:
-        return _some(self.width)
+    def _bins(
+        self, rows: str, errors: str, residuals: str, edges: Float64[Tensor, " edges"]
+    ) -> Reliability:
+        counts, wrong, gaps = (self.sums.total(name) for name in (rows, errors, residuals))
+        right = counts - wrong
+        return of_sums(
+            torch.from_numpy(counts), torch.from_numpy(right), torch.from_numpy(right - gaps), edges
+        )
 
     def _mass(self) -> Reliability:
         """Bins of equal mass, whose edges are those of cells."""
-        cells = _some(self.cells)
+        cells = self._bins("rows", "errors", "residuals", CELL_EDGES)
         until, total = cells.counts.cumsum(0), int(cells.counts.sum())
         ranks = (torch.arange(1, MASS_BINS) * total + MASS_BINS - 1) // MASS_BINS
         last = torch.searchsorted(until, ranks)
@@ -172,7 +205,8 @@ def _by_class(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"
     return places.flatten().bincount(residuals.flatten(), minlength=bins * classes)
 
 
-def _some(bins: Reliability | None) -> Reliability:
-    if bins is None:
-        raise ValueError("expected at least one labelled position, got none; check ignore_index")
-    return bins
+def _found(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+    """Of each class the hits, then its pixels, then the predictions of it."""
+    guess, classes = probabilities.argmax(1), probabilities.shape[1]
+    kinds = targets[guess == targets], targets, guess
+    return torch.cat([each.long().bincount(minlength=classes) for each in kinds]).double()

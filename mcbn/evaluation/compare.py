@@ -1,17 +1,21 @@
 """Comparison of several methods on the same examples: predictions, scores, differences, cost."""
 
 import math
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from mcbn.evaluation.batches import predict_scored, predict_uncertain
+from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
-from mcbn.evaluation.evaluate import ScoredRows, evaluate_rows
+from mcbn.evaluation.evaluate import ScoredRows, evaluate_scored
 from mcbn.evaluation.evaluation import Evaluation, Score
-from mcbn.evaluation.separation import separation_scores
+from mcbn.evaluation.forecasts import Forecasts
+from mcbn.evaluation.images import ScoredImages
+from mcbn.evaluation.separation import Uncertain, separation_scores
+from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
@@ -19,9 +23,7 @@ from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
-from mcbn.predictive.labelled import predict_labelled
 from mcbn.predictive.likelihood import LikelihoodName
-from mcbn.predictive.predict import predict
 from mcbn.samplers.sampler import Sampler
 
 # Mutual information below this, in nats, is zero but for rounding.
@@ -34,19 +36,54 @@ class Entry(Displayed):
     """One method's predictions and their scores.
 
     Attributes:
-        predictive: predictions of the test examples.
-        outside: predictions of each out-of-distribution set.
+        predictive: predictions of the test examples; None of so many positions that only sums of
+            each image are kept.
+        outside: predictions of each out-of-distribution set, or their uncertainties in such sums.
         evaluation: scores with intervals.
         separation: for each out-of-distribution set, how well mutual information (or, with a
             single draw, entropy) detects its examples among the test examples.
         seconds: wall time of predicting the test examples; NaN if it was not measured.
+        images: those sums, where the predictions are not kept.
     """
 
-    predictive: CategoricalPredictive | BernoulliPredictive
-    outside: Mapping[str, CategoricalPredictive | BernoulliPredictive]
+    predictive: CategoricalPredictive | BernoulliPredictive | None
+    outside: Mapping[str, Uncertain]
     evaluation: Evaluation
     separation: Mapping[str, Mapping[str, Score]]
     seconds: float
+    images: ScoredImages | None = None
+
+    @property
+    def known(self) -> CategoricalPredictive | BernoulliPredictive:
+        """The predictions of the test examples.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.predictive is None:
+            raise ValueError(
+                "expected predictions that were kept, got sums of images of very many positions; "
+                "predict with mcbn.predict for every position"
+            )
+        return self.predictive
+
+    @property
+    def uncertain(self) -> Uncertain:
+        """What tells how uncertain the test examples are: their predictions, or sums of them."""
+        if self.images is not None:
+            return self.images.uncertain
+        known: Uncertain = self.known
+        return known
+
+    @property
+    def class_count(self) -> int:
+        """How many classes or labels there are."""
+        if self.images is not None:
+            return self.images.classes.class_count
+        return self.known.probabilities.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.known) if self.images is None else self.images.count
 
     def display(self) -> Display:
         """The scores of the method."""
@@ -60,14 +97,15 @@ class Comparison(Displayed):
     Attributes:
         entries: by name.
         targets: class indices of what was scored, without the positions that are not labelled; of
-            several labels as `BernoulliPredictive.aligned` gives them.
+            several labels as `BernoulliPredictive.aligned` gives them; None where the predictions
+            are not kept.
         classes: names of the classes or labels.
         clusters: of the rows that were scored, which are resampled whole; None if each is by
             itself.
     """
 
     entries: Mapping[str, Entry]
-    targets: Tensor
+    targets: Tensor | None
     classes: tuple[str, ...]
     clusters: Clusters | None = None
 
@@ -80,6 +118,40 @@ class Comparison(Displayed):
     def has_labels(self) -> bool:
         """Whether an example has several labels, not one class."""
         return isinstance(self.entries[self.baseline].predictive, BernoulliPredictive)
+
+    @property
+    def known_targets(self) -> Tensor:
+        """The targets of what was scored.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.targets is None:
+            raise ValueError(
+                "expected targets that were kept, got those of images of very many positions, "
+                "which are not; take them from the data"
+            )
+        return self.targets
+
+    def scored(self, method: str) -> ScoredRows | ScoredImages:
+        """The rows of a method that were scored, or the sums of images."""
+        entry = self.entries[method]
+        return entry.images or ScoredRows(entry.known, self.known_targets, self.clusters)
+
+    @property
+    def units(self) -> Clusters:
+        """What is resampled: the examples, or their clusters."""
+        images = self.entries[self.baseline].images
+        if images is not None:
+            return images.units
+        return self.clusters or Clusters.alone(len(self.known_targets))
+
+    def forecasts(self, method: str) -> Forecasts | ClassImages:
+        """What the calibration of a method and its errors are about."""
+        entry = self.entries[method]
+        if entry.images is not None:
+            return entry.images.classes
+        return Forecasts.of(entry.predictive, self.known_targets)
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -181,18 +253,16 @@ def compare(
     _require_sets(outside_group or {}, outside or {})
     entries = {}
     for name, sampler in samplers.items():
-        start = time.perf_counter()
-        predictive, targets = predict_labelled(
-            sampler, inputs, targets, likelihood, progress=progress
-        )
-        seconds = time.perf_counter() - start
-        rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
+        scored, seconds = predict_scored(
+            sampler, inputs, targets, likelihood, ignore_index=ignore_index, group=group,
+            progress=progress,
+        )  # fmt: skip
         predicted_outside = {
-            key: predict(sampler, values, likelihood, progress=progress)
+            key: predict_uncertain(sampler, values, likelihood, progress=progress)
             for key, values in (outside or {}).items()
         }
         entries[name] = entry(
-            rows,
+            scored,
             outside=predicted_outside,
             outside_group=outside_group,
             seconds=seconds,
@@ -200,13 +270,21 @@ def compare(
             seed=seed,
             progress=progress,
         )
-    return Comparison(entries, rows.targets, classes, rows.clusters)
+    return compared(entries, scored, classes)
+
+
+def compared(
+    entries: Mapping[str, Entry], scored: ScoredRows | ScoredImages, classes: tuple[str, ...]
+) -> Comparison:
+    """The comparison of methods, with the targets of what was scored, of any of them."""
+    targets = None if isinstance(scored, ScoredImages) else scored.targets
+    return Comparison(entries, targets, classes, scored.clusters)
 
 
 def entry(
-    rows: ScoredRows,
+    scored: ScoredRows | ScoredImages,
     *,
-    outside: Mapping[str, CategoricalPredictive | BernoulliPredictive],
+    outside: Mapping[str, Uncertain],
     outside_group: Mapping[str, Groups] | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
@@ -214,18 +292,21 @@ def entry(
     progress: bool = True,
 ) -> Entry:
     """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
-    predictive = rows.predictive
+    if isinstance(scored, ScoredImages):
+        images, predictive, known = scored, None, scored.uncertain
+    else:
+        images, predictive, known = None, scored.predictive, scored.predictive
     uncertainty: Literal["mutual_information", "entropy"] = (
-        "mutual_information" if knows_epistemic(predictive) else "entropy"
+        "mutual_information" if knows_epistemic(known) else "entropy"
     )
     groups = outside_group or {}
     return Entry(
         predictive,
         outside,
-        evaluate_rows(rows, resamples=resamples, seed=seed, progress=progress),
+        evaluate_scored(scored, resamples=resamples, seed=seed, progress=progress),
         {
             name: separation_scores(
-                (predictive, rows.clusters),
+                (known, scored.clusters),
                 (other, clusters_of(groups.get(name), len(other))),
                 uncertainty=uncertainty,
                 resamples=resamples,
@@ -234,6 +315,7 @@ def entry(
             for name, other in outside.items()
         },
         seconds,
+        images,
     )
 
 
@@ -264,32 +346,34 @@ def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
     }
 
 
-def knows_epistemic(predictive: CategoricalPredictive | BernoulliPredictive) -> bool:
+def knows_epistemic(given: Uncertain) -> bool:
     """Whether the disagreement of the draws is known: files of other tools may not hold it."""
-    if predictive.draw_count:
-        return predictive.draw_count > 1
-    return bool((predictive.mutual_information > ROUNDING).any())
+    if given.draw_count or isinstance(given, UncertainImages):
+        return given.draw_count > 1
+    return bool((given.mutual_information > ROUNDING).any())
 
 
-def _mean_information(predictive: CategoricalPredictive | BernoulliPredictive) -> float:
-    """Mean mutual information: 0 for a single draw, NaN where nothing is known of the draws."""
-    if predictive.draw_count == 0 and not knows_epistemic(predictive):
+def _mean(given: Uncertain, name: str) -> float:
+    """The mean of an uncertainty; NaN where nothing is known of the draws that it needs."""
+    if name == "mutual_information" and given.draw_count == 0 and not knows_epistemic(given):
         return float("nan")
-    return float(predictive.mutual_information.mean())
+    if isinstance(given, UncertainImages):
+        return given.mean(name)
+    return float(getattr(given, name).mean())
 
 
 def _entry_dict(entry: Entry) -> dict[str, Any]:
     return {
         **entry.evaluation.to_dict(),
-        "draws": entry.predictive.draw_count or None,
+        "draws": entry.evaluation.draw_count or None,
         "seconds": entry.seconds,
-        "mean_mutual_information": _mean_information(entry.predictive),
+        "mean_mutual_information": _mean(entry.uncertain, "mutual_information"),
         "outside": {
             name: {
-                "mean_mutual_information": _mean_information(predictive),
-                "mean_entropy": float(predictive.entropy.mean()),
+                "mean_mutual_information": _mean(given, "mutual_information"),
+                "mean_entropy": _mean(given, "entropy"),
                 **interval_dicts(entry.separation[name]),
             }
-            for name, predictive in entry.outside.items()
+            for name, given in entry.outside.items()
         },
     }

@@ -10,6 +10,7 @@ from mcbn.evaluation import intervals
 from mcbn.evaluation.class_scores import class_columns, class_replicates, class_scores
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluation import Evaluation, with_intervals
+from mcbn.evaluation.images import ScoredImages, is_large, require_no_void
 from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.real_scores import plain_real_scores, real_columns, real_scores
 from mcbn.network.targets import Targets, as_targets
@@ -43,7 +44,9 @@ def evaluate(
     has those of each label. Real targets: RMSE, predictive log-likelihood (nats), CRPS, coverage
     and width of the central 90% interval, PIT error.
     Positions of a dense prediction count as examples; resampling is by whole example, never by
-    position: an interval from resampled pixels would be far too narrow.
+    position: an interval from resampled pixels would be far too narrow. Of more than a million
+    positions of classes or real values, memory does not grow with their number, and those whose
+    values agree to 1/8192 count as equal where they are ranked; see `evaluate_batches`.
 
     Args:
         predictive: from `predict`.
@@ -65,8 +68,8 @@ def evaluate(
             number of examples.
     """
     require_predictive(predictive, *get_args(ScoredPredictive))
-    rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
-    return evaluate_rows(rows, resamples=resamples, level=level, seed=seed, progress=progress)
+    scored = what_is_scored(predictive, targets, ignore_index=ignore_index, group=group)
+    return evaluate_scored(scored, resamples=resamples, level=level, seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,29 +109,46 @@ class ScoredRows:
         if ignore_index is None:
             return cls(predictive, labels, clusters)
         if not isinstance(predictive, CategoricalPredictive):
-            raise ValueError(
-                f"expected ignore_index with predictions of classes or labels only, got "
-                f"{ignore_index} with those of real values; leave it out"
-            )
+            require_no_void(ignore_index)
         examples = len(predictive)
-        rows, labels, example = labelled_positions(predictive, labels, ignore_index)
+        rows, labels, example = labelled_positions(predictive, labels, ignore_index)  # type: ignore[arg-type]
         if example is not None:
             clusters = (clusters or Clusters.alone(examples)).spread(example)
         return cls(rows, labels, clusters, example)
 
 
-def evaluate_rows(
-    rows: ScoredRows,
+def what_is_scored(
+    predictive: ScoredPredictive,
+    targets: Targets,
+    *,
+    ignore_index: int | None = None,
+    group: Groups | None = None,
+) -> ScoredRows | ScoredImages:
+    """The rows that are scored, or of very many positions the sums of each image.
+
+    The arguments are those of `evaluate`.
+    """
+    if not is_large(predictive):
+        return ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
+    images = ScoredImages(ignore_index, group)
+    images.add(predictive, as_targets(targets))  # type: ignore[arg-type]
+    return images
+
+
+def evaluate_scored(
+    scored: ScoredRows | ScoredImages,
     *,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Score rows; the other arguments are those of `evaluate`."""
-    predictive, targets, clusters = rows.predictive, rows.targets, rows.clusters
+    """Score rows or images; the other arguments are those of `evaluate`."""
     validation.fraction(level, "level")
     options: Any = {"resamples": resamples, "seed": seed, "progress": progress}
+    if isinstance(scored, ScoredImages):
+        return scored.evaluation(level=level, **options)
+    predictive, targets, clusters = scored.predictive, scored.targets, scored.clusters
     if isinstance(predictive, BernoulliPredictive):
         values, replicates = label_scores(
             label_columns(predictive, targets), clusters, *targets.shape[:2], **options

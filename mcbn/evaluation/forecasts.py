@@ -9,7 +9,10 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mcbn.evaluation import formulas
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.detection import RiskCoverage, risk_coverage
 from mcbn.evaluation.label_scores import label_columns
+from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.bernoulli import BernoulliPredictive
 
 
@@ -51,3 +54,20 @@ class Forecasts:
         rows = torch.arange(len(confidence)).repeat_interleave(math.prod(confidence.shape[1:]))
         flags = confidence.flatten().cpu(), correct.flatten().cpu()
         return cls(*flags, *flags, rows)
+
+    def reliability(self) -> Reliability:
+        """Probability against frequency in bins of equal width."""
+        return Reliability.from_predictions(self.probability, self.happened)
+
+    def risk_coverage(self) -> RiskCoverage:
+        """Risk among the most certain answers."""
+        return risk_coverage(1 - self.confidence, ~self.correct)
+
+    def confidence_gaps(
+        self, clusters: Clusters
+    ) -> tuple[Float64[Tensor, " clusters"], Float64[Tensor, " clusters"]]:
+        """The sum of probability minus outcome over each cluster of examples, and its rows."""
+        gaps = self.probability - self.happened.double()
+        of_rows = clusters.spread(self.example)
+        sums = torch.zeros(len(of_rows), dtype=gaps.dtype)
+        return sums.index_add(0, of_rows.of_row, gaps), of_rows.sizes.double()

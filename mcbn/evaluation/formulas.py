@@ -177,6 +177,23 @@ def out_of_distribution(
     return auroc(scores, positive), aupr(scores, positive), fpr95(scores, positive)
 
 
+def separation_of_counts(
+    inside: Float64[Tensor, " values"], outside: Float64[Tensor, " values"]
+) -> tuple[float, float, float]:
+    """Return the same of ascending values that occur so often in each set."""
+    hits, misses = outside.flip(0), inside.flip(0)
+    hits_until, misses_until = hits.cumsum(0), misses.cumsum(0)
+    positives, negatives = float(hits_until[-1]), float(misses_until[-1])
+    pairs = float((misses * (hits_until - hits / 2)).sum())
+    precision = hits_until / (hits_until + misses_until).clamp(min=1)
+    enough = int((hits_until >= RECALL * positives).nonzero()[0, 0])
+    return (
+        pairs / (positives * negatives),
+        float((hits * precision).sum()) / positives,
+        float(misses_until[enough]) / negatives,
+    )
+
+
 def risk_coverage(
     uncertainty: Float[Tensor, " batch"],
     loss: Float[Tensor, " batch"] | Bool[Tensor, " batch"],

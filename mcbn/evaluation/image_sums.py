@@ -1,5 +1,6 @@
 """Sums of every image, by which its pixels can be forgotten."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +40,19 @@ class ImageSums:
             places = values.nonzero()[0].astype(np.int32)
             self.size[name] = len(values)
             self.entries.setdefault(name, []).append((places, values[places]))
+
+    def only(self, images: Sequence[int]) -> "ImageSums":
+        """The sums of some of the images."""
+        entries = {name: [each[k] for k in images] for name, each in self.entries.items()}
+        return ImageSums(dict(self.size), entries, [self.pixels[k] for k in images])
+
+    def total(self, name: str) -> Float64[np.ndarray, " entries"]:
+        """The sums of all images together."""
+        places, values = zip(*self.entries[name], strict=True)
+        summed: np.ndarray = np.bincount(
+            np.concatenate(places), np.concatenate(values), self.size[name]
+        )
+        return summed
 
     def matrix(self, name: str, clusters: Clusters) -> csc_array:
         """The sums of each cluster of images, axes (entries, clusters)."""

@@ -250,6 +250,19 @@ def binned(
     return Reliability(counts, hits, torch.stack(parts), edges)
 
 
+def of_sums(
+    counts: Float64[Tensor, " bins"],
+    correct: Float64[Tensor, " bins"],
+    confidence: Float64[Tensor, " bins"],
+    edges: Float64[Tensor, " edges"],
+) -> Reliability:
+    """Return bins from sums over the examples of each, which may be too many to be held."""
+    high = (confidence * LIMB).floor()
+    low = ((confidence * LIMB - high) * LIMB).floor()
+    parts = torch.stack([high, low]).long()
+    return Reliability(counts.long(), correct.long(), parts, edges)
+
+
 def equal_width(
     confidence: Float64[Tensor, " batch"], correct: Bool[Tensor, " batch"], bins: int = 15
 ) -> Reliability:

@@ -1,7 +1,9 @@
 """How well uncertainty tells out-of-distribution examples from those of the test set."""
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -11,8 +13,13 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluate import require_predictive
 from mcbn.evaluation.evaluation import Score, with_intervals
+from mcbn.evaluation.images import is_large
+from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
+
+# What tells how uncertain examples are.
+Uncertain = CategoricalPredictive | BernoulliPredictive | UncertainImages
 
 
 def out_of_distribution(
@@ -58,7 +65,7 @@ def out_of_distribution(
 
 
 # Predictions, and their rows that are resampled together; None where each is drawn by itself.
-Clustered = tuple[CategoricalPredictive | BernoulliPredictive, Clusters | None]
+Clustered = tuple[Uncertain, Clusters | None]
 
 
 def separation_scores(
@@ -70,31 +77,76 @@ def separation_scores(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Score]:
-    """The scores of `out_of_distribution`, of rows whose clusters are known."""
+    """The scores of `out_of_distribution`, of rows or images whose clusters are known."""
     validation.fraction(level, "level")
     if uncertainty not in ("mutual_information", "entropy"):
         raise ValueError(
             "expected the uncertainty 'mutual_information' or 'entropy', got "
             f"{uncertainty!r}; choose one"
         )
-    both = [uncertainties(predictive, uncertainty) for predictive, _ in (inside, outside)]
-    separation = detection.out_of_distribution(*(values.flatten() for values in both))
+    sets = [inside, outside]
+    large = any(isinstance(given, UncertainImages) or is_large(given) for given, _ in sets)
+    of_sets = _of_images if large else _of_rows
+    units, measure, whole = of_sets(sets, uncertainty)
+    replicates = bootstrap.replicates(
+        units, lambda chosen: measure(chosen), resamples=resamples, seed=seed, progress=False,
+        clusters=whole,
+    )  # fmt: skip
+    every = {name: values for columns in units for name, values in columns.items()}
+    return with_intervals(measure(every), replicates, level)
+
+
+# What is drawn of each set, the scores of what was drawn, and the clusters of each set.
+Resampled = tuple[
+    list[ScoreColumns], Callable[[ScoreColumns], dict[str, float]], list[Clusters | None]
+]
+
+
+def _of_rows(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
+    """The uncertainties of rows."""
+    values = [uncertainties(given, uncertainty) for given, _ in sets]  # type: ignore[arg-type]
+    # This checks the values; resamples trust them.
+    detection.out_of_distribution(*(each.flatten() for each in values))
 
     def measure(chosen: ScoreColumns) -> dict[str, float]:
         return _separation_scores(
             *formulas.out_of_distribution(chosen["inside"].flatten(), chosen["outside"].flatten())
         )
 
-    replicates = bootstrap.replicates(
-        [{"inside": both[0]}, {"outside": both[1]}],
-        measure,
-        resamples=resamples,
-        seed=seed,
-        progress=False,
-        clusters=[inside[1], outside[1]],
+    units: list[ScoreColumns] = [{"inside": values[0]}, {"outside": values[1]}]
+    return units, measure, [clusters for _, clusters in sets]
+
+
+def _of_images(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
+    """The uncertainties of images in cells, whose values count as equal."""
+    cells = []
+    for given, clusters in sets:
+        images = given if isinstance(given, UncertainImages) else UncertainImages.of(
+            _of_classes(given), uncertainty
+        )  # fmt: skip
+        cells.append(images.sums.matrix("cells", clusters or Clusters.alone(len(images))))
+    names = ("inside", "outside")
+    units: list[ScoreColumns] = [
+        {name: torch.arange(each.shape[1])} for name, each in zip(names, cells, strict=True)
+    ]
+
+    def measure(chosen: ScoreColumns) -> dict[str, float]:
+        counts = [
+            each @ chosen[name].bincount(minlength=each.shape[1]).double().numpy()
+            for name, each in zip(names, cells, strict=True)
+        ]
+        return _separation_scores(*formulas.separation_of_counts(*map(torch.from_numpy, counts)))
+
+    return units, measure, [None, None]
+
+
+def _of_classes(given: Uncertain) -> CategoricalPredictive:
+    if isinstance(given, CategoricalPredictive):
+        return given
+    raise ValueError(
+        "expected two sets of images of classes, got another kind beside them; give sets of one "
+        "kind"
     )
-    values = _separation_scores(separation.auroc, separation.aupr, separation.fpr95)
-    return with_intervals(values, replicates, level)
 
 
 def uncertainties(

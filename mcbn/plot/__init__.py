@@ -13,9 +13,9 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import Comparison, compared, entry
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import figures, maps, panels, study_panels
@@ -194,9 +194,9 @@ def _compared(given: Comparison | Predictions) -> Comparison:
             f"expected predictions of classes, got real values by {given.method!r}; draw "
             "mcbn.plot.pit"
         )
-    rows = ScoredRows.of(scored, given.known_targets, ignore_index=given.ignore_index)
+    rows = what_is_scored(scored, given.known_targets, ignore_index=given.ignore_index)
     alone = entry(rows, outside={}, resamples=0, progress=False)
-    return Comparison({given.method: alone}, rows.targets, given.classes, rows.clusters)
+    return compared({given.method: alone}, rows, given.classes)
 
 
 def _known(method: str | None, names: list[str], default: str) -> str:

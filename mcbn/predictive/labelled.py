@@ -1,5 +1,6 @@
 """Predictions of labelled data, with the targets of the same pass."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from mcbn.network.inputs import Inputs, Select, select_inputs
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets, as_targets, joined_targets, read_targets, require_targets
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.predictive.predict import predict
+from mcbn.predictive.predict import predict, predict_batches
 from mcbn.samplers.sampler import Sampler
 
 
@@ -34,6 +35,12 @@ class TargetReader:
     def targets(self) -> Tensor:
         """The targets of all batches, in their order."""
         return joined_targets(self.read)
+
+    def taken(self) -> Tensor:
+        """The targets that were read since, which are then forgotten."""
+        found = self.targets
+        self.read.clear()
+        return found
 
 
 def predict_labelled(
@@ -67,6 +74,29 @@ def predict_labelled(
         sampler, data, likelihood, batch_size=batch_size, select=reader or select, progress=progress
     )
     return predictive, as_targets(targets) if reader is None else reader.targets
+
+
+def labelled_parts(
+    sampler: Sampler,
+    data: Data,
+    targets: Targets | None,
+    likelihood: Any = "categorical",
+    *,
+    select: Select | None = None,
+) -> Iterator[tuple[Any, Tensor]]:
+    """Yield the predictive of one batch after another, with the targets of its examples.
+
+    The arguments and errors are those of `predict_labelled`.
+    """
+    require_targets(data, targets)
+    reader = TargetReader(select) if targets is None else None
+    every, done = (None if reader else as_targets(targets)), 0
+    for part in predict_batches(sampler, data, likelihood, select=reader or select):
+        if reader is not None:
+            yield part, reader.taken()
+        elif every is not None:
+            yield part, every[done : done + len(part)]
+        done += len(part)
 
 
 def labelled_positions(

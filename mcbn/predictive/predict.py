@@ -91,8 +91,8 @@ def predict(
     """
     loader = ordered_loader(data, batch_size)
     parts = _predictives(sampler, data, likelihood, select, keep_draws, batch_size)
-    bar = progress_bar(parts, label="predict", unit="batch", total=_length(loader), shown=progress)
-    examples = _length(order_sampler(loader)) or 0
+    bar = progress_bar(parts, label="predict", unit="batch", total=length(loader), shown=progress)
+    examples = length(order_sampler(loader)) or 0
     return require_some(joined(as_likelihood(likelihood), bar, examples))
 
 
@@ -346,7 +346,8 @@ def require_some(predictive: Any) -> Any:
     return predictive
 
 
-def _length(counted: Any) -> int | None:
+def length(counted: Any) -> int | None:
+    """How many there are, if that is known before they are read."""
     try:
         return len(counted)
     except TypeError:  # a stream

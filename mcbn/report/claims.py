@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from scipy import stats
 
 from mcbn.evaluation import bootstrap, glossary
-from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.compare import Comparison, Entry
+from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluation import Score
-from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
 from mcbn.predictive.bernoulli import UNKNOWN
@@ -50,7 +47,7 @@ class Decay:
     networks: int
 
 
-def confidence_gap(entry: Entry, comparison: Comparison) -> tuple[float, float, float]:
+def confidence_gap(name: str, comparison: Comparison) -> tuple[float, float, float]:
     """Mean confidence minus accuracy, with a normal interval; above 0 is over-confident.
 
     Of several labels it is their mean probability minus their frequency. Positions and labels of
@@ -60,17 +57,13 @@ def confidence_gap(entry: Entry, comparison: Comparison) -> tuple[float, float, 
     Returns:
         The gap, and the lower and upper end of its interval.
     """
-    forecasts = Forecasts.of(entry.predictive, comparison.targets)
-    examples = comparison.clusters or Clusters.alone(len(comparison.targets))
-    clusters = examples.spread(forecasts.example)
-    gaps = forecasts.probability - forecasts.happened.double()
-    mean = float(gaps.mean())
-    sums = torch.zeros(len(clusters), dtype=gaps.dtype)
-    residuals = sums.index_add(0, clusters.of_row, gaps - mean) * len(clusters) / len(gaps)
+    sums, sizes = comparison.forecasts(name).confidence_gaps(comparison.units)
+    mean = float(sums.sum() / sizes.sum())
+    residuals = (sums - mean * sizes) * len(sums) / sizes.sum()
     if len(residuals) < 2:
         return mean, math.nan, math.nan
-    quantile = float(stats.norm.isf((1 - entry.evaluation.level) / 2))
-    half = quantile * float(residuals.std()) / len(residuals) ** 0.5
+    level = comparison.evaluations[name].level
+    half = float(stats.norm.isf((1 - level) / 2)) * float(residuals.std()) / len(residuals) ** 0.5
     return mean, mean - half, mean + half
 
 
@@ -172,7 +165,7 @@ def _interval(low: float, high: float, digits: int) -> str:
 def _calibration(comparison: Comparison) -> Claim:
     name = comparison.baseline
     entry = comparison.entries[name]
-    gap, low, high = confidence_gap(entry, comparison)
+    gap, low, high = confidence_gap(name, comparison)
     error = entry.evaluation["ece_debiased"]
     tail = f"its debiased calibration error is {with_interval(error)}."
     # Clipped at 0, the lower end of its interval: the number would look more certain than it is.
@@ -204,7 +197,8 @@ def _miscalibrated(
     is_large = abs(gap) >= SMALL_GAP
     degree = "" if is_large else "slightly "
     if comparison.has_labels:
-        share = float(comparison.targets[comparison.targets != UNKNOWN].double().mean())
+        targets = comparison.known_targets
+        share = float(targets[targets != UNKNOWN].double().mean())
         facts = f"{share:.1%} of the labels are there, mean probability {share + gap:.1%}"
         does = f"{degree}{'overestimates' if gap > 0 else 'underestimates'} labels"
     else:
@@ -356,7 +350,7 @@ def _draws(comparison: Comparison, convergence: Mapping[str, Convergence]) -> Cl
         if name not in comparison.entries:
             continue
         entry = comparison.entries[name]
-        score, draws = entry.evaluation["nll"], entry.predictive.draw_count
+        score, draws = entry.evaluation["nll"], entry.evaluation.draw_count
         half_width = (score.high - score.low) / 2
         error = monte_carlo_error(curve, draws)
         # Of an infinite interval every error is a vanishing part, which says nothing.

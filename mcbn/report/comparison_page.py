@@ -7,10 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from mcbn.evaluation import glossary
-from mcbn.evaluation.by_class import ClassScores, class_scores_of_rows
+from mcbn.evaluation.by_class import ClassScores, class_scores_of
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
-from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
@@ -59,12 +58,11 @@ class ComparisonPage:
     def class_scores(self) -> dict[str, ClassScores]:
         """The scores of each class by every method; none if there are too many to read."""
         comparison = self.comparison
-        first = comparison.entries[comparison.baseline].predictive
-        if first.probabilities.shape[1] > MAX_CLASSES:
+        if comparison.entries[comparison.baseline].class_count > MAX_CLASSES:
             return {}
         return {
-            name: class_scores_of_rows(
-                ScoredRows(entry.predictive, comparison.targets, comparison.clusters),
+            name: class_scores_of(
+                comparison.scored(name),
                 classes=comparison.classes,
                 resamples=len(entry.evaluation["nll"].replicates),
                 level=entry.evaluation.level,
@@ -177,8 +175,8 @@ class ComparisonPage:
 
     def _confidence_gaps(self) -> dict[str, dict[str, float]]:
         gaps = {}
-        for name, entry in self.comparison.entries.items():
-            value, low, high = confidence_gap(entry, self.comparison)
+        for name in self.comparison.entries:
+            value, low, high = confidence_gap(name, self.comparison)
             gaps[name] = {"value": value, "low": low, "high": high}
         return gaps
 
@@ -186,7 +184,7 @@ class ComparisonPage:
         errors = {}
         for name, curve in self.convergence.items():
             entry = self.comparison.entries.get(name)
-            draws = entry.predictive.draw_count if entry else curve.draws[-1]
+            draws = entry.evaluation.draw_count if entry else curve.draws[-1]
             score = entry.evaluation["nll"] if entry else None
             half_width = (score.high - score.low) / 2 if score else math.nan
             error = monte_carlo_error(curve, draws)

@@ -14,11 +14,9 @@ from scipy import stats
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.detection import risk_coverage
-from mcbn.evaluation.forecasts import Forecasts
-from mcbn.evaluation.reliability import Reliability
-from mcbn.evaluation.separation import uncertainties
+from mcbn.evaluation.separation import Uncertain, uncertainties
 from mcbn.evaluation.subgroups import Subgroup
+from mcbn.evaluation.uncertain_images import UncertainImages, shares_in_bins
 from mcbn.report import figures
 from mcbn.report.figures import INK, SERIES, Curve
 
@@ -73,8 +71,7 @@ def reliability_group(comparison: Comparison) -> PanelGroup:
     panels = []
     x, y, unit = words_of(comparison)
     for name, entry in comparison.entries.items():
-        forecasts = Forecasts.of(entry.predictive, comparison.targets)
-        reliability = Reliability.from_predictions(forecasts.probability, forecasts.happened)
+        reliability = comparison.forecasts(name).reliability()
         level = entry.evaluation.level
         low, high = reliability.interval(level=level)
         band_low, band_high = reliability.consistency_band(level=level)
@@ -100,10 +97,7 @@ def words_of(comparison: Comparison) -> tuple[str, str, str]:
 
 def selective_group(comparison: Comparison) -> PanelGroup:
     """Risk-coverage curves of all methods in one figure."""
-    curves = {}
-    for name, entry in comparison.entries.items():
-        forecasts = Forecasts.of(entry.predictive, comparison.targets)
-        curves[name] = risk_coverage(1 - forecasts.confidence, ~forecasts.correct)
+    curves = {name: comparison.forecasts(name).risk_coverage() for name in comparison.entries}
     numbers = {}
     for name, curve in curves.items():
         chosen = figures.thinned(len(curve.coverage))
@@ -124,13 +118,10 @@ def out_of_distribution_group(comparison: Comparison) -> PanelGroup:
     panels = []
     for name, entry in comparison.entries.items():
         measure = uncertainty(entry)
-        sets = [entry.predictive, *entry.outside.values()]
-        values = [uncertainties(each, measure).flatten().numpy() for each in sets]
+        sets = [entry.uncertain, *entry.outside.values()]
         edges = _edges([e for e in comparison.entries.values() if uncertainty(e) == measure])
         # The first bin also holds everything below it, zero among them.
-        shares = [
-            np.histogram(value.clip(edges[0], edges[-1]), edges)[0] / len(value) for value in values
-        ]
+        shares = [_shares(each, measure, edges) for each in sets]
         words = measure.replace("_", " ")
         numbers = {
             "uncertainty": measure,
@@ -154,7 +145,7 @@ def uncertainty(entry: Entry) -> str:
 
     It is mutual information, or the entropy of a single draw, which has none.
     """
-    return "mutual_information" if knows_epistemic(entry.predictive) else "entropy"
+    return "mutual_information" if knows_epistemic(entry.uncertain) else "entropy"
 
 
 def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
@@ -197,10 +188,24 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
 
 def _edges(entries: Sequence[Entry]) -> np.ndarray:
     """Edges of logarithmic bins up to the largest uncertainty of any of the entries."""
-    sets = [each for entry in entries for each in (entry.predictive, *entry.outside.values())]
-    top = max(float(uncertainties(each, uncertainty(entries[0])).max()) for each in sets)
+    sets = [each for entry in entries for each in (entry.uncertain, *entry.outside.values())]
+    top = max(_top(each, uncertainty(entries[0])) for each in sets)
     top = top if top > 0 else 1.0
     return np.geomspace(top / 10**DECADES, top, BINS + 1)
+
+
+def _top(given: Uncertain, measure: str) -> float:
+    """The largest uncertainty of a set."""
+    if isinstance(given, UncertainImages):
+        return given.top
+    return float(uncertainties(given, measure).max())
+
+
+def _shares(given: Uncertain, measure: str, edges: np.ndarray) -> np.ndarray:
+    """The share of a set in each bin of uncertainty."""
+    if isinstance(given, UncertainImages):
+        return given.shares(edges)
+    return shares_in_bins(uncertainties(given, measure).flatten().numpy(), edges)
 
 
 def key_of(names: Iterable[str]) -> tuple[tuple[str, int], ...]:

@@ -6,8 +6,8 @@ from typing import TypeGuard
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import Comparison, entry, knows_epistemic
-from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.compare import Comparison, compared, entry, knows_epistemic
+from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -72,7 +72,7 @@ def page_of_predictions(
     comparison = _comparison(predictions, outside_sets, group, by_column, resamples)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(
-        (name for name, each in comparison.entries.items() if knows_epistemic(each.predictive)),
+        (name for name, each in comparison.entries.items() if knows_epistemic(each.uncertain)),
         comparison.baseline,
     )
     of_pictures = next(each for each in predictions if each.method == pictured)
@@ -80,7 +80,7 @@ def page_of_predictions(
     dense, predictive = is_dense(of_pictures), comparison.entries[pictured].predictive
     shown: tuple[Gallery, ...] = ()
     if rows is not None and not dense and isinstance(predictive, CategoricalPredictive):
-        shown = galleries(rows, predictive, comparison.targets, comparison.classes)
+        shown = galleries(rows, predictive, comparison.known_targets, comparison.classes)
     return ComparisonPage(
         comparison, title, groups=group_scores, galleries=shown, pictured=pictured,
         maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
@@ -135,7 +135,7 @@ def _comparison(
 ) -> Comparison:
     classes = next((each.classes for each in predictions if each.classes), ())
     rows = {
-        each.method: ScoredRows.of(
+        each.method: what_is_scored(
             _require_classification(each), each.known_targets, ignore_index=each.ignore_index,
             group=group,
         )
@@ -157,8 +157,7 @@ def _comparison(
         )
         for name, scored in rows.items()
     }
-    first = rows[predictions[0].method]
-    return Comparison(entries, first.targets, classes, first.clusters)
+    return compared(entries, rows[predictions[0].method], classes)
 
 
 def _outside_sets(

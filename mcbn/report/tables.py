@@ -129,7 +129,7 @@ def separation(comparison: Comparison) -> Table:
 def cost(comparison: Comparison) -> Table | None:
     """Seconds per 1,000 examples, also relative to the baseline; None if none were measured."""
     seconds = {
-        method: 1000 * entry.seconds / max(len(entry.predictive), 1)
+        method: 1000 * entry.seconds / max(len(entry), 1)
         for method, entry in comparison.entries.items()
     }
     if all(math.isnan(value) for value in seconds.values()):
@@ -140,7 +140,7 @@ def cost(comparison: Comparison) -> Table | None:
         ratio = value / base if base > 0 else math.nan
         text = DASH if math.isnan(value) else f"{value:.3g} s"
         times = DASH if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
-        draws = comparison.entries[method].predictive.draw_count
+        draws = comparison.entries[method].evaluation.draw_count
         rows.append(
             (method, (_count(draws), TableCell(text, value=value), TableCell(times, value=ratio)))
         )

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mcbn.evaluation.evaluate import ScoredRows, evaluate, evaluate_rows
+from mcbn.evaluation.evaluate import ScoredRows, evaluate, evaluate_scored
 from mcbn.evaluation.separation import out_of_distribution
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
@@ -58,7 +58,7 @@ def _classification(sampler: Sampler, task: Task, likelihood: ClassLikelihood) -
     seconds = time.perf_counter() - start
     rows = ScoredRows.of(predictive, task.test.targets, ignore_index=task.ignore_index)
     known = rows.predictive
-    evaluation = evaluate_rows(rows, resamples=0, progress=False)
+    evaluation = evaluate_scored(rows, resamples=0, progress=False)
     values = {name: score.value for name, score in evaluation.items()}
     values |= _spreads(known, "")
     for name, inputs in task.outside.items():

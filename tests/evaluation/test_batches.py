@@ -135,7 +135,7 @@ def test_the_cells_of_a_bin_of_equal_mass_hold_its_pixels():
         sums.add(rows_of_positions(class_columns(part, labels.clamp(max=2))))
     mass = sums._mass()
     of_cell = _bins_of_cells(mass)
-    counts = of_cell.bincount(sums.cells.counts.double(), minlength=len(mass.counts))
+    counts = of_cell.bincount(torch.from_numpy(sums.sums.total("rows")), minlength=len(mass.counts))
     assert counts.tolist() == mass.counts.tolist()
     assert float(mass.counts.double().std()) < 0.05 * float(mass.counts.sum())
 
@@ -154,7 +154,9 @@ def test_what_is_not_dense_is_refused():
         evaluate_batches(
             sampler, TensorDataset(pixels, torch.full_like(labels, VOID)), ignore_index=VOID
         )
-    with pytest.raises(ValueError, match="expected ignore_index with predictions of classes only"):
+    with pytest.raises(
+        ValueError, match="expected ignore_index with predictions of classes or labels only"
+    ):
         evaluate_batches(
             sampler_of(1, pixels), TensorDataset(pixels, pixels[:, :1]), mcbn.Gaussian(1.0),
             ignore_index=VOID,
