@@ -1,7 +1,9 @@
 """The verb of the command line that predicts examples with a network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,12 +18,16 @@ from mcbn.cli.values import names_of
 from mcbn.deployment.predictor import PredictorMethod, make_sampler
 from mcbn.io.tables import is_table
 from mcbn.io.tensors import draws_file
+from mcbn.network.targets import joined_targets
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian
+from mcbn.predictive.joining import join_predictives
 from mcbn.predictive.labelled import TargetReader, predict_labelled
+from mcbn.predictive.positions import positions
+from mcbn.predictive.predict import require_some
 from mcbn.predictive.predictions import Predictions
-from mcbn.predictive.recording import disagreement, predict_for_file
+from mcbn.predictive.recording import Recorded, parts_for_file, write_parts
 from mcbn.predictive.reserved_columns import require_unreserved
 from mcbn.predictive.stored import StoredPredictive, require_names_of_outputs
 from mcbn.predictive.tables import write_predictions
@@ -54,24 +60,25 @@ def predict(options: PredictOptions) -> None:
     if options.likelihood == "gaussian" and options.noise != "log-variance":
         sampler = LogVariances(sampler, options.noise)
     method = METHODS[options.method]
-    predictive, targets = _predicted(options, sampler, examples, likelihood)
+    parts = _parts(options, sampler, examples, likelihood)
+    predictive, targets = require_some(next(parts, None))
     names = _label_names(examples) if options.likelihood == "bernoulli" else examples.classes
-    predictions = Predictions(
+    about = Predictions(
         method, predictive, targets, examples.name, names, examples.columns, examples.index,
         examples.outputs if options.likelihood == "gaussian" else (), _units(options, examples),
         _ignored(options, examples),
     )  # fmt: skip
-    write_predictions(options.out, predictions)
-    numbers = {"out": options.out, "method": method, "examples": len(predictive),
-               "draws": predictive.draw_count or None}  # fmt: skip
+    recorded = _written(options, about, chain([(predictive, targets)], parts), len(examples))
+    numbers = {"out": options.out, "method": method, "examples": recorded.examples,
+               "draws": recorded.draw_count or None}  # fmt: skip
     fitted = ""
     if isinstance(likelihood, Gaussian) and held_out is not None:
         numbers["precision"] = likelihood.precision
         tau = precision_text(likelihood, examples.outputs)
         fitted = f"; tau = {tau}, fitted on {len(held_out)} held-out examples"
     messages.show(
-        f"{len(predictive)} predictions of {method} (T = {predictive.draw_count}) written to "
-        f"{options.out}; {disagreement(predictive)}{fitted}",
+        f"{recorded.examples} predictions of {method} (T = {recorded.draw_count}) written to "
+        f"{options.out}; {recorded.disagreement}{fitted}",
         numbers,
         json=options.json,
     )
@@ -109,17 +116,49 @@ def _likelihood(
     return fitted_likelihood(predictive, targets, held_out.outputs)
 
 
-def _predicted(
+def _written(
+    options: PredictOptions,
+    about: Predictions,
+    parts: Iterable[tuple[StoredPredictive, Tensor | None]],
+    examples: int,
+) -> Recorded:
+    """Write predictions, those of positions part by part, and return them in short."""
+    recorded = Recorded()
+
+    def seen() -> Iterator[tuple[StoredPredictive, Tensor | None]]:
+        for predictive, targets in parts:
+            recorded.add(predictive)
+            yield predictive, targets
+
+    if positions(about.predictive) and not is_table(options.out) and not options.keep_draws:
+        write_parts(options.out, about, seen(), examples)
+        return recorded
+    known: list[Tensor] = []
+
+    def predictives() -> Iterator[StoredPredictive]:
+        for predictive, targets in seen():
+            known.extend([] if targets is None else [targets])
+            yield predictive
+
+    whole = require_some(join_predictives(predictives(), examples))
+    every = joined_targets(known) if known else None
+    write_predictions(options.out, replace(about, predictive=whole, targets=every))
+    return recorded
+
+
+def _parts(
     options: PredictOptions,
     sampler: Sampler,
     examples: Examples,
     likelihood: Categorical | Bernoulli | Gaussian,
-) -> tuple[StoredPredictive, Tensor | None]:
-    """The predictions, and the targets that are known or loaded with the inputs.
+) -> Iterator[tuple[StoredPredictive, Tensor | None]]:
+    """Yield the predictions of each batch, and its targets, known or loaded with the inputs.
 
     Of a regression both are in the original units of the targets.
     """
-    reader = TargetReader() if examples.labeled else None
+    known = examples.targets
+    reader = TargetReader(None, [] if known is None or examples.labeled else [known])
+    has_targets = known is not None or examples.labeled
     with (
         nullcontext()
         if options.draws_out is None
@@ -130,12 +169,22 @@ def _predicted(
             header={"method": METHODS[options.method], "data": examples.name},
         ) as add_batch
     ):
-        predictive = predict_for_file(
+        parts = parts_for_file(
             sampler, examples.loader(options.batch_size), likelihood,
-            batch_size=options.batch_size, select=reader, keep_draws=options.keep_draws,
+            batch_size=options.batch_size, select=reader if examples.labeled else None,
+            keep_draws=options.keep_draws,
             add=add_batch,
         )  # fmt: skip
-    targets = examples.targets if reader is None else reader.targets
+        for part in parts:
+            targets = reader.take(len(part)) if has_targets else None
+            yield _as_written(part, targets, options, examples)
+
+
+def _as_written(
+    predictive: StoredPredictive, targets: Tensor | None, options: PredictOptions,
+    examples: Examples,
+) -> tuple[StoredPredictive, Tensor | None]:  # fmt: skip
+    """Predictions and their targets as a file holds them."""
     if isinstance(predictive, BernoulliPredictive):
         if targets is not None:  # checked before they are written
             predictive.aligned(targets, ignore_index=_ignored(options, examples))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluation import Evaluation
-from mcbn.evaluation.images import LARGE, ScoredImages, positions
+from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.separation import Uncertain
 from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.io.progress import progress_bar
@@ -23,6 +23,7 @@ from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.predictive.joining import joined, joined_parts
 from mcbn.predictive.labelled import labelled_parts
 from mcbn.predictive.likelihood import as_likelihood
+from mcbn.predictive.positions import are_large, positions
 from mcbn.predictive.predict import length, predict_batches, require_some
 from mcbn.samplers.sampler import Sampler
 
@@ -173,7 +174,7 @@ def _kept(
             add(part)
             continue
         held.append(part)
-        if sum(map(positions, held)) > LARGE:
+        if are_large(held):
             for each in held:
                 add(each)
             held = None

@@ -10,7 +10,7 @@ from mcbn.evaluation import intervals
 from mcbn.evaluation.class_scores import class_columns, class_replicates, class_scores
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluation import Evaluation, with_intervals
-from mcbn.evaluation.images import ScoredImages, is_large, require_no_void
+from mcbn.evaluation.images import ScoredImages, require_no_void
 from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.real_scores import plain_real_scores, real_columns, real_scores
 from mcbn.network.targets import Targets, as_targets
@@ -18,6 +18,7 @@ from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labelled import labelled_positions
+from mcbn.predictive.positions import is_large
 
 # What is scored.
 ScoredPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive

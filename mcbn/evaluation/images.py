@@ -1,10 +1,11 @@
 """Images scored one after another, in memory that does not grow with their pixels."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from mcbn import validation
@@ -20,8 +21,6 @@ from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.joining import example_of
 from mcbn.predictive.labelled import labelled_positions
-
-LARGE = 2**20  # positions: of more, sums of each image are scored in place of every position
 
 
 @dataclass(eq=False)
@@ -77,6 +76,26 @@ class ScoredImages:
             self.kind.add(rows_of_positions(class_columns(rows, labels)))
             self.uncertain.add_pixels(rows)
         self.labelled.append(self.count)
+
+    def only(self, members: Bool[Tensor, " images"]) -> "ScoredImages":
+        """The images of a part, which has at least one with a labelled pixel.
+
+        Raises:
+            ValueError: it has none.
+        """
+        places = [place for place, image in enumerate(self.labelled) if members[image]]
+        if not places:
+            raise ValueError(
+                "expected a labelled pixel in the images of every group, got none in one; leave "
+                "its images out"
+            )
+        of_classes = isinstance(self.kind, ClassImages)
+        return replace(
+            self,
+            kind=self.sums.only(places),
+            uncertain=self.uncertain.only(places) if of_classes else self.uncertain,
+            labelled=[self.labelled[place] for place in places],
+        )
 
     @property
     def sums(self) -> ClassImages | RealImages:
@@ -134,22 +153,6 @@ class ScoredImages:
             with_intervals(values, replicates, level), self.pixels, self.draw_count, level, seed,
             None if clusters is None else len(clusters),
         )  # fmt: skip
-
-
-def is_large(predictive: Any) -> bool:
-    """Whether predictions have so many positions that sums of each image are scored."""
-    return positions(predictive) > LARGE
-
-
-def positions(predictive: Any) -> int:
-    """The positions of dense predictions of classes or real values; 0 of others."""
-    if isinstance(predictive, CategoricalPredictive):
-        shape = predictive.log_probabilities.shape
-        return shape.numel() // shape[1] if len(shape) > 2 else 0
-    if isinstance(predictive, GaussianPredictive):
-        shape = predictive.means.shape[1:]
-        return shape.numel() if len(shape) > 2 else 0
-    return 0
 
 
 def require_no_void(ignore_index: int | None) -> None:

@@ -5,6 +5,7 @@ fall into one of `CELLS` cells of the unit interval count as equal.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +46,10 @@ class RealImages:
             "steps": steps.bincount(minlength=intervals.CELLS + 1),
         }
         self.sums.add(len(pit), means | vectors)
+
+    def only(self, images: Sequence[int]) -> "RealImages":
+        """Some of the images, by their places among those that were added."""
+        return RealImages(self.sums.only(images))
 
     def measure(self, clusters: Clusters) -> "RealMeasure":
         """The scores of a resample of clusters, all but the PIT error."""

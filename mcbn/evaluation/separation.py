@@ -13,10 +13,10 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluate import require_predictive
 from mcbn.evaluation.evaluation import Score, with_intervals
-from mcbn.evaluation.images import is_large
 from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.positions import is_large
 
 # What tells how uncertain examples are.
 Uncertain = CategoricalPredictive | BernoulliPredictive | UncertainImages

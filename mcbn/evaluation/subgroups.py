@@ -5,18 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import formulas, glossary, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.compare import interval_dicts, knows_epistemic
-from mcbn.evaluation.evaluate import ScoredPredictive, ScoredRows
+from mcbn.evaluation.evaluate import ScoredPredictive, what_is_scored
 from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation.images import ScoredImages
+from mcbn.evaluation.intervals import Counts
 from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.significance import holm, welch
@@ -30,6 +35,8 @@ from mcbn.predictive.labels import by_number
 
 MIN_EXAMPLES = 50  # the scores of a smaller group are too uncertain to judge it by
 MAX_SHOWN = 4  # scores that fit in a line of a group
+# The scores of a group of images, of classes or real values.
+OF_GROUP = ("accuracy", "nll", "ece_debiased", "rmse", "pll", "coverage_90")
 MAX_GROUPS = 50  # per column: more would not be readable as groups
 
 
@@ -125,7 +132,14 @@ def subgroups(
     """
     validation.fraction(level, "level")
     names = group_names(groups, len(predictive))
-    scored_rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
+    options: Any = {"resamples": resamples, "level": level, "seed": seed}
+    scored_rows = what_is_scored(predictive, targets, ignore_index=ignore_index, group=group)
+    if isinstance(scored_rows, ScoredImages):
+        return _adjusted([
+            _of_images(scored_rows, torch.tensor([each == name for each in groups]),
+                       name or _nameless(names), **options)
+            for name in names
+        ])  # fmt: skip
     classes = not isinstance(predictive, GaussianPredictive)
     columns = dict(_columns(scored_rows.predictive, scored_rows.targets))
     example, clusters = scored_rows.example, scored_rows.clusters
@@ -150,10 +164,56 @@ def subgroups(
         p_value = welch(*(_unit_losses(losses, clusters, part) for part in (inside, ~inside)))
         scores = with_intervals(values, replicates, level)
         scored.append(Subgroup(name or _nameless(names), int(members.sum()), scores, p_value))
+    return _adjusted(scored)
+
+
+def _adjusted(scored: Sequence[Subgroup]) -> Subgroups:
+    """The groups with the p-values of Holm's method."""
     adjusted = holm([group.p_value for group in scored])
     return Subgroups(
         replace(group, adjusted=value) for group, value in zip(scored, adjusted, strict=True)
     )
+
+
+def _of_images(
+    images: ScoredImages, members: Tensor, name: str, *, resamples: int, level: float, seed: int
+) -> Subgroup:
+    """The scores of the images of a group, from the sums of each."""
+    inside = images.only(members)
+    sums, units = inside.sums, inside.units
+    measure, sizes = sums.measure(units), sums.sums.sizes(units)
+    information = None
+    if isinstance(sums, ClassImages) and inside.draw_count > 1:
+        information = inside.uncertain.sums.matrix("mutual_information", units).toarray()[0]
+
+    def scores_of(counts: Counts) -> dict[str, float]:
+        found = measure(counts)
+        kept = {key: found[key] for key in OF_GROUP if key in found}
+        if information is not None:
+            kept["mutual_information"] = float(information @ counts) / float(sizes @ counts)
+        return kept
+
+    def gaps_of(counts: Counts) -> dict[str, Tensor]:
+        return {key: gaps for key, gaps in every_gap(counts).items() if key in OF_GROUP}
+
+    every_gap = sums.gaps(units)
+    every = {**scores_of(np.ones(len(units))), **sums.calibration_errors()}
+    values = {key: every[key] for key in (*OF_GROUP, "mutual_information") if key in every}
+    replicates = intervals.weighted_replicates(
+        {}, units, scores_of, kind=lambda *_: gaps_of, resamples=resamples, seed=seed,
+        progress=False,
+    )  # fmt: skip
+    parts = (inside, None if bool(members.all()) else images.only(~members))
+    losses = (torch.empty(0).double() if part is None else _image_losses(part) for part in parts)
+    scores = with_intervals(values, replicates, level)
+    return Subgroup(name, int(members.sum()), scores, welch(*losses))
+
+
+def _image_losses(images: ScoredImages) -> Float64[Tensor, " units"]:
+    """The mean loss of the pixels of each image, or of each cluster of images."""
+    sums, units = images.sums.sums, images.units
+    name, sign = ("nll", 1) if "nll" in sums.size else ("log_prob", -1)
+    return torch.from_numpy(sign * sums.matrix(name, units).toarray()[0] / sums.sizes(units))
 
 
 def _unit_losses(losses: Tensor, clusters: Clusters | None, part: Tensor) -> Tensor:

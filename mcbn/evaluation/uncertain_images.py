@@ -3,7 +3,8 @@
 A value is known to the cell of a logarithmic scale that it falls into, to 0.3% of itself.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -62,6 +63,10 @@ class UncertainImages:
     def mean(self, name: str) -> float:
         """The mean over all pixels of "entropy" or "mutual_information"."""
         return float(self.sums.total(name)[0]) / sum(self.sums.pixels)
+
+    def only(self, images: Sequence[int]) -> "UncertainImages":
+        """Some of the images, by their places among those that were added."""
+        return replace(self, sums=self.sums.only(images))
 
     @property
     def top(self) -> float:

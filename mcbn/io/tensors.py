@@ -26,6 +26,13 @@ DRAW_TYPES: Mapping[str, tuple[torch.dtype, str, int]] = {
     "float16": (torch.float16, "F16", 2),
 }
 
+# The types of tensors that are written rows by rows, by their names in a file, in the order of the
+# format, whose largest come first.
+DTYPES = {torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16",
+          torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32",
+          torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # fmt: skip
+ORDER = tuple(DTYPES)
+
 
 def write_tensors(
     path: str | os.PathLike[str],
@@ -169,6 +176,84 @@ def read_draws(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, Any]]:
     return tensors["draws"], header
 
 
+@contextmanager
+def rows_file(
+    path: str | os.PathLike[str],
+    *,
+    examples: int,
+    kind: str,
+    header: Mapping[str, Any],
+    version: int = VERSION,
+) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
+    """Open a file of tensors for writing some rows of each at a time, which are then forgotten.
+
+    The bytes are those of `write_tensors` of the whole tensors. The file appears at `path` once the
+    block has ended without an error and all rows were written.
+
+    Args:
+        path: of the file.
+        examples: rows of every tensor in all.
+        kind: see `write_tensors`.
+        header: see `write_tensors`.
+        version: see `write_tensors`.
+
+    Yields:
+        A function that writes the next rows of every tensor, by name.
+
+    Raises:
+        ValueError: another number of rows was written, or other tensors than before.
+    """
+    line = _header_text(kind, {"version": version, **header}, path)
+    layout: dict[str, tuple[tuple[int, ...], torch.dtype, int]] = {}
+    done = 0
+    with replacing(path) as handle:
+
+        def add(rows: Mapping[str, Tensor]) -> None:
+            nonlocal layout, done
+            whole = {name: ((examples, *each.shape[1:]), each.dtype) for name, each in rows.items()}
+            layout = layout or _write_layout(handle, line, whole)
+            count = len(next(iter(rows.values())))
+            known = {name: (shape, dtype) for name, (shape, dtype, _) in layout.items()}
+            if whole != known or done + count > examples:
+                raise ValueError(
+                    f"expected {examples} rows of one shape and type in all, got others after "
+                    f"{done}: {_in_words(whole)} and {_in_words(known)}; write the same tensors "
+                    "each time"
+                )
+            for name, each in rows.items():
+                content = each.detach().cpu().contiguous().numpy().tobytes()
+                _write_at(handle, content, layout[name][2] + done * (len(content) // count))
+            done += count
+
+        yield add
+        if done != examples:
+            raise ValueError(
+                f"expected {examples} rows, got {done}; write the others too, or lower examples="
+            )
+
+
+def _write_layout(
+    handle: int, line: str, whole: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+) -> dict[str, tuple[tuple[int, ...], torch.dtype, int]]:
+    """Write the safetensors header, and return where the numbers of each tensor begin."""
+    about: dict[str, Any] = {"__metadata__": {"mcbn": line}}
+    # The order of safetensors, in which every tensor is aligned.
+    names = sorted(whole, key=lambda name: (-ORDER.index(whole[name][1]), name))
+    starts, end = {}, 0
+    for name in names:
+        shape, dtype = whole[name]
+        starts[name], end = end, end + dtype.itemsize * math.prod(shape)
+        about[name] = {
+            "dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [starts[name], end]
+        }  # fmt: skip
+    start = _write_about(handle, about, end)
+    return {name: (*whole[name], start + starts[name]) for name in names}
+
+
+def _in_words(tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, str]:
+    return {name: f"{dtype} {shape}" for name, (shape, dtype) in tensors.items()}
+
+
 def _write_header(handle: int, shape: list[int], precision: str, header: Mapping[str, Any]) -> int:
     """Write the safetensors header, and return the position where the numbers begin."""
     line = _header_text(DRAWS_KIND, header, "draws")
@@ -178,7 +263,13 @@ def _write_header(handle: int, shape: list[int], precision: str, header: Mapping
         "__metadata__": {"mcbn": line},
         "draws": {"dtype": name, "shape": shape, "data_offsets": [0, count]},
     }
-    text = to_json(about).encode()
+    return _write_about(handle, about, count)
+
+
+def _write_about(handle: int, about: Mapping[str, Any], count: int) -> int:
+    """Write what stands before `count` bytes of numbers, and return where these begin."""
+    # As safetensors writes it.
+    text = to_json(about, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format requires numbers to begin at a multiple of 8
     _write_at(handle, len(text).to_bytes(8, "little") + text, 0)
     start = 8 + len(text)

@@ -143,7 +143,7 @@ def pit(predictions: Predictions, *, level: float = 0.95, ax: Axes | None = None
             f"expected predictions of real values, got others by {predictions.method!r}; draw "
             "mcbn.plot.reliability"
         )
-    transforms = scored.cdf(predictions.known_targets).flatten().cpu().numpy()
+    transforms = panels.Transforms.of(scored, predictions.known_targets)
     group = panels.pit_group({predictions.method: transforms}, level=level)
     return _drawn(group.panels[0], ax)
 

@@ -36,11 +36,17 @@ class TargetReader:
         """The targets of all batches, in their order."""
         return joined_targets(self.read)
 
-    def taken(self) -> Tensor:
-        """The targets that were read since, which are then forgotten."""
-        found = self.targets
-        self.read.clear()
-        return found
+    def take(self, count: int) -> Tensor:
+        """The next targets, which are then forgotten: batches may be put together anew.
+
+        Raises:
+            ValueError: there are no more.
+        """
+        if not self.read:
+            raise ValueError("expected a target for each prediction, got fewer; give one of each")
+        found = self.read[0] if len(self.read) == 1 else self.targets
+        self.read[:] = [found[count:]] if len(found) > count else []
+        return found[:count]
 
 
 def predict_labelled(
@@ -89,14 +95,16 @@ def labelled_parts(
     The arguments and errors are those of `predict_labelled`.
     """
     require_targets(data, targets)
-    reader = TargetReader(select) if targets is None else None
-    every, done = (None if reader else as_targets(targets)), 0
-    for part in predict_batches(sampler, data, likelihood, select=reader or select):
-        if reader is not None:
-            yield part, reader.taken()
-        elif every is not None:
-            yield part, every[done : done + len(part)]
-        done += len(part)
+    known = [] if targets is None else [as_targets(targets)]
+    reader = TargetReader(select, known)
+    chosen = reader if targets is None else select
+    for part in predict_batches(sampler, data, likelihood, select=chosen):
+        yield part, reader.take(len(part))
+    if reader.read:
+        raise ValueError(
+            f"expected a target for each prediction, got {len(reader.targets)} more; give one of "
+            "each example"
+        )
 
 
 def labelled_positions(

@@ -265,6 +265,8 @@ def _require_targets(first: Predictions, other: Predictions, where: str) -> None
             f"expected predictions of the same examples, got other targets in {where}, of shape "
             f"{tuple(two.shape)} and {tuple(one.shape)}; predict the same file with each"
         )
+    if torch.equal(one, two):
+        return
     wrong = one != two
     if one.is_floating_point() and bool(wrong.any()):
         wrong = (one - two).abs() > TARGET_TOLERANCE * one.abs().clamp_min(float(one.abs().mean()))
@@ -299,6 +301,8 @@ def _require_columns(
 
 def _with_rows(predictions: Predictions, order: Sequence[int]) -> Predictions:
     """Predictions of some rows, in that order."""
+    if list(order) == list(range(len(predictions.predictive))):
+        return predictions
     index = predictions.index
     return replace(
         predictions,

@@ -18,6 +18,7 @@ from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.frames import frame_of
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
+from mcbn.predictive.positions import pieces
 from mcbn.predictive.stored import (
     CATEGORICAL_TENSORS,
     StoredPredictive,
@@ -158,6 +159,11 @@ class Predictions(Displayed):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all, with the draws if they were kept."""
+        header, tensors = self.contents()
+        write_tensors(path, tensors, kind=KIND, header=header)
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The header and the tensors of a file."""
         likelihood, names = kind_of(self.predictive)
         tensors = {
             name: value
@@ -181,7 +187,7 @@ class Predictions(Displayed):
             header["columns"][name], tensors[f"columns.{name}"] = _coded(values)
         if self.index is not None:
             header["index"], tensors["index"] = _coded(self.index)
-        write_tensors(path, tensors, kind=KIND, header=header)
+        return header, tensors
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -298,11 +304,19 @@ def _require_valid(predictions: Predictions) -> None:
             raise ValueError(
                 f"expected {len(given)} values of {name!r:.80}, got {len(column)}; predict again"
             )
+    if targets is not None and len(targets) != len(given):
+        raise ValueError(f"expected {len(given)} targets, got {len(targets)}; predict again")
+    for part, of_part in pieces(given, targets):
+        _require_distribution(part, of_part, predictions)
+
+
+def _require_distribution(
+    given: StoredPredictive, targets: Tensor | None, predictions: Predictions
+) -> None:
     if isinstance(given, CategoricalPredictive):
-        known = predictions.targets
         if targets is not None and predictions.ignore_index is not None:
-            known = targets.masked_fill(targets == predictions.ignore_index, 0)
-        require_classes(given, known, predictions.classes)
+            targets = targets.masked_fill(targets == predictions.ignore_index, 0)
+        require_classes(given, targets, predictions.classes)
         return
     if isinstance(given, BernoulliPredictive):
         require_labels(given, targets, predictions.classes, predictions.ignore_index)

@@ -57,12 +57,16 @@ class ClassMaps:
     @property
     def uncertainty(self) -> Float[Tensor, " examples"]:
         """The mean over labelled pixels of mutual information, or of the entropy of one draw."""
-        given = self.given
-        values = given.mutual_information if given.draw_count > 1 else given.entropy
-        known = torch.ones_like(values)
-        if self.targets is not None and self.ignore_index is not None:
-            known = (self.targets != self.ignore_index).to(values)
-        return (values * known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
+        return torch.stack([self._uncertainty_of(place) for place in range(len(self.given))])
+
+    def _uncertainty_of(self, index: int) -> Tensor:
+        # One after the other: of all at once an entropy would take as much memory again.
+        one = example_of(self.given, index)
+        values = (one.mutual_information if one.draw_count > 1 else one.entropy)[0]
+        if self.targets is None or self.ignore_index is None:
+            return values.mean()
+        known = self.targets[index] != self.ignore_index
+        return values[known].mean() if bool(known.any()) else values.new_zeros(())
 
     @property
     def colors(self) -> dict[str, str]:
@@ -75,7 +79,6 @@ class ClassMaps:
         """The entropy of equal chances, and what most pixels have less of mutual information."""
         tops = {"Entropy": math.log(self.given.log_probabilities.shape[1])}
         if self.given.draw_count > 1:
-            # One after the other: of all at once an entropy would take as much memory again.
             each = (example_of(self.given, k).mutual_information for k in range(len(self.given)))
             tops["Mutual information"] = max(float(one.quantile(BRIGHT)) for one in each)
         return tops

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats
+from torch import Tensor
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
@@ -17,6 +18,8 @@ from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.separation import Uncertain, uncertainties
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.evaluation.uncertain_images import UncertainImages, shares_in_bins
+from mcbn.predictive.gaussian import GaussianPredictive
+from mcbn.predictive.positions import pieces
 from mcbn.report import figures
 from mcbn.report.figures import INK, SERIES, Curve
 
@@ -223,31 +226,63 @@ def _draw_convergence(line: Curve, draws: Sequence[int], ax: Axes) -> None:
     ax.set_ylabel("NLL (nats)")
 
 
-def pit_group(transforms: Mapping[str, np.ndarray], *, level: float) -> PanelGroup:
+@dataclass(frozen=True, eq=False)
+class Transforms:
+    """Counts of probability integral transforms: distribution functions at the true values.
+
+    Attributes:
+        bins: how many are in each of `PIT_BINS` bins of equal width.
+        below: how many are not above each of `QUANTILES`.
+    """
+
+    bins: np.ndarray
+    below: np.ndarray
+
+    @classmethod
+    def of(cls, scored: GaussianPredictive, targets: Tensor) -> "Transforms":
+        """Those of predictions of real values."""
+        whole = cls(np.zeros(PIT_BINS), np.zeros(len(QUANTILES)))
+        for part, of_part in pieces(scored, targets):
+            counts = cls.of_values(part.cdf(of_part).flatten().cpu().numpy())
+            whole = cls(whole.bins + counts.bins, whole.below + counts.below)
+        return whole
+
+    @classmethod
+    def of_values(cls, values: np.ndarray) -> "Transforms":
+        """The counts of known transforms."""
+        below = np.array([(values <= point).sum() for point in QUANTILES])
+        return cls(np.histogram(values, PIT_BINS, (0, 1))[0], below)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.bins.sum())
+
+
+def pit_group(transforms: Mapping[str, Transforms], *, level: float) -> PanelGroup:
     """A histogram of each method's probability integral transforms, with its band.
 
     Args:
-        transforms: distribution functions of the forecasts at the true values, by method.
+        transforms: those of the forecasts, by method.
         level: of the band.
     """
     panels = []
-    for name, values in transforms.items():
-        counts = np.histogram(values, PIT_BINS, (0, 1))[0]
-        ends = _binomial_band(len(values), np.array([1 / PIT_BINS]), level)
+    for name, each in transforms.items():
+        ends = _binomial_band(each.count, np.array([1 / PIT_BINS]), level)
         low, high = (float(end[0]) * PIT_BINS for end in ends)
-        heights = counts * PIT_BINS / len(values)
+        heights = each.bins * PIT_BINS / each.count
         numbers = {"height": heights.tolist(), "band_low": low, "band_high": high}
         label = f"Histogram of the probability integral transforms of {name}: flat if calibrated"
         panels.append(Panel(name, label, partial(_draw_pit, heights, low, high), numbers))
     return PanelGroup("", (), tuple(panels))
 
 
-def quantile_group(transforms: Mapping[str, np.ndarray], *, level: float) -> PanelGroup:
+def quantile_group(transforms: Mapping[str, Transforms], *, level: float) -> PanelGroup:
     """Share of true values below each quantile of each method's forecasts, with its band."""
     panels = []
-    for name, values in transforms.items():
-        shares = np.array([(values <= point).mean() for point in QUANTILES])
-        low, high = _binomial_band(len(values), np.array(QUANTILES), level)
+    for name, each in transforms.items():
+        shares = each.below / each.count
+        low, high = _binomial_band(each.count, np.array(QUANTILES), level)
         numbers = {"level": list(QUANTILES), "share": shares.tolist(), "band_low": low.tolist(),
                    "band_high": high.tolist()}  # fmt: skip
         label = f"Share of true values below each quantile of {name}: the diagonal if calibrated"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,13 +21,13 @@ class RealMaps:
 
     Attributes:
         mean: the predictions, axes (examples, height, width).
-        spreads: standard deviations by name, whole and epistemic, if it is known.
+        variances: by the name of their square root, whole and epistemic, if it is known.
         targets: the true values, if they are known.
         unit: of the values.
     """
 
     mean: Float[Tensor, "examples height width"]
-    spreads: dict[str, Float[Tensor, "examples height width"]]
+    variances: dict[str, Float[Tensor, "examples height width"]]
     targets: Float[Tensor, "examples height width"] | None
     unit: str
 
@@ -46,7 +47,7 @@ class RealMaps:
         targets = predictions.targets
         return cls(
             given.mean.reshape(pixels),
-            {name: part.sqrt().reshape(pixels) for name, part in parts.items()},
+            {name: part.reshape(pixels) for name, part in parts.items()},
             None if targets is None else targets.reshape(pixels),
             predictions.unit,
         )
@@ -54,7 +55,7 @@ class RealMaps:
     @property
     def uncertainty(self) -> Float[Tensor, " examples"]:
         """The mean epistemic standard deviation of each example, or the whole of one draw."""
-        return list(self.spreads.values())[-1].flatten(1).mean(1)
+        return torch.stack([each.sqrt().mean() for each in list(self.variances.values())[-1]])
 
     @property
     def colors(self) -> dict[str, str]:
@@ -64,14 +65,20 @@ class RealMaps:
     @cached_property
     def tops(self) -> dict[str, float]:
         """What most pixels have less of."""
-        values = dict(self.spreads)
-        if self.targets is not None:
-            values["Error"] = (self.mean - self.targets).abs()
         # Example by example: a quantile of very many numbers is refused.
-        return {
-            name: max(float(one.flatten().quantile(BRIGHT)) for one in each)
-            for name, each in values.items()
-        }
+        tops: dict[str, float] = {}
+        for index in range(len(self.mean)):
+            for name, each in self._spreads_of(index).items():
+                top = float(each.flatten().quantile(BRIGHT))
+                tops[name] = max(top, tops.get(name, top))
+        return tops
+
+    def _spreads_of(self, index: int) -> dict[str, Float[Tensor, "height width"]]:
+        """The standard deviations of an example by name, and its error where it is known."""
+        spreads = {name: each[index].sqrt() for name, each in self.variances.items()}
+        if self.targets is not None:
+            spreads["Error"] = (self.mean[index] - self.targets[index]).abs()
+        return spreads
 
     @cached_property
     def _range(self) -> tuple[float, float]:
@@ -87,8 +94,5 @@ class RealMaps:
         for name, each in values.items():
             if each is not None:
                 yield name, heat(each[index].double().cpu().numpy(), high, low=low)
-        for name, each in self.spreads.items():
-            yield name, heat(each[index].cpu().numpy(), self.tops[name])
-        if self.targets is not None:
-            error = (self.mean[index] - self.targets[index]).abs()
-            yield "Error", heat(error.double().cpu().numpy(), self.tops["Error"])
+        for name, each in self._spreads_of(index).items():
+            yield name, heat(each.double().cpu().numpy(), self.tops[name])

@@ -15,12 +15,14 @@ from mcbn.io.plain import to_plain
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
+from mcbn.predictive.positions import pieces
 from mcbn.predictive.predictions import Predictions
+from mcbn.predictive.stored import StoredPredictive
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
 from mcbn.report.claims import Claim, group_claim, with_interval
 from mcbn.report.maps import Maps
-from mcbn.report.panels import PanelGroup
+from mcbn.report.panels import PanelGroup, Transforms
 
 R = TypeVar("R", bound=GaussianPredictive | Moments)
 NOMINAL = 0.9  # level of the intervals whose coverage is scored
@@ -75,9 +77,9 @@ class RegressionPage:
         """Mean share of the variance that comes from the draws; NaN where it is not known."""
         shares = {}
         for name, predictions in self.predictions.items():
-            predictive = _require_regression(predictions.predictive)
-            part, whole = predictive.epistemic_variance, predictive.variance
-            shares[name] = math.nan if part is None else float((part / whole).mean())
+            _require_regression(predictions.predictive)
+            means = [_epistemic_share(each) for each, _ in pieces(predictions.predictive, None)]
+            shares[name] = sum(means) / len(means)  # of pieces of the same size
         return shares
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +143,7 @@ class RegressionPage:
     def figure_groups(self) -> dict[str, list[PanelGroup]]:
         """Its figures by section."""
         transforms = {
-            name: _require_regression(each.scored).cdf(each.known_targets).flatten().cpu().numpy()
+            name: Transforms.of(_require_regression(each.scored), each.known_targets)
             for name, each in self.predictions.items()
         }
         level = self.evaluations[self.baseline].level
@@ -176,6 +178,11 @@ def output_scores(
         name: evaluation_of(each, group=group, resamples=resamples)
         for name, each in predictions.by_output.items()
     }
+
+
+def _epistemic_share(given: StoredPredictive) -> float:
+    part, whole = _require_regression(given).epistemic_variance, _require_regression(given).variance
+    return math.nan if part is None else float((part / whole).mean())
 
 
 def _require_regression(predictive: CategoricalPredictive | BernoulliPredictive | R) -> R:

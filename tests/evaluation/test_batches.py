@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.pictures import VOID, pictures, sampler_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -11,40 +12,9 @@ from mcbn.evaluation.class_images import ClassImages, _bins_of_cells
 from mcbn.evaluation.class_scores import class_columns, rows_of_positions
 from mcbn.evaluation.image_sums import CELLS
 
-VOID = 9
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 RANKED = {"aurc", "e_aurc", "augrc", "auroc_of_errors"}
 MASS = {"ece_equal_mass", "ece_debiased"}
-
-
-def network(outputs):
-    with torch.random.fork_rng():
-        torch.manual_seed(outputs)
-        return (
-            nn.Sequential(
-                nn.Conv2d(3, 8, 3, padding=1),
-                nn.BatchNorm2d(8),
-                nn.ReLU(),
-                nn.Conv2d(8, outputs, 1),
-            )
-            .double()
-            .eval()
-        )
-
-
-def pictures(count=14, seed=0, void=0.2, size=(24, 18)):
-    generator = torch.Generator().manual_seed(seed)
-    # Double: in single precision the size of a batch changes the last digits of a convolution.
-    x = torch.rand(count, 3, *size, generator=generator, dtype=torch.float64)
-    y = x.argmax(1)
-    y[torch.rand(y.shape, generator=generator) < void] = VOID
-    return x, y
-
-
-def sampler_of(outputs, x, draws=4):
-    model = network(outputs)
-    batches = mcbn.minibatches(x, batch_size=4, draws=draws)
-    return mcbn.MCBatchNorm(model, mcbn.collect(model, batches, progress=False))
 
 
 def assert_scores(found, whole):

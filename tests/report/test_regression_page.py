@@ -18,7 +18,7 @@ from mcbn.evaluation import glossary
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.report.panels import pit_group, quantile_group
+from mcbn.report.panels import Transforms, pit_group, quantile_group
 from mcbn.report.report import Report
 
 
@@ -90,11 +90,11 @@ def test_without_intervals_and_draws_nothing_is_judged_or_invented(undrawn):
 
 def test_bands_are_those_of_the_binomial():
     values = np.random.default_rng(0).random(200)
-    numbers = pit_group({"a": values}, level=0.9).panels[0].numbers
+    numbers = pit_group({"a": Transforms.of_values(values)}, level=0.9).panels[0].numbers
     assert sum(numbers["height"]) == pytest.approx(20)
     ends = stats.binom(200, 1 / 20).ppf([0.05, 0.95]) / 10
     assert [numbers["band_low"], numbers["band_high"]] == pytest.approx(ends.tolist())
-    quantiles = quantile_group({"a": values}, level=0.9).panels[0].numbers
+    quantiles = quantile_group({"a": Transforms.of_values(values)}, level=0.9).panels[0].numbers
     assert quantiles["share"][9] == (values <= 0.5).mean()
     assert quantiles["band_high"][9] == stats.binom(200, 0.5).ppf(0.95) / 200
 
