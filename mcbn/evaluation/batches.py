@@ -103,6 +103,7 @@ def predict_scored(
     *,
     ignore_index: int | None,
     group: Groups | None,
+    has_cells: bool,
     progress: bool,
 ) -> tuple[ScoredRows | ScoredImages, float]:
     """Predict, and keep what is scored: every row, or of very many positions sums of each image.
@@ -114,13 +115,14 @@ def predict_scored(
         likelihood: see `predict`.
         ignore_index: see `evaluate`.
         group: see `evaluate`.
+        has_cells: see `UncertainImages`.
         progress: show a bar, on a terminal only.
 
     Returns:
         What is scored, and the seconds that the prediction took.
     """
     timed, labels = Timed(), []
-    images = ScoredImages(ignore_index, group)
+    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(has_cells=has_cells))
 
     def pairs() -> Iterator[Any]:
         for part, of_part in timed.parts(labelled_parts(sampler, data, targets, likelihood)):

@@ -255,7 +255,7 @@ def compare(
     for name, sampler in samplers.items():
         scored, seconds = predict_scored(
             sampler, inputs, targets, likelihood, ignore_index=ignore_index, group=group,
-            progress=progress,
+            has_cells=bool(outside), progress=progress,
         )  # fmt: skip
         predicted_outside = {
             key: predict_uncertain(sampler, values, likelihood, progress=progress)

@@ -13,6 +13,7 @@ from mcbn.evaluation.evaluation import Evaluation, with_intervals
 from mcbn.evaluation.images import ScoredImages, require_no_void
 from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.real_scores import plain_real_scores, real_columns, real_scores
+from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -124,14 +125,15 @@ def what_is_scored(
     *,
     ignore_index: int | None = None,
     group: Groups | None = None,
+    has_cells: bool = False,
 ) -> ScoredRows | ScoredImages:
     """The rows that are scored, or of very many positions the sums of each image.
 
-    The arguments are those of `evaluate`.
+    The arguments are those of `evaluate`, and `has_cells` is that of `UncertainImages`.
     """
     if not is_large(predictive):
         return ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
-    images = ScoredImages(ignore_index, group)
+    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(has_cells=has_cells))
     images.add(predictive, as_targets(targets))  # type: ignore[arg-type]
     return images
 

@@ -1,6 +1,6 @@
 """Uncertainties of dense predictions, image by image, so that the pixels can be forgotten.
 
-A value is known to the cell of a logarithmic scale that it falls into, to 0.3% of itself.
+A value is known to the cell of a logarithmic scale that it falls into, to 0.01% of itself.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mcbn.evaluation.image_sums import ImageSums
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.joining import example_of
 
-PER_DECADE, LOWEST, HIGHEST = 800, -10, 2  # cells, and powers of ten of nats
+PER_DECADE, LOWEST, HIGHEST = 20000, -10, 2  # cells, and powers of ten of nats
 EDGES = 10 ** (torch.arange((HIGHEST - LOWEST) * PER_DECADE + 1).double() / PER_DECADE + LOWEST)
 
 
@@ -26,11 +26,13 @@ class UncertainImages:
         measure: the uncertainty that tells examples apart: "mutual_information" or "entropy"; by
             default the entropy of a single draw, which has no other, or else the former.
         draw_count: T of the predictions.
-        sums: of every image: its entropy and mutual information, and how many of its pixels fall
-            into each cell of `measure`.
+        has_cells: whether it is counted how many pixels fall into each cell of `measure`, as out of
+            distribution data need.
+        sums: of every image: its entropy and mutual information, and those counts.
     """
 
     measure: str = ""
+    has_cells: bool = True
     draw_count: int = 0
     sums: ImageSums = field(default_factory=ImageSums)
 
@@ -56,9 +58,11 @@ class UncertainImages:
         entropy = part.entropy.flatten().cpu()
         information = (entropy - part.expected_entropy.flatten().cpu()).clamp_min(0.0)
         values = {"entropy": entropy, "mutual_information": information}
-        cells = torch.bucketize(values[self.measure], EDGES)
-        means = {name: each.sum()[None] for name, each in values.items()}
-        self.sums.add(len(entropy), {**means, "cells": cells.bincount(minlength=len(EDGES) + 1)})
+        vectors = {name: each.sum()[None] for name, each in values.items()}
+        if self.has_cells:
+            cells = torch.bucketize(values[self.measure], EDGES)
+            vectors["cells"] = cells.bincount(minlength=len(EDGES) + 1)
+        self.sums.add(len(entropy), vectors)
 
     def mean(self, name: str) -> float:
         """The mean over all pixels of "entropy" or "mutual_information"."""

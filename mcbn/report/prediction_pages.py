@@ -137,7 +137,7 @@ def _comparison(
     rows = {
         each.method: what_is_scored(
             _require_classification(each), each.known_targets, ignore_index=each.ignore_index,
-            group=group,
+            group=group, has_cells=bool(outside[each.method]),
         )
         for each in predictions
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.pictures import VOID, pictures, sampler_of
+from pictures import VOID, pictures, sampler_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
