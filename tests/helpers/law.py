@@ -20,6 +20,7 @@ COMPARISONS = {
     "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,
     "recalibration/test_conformal_groups.py": 16,
+    "recalibration/test_conformal_labels.py": 8,
     "evaluation/test_evaluate.py": 5,
     "evaluation/test_label_scores.py": 5,
     "predictive/test_gaussian.py": 20,
