@@ -22,6 +22,7 @@ COMPARISONS = {
     "recalibration/test_conformal_groups.py": 16,
     "recalibration/test_conformal_labels.py": 8,
     "evaluation/test_evaluate.py": 5,
+    "evaluation/test_group_abstention.py": 2,
     "evaluation/test_label_scores.py": 5,
     "predictive/test_gaussian.py": 20,
     "laws/test_interval_coverage.py": 400,
