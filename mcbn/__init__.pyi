@@ -40,8 +40,12 @@ from .predictive.tables import read_predictions as read_predictions
 from .predictive.tables import write_predictions as write_predictions
 from .recalibration.conformal import ConformalIntervals as ConformalIntervals
 from .recalibration.conformal import ConformalSets as ConformalSets
+from .recalibration.conformal_labels import ConformalLabels as ConformalLabels
 from .recalibration.isotonic import Isotonic as Isotonic
+from .recalibration.isotonic_by_label import IsotonicByLabel as IsotonicByLabel
+from .recalibration.platt import PlattScaling as PlattScaling
 from .recalibration.prediction_sets import Coverage as Coverage
+from .recalibration.prediction_sets import LabelSets as LabelSets
 from .recalibration.prediction_sets import PredictionIntervals as PredictionIntervals
 from .recalibration.prediction_sets import PredictionSets as PredictionSets
 from .recalibration.temperature import TemperatureScaling as TemperatureScaling

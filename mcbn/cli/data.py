@@ -20,12 +20,15 @@ from mcbn.network.targets import select_targets
 from mcbn.tasks.examples import LabeledDataset, as_examples, as_inputs
 from mcbn.tasks.folder import (
     UnlabeledPictures,
+    group_by_pattern,
+    groups_of_pictures,
     halves_said,
     held_out_half,
     labeled,
     labeled_pictures,
     part_folders,
     picture_files,
+    require_groups_in_one_part,
 )
 from mcbn.tasks.task import Task
 
@@ -54,6 +57,11 @@ def read_data(
             f"expected --transform with a folder of pictures only, got {path}; leave it out, and "
             "preprocess the data"
         )
+    if reading.group is not None and not any(map(os.path.isdir, both)):
+        raise ValueError(
+            f"expected --group with a folder of pictures only, got {path}; leave it out: arrays "
+            "and columns of texts or whole numbers are kept as groups"
+        )
     if targets and not any(map(_is_columns, both)):
         raise ValueError(
             f"expected --target with a table (.csv, .tsv or .parquet) only, got {path}; leave it "
@@ -62,7 +70,9 @@ def read_data(
     if is_code(path):
         examples = _from_code(path, part)
     elif os.path.isdir(path):
-        examples = _from_folder(path, part, picture_transform(reading.transform, model))
+        examples = _from_folder(
+            path, part, picture_transform(reading.transform, model), reading.group
+        )
     elif not _is_columns(path):
         examples = Examples.from_file(path)
     else:
@@ -116,7 +126,9 @@ def picture_transform(name: str | None, model: str) -> Callable[[Any], Any] | No
     return transform
 
 
-def _from_folder(path: str, part: str, transform: Callable[[Any], Any] | None) -> Examples:
+def _from_folder(
+    path: str, part: str, transform: Callable[[Any], Any] | None, pattern: str | None
+) -> Examples:
     """Pictures by classes, of one part if there are several, or without classes."""
     name = Path(path).resolve().name
     inner = [each for each in os.scandir(path) if each.is_dir() and not each.name.startswith(".")]
@@ -126,20 +138,28 @@ def _from_folder(path: str, part: str, transform: Callable[[Any], Any] | None) -
             f"expected pictures in {path} or in its subfolders, got both; move "
             f"{os.path.basename(flat[0])} and the others into a folder of their class"
         )
+    if not inner and pattern is not None:
+        raise ValueError(
+            f"expected --group with pictures in folders of their classes, got {path}, which is not "
+            "split; leave it out"
+        )
     if not inner:
         pictures = UnlabeledPictures(path, transform)
         names = [os.path.basename(each) for each in pictures.files]
         return Examples(name, LabeledDataset(pictures), index=objects(names))
     folders = part_folders(path)
     root = folders.get(part, Path(path))
-    only = held_out_half(folders, part) if folders else None
+    group = None if pattern is None else group_by_pattern(pattern, path)
+    if group is not None:
+        require_groups_in_one_part(folders, group)
+    only = held_out_half(folders, part, group=group) if folders else None
     if only is not None:
         messages.note(halves_said(folders))
     folder = labeled_pictures(root, transform, only=only)
     names = [os.path.relpath(each, root) for each, _ in folder.samples]
-    classes = tuple(folder.classes)
-    return Examples.of(name, labeled(folder), classes=classes, index=objects(names),
-                       is_part=bool(folders))  # fmt: skip
+    columns = {} if group is None else {"group": objects(groups_of_pictures(folder, group))}
+    return Examples.of(name, labeled(folder), classes=tuple(folder.classes), index=objects(names),
+                       is_part=bool(folders), columns=columns)  # fmt: skip
 
 
 def _from_code(name: str, part: str) -> Examples:

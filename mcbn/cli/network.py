@@ -1,5 +1,6 @@
 """The verbs of the command line that run a network, each on files."""
 
+import math
 import os
 import sys
 
@@ -21,11 +22,13 @@ from mcbn.cli.options.network import (
 )
 from mcbn.cli.options.parts import NetworkOptions
 from mcbn.cli.repeat import command
+from mcbn.cli.values import REAL, names_of
 from mcbn.deployment.export import export as export_file
 from mcbn.inspection.inspect import inspect
 from mcbn.io.plain import to_json
 from mcbn.network.builders import is_published
 from mcbn.network.checkpoints import load
+from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.samplers.batch_norm import MCBatchNorm
@@ -78,11 +81,9 @@ def export(options: ExportOptions) -> None:
     inputs = read_examples(options, options.data, part="test").first(EXPORT_EXAMPLES)
     network = load_said(options.network)
     sampler = MCBatchNorm(network, Bank.load(options.bank))
-    precision = options.precision
-    likelihood = Categorical() if precision is None else Gaussian(precision=precision)
     artifact = export_file(
-        sampler, inputs, options.out, likelihood=likelihood, chunk=options.chunk
-    )  # fmt: skip
+        sampler, inputs, options.out, likelihood=_likelihood(options), chunk=options.chunk
+    )
     gap = max(artifact.differences.values())
     messages.show(
         f"{artifact.draws} draws written to {options.out}: {artifact.size:,} bytes, including "
@@ -92,6 +93,29 @@ def export(options: ExportOptions) -> None:
          "weights_bytes": artifact.weights, "bank_bytes": artifact.bank, "max_difference": gap},
         json=options.json,
     )  # fmt: skip
+
+
+def _likelihood(options: ExportOptions) -> Categorical | Bernoulli | Gaussian:
+    taus = [_precision(text) for text in names_of(options.precision)]
+    if taus or options.likelihood == "gaussian":
+        return Gaussian(taus[0] if len(taus) == 1 else tuple(taus) or None)
+    if options.likelihood == "bernoulli":
+        return Bernoulli(options.outputs)
+    return Categorical(options.outputs)
+
+
+def _precision(text: str) -> float:
+    """A precision tau, from its text.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    if not (REAL.fullmatch(text) and 0 < float(text) < math.inf):
+        raise ValueError(
+            f"expected a positive number for --precision, got {text!r}; give one, or one of each "
+            "output as '4,25'"
+        )
+    return float(text)
 
 
 def read_examples(options: Reading, path: str, *, part: str) -> Examples:

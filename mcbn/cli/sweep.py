@@ -18,6 +18,7 @@ from mcbn.report.report import Report
 from mcbn.study.own_code import load_own_task
 from mcbn.study.results import Study
 from mcbn.study.sweep import sweep as swept
+from mcbn.tasks.folder import group_by_pattern
 from mcbn.tasks.task import Task
 
 
@@ -76,10 +77,10 @@ def _sizes(texts: Sequence[str]) -> list[int]:
 def _task(options: SweepOptions) -> Task:
     """The user's own task, or one of a folder of pictures."""
     if not os.path.isdir(options.task):
-        if options.transform or options.train_transform:
+        if options.transform or options.train_transform or options.group:
             raise ValueError(
-                "expected --transform with a folder of pictures only, got "
-                f"{options.task}; leave it out, and transform in the task"
+                "expected --transform and --group with a folder of pictures only, got "
+                f"{options.task}; leave them out, and transform and split in the task"
             )
         return load_own_task(options.task)
     transform = picture_transform(options.transform, options.network.model)
@@ -88,6 +89,7 @@ def _task(options: SweepOptions) -> Task:
     task = Task.from_folder(
         options.task, transform=transform, train_transform=train_transform,
         num_workers=options.workers,
+        group=None if options.group is None else group_by_pattern(options.group, options.task),
     )  # fmt: skip
     if task.description:
         messages.note(task.description)

@@ -38,6 +38,7 @@ from mcbn.io.display import Display, Displayed
 from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Inputs, device_of, tensors, to_network
 from mcbn.network.isolation import eval_mode, own_warnings, random_streams, restored
+from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import Likelihood, as_likelihood
@@ -47,6 +48,7 @@ from mcbn.samplers.sampler import Sampler
 Format = Literal["pt2", "onnx"]
 OUTPUTS = {
     Categorical: ("probabilities", "entropy", "mutual_information"),
+    Bernoulli: ("probabilities", "entropy", "mutual_information"),
     Gaussian: ("mean", "variance", "epistemic_variance"),
 }
 
@@ -91,23 +93,24 @@ def export(
     example: Inputs,
     path: str | os.PathLike[str],
     *,
-    likelihood: Literal["categorical"] | Likelihood[Any] = "categorical",
+    likelihood: Literal["categorical", "bernoulli"] | Likelihood[Any] = "categorical",
     format: Format | None = None,
     chunk: int | None = None,
 ) -> Artifact:
     """Write a network with its fixed draws as one file, whose outputs are those of `predict`.
 
     For classes the outputs are `probabilities`, `entropy` and `mutual_information`, in nats; for
-    real targets `mean`, `variance` and `epistemic_variance`. The file takes any number of examples;
-    the other axes have the sizes of the example. Before it is written, every draw and every output
-    is compared with those of `predict`, on the example and on others made from it. See
-    docs/deployment.md.
+    several labels an example the same of each label; for real targets `mean`, `variance` and
+    `epistemic_variance`. The file takes any number of examples; the other axes have the sizes of
+    the example. Before it is written, every draw and every output is compared with those of
+    `predict`, on the example and on others made from it. See docs/deployment.md.
 
     Args:
         sampler: `MCBatchNorm`, `DeepEnsemble` or `Deterministic`, on the CPU.
         example: inputs of one or more examples; their values are not stored.
         path: of the file; .pt2 is a program of `torch.export`, .onnx a network in ONNX.
-        likelihood: "categorical" for classes, `Gaussian(...)` for real targets.
+        likelihood: "categorical" for classes, "bernoulli" for several labels an example,
+            `Gaussian(...)` for real targets.
         format: "pt2" or "onnx"; by default that of the name of the file.
         chunk: draws that go through the network together, all of them if None. It bounds the memory
             of a call, and large images are often faster in chunks; see docs/deployment.md.
@@ -228,7 +231,7 @@ def _likelihood(given: Any) -> Any:
     family = as_likelihood(given)
     if type(family) not in OUTPUTS:
         raise ValueError(
-            f"expected the likelihood 'categorical' or mcbn.Gaussian(...), got "
+            f"expected the likelihood 'categorical', 'bernoulli' or mcbn.Gaussian(...), got "
             f"{type(family).__name__}, whose predictive distribution a file cannot compute; use "
             "mcbn.predict"
         )

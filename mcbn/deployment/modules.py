@@ -246,6 +246,34 @@ def categorical_summary(given_probabilities: bool, outputs: Tensor) -> dict[str,
     logits = outputs.double()
     if given_probabilities:
         logits = logits.clamp_min(torch.finfo(_type(outputs)).tiny).log()
+    return _cast(_summary_of_classes(logits), _type(outputs))
+
+
+def bernoulli_summary(given_probabilities: bool, outputs: Tensor) -> dict[str, Tensor]:
+    """Return the probability, entropy and mutual information of each label.
+
+    They are those of `categorical_summary` over two classes, absent and present.
+
+    Args:
+        given_probabilities: whether the network gives these, and not logits.
+        outputs: of the network, for all draws: (batch, draws, labels, ...), or (batch, draws) of
+            one label.
+    """
+    values = outputs.double()
+    if values.ndim == 2:
+        values = values.unsqueeze(2)
+    if given_probabilities:
+        rounding = torch.finfo(outputs.dtype)
+        # As `mcbn.predictive.bernoulli.log_odds`.
+        absent = (1 - values).clamp_min(rounding.eps / 4)
+        values = values.clamp_min(rounding.tiny).log() - absent.log()
+    summary = _summary_of_classes(torch.stack([torch.zeros_like(values), values], 2))
+    summary["probabilities"] = summary["probabilities"][:, 1]
+    return _cast(summary, _type(outputs))
+
+
+def _summary_of_classes(logits: Tensor) -> dict[str, Tensor]:
+    """The summary of logits in float64, (batch, draws, classes, ...)."""
     # The difference of two finite logits may overflow, and 0 * -inf is NaN.
     logs = logits.log_softmax(2).clamp_min(torch.finfo(logits.dtype).min)
     # Not logsumexp less log T, a constant that ONNX rounds to float32.
@@ -253,12 +281,11 @@ def categorical_summary(given_probabilities: bool, outputs: Tensor) -> dict[str,
     mean = (logs - top).exp().mean(1).log() + top.squeeze(1)
     probabilities = mean.exp()
     divergence = (logs.exp() * (logs - mean.unsqueeze(1))).sum(2).mean(1)
-    summary = {
+    return {
         "probabilities": probabilities,
         "entropy": -(probabilities * mean).sum(1),
         "mutual_information": divergence.clamp_min(0),
     }
-    return {name: values.to(_type(outputs)) for name, values in summary.items()}
 
 
 def gaussian_summary(precision: Precision | None, outputs: Tensor) -> dict[str, Tensor]:
@@ -284,7 +311,11 @@ def gaussian_summary(precision: Precision | None, outputs: Tensor) -> dict[str, 
     mean = means.mean(1)
     epistemic = (means - mean.unsqueeze(1)).square().mean(1)
     summary = {"mean": mean, "variance": epistemic + noise, "epistemic_variance": epistemic}
-    return {name: values.to(_type(outputs)) for name, values in summary.items()}
+    return _cast(summary, _type(outputs))
+
+
+def _cast(summary: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: values.to(dtype) for name, values in summary.items()}
 
 
 def _type(outputs: Tensor) -> torch.dtype:

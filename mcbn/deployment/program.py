@@ -18,6 +18,7 @@ from mcbn.deployment.modules import (
     MCBatchNormModule,
     SummaryModule,
     Way,
+    bernoulli_summary,
     categorical_summary,
     gaussian_summary,
 )
@@ -26,6 +27,7 @@ from mcbn.deployment.trials import cycled
 from mcbn.io.plain import to_json
 from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import own_warnings, random_streams
+from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
@@ -78,7 +80,7 @@ def traced_program(network: Module, likelihood: Any, inputs: Inputs) -> Exported
 
     Args:
         network: returns all draws, (batch, draws, ...); in eval mode.
-        likelihood: `Gaussian`, or `Categorical` that says what the outputs are.
+        likelihood: `Gaussian`, or `Categorical` or `Bernoulli` that says what the outputs are.
         inputs: examples of any number; their values are not stored.
 
     Raises:
@@ -87,7 +89,8 @@ def traced_program(network: Module, likelihood: Any, inputs: Inputs) -> Exported
     if isinstance(likelihood, Gaussian):
         summary = partial(gaussian_summary, likelihood.precision)
     else:
-        summary = partial(categorical_summary, likelihood.outputs == "probabilities")
+        of_outputs = bernoulli_summary if isinstance(likelihood, Bernoulli) else categorical_summary
+        summary = partial(of_outputs, likelihood.outputs == "probabilities")
     try:
         return _traced(SummaryModule(network, summary), cycled(inputs, TRACING_EXAMPLES))
     except Exception as error:  # a network may refuse tracing in any way

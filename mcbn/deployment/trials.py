@@ -13,6 +13,8 @@ from torch.nn import Module
 from mcbn.deployment.onnx import reason
 from mcbn.network.inputs import Inputs, count
 from mcbn.network.isolation import own_warnings, random_streams
+from mcbn.network.output_kind import output_kind
+from mcbn.predictive.bernoulli import Bernoulli, probabilities_met
 from mcbn.predictive.categorical import Categorical, seen_outputs
 from mcbn.samplers.outputs import map_tensors
 from mcbn.samplers.sampler import Sampler
@@ -59,7 +61,7 @@ def settled(likelihood: Any, plain: Module, example: Inputs) -> Any:
     """Return the likelihood, knowing whether the network gives logits or probabilities.
 
     Args:
-        likelihood: `Categorical` or `Gaussian`.
+        likelihood: `Categorical`, `Bernoulli` or `Gaussian`.
         plain: the network with a single draw, in eval mode.
         example: inputs of one or more examples.
 
@@ -70,6 +72,10 @@ def settled(likelihood: Any, plain: Module, example: Inputs) -> Any:
     inputs = cycled(example, min(count(example), MAX_EXAMPLES))
     with _words(inputs):
         answer = _repeated(plain, inputs)[:, 0]
+    if isinstance(likelihood, Bernoulli):
+        if likelihood.outputs is None and output_kind(answer) != "logits":
+            raise probabilities_met("values from 0 to 1")
+        return Bernoulli(outputs=likelihood.outputs or "logits")
     if not isinstance(likelihood, Categorical):
         return likelihood
     return Categorical(outputs=likelihood.outputs or seen_outputs(answer))

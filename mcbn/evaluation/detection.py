@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import formulas
+from mcbn.evaluation.clusters import Groups, clusters_of
+from mcbn.evaluation.group_risk import bounds_of_groups
 from mcbn.io.display import Display, Displayed
 
 
@@ -189,10 +191,12 @@ class Abstention:
     Attributes:
         threshold: answer where uncertainty is below it, abstain elsewhere; infinite if every
             example may be answered.
-        coverage: share of the held-out examples answered.
-        risk: share of wrong answers among those, on the held-out examples.
-        bound: upper bound, at the level asked for, of the share of wrong answers on new examples
-            from the same distribution.
+        coverage: share of the held-out examples answered; with groups, its mean over those that
+            the bound is from.
+        risk: share of wrong answers among those, on the held-out examples; with groups, its mean
+            over groups with any.
+        bound: upper bound, at the level asked for, of the share of wrong answers on new examples,
+            or in new groups, from the same distribution.
     """
 
     threshold: float
@@ -207,6 +211,7 @@ def choose_abstention(
     *,
     risk: float,
     level: float = 0.95,
+    group: Groups | None = None,
 ) -> Abstention:
     """Choose the highest threshold of uncertainty below which at most `risk` of answers are wrong.
 
@@ -214,8 +219,13 @@ def choose_abstention(
     the number answered, the number of errors among them is binomial, so the exact upper bound of
     Clopper and Pearson holds for each; at the level 1 - (1 - level) / 20 it holds for all at once,
     whichever is chosen. It holds for new examples from the same distribution, not after a shift.
-    Examples have to be independent: of those that hang together, such as the scans of a patient,
-    give one each.
+
+    Examples have to be independent; those that hang together, such as the scans of a patient, are
+    not, and the binomial bound is then far too low. With `group` it is a bound for new groups: of
+    the mean over groups of the share of wrong answers among those to its examples, each group
+    counting as one, however many examples it has. These shares are independent and from 0 to 1, so
+    the bound of Hoeffding and Bentkus holds whatever their distribution. Every fifth group sets
+    the thresholds, and the bounds are from the others.
 
     Args:
         uncertainty: of held-out examples, such as entropy or mutual information; higher is less
@@ -223,11 +233,14 @@ def choose_abstention(
         wrong: which of them the network got wrong.
         risk: share of wrong answers that is allowed.
         level: probability, over held-out sets, that the bound holds.
+        group: what examples that hang together share, one value per example.
 
     Raises:
-        ValueError: a value is not finite, shapes differ, or no threshold has so low a bound.
+        ValueError: a value is not finite, shapes differ, groups do not fit, or no threshold has so
+            low a bound.
 
     Reference:
+        Bates and others 2021, "Distribution-Free, Risk-Controlling Prediction Sets", for groups;
         Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 3;
         thresholds on a fixed grid in place of their search, whose choices depend on the errors.
     """
@@ -235,13 +248,21 @@ def choose_abstention(
     validation.mask(wrong, "wrong", uncertainty, "uncertainty")
     validation.fraction(risk, "risk")
     validation.fraction(level, "level")
-    candidates = _candidates(uncertainty.double(), wrong, (1 - level) / THRESHOLDS)
+    clusters, chance = clusters_of(group, len(wrong)), (1 - level) / THRESHOLDS
+    if clusters is None:
+        candidates = _candidates(uncertainty.double(), wrong, chance)
+    else:
+        rows = bounds_of_groups(
+            uncertainty.double().cpu(), wrong.cpu(), clusters, thresholds=THRESHOLDS, chance=chance
+        )
+        candidates = [Abstention(*row) for row in rows]
     allowed = [each for each in candidates if each.bound <= risk]
     if not allowed:
         best = min(each.bound for each in candidates)
         raise ValueError(
             f"expected a threshold with a risk of at most {risk:g}, got a bound of {best:.3g} at "
-            f"best from {len(wrong)} held-out examples; give more of them, or allow more risk"
+            f"best from {len(wrong) if clusters is None else len(clusters)} held-out "
+            f"{'examples' if clusters is None else 'groups'}; give more of them, or allow more risk"
         )
     return max(allowed, key=lambda each: each.threshold)
 

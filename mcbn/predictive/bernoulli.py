@@ -159,19 +159,25 @@ class BernoulliPredictive(Displayed):
             TypeError: targets of the wrong kind.
             ValueError: targets that do not fit, or are neither 0 nor 1.
         """
-        values, shape = as_targets(targets), self.log_odds.shape
-        if shape[1] == 1 and values.shape == shape[:1] + shape[2:]:
-            values = values.unsqueeze(1)
-        if values.shape != shape:
-            raise ValueError(
-                f"expected a target of each label, shape {tuple(shape)}, got "
-                f"{tuple(values.shape)}; give 1 for each label that an example has, and 0 for the "
-                "others"
-            )
-        known = torch.ones_like(values, dtype=torch.bool)
-        if ignore_index is not None:
-            known = values != ignore_index
-        return _binary(values, known)
+        return aligned_labels(targets, tuple(self.log_odds.shape), ignore_index=ignore_index)
+
+
+def aligned_labels(
+    targets: Targets, shape: tuple[int, ...], *, ignore_index: int | None = None
+) -> Int64[Tensor, "batch labels *positions"]:
+    """The targets of predictions of this shape; see `BernoulliPredictive.aligned`."""
+    values = as_targets(targets)
+    if shape[1] == 1 and values.shape == shape[:1] + shape[2:]:
+        values = values.unsqueeze(1)
+    if values.shape != shape:
+        raise ValueError(
+            f"expected a target of each label, shape {shape}, got {tuple(values.shape)}; give 1 "
+            "for each label that an example has, and 0 for the others"
+        )
+    known = torch.ones_like(values, dtype=torch.bool)
+    if ignore_index is not None:
+        known = values != ignore_index
+    return _binary(values, known)
 
 
 def _binary(values: Tensor, known: Bool[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

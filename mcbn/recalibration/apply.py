@@ -2,34 +2,58 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
 
-from mcbn.evaluation.clusters import Groups, clusters_of, names_of_groups
+from mcbn.evaluation.clusters import Groups, names_of_groups
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.io.tables import column, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.name_order import same_classes
 from mcbn.predictive.pairing import shared_rows
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.conformal import ConformalIntervals, ConformalSets
+from mcbn.recalibration.conformal_labels import ConformalLabels
 from mcbn.recalibration.held_out import require_other_groups
 from mcbn.recalibration.isotonic import Isotonic
-from mcbn.recalibration.prediction_sets import Coverage, PredictionIntervals, PredictionSets
+from mcbn.recalibration.isotonic_by_label import IsotonicByLabel
+from mcbn.recalibration.platt import PlattScaling
+from mcbn.recalibration.prediction_sets import (
+    Coverage,
+    LabelSets,
+    PredictionIntervals,
+    PredictionSets,
+)
 from mcbn.recalibration.temperature import TemperatureScaling, TemperedCategorical
 from mcbn.recalibration.variance import VarianceScaling
 from mcbn.recalibration.vector import VectorScaling
 
-Recalibration = Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"]
-# The methods by name: fitted by `fit`, then called with the predictions to recalibrate.
-METHODS: Mapping[str, Any] = {
-    "temperature": TemperatureScaling,
-    "temperature-per-draw": TemperedCategorical,
-    "vector": VectorScaling,
-    "isotonic": Isotonic,
-    "variance": VarianceScaling,
+Recalibration = Literal[
+    "temperature", "temperature-per-draw", "temperature-per-label", "vector", "platt", "isotonic",
+    "variance",
+]  # fmt: skip
+# How the methods of each kind of predictions are fitted, by name; a fit is then called with the
+# predictions to recalibrate.
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "classes": {
+        "temperature": TemperatureScaling.fit,
+        "temperature-per-draw": TemperedCategorical.fit,
+        "vector": VectorScaling.fit,
+        "isotonic": Isotonic.fit,
+    },
+    "several labels": {
+        "temperature": TemperatureScaling.fit,
+        "temperature-per-label": partial(PlattScaling.fit, biases=False),
+        "platt": PlattScaling.fit,
+        "isotonic": IsotonicByLabel.fit,
+    },
+    "real values": {"variance": VarianceScaling.fit},
 }
 LEVEL = 0.9  # of prediction sets and intervals
 
@@ -70,8 +94,10 @@ class SetCoverage:
         method: name of the method.
         rule: "as predicted", or "conformal" for those calibrated on held-out examples.
         level: share of the targets that they were made to contain.
-        coverage: share that they contain.
-        mean_size: mean number of classes in a set, or mean length of an interval in target units.
+        coverage: share that they contain; of several labels, the mean over examples of the share
+            of theirs.
+        mean_size: mean number of classes or labels in a set, or mean length of an interval in
+            target units.
         groups: the number of groups, each of which counts as one; None where examples do.
     """
 
@@ -104,8 +130,8 @@ def fitted(
     Args:
         predictions: to be scored, one item per method.
         held_out: predictions of other examples by the same methods, with targets.
-        by: what is fitted: a temperature, a scale and a bias per class, a rising function, or for
-            real values a factor on the variance.
+        by: what is fitted: a temperature, a scale and a bias per class or label, a rising function,
+            or for real values a factor on the variance.
         sides: the groups of both; None where every example is by itself.
 
     Raises:
@@ -142,9 +168,10 @@ def set_coverages(
     """Coverage of prediction sets, or intervals, by every method: as predicted, and conformal.
 
     As predicted a set holds the most probable classes until their probabilities reach the level,
-    and an interval is the central one. Conformal are `ConformalSets` by "probability" and
+    or the most probable labels until theirs reach that share of the sum of all, and an interval is
+    the central one. Conformal are `ConformalSets` by "probability", `ConformalLabels` and
     `ConformalIntervals` by "residual". With groups these are for examples of new groups, and every
-    group counts as one.
+    group counts as one. Of several labels only examples that have one are counted.
 
     Raises:
         ValueError: as for `fitted`.
@@ -153,14 +180,16 @@ def set_coverages(
     for each in predictions:
         partner = _partner(each, predictions, held_out, sides)
         group, held = (sides.scored, sides.held_out[partner.method]) if sides else (None, None)
-        clusters = clusters_of(group, len(each.scored))
-        groups = None if clusters is None else len(clusters)
-        method: Any = ConformalSets if _is_of_classes(each) else ConformalIntervals
-        fit = method.fit(partner.scored, partner.known_targets, level=level, group=held)
-        conformal = fit(each.scored)
-        for rule, sets in (("as predicted", _as_predicted(each, level)), ("conformal", conformal)):
-            coverage = sets.coverage(each.known_targets, group=group)
-            rows.append(SetCoverage(each.method, rule, level, coverage, sets.mean_size, groups))
+        fit = _fit_sets(partner, level, held)
+        made: dict[str, Any] = {
+            "as predicted": _as_predicted(each, level),
+            "conformal": fit(each.scored),
+        }
+        for rule, sets in made.items():
+            coverage = sets.coverage(each.known_targets, group=group, **_ignored(each))
+            rows.append(
+                SetCoverage(each.method, rule, level, coverage, sets.mean_size, _count(each, group))
+            )
     return tuple(rows)
 
 
@@ -170,8 +199,10 @@ def have_sets(predictions: Predictions) -> bool:
     Those of one image are alike, and no exchangeable ones to calibrate on.
     """
     scored: Any = predictions.scored
-    classes = _is_of_classes(predictions)
-    return not classes or scored.log_probabilities.ndim == 2
+    if isinstance(scored, GaussianPredictive):
+        return True
+    probabilities: Tensor = scored.probabilities
+    return probabilities.ndim == 2
 
 
 def coverage_dicts(rows: Sequence[SetCoverage]) -> dict[str, dict[str, Any]]:
@@ -182,15 +213,56 @@ def coverage_dicts(rows: Sequence[SetCoverage]) -> dict[str, dict[str, Any]]:
     return by_method
 
 
-def _as_predicted(predictions: Predictions, level: float) -> PredictionSets | PredictionIntervals:
-    scored: Any = predictions.scored
-    if not isinstance(scored, CategoricalPredictive):
+def _as_predicted(
+    predictions: Predictions, level: float
+) -> PredictionSets | LabelSets | PredictionIntervals:
+    scored = predictions.scored
+    if isinstance(scored, GaussianPredictive):
         low, high = (end.reshape(len(scored)) for end in scored.interval(level))
         return PredictionIntervals(low, high)
-    ordered, order = scored.probabilities.sort(dim=1, descending=True, stable=True)
-    # A class is in the set as long as those before it do not reach the level.
-    inside = ordered.cumsum(1) - ordered < level
-    return PredictionSets(torch.zeros_like(inside).scatter_(1, order, inside))
+    if isinstance(scored, BernoulliPredictive):
+        probabilities = scored.probabilities
+        return LabelSets(_most_probable(probabilities, level * probabilities.sum(1, keepdim=True)))
+    return PredictionSets(_most_probable(scored.probabilities, level))
+
+
+def _most_probable(
+    probabilities: Float64[Tensor, "batch classes"], until: float | Float64[Tensor, "batch 1"]
+) -> Bool[Tensor, "batch classes"]:
+    """The most probable classes, each as long as the probabilities of those before sum to less."""
+    ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
+    inside = ordered.cumsum(1) - ordered < until
+    return torch.zeros_like(inside).scatter_(1, order, inside)
+
+
+def _fit_sets(held_out: Predictions, level: float, group: Groups | None) -> Callable[[Any], Any]:
+    """Conformal sets, or intervals, fitted on held-out predictions."""
+    methods: Mapping[str, Any] = {
+        "classes": ConformalSets,
+        "several labels": ConformalLabels,
+        "real values": ConformalIntervals,
+    }
+    fit: Callable[[Any], Any] = methods[_kind(held_out)].fit(
+        held_out.scored, held_out.known_targets, level=level, group=group, **_ignored(held_out)
+    )
+    return fit
+
+
+def _ignored(predictions: Predictions) -> dict[str, int | None]:
+    """The target of labels that are not known, for methods of several labels."""
+    labels = _kind(predictions) == "several labels"
+    return {"ignore_index": predictions.ignore_index} if labels else {}
+
+
+def _count(predictions: Predictions, group: Groups | None) -> int | None:
+    """The number of groups of the examples that are counted; None where there are none."""
+    if group is None:
+        return None
+    counted = torch.ones(len(predictions.scored), dtype=torch.bool)
+    if _kind(predictions) == "several labels":
+        counted = (predictions.known_targets == 1).any(1)
+    names = names_of_groups(group, len(counted))
+    return len({name for name, known in zip(names, counted.tolist(), strict=True) if known})
 
 
 def _partner(
@@ -200,7 +272,6 @@ def _partner(
     sides: Sides | None,
 ) -> Predictions:
     """Return the held-out predictions of a method; where there is one method only, of any name."""
-    _require_no_labels(each)
     named = [other for other in held_out if other.method == each.method]
     partners = named or (list(held_out) if len(predictions) == len(held_out) == 1 else [])
     if len(partners) != 1:
@@ -208,10 +279,11 @@ def _partner(
             f"expected held-out predictions by {each.method!r} once, got those of "
             f"{[other.method for other in held_out]}; a file of columns is named after its method"
         )
-    if _is_of_classes(each) != _is_of_classes(partners[0]):
+    kinds = [_kind(each), _kind(partners[0])]
+    if kinds[0] != kinds[1]:
         raise ValueError(
-            f"expected held-out predictions of the same kind by {each.method!r}, got classes and "
-            "real values; predict the same kind of target"
+            f"expected held-out predictions of the same kind by {each.method!r}, got {kinds[0]} "
+            f"and {kinds[1]}; predict the same kind of target"
         )
     if shared := shared_rows(each, partners[0]):
         raise ValueError(
@@ -232,28 +304,25 @@ def _partner(
     return same_classes(partners[0], each, f"the held-out predictions by {each.method!r}")
 
 
-def _require_no_labels(predictions: Predictions) -> None:
-    if isinstance(predictions.predictive, BernoulliPredictive):
-        raise ValueError(
-            "expected predictions of classes or real values for recalibration and prediction sets, "
-            f"got several labels an example by {predictions.method!r}; leave the held-out "
-            "predictions out"
-        )
-
-
 def _fit(each: Predictions, held_out: Predictions, by: str) -> Callable[[Any], Any]:
-    known = [name for name in METHODS if (name == "variance") != _is_of_classes(each)]
-    if by not in known:
-        kind = "classes" if _is_of_classes(each) else "real values"
+    methods = METHODS[_kind(each)]
+    if by not in methods:
         raise ValueError(
-            f"expected one of {known} for predictions of {kind}, got {by!r}; choose one of these"
+            f"expected one of {list(methods)} for predictions of {_kind(each)}, got {by!r}; choose "
+            "one of these"
         )
-    rows = ScoredRows.of(
-        held_out.scored, held_out.known_targets, ignore_index=held_out.ignore_index
-    )
-    fit: Callable[[Any], Any] = METHODS[by].fit(rows.predictive, rows.targets)
+    predictive, targets, options = held_out.scored, held_out.known_targets, _ignored(held_out)
+    if not options:
+        rows = ScoredRows.of(predictive, targets, ignore_index=held_out.ignore_index)
+        predictive, targets = rows.predictive, rows.targets
+    fit: Callable[[Any], Any] = methods[by](predictive, targets, **options)
     return fit
 
 
-def _is_of_classes(predictions: Predictions) -> bool:
-    return isinstance(predictions.predictive, CategoricalPredictive)
+def _kind(predictions: Predictions) -> str:
+    """What is predicted, in words."""
+    if isinstance(predictions.predictive, CategoricalPredictive):
+        return "classes"
+    if isinstance(predictions.predictive, BernoulliPredictive):
+        return "several labels"
+    return "real values"

@@ -107,7 +107,7 @@ class ConformalSets:
             ValueError: an option is unknown, targets or groups do not fit, or predictions have
                 positions.
         """
-        held_out.require_of_classes(predictive)
+        held_out.require_of_classes(predictive, "ConformalLabels")
         clusters = clusters_of(group, len(predictive))
         groups = None if clusters is None else len(clusters)
         unfitted = cls(level, math.inf, len(predictive), score, seed, groups)
@@ -130,8 +130,10 @@ class ConformalSets:
             group: what they share, to make sure that no group was fitted on.
 
         Raises:
+            TypeError: they are not of classes.
             ValueError: they are the ones fitted on, or of groups fitted on, or have positions.
         """
+        held_out.require_of_classes(predictive, "ConformalLabels")
         self.held_out.require_other(predictive, group)
         return PredictionSets(self._scores(predictive, "new") <= self.threshold)
 
@@ -286,24 +288,41 @@ class ConformalIntervals:
 
 
 def _threshold(scores: Tensor, level: float, clusters: Clusters | None) -> float:
-    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores.
-
-    With clusters, the first score up to which the shares of all K sum to `(K + 1) level`: the
-    quantile of scores of which each cluster has the mass 1 / (K + 1), and infinity has the rest.
-    """
-    # The level as the decimal number that was written: in floating point 0.07 * 100 is above 7.
-    share = Fraction(str(level))
-    ordered, order = scores.flatten().sort()
-    if clusters is None:
-        rank = math.ceil((len(ordered) + 1) * share)
-    else:
-        sizes = clusters.sizes[clusters.of_row][order.cpu()]
-        needed = (len(clusters) + 1) * share
-        rank = bisect_left(range(len(ordered) + 1), needed, key=lambda n: _shares(sizes[:n]))
+    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores."""
+    if clusters is not None:
+        return shared_threshold(scores, level, clusters.sizes[clusters.of_row], len(clusters))
+    ordered = scores.flatten().sort().values
+    rank = math.ceil((len(ordered) + 1) * _as_written(level))
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
 
 
+def shared_threshold(
+    scores: Tensor, level: float, sizes: Int[Tensor, " scores"], clusters: int
+) -> float:
+    """The first score up to which the shares of all K clusters sum to `(K + 1) level`.
+
+    It is the quantile of scores of which each cluster has the mass 1 / (K + 1), and infinity has
+    the rest.
+
+    Args:
+        scores: of all rows.
+        level: share of the mass.
+        sizes: what one is divided by for the share of each row in its cluster.
+        clusters: K.
+    """
+    ordered, order = scores.flatten().sort()
+    sizes = sizes[order.cpu()]
+    needed = (clusters + 1) * _as_written(level)
+    rank = bisect_left(range(len(ordered) + 1), needed, key=lambda n: _shares(sizes[:n]))
+    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
+
+
+def _as_written(level: float) -> Fraction:
+    """The level as the decimal number that was written: in floating point 0.07 * 100 is above 7."""
+    return Fraction(str(level))
+
+
 def _shares(sizes: Int[Tensor, " chosen"]) -> Fraction:
-    """The sum over clusters of the share of each that is chosen, from the cluster sizes; exact."""
+    """The sum of one over each size; exact."""
     counts = sizes.bincount().tolist()
     return sum((Fraction(count, size) for size, count in enumerate(counts) if count), Fraction(0))

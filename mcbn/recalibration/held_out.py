@@ -13,10 +13,12 @@ from mcbn import validation
 from mcbn.evaluation.clusters import Groups, names_of_groups
 from mcbn.io.plain import matches_type
 from mcbn.io.tables import shortened
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 
 F = TypeVar("F")
+HeldPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,7 @@ class HeldOut:
     groups: frozenset[str] = frozenset()
 
     @classmethod
-    def of(
-        cls,
-        predictive: CategoricalPredictive | GaussianPredictive,
-        group: Groups | None = None,
-    ) -> "HeldOut":
+    def of(cls, predictive: HeldPredictive, group: Groups | None = None) -> "HeldOut":
         """Remember the examples of these predictions, and what they share.
 
         Raises:
@@ -54,11 +52,7 @@ class HeldOut:
         groups = () if group is None else names_of_groups(group, len(predictive))
         return cls(weakref.ref(rows.untyped_storage()), _offsets(rows), frozenset(groups))
 
-    def require_other(
-        self,
-        predictive: CategoricalPredictive | GaussianPredictive,
-        group: Groups | None = None,
-    ) -> None:
+    def require_other(self, predictive: HeldPredictive, group: Groups | None = None) -> None:
         """Check that predictions are not of the examples fitted on; disjoint slices are fine.
 
         Raises:
@@ -79,14 +73,45 @@ class HeldOut:
         return HeldOut, ()
 
 
-def require_of_classes(predictive: object) -> None:
+def require_of_classes(predictive: object, for_labels: str) -> None:
     """Check that predictions are of classes.
+
+    Args:
+        predictive: of any type.
+        for_labels: what to take for several labels an example.
 
     Raises:
         TypeError: they are not.
     """
-    advice = "give what mcbn.predict returns for classes; several labels are not recalibrated"
+    advice = f"give what mcbn.predict returns for classes; for several labels take {for_labels}"
     validation.require_type(predictive, CategoricalPredictive, "a CategoricalPredictive", advice)
+
+
+def require_of_labels(predictive: object, for_classes: str) -> None:
+    """Check that predictions are of several labels an example.
+
+    Args:
+        predictive: of any type.
+        for_classes: what to take for classes.
+
+    Raises:
+        TypeError: they are not.
+    """
+    advice = f'give what mcbn.predict returns with "bernoulli"; for classes take {for_classes}'
+    validation.require_type(predictive, BernoulliPredictive, "a BernoulliPredictive", advice)
+
+
+def require_of_as_many_labels(predictive: BernoulliPredictive, labels: int) -> None:
+    """Check that predictions have as many labels as those fitted on.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if predictive.log_odds.shape[1] != labels:
+        raise ValueError(
+            f"expected predictions of {labels} labels, got {predictive.log_odds.shape[1]}; fit on "
+            "predictions of the same labels"
+        )
 
 
 def require_of_real_values(predictive: object) -> None:
@@ -120,10 +145,12 @@ def require_other_groups(
         )
 
 
-def _rows(predictive: CategoricalPredictive | GaussianPredictive) -> Tensor:
+def _rows(predictive: HeldPredictive) -> Tensor:
     """A tensor with one row per example, whatever the number of draws."""
     if isinstance(predictive, CategoricalPredictive):
         return predictive.log_probabilities
+    if isinstance(predictive, BernoulliPredictive):
+        return predictive.log_odds
     return predictive.means[0]
 
 
@@ -164,13 +191,18 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
         if value is None and kind is float:
             numbers[name] = math.inf
         elif matches_type(value, kind):
-            numbers[name] = tuple(value) if isinstance(value, list) else value
+            numbers[name] = _as_tuples(value)
         else:
             raise ValueError(
                 f"expected {name} of the type {kind} and finite, got {value!r:.80}; read a file "
                 "that mcbn wrote"
             )
     return method(**numbers)
+
+
+def _as_tuples(value: Any) -> Any:
+    """The value, with tuples in place of lists at every level."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _names(method: Any) -> list[str]:

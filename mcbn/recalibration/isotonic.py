@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from scipy.optimize import isotonic_regression
 from torch.nn.functional import one_hot
 
@@ -46,18 +47,7 @@ class Isotonic(Displayed):
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        rising = all(
-            np.all(np.diff(numbers) >= 0) and numbers[0] >= 0 and numbers[-1] <= 1
-            for numbers in (self.knots, self.values)
-            if len(numbers) > 0
-        )
-        empty = min(len(self.knots), self.examples) < 1
-        if not rising or empty or len(self.knots) != len(self.values):
-            raise ValueError(
-                "expected as many knots as values, both rising from 0 to 1, and at least 1 "
-                f"example, got {len(self.knots)} knots, {len(self.values)} values and "
-                f"{self.examples} examples; fit them with .fit"
-            )
+        require_function(self.knots, self.values, self.examples)
 
     def display(self) -> Display:
         """The function at its knots."""
@@ -90,22 +80,14 @@ class Isotonic(Displayed):
             TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or one of probability 0.
         """
-        held_out.require_of_classes(predictive)
+        held_out.require_of_classes(predictive, "IsotonicByLabel")
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         happened = one_hot(targets.to(logs.device).long(), logs.shape[1]).movedim(-1, 1)
-        points, place, counts = np.unique(
-            logs.exp().cpu().numpy().ravel(), return_inverse=True, return_counts=True
+        knots, values = isotonic_function(
+            logs.exp().cpu().numpy().ravel(), happened.cpu().numpy().ravel()
         )
-        means = np.bincount(place, happened.cpu().numpy().ravel()) / counts
-        fit = isotonic_regression(means, weights=counts)
-        # Between the first and the last point of a block the function is constant.
-        ends = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
-        values = fit.x[ends].clip(0, 1)
-        return cls(
-            tuple(points[ends].clip(0, 1).tolist()), tuple(values.tolist()), targets.numel(),
-            HeldOut.of(predictive, group),
-        )  # fmt: skip
+        return cls(knots, values, targets.numel(), HeldOut.of(predictive, group))
 
     def __call__(
         self, predictive: CategoricalPredictive, *, group: Groups | None = None
@@ -117,8 +99,10 @@ class Isotonic(Displayed):
             group: what they share, to make sure that no group was fitted on.
 
         Raises:
+            TypeError: they are not of classes.
             ValueError: they are the ones fitted on, or of groups fitted on.
         """
+        held_out.require_of_classes(predictive, "IsotonicByLabel")
         self.held_out.require_other(predictive, group)
         logs = predictive.log_probabilities
         values = np.interp(logs.exp().cpu().numpy(), self.knots, self.values)
@@ -133,3 +117,34 @@ class Isotonic(Displayed):
     def from_dict(cls, values: Mapping[str, Any]) -> "Isotonic":
         """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
+
+
+def isotonic_function(
+    probabilities: Float64[np.ndarray, " answers"], happened: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The isotonic regression of what happened on its probability: knots, and values at them."""
+    points, place, counts = np.unique(probabilities, return_inverse=True, return_counts=True)
+    means = np.bincount(place, happened) / counts
+    fit = isotonic_regression(means, weights=counts)
+    # Between the first and the last point of a block the function is constant.
+    ends = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
+    return tuple(points[ends].clip(0, 1).tolist()), tuple(fit.x[ends].clip(0, 1).tolist())
+
+
+def require_function(knots: tuple[float, ...], values: tuple[float, ...], examples: int) -> None:
+    """Check that knots and values are those of a rising function.
+
+    Raises:
+        ValueError: they are not.
+    """
+    rising = all(
+        np.all(np.diff(numbers) >= 0) and numbers[0] >= 0 and numbers[-1] <= 1
+        for numbers in (knots, values)
+        if len(numbers) > 0
+    )
+    if not rising or min(len(knots), examples) < 1 or len(knots) != len(values):
+        raise ValueError(
+            "expected as many knots as values, both rising from 0 to 1, and at least 1 example, "
+            f"got {len(knots)} knots, {len(values)} values and {examples} examples; fit them with "
+            ".fit"
+        )

@@ -11,6 +11,7 @@ from mcbn import validation
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
+from mcbn.predictive.bernoulli import aligned_labels
 from mcbn.predictive.frames import spread_row
 
 
@@ -50,13 +51,7 @@ class PredictionSets(Displayed):
 
     def display(self) -> Display:
         """How many sets are of each size."""
-        count, classes = self.members.shape
-        heading = (
-            f"Sets of {classes} classes for {count:,} examples, mean size {self.mean_size:.3g}"
-        )
-        sizes = self.members.sum(1).bincount().tolist()
-        rows = [(str(size), f"{number:,}") for size, number in enumerate(sizes) if number]
-        return Display(heading, ("classes in a set", "examples"), rows)
+        return _sizes(self.members, "classes")
 
     @property
     def mean_size(self) -> float:
@@ -82,6 +77,89 @@ class PredictionSets(Displayed):
         index = validation.labels(as_targets(targets), classes, (len(self),)).long()
         inside = self.members.gather(1, index.to(self.members.device)[:, None])
         return _coverage(inside[:, 0], group, level)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelSets(Displayed):
+    """Sets of the labels that an example may have, one per example.
+
+    Attributes:
+        members: whether a label is in the set of an example; a set may be empty or whole.
+    """
+
+    members: Bool[Tensor, "batch labels"]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def display(self) -> Display:
+        """How many sets are of each size."""
+        return _sizes(self.members, "labels")
+
+    @property
+    def mean_size(self) -> float:
+        """Mean number of labels in a set; smaller is more informative."""
+        return float(self.members.sum(1).double().mean())
+
+    def coverage(
+        self,
+        targets: Targets,
+        *,
+        ignore_index: int | None = None,
+        group: Groups | None = None,
+        level: float = 0.95,
+    ) -> Coverage:
+        """Return which share of its labels the set of an example has, with an interval.
+
+        It is one minus the false negative rate: the mean over examples with any label of the share
+        of their labels in their set.
+
+        Args:
+            targets: 1 for each label that is there, and 0 for the others.
+            ignore_index: the target of labels of which the truth is not known; they are left out.
+            group: what examples that hang together share, one value per example; each group then
+                counts as one.
+            level: of the interval.
+
+        Raises:
+            TypeError: targets of the wrong kind.
+            ValueError: targets or groups that do not fit, or no example has a label.
+        """
+        present = present_labels(targets, tuple(self.members.shape), ignore_index)
+        found = present & self.members.to(present.device)
+        known, clusters = counted_examples(present, group)
+        shares = found.sum(1).double() / present.sum(1)
+        return _bounds(*_independent(shares[known].cpu(), clusters, int(present.sum())), level)
+
+
+def present_labels(
+    targets: Targets, shape: tuple[int, ...], ignore_index: int | None
+) -> Bool[Tensor, "batch labels"]:
+    """Which labels are known to be there.
+
+    Raises:
+        TypeError: targets of the wrong kind.
+        ValueError: they have another shape, or are neither 0 nor 1.
+    """
+    return aligned_labels(targets, shape, ignore_index=ignore_index) == 1
+
+
+def counted_examples(
+    present: Bool[Tensor, "batch labels"], group: Groups | None
+) -> tuple[Bool[Tensor, " batch"], Clusters]:
+    """The examples that have a label, and their clusters: groups, or each by itself.
+
+    Raises:
+        ValueError: groups that do not fit, or no example has a label.
+    """
+    known = present.any(1).cpu()
+    if not bool(known.any()):
+        raise ValueError(
+            "expected examples that have a label, got none, of which no share can be found; give "
+            "targets of 1 for each label that is there"
+        )
+    clusters = clusters_of(group, len(present)) or Clusters.alone(len(present))
+    return known, clusters.spread(known.nonzero()[:, 0])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,30 +210,52 @@ class PredictionIntervals(Displayed):
         return _coverage((values >= self.low) & (values <= self.high), group, level)
 
 
+def _sizes(members: Bool[Tensor, "batch classes"], kind: str) -> Display:
+    """How many sets are of each size."""
+    sizes = members.sum(1)
+    heading = (
+        f"Sets of {members.shape[1]} {kind} for {len(members):,} examples, mean size "
+        f"{float(sizes.double().mean()):.3g}"
+    )
+    counts = sizes.bincount().tolist()
+    rows = [(str(size), f"{number:,}") for size, number in enumerate(counts) if number]
+    return Display(heading, (f"{kind} in a set", "examples"), rows)
+
+
 def _coverage(covered: Bool[Tensor, " batch"], group: Groups | None, level: float) -> Coverage:
-    tail = (1 - validation.fraction(level, "level")) / 2
     if (clusters := clusters_of(group, len(covered))) is not None:
-        hits, misses = _independent(covered.cpu(), clusters)
-    else:
-        hits, misses = int(covered.sum()), int((~covered).sum())
+        return _bounds(*_independent(covered.cpu().double(), clusters, len(covered)), level)
+    return _bounds(int(covered.sum()), int((~covered).sum()), level)
+
+
+def _bounds(hits: float, misses: float, level: float) -> Coverage:
+    """The share of hits, with the interval of Clopper and Pearson."""
+    tail = (1 - validation.fraction(level, "level")) / 2
     # Quantiles of the beta distribution are exact; scipy's `binomtest` searches, to 1e-12.
     low = float(betaincinv(hits, misses + 1, tail)) if hits else 0.0
     high = float(betainccinv(hits + 1, misses, tail)) if misses else 1.0
     return Coverage(hits / (hits + misses), low, high)
 
 
-def _independent(covered: Bool[Tensor, " batch"], clusters: Clusters) -> tuple[float, float]:
+def _independent(
+    covered: Float64[Tensor, " batch"], clusters: Clusters, most: int
+) -> tuple[float, float]:
     """Hits and misses among so many independent examples that their share varies as much.
 
     Those of a group count as one where they are all alike, and nearly as themselves where they have
     nothing in common. How alike they are is told by few groups: so by these, one more of hits alone
     and one more of misses.
+
+    Args:
+        covered: the share of hits in each example.
+        clusters: the groups of the examples.
+        most: how many they can be.
     """
-    groups, examples = len(clusters), len(covered)
+    groups = len(clusters)
     shares = torch.zeros(groups, dtype=torch.float64)
-    shares = shares.index_add(0, clusters.of_row, covered.double()) / clusters.sizes
+    shares = shares.index_add(0, clusters.of_row, covered) / clusters.sizes
     more = torch.cat([shares, torch.tensor([0.0, 1.0], dtype=torch.float64)])
     alike = float(more.var(correction=0) / (more.mean() * (1 - more.mean())))
-    number = min(groups / alike, examples)
+    number = min(groups / alike, most)
     mean = float(shares.mean())
     return mean * number, (1 - mean) * number

@@ -7,7 +7,7 @@ predictive of the same kind. Which to use when: docs/recalibration.md.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -16,10 +16,13 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import scores
 from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.evaluate import ScoredRows, require_predictive
 from mcbn.network.targets import Targets, as_targets
+from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits, entropy
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut, end_of, lowest
+from mcbn.recalibration.known_answers import KnownAnswers
 
 # Temperatures searched.
 BOUNDS = (1e-2, 1e2)
@@ -68,7 +71,7 @@ class TemperedCategorical:
             TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or predictions without draws.
         """
-        held_out.require_of_classes(predictive)
+        held_out.require_of_classes(predictive, "TemperatureScaling")
         draws = _draws(predictive)
         targets = as_targets(targets)
         checked_logs(predictive, targets)
@@ -89,8 +92,10 @@ class TemperedCategorical:
             group: what they share, to make sure that no group was fitted on.
 
         Raises:
+            TypeError: they are not of classes.
             ValueError: draws were not kept, or they are the ones fitted on, or of groups fitted on.
         """
+        held_out.require_of_classes(predictive, "TemperatureScaling")
         self.held_out.require_other(predictive, group)
         return self.summarize(_draws(predictive), keep_draws=True)
 
@@ -183,6 +188,7 @@ def require_temperature(temperature: float) -> None:
 class TemperatureScaling:
     """One temperature for the average over draws: `softmax(log p / T)`, p the mean probability.
 
+    Of several labels an example it is `sigmoid(log(p / (1 - p)) / T)`, with one T for all labels.
     Above 1 it softens, below 1 it sharpens; the order of the classes stays. Entropy is that of the
     new probabilities; the shares of its parts stay, see `averaged`.
 
@@ -203,18 +209,23 @@ class TemperatureScaling:
     @classmethod
     def fit(
         cls,
-        predictive: CategoricalPredictive,
+        predictive: CategoricalPredictive | BernoulliPredictive,
         targets: Targets,
         *,
+        ignore_index: int | None = None,
         group: Groups | None = None,
     ) -> "TemperatureScaling":
         """Fit the temperature of the lowest mean negative log-likelihood of held-out targets.
 
-        The loss is convex in 1/T, and solved by its exact slope. Positions count as examples.
+        The loss is convex in 1/T, and solved by its exact slope. Positions, and labels, count as
+        examples.
 
         Args:
             predictive: predictions of held-out examples.
-            targets: their class indices.
+            targets: their class indices; of several labels, 1 for each that is there and 0 for the
+                others.
+            ignore_index: the target of positions, or labels, of which the truth is not known; they
+                are left out.
             group: what these examples share, such as the patient of a scan, by which the fit
                 refuses others of the same; see `HeldOut`.
 
@@ -222,19 +233,38 @@ class TemperatureScaling:
             TypeError: predictions or targets of the wrong kind.
             ValueError: targets or groups that do not fit, or one of probability 0.
         """
-        held_out.require_of_classes(predictive)
-        targets = as_targets(targets)
-        rows = checked_logs(predictive, targets)[None]
-        return cls(best_temperature(rows, targets), HeldOut.of(predictive, group))
+        require_predictive(predictive, CategoricalPredictive, BernoulliPredictive)
+        if isinstance(predictive, BernoulliPredictive):
+            known = KnownAnswers.by_label(predictive, targets, ignore_index)
+            odds = torch.cat([each.log_odds for each in known])
+            logits = torch.stack([torch.zeros_like(odds), odds], dim=1)
+            happened = torch.cat([each.present for each in known]).long()
+        else:
+            rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index)
+            logits, happened = checked_logs(rows.predictive, rows.targets), rows.targets
+        return cls(best_temperature(logits[None], happened), HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
         """Which bound of the search, 0.01 to 100, T lies at, if it does: then no T is best."""
         return end_of(self.temperature, BOUNDS)
 
+    @overload
     def __call__(
         self, predictive: CategoricalPredictive, *, group: Groups | None = None
-    ) -> CategoricalPredictive:
+    ) -> CategoricalPredictive: ...
+
+    @overload
+    def __call__(
+        self, predictive: BernoulliPredictive, *, group: Groups | None = None
+    ) -> BernoulliPredictive: ...
+
+    def __call__(
+        self,
+        predictive: CategoricalPredictive | BernoulliPredictive,
+        *,
+        group: Groups | None = None,
+    ) -> CategoricalPredictive | BernoulliPredictive:
         """Return the predictions at this temperature; draws are not kept.
 
         Args:
@@ -245,6 +275,8 @@ class TemperatureScaling:
             ValueError: they are the ones fitted on, or of groups fitted on.
         """
         self.held_out.require_other(predictive, group)
+        if isinstance(predictive, BernoulliPredictive):
+            return averaged_labels(predictive, predictive.log_odds / self.temperature)
         return averaged(predictive, predictive.log_probabilities / self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
@@ -279,6 +311,14 @@ def averaged(
         predictive.variation_ratio,
         predictive.draw_count,
     )
+
+
+def averaged_labels(
+    predictive: BernoulliPredictive, log_odds: Float64[Tensor, "batch labels *positions"]
+) -> BernoulliPredictive:
+    """Return the predictive with these log-odds of the mean probability; see `averaged`."""
+    states = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
+    return BernoulliPredictive.from_classes(averaged(predictive.as_classes, states))
 
 
 def _spread(log_probabilities: Tensor) -> Tensor:

@@ -38,12 +38,7 @@ class VectorScaling(Displayed):
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        numbers = (*self.scales, *self.biases)
-        if len(self.scales) != len(self.biases) or not all(map(math.isfinite, numbers)):
-            raise ValueError(
-                "expected one finite scale and bias per class, got "
-                f"{len(self.scales)} scales and {len(self.biases)} biases; fit them with .fit"
-            )
+        require_numbers(self.scales, self.biases, "class")
 
     def display(self) -> Display:
         """The scale and the bias of each class."""
@@ -82,12 +77,13 @@ class VectorScaling(Displayed):
             ValueError: targets or groups that do not fit, a prior below 0, or without a prior a
                 class that is not among the targets, whose bias would be minus infinity.
         """
-        held_out.require_of_classes(predictive)
+        held_out.require_of_classes(predictive, "PlattScaling")
         targets = as_targets(targets)
         logs = checked_logs(predictive, targets)
         classes = logs.shape[1]
         rows, labels = logs.movedim(1, -1).reshape(-1, classes), targets.reshape(-1).to(logs.device)
-        _require_prior(prior, labels, classes)
+        require_prior(prior)
+        _require_all_classes(prior, labels, classes)
         start = np.concatenate([np.ones(classes), np.zeros(classes)])
         best = minimize(
             lambda weights: _vector_loss(weights, rows, labels.long(), prior), start, jac=True,
@@ -107,9 +103,11 @@ class VectorScaling(Displayed):
             group: what they share, to make sure that no group was fitted on.
 
         Raises:
+            TypeError: they are not of classes.
             ValueError: they are the ones fitted on, or of groups fitted on, or have another number
                 of classes.
         """
+        held_out.require_of_classes(predictive, "PlattScaling")
         self.held_out.require_other(predictive, group)
         logs = predictive.log_probabilities.clamp_min(MASKED)
         if logs.shape[1] != len(self.scales):
@@ -151,9 +149,30 @@ def _vector_loss(
     return float(loss / count), (gradient / count).cpu().numpy()
 
 
-def _require_prior(prior: float, labels: Tensor, classes: int) -> None:
+def require_numbers(scales: tuple[float, ...], biases: tuple[float, ...], of: str) -> None:
+    """Check that there are as many scales as biases, and all are finite.
+
+    Raises:
+        ValueError: there are not.
+    """
+    if len(scales) != len(biases) or not all(map(math.isfinite, (*scales, *biases))):
+        raise ValueError(
+            f"expected one finite scale and bias per {of}, got {len(scales)} scales and "
+            f"{len(biases)} biases; fit them with .fit"
+        )
+
+
+def require_prior(prior: float) -> None:
+    """Check that the precision of a prior is finite and not below 0.
+
+    Raises:
+        ValueError: it is.
+    """
     if not (prior >= 0 and math.isfinite(prior)):
         raise ValueError(f"expected a prior of at least 0, got {prior}; 1 is usual")
+
+
+def _require_all_classes(prior: float, labels: Tensor, classes: int) -> None:
     missing = int((labels.long().bincount(minlength=classes) == 0).sum())
     if prior == 0 and missing:
         raise ValueError(

@@ -166,8 +166,13 @@ class ComparisonPage:
             "cost": tables.cost(self.comparison),
             "classes": self._class_table(),
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
-            "sets": tables.set_coverages(self.sets, "classes") if self.sets else None,
+            "sets": tables.set_coverages(self.sets, self._of_sets) if self.sets else None,
         }
+
+    @property
+    def _of_sets(self) -> str:
+        """What prediction sets hold."""
+        return "labels" if self.comparison.has_labels else "classes"
 
     def _class_table(self) -> tables.Table | None:
         scores = self.class_scores

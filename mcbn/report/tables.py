@@ -276,8 +276,13 @@ def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
                              key=f"{root}.coverage.value")  # fmt: skip
         size = TableCell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
         rows.append((each.method, (TableCell(each.rule), coverage, size)))
-    share_of = "Share of targets inside" + (", mean over groups" if sets[0].groups else "")
-    kind = "exact binomial interval" if sets[0].groups is None else "interval over groups"
+    grouped, labels = sets[0].groups is not None, unit == "labels"
+    counted = "groups" if grouped else "examples"
+    share_of = "Share of the labels of an example that are inside" if labels else (
+        "Share of targets inside"
+    )  # fmt: skip
+    share_of += f", mean over {counted}" if grouped or labels else ""
+    kind = f"interval over {counted}" if grouped or labels else "exact binomial interval"
     headings = (
         ("Method", ""),
         ("Rule", ""),

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,56 @@ def held_out_half(
     if part not in HALVES or folders["validation"] != folders["test"]:
         return None
     return _split(labeled_pictures(folders[part]), seed, HALVES, group)[part]
+
+
+def group_by_pattern(pattern: str, path: str | os.PathLike[str]) -> Group:
+    """What pictures of a folder share, by a pattern in their names.
+
+    Args:
+        pattern: a regular expression, searched in the path of a picture inside the folder of its
+            class. The first group in parentheses is what pictures share, or else the whole match.
+        path: the folder of the classes, or of parts with the classes in each.
+
+    Raises:
+        ValueError: it is no regular expression; or, once a picture is asked for, it is not found.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"expected a regular expression for groups, got {pattern!r:.80} ({error}); give such "
+            "as '^[^_]+' for what comes before the first _"
+        ) from error
+    roots = [*part_folders(path).values(), Path(path)]
+
+    def group(picture: Path) -> str:
+        root = next(each for each in roots if each in picture.parents)
+        inside = Path(*picture.relative_to(root).parts[1:]).as_posix()
+        found = compiled.search(inside)
+        name = None if found is None else found[1 if compiled.groups else 0]
+        if not name:
+            raise ValueError(
+                f"expected {pattern!r:.80} in the name of every picture, got {inside!r:.80}; give "
+                "a pattern that all have"
+            )
+        return name
+
+    return group
+
+
+def groups_of_pictures(folder: Any, group: Group) -> list[str]:
+    """What each picture of an `ImageFolder` shares with others."""
+    return [str(_group_of(path, group)) for path, _ in folder.samples]
+
+
+def require_groups_in_one_part(folders: Mapping[str, Path], group: Group) -> None:
+    """Check that no group has pictures in two folders of parts.
+
+    Raises:
+        ValueError: a group has; names it.
+    """
+    parts = {str(folder): labeled_pictures(folder) for folder in folders.values()}
+    _require_other_groups({Path(name).name: part for name, part in parts.items()}, group)
 
 
 def halves_said(folders: Mapping[str, Path]) -> str:

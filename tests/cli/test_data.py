@@ -385,3 +385,42 @@ def test_pictures_of_different_sizes_are_read_with_a_transform(pictures):
     different_sizes(pictures)
     data = predicted("pics", CONVOLUTIONS, transform="mine.py:crop")
     assert len(data.predictive) == 6
+
+
+def test_halves_of_a_folder_are_of_whole_groups(folder):
+    """Six patients of four pictures each: none is on both sides, in any order of the names."""
+    generator = np.random.Generator(np.random.Philox(0))
+    for place in ("train", "test"):
+        for index in range(48 if place == "test" else 8):
+            kind, patient = ("ant", "bee")[index % 2], index % (12 if place == "test" else 2)
+            values = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            (folder / "scans" / place / kind).mkdir(parents=True, exist_ok=True)
+            name = f"{place[1]}{patient}_{index}.png"
+            Image.fromarray(values).save(folder / "scans" / place / kind / name)
+    options = {"network": CONVOLUTIONS, "group": "'^([^_]+)_'"}
+    halves = [predicted("scans", part=part, **options) for part in ("validation", "test")]
+    sides = [set(each.columns["group"].tolist()) for each in halves]
+    assert sides[0].isdisjoint(sides[1])
+    assert sides[0] | sides[1] == {f"e{k}" for k in range(12)}
+    assert [len(each.predictive) for each in halves] == [24, 24]
+    assert all(name.split("/")[1].startswith(f"{group}_")
+               for each in halves
+               for name, group in zip(each.index, each.columns["group"], strict=True))  # fmt: skip
+    plain = [predicted("scans", network=CONVOLUTIONS, part=part) for part in ("validation", "test")]
+    whose = [{name.split("/")[1].split("_")[0] for name in each.index} for each in plain]
+    assert whose[0] & whose[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data pics --group [", "expected a regular expression for groups, got '['"),
+        ("--data pics --group x", "expected 'x' in the name of every picture, got '0.png'"),
+        ("--data pics --group ^.", "expected pictures of a group in one part only, got '0'"),
+        ("--data flat --group ^.", "expected --group with pictures in folders of their classes"),
+        ("--data rows.npy --group ^.", "expected --group with a folder of pictures only"),
+    ],
+)
+def test_groups_of_pictures_that_do_not_fit(pictures, capsys, words, said):
+    line = f"predict {CONVOLUTIONS} --method deterministic {words} --out o.st"
+    assert said in failing(line, capsys)

@@ -102,6 +102,39 @@ def test_a_network_that_ends_in_a_sigmoid_has_the_same_scores(folder):
     torch.testing.assert_close(one.log_odds, two.log_odds, rtol=1e-5, atol=1e-6)
 
 
+def test_a_file_of_labels_or_of_several_precisions(folder, capsys):
+    run(f"collect {NETWORK} --batch-size 8 --draws 4 --out bank.st")
+    line = f"export {NETWORK} --bank bank.st"
+    run(f"{line} --likelihood bernoulli --out labels.pt2")
+    run(f"{line} --precision 1,4,25 --out reals.pt2")
+    run(f"{line} --precision 4 --likelihood gaussian --out same.pt2")
+    x = folder["part"](7, 2)[0]
+    with torch.random.fork_rng():
+        model = folder["build"]()
+    model.load_state_dict(torch.load("w.pt", weights_only=True))
+    sampler = mcbn.MCBatchNorm(model.eval(), mcbn.Bank.load("bank.st"))
+    for name, likelihood in (("labels", "bernoulli"), ("reals", mcbn.Gaussian((1.0, 4.0, 25.0))),
+                             ("same", mcbn.Gaussian(4.0))):  # fmt: skip
+        expected = mcbn.predict(sampler, x, likelihood, progress=False)
+        with torch.no_grad():
+            found = torch.export.load(f"{name}.pt2").module()(x)
+        for output, values in found.items():
+            torch.testing.assert_close(
+                values.double(), getattr(expected, output), rtol=1e-6, atol=2e-6
+            )
+    line += " --out other.pt2"
+    for options, said in (
+        (
+            "--likelihood bernoulli --precision 4",
+            "with --likelihood gaussian only, got it for bern",
+        ),
+        ("--precision 4 --outputs logits", "expected --outputs for classes or labels only"),
+        ("--precision 4,x", "expected a positive number for --precision, got 'x'"),
+        ("--precision -4", "expected a positive number for --precision, got '-4'"),
+    ):
+        assert said in failing(f"{line} {options}", capsys)
+
+
 def test_wrong_likelihoods_are_refused_with_what_to_give(folder, capsys):
     method = "--method deterministic --out p.st"
     said = failing(f"predict {NETWORK} {method}", capsys)

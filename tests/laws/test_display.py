@@ -74,6 +74,9 @@ INSPECTION = mcbn.inspect(NETWORK, INPUTS, batch_size=8)
 JOINT = mcbn.JointPosterior.from_bank(BANK)
 LINEARIZED = mcbn.LinearizedBatchNorm(NETWORK, BANK, exact=2)
 NEW = mcbn.Categorical().summarize(logits(seed=3))
+LABELED = mcbn.Bernoulli().summarize(logits())
+LABELS = (logits(1, seed=1)[0] > 0).long()
+LABEL_SETS = mcbn.ConformalLabels.fit(LABELED, LABELS, level=0.8)
 NEW_ONE = mcbn.Gaussian(4.0).summarize(logits(classes=1, seed=3)[..., 0])
 SETS = mcbn.ConformalSets.fit(PREDICTIVE, TARGETS, level=0.8)
 ONE = mcbn.Gaussian(4.0).summarize(logits(classes=1)[..., 0])
@@ -133,6 +136,10 @@ RESULTS = {
     "clusters": Clusters.of_groups(list("abcd") * 10, 40),
     "prediction sets": SETS(NEW),
     "prediction intervals": INTERVALS(NEW_ONE),
+    "label sets": LABEL_SETS(mcbn.Bernoulli().summarize(logits(seed=3))),
+    "platt scaling": mcbn.PlattScaling((1.0,) * 1000, (0.0,) * 1000),
+    "isotonic by label": mcbn.IsotonicByLabel(((0.2, 0.5),) * 1000, ((0.0, 1.0),) * 1000,
+                                              (1234,) * 1000),
     "isotonic": mcbn.Isotonic(*(tuple(k / 999 for k in range(1000)),) * 2, 1000),
     "vector scaling": mcbn.VectorScaling((1.0,) * 1000, (0.0,) * 1000),
     "MCBN": mcbn.MCBatchNorm(NETWORK, BANK),
@@ -159,6 +166,7 @@ VALUES = {
     "separation": out_of_distribution(PREDICTIVE.entropy, PREDICTIVE.entropy),
     "conformal sets": SETS,
     "conformal intervals": INTERVALS,
+    "conformal labels": LABEL_SETS,
     "coverage": SETS(NEW).coverage(TARGETS),
     "temperature": mcbn.TemperatureScaling.fit(PREDICTIVE, TARGETS),
     "temperature of draws": mcbn.TemperedCategorical(2.0),
@@ -299,6 +307,14 @@ def test_a_display_shows_the_numbers_of_its_result():
     ]
     scaling = mcbn.VectorScaling((1.5, 2.0), (-0.25, 0.25)).display()
     assert list(scaling.rows) == [("0", "1.5", "-0.25"), ("1", "2", "+0.25")]
+    sizes = RESULTS["label sets"].members.sum(1).tolist()
+    assert dict(cells["label sets"]) == {
+        str(size): str(sizes.count(size)) for size in sorted(set(sizes))
+    }
+    scaling = mcbn.PlattScaling((1.5, 2.0), (-0.25, 0.25)).display()
+    assert list(scaling.rows) == [("0", "1.5", "-0.25"), ("1", "2", "+0.25")]
+    functions = mcbn.IsotonicByLabel(((0.1, 0.2), ()), ((0.0, 1.0), ()), (1234, 0)).display()
+    assert list(functions.rows) == [("0", "2", "1,234"), ("1", "0", "0")]
     function = mcbn.Isotonic((0.25, 0.5), (0.1, 0.9), 10).display()
     assert list(function.rows) == [("0.25", "0.1"), ("0.5", "0.9")]
     linearity = RESULTS["linearity"]
@@ -390,6 +406,12 @@ HEADS = {
         f"Intervals for 40 examples, mean length {RESULTS['prediction intervals'].mean_size:.4g}",
         SPREAD,
     ),
+    "label sets": (
+        f"Sets of 3 labels for 40 examples, mean size {RESULTS['label sets'].mean_size:.3g}",
+        ("labels in a set", "examples"),
+    ),
+    "platt scaling": ("PlattScaling of 1000 labels", ("label", "scale", "bias")),
+    "isotonic by label": ("IsotonicByLabel of 1000 labels", ("label", "knots", "known answers")),
     "isotonic": ("Isotonic with 1000 knots, fitted on 1,000 labels",
                  ("probability", "share of labels")),
     "vector scaling": ("VectorScaling of 1000 classes", ("class", "scale", "bias")),

@@ -113,6 +113,18 @@ def fitted_real(kind, **options):
     return case
 
 
+def fitted_labels(kind, **options):
+    def labels():
+        return mcbn.predict(mcbn.MCDropout(network(), draws=3), X, "bernoulli")
+
+    def case(folder):
+        found, other = labels(), labels()
+        targets = (found.log_odds > 0.1).long()
+        return lambda: kind.fit(found, targets, **options)(other), []
+
+    return case
+
+
 def regressed(call):
     def case(folder):
         found, targets = real()
@@ -269,6 +281,9 @@ CALLS = {
     "TemperatureScaling": fitted(mcbn.TemperatureScaling),
     "VectorScaling": fitted(mcbn.VectorScaling),
     "Isotonic": fitted(mcbn.Isotonic),
+    "PlattScaling": fitted_labels(mcbn.PlattScaling),
+    "IsotonicByLabel": fitted_labels(mcbn.IsotonicByLabel),
+    "ConformalLabels": fitted_labels(mcbn.ConformalLabels, level=0.6),
     "ConformalSets": fitted(mcbn.ConformalSets, level=0.6),
     "TemperedCategorical": tempered,
     "VarianceScaling": fitted_real(mcbn.VarianceScaling),
@@ -282,9 +297,9 @@ VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Bernoulli", "BernoulliPredictive",
     "Categorical", "CategoricalPredictive", "ClassScores", "Comparison", "Consistency",
     "Coverage", "DataAxes", "Evaluation", "Gaussian", "GaussianPredictive",
-    "InconsistentBankWarning", "InferenceAxes", "Inspection", "Likelihood", "NetworkAxes", "Plan",
-    "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report", "RescalingWarning",
-    "Sampler", "Score", "Task", "TrainingAxes",
+    "InconsistentBankWarning", "InferenceAxes", "Inspection", "LabelSets", "Likelihood",
+    "NetworkAxes", "Plan", "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report",
+    "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

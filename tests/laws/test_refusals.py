@@ -153,9 +153,18 @@ CASES = {
     "the precision of classes": (
         lambda: mcbn.fit_precision(classes(), Y), TypeError,
         "a GaussianPredictive, got CategoricalPredictive; give"),
-    "the temperature of labels": (
-        lambda: mcbn.TemperatureScaling.fit(labels(), X[:, :3] > 0), TypeError,
-        "a CategoricalPredictive, got BernoulliPredictive; give"),
+    "the temperature of real values": (
+        lambda: mcbn.TemperatureScaling.fit(reals(), X[:, :3]), TypeError,
+        "a CategoricalPredictive or BernoulliPredictive, got GaussianPredictive; give"),
+    "Platt scaling of classes": (
+        lambda: mcbn.PlattScaling.fit(classes(), Y), TypeError,
+        "a BernoulliPredictive, got CategoricalPredictive; give"),
+    "isotonic functions of classes": (
+        lambda: mcbn.IsotonicByLabel.fit(classes(), Y), TypeError,
+        "a BernoulliPredictive, got CategoricalPredictive; give"),
+    "sets of labels of classes": (
+        lambda: mcbn.ConformalLabels.fit(classes(), Y), TypeError,
+        "a BernoulliPredictive, got CategoricalPredictive; give"),
     "scales of labels": (
         lambda: mcbn.VectorScaling.fit(labels(), X[:, :3] > 0), TypeError,
         "a CategoricalPredictive, got BernoulliPredictive; give"),

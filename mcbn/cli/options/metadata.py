@@ -13,6 +13,7 @@ NAMES: Metadata = {"commas": True}
 # Formats of the files of figures.
 FIGURES: Metadata = {"commas": True}
 UNITS: Metadata = {**NAMES, "repeats": True}
+PRECISIONS: Metadata = {"commas": True, "repeats": True}
 # Files to read, and what they are.
 MODEL: Metadata = {"role": "model", "noun": "builds the network"}
 TASK: Metadata = {"role": "model", "noun": "returns the task"}

@@ -15,6 +15,7 @@ from mcbn.cli.options.metadata import (
     ONLY_MCBN,
     ONLY_MNIST,
     OUTPUT,
+    PRECISIONS,
     UNITS,
 )
 from mcbn.cli.options.parts import NetworkOptions, ReadingOptions
@@ -199,7 +200,12 @@ class ExportOptions:
         bank: file written by mcbn collect.
         out: file to write, .onnx or .pt2.
         reading: how the data are read.
-        precision: tau of a regression network; without it the outputs are logits of classes.
+        likelihood: categorical for classes, bernoulli for several labels an example, or gaussian
+            for real targets; by default gaussian with --precision, else categorical.
+        outputs: what the network returns, logits or probabilities; by default logits, or
+            probabilities where they sum to 1 over classes.
+        precision: tau of a regression network, or one of each output, as '4,25'; without it a
+            network of gaussian returns log-variances beside its means.
         chunk: draws that go through the network together, to limit memory; by default all.
         json: print JSON instead of text.
     """
@@ -209,6 +215,22 @@ class ExportOptions:
     bank: str = field(metadata=BANK)
     out: str = field(metadata=OUTPUT)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
-    precision: float | None = None
+    likelihood: Literal["categorical", "bernoulli", "gaussian"] | None = None
+    outputs: Literal["logits", "probabilities"] | None = None
+    precision: list[str] | str | None = field(default=None, metadata=PRECISIONS)
     chunk: int | None = None
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options are compatible with each other."""
+        real = self.likelihood == "gaussian" or (self.likelihood is None and self.precision)
+        if self.precision is not None and not real:
+            raise ValueError(
+                f"expected --precision with --likelihood gaussian only, got it for "
+                f"{self.likelihood}; leave it out"
+            )
+        if self.outputs is not None and real:
+            raise ValueError(
+                f"expected --outputs for classes or labels only, got {self.outputs} with real "
+                "targets; leave it out"
+            )

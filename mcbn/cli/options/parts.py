@@ -48,12 +48,16 @@ class ReadingOptions:
             the published weights of --model.
         part: train, validation or test part of a Task, or of a folder of pictures with such
             subfolders; by default train, and test to predict and to export.
+        group: regular expression in the names of the pictures of a folder, such as '^[^_]+' of
+            those of a patient: they are never on both sides of a split, and are kept as the column
+            "group". Its first parentheses, or else all of it, is what pictures share.
         workers: processes that read pictures, or the examples of a data set.
     """
 
     target: list[str] | str | None = field(default=None, metadata=NAMES)
     transform: str | None = field(default=None, metadata=TRANSFORM)
     part: Literal["train", "validation", "test"] | None = None
+    group: str | None = None
     workers: int = 0
 
     def check(self) -> None:

@@ -13,6 +13,12 @@ from mcbn.cli.options.metadata import (
     UNITS,
 )
 
+# As in `mcbn.recalibration.apply`, which imports torch.
+Recalibration = Literal[
+    "temperature", "temperature-per-draw", "temperature-per-label", "vector", "platt", "isotonic",
+    "variance",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -68,8 +74,8 @@ class ReportOptions:
         held_out: predictions of held-out examples by the same methods, for conformal sets and
             intervals and for recalibration; never the test examples; may be given several times.
         recalibrate: show every method before and after recalibration by temperature,
-            temperature-per-draw (of kept draws), vector or isotonic for classes, variance for
-            real values.
+            temperature-per-draw (of kept draws), vector or isotonic for classes; by temperature,
+            temperature-per-label, platt or isotonic for several labels; variance for real values.
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
@@ -94,9 +100,7 @@ class ReportOptions:
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     images: str | None = field(default=None, metadata=EXAMPLES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
-    recalibrate: (
-        Literal["temperature", "temperature-per-draw", "vector", "isotonic", "variance"] | None
-    ) = None
+    recalibrate: Recalibration | None = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
     maps: str | None = field(default=None, metadata=OUTPUT)

@@ -137,6 +137,9 @@ class SweepOptions:
             does; by default that of the published weights of --model.
         train_transform: the same for mini-batches of training pictures, random crops included; by
             default --transform.
+        group: regular expression in the names of the pictures of a folder, such as '^[^_]+' of
+            those of a patient, who are then in one part only. Its first parentheses, or else all
+            of it, is what pictures share.
         batch_sizes: M, with commas between.
         draws: T, number of mini-batches at each M.
         trained_at: the batch size of the training; by default the middle one of --batch-sizes.
@@ -155,6 +158,7 @@ class SweepOptions:
     out: str = field(metadata=RESUMED)
     transform: str | None = field(default=None, metadata=TRANSFORM)
     train_transform: str | None = field(default=None, metadata=TRANSFORM)
+    group: str | None = None
     batch_sizes: list[str] = field(
         default_factory=lambda: ["8", "16", "32", "64", "128"], metadata=NAMES
     )
