@@ -16,8 +16,8 @@ from typing import Any, get_args
 import mpmath
 import numpy as np
 import pytest
-import scoringrules
 import torch
+from crps_reference import scoringrules
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
