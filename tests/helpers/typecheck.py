@@ -20,12 +20,13 @@ _functions = {}
 def strict(function):
     """Assert the annotations of what jaxtyping hands over: a function of the signature alone.
 
-    A function inside another is handed over at every call of the other, some ten thousand times in
-    a file of tests. Its assertions are compiled once for each signature.
+    A function inside another is handed over at every call of the other, ten thousand times in some
+    files of tests. Its assertions are compiled once for each signature as it is written, since
+    jaxtyping makes a new type at every call.
     """
     if "<locals>" not in function.__qualname__:
         return _asserted(function)
-    key = function.__module__, function.__qualname__, inspect.signature(function)
+    key = function.__module__, function.__qualname__, str(inspect.signature(function))
     if key not in _functions:
         _functions[key] = _asserted(function)
     return _functions[key]
