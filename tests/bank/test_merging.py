@@ -91,6 +91,7 @@ def dead_share(bank):
     return float((bank.statistics["1.running_var"] < 1e-5).double().mean())
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("times", [2, 3, 4])
 def test_channels_dead_in_some_draws_are_as_often_dead_as_really_collected(rarely_alive, times):
     held, real = rarely_alive(16, seed=0), rarely_alive(16 * times, seed=1)

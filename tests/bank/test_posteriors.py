@@ -70,6 +70,7 @@ def standardized_moments(kind, bank, draws=20_000):
     return drawn.mean(0), torch.cov(drawn.T), torch.corrcoef(rows.T)
 
 
+@pytest.mark.unchecked
 def test_the_joint_posterior_has_the_mean_and_covariance_of_the_bank(bank):
     """Between channels and layers too; 5 standard errors of 20,000 draws, 300 moments."""
     mean, covariance, expected = standardized_moments(mcbn.JointPosterior, bank)
@@ -80,6 +81,7 @@ def test_the_joint_posterior_has_the_mean_and_covariance_of_the_bank(bank):
     assert (expected - torch.eye(24)).abs().max() > 0.8, "there is something to lose"
 
 
+@pytest.mark.unchecked
 def test_the_factorised_posterior_keeps_the_variances_and_loses_the_correlations(bank):
     mean, covariance, expected = standardized_moments(mcbn.FactorizedPosterior, bank)
     assert mean.abs().max() < 5 * 20_000**-0.5

@@ -13,6 +13,8 @@ from mcbn.tasks.datasets import LabeledData, digits
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
 
+pytestmark = pytest.mark.unchecked
+
 SIZE = 128  # M, of training and of the bank
 NAMES = ("1", "5", "9")
 

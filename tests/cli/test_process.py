@@ -12,6 +12,8 @@ from tiny import Here, smallest
 from mcbn.cli import completion
 from mcbn.study.run import run_study
 
+pytestmark = pytest.mark.unchecked
+
 MCBN = [sys.executable, "-m", "mcbn"]
 # A table longer than what a pipe holds, so that it is still being written when its reader ends.
 MANY_SEEDS = tuple(range(400))

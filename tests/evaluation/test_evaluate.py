@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-import scoringrules
 import torch
+from crps_reference import scoringrules
 from forecasters import drawn, evaluate, forecaster, regressor
 from law import DEVIATIONS, holds
 from models import examples, make_network

@@ -47,9 +47,9 @@ def is_traced(path: str) -> bool:
     return path.startswith(TRACED) and path != TIDYING
 
 
-def tidies_up(frame) -> bool:
-    """Whether a context manager of ours is at work, and not merely a hook that it has set."""
-    while frame is not None:
+def tidies_up(frame, caller) -> bool:
+    """Whether a context manager of ours is at work below `caller`, and not merely a hook of it."""
+    while frame is not None and frame is not caller:
         if frame.f_code.co_filename == TIDYING and frame.f_code.co_name != "chosen":
             return True
         frame = frame.f_back
@@ -65,6 +65,7 @@ class Injector:
 
     def __call__(self, call: Callable):
         before = sys.gettrace()
+        self.caller = sys._getframe()
         sys.settrace(self._entered)
         try:
             return call()
@@ -72,16 +73,18 @@ class Injector:
             sys.settrace(before)
 
     def _entered(self, frame, event, _):
-        if not is_traced(frame.f_code.co_filename) or tidies_up(frame):
+        if not is_traced(frame.f_code.co_filename) or tidies_up(frame, self.caller):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._instant(frame)
-        return self._step
+        offsets = instants(frame.f_code)
 
-    def _step(self, frame, event, _):
-        if event == "opcode" and frame.f_lasti in instants(frame.f_code):
-            self._instant(frame)
-        return self._step
+        def step(frame, event, _):
+            if event == "opcode" and frame.f_lasti in offsets:
+                self._instant(frame)
+            return step
+
+        return step
 
     def _instant(self, frame):
         self.count += 1

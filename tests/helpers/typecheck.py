@@ -1,5 +1,6 @@
 """The checker of annotations that `make -C tools shapes` applies to every call."""
 
+import inspect
 import random
 from unittest.mock import patch
 
@@ -12,4 +13,20 @@ with patch.object(random, "getrandbits", random.Random(0).getrandbits):
 assert codemain.getrandbits is not random.getrandbits, "the checker shares Python's stream"
 
 # An int is accepted where a float is expected, as static type checkers do.
-strict = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_asserted = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_functions = {}
+
+
+def strict(function):
+    """Assert the annotations of what jaxtyping hands over: a function of the signature alone.
+
+    A function inside another is handed over at every call of the other, ten thousand times in some
+    files of tests. Its assertions are compiled once for each signature as it is written, since
+    jaxtyping makes a new type at every call.
+    """
+    if "<locals>" not in function.__qualname__:
+        return _asserted(function)
+    key = function.__module__, function.__qualname__, str(inspect.signature(function))
+    if key not in _functions:
+        _functions[key] = _asserted(function)
+    return _functions[key]

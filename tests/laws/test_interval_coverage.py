@@ -26,6 +26,8 @@ from mcbn.recalibration.prediction_sets import PredictionSets
 from mcbn.report.claims import confidence_gap
 from mcbn.study import results
 
+pytestmark = pytest.mark.unchecked
+
 # The intervals of reports, commands and objects, and the test in this file of each.
 INTERVALS = {
     "scores of classes and their differences": "scores_of_classes",

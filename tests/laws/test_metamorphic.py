@@ -18,6 +18,8 @@ import mcbn
 from mcbn.evaluation import detection, glossary
 from mcbn.evaluation.reliability import Reliability
 
+pytestmark = pytest.mark.unchecked
+
 CASES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 WITHOUT_TARGETS = {"mutual_information", "epistemic_sd"}  # means over examples
 CLASSES = {"accuracy", "nll", "brier", "ece", "ece_equal_mass", "ece_debiased", "ece_classwise",

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from source import MODULES, module_name
+
+pytestmark = pytest.mark.unchecked
 
 # What Python has on Linux and macOS and not on Windows. It goes once the libraries are there: they
 # look for themselves.

@@ -22,7 +22,10 @@ TRAINING = examples(NAME, 60)
 ENGINES = ("auto", "loop", "folded", "batched")
 THREADS = 8
 
-pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+pytestmark = [
+    pytest.mark.unchecked,
+    pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning"),
+]
 
 
 def batches(draws=5, seed=0, data=TRAINING):

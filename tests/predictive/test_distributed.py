@@ -27,6 +27,8 @@ from torch.utils.data import (
 import mcbn
 from mcbn.predictive.distributed import predict_distributed
 
+pytestmark = pytest.mark.unchecked
+
 NAME = "1d of 2-D"
 WORLD = 2
 SECONDS = 100

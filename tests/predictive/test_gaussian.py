@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
-import scoringrules
 import torch
+from crps_reference import scoringrules
 from law import DEVIATIONS, holds
 from scipy import integrate, stats
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
-import scoringrules
 import torch
+from crps_reference import scoringrules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from law import DEVIATIONS

@@ -103,6 +103,7 @@ def test_mutual_information_is_that_of_scipy(kind):
     assert variance.of == "variance"
 
 
+@pytest.mark.unchecked
 def test_what_is_trusted_is_within_15_percent():
     """Against 3,000 other draws of the posterior, and 2 standard errors of those."""
     trusted = []

@@ -70,6 +70,7 @@ def test_extreme_logits_stay_finite():
     assert_close(parts(logits, "mutual information"), torch.full((2,), math.log(2)).double())
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_interval_has_the_true_ratio_nearly_always(paired):
     """In 95% of cases; with 64 skewed draws in 91% at least. Of 400, 3 standard errors are 3.8%."""
@@ -102,6 +103,7 @@ def test_pairs_that_agree_leave_no_doubt():
     assert ratio.trusted
 
 
+@pytest.mark.unchecked
 def test_numbers_of_draws_that_differ_do_not_bias_the_ratio():
     """Samples of 3 and of 40,000 of one distribution; in the mean of 2,000, 5 standard errors."""
     many = parts(drawn((40_000, 1, 1)), "variance")

@@ -1,7 +1,6 @@
 """Choosing the batch size from held-out examples that hang together: whole groups are resampled."""
 
 import math
-import sys
 from itertools import islice
 
 import pytest
@@ -34,9 +33,6 @@ def patients(count, *, seed):
 
 CHEAP = {"points": 3, "draws": 4}
 RUNS = 100
-simulation = pytest.mark.skipif(
-    "typecheck" in sys.modules, reason="the types of a hundred choices are those of one, below"
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +55,7 @@ def holding(choices, true):
     return sum(((each.low <= true) & (true <= each.high)).long() for each in choices).tolist()
 
 
-@simulation
+@pytest.mark.unchecked
 def test_intervals_of_the_curve_hold_the_truth_as_often_as_they_say(simulated):
     choices, true = simulated
     whole, alone = (holding(each, true) for each in zip(*choices, strict=True))
@@ -69,7 +65,7 @@ def test_intervals_of_the_curve_hold_the_truth_as_often_as_they_say(simulated):
         assert not share_is(naive, RUNS, 0.92, 0.97), alone
 
 
-@simulation
+@pytest.mark.unchecked
 def test_groups_leave_the_curve_and_the_choice_as_they_are(simulated):
     for whole, alone in simulated[0][:10]:
         assert whole.best == alone.best

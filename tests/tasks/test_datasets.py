@@ -234,6 +234,7 @@ def test_a_torchvision_of_another_build_is_named(tmp_path, monkeypatch):
         datasets.mnist(tmp_path)
 
 
+@pytest.mark.unchecked
 def test_torchvision_is_not_imported_with_the_package():
     program = (
         "import sys, mcbn.tasks.datasets, mcbn.tasks.networks, mcbn.tasks.training;"

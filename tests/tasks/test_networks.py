@@ -192,6 +192,7 @@ def test_load_resnet20_refuses_other_files(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.unchecked
 @real
 def test_real_resnet20_reaches_its_published_accuracy():
     """README of the data: 0.915 and 0.384 on the first 1,000 lossless test images."""
