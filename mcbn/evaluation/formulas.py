@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import fft, optimize
-from sklearn.metrics import average_precision_score, roc_curve
 from torch import Tensor
 
 from mcbn.evaluation.reliability import equal_width
@@ -154,18 +153,20 @@ def auroc(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> 
 
 def aupr(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
     """Return the average precision."""
-    return float(average_precision_score(*_as_arrays(scores, positive)))
+    return separation_of_counts(*_runs(scores, positive))[1]
 
 
 def fpr95(scores: Float[Tensor, " batch"], positive: Bool[Tensor, " batch"]) -> float:
     """Return the share of negatives flagged where at least 95% of positives are."""
-    false_rate, true_rate, _ = roc_curve(*_as_arrays(scores, positive), drop_intermediate=False)
-    return float(false_rate[np.argmax(true_rate >= RECALL)])
+    return separation_of_counts(*_runs(scores, positive))[2]
 
 
-def _as_arrays(scores: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mask and the scores as scikit-learn takes them."""
-    return positive.cpu().numpy(), scores.detach().double().cpu().numpy()
+def _runs(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many negatives and positives have each value of the scores, ascending."""
+    ordered, order = scores.sort()
+    run = torch.cat([order.new_zeros(1), (ordered.diff() != 0).cumsum(0)])
+    hits = run.bincount(positive[order].double())
+    return run.bincount().double() - hits, hits
 
 
 def out_of_distribution(
@@ -174,7 +175,7 @@ def out_of_distribution(
     """Return AUROC, AUPR and FPR95 of finding the examples that are out of distribution."""
     scores = torch.cat([inside_uncertainty.double(), outside_uncertainty.double()])
     positive = torch.arange(len(scores), device=scores.device) >= len(inside_uncertainty)
-    return auroc(scores, positive), aupr(scores, positive), fpr95(scores, positive)
+    return separation_of_counts(*_runs(scores, positive))
 
 
 def separation_of_counts(

@@ -327,6 +327,13 @@ def quantile_error_by_counts(values):
     return formulas.quantile_error_of_counts(*tensors(distinct, counts.astype(float)))
 
 
+def separation_by_counts(inside, outside):
+    """Equal values are one, which occurs so often."""
+    distinct = np.unique([*inside, *outside])
+    counts = [(distinct[:, None] == values).sum(1).astype(float) for values in (inside, outside)]
+    return formulas.separation_of_counts(*tensors(*counts))
+
+
 def mass_by_mcbn(confidence, correct):
     places, shares = formulas.residual_shares(*tensors(confidence, correct))
     return np.bincount(places.flatten(), shares.flatten(), formulas.CELLS) / len(confidence)
@@ -1035,6 +1042,13 @@ METRICS = {
     "out_of_distribution": Metric(
         pairs(), lambda a, b: [getattr(detection.out_of_distribution(*tensors(a, b)), name)
                                for name in ("auroc", "aupr", "fpr95")],
+        lambda a, b: [apart(f)(a, b) for f in (
+            auroc_by_pairs, average_precision_by_thresholds, false_alarms_by_thresholds)],
+        lambda a, b: [stats.mannwhitneyu(b, a, method="asymptotic").statistic / len(a) / len(b),
+                      apart(average_precision_by_ranks)(a, b), apart(false_alarms_by_rank)(a, b)],
+    ),
+    "separation_of_counts": Metric(
+        pairs(), separation_by_counts,
         lambda a, b: [apart(f)(a, b) for f in (
             auroc_by_pairs, average_precision_by_thresholds, false_alarms_by_thresholds)],
         lambda a, b: [stats.mannwhitneyu(b, a, method="asymptotic").statistic / len(a) / len(b),
