@@ -29,7 +29,7 @@ DRAW_TYPES: Mapping[str, tuple[torch.dtype, str, int]] = {
 # The types of tensors that are written rows by rows, by their names in a file, in the order of the
 # format, whose largest come first.
 DTYPES = {torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16",
-          torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32",
+          torch.float16: "F16", torch.int32: "I32",
           torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # fmt: skip
 ORDER = tuple(DTYPES)
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,15 @@ def test_from_masks_to_maps(folder, capsys):
     run(f"predict {NETWORK} --method deterministic --data mine.py:task --out plain.npz")
     given = Predictions.load("mcbn.st")
     assert (given.ignore_index, len(given.predictive)) == (4, 10)
+    given.save("whole.st")
+    run(f"predict {NETWORK} --bank bank.st --data mine.py:task --batch-size 3 --out thirds.st")
+    # Written batch by batch, the file is that of the whole.
+    assert Path("mcbn.st").read_bytes() == Path("whole.st").read_bytes()
+    thirds = Predictions.load("thirds.st")
+    assert torch.equal(thirds.targets, given.targets)
+    torch.testing.assert_close(
+        thirds.predictive.log_probabilities, given.predictive.log_probabilities, rtol=0, atol=1e-5
+    )
     capsys.readouterr()
     run("evaluate mcbn.st --resamples 10 --json")
     expected = mcbn.evaluate(given.scored, given.targets, ignore_index=4, resamples=10)
