@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleDict, ModuleList, Sequential
+from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
 from torch.nn.modules.conv import _ConvNd
 
 from mcbn.network.dropout import has_dropout, kept
@@ -166,7 +166,9 @@ def _by_channel(module: Module, values: Tensor) -> bool:
     """
     if isinstance(module, _ConvNd):
         return values.ndim == len(module.kernel_size) + 2
-    kinds = [type(each) for each in module.modules()]
-    # Dense layers without convolutions, as in a transformer, have the channels last.
-    dense = any(issubclass(kind, Linear) for kind in kinds)
-    return values.ndim >= 4 and not (dense and not any(issubclass(k, _ConvNd) for k in kinds))
+    first = next(each for each in module.modules() if next(each.children(), None) is None)
+    # Such layers have the channels last, but for the layer norms of maps, named so in any library.
+    last = isinstance(first, Linear) or (
+        isinstance(first, LayerNorm) and not type(first).__name__.endswith("2d")
+    )
+    return values.ndim >= 4 and not last

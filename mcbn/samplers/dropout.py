@@ -29,9 +29,9 @@ class MCDropout(Displayed):
 
     Into a network that was trained without dropout it is put by `insert`, with hooks that are there
     during a pass alone. Channel maps, activations of 4 axes or more, lose whole channels, since
-    neighbours in a map have nearly the same values; others lose single values, and so do those of
-    modules with dense layers and no convolution, whose channels are last. The rate was not trained,
-    so compare a few of them on held-out data.
+    neighbours in a map have nearly the same values. Others lose single values, and so do those of a
+    module whose first layer is dense or a layer norm, since their channels are last. The rate was
+    not trained, so compare a few of them on held-out data.
 
     Args:
         model: the trained network, with dropout as modules; each keeps its trained rate.

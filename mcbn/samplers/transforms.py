@@ -174,9 +174,10 @@ class RandomShift:
             ValueError: the inputs have no such axes behind the first, or shorter ones.
         """
         sizes = _last_sizes(inputs, len(self._pixels))
-        if any(shift >= size for shift, size in zip(self._pixels, sizes, strict=True)):
+        shifted = sizes[-len(self._pixels) :]
+        if any(shift >= size for shift, size in zip(self._pixels, shifted, strict=True)):
             raise ValueError(
-                f"expected shifts smaller than the inputs of {sizes}, got up to {self._pixels}; "
+                f"expected shifts smaller than the inputs of {shifted}, got up to {self._pixels}; "
                 "give fewer pixels"
             )
         largest = torch.tensor(self._pixels)[:, None]
