@@ -223,9 +223,9 @@ def _checked(inputs: Inputs) -> Inputs:
         inputs = as_tensor(inputs)
     if next(tensors(inputs), None) is None or not can_be_cut(inputs):
         raise TypeError(
-            f"expected tensors with one row per example, to transform each by itself, got "
-            f"{type(inputs).__name__} without; pad sequences to one length, and transform graphs "
-            "in their data set"
+            "expected tensors with one row per example, to transform each by itself, got a "
+            f"{type(inputs).__name__} that cannot be cut into examples; pad sequences to one "
+            "length, and transform graphs in their data set"
         )
     require_finite(inputs, "the inputs")
     return inputs
