@@ -172,7 +172,7 @@ def augmented_pictures() -> None:
     )  # fmt: skip
     for name, number in (("test", 200), ("train", 240)):
         images, targets = stripes(number)
-        images += 0.5 * torch.randn(images.shape)
+        images += torch.randn(images.shape)
         np.savez(f"{name}.npz", pictures=images.numpy(), classes=targets.numpy())
     padded = nn.functional.pad(images, (4, 4, 4, 4))
     corners = torch.randint(0, 9, (8 * 240, 2)).tolist()
