@@ -53,7 +53,7 @@ class MCDropout(Displayed):
         Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation", equation 6. Put in after
         training: Ledda, Fumera and Roli 2023, "Dropout injection at test time for post hoc
         uncertainty quantification in neural networks". Whole channels: Tompson et al. 2015,
-        "Efficient object localization using convolutional networks", section 3.2.
+        "Efficient object localization using convolutional networks".
     """
 
     model: Module

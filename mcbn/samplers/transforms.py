@@ -108,7 +108,7 @@ class RandomFlip:
             ValueError: the inputs have no such axis behind the first.
         """
         sizes = _last_sizes(inputs, -self.axis)
-        flipped = (streams.uniform()[0] < self.p).to(inputs.device)
+        flipped = streams.uniform()[0] < self.p
         return self._flipped(inputs, flipped), _Flips(flipped, sizes)
 
     def invert(self, outputs: Tensor, parameters: _Flips) -> Tensor:
@@ -118,7 +118,9 @@ class RandomFlip:
         return self._flipped(outputs, parameters.flipped)
 
     def _flipped(self, values: Tensor, flipped: Tensor) -> Tensor:
-        return torch.where(_for_rows(flipped, values), values.flip(self.axis), values)
+        # Outputs may be on another device than the inputs.
+        rows = _for_rows(flipped, values).to(values.device)
+        return torch.where(rows, values.flip(self.axis), values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +184,7 @@ class RandomShift:
             )
         largest = torch.tensor(self._pixels)[:, None]
         numbers = streams.uniform(len(self._pixels))
-        steps = ((numbers * (2 * largest + 1)).long() - largest).to(inputs.device)
+        steps = (numbers * (2 * largest + 1)).long() - largest
         return self._shifted(inputs, steps, self.border), _Shifts(steps, sizes)
 
     def invert(self, outputs: Tensor, parameters: _Shifts) -> Tensor:
@@ -195,7 +197,7 @@ class RandomShift:
     def _shifted(self, values: Tensor, steps: Tensor, border: Border) -> Tensor:
         for step, axis in zip(steps, range(-len(steps), 0), strict=True):
             size = values.shape[axis]
-            places = torch.arange(size, device=values.device) + step[:, None]
+            places = (torch.arange(size) + step[:, None]).to(values.device)
             index = _for_axis(_inside(places, size, border), values, axis)
             moved = torch.take_along_dim(values, index, axis)
             if border == "constant":

@@ -1,5 +1,6 @@
 """Eight threads on one model and one bank get the serial answer, bit for bit."""
 
+import copy
 import threading
 import time
 import warnings
@@ -37,7 +38,9 @@ def calls(model):
     """Calls of every kind on one model and one bank, by name."""
     bank = mcbn.collect(model, batches())
     drawn = mcbn.MCBatchNorm(model, bank)
-    bare = nn.Sequential(*(layer for layer in model if not isinstance(layer, nn.Dropout)))
+    # A copy: hooks on layers that another network has as well are seen in its passes.
+    own = copy.deepcopy(model)
+    bare = nn.Sequential(*(layer for layer in own if not isinstance(layer, nn.Dropout)))
     return {
         **{engine: lambda e=engine: replace(drawn, engine=e)(X) for engine in ENGINES},
         "fewer draws": lambda: mcbn.MCBatchNorm(model, bank.first(2), engine="loop")(X),
