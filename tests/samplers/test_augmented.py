@@ -203,6 +203,36 @@ def test_one_draw_is_that_of_all(kind, model, x):
         assert_close(augmented.draw(draw, x), actual[draw], rtol=1e-9, atol=1e-9)
 
 
+class Noise(nn.Module):
+    """Noise of its own in every pass, in eval mode too."""
+
+    def forward(self, x):
+        return x + torch.rand((), dtype=x.dtype)
+
+
+@pytest.mark.filterwarnings("ignore:The network's outputs are random")
+@pytest.mark.parametrize("kind", ["MCBatchNorm", "MCDropout put in"])
+def test_one_draw_of_a_network_with_noise_has_the_noise_of_that_draw(kind, model, x):
+    sampler = SAMPLERS[kind](nn.Sequential(Noise(), *model).eval(), x)
+    every = sampler(x)
+    for draw in range(len(sampler)):
+        assert_close(sampler.draw(draw, x), every[draw], rtol=1e-9, atol=1e-9)
+
+
+def test_a_plan_is_tested_on_several_draws_even_where_one_is_run(model, x, monkeypatch):
+    """It is kept for runs of all draws, in which one draw may show in the next."""
+    seen = []
+
+    def noted(model, statistics, *others):
+        seen.append(len(next(iter(statistics.values()))))
+        return tested(model, statistics, *others)
+
+    tested = engines._tested_plan
+    monkeypatch.setattr(engines, "_tested_plan", noted)
+    mcbn.MCBatchNorm(model, bank(model, x), engine="folded").draw(3, x)
+    assert seen == [5]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in SAMPLERS if kind != "LinearizedBatchNorm"])
 @pytest.mark.parametrize("index", [-1, 9])
 def test_a_draw_that_is_not_there_is_refused(kind, index, model, x):
