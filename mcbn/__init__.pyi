@@ -55,6 +55,7 @@ from .recalibration.vector import VectorScaling as VectorScaling
 from .report.choice_figure import draw_choice as draw_choice
 from .report.model_card import to_model_card as to_model_card
 from .report.report import Report as Report
+from .samplers.augmented import Augmented as Augmented
 from .samplers.batch_norm import MCBatchNorm as MCBatchNorm
 from .samplers.deterministic import Deterministic as Deterministic
 from .samplers.dropout import MCDropout as MCDropout
@@ -64,6 +65,9 @@ from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
 from .samplers.posterior_check import PosteriorCheck as PosteriorCheck
 from .samplers.posterior_check import check_posterior as check_posterior
 from .samplers.sampler import Sampler as Sampler
+from .samplers.transforms import Compose as Compose
+from .samplers.transforms import RandomFlip as RandomFlip
+from .samplers.transforms import RandomShift as RandomShift
 from .study.batch_size import choose_batch_size as choose_batch_size
 from .study.choice import BatchSizeChoice as BatchSizeChoice
 from .study.criterion import ELBO as ELBO

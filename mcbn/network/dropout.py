@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _DropoutNd
@@ -25,18 +26,27 @@ def dropout_layers(model: Module) -> dict[str, _DropoutNd]:
     Raises:
         ValueError: there is none, so all passes would be equal.
     """
-    layers = {
+    layers = _layers(model)
+    if not layers:
+        raise ValueError(
+            f"expected a network with dropout layers of positive rate, got {type(model).__name__} "
+            "with none; functional dropout cannot be seen, so use nn.Dropout modules, put dropout "
+            "in by MCDropout(model, insert=0.1), or use MCBatchNorm, which needs no dropout"
+        )
+    return layers
+
+
+def has_dropout(model: Module) -> bool:
+    """Whether the network has dropout layers with a positive rate."""
+    return bool(_layers(model))
+
+
+def _layers(model: Module) -> dict[str, _DropoutNd]:
+    return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _DropoutNd) and module.p > 0
     }
-    if not layers:
-        raise ValueError(
-            f"expected a network with dropout layers of positive rate, got {type(model).__name__} "
-            "with none; functional dropout cannot be seen, so use nn.Dropout modules, or use "
-            "MCBatchNorm, which needs no dropout"
-        )
-    return layers
 
 
 @contextmanager
@@ -65,13 +75,25 @@ def _drop_output(
     return _with_dropout(output, layer, derived_seed(seed, draw, name, calls[name]))
 
 
-def _with_dropout(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
-    """The output of `layer` in train mode, with one mask for all examples of the batch."""
-    channels = values.shape[1:2] if isinstance(layer, CHANNELWISE) else values.shape[1:]
+def kept(values: Tensor, rate: float, seed: int, *, channelwise: bool) -> Bool[Tensor, "1 ..."]:
+    """Which values dropout keeps: one mask for all examples of the batch.
+
+    Args:
+        values: the activations, of axes (batch, channels, ...).
+        rate: the share that is dropped.
+        seed: of the mask.
+        channelwise: whether a channel is kept or dropped as a whole.
+    """
+    channels = values.shape[1:2] if channelwise else values.shape[1:]
     shape = (1, *channels, *(1 for _ in values.shape[1 + len(channels) :]))
     # Drawn on the CPU, so that a draw is the same on every device.
     uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    keep = (uniform >= layer.p).to(values.device)
+    return (uniform >= rate).to(values.device)
+
+
+def _with_dropout(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
+    """The output of `layer` in train mode, with one mask for all examples of the batch."""
+    keep = kept(values, layer.p, seed, channelwise=isinstance(layer, CHANNELWISE))
     if isinstance(layer, (AlphaDropout, FeatureAlphaDropout)):
         scale = ((1 - layer.p) * (1 + layer.p * DROPPED_ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
         return scale * (torch.where(keep, values, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)

@@ -21,6 +21,7 @@ from mcbn.network.inputs import Inputs
 from mcbn.samplers.chunks import Engine
 from mcbn.samplers.engines import draws, require_engine
 from mcbn.samplers.outputs import Output, stacked, told_if_equal
+from mcbn.samplers.sampler import require_draw
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,6 +84,15 @@ class MCBatchNorm(Displayed):
             "the network does not use the layers of the bank in eval mode, or what it makes of "
             "them does not reach its outputs",
         )
+
+    def draw(self, index: int, inputs: Inputs) -> Tensor:
+        """The outputs for all inputs under draw `index` of the bank, by the engine."""
+        require_draw(index, len(self))
+        run = draws(
+            self.model, self._statistics(), inputs,
+            output=self.output, engine=self.engine, only=index,
+        )  # fmt: skip
+        return next(run)
 
     def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""

@@ -13,6 +13,7 @@ from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
 from mcbn.samplers.outputs import Output, stacked
+from mcbn.samplers.sampler import require_draw
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +46,11 @@ class Deterministic(Displayed):
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""
         return passes(self.model, [{}], inputs, output=self.output)
+
+    def draw(self, index: int, inputs: Inputs) -> Tensor:
+        """The outputs for all inputs under draw `index`, which is 0."""
+        require_draw(index, len(self))
+        return next(self.passes(inputs))
 
     def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""

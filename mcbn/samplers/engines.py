@@ -67,6 +67,7 @@ def draws(
     *,
     output: Output | None = None,
     engine: Engine = "auto",
+    only: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield the network's output under each draw of `statistics`; the model is left unchanged.
 
@@ -82,6 +83,7 @@ def draws(
             best for few inputs. "folded" multiplies the statistics into the weights: best for
             dense networks, and for many inputs. "compiled" is the loop under `torch.compile`.
             "auto" picks by the network and the number of inputs.
+        only: index of the one draw to run; all by default.
 
     Raises:
         ValueError: an input or an output is NaN or infinite.
@@ -89,17 +91,21 @@ def draws(
     """
     inputs = checked_inputs(model, inputs)
     by_loop = engine == "loop" or _differentiable(statistics, inputs)
+    start = only or 0
+    stop = None if only is None else only + 1
+    chosen = {name: rows[start:stop] for name, rows in statistics.items()}
 
     def outputs(conduct: Conduct) -> Iterator[Tensor]:
+        # Tested on several draws even where one is run: the plan is kept for all of them.
         plan = None if by_loop else _plan_for(model, statistics, inputs, engine, conduct)
         # The network may write into its buffers, but never into a draw of the bank.
-        lent = {name: rows.clone() for name, rows in statistics.items()}
+        lent = {name: rows.clone() for name, rows in chosen.items()}
         if plan is not None and plan.engine != "loop":
             return planned_outputs(model, plan, lent, inputs, output)
-        raws = answers(model, states(lent), inputs, conduct)
+        raws = answers(model, states(lent), inputs, conduct, first=start)
         return (tensor_output(raw, output) for raw in raws)
 
-    first = FirstDraw(model, next(states(statistics)), output)
+    first = FirstDraw(model, next(states(chosen)), output)
     return supervised(model, inputs, first, outputs)
 
 

@@ -14,6 +14,7 @@ from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
 from mcbn.samplers.outputs import Output, stacked
+from mcbn.samplers.sampler import require_draw
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +61,11 @@ class DeepEnsemble(Displayed):
         """Yield the outputs for all inputs, one draw at a time."""
         for model in self.models:
             yield from passes(model, [{}], inputs, output=self.output)
+
+    def draw(self, index: int, inputs: Inputs) -> Tensor:
+        """The outputs of network `index` for all inputs."""
+        require_draw(index, len(self))
+        return next(passes(self.models[index], [{}], inputs, output=self.output))
 
     def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""

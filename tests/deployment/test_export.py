@@ -402,11 +402,16 @@ def dropout():
     return mcbn.MCDropout(make_network("1d of 2-D", torch.float32), draws=2)
 
 
+def augmented():
+    return mcbn.Augmented(make_network("1d of 2-D", torch.float32), mcbn.RandomFlip())
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"path": "net.pth"}, "file .pt2 or .onnx, got 'net.pth'"),
         ({"sampler": dropout}, "got MCDropout"),
+        ({"sampler": augmented}, "got Augmented"),
         ({"chunk": 0}, "chunk of at least 1"),
         ({"example": torch.zeros(0, 2, 7, 7)}, "at least one"),
         ({"example": {"x": 3}}, "tensor, a tuple or a dict"),

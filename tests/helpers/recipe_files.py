@@ -163,6 +163,25 @@ def pictures() -> None:
     torch.save(model.state_dict(), "weights.pt")
 
 
+def augmented_pictures() -> None:
+    """Stripes, and a network trained on random crops of them and their mirror images."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * 49, CLASSES),
+    )  # fmt: skip
+    for name, number in (("test", 200), ("train", 240)):
+        images, targets = stripes(number)
+        images += torch.randn(images.shape)
+        np.savez(f"{name}.npz", pictures=images.numpy(), classes=targets.numpy())
+    padded = nn.functional.pad(images, (4, 4, 4, 4))
+    corners = torch.randint(0, 9, (8 * 240, 2)).tolist()
+    crops = [padded[i % 240, :, y : y + 32, x : x + 32] for i, (y, x) in enumerate(corners)]
+    crops = [crop.flip(-1) if i // 240 % 2 else crop for i, crop in enumerate(crops)]
+    train(network, TensorDataset(torch.stack(crops), targets.repeat(8)), epochs=6)
+    torch.save(network.state_dict(), "weights.pt")
+
+
 def model_of_transformers() -> None:
     from transformers import (  # noqa: PLC0415
         ResNetConfig,
@@ -275,6 +294,7 @@ def lightning_checkpoint() -> None:
 
 FILES: dict[str, Callable[[], None]] = {
     "recipes/pictures.md": pictures,
+    "recipes/augmentation.md": augmented_pictures,
     "recipes/huggingface.md": model_of_transformers,
     "recipes/graphs.md": graphs,
     "recipes/audio.md": sounds,

@@ -264,9 +264,19 @@ class Failing(torch.nn.Module):
         return values
 
 
+def noisy(example):
+    return example * (1 + 0.1 * torch.rand((), dtype=torch.float64))
+
+
 SAMPLERS = {
     "MCBatchNorm": lambda model, bank: mcbn.MCBatchNorm(model, bank),
     "MCDropout": lambda model, bank: mcbn.MCDropout(model, draws=4, seed=0),
+    "MCDropout put in": lambda model, bank: mcbn.MCDropout(
+        torch.nn.Sequential(*(m for m in model if not isinstance(m, torch.nn.Dropout))),
+        draws=4,
+        insert=0.1,
+    ),
+    "Augmented": lambda model, bank: mcbn.Augmented(mcbn.MCBatchNorm(model, bank), noisy),
     "Deterministic": lambda model, bank: mcbn.Deterministic(model),
     "DeepEnsemble": lambda model, bank: mcbn.DeepEnsemble([model, model]),
 }

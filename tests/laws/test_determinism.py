@@ -16,6 +16,7 @@ import pytest
 import torch
 from models import Jittered, examples, make_network, randomized, without_seed
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -174,6 +175,12 @@ def test_the_way_of_asking_does_not_show(name, engine):
         same(how(drawn, x), expected)
 
 
+def jittered(example):
+    """An example with noise from each of the three global streams."""
+    noise = torch.rand(()) + np.random.rand() + random.random()  # noqa: NPY002
+    return example * (1 + 0.1 * noise.to(example))
+
+
 def methods(name):
     drawn, x = sampler(name)
     with_dropout = nn.Sequential(drawn.model, nn.Dropout(0.2))
@@ -182,9 +189,13 @@ def methods(name):
         "MCDropout": mcbn.MCDropout(with_dropout, draws=5),
         "DeepEnsemble": mcbn.DeepEnsemble([drawn.model, with_dropout]),
         "Deterministic": mcbn.Deterministic(drawn.model),
+        "Augmented": mcbn.Augmented(drawn, jittered, seed=1),
+        "Augmented at once": mcbn.Augmented(drawn, mcbn.RandomShift((1,)), seed=1),
     }
     if name != "2d":  # it takes no positions
         found["LinearizedBatchNorm"] = mcbn.LinearizedBatchNorm(drawn.model, drawn.bank)
+        kept = nn.Sequential(*(m for m in drawn.model if not isinstance(m, _DropoutNd))).eval()
+        found["MCDropout put in"] = mcbn.MCDropout(kept, draws=5, insert=0.2)
     return x, found
 
 
@@ -239,11 +250,13 @@ def test_the_order_of_the_draws_shows_in_rounding_alone(name, engine):
     (same if engine == "loop" else near)(found, drawn(x))
 
 
-@pytest.mark.parametrize("kind", ["MCDropout", "DeepEnsemble"])
+@pytest.mark.parametrize(
+    "kind", ["MCDropout", "MCDropout put in", "DeepEnsemble", "Augmented", "Augmented at once"]
+)
 def test_the_first_draws_of_the_other_methods_are_those_of_a_shorter_run(kind):
     x, every = methods("dense")
     method = every[kind]
-    fewer = {"draws": 2} if kind == "MCDropout" else {"models": method.models[:1]}
+    fewer = {"models": method.models[:1]} if kind == "DeepEnsemble" else {"draws": 2}
     shorter = replace(method, **fewer)
     same(shorter(x), method(x)[: len(shorter)])
 

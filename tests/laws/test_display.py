@@ -146,6 +146,10 @@ RESULTS = {
     "MCBN of a layer": mcbn.MCBatchNorm(NETWORK, BANK, layers=1),
     "MCBN of a named layer": mcbn.MCBatchNorm(NETWORK, BANK, layers=["1"]),
     "MC Dropout": mcbn.MCDropout(NETWORK),
+    "MC Dropout put in": mcbn.MCDropout(
+        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3)), insert=0.1),
+    "augmented": mcbn.Augmented(mcbn.MCBatchNorm(NETWORK, BANK), mcbn.RandomFlip()),
+    "augmented by a list": mcbn.Augmented(NETWORK, [torch.clone, torch.neg, torch.clone]),
     "ensemble": mcbn.DeepEnsemble([NETWORK] * 5),
     "plain": mcbn.Deterministic(NETWORK),
     "linearized": LINEARIZED,
@@ -501,6 +505,12 @@ def test_displays_of_predictions_and_scores_show_their_numbers():
         ("MCBN of a named layer", "MCBatchNorm of Sequential: T = 6, M = 8, layers 1, engine "
                                   "'auto'"),
         ("MC Dropout", "MCDropout of Sequential: T = 64, seed 0"),
+        ("MC Dropout put in", "MCDropout of Sequential: T = 64, seed 0, dropout 0.1 put in before "
+                              "1"),
+        ("augmented", "Augmented by RandomFlip: T = 6, seed 0, of MCBatchNorm of Sequential: T = "
+                      "6, M = 8, all layers, engine 'auto'"),
+        ("augmented by a list", "Augmented by clone, neg: T = 3, seed 0, of Deterministic: "
+                                "Sequential, T = 1"),
         ("ensemble", "DeepEnsemble of 5 networks: Sequential"),
         ("plain", "Deterministic: Sequential, T = 1"),
         ("linearized", "LinearizedBatchNorm of Sequential: T = 6, M = 8, 2 exact draws"),

@@ -5,7 +5,7 @@ import warnings
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from random import Random
+from random import Random, random
 
 import as_found
 import pytest
@@ -51,6 +51,11 @@ def bank(model, draws=5):
 def plain():
     """A network without hooks: tracing and folding take it."""
     return make_network(NAME).train()
+
+
+def without_dropout():
+    """The network with hooks of the user's, and none of its own dropout."""
+    return nn.Sequential(*(layer for layer in network() if not isinstance(layer, nn.Dropout)))
 
 
 def sampled(engine, build=plain):
@@ -223,13 +228,29 @@ def kept(found, folder):
     return mcbn.Predictions.load(folder / "p.st").predictive
 
 
+def flipped(transform):
+    """A case of a transform of a whole batch, in a draw of the plain network."""
+    return with_network(lambda m, _: mcbn.predict(mcbn.Augmented(m, transform, draws=3), X))
+
+
+def noisy(example):
+    return example.mul_(1 + 0.1 * torch.rand(()) + 0.1 * random())  # writes into its example
+
+
 # What takes a model, a loader or data: each public name with a call of it.
 CALLS = {
+    "Augmented": with_network(lambda m, b: mcbn.predict(
+        mcbn.Augmented(mcbn.MCBatchNorm(m, b), noisy), X)),
+    "RandomFlip": flipped(mcbn.RandomFlip()),
+    "RandomShift": flipped(mcbn.RandomShift((2,))),
+    "Compose": flipped(mcbn.Compose(mcbn.RandomShift((2,), "circular"), mcbn.RandomFlip())),
     "MCBatchNorm": lambda folder: sampled("auto"),
     "MCBatchNorm loop": lambda folder: sampled("loop", network),
     "MCBatchNorm folded": lambda folder: sampled("folded"),
     "MCBatchNorm batched": lambda folder: sampled("batched"),
     "MCDropout": with_network(lambda m, _: mcbn.predict(mcbn.MCDropout(m, draws=3), X)),
+    "MCDropout put in": with_network(
+        lambda m, _: mcbn.predict(mcbn.MCDropout(m, draws=3, insert=0.2), X), without_dropout),
     "DeepEnsemble": ensemble,
     "Deterministic": with_network(lambda m, _: mcbn.predict(mcbn.Deterministic(m), X)),
     "LinearizedBatchNorm": with_network(lambda m, b: mcbn.LinearizedBatchNorm(m, b, exact=2)(X)),

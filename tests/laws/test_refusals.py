@@ -89,6 +89,14 @@ CASES = {
         lambda: mcbn.Deterministic("net.pt"), TypeError, "a torch.nn.Module, got str; give"),
     "no network for dropout": (
         lambda: mcbn.MCDropout(None), TypeError, "a torch.nn.Module, got NoneType; give"),
+    "a rate for a network": (
+        lambda: mcbn.MCDropout(0.1, insert=0.1), TypeError, "a torch.nn.Module, got float; give"),
+    "a path to be augmented": (
+        lambda: mcbn.Augmented("net.pt", torch.clone), TypeError,
+        "a sampler or a network, got str; give mcbn.MCBatchNorm"),
+    "a name for a transform": (
+        lambda: mcbn.Augmented(MODEL, "flip"), TypeError,
+        "the transform of an example, got str; give"),
     "one network for several": (
         lambda: mcbn.DeepEnsemble(MODEL), TypeError, "a list of networks, got Sequential; put"),
     "paths for networks": (

@@ -1,5 +1,6 @@
 """Eight threads on one model and one bank get the serial answer, bit for bit."""
 
+import copy
 import threading
 import time
 import warnings
@@ -32,16 +33,26 @@ def batches(draws=5, seed=0, data=TRAINING):
     return mcbn.minibatches(data, batch_size=8, draws=draws, seed=seed)
 
 
+def noisy(example):
+    return example * (1 + 0.1 * torch.rand((), dtype=torch.float64))
+
+
 def calls(model):
     """Calls of every kind on one model and one bank, by name."""
     bank = mcbn.collect(model, batches())
     drawn = mcbn.MCBatchNorm(model, bank)
+    # A copy: hooks on layers that another network has as well are seen in its passes.
+    own = copy.deepcopy(model)
+    bare = nn.Sequential(*(layer for layer in own if not isinstance(layer, nn.Dropout)))
     return {
         **{engine: lambda e=engine: replace(drawn, engine=e)(X) for engine in ENGINES},
         "fewer draws": lambda: mcbn.MCBatchNorm(model, bank.first(2), engine="loop")(X),
         "one layer": lambda: mcbn.MCBatchNorm(model, bank, layers=1)(X),
         "rescaled": lambda: mcbn.MCBatchNorm(model, bank.rescale(batch_size=3.0))(X),
         "MCDropout": lambda: mcbn.MCDropout(model, draws=3)(X),
+        "MCDropout put in": lambda: mcbn.MCDropout(bare, draws=3, insert=0.2, at=["1"])(X),
+        "Augmented": lambda: mcbn.Augmented(drawn, noisy)(X),
+        "Augmented at once": lambda: mcbn.Augmented(model, mcbn.RandomShift((1,)), draws=3)(X),
         "Deterministic": lambda: mcbn.Deterministic(model)(X),
         "DeepEnsemble": lambda: mcbn.DeepEnsemble([model, model])(X),
         "LinearizedBatchNorm": lambda: mcbn.LinearizedBatchNorm(model, bank, exact=2)(X),

@@ -44,11 +44,32 @@ def last_layer(model):
     return mcbn.MCBatchNorm(model, mc_batch_norm(model).bank, layers=1)
 
 
+def dropout_put_in(model):
+    """Into the layers of the network without its dropout, which are hooked where they are."""
+    kept = [layer for layer in model if not isinstance(layer, nn.Dropout)]
+    return mcbn.MCDropout(nn.Sequential(*kept), draws=5, seed=2, insert=0.3, at=["1", "5"])
+
+
+def noisy(example):
+    return example * (1 + 0.1 * torch.rand((), dtype=torch.float64))
+
+
+def augmented(model):
+    return mcbn.Augmented(mc_batch_norm(model), noisy, seed=2)
+
+
+def augmented_at_once(model):
+    return mcbn.Augmented(model, mcbn.RandomShift((1,), "circular"), draws=5, seed=2)
+
+
 SAMPLERS = {
+    "Augmented": augmented,
+    "Augmented at once": augmented_at_once,
     "MCBatchNorm": mc_batch_norm,
     "MCBatchNorm last layer": last_layer,
     "MCBatchNorm rescaled": rescaled,
     "MCDropout": mc_dropout,
+    "MCDropout put in": dropout_put_in,
     "DeepEnsemble": deep_ensemble,
     "Deterministic": mcbn.Deterministic,
 }
@@ -154,7 +175,7 @@ def test_outputs_that_are_not_a_tensor_need_a_function_that_picks_one(kind, x):
         "Deterministic": mcbn.Deterministic,
     }
     if kind not in builders:
-        pytest.skip("the same class as MCBatchNorm")
+        pytest.skip("the output is picked by the same class as in another case, or by the sampler")
     with pytest.raises(TypeError, match=r"keys \['logits', 'other'\]"):
         builders[kind](Answers())(x)
     picked = builders[kind](Answers(), output=lambda answer: answer["logits"])

@@ -33,6 +33,8 @@ ENTRIES: dict[str, Callable[[Guest], list[str] | None]] = {
     "mcbn pieces": sampling.in_pieces,
     "linearized": sampling.linearized,
     "dropout": sampling.dropout,
+    "inserted": sampling.inserted,
+    "augmented": sampling.augmented,
     "ensemble": sampling.ensemble,
     "deterministic": sampling.deterministic,
     "switch": sampling.switch,
@@ -116,7 +118,8 @@ def _refusal(error: Exception) -> Verdict:
 
 def _named(stranger: Stranger, entry: str, found: Verdict) -> Verdict:
     """A refusal counts only where it names what it is about; some have reasons of their own."""
-    words = "" if entry.startswith(("linearized", "export")) else stranger.words
+    own = ("linearized", "augmented", "inserted", "export")
+    words = "" if entry.startswith(own) else stranger.words
     if found.kind == REFUSED and words and not re.search(words, found.text):
         return Verdict(WRONG, f"refused for another reason: {found.text}"[:300])
     return found

@@ -14,10 +14,15 @@ from zoo.found import left_as_found
 from zoo.guest import FEW, AbsentError, Guest, WrongError, called, states
 
 import mcbn
-from mcbn.network.dropout import dropout_masks
+from mcbn.network.batchnorm import unwrapped
+from mcbn.network.dropout import dropout_masks, has_dropout
+from mcbn.network.inputs import map_inputs
+from mcbn.network.insertion import inserted_masks, insertion_sites
+from mcbn.network.isolation import random_streams
 from mcbn.samplers import vmap
 
 ENGINES = ("auto", "loop", "batched", "folded")
+RATE = 0.2  # of dropout that is put in
 SMALL_PASS = 60  # values in the largest tensor of a pass, so that a few rows fit
 
 
@@ -82,6 +87,49 @@ def dropout(guest: Guest) -> None:
         return torch.stack(rows)
 
     _sampled(guest, sampler, network, answers, "masked")
+
+
+def inserted(guest: Guest) -> None:
+    """Each draw is what a fresh network answers with dropout of the same masks put in."""
+    network, output = guest.fresh(), guest.stranger.output
+    if has_dropout(network):
+        raise AbsentError("dropout of its own")
+    sampler = mcbn.MCDropout(network, draws=3, insert=RATE, output=output)
+
+    def answers() -> Tensor:
+        rows = []
+        for draw in range(3):
+            copy = unwrapped(guest.fresh())
+            sites = insertion_sites(copy, "classifier")
+            masks = inserted_masks(copy, sites, RATE, 0, draw)
+            with masks, torch.no_grad(), random_streams(0, "zoo"):
+                rows.append(guest.picked(called(copy, guest.inputs())))
+        return torch.stack(rows)
+
+    _sampled(guest, sampler, network, answers, "masked")
+
+
+def _scaled(factor: float, inputs: Any) -> Any:
+    """Inputs, or one example of them, with all real numbers multiplied."""
+    return map_inputs(lambda x: x * factor if x.is_floating_point() else x, inputs)
+
+
+def augmented(guest: Guest) -> None:
+    """Draw t is what the network answers under draw t of the bank for inputs under transform t."""
+    network, drawn = guest.fresh(), states(guest.bank)
+    factors = [1 + 0.1 * draw for draw in range(len(drawn))]
+    sampler = mcbn.Augmented(
+        mcbn.MCBatchNorm(network, guest.bank, output=guest.stranger.output),
+        [partial(_scaled, factor) for factor in factors],
+    )
+    inputs = guest.inputs()
+    with left_as_found(network, inputs, guest.bank):
+        actual = sampler(inputs)
+    expected = [
+        guest.answers(_scaled(factor, guest.inputs()), [state])[0]
+        for factor, state in zip(factors, drawn, strict=True)
+    ]
+    guest.near(actual, torch.stack(expected), "augmented")
 
 
 def ensemble(guest: Guest) -> None:
