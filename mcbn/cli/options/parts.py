@@ -47,7 +47,8 @@ class ReadingOptions:
             what does; for mini-batches that of training, random crops included. By default that of
             the published weights of --model.
         part: train, validation or test part of a Task, or of a folder of pictures with such
-            subfolders; by default train, and test to predict and to export.
+            subfolders; by default train, and test to predict, to
+            export and to look for drift.
         workers: processes that read pictures, or the examples of a data set.
     """
 
