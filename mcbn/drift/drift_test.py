@@ -8,6 +8,7 @@ import torch
 from torch.nn import Module
 
 from mcbn import validation
+from mcbn.bank.augmentation import AUGMENTED
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.full_batches import Size
 from mcbn.drift.ranks import rank_sum_p_value, required_calibration
@@ -163,7 +164,8 @@ def drift_test(
             as a single example in a dense layer has.
 
     Warns:
-        UserWarning: the draws, or the mini-batches, share their examples.
+        UserWarning: the draws, or the mini-batches, share too many examples, or those of the draws
+            were transformed at random.
 
     Reference:
         Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World" (p values by
@@ -173,10 +175,10 @@ def drift_test(
     require_size(batch_size)
     require_bank(bank)
     bank.require_model(model)
-    warn_of_sharing(bank)
+    warn_of_draws(bank)
     drawn = batch_draws(
-        model, windows(data, batch_size or bank.size, seed=seed), select=select, size=size,
-        seed=seed, progress=progress,
+        model, windows(data, batch_size, bank, seed=seed), select=select, size=size, seed=seed,
+        progress=progress,
     )  # fmt: skip
     reference = reference_at(model, bank, drawn.size)
     calibration = reference.calibration
@@ -240,15 +242,21 @@ def require_draws(draws: int, calibration: int, alpha: float, batches: int) -> N
         )
 
 
-def warn_of_sharing(bank: Bank) -> None:
-    """Warn where draws share so many examples that new mini-batches are further off than they are.
+def warn_of_draws(bank: Bank) -> None:
+    """Warn of draws that new mini-batches are not exchangeable with, as far as the bank tells.
 
     Draws from N examples have the variance 1/M - 1/N about what these are, and mini-batches of new
     examples 1/M + 1/N.
 
     Warns:
-        UserWarning: they do.
+        UserWarning: the examples were transformed at random, or the draws share too many of them.
     """
+    if AUGMENTED in bank.source:
+        validation.warn(
+            "the draws are of examples that were transformed at random, as in training, and new "
+            "data that are not will be taken for drift; collect a bank of examples preprocessed "
+            "as in production"
+        )
     population = math.inf if bank.population is None else bank.population
     if bank.size * min(len(bank), 1 / MAX_SHARE) > population:
         validation.warn(

@@ -8,7 +8,7 @@ from torch.nn import Module
 
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.full_batches import Size
-from mcbn.drift.drift_test import require_level, warn_of_sharing
+from mcbn.drift.drift_test import require_level, warn_of_draws
 from mcbn.drift.martingale import Jumper, reachable
 from mcbn.drift.ranks import smoothed_rank
 from mcbn.drift.reference import reference_at
@@ -48,7 +48,7 @@ class DriftMonitor(Displayed):
             rescaled.
 
     Warns:
-        UserWarning: the draws share their examples.
+        UserWarning: as `drift_test`, of the draws.
 
     Reference:
         Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point
@@ -69,7 +69,7 @@ class DriftMonitor(Displayed):
         require_level(alpha)
         require_size(batch_size)
         require_bank(bank)
-        warn_of_sharing(bank)
+        warn_of_draws(bank)
         self.model, self.alpha = unwrapped(model), alpha
         self.batch_size = bank.size if batch_size is None else float(batch_size)
         self.collected_at = bank.size

@@ -20,14 +20,18 @@ from mcbn.network.inputs import Select, as_rows
 from mcbn.network.isolation import derived_seed, own_warnings
 
 
-def windows(data: Any, batch_size: float, *, seed: int) -> Iterable[Any]:
+def windows(data: Any, batch_size: int | None, bank: Bank, *, seed: int) -> Iterable[Any]:
     """Mini-batches of new data: as they are given, or cut from examples without a rest.
 
     Examples are cut in an order that `seed` shuffles, so that no example is in two of them, and an
     order of the file, as by class, is none of the mini-batches.
 
     Raises:
-        ValueError: there are not enough examples for one, or `batch_size` is not a whole number.
+        ValueError: there are not enough examples for one, or M of the bank is no whole number and
+            none is given; or one is given for mini-batches as they are.
+
+    Warns:
+        UserWarning: mini-batches share too many examples.
     """
     rows = as_rows(data)
     if isinstance(rows, Tensor) and rows.ndim > 0:
@@ -39,20 +43,26 @@ def windows(data: Any, batch_size: float, *, seed: int) -> Iterable[Any]:
                 "examples that they are drawn from, so they are all off by what these are; give "
                 "the data set itself, which is cut into mini-batches that share none"
             )
+        if batch_size is not None:
+            raise ValueError(
+                f"expected batch_size= for examples to cut only, got {batch_size} for mini-batches "
+                "that are made already; leave it out, or give a data set"
+            )
         return data  # type: ignore[no-any-return]
-    if batch_size != int(batch_size):
+    size = bank.size if batch_size is None else batch_size
+    if size != int(size):
         raise ValueError(
-            f"expected a whole number of examples in a mini-batch, got the {batch_size:g} of a "
-            "bank that was rescaled; give batch_size="
+            f"expected a whole number of examples in a mini-batch, got the {size:g} of a bank that "
+            "was rescaled; give batch_size="
         )
     examples = len(rows)  # type: ignore[arg-type]
-    if examples < batch_size:
+    if examples < size:
         raise ValueError(
-            f"expected at least the {batch_size:g} examples of one mini-batch, got {examples}; "
+            f"expected at least the {size:g} examples of one mini-batch, got {examples}; "
             f"wait for more, or give batch_size= of at most {examples}"
         )
     return DataLoader(
-        rows, batch_size=int(batch_size), shuffle=True, drop_last=True, collate_fn=collated,
+        rows, batch_size=int(size), shuffle=True, drop_last=True, collate_fn=collated,
         generator=torch.Generator().manual_seed(derived_seed(seed)),
     )  # fmt: skip
 
