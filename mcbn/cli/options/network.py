@@ -215,6 +215,18 @@ class DriftOptions:
     seed: int = 0
     json: bool = False
 
+    def check(self) -> None:
+        """Check that a batch size is one.
+
+        Raises:
+            ValueError: it is below 1.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(
+                f"expected --batch-size of at least 1, got {self.batch_size}; leave it out for "
+                "that of the bank"
+            )
+
 
 @dataclass(frozen=True)
 class ExportOptions:
