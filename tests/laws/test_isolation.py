@@ -197,7 +197,7 @@ def tempered(folder):
 
 def watched(model, drawn):
     monitor = mcbn.DriftMonitor(model, drawn, alpha=0.4)
-    return [monitor.update(batch) for batch in DataLoader(TRAINING, batch_size=8, drop_last=True)]
+    return [monitor.update(batch) for batch in X.split(8)]
 
 
 def exported(folder):
