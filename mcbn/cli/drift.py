@@ -20,7 +20,7 @@ def drift(options: DriftOptions) -> None:
         alpha=options.alpha, seed=options.seed,
     )  # fmt: skip
     print(to_json(found.to_dict(), indent=2) if options.json else found)
-    if found.first_layer is not None:
+    if found.drifted and found.first_layer is not None:
         messages.tell(f"drift is first seen in the layer {found.first_layer or '(itself)'}")
     if found.drifted:
         sys.exit(1)

@@ -102,6 +102,8 @@ def test_more_mini_batches_are_surer_and_the_first_layer_is_named(model, bank):
     assert (same.drifted, same.first_layer) == (False, None)
     loose = replace(found, alpha=found.layers[1].adjusted_p_value, layers=found.layers[1:])
     assert (loose.drifted, loose.first_layer) == (True, "4")
+    one = replace(same.layers[0], p_value=0.03, adjusted_p_value=0.06)
+    assert replace(same, layers=(one,)).first_layer is None
 
 
 def test_a_single_mini_batch_is_rejected_above_the_threshold(model, bank):
