@@ -11,6 +11,9 @@ from .bank.posteriors import JointPosterior as JointPosterior
 from .deployment.export import Artifact as Artifact
 from .deployment.export import export as export
 from .deployment.predictor import Predictor as Predictor
+from .drift.drift_test import DriftTest as DriftTest
+from .drift.drift_test import drift_test as drift_test
+from .drift.monitor import DriftMonitor as DriftMonitor
 from .evaluation.batches import evaluate_batches as evaluate_batches
 from .evaluation.by_class import ClassScores as ClassScores
 from .evaluation.by_class import class_scores as class_scores

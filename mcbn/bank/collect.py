@@ -12,6 +12,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, IterableDataset
 
 from mcbn import validation
+from mcbn.bank.augmentation import AUGMENTED, is_augmented
 from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import InconsistentBankWarning, consistency
 from mcbn.bank.draws import draw_rows
@@ -125,7 +126,7 @@ def collect(
         population=population(batches),
         model=type(model).__name__,
         weights=fingerprint(model),
-        source=_description(batches),
+        source=_description(batches) + (f", {AUGMENTED}" if is_augmented(batches) else ""),
         epsilon=epsilon,
         bias=together.bias(model, layers, own, statistics, epsilon),
         replacement=replacement(batches),

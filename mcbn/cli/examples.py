@@ -11,12 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.io.archives import damaged, read_array, read_arrays
 from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, stem, texts
 from mcbn.network.inputs import Inputs, select_inputs
-from mcbn.network.isolation import random_streams
+from mcbn.network.isolation import derived_seed, random_streams
 from mcbn.network.loaders import Data
 from mcbn.tasks.examples import LabeledData, LabeledDataset
 
@@ -148,6 +149,17 @@ class Examples:
         return minibatches(
             self.inputs.source, batch_size=batch_size, draws=draws, seed=seed,
             num_workers=self.inputs.num_workers, collate=self.inputs.collate,
+        )  # fmt: skip
+
+    def disjoint_batches(self, batch_size: int, *, seed: int = 0) -> Data:
+        """Mini-batches that share no example, in a random order; the rest is left out."""
+        inputs = self.inputs
+        if isinstance(inputs, Tensor):
+            inputs = LabeledDataset(TensorDataset(inputs))
+        return DataLoader(
+            inputs.source, batch_size=batch_size, shuffle=True, drop_last=True,
+            collate_fn=inputs.collate, num_workers=inputs.num_workers,
+            generator=torch.Generator().manual_seed(derived_seed(seed)),
         )  # fmt: skip
 
     def first(self, count: int) -> Inputs:

@@ -17,6 +17,7 @@ from mcbn.cli.options.network import (
     CollectOptions,
     DemoOptions,
     DoctorOptions,
+    DriftOptions,
     ExportOptions,
     PredictOptions,
 )
@@ -35,7 +36,7 @@ from mcbn.samplers.batch_norm import MCBatchNorm
 
 INSPECTED_EXAMPLES = 64
 EXPORT_EXAMPLES = 4  # on which an exported file is compared with the network
-Reading = DoctorOptions | CollectOptions | PredictOptions | ExportOptions
+Reading = DoctorOptions | CollectOptions | PredictOptions | DriftOptions | ExportOptions
 
 
 def demo(options: DemoOptions) -> None:

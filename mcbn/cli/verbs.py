@@ -59,6 +59,8 @@ VERBS: Mapping[str, Verb] = {
                     "collect a bank of batch-norm statistics from training data"),
     "predict": Verb("predict:predict", network.PredictOptions,
                     "predict classes or real values, with their uncertainty"),
+    "drift": Verb("drift:drift", network.DriftOptions,
+                  "test whether data are drawn from what a bank was drawn from"),
     "export": Verb("network:export", network.ExportOptions,
                    "write a network and its bank as one .onnx or .pt2 file"),
     "evaluate": Verb("predictions:evaluate", predictions.EvaluateOptions,

@@ -13,6 +13,8 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mcbn.drift.drift_test import DriftTest
+from mcbn.drift.monitor import DriftMonitor
 from mcbn.evaluation.compare import Comparison, compared, entry
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import what_is_scored
@@ -20,6 +22,7 @@ from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import figures, maps, panels, study_panels
 from mcbn.report.choice_figure import draw_choice
+from mcbn.report.drift_figure import draw_monitor, draw_test
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.results import Study
@@ -153,6 +156,19 @@ def choice(choice: BatchSizeChoice, *, ax: Axes | None = None) -> Axes:
     return draw_choice(choice, _axes(ax))
 
 
+def drift(given: DriftTest | DriftMonitor, *, ax: Axes | None = None) -> Axes:
+    """Draw distances of mini-batches beside those of a bank's draws, or the e value of a monitor.
+
+    Args:
+        given: of `drift_test`, whose mini-batches are marked over a histogram of the calibration
+            draws; or a monitor, whose e value is drawn after each mini-batch.
+        ax: where to draw.
+    """
+    if isinstance(given, DriftTest):
+        return draw_test(given, _axes(ax))
+    return draw_monitor(given, _axes(ax))
+
+
 def uncertainty_map(
     predictions: Predictions,
     index: int,
@@ -246,6 +262,6 @@ def _scores_of(study: Study) -> Mapping[str, None]:
 
 
 __all__ = [
-    "choice", "monte_carlo_error", "out_of_distribution", "pit", "reliability", "risk_coverage",
-    "score", "uncertainty_map",
+    "choice", "drift", "monte_carlo_error", "out_of_distribution", "pit", "reliability",
+    "risk_coverage", "score", "uncertainty_map",
 ]  # fmt: skip

@@ -70,6 +70,10 @@ with torch.random.fork_rng():
     NETWORK.eval()
 BATCHES = mcbn.minibatches(INPUTS, batch_size=8, draws=6, seed=0)
 BANK = mcbn.collect(NETWORK, BATCHES, progress=False)
+DRIFT = mcbn.drift_test(NETWORK, BANK, INPUTS, alpha=0.4)
+MONITOR = mcbn.DriftMonitor(NETWORK, BANK, alpha=0.4)
+for rows in INPUTS[:24].split(8):
+    MONITOR.update(rows)
 INSPECTION = mcbn.inspect(NETWORK, INPUTS, batch_size=8)
 JOINT = mcbn.JointPosterior.from_bank(BANK)
 LINEARIZED = mcbn.LinearizedBatchNorm(NETWORK, BANK, exact=2)
@@ -122,6 +126,8 @@ RESULTS = {
     "mini-batches": BATCHES,
     "joint posterior": JOINT,
     "factorized posterior": mcbn.FactorizedPosterior.from_bank(BANK),
+    "drift test": DRIFT,
+    "drift monitor": MONITOR,
     "consistency": mcbn.consistency(BANK),
     "inspection": INSPECTION,
     "inspection without inputs": mcbn.inspect(NETWORK),
@@ -183,6 +189,7 @@ VALUES = {
     "layer": INSPECTION.layers[0],
     "skipped layer": SkippedLayer("norm", "LayerNorm", "has no batch statistics", False),
     "noise": INSPECTION.observation.noise["1"],
+    "drift of a layer": DRIFT.layers[0],
     "finding": Finding("it is small", blocking=True),
     "layer of a consistency": mcbn.consistency(BANK).layers[0],
     "confirmation": CONFIRMATION,
@@ -288,6 +295,13 @@ def test_a_display_shows_the_numbers_of_its_result():
         f"{seen.noise['1'].log_variance_sd:.3g}",
     )  # fmt: skip
     assert cells["artifact"] == [("mean", "1e-07"), ("variance", "-")]
+    first = min(DRIFT.layers, key=lambda each: (each.adjusted_p_value, each.p_value))
+    assert cells["drift test"][0] == (
+        first.name, f"{first.ratio:.3g}", f"{first.p_value:.3g}", f"{first.adjusted_p_value:.3g}"
+    )  # fmt: skip
+    assert cells["drift monitor"][0] == (
+        "3", f"{MONITOR.distances[2]:.3g}", f"{MONITOR.p_values[2]:.3g}", f"{MONITOR.e_value:.3g}"
+    )  # fmt: skip
     curve = RESULTS["convergence"]
     assert cells["convergence"][1] == ("2", f"{curve.nll[1]:.4g}", f"{curve.spread[1]:.2g}")
     assert cells["convergence"][-1][2] == "-"

@@ -212,6 +212,11 @@ def tempered(folder):
     return lambda: mcbn.TemperedCategorical.fit(found, Y).temperature, []
 
 
+def watched(model, drawn):
+    monitor = mcbn.DriftMonitor(model, drawn, alpha=0.4)
+    return [monitor.update(batch) for batch in X.split(8)]
+
+
 def exported(folder):
     model = plain()
     sampler = mcbn.MCBatchNorm(model, bank(model))
@@ -275,6 +280,8 @@ CALLS = {
     "plot": classified(lambda p, _: mcbn.plot.reliability(
         mcbn.Predictions("m", p, Y, "data")).get_xlim()),
     "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),
+    "drift_test": with_network(lambda m, b: mcbn.drift_test(m, b, TRAINING, alpha=0.4).to_dict()),
+    "DriftMonitor": with_network(watched),
     "choose_batch_size": with_network(lambda m, b: mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3).to_dict()),
     "draw_choice": with_network(lambda m, b: mcbn.draw_choice(mcbn.choose_batch_size(
@@ -317,7 +324,7 @@ CALLS = {
 VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Bernoulli", "BernoulliPredictive",
     "Categorical", "CategoricalPredictive", "ClassScores", "Comparison", "Consistency",
-    "Coverage", "DataAxes", "Evaluation", "Gaussian", "GaussianPredictive",
+    "Coverage", "DataAxes", "DriftTest", "Evaluation", "Gaussian", "GaussianPredictive",
     "InconsistentBankWarning", "InferenceAxes", "Inspection", "LabelSets", "Likelihood",
     "NetworkAxes", "Plan", "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report",
     "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes",

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from regression_reports import predictions as regression_predictions
 from reports import comparison
 from synthetic_studies import classification_plan, classification_scores, made_study
+from torch import nn
 
 import mcbn
+from mcbn.drift.drift_test import LayerDrift
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.predictions import Predictions
@@ -33,6 +35,20 @@ def study():
     return made_study(classification_plan(), classification_scores)
 
 
+def monitored():
+    network = nn.Sequential(nn.BatchNorm1d(2)).eval()
+    batches = list(torch.randn(30, 8, 2, generator=torch.Generator().manual_seed(0)))
+    monitor = mcbn.DriftMonitor(network, mcbn.collect(network, batches[:20]))
+    for batch in batches[20:]:
+        monitor.update(batch + 5)
+    assert monitor.alarm
+    return monitor
+
+
+DRIFT = mcbn.DriftTest(
+    0.01, 0.05, (1.0, 2.5), tuple(k / 20 for k in range(40)),
+    (LayerDrift("1", 2.0, 0.01, 0.01),), 8, 8,
+)  # fmt: skip
 CURVE = Convergence((1, 2, 4), (0.9, 0.8, 0.7), (0.2, 0.1, float("nan")))
 DRAWN = {
     "reliability": lambda ax: mcbn.plot.reliability(comparison(), ax=ax),
@@ -43,6 +59,8 @@ DRAWN = {
     "score mutual_information": lambda ax: mcbn.plot.score(study(), "mutual_information", ax=ax),
     "monte_carlo_error": lambda ax: mcbn.plot.monte_carlo_error(CURVE, ax=ax),
     "pit": lambda ax: mcbn.plot.pit(regression_predictions("right", 1.0), ax=ax),
+    "drift": lambda ax: mcbn.plot.drift(DRIFT, ax=ax),
+    "drift of a monitor": lambda ax: mcbn.plot.drift(monitored(), ax=ax),
     "uncertainty_map": lambda ax: mcbn.plot.uncertainty_map(classes((4, 5)), 3, ax=ax),
 }
 

@@ -188,6 +188,48 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class DriftOptions:
+    """Test whether data are drawn from what a bank was drawn from; exit 1 if there is drift.
+
+    Example: mcbn drift --model nets.py:build --weights w.pt --bank bank.st --data today.npz
+
+    Attributes:
+        network: the network.
+        data: new examples, preprocessed as those of the bank; they are cut into mini-batches at
+            random.
+        bank: file written by mcbn collect, of examples that are preprocessed as in production,
+            without random crops and the like; better of held-out ones.
+        reading: how the data are read.
+        batch_size: examples per mini-batch; by default M of the bank, from which others are
+            rescaled.
+        alpha: level of the test, which is the chance of a false alarm.
+        seed: seed of the cut.
+        json: print JSON instead of text.
+    """
+
+    network: NetworkOptions
+    data: str = field(metadata=EXAMPLES)
+    bank: str = field(metadata=BANK)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    batch_size: int | None = None
+    alpha: float = 0.05
+    seed: int = 0
+    json: bool = False
+
+    def check(self) -> None:
+        """Check that a batch size is one.
+
+        Raises:
+            ValueError: it is below 1.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(
+                f"expected --batch-size of at least 1, got {self.batch_size}; leave it out for "
+                "that of the bank"
+            )
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """Write a network and its bank as one file that predicts without mcbn.
 

@@ -47,7 +47,8 @@ class ReadingOptions:
             what does; for mini-batches that of training, random crops included. By default that of
             the published weights of --model.
         part: train, validation or test part of a Task, or of a folder of pictures with such
-            subfolders; by default train, and test to predict and to export.
+            subfolders; by default train, and test to predict, to
+            export and to look for drift.
         group: regular expression in the names of the pictures of a folder, such as '^[^_]+' of
             those of a patient: they are never on both sides of a split, and are kept as the column
             "group". Its first parentheses, or else all of it, is what pictures share.
