@@ -304,9 +304,8 @@ def _require_valid(predictions: Predictions) -> None:
             raise ValueError(
                 f"expected {len(given)} values of {name!r:.80}, got {len(column)}; predict again"
             )
-    if targets is not None and len(targets) != len(given):
-        raise ValueError(f"expected {len(given)} targets, got {len(targets)}; predict again")
-    for part, of_part in pieces(given, targets):
+    fits = targets is None or len(targets) == len(given)
+    for part, of_part in pieces(given, targets) if fits else [(given, targets)]:
         _require_distribution(part, of_part, predictions)
 
 

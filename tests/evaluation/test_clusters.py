@@ -282,7 +282,7 @@ def test_confidence_minus_accuracy_counts_clusters_and_not_their_rows():
         rows = ScoredRows.of(given, labels, group=group)
         one = entry(rows, outside={}, resamples=0, progress=False)
         comparison = Comparison({"one": one}, rows.targets, (), rows.clusters)
-        made.append(confidence_gap(one, comparison))
+        made.append(confidence_gap("one", comparison))
     assert made[1] == pytest.approx(made[0], rel=1e-9)
 
 

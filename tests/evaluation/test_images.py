@@ -165,6 +165,13 @@ def test_the_cells_of_uncertainty_are_narrow_and_hold_every_value():
     assert float((EDGES[1:] / EDGES[:-1]).max()) < 1.000116
 
 
+def test_the_mutual_information_of_equal_draws_is_not_below_zero():
+    x, _ = pictures(4)
+    (part,) = mcbn.predict_batches(sampler_of(4, x), x)
+    equal = replace(part, expected_entropy=part.entropy + 1e-9)  # as rounding may leave it
+    assert UncertainImages.of(equal).mean("mutual_information") == 0
+
+
 def test_histograms_of_cells_are_those_of_the_values():
     x, _ = pictures(6)
     predictive = mcbn.predict(sampler_of(4, x), x)

@@ -162,12 +162,21 @@ def _fitted(given: Any) -> Reader:
 
     def read(path: Path) -> None:
         loaded = type(given).from_dict(_values(path))
-        of_classes = not isinstance(given, (mcbn.VarianceScaling, mcbn.ConformalIntervals))
-        loaded(classes(draws=True).predictive if of_classes else reals(keep_draws=True).predictive)
+        loaded(_taken_by(given))
         type(given).from_dict(json.loads(json.dumps(loaded.to_dict())))
 
     name = f"{type(given).__name__.lower()}.json"
     return Reader(name, _write_json(given.to_dict()), read, is_text=True, is_value=True)
+
+
+def _taken_by(given: Any) -> Any:
+    """Predictions of the kind that a recalibration takes."""
+    if isinstance(given, (mcbn.VarianceScaling, mcbn.ConformalIntervals)):
+        return reals(keep_draws=True).predictive
+    if isinstance(given, (mcbn.PlattScaling, mcbn.IsotonicByLabel, mcbn.ConformalLabels)):
+        logits = torch.randn((3, 6, 2), generator=torch.Generator().manual_seed(0))
+        return mcbn.Bernoulli().summarize(logits)
+    return classes(draws=True).predictive
 
 
 def _values(path: Path) -> Any:

@@ -184,6 +184,9 @@ VALUES = {
     "likelihood of classes": mcbn.Categorical(),
     "likelihood of labels": mcbn.Bernoulli(),
     "likelihood of reals": mcbn.Gaussian((1.0, 2.0)),
+    "flip": mcbn.RandomFlip(),
+    "shift": mcbn.RandomShift(2),
+    "transforms": mcbn.Compose(mcbn.RandomFlip(), mcbn.RandomShift(2)),
     "uncertainty ratio": RATIO,
     "posterior check": mcbn.PosteriorCheck(RATIO, 100, 8),
     "layer": INSPECTION.layers[0],
@@ -205,8 +208,10 @@ VALUES = {
     "claim": RESULTS["report"].verdict[0],
     "curve": Curve("a", (1.0, 2.0), (1.0, 2.0), (0.0, 0.0), (3.0, 3.0), 0),
 }
-# What describes no result: protocols, and what holds a network that is loaded from files.
-NOT_RESULTS = {"Likelihood", "Sampler", "Predictor"}
+# What describes no result: protocols, what holds a network that is loaded from files, and what
+# draws at random.
+NOT_RESULTS = {"Likelihood", "Sampler", "DrawSampler", "BatchTransform", "Predictor",
+               "ExampleStreams"}  # fmt: skip
 
 
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)

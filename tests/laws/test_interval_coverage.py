@@ -253,7 +253,7 @@ def test_confidence_minus_accuracy(level):
         predictive, targets = forecast(generator, 1000, 1.0)
         evaluation = mcbn.Evaluation({}, 1000, 1, level, 0)
         entry = Entry(predictive, {}, evaluation, {}, 0.0)
-        _, low, high = confidence_gap(entry, Comparison({"one": entry}, targets, ()))
+        _, low, high = confidence_gap("one", Comparison({"one": entry}, targets, ()))
         hits += low <= truth <= high
     require(hits, 2000, level)
 
