@@ -8,15 +8,18 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
-from torch.nn.modules.conv import _ConvNd
 
 from mcbn.network.dropout import has_dropout, kept
 from mcbn.network.isolation import derived_seed, eval_mode, in_this_thread
 
 # Where dropout goes: before the last weights, after each block, or before the modules named.
 Place = Literal["classifier", "blocks"] | Sequence[str]
+CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 REMEDY = 'name modules, such as at=["layer3", "layer4"], before which it goes'
 
 
@@ -67,7 +70,7 @@ def _classifier(model: Module) -> Site:
     layers = [
         Site(name, module)
         for name, module in model.named_modules()
-        if isinstance(module, (Linear, _ConvNd))
+        if isinstance(module, (Linear, *CONVOLUTIONS))
     ]
     if not layers:
         raise ValueError(
@@ -164,7 +167,7 @@ def _by_channel(module: Module, values: Tensor) -> bool:
 
     Then dropping single values takes away little, so channels are dropped whole.
     """
-    if isinstance(module, _ConvNd):
+    if isinstance(module, CONVOLUTIONS):
         return values.ndim == len(module.kernel_size) + 2
     first = next(each for each in module.modules() if next(each.children(), None) is None)
     # Such layers have the channels last, but for the layer norms of maps, named so in any library.
