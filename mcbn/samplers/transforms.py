@@ -76,8 +76,8 @@ class _Flips:
 class RandomFlip:
     """Flip each example along one axis with a given probability, a whole batch at once.
 
-    Outputs that have the positions of the inputs, (batch, ..., *positions), are flipped back;
-    those without positions, (batch, outputs), are left as they are.
+    Outputs that have the positions of the inputs, `(batch, ..., *positions)`, are flipped back;
+    those without positions, `(batch, outputs)`, are left as they are.
 
     Args:
         p: the probability; 0 never flips and 1 always does.
@@ -135,9 +135,10 @@ class RandomShift:
 
     This is padding by that many pixels on each side, then a random crop of the size before: all
     shifts of whole pixels from -pixels to pixels are equally likely. Outputs that have the
-    positions of the inputs, (batch, ..., *positions), are shifted back, and positions that had been
-    shifted out of the frame get the outputs of the nearest one inside; with the border "circular"
-    nothing is shifted out. Outputs without positions, (batch, outputs), are left as they are.
+    positions of the inputs, `(batch, ..., *positions)`, are shifted back, and positions that had
+    been shifted out of the frame get the outputs of the nearest one inside; with the border
+    "circular" nothing is shifted out. Outputs without positions, `(batch, outputs)`, are left as
+    they are.
 
     Args:
         pixels: the largest shift, along the last two axes; or one for each of the last axes, such
