@@ -48,7 +48,7 @@ def evaluate_batches(
     The scores are those of `evaluate` on the result of `predict`, which holds every pixel: means
     and errors in bins of equal width are the same, while those of ranks and of bins of equal mass
     (aurc, e_aurc, augrc, auroc_of_errors, ece_equal_mass, ece_debiased, pit_error) take values that
-    agree to 1/8192 for equal, as `evaluate` does of more than a million pixels. Resampling is by
+    agree to 1/8192 for equal, as `evaluate` does of more than 131,072 pixels. Resampling is by
     whole image or group.
 
     Args:

@@ -46,7 +46,7 @@ def evaluate(
     has those of each label. Real targets: RMSE, predictive log-likelihood (nats), CRPS, coverage
     and width of the central 90% interval, PIT error.
     Positions of a dense prediction count as examples; resampling is by whole example, never by
-    position: an interval from resampled pixels would be far too narrow. Of more than a million
+    position: an interval from resampled pixels would be far too narrow. Of more than 131,072
     positions of classes or real values, memory does not grow with their number, and those whose
     values agree to 1/8192 count as equal where they are ranked; see `evaluate_batches`.
 

@@ -10,7 +10,7 @@ from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.joining import example_of
 
 P = TypeVar("P")
-LARGE = 2**20  # positions: of more, what is made of all of them is made image by image
+LARGE = 2**17  # positions: of more, what is made of all of them is made image by image
 
 
 def positions(predictive: Any) -> int:
