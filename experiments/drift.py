@@ -1,6 +1,6 @@
 """Drift from a bank: how often is each kind of shift seen in one mini-batch, and how often none?
 
-Run: python experiments/drift.py [--fast]    (about 10 minutes on 1 core; data root in MCBN_DATA)
+Run: python experiments/drift.py [--fast]    (under an hour on 1 core; data root in MCBN_DATA)
 
 A network of each kind has a bank of mini-batches that are preprocessed as in production. Windows of
 new data are tested one by one, and in fours together, by the bank, and by Kolmogorov-Smirnov tests
