@@ -19,7 +19,6 @@ from mcbn.network.isolation import random_streams
 from mcbn.network.targets import select_targets
 from mcbn.tasks.examples import LabeledDataset, as_examples, as_inputs
 from mcbn.tasks.folder import (
-    UnlabeledPictures,
     group_by_pattern,
     groups_of_pictures,
     halves_said,
@@ -27,9 +26,9 @@ from mcbn.tasks.folder import (
     labeled,
     labeled_pictures,
     part_folders,
-    picture_files,
     require_groups_in_one_part,
 )
+from mcbn.tasks.pictures import UnlabeledPictures, picture_files
 from mcbn.tasks.task import Task
 
 

@@ -4,19 +4,16 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from mcbn.network.isolation import derived_seed, random_streams
+from mcbn.network.isolation import derived_seed
 from mcbn.tasks.examples import LabeledDataset
+from mcbn.tasks.pictures import Transform, reading
 
-Transform = Callable[[Any], Any]
 # What a picture shares with others, such as its patient, by its path.
 Group = Callable[[Path], Any]
 
@@ -29,35 +26,6 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 FRACTIONS = (0.6, 0.15, 0.25)  # of the pictures of a class, for training, validation and testing
 HALVES = {"validation": 0.5, "test": 0.5}  # of those held out, where one folder is for both
 ROUNDING = 1e-6  # of the sum of fractions
-RESIZE = (
-    "give a transform, such as torchvision.transforms.Compose([Resize((64, 64)), ToTensor()]) of "
-    "torchvision.transforms"
-)
-
-
-class UnlabeledPictures(Dataset[Tensor]):
-    """The pictures in a folder whose classes are not known, read when they are needed.
-
-    Args:
-        root: the folder; pictures in folders inside it are left out.
-        transform: makes a tensor of a picture; see `labeled_pictures`.
-
-    Raises:
-        ValueError: there are no pictures, or the transform makes no tensors.
-    """
-
-    def __init__(self, root: str | os.PathLike[str], transform: Transform | None = None) -> None:
-        self.files = picture_files(root)
-        if not self.files:
-            raise ValueError(f"expected pictures in {root}, got none; check the path")
-        self.load, self.transform = _reading(self.files[0], transform)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        tensor: Tensor = self.transform(self.load(self.files[index]))
-        return tensor
 
 
 def from_folder(
@@ -236,7 +204,7 @@ def labeled_pictures(
         folder.targets = [folder.targets[index] for index in only]
         folder.imgs = folder.samples
     if folder.samples:
-        folder.loader, folder.transform = _reading(folder.samples[0][0], transform)
+        folder.loader, folder.transform = reading(folder.samples[0][0], transform)
     return folder
 
 
@@ -246,65 +214,6 @@ def labeled(folder: Any, num_workers: int = 0) -> LabeledDataset:
     # As if they had been read once already.
     vars(examples)["targets"] = torch.tensor(folder.targets)
     return examples
-
-
-def picture_files(path: str | os.PathLike[str]) -> list[str]:
-    """The pictures that lie in a folder itself, in the order of their names."""
-    extensions = importlib.import_module("torchvision.datasets.folder").IMG_EXTENSIONS
-    return sorted(
-        entry.path
-        for entry in os.scandir(path)
-        if entry.is_file() and entry.name.lower().endswith(extensions)
-    )
-
-
-def read_picture(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Any:
-    """Read a picture in RGB.
-
-    Args:
-        path: its file.
-        size: width and height that it must have; None for any.
-
-    Raises:
-        ValueError: it is damaged, no picture at all, or of another size.
-    """
-    images = importlib.import_module("PIL.Image")
-    try:
-        with open(path, "rb") as stream:
-            picture = images.open(stream).convert("RGB")
-    except Exception as error:  # a damaged file fails in many ways
-        reason = " ".join(str(error).split())[:120] if os.path.getsize(path) else "an empty file"
-        raise ValueError(
-            f"expected a picture in {path}, got a damaged or different file ({reason}); remove or "
-            "replace it"
-        ) from error
-    if size not in (None, picture.size):
-        raise ValueError(
-            f"expected pictures of one size without a transform, got {_size(picture.size)} in "
-            f"{path} and {_size(size)} before; {RESIZE}"
-        )
-    return picture
-
-
-def scaled(picture: Any) -> Tensor:
-    """The channels of a picture as float32 from 0 to 1."""
-    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return values.contiguous().to(torch.float32).div(255)
-
-
-def _reading(path: str, transform: Transform | None) -> tuple[Callable[[str], Any], Transform]:
-    """What reads a picture and makes a tensor of it, tried on the first picture."""
-    first = read_picture(path)
-    if transform is None:
-        return partial(read_picture, size=first.size), scaled
-    with random_streams(0, "picture"):
-        made = transform(first)
-    if not isinstance(made, Tensor):
-        raise TypeError(
-            f"expected a transform that makes a tensor of a picture, got {type(made).__name__}; "
-            "let it end with torchvision.transforms.ToTensor()"
-        )
-    return read_picture, transform
 
 
 def _shares(fractions: Sequence[float]) -> dict[str, float]:
@@ -395,7 +304,3 @@ def _require_same_classes(parts: Mapping[str, Any]) -> None:
                 f"{'the first' if odd[0] in train.classes else 'the second'} only; rename or add "
                 "its folder"
             )
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    return "" if size is None else f"{size[0]} x {size[1]}"

@@ -12,7 +12,8 @@ from mcbn.io.display import Display, Displayed
 from mcbn.network.inputs import tensors
 from mcbn.network.isolation import random_streams
 from mcbn.tasks.examples import LabeledData, as_examples, as_inputs, count_of
-from mcbn.tasks.folder import FRACTIONS, Group, Transform, from_folder
+from mcbn.tasks.folder import FRACTIONS, Group, from_folder
+from mcbn.tasks.pictures import Transform
 
 
 @dataclass(frozen=True, eq=False, repr=False)

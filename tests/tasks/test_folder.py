@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import transforms
 
 import mcbn
-from mcbn.tasks.folder import UnlabeledPictures
+from mcbn.tasks.pictures import UnlabeledPictures
 
 CLASSES = ("cat", "dog")
 
