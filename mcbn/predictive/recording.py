@@ -16,44 +16,10 @@ from mcbn.network.loaders import Data
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive, Moments
-from mcbn.predictive.joining import join_predictives
-from mcbn.predictive.predict import predict_batches, require_some
+from mcbn.predictive.predict import predict_batches
 from mcbn.predictive.predictions import KIND, Predictions
 from mcbn.predictive.stored import StoredPredictive
 from mcbn.samplers.sampler import Sampler
-
-
-def predict_for_file(
-    sampler: Sampler,
-    data: Data,
-    likelihood: Categorical | Bernoulli | Gaussian,
-    *,
-    batch_size: int = 256,
-    select: Select | None = None,
-    keep_draws: bool = False,
-    add: Callable[[Tensor], None] | None = None,
-) -> StoredPredictive:
-    """Predict all inputs as a file is to hold them; draws take memory only if they are kept.
-
-    Args:
-        sampler: what makes the draws.
-        data: inputs with one row per example, or a loader of map-style data in a fixed order.
-        likelihood: of the targets.
-        batch_size: examples per pass.
-        select: picks the network's inputs out of a batch where the default rule does not apply.
-        keep_draws: keep every draw: the logits of classes or labels, or the mixture of a
-            regression, of which only the moments are kept otherwise.
-        add: takes the raw outputs of each batch, axes (draws, batch, ...); see `draws_file`.
-
-    Raises:
-        ValueError: there are no inputs.
-    """
-    parts = parts_for_file(
-        sampler, data, likelihood, batch_size=batch_size, select=select, keep_draws=keep_draws,
-        add=add,
-    )  # fmt: skip
-    whole: StoredPredictive = require_some(join_predictives(parts, _count(data)))
-    return whole
 
 
 def parts_for_file(
@@ -68,7 +34,17 @@ def parts_for_file(
 ) -> Iterator[StoredPredictive]:
     """Yield the predictions of one batch after another as a file is to hold them.
 
-    The arguments are those of `predict_for_file`.
+    Draws take memory only if they are kept.
+
+    Args:
+        sampler: what makes the draws.
+        data: inputs with one row per example, or a loader of map-style data in a fixed order.
+        likelihood: of the targets.
+        batch_size: examples per pass.
+        select: picks the network's inputs out of a batch where the default rule does not apply.
+        keep_draws: keep every draw: the logits of classes or labels, or the mixture of a
+            regression, of which only the moments are kept otherwise.
+        add: takes the raw outputs of each batch, axes (draws, batch, ...); see `draws_file`.
     """
     parts = predict_batches(
         sampler, data, likelihood, batch_size=batch_size, select=select,

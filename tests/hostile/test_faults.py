@@ -29,7 +29,7 @@ from mcbn.cli.options.predictions import EvaluateOptions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
 from mcbn.io.tensors import draws_file
-from mcbn.predictive.recording import predict_for_file
+from mcbn.predictive.recording import parts_for_file
 from mcbn.report.report import Report
 from mcbn.study import results
 from mcbn.study.store import Store
@@ -307,7 +307,7 @@ def test_a_pass_that_fails_leaves_the_network_and_no_file(name, training, error,
             pytest.raises(error, match="no more"),
             draws_file(folder / "draws.st", examples=40, header={}) as add,
         ):
-            predict_for_file(sampler, data, mcbn.Categorical(), batch_size=10, add=add)
+            list(parts_for_file(sampler, data, mcbn.Categorical(), batch_size=10, add=add))
         assert_same(before, snapshot(model))
         assert not list(folder.iterdir())
 

@@ -15,8 +15,9 @@ import mcbn
 from mcbn.cli.main import main
 from mcbn.io.tensors import draws_file, read_draws
 from mcbn.predictive.gaussian import Moments
+from mcbn.predictive.joining import joined_parts
 from mcbn.predictive.predictions import Predictions
-from mcbn.predictive.recording import predict_for_file
+from mcbn.predictive.recording import parts_for_file
 from mcbn.predictive.stored import CATEGORICAL_TENSORS
 from mcbn.predictive.tables import read_predictions
 
@@ -367,13 +368,14 @@ class Fixed:
 
 @pytest.mark.parametrize("likelihood", [mcbn.Categorical(), mcbn.Gaussian(2.0), mcbn.Gaussian()])
 @pytest.mark.parametrize("keep_draws", [True, False])
-def test_predict_for_file_predicts_and_hands_on_the_draws(likelihood, keep_draws, tmp_path):
+def test_parts_for_a_file_are_predicted_and_their_draws_handed_on(likelihood, keep_draws, tmp_path):
     inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     whole = mcbn.predict(Fixed(), inputs, likelihood, keep_draws=True)
     with draws_file(tmp_path / "file", examples=10, header={}) as add:
-        actual = predict_for_file(
+        parts = parts_for_file(
             Fixed(), inputs, likelihood, batch_size=3, keep_draws=keep_draws, add=add
         )
+        actual = joined_parts(list(parts))
     # Means are kept in float64 and log-variances have been through an exponential.
     assert_close(read_draws(tmp_path / "file")[0], Fixed()(inputs), rtol=1e-6, atol=1e-6)
     if isinstance(likelihood, mcbn.Categorical):
