@@ -49,10 +49,8 @@ class ImageSums:
     def total(self, name: str) -> Float64[np.ndarray, " entries"]:
         """The sums of all images together."""
         places, values = zip(*self.entries[name], strict=True)
-        summed: np.ndarray = np.bincount(
-            np.concatenate(places), np.concatenate(values), self.size[name]
-        )
-        return summed
+        summed = np.bincount(np.concatenate(places), np.concatenate(values), self.size[name])
+        return summed.astype(np.float64)  # where there are no entries they are counts
 
     def matrix(self, name: str, clusters: Clusters) -> csc_array:
         """The sums of each cluster of images, axes (entries, clusters)."""

@@ -84,6 +84,14 @@ class ComparisonPage:
             ),
         )
 
+    @property
+    def counted(self) -> str:
+        """What is counted: examples, or the labelled positions of dense predictions."""
+        first = self.comparison.entries[self.comparison.baseline]
+        several = not self.comparison.has_labels
+        dense = self.maps.rows or first.images or (several and first.known.entropy.ndim > 1)
+        return "test positions" if dense else "test examples"
+
     def to_dict(self) -> dict[str, Any]:
         """Every number of the page, with None for what is not defined."""
         numbers: dict[str, Any] = {

@@ -69,6 +69,6 @@ def test_what_is_not_known_of_the_draws_is_said():
     one, unknown = Recorded(), Recorded()
     one.add(mcbn.predict(mcbn.Deterministic(sampler_of(4, pictures()[0]).model), pictures()[0]))
     assert one.disagreement.startswith("a single draw")
-    moments = Moments(torch.zeros(3, 1), torch.ones(3, 1), None, 0)
+    moments = Moments(torch.zeros(3, 1).double(), torch.ones(3, 1).double(), None, 0)
     unknown.add(moments)
     assert unknown.disagreement == "epistemic sd not known"
