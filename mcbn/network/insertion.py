@@ -8,18 +8,15 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
 
+from mcbn.network.classifier import CONVOLUTIONS, last_layer
 from mcbn.network.dropout import has_dropout, kept
 from mcbn.network.isolation import derived_seed, eval_mode, in_this_thread
 
 # Where dropout goes: before the last weights, after each block, or before the modules named.
 Place = Literal["classifier", "blocks"] | Sequence[str]
-CONVOLUTIONS = (
-    nn.Conv1d, nn.Conv2d, nn.Conv3d,
-    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
 REMEDY = 'name modules, such as at=["layer3", "layer4"], before which it goes'
 
 
@@ -67,17 +64,13 @@ def insertion_sites(model: Module, at: Place) -> tuple[Site, ...]:
 
 def _classifier(model: Module) -> Site:
     """Before the last dense or convolutional layer."""
-    layers = [
-        Site(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, (Linear, *CONVOLUTIONS))
-    ]
-    if not layers:
+    found = last_layer(model)
+    if found is None:
         raise ValueError(
             f"expected a dense or convolutional layer in {type(model).__name__}, got none to put "
             f"dropout before; {REMEDY}"
         )
-    return layers[-1]
+    return Site(*found)
 
 
 def _blocks(model: Module) -> tuple[Site, ...]:
