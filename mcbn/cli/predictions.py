@@ -17,12 +17,13 @@ from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.paths import split_name
 from mcbn.cli.repeat import command
 from mcbn.cli.values import names_of
+from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
-from mcbn.io.plain import to_json
+from mcbn.io.plain import parse_object, to_json
 from mcbn.io.tables import column, is_table, shortened, texts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -89,6 +90,7 @@ def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     formats = figure_formats(names_of(options.figures))  # before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
+    drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
     methods = [_read(path, paths, options).in_units(units) for path in paths]
     outside = [(path, _read(path, paths, options)) for path in _list(options.outside)]
@@ -124,7 +126,7 @@ def report(options: ReportOptions) -> None:
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    written = Report(replace(page, provenance=provenance, sets=sets))
+    written = Report(replace(page, provenance=provenance, sets=sets, drift=drift))
     path = written.write(options.out, figures=formats)
     messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)
     for number, predictions in enumerate(methods if options.maps is not None else (), 1):
@@ -132,6 +134,30 @@ def report(options: ReportOptions) -> None:
         name = UNSAFE.sub("-", predictions.method).strip("-") or f"method-{number}"
         folder = Path(str(options.maps)) / name
         messages.tell(f"{write_maps(folder, predictions)} maps written to {folder}")
+
+
+def _drift_tests(paths: list[str]) -> dict[str, DriftTest]:
+    """Tests for drift by the name of their data, or of their file.
+
+    Raises:
+        ValueError: a file holds no such test, or two have one name.
+    """
+    found: dict[str, DriftTest] = {}
+    for text in paths:
+        name, path = split_name(text)
+        name = Path(path).stem if name is None else name
+        if name in found:
+            raise ValueError(
+                f"expected one test for drift of {name!r}, got two; name them, as NAME=FILE"
+            )
+        try:
+            found[name] = DriftTest.from_dict(parse_object(Path(path).read_bytes()))
+        except ValueError as error:
+            raise ValueError(
+                f"expected what mcbn drift --json prints in {path}, got something else "
+                f"({error!s:.120}); write it again"
+            ) from error
+    return found
 
 
 def _images(path: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Test whether mini-batches are drawn from what a bank was drawn from."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +40,13 @@ class LayerDrift:
     p_value: float
     adjusted_p_value: float
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LayerDrift":
+        """Make it from plain values, where an infinite ratio may be None."""
+        ratio = math.inf if values["ratio"] is None else float(values["ratio"])
+        p_values = float(values["p_value"]), float(values["adjusted_p_value"])
+        return cls(str(values["name"]), ratio, *p_values)
+
 
 @dataclass(frozen=True, repr=False)
 class DriftTest(Displayed):
@@ -67,6 +75,11 @@ class DriftTest(Displayed):
     def drifted(self) -> bool:
         """Whether the p value is at most alpha."""
         return self.p_value <= self.alpha
+
+    @property
+    def ratio(self) -> float:
+        """Mean distance of the mini-batches over that of the calibration draws; 1 without drift."""
+        return _ratio(torch.tensor(self.distances), torch.tensor(self.calibration))
 
     @property
     def first_layer(self) -> str | None:
@@ -110,6 +123,29 @@ class DriftTest(Displayed):
             "first_layer": self.first_layer,
             "threshold": self.threshold,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DriftTest":
+        """Make a test from the values of `to_dict`, which may have been through JSON.
+
+        Raises:
+            ValueError: values are missing or of another kind.
+        """
+        try:
+            layers = tuple(LayerDrift.from_dict(each) for each in values["layers"])
+            numbers = {
+                name: float(values[name])
+                for name in ("p_value", "alpha", "batch_size", "collected_at")
+            }
+            distances, calibration = (
+                tuple(map(float, values[name])) for name in ("distances", "calibration")
+            )
+            return cls(distances=distances, calibration=calibration, layers=layers, **numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"expected the values of a test for drift, got damaged ones ({error!s:.80}); make "
+                "it again, by mcbn drift --json"
+            ) from error
 
 
 def drift_test(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
 from mcbn.evaluation.compare import Comparison
@@ -15,6 +16,7 @@ from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
 from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, verdict
+from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.gallery import Gallery
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup
@@ -40,6 +42,7 @@ class ComparisonPage:
         pictured: name of the method whose certainty chose the pictures.
         sets: coverage of prediction sets of one level, if held-out data were given.
         maps: uncertainty maps of dense predictions.
+        drift: tests of data sets for drift, by name.
     """
 
     comparison: Comparison
@@ -53,6 +56,7 @@ class ComparisonPage:
     pictured: str = ""
     sets: tuple[SetCoverage, ...] = ()
     maps: Maps = field(default_factory=Maps)
+    drift: Mapping[str, DriftTest] = field(default_factory=dict)
 
     @cached_property
     def class_scores(self) -> dict[str, ClassScores]:
@@ -82,6 +86,7 @@ class ComparisonPage:
                 group_claim(baseline, column, methods[baseline])
                 for column, methods in self.groups.items()
             ),
+            *drift_claims(self.drift),
         )
 
     @property
@@ -106,6 +111,7 @@ class ComparisonPage:
             "classes": {name: each.to_dict() for name, each in self.class_scores.items()},
             "groups": group_dicts(self.groups),
             "sets": coverage_dicts(self.sets),
+            "drift": drift_dicts(self.drift),
             "pictures": {
                 gallery.title: [picture.index for picture in gallery.pictures]
                 for gallery in self.galleries
@@ -161,6 +167,8 @@ class ComparisonPage:
             groups["groups"] = [
                 panels.subgroup_group(column, methods) for column, methods in self.groups.items()
             ]
+        if self.drift:
+            groups["drift"] = [drift_group(self.drift)]
         return groups
 
     def _tables(self, groups: Mapping[str, list[PanelGroup]]) -> dict[str, Any]:
@@ -175,6 +183,7 @@ class ComparisonPage:
             "classes": self._class_table(),
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],
             "sets": tables.set_coverages(self.sets, self._of_sets) if self.sets else None,
+            "drift": drift_table(self.drift) if self.drift else None,
         }
 
     @property

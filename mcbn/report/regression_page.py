@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import interval_dicts, paired
@@ -21,6 +22,7 @@ from mcbn.predictive.stored import StoredPredictive
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
 from mcbn.report.claims import Claim, group_claim, with_interval
+from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup, Transforms
 
@@ -41,6 +43,7 @@ class RegressionPage:
         sets: coverage of intervals of one level, if held-out data were given.
         outputs: scores of each output, by method, where there are several.
         maps: uncertainty maps of dense predictions.
+        drift: tests of data sets for drift, by name.
     """
 
     predictions: Mapping[str, Predictions]
@@ -51,6 +54,7 @@ class RegressionPage:
     sets: tuple[SetCoverage, ...] = ()
     outputs: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
     maps: Maps = field(default_factory=Maps)
+    drift: Mapping[str, DriftTest] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -65,7 +69,7 @@ class RegressionPage:
             claims.append(_best(self.evaluations))
         for column, methods in self.groups.items():
             claims.append(group_claim(self.baseline, column, methods[self.baseline]))
-        return tuple(claims)
+        return (*claims, *drift_claims(self.drift))
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -112,6 +116,7 @@ class RegressionPage:
             },
             "groups": group_dicts(self.groups),
             "sets": coverage_dicts(self.sets),
+            "drift": drift_dicts(self.drift),
         })  # fmt: skip
         return plain
 
@@ -137,6 +142,7 @@ class RegressionPage:
                 tables.subgroups(name, methods, unit=unit) for name, methods in self.groups.items()
             ],
             sets=tables.set_coverages(self.sets, unit or "target units") if self.sets else None,
+            drift=drift_table(self.drift) if self.drift else None,
             known=[name for name in glossary.SCORES if name in first],
         )  # fmt: skip
 
@@ -153,6 +159,7 @@ class RegressionPage:
             "groups": [
                 panels.subgroup_group(column, methods) for column, methods in self.groups.items()
             ],
+            **({"drift": [drift_group(self.drift)]} if self.drift else {}),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
@@ -53,6 +54,7 @@ class Report(Displayed):
         convergence: Mapping[str, Convergence] | None = None,
         provenance: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
+        drift: Mapping[str, DriftTest] | None = None,
     ) -> "Report":
         """Report a comparison of classification methods.
 
@@ -63,10 +65,12 @@ class Report(Displayed):
             convergence: Monte Carlo error against the number of draws, by method.
             provenance: what was measured and how to repeat it: plain text by label.
             notes: warnings that were raised, and limits that the reader must know.
+            drift: tests of other data for drift, by name, from `mcbn.drift_test`.
         """
         page = ComparisonPage(
-            comparison, title, study, convergence or {}, provenance or {}, tuple(notes)
-        )
+            comparison, title, study, convergence or {}, provenance or {}, tuple(notes),
+            drift=drift or {},
+        )  # fmt: skip
         return cls(page)
 
     @classmethod
@@ -80,6 +84,7 @@ class Report(Displayed):
         group: Groups | None = None,
         images: Tensor | None = None,
         held_out: Sequence[Predictions] = (),
+        drift: Mapping[str, DriftTest] | None = None,
         resamples: int = 1000,
     ) -> "Report":
         """Score and report predictions of the same examples, of classes or of real values.
@@ -98,6 +103,7 @@ class Report(Displayed):
                 most certain of them; of classes alone.
             held_out: predictions of other examples by the same methods, with targets, for
                 conformal sets or intervals.
+            drift: tests of other data for drift, by name, from `mcbn.drift_test`.
             resamples: bootstrap resamples behind each interval.
 
         Raises:
@@ -113,6 +119,7 @@ class Report(Displayed):
             predictions, title=title, outside=outside, groups=groups or {}, group=group,
             images=images, resamples=resamples,
         )  # fmt: skip
+        page = replace(page, drift=drift or {})
         if not held_out:
             return cls(page)
         joined = paired_predictions(predictions, groups or {})

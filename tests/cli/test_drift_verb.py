@@ -1,6 +1,8 @@
 """The verb that tests data for drift: its numbers are those of the library, its exit code tells."""
 
 import json
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +85,44 @@ def test_options_count(folder, capsys):
 )
 def test_errors(folder, capsys, line, reason):
     assert reason in failing(f"{LINE} {line}", capsys)
+
+
+def test_a_report_has_the_tests_of_other_data(folder, capsys):
+    network, _ = folder
+    predictive = mcbn.predict(mcbn.Deterministic(network), values(60, 3))
+    mcbn.Predictions("plain", predictive, predictive.prediction, "d").save("plain.st")
+    for name in ("new", "far"):
+        with suppress(SystemExit):
+            run(f"{LINE} --data {name}.npz --seed 3 --json")
+        Path(f"{name}.json").write_text(capsys.readouterr().out)
+    run("report plain.st --drift near=new.json --drift far.json --resamples 20 --out page --json")
+    claims = [each for each in json.loads(capsys.readouterr().out)["verdict"]
+              if each["topic"] == "Drift"]  # fmt: skip
+    assert [each["mark"] for each in claims] == ["good", "bad"]
+    assert claims[0]["sentence"].startswith("No drift was found in near (p = ")
+    assert claims[1]["sentence"].startswith(
+        "far is not drawn from what the bank was drawn from, first in the layer 0 (p "
+    )
+    numbers = json.loads(Path("page/report.json").read_text())
+    assert numbers["drift"] == {
+        name: json.loads(Path(f"{file}.json").read_text())
+        for name, file in (("near", "new"), ("far", "far"))
+    }
+    page = Path("page/report.html").read_text()
+    assert '<section id="drift">' in page
+    assert '<a href="#drift">' in page
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "reason"),
+    [
+        ("{}", "broken.json", "got something else"),
+        ("no", "broken.json", "write it again"),
+    ],
+)
+def test_what_is_no_test_for_drift_is_refused(folder, capsys, text, option, reason):
+    network, _ = folder
+    predictive = mcbn.predict(mcbn.Deterministic(network), values(60, 3))
+    mcbn.Predictions("plain", predictive, predictive.prediction, "d").save("plain.st")
+    Path("broken.json").write_text(text)
+    assert reason in failing(f"report plain.st --drift {option}", capsys)

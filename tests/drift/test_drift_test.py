@@ -281,3 +281,14 @@ def test_draws_and_mini_batches_that_share_their_examples_are_warned_of(model, b
     with pytest.warns(UserWarning, match="4 mini-batches of 16 share the 30 examples"):
         mcbn.drift_test(model, bank, sharing)
     mcbn.drift_test(model, bank, mcbn.minibatches(examples(64), batch_size=M, draws=4))
+
+
+def test_a_test_survives_json(model, bank):
+    test = mcbn.drift_test(model, bank, examples(200, seed=3))
+    values = json.loads(to_json(test.to_dict()))
+    assert mcbn.DriftTest.from_dict(values) == test
+    values["layers"][0]["ratio"] = None
+    assert mcbn.DriftTest.from_dict(values).layers[0].ratio == math.inf
+    for name in ("p_value", "layers", "distances"):
+        with pytest.raises(ValueError, match="make it again, by mcbn drift --json"):
+            mcbn.DriftTest.from_dict({**values, name: None})

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import torch
+from reports import drift_test
 
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.gaussian import Moments
@@ -35,5 +36,6 @@ def report(widths=(1.0, 0.5), resamples=30, known=True):
             for name, each in methods.items()
         }
     }
-    page = RegressionPage(methods, scores, provenance={"Data": HOSTILE}, groups=groups)
+    page = RegressionPage(methods, scores, provenance={"Data": HOSTILE}, groups=groups,
+                          drift={HOSTILE: drift_test(p_value=0.01, name=HOSTILE)})  # fmt: skip
     return Report(page)

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import torch
 from synthetic_studies import made_study
 
+from mcbn.drift.drift_test import DriftTest, LayerDrift
 from mcbn.evaluation.compare import Comparison, entry
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.evaluate import ScoredRows
@@ -86,7 +87,15 @@ def report():
         convergence=curves,
         provenance={"Data": "synthetic", "Repeat": "python -m mcbn demo --seed 0"},
         notes=("The bank was collected with batches of 4.",),
+        drift={"Today": drift_test(), "Far": drift_test(p_value=0.01, distance=3.0)},
     )
+
+
+def drift_test(*, p_value=0.4, distance=1.0, name="stem"):
+    """A test of two mini-batches of 32 for drift, by one layer."""
+    layer = LayerDrift(name, distance, p_value, p_value)
+    calibration = tuple(0.5 + k / 60 for k in range(60))
+    return DriftTest(p_value, 0.05, (distance, distance), calibration, (layer,), 32.0, 32.0)
 
 
 class ParsedPage(HTMLParser):

@@ -30,6 +30,7 @@ SWEPT: Metadata = {"role": "data", "noun": "a task"}
 WEIGHTS: Metadata = {"role": "input", "noun": "a checkpoint"}
 BANK: Metadata = {"role": "input", "noun": "a bank"}
 PREDICTIONS: Metadata = {"role": "input", "noun": "a file of predictions", "named": True}
+DRIFT: Metadata = {"role": "input", "noun": "a result of mcbn drift --json", "named": True}
 DECLARATION: Metadata = {"role": "input", "noun": "a study"}
 STUDY: Metadata = {"role": "study"}
 # Files to write: one, the pages of a report in a folder, or those of the demo in its own.

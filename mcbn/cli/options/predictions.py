@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mcbn.cli.options.metadata import (
+    DRIFT,
     EXAMPLES,
     FIGURES,
     NAMES,
@@ -87,6 +88,8 @@ class ReportOptions:
             it is there.
         ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
+        drift: results of mcbn drift --json for other data, which get a section; NAME=FILE names the
+            data; may be given several times.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
         json: print JSON instead of text.
@@ -107,5 +110,6 @@ class ReportOptions:
     group: str | None = None
     ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
+    drift: list[str] | str | None = field(default=None, metadata=DRIFT)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False
