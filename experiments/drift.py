@@ -6,7 +6,8 @@ A network of each kind has a bank of mini-batches that are preprocessed as in pr
 new data are tested one by one, and in fours together, by the bank, and by Kolmogorov-Smirnov tests
 of the same windows: on the features before the last layer (the smallest p value, after Bonferroni)
 and on the largest softmax probability, or the output of a regression. A stream of windows, of which
-the first are clean, is watched by the monitor's rule.
+the first are clean, is watched by the monitor's rule. Clean windows of other sizes than the bank's
+are tested by its rescaled draws.
 """
 
 import io
@@ -18,6 +19,7 @@ from typing import Any
 import cifar10
 import numpy as np
 import torch
+from drift_figure import drawn
 from PIL import Image
 from record import Record, asked
 from scipy.stats import ks_2samp
@@ -28,7 +30,7 @@ import mcbn
 from mcbn.drift.martingale import Jumper
 from mcbn.drift.ranks import rank_sum_p_value, smoothed_rank
 from mcbn.drift.reference import Distances, Reference
-from mcbn.tasks.datasets import data_root, mnist, normalize_cifar10, uci
+from mcbn.tasks.datasets import data_root, digits, mnist, normalize_cifar10, uci
 from mcbn.tasks.networks import convnet, load_resnet20, mlp
 from mcbn.tasks.training import build, train
 
@@ -39,6 +41,7 @@ TOGETHER = 4  # windows
 SPLITS = 10  # of the draws into two halves, over which rates are averaged
 KNOWN = 2_000  # examples that the Kolmogorov-Smirnov tests compare with
 CLEAN, STREAMS = 20, 100  # windows before the drift, and orders of the windows
+SIZES, SIZED = (8, 16, 24, 48, 64, 128), 150  # windows of other sizes, and how many of each
 SEED = 0
 
 Shift = Callable[[Tensor], Tensor]
@@ -57,13 +60,19 @@ def main(record: Record) -> None:
     """Measure and write."""
     torch.set_num_threads(1)
     count = 12 if record.fast else 200
-    cases = {"mnist": mnist_case, "protein": protein_case, "cifar10": cifar10_case}
+    # Digits are in the package, so that a tiny run needs no data.
+    cases = {"digits": digits_case} if record.fast else {
+        "mnist": mnist_case, "protein": protein_case, "cifar10": cifar10_case
+    }  # fmt: skip
     rows = {name: record.part(name, lambda make=make: measured(make(count), record.fast))
             for name, make in cases.items()}  # fmt: skip
+    sizes = {name: record.part(f"{name}-sizes", lambda make=make: levels(make(count), record.fast))
+             for name, make in cases.items()}  # fmt: skip
     record.write(
         {"window": WINDOW, "draws": DRAWS, "alpha": ALPHA, "alarm": ALARM, "together": TOGETHER,
-         "splits": SPLITS, "seed": SEED, "cases": rows}
+         "splits": SPLITS, "seed": SEED, "cases": rows, "sizes": sizes}
     )  # fmt: skip
+    record.draw(drawn(rows, ALPHA))
 
 
 def measured(case: Case, fast: bool) -> dict[str, Any]:
@@ -88,12 +97,37 @@ def measured(case: Case, fast: bool) -> dict[str, Any]:
     }
 
 
-def collected(network: nn.Module, batches: Any) -> mcbn.Bank:
+def levels(case: Case, fast: bool) -> dict[str, Any]:
+    """Rates of clean windows of each size, by draws that are rescaled to it; None if refused.
+
+    The windows are of half of the bank's examples, and the draws of the other half.
+    """
+    half = len(case.examples) // 2
+    draws = mcbn.minibatches(
+        case.examples[:half], batch_size=WINDOW, draws=38 if fast else DRAWS, seed=SEED
+    )
+    bank = collected(case.network, draws, limit=512)
+    found: dict[str, Any] = {}
+    for size in SIZES[1:3] if fast else SIZES:
+        windows = mcbn.minibatches(
+            case.examples[half:], batch_size=size, draws=4 if fast else SIZED, seed=SEED + 1
+        )
+        doubts = bank.doubts(size)
+        found[str(size)] = {"windows": len(windows), "refused": bool(doubts), "rate": None}
+        if not doubts:
+            rescaled = bank.rescale(size, warn=False)
+            halves = [shuffled(rescaled, seed) for seed in range(2 if fast else SPLITS)]
+            statistics = collected(case.network, windows).statistics
+            found[str(size)]["rate"] = rate(halves, statistics, 1)
+    return found
+
+
+def collected(network: nn.Module, batches: Any, **options: Any) -> mcbn.Bank:
     """Statistics of mini-batches."""
     with warnings.catch_warnings():
         # Without augmentation, and with drift, they differ from those of training.
         warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
-        return mcbn.collect(network, batches, limit=None, progress=False)
+        return mcbn.collect(network, batches, progress=False, **({"limit": None} | options))
 
 
 def shuffled(bank: mcbn.Bank, seed: int) -> Reference:
@@ -220,10 +254,18 @@ def cifar10_case(count: int) -> Case:
     return Case(network, normalize_cifar10(data.inputs), windows)
 
 
+def digits_case(count: int) -> Case:
+    """Digits of 8x8 pixels, for a tiny run."""
+    return grey_case(digits(), 640, count)
+
+
 def mnist_case(count: int) -> Case:
-    """A small convolutional network; bank of training images that it was not trained on."""
-    task = mnist()
-    size = 640 if count < 100 else 10_000
+    """MNIST: a bank of training images that the network was not trained on."""
+    return grey_case(mnist(), 10_000, count)
+
+
+def grey_case(task: mcbn.Task, size: int, count: int) -> Case:
+    """A small convolutional network, trained on the first training images."""
     network = build(lambda: convnet(1, 10, width=8), seed=SEED)
     train(network, task.train.rows(torch.arange(size)), epochs=3, batch_size=WINDOW, seed=SEED)
     # Not its test images, of which half are of other writers than those of training.
@@ -255,7 +297,7 @@ def compressed(images: Tensor) -> Tensor:
 def protein_case(count: int) -> Case:
     """A dense network of a table; bank of training rows that it was not trained on."""
     task = uci("protein-tertiary-structure")
-    size = 640 if count < 100 else 10_000
+    size = 10_000
     network = build(lambda: mlp(9, 1, width=32), seed=SEED)
     train(network, task.train.rows(torch.arange(size)), epochs=10, batch_size=WINDOW, seed=SEED,
           loss="mse")  # fmt: skip
