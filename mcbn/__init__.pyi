@@ -68,9 +68,6 @@ from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
 from .samplers.posterior_check import PosteriorCheck as PosteriorCheck
 from .samplers.posterior_check import check_posterior as check_posterior
 from .samplers.sampler import Sampler as Sampler
-from .samplers.transforms import Compose as Compose
-from .samplers.transforms import RandomFlip as RandomFlip
-from .samplers.transforms import RandomShift as RandomShift
 from .study.batch_size import choose_batch_size as choose_batch_size
 from .study.choice import BatchSizeChoice as BatchSizeChoice
 from .study.criterion import ELBO as ELBO
@@ -83,5 +80,9 @@ from .study.results import Study as Study
 from .study.run import run_study as run_study
 from .study.sweep import sweep as sweep
 from .tasks.task import Task as Task
+from .tasks.transforms import Compose as Compose
+from .tasks.transforms import RandomCrop as RandomCrop
+from .tasks.transforms import RandomFlip as RandomFlip
+from .tasks.transforms import RandomShift as RandomShift
 
 __version__: str

@@ -30,8 +30,8 @@ from mcbn.network.isolation import random_streams
 from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.outputs import stacked, told_if_equal
 from mcbn.samplers.sampler import Sampler, one_draw, require_draw
-from mcbn.samplers.transforms import BatchTransform, ExampleStreams
 from mcbn.tasks.task import Task
+from mcbn.tasks.transforms import BatchTransform, ExampleStreams
 
 # A function of one example, or the transform of a whole batch.
 Transform = Callable[[Any], Any] | BatchTransform
@@ -62,7 +62,8 @@ class Augmented(Displayed):
 
     Args:
         sampler: a sampler, or a network, which is passed as by `Deterministic`.
-        transform: of one example, of a whole batch, or a list with one for each draw.
+        transform: of one example, of a whole batch, or a list with one for each draw; or a Task,
+            for the `augmentation` that its training examples went through.
         draws: T. By default the draws of the sampler or the length of the list; 16 for a network.
             More than the sampler has: a multiple, and draw t uses its draw t modulo that number.
         seed: of the transforms.
@@ -86,7 +87,7 @@ class Augmented(Displayed):
     """
 
     sampler: Sampler | Module
-    transform: Transform | Sequence[Transform]
+    transform: Transform | Sequence[Transform] | Task
     draws: int | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     inverse: Inverse | None = field(default=None, kw_only=True)
@@ -97,6 +98,8 @@ class Augmented(Displayed):
         validation.require_type(
             self.sampler, Sampler, "a sampler or a network", "give mcbn.MCBatchNorm(model, bank)"
         )
+        if isinstance(self.transform, Task):
+            object.__setattr__(self, "transform", _augmentation(self.transform))
         if isinstance(self.transform, (list, tuple)):
             object.__setattr__(self, "transform", tuple(self.transform))
         for transform in self._transforms:
@@ -147,7 +150,8 @@ class Augmented(Displayed):
 
     @property
     def _transforms(self) -> tuple[Transform, ...]:
-        return self.transform if isinstance(self.transform, tuple) else (self.transform,)
+        given: Any = self.transform  # a task was taken for its augmentation
+        return given if isinstance(given, tuple) else (given,)
 
     def _draw_count(self) -> int:
         listed = len(self.transform) if isinstance(self.transform, tuple) else None
@@ -231,12 +235,18 @@ def _checked(inputs: Inputs) -> Inputs:
     return inputs
 
 
-def _require_transform(transform: object) -> None:
-    if isinstance(transform, Task):
+def _augmentation(task: Task) -> Any:
+    """What the training examples of a task went through, as a transform of network inputs."""
+    if task.augmentation is None:
         raise TypeError(
-            "expected the transform of an example, got a Task, whose transforms are for pictures "
-            f"as they are stored, not for inputs of a network; {TRANSFORM}"
+            f"expected the transform of an example, got the Task {task.name!r}, which does not "
+            "say what its training examples went through: give Task(..., augmentation=), or "
+            f"{TRANSFORM}"
         )
+    return task.augmentation
+
+
+def _require_transform(transform: object) -> None:
     if not callable(transform) and not isinstance(transform, BatchTransform):
         raise TypeError(
             f"expected the transform of an example, got {type(transform).__name__}; {TRANSFORM}"

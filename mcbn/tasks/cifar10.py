@@ -20,6 +20,7 @@ from mcbn.tasks.readers import (
     read_numpy,
     torchvision_datasets,
 )
+from mcbn.tasks.transforms import Compose, RandomFlip, RandomShift
 from mcbn.validation import tensor
 
 MEAN = (0.485, 0.456, 0.406)
@@ -111,6 +112,13 @@ def normalize_cifar10(
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
     scale = torch.tensor(SCALE, device=images.device).view(3, 1, 1)
     return (images.float() / 255 - mean) / scale
+
+
+# The same for inputs of a network, whose black border is not 0 after the normalisation.
+CROP_AND_FLIP = Compose(
+    RandomShift(PADDING, fill=[-mean / scale for mean, scale in zip(MEAN, SCALE, strict=True)]),
+    RandomFlip(),
+)
 
 
 class CropAndFlip(Dataset[tuple[Tensor, Tensor]]):

@@ -14,7 +14,13 @@ from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 from torch.nn import functional
 
-from mcbn.tasks.cifar10 import CropAndFlip, cifar10_images, cifar10_labels, normalize_cifar10
+from mcbn.tasks.cifar10 import (
+    CROP_AND_FLIP,
+    CropAndFlip,
+    cifar10_images,
+    cifar10_labels,
+    normalize_cifar10,
+)
 from mcbn.tasks.examples import LabeledData
 from mcbn.tasks.files import (
     GREY_FOLDERS,
@@ -198,6 +204,7 @@ def cifar10(
             for name, images in _grey_sets(place).items()
         },
         name="cifar10",
+        augmentation=CROP_AND_FLIP if augment else None,
         description="CIFAR-10 photographs of 32x32 pixels; the first 1,000 test images, lossless. "
         "Out-of-distribution sets: grey 28x28 images with a black border (fashion_mnist: clothes; "
         "notmnist: letters A-J).",

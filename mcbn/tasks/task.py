@@ -38,6 +38,9 @@ class Task(Displayed):
         description: where the data come from and how `outside` was made.
         multilabel: whether an example has any number of labels: its target is 1 for each that is
             there, and 0 for the others.
+        augmentation: a random transform of preprocessed inputs that training examples went through,
+            such as `mcbn.Compose(mcbn.RandomShift(4), mcbn.RandomFlip())`: what
+            `mcbn.Augmented(model, task)` applies.
         target_mean: what to add to a real target after multiplying by `target_scale`.
         target_scale: original units per unit of the targets here, where those are standardised.
 
@@ -58,6 +61,7 @@ class Task(Displayed):
     name: str = "task"
     description: str = ""
     multilabel: bool = False
+    augmentation: Any = None
     target_mean: float = 0.0
     target_scale: float = 1.0
 

@@ -184,6 +184,7 @@ VALUES = {
     "likelihood of classes": mcbn.Categorical(),
     "likelihood of labels": mcbn.Bernoulli(),
     "likelihood of reals": mcbn.Gaussian((1.0, 2.0)),
+    "crop": mcbn.RandomCrop(2),
     "flip": mcbn.RandomFlip(),
     "shift": mcbn.RandomShift(2),
     "transforms": mcbn.Compose(mcbn.RandomFlip(), mcbn.RandomShift(2)),

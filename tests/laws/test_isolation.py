@@ -233,9 +233,9 @@ def kept(found, folder):
     return mcbn.Predictions.load(folder / "p.st").predictive
 
 
-def flipped(transform):
+def flipped(transform, inputs=X):
     """A case of a transform of a whole batch, in a draw of the plain network."""
-    return with_network(lambda m, _: mcbn.predict(mcbn.Augmented(m, transform, draws=3), X))
+    return with_network(lambda m, _: mcbn.predict(mcbn.Augmented(m, transform, draws=3), inputs))
 
 
 def noisy(example):
@@ -246,6 +246,7 @@ def noisy(example):
 CALLS = {
     "Augmented": with_network(lambda m, b: mcbn.predict(
         mcbn.Augmented(mcbn.MCBatchNorm(m, b), noisy), X)),
+    "RandomCrop": flipped(mcbn.RandomCrop((4,)), X.repeat(1, 2)),
     "RandomFlip": flipped(mcbn.RandomFlip()),
     "RandomShift": flipped(mcbn.RandomShift((2,))),
     "Compose": flipped(mcbn.Compose(mcbn.RandomShift((2,), "circular"), mcbn.RandomFlip())),

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ import mcbn
 from mcbn.network.isolation import random_streams
 from mcbn.samplers import engines
 from mcbn.samplers.augmented import example_digests
-from mcbn.samplers.transforms import ExampleStreams
+from mcbn.tasks.transforms import ExampleStreams
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 EQUAL = "ignore:all .* draws gave the same outputs"
@@ -430,13 +431,20 @@ def test_wrappers_and_data_are_those_of_predict(model, x):
         mcbn.predict(mcbn.Augmented(sigmoid, CROP_AND_FLIP, draws=2), x, progress=False)
 
 
+def test_a_task_tells_what_training_examples_went_through(model, x):
+    task = replace(TASK, augmentation=CROP_AND_FLIP)
+    found = mcbn.Augmented(model, task, draws=3, seed=4)
+    assert found.transform is CROP_AND_FLIP
+    assert_close(found(x), mcbn.Augmented(model, CROP_AND_FLIP, draws=3, seed=4)(x))
+
+
 def mixed(example):
     return example[:, : 5 + random.randrange(2)]
 
 
 TASK = mcbn.Task(*[(examples("2d", 4), torch.arange(4))] * 3)
 REFUSED = {
-    "a task": (lambda m, x: mcbn.Augmented(m, TASK), TypeError, "got a Task, whose transforms"),
+    "a task": (lambda m, x: mcbn.Augmented(m, TASK), TypeError, "the Task 'task', which does not"),
     "no transform": (lambda m, x: mcbn.Augmented(m, None), TypeError, "got NoneType; give a f"),
     "a name": (lambda m, x: mcbn.Augmented(m, "flip"), TypeError, "got str; give a function"),
     "one of a list": (
