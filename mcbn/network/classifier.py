@@ -46,3 +46,23 @@ def arguments_of(module: Module, model: Module) -> Iterator[list[Any]]:
         module.register_forward_pre_hook(in_this_thread(note), with_kwargs=True),
     ):
         yield arguments
+
+
+def only_argument(given: list[Any], name: str) -> Tensor:
+    """What a layer was given in the only call of it in a pass.
+
+    Raises:
+        ValueError: it was called not once.
+        TypeError: it was given no tensor.
+    """
+    if len(given) != 1:
+        raise ValueError(
+            f"expected a layer that is called once in a pass, got {len(given)} calls of {name!r}; "
+            "give layer=, a name in model.named_modules()"
+        )
+    if not isinstance(given[0], Tensor):
+        raise TypeError(
+            f"expected a layer that is given a tensor, got {type(given[0]).__name__} at {name!r}; "
+            "give layer=, a name in model.named_modules()"
+        )
+    return given[0]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch.nn import Module
 from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
-from mcbn.network.classifier import arguments_of, last_layer
+from mcbn.network.classifier import arguments_of, last_layer, only_argument
 from mcbn.network.inputs import Inputs
 from mcbn.samplers.loop import passes
 from mcbn.samplers.outputs import stacked
@@ -65,7 +64,7 @@ class Features(Displayed):
         """
         with arguments_of(self.model.get_submodule(str(self.layer)), self.model) as arguments:
             (features,) = passes(
-                self.model, [{}], inputs, output=lambda _: self._feature(arguments)
+                self.model, [{}], inputs, output=lambda _: only_argument(arguments, str(self.layer))
             )
         yield features
 
@@ -77,16 +76,3 @@ class Features(Displayed):
     def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """The features with an axis of one draw."""
         return stacked(self.passes(inputs), inputs)
-
-    def _feature(self, given: list[Any]) -> Tensor:
-        if len(given) != 1:
-            raise ValueError(
-                f"expected a layer that is called once in a pass, got {len(given)} calls of "
-                f"{self.layer!r}; give layer=, a name in model.named_modules()"
-            )
-        if not isinstance(given[0], Tensor):
-            raise TypeError(
-                f"expected a layer that is given a tensor, got {type(given[0]).__name__} at "
-                f"{self.layer!r}; give layer=, a name in model.named_modules()"
-            )
-        return given[0]
