@@ -64,6 +64,7 @@ from .samplers.deterministic import Deterministic as Deterministic
 from .samplers.dropout import MCDropout as MCDropout
 from .samplers.ensemble import DeepEnsemble as DeepEnsemble
 from .samplers.laplace import LastLayerLaplace as LastLayerLaplace
+from .samplers.laplace_torch import LaplaceSampler as LaplaceSampler
 from .samplers.linearized import Linearity as Linearity
 from .samplers.linearized import LinearizedBatchNorm as LinearizedBatchNorm
 from .samplers.posterior_check import PosteriorCheck as PosteriorCheck

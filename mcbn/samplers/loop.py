@@ -128,7 +128,8 @@ def _kinds(model: Module) -> Kinds:
 def _matching(state: Mapping[str, Tensor], kinds: Kinds) -> dict[str, Tensor]:
     """The tensors of a state in the type and on the device of the buffers they stand for."""
     return {
-        name: value.to(dtype=kinds[name][0], device=kinds[name][1]) for name, value in state.items()
+        name: value.to(dtype=kinds[name][0], device=kinds[name][1]) if name in kinds else value
+        for name, value in state.items()
     }
 
 
