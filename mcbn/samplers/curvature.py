@@ -85,7 +85,7 @@ class OutputLikelihood:
         values = validation.finite(given.double(), "targets")
         if self.kind == "bernoulli" and not bool(((values == 0) | (values == 1)).all()):
             raise ValueError(
-                f"expected labels that are 0 or 1, got {values.unique()[:4].tolist()}; leave out "
+                f"expected labels that are 0 or 1, got {values.flatten()[:4].tolist()}; leave out "
                 "examples with labels that are not known"
             )
         return values

@@ -35,8 +35,9 @@ from mcbn.samplers.last_layer import LastLayer
 from mcbn.samplers.outputs import Output, stacked
 from mcbn.samplers.sampler import require_draw
 
-# Prior precisions that are searched, relative to the largest that the evidence can choose.
-LOWEST_PRECISION = 1e-8
+# Lowest prior precision that is searched, relative to the largest that the marginal likelihood can
+# choose: there, less than a millionth of the weights are determined by the data.
+LOWEST_PRECISION = 1e-6
 # Weights of all draws that are kept between calls; of more, each is drawn when it is needed.
 MAX_KEPT = 2**24
 

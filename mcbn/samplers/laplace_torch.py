@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module, RNNBase
@@ -15,7 +16,7 @@ from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights
 from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.inputs import Inputs
-from mcbn.network.isolation import random_streams
+from mcbn.network.isolation import model_lock, random_streams
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, stacked, tensor_output
 from mcbn.samplers.sampler import require_draw
@@ -72,7 +73,7 @@ class LaplaceSampler(Displayed):
         if validation.integer(self.draws, "draws") < 1:
             raise ValueError(f"expected at least 1 draw, got {self.draws}; give draws=64 or so")
         require_finite_weights(self.model)
-        self._names()
+        self._drawn()
 
     def __len__(self) -> int:
         return self.draws
@@ -119,40 +120,41 @@ class LaplaceSampler(Displayed):
         """The weights of a draw, by their names in the network."""
         with random_streams(self.seed, "laplace", index):
             row = self.la.sample(1).detach()[0]
-        parameters = _drawn_parameters(self.la)
-        sizes = [parameter.numel() for parameter in parameters]
+        drawn = self._drawn()
+        sizes = [parameter.numel() for parameter, _ in drawn]
         if row.shape != (sum(sizes),):
             raise ValueError(
                 f"expected draws of {sum(sizes)} weights, got {tuple(row.shape)} from "
                 f"{type(self.la).__name__}.sample(1); fit the posterior anew"
             )
-        pieces = zip(parameters, row.split(sizes), strict=True)
+        pieces = torch.split(row, sizes)
         return {
             name: piece.view_as(parameter).to(parameter)
-            for (parameter, piece), names in zip(pieces, self._names(), strict=True)
+            for (parameter, names), piece in zip(drawn, pieces, strict=True)
             for name in names
         }
 
-    def _names(self) -> list[list[str]]:
-        """The names of each weight that is drawn; several where modules share it."""
-        every = list(self.model.named_parameters(remove_duplicate=False))
-        found = [
-            [name for name, parameter in every if parameter is drawn]
-            for drawn in _drawn_parameters(self.la)
-        ]
-        if not found or not all(found):
+    def _drawn(self) -> list[tuple[Tensor, list[str]]]:
+        """Each weight that is drawn, with its names; several where modules share it."""
+        with model_lock(self.model):  # else another thread's draw may be in the network
+            every = list(self.model.named_parameters(remove_duplicate=False))
+            drawn = [
+                (weight, [name for name, parameter in every if parameter is weight])
+                for weight in _drawn_parameters(self.la)
+            ]
+        if not drawn or not all(names for _, names in drawn):
             raise ValueError(
                 "expected a posterior of the weights of its network, got one of others; call its "
                 "method fit first, and again after a change of the network"
             )
-        recurrent = [name for name, each in self.model.named_modules() if isinstance(each, RNNBase)]
-        inside = [name for names in found for name in names if name.rpartition(".")[0] in recurrent]
-        if inside:
-            raise ValueError(
-                f"expected weights outside recurrent layers, which keep lists of theirs, got "
-                f"{inside[0]!r}; fit the posterior with subset_of_weights='last_layer'"
-            )
-        return found
+        recurrent = {name for name, each in self.model.named_modules() if isinstance(each, RNNBase)}
+        for name in (name for _, names in drawn for name in names):
+            if name.rpartition(".")[0] in recurrent:
+                raise ValueError(
+                    f"expected weights outside recurrent layers, which keep lists of theirs, got "
+                    f"{name!r}; fit the posterior with subset_of_weights='last_layer'"
+                )
+        return drawn
 
 
 def _drawn_parameters(la: Any) -> list[Tensor]:

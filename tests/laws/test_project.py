@@ -38,7 +38,7 @@ def by_name(heading):
 
 def test_extras_are_for_users():
     assert set(EXTRAS) == {
-        "dask", "onnx", "pandas", "parquet", "ray", "serve", "timm", "xarray"
+        "dask", "laplace", "onnx", "pandas", "parquet", "ray", "serve", "timm", "xarray"
     }  # fmt: skip
     unused = PYPROJECT["tool"]["deptry"]["optional_dependencies_dev_groups"]
     assert set(unused) == set(EXTRAS)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from models import examples, make_network
+from posteriors import LastLayerPosterior, Posterior
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.testing import assert_close
@@ -62,6 +63,20 @@ def augmented_at_once(model):
     return mcbn.Augmented(model, mcbn.RandomShift((1,), "circular"), draws=5, seed=2)
 
 
+def last_layer_laplace(model):
+    data = examples(NAME, 60), torch.arange(60) % 3
+    return mcbn.LastLayerLaplace.fit(model, *data, draws=5, seed=2)
+
+
+def laplace_torch(model):
+    return mcbn.LaplaceSampler(Posterior(model), draws=5, seed=2)
+
+
+def laplace_torch_last_layer(model):
+    own = copy.deepcopy(model)  # as laplace-torch makes, for its hook
+    return mcbn.LaplaceSampler(LastLayerPosterior(own, own[-1]), draws=5)
+
+
 SAMPLERS = {
     "Augmented": augmented,
     "Augmented at once": augmented_at_once,
@@ -72,6 +87,9 @@ SAMPLERS = {
     "MCDropout put in": dropout_put_in,
     "DeepEnsemble": deep_ensemble,
     "Deterministic": mcbn.Deterministic,
+    "LaplaceSampler": laplace_torch,
+    "LaplaceSampler last layer": laplace_torch_last_layer,
+    "LastLayerLaplace": last_layer_laplace,
 }
 
 
@@ -173,6 +191,10 @@ def test_outputs_that_are_not_a_tensor_need_a_function_that_picks_one(kind, x):
         "MCDropout": lambda m, **o: mcbn.MCDropout(m, draws=2, **o),
         "DeepEnsemble": lambda m, **o: mcbn.DeepEnsemble([m], **o),
         "Deterministic": mcbn.Deterministic,
+        "LastLayerLaplace": lambda m, **o: mcbn.LastLayerLaplace.fit(
+            m, examples(NAME, 8), torch.arange(8) % 3, layer="net.6", draws=2, **o
+        ),
+        "LaplaceSampler": lambda m, **o: mcbn.LaplaceSampler(Posterior(m), draws=2, **o),
     }
     if kind not in builders:
         pytest.skip("the output is picked by the same class as in another case, or by the sampler")
