@@ -34,23 +34,25 @@ def labelled_batches(
 
     Raises:
         TypeError: there are no targets, or data of another kind.
-        ValueError: there are more or fewer targets than examples, or a loader that shuffles has
-            targets beside it.
+        ValueError: there are more or fewer targets than examples beside the data, or these are a
+            loader that shuffles.
     """
     require_targets(data, targets)
     own = targets is None
     loader = data if own and isinstance(data, DataLoader) else ordered_loader(data, batch_size)
     known = None if own else as_targets(targets)
-    place = 0
-    for index, batch in enumerate(_loaded(loader)):
+    examples = 0
+    for batch in _loaded(loader):
         inputs = select_inputs(batch, select)
-        stop = place + count(inputs)
-        chosen = read_targets(batch) if known is None else known[place:stop]
-        _require_as_many(count(inputs), len(chosen), index)
-        place = stop
-        yield inputs, chosen
-    if known is not None and len(known) != place:
-        _require_as_many(place, len(known), None)
+        if known is None:
+            yield inputs, read_targets(batch)
+            continue
+        first, examples = examples, examples + count(inputs)
+        if examples > len(known):
+            raise _differing(f"{examples} or more", len(known))
+        yield inputs, known[first:examples]
+    if known is not None and len(known) != examples:
+        raise _differing(str(examples), len(known))
 
 
 def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -66,10 +68,8 @@ def _loaded(loader: DataLoader[Any]) -> Iterator[Any]:
         yield batch
 
 
-def _require_as_many(examples: int, targets: int, batch: int | None) -> None:
-    if examples != targets:
-        where = "" if batch is None else f" in batch {batch}"
-        raise ValueError(
-            f"expected one target per example, got {examples} examples and {targets} targets"
-            f"{where}; give both of the same examples"
-        )
+def _differing(examples: str, targets: int) -> ValueError:
+    return ValueError(
+        f"expected one target per example, got {examples} examples and {targets} targets; give "
+        "both of the same examples, or a loader of pairs where rows are no examples"
+    )

@@ -202,16 +202,17 @@ class LastLayerLaplace(Displayed):
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""
-        features, _ = self._last(inputs)
+        features, outputs = self._last(inputs)
         kept = self._kept
         for index in range(self.draws):
-            yield self._product(features, self.weights(index) if kept is None else kept[index])
+            weights = self.weights(index) if kept is None else kept[index]
+            yield self._product(features, weights).to(outputs.dtype)
 
     def draw(self, index: int, inputs: Inputs) -> Tensor:
         """The outputs for all inputs under draw `index` of the weights."""
         require_draw(index, self.draws)
-        features, _ = self._last(inputs)
-        return self._product(features, self.weights(index))
+        features, outputs = self._last(inputs)
+        return self._product(features, self.weights(index)).to(outputs.dtype)
 
     def __call__(self, inputs: Inputs) -> Shaped[Tensor, "draws batch *rest"]:
         """All draws stacked."""

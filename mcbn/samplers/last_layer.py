@@ -108,7 +108,9 @@ class LastLayer:
             )
         layer = self.layer
         with torch.no_grad():
-            expected = linear(features, layer.weight, layer.bias).to(outputs.dtype)
+            # In the precision of the features, which autocast inside the network may have chosen.
+            bias = None if layer.bias is None else layer.bias.to(features.dtype)
+            expected = linear(features, layer.weight.to(features.dtype), bias).to(outputs.dtype)
         if expected.shape != outputs.shape or not near(self.model, expected, outputs.detach()):
             raise ValueError(
                 f"expected a network that returns what its layer {self.name!r} makes of its "

@@ -26,6 +26,7 @@ COMPARISONS = {
     "evaluation/test_label_scores.py": 5,
     "predictive/test_gaussian.py": 20,
     "laws/test_interval_coverage.py": 400,
+    "samplers/test_laplace.py": 6,
     "predictive/test_mixture.py": 1,
     "laws/test_power.py": 20,
     "recalibration/test_apply.py": 6,

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 
 class Posterior:
@@ -11,7 +10,9 @@ class Posterior:
     def __init__(self, model: nn.Module, spread: float = 0.1) -> None:
         self.model, self.spread = model, spread
         self.params = [weight for weight in model.parameters() if weight.requires_grad]
-        self.mean = parameters_to_vector(self.params).detach()
+        self.mean = torch.cat(
+            [weight.detach().reshape(-1) for weight in self.params] or [torch.zeros(0)]
+        )
 
     def sample(self, n_samples: int = 100) -> Tensor:
         """Draws of the weights, in rows."""

@@ -15,6 +15,7 @@ import pytest
 import torch
 from faults import Fault, faults_of
 from models import examples, make_network
+from posteriors import Posterior
 from readers import bank, classes, reals
 from regression_reports import report as regression_report
 from reports import report
@@ -277,6 +278,10 @@ SAMPLERS = {
         insert=0.1,
     ),
     "Augmented": lambda model, bank: mcbn.Augmented(mcbn.MCBatchNorm(model, bank), noisy),
+    "LastLayerLaplace": lambda model, bank: mcbn.LastLayerLaplace.fit(
+        model, examples("1d of 2-D", 40), torch.arange(40) % 3, draws=4
+    ),
+    "LaplaceSampler": lambda model, bank: mcbn.LaplaceSampler(Posterior(model), draws=4),
     "Deterministic": lambda model, bank: mcbn.Deterministic(model),
     "DeepEnsemble": lambda model, bank: mcbn.DeepEnsemble([model, model]),
 }

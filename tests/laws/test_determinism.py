@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from models import Jittered, examples, make_network, randomized, without_seed
+from posteriors import Posterior
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.testing import assert_close
@@ -191,9 +192,13 @@ def methods(name):
         "Deterministic": mcbn.Deterministic(drawn.model),
         "Augmented": mcbn.Augmented(drawn, jittered, seed=1),
         "Augmented at once": mcbn.Augmented(drawn, mcbn.RandomShift((1,)), seed=1),
+        "LaplaceSampler": mcbn.LaplaceSampler(Posterior(with_dropout, 0.01), draws=5),
     }
     if name != "2d":  # it takes no positions
         found["LinearizedBatchNorm"] = mcbn.LinearizedBatchNorm(drawn.model, drawn.bank)
+        found["LastLayerLaplace"] = mcbn.LastLayerLaplace.fit(
+            drawn.model, x, torch.arange(len(x)) % 3, draws=5
+        )
         kept = nn.Sequential(*(m for m in drawn.model if not isinstance(m, _DropoutNd))).eval()
         found["MCDropout put in"] = mcbn.MCDropout(kept, draws=5, insert=0.2)
     return x, found
@@ -251,7 +256,16 @@ def test_the_order_of_the_draws_shows_in_rounding_alone(name, engine):
 
 
 @pytest.mark.parametrize(
-    "kind", ["MCDropout", "MCDropout put in", "DeepEnsemble", "Augmented", "Augmented at once"]
+    "kind",
+    [
+        "MCDropout",
+        "MCDropout put in",
+        "DeepEnsemble",
+        "Augmented",
+        "Augmented at once",
+        "LastLayerLaplace",
+        "LaplaceSampler",
+    ],
 )
 def test_the_first_draws_of_the_other_methods_are_those_of_a_shorter_run(kind):
     x, every = methods("dense")

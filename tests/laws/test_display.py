@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from posteriors import Posterior
 from synthetic_studies import classification_plan, classification_scores, made_study
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
@@ -156,6 +157,9 @@ RESULTS = {
         nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3)), insert=0.1),
     "augmented": mcbn.Augmented(mcbn.MCBatchNorm(NETWORK, BANK), mcbn.RandomFlip()),
     "augmented by a list": mcbn.Augmented(NETWORK, [torch.clone, torch.neg, torch.clone]),
+    "last-layer Laplace": mcbn.LastLayerLaplace.fit(
+        NETWORK[:3], INPUTS, torch.arange(60) % 3, prior_precision=2.0),
+    "Laplace": mcbn.LaplaceSampler(Posterior(NETWORK), draws=3),
     "ensemble": mcbn.DeepEnsemble([NETWORK] * 5),
     "plain": mcbn.Deterministic(NETWORK),
     "linearized": LINEARIZED,
@@ -531,6 +535,9 @@ def test_displays_of_predictions_and_scores_show_their_numbers():
                       "6, M = 8, all layers, engine 'auto'"),
         ("augmented by a list", "Augmented by clone, neg: T = 3, seed 0, of Deterministic: "
                                 "Sequential, T = 1"),
+        ("last-layer Laplace", "LastLayerLaplace of Sequential: T = 64, seed 0, kronecker "
+                               "posterior of 27 weights of 2, prior precision 2"),
+        ("Laplace", "LaplaceSampler of Posterior of Sequential: T = 3, seed 0"),
         ("ensemble", "DeepEnsemble of 5 networks: Sequential"),
         ("plain", "Deterministic: Sequential, T = 1"),
         ("linearized", "LinearizedBatchNorm of Sequential: T = 6, M = 8, 2 exact draws"),

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from injection import Injector
 from models import examples, make_network
+from posteriors import Posterior
 from tiny import Here, smallest
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -259,6 +260,10 @@ CALLS = {
         lambda m, _: mcbn.predict(mcbn.MCDropout(m, draws=3, insert=0.2), X), without_dropout),
     "DeepEnsemble": ensemble,
     "Deterministic": with_network(lambda m, _: mcbn.predict(mcbn.Deterministic(m), X)),
+    "LastLayerLaplace": with_network(lambda m, _: mcbn.predict(
+        mcbn.LastLayerLaplace.fit(m, TRAINING, draws=3), X)),
+    "LaplaceSampler": with_network(lambda m, _: mcbn.predict(
+        mcbn.LaplaceSampler(Posterior(m), draws=3), X)),
     "LinearizedBatchNorm": with_network(lambda m, b: mcbn.LinearizedBatchNorm(m, b, exact=2)(X)),
     "Linearity": with_network(
         lambda m, b: mcbn.LinearizedBatchNorm(m, b).linearity(X, draws=3)),

@@ -94,6 +94,9 @@ CASES = {
     "a path to be augmented": (
         lambda: mcbn.Augmented("net.pt", torch.clone), TypeError,
         "a sampler or a network, got str; give mcbn.MCBatchNorm"),
+    "a path for a network to fit": (
+        lambda: mcbn.LastLayerLaplace.fit("net.pt", X, [0] * len(X)), TypeError,
+        "a torch.nn.Module, got str; give"),
     "a name for a transform": (
         lambda: mcbn.Augmented(MODEL, "flip"), TypeError,
         "the transform of an example, got str; give"),

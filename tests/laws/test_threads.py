@@ -11,6 +11,7 @@ import as_found
 import pytest
 import torch
 from models import Jittered, examples, make_network, without_seed
+from posteriors import Posterior
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -53,6 +54,9 @@ def calls(model):
         "MCDropout put in": lambda: mcbn.MCDropout(bare, draws=3, insert=0.2, at=["1"])(X),
         "Augmented": lambda: mcbn.Augmented(drawn, noisy)(X),
         "Augmented at once": lambda: mcbn.Augmented(model, mcbn.RandomShift((1,)), draws=3)(X),
+        "LastLayerLaplace": lambda: mcbn.LastLayerLaplace.fit(
+            model, TRAINING, torch.arange(60) % 3, draws=3)(X),
+        "LaplaceSampler": lambda: mcbn.LaplaceSampler(Posterior(own), draws=3)(X),
         "Deterministic": lambda: mcbn.Deterministic(model)(X),
         "DeepEnsemble": lambda: mcbn.DeepEnsemble([model, model])(X),
         "LinearizedBatchNorm": lambda: mcbn.LinearizedBatchNorm(model, bank, exact=2)(X),

@@ -40,6 +40,9 @@ SAMPLERS = {
     "mcbn": lambda model, bank: mcbn.MCBatchNorm(model, bank),
     "linearised": lambda model, bank: mcbn.LinearizedBatchNorm(model, bank),
     "dropout": lambda model, bank: mcbn.MCDropout(model, draws=3),
+    "last-layer Laplace": lambda model, bank: mcbn.LastLayerLaplace.fit(
+        model, examples(NAME, 30), torch.arange(30) % 3, draws=3
+    ),
     "augmented": lambda model, bank: mcbn.Augmented(model, mcbn.RandomShift((1,)), draws=3),
     "ensemble": lambda model, bank: mcbn.DeepEnsemble([model, model]),
     "deterministic": lambda model, bank: mcbn.Deterministic(model),

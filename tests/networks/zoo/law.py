@@ -35,6 +35,8 @@ ENTRIES: dict[str, Callable[[Guest], list[str] | None]] = {
     "dropout": sampling.dropout,
     "inserted": sampling.inserted,
     "augmented": sampling.augmented,
+    "laplace": sampling.laplace,
+    "posterior": sampling.posterior,
     "ensemble": sampling.ensemble,
     "deterministic": sampling.deterministic,
     "switch": sampling.switch,
@@ -118,7 +120,7 @@ def _refusal(error: Exception) -> Verdict:
 
 def _named(stranger: Stranger, entry: str, found: Verdict) -> Verdict:
     """A refusal counts only where it names what it is about; some have reasons of their own."""
-    own = ("linearized", "augmented", "inserted", "export")
+    own = ("linearized", "augmented", "inserted", "laplace", "posterior", "export")
     words = "" if entry.startswith(own) else stranger.words
     if found.kind == REFUSED and words and not re.search(words, found.text):
         return Verdict(WRONG, f"refused for another reason: {found.text}"[:300])

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from posteriors import Posterior
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.data import DataLoader
 from zoo.found import left_as_found
-from zoo.guest import FEW, AbsentError, Guest, WrongError, called, states
+from zoo.guest import FEW, AbsentError, Guest, WrongError, called, pristine, states
 
 import mcbn
 from mcbn.network.batchnorm import unwrapped
@@ -130,6 +133,69 @@ def augmented(guest: Guest) -> None:
         for factor, state in zip(factors, drawn, strict=True)
     ]
     guest.near(actual, torch.stack(expected), "augmented")
+
+
+def laplace(guest: Guest) -> None:
+    """Each draw is what a fresh network answers with that draw's weights in its last layer."""
+    network, stranger = guest.fresh(), guest.stranger
+    labelled = [(inputs, _labels(guest, inputs)) for inputs in
+                (guest.batch(stranger.batch_size, 100 + step) for step in range(3))]  # fmt: skip
+    sampler = mcbn.LastLayerLaplace.fit(
+        network, DataLoader(labelled, batch_size=None, collate_fn=lambda pair: pair),
+        draws=3, prior_precision=1.0, output=stranger.output, select=itemgetter(0), progress=False,
+    )  # fmt: skip
+
+    def answers() -> Tensor:
+        rows = []
+        for draw in range(3):
+            copy = guest.fresh()
+            layer, drawn = unwrapped(copy).get_submodule(sampler.layer), sampler.weights(draw)
+            layer.forward = partial(_product, layer.bias is not None, drawn)
+            with torch.no_grad(), random_streams(0, "zoo"):
+                rows.append(guest.picked(called(copy, guest.inputs())))
+        return torch.stack(rows)
+
+    _sampled(guest, sampler, network, answers, "last layer")
+
+
+def _labels(guest: Guest, inputs: Any) -> Tensor:
+    """Some class for each of the network's outputs."""
+    with torch.no_grad(), random_streams(0, "zoo"):
+        outputs = guest.picked(called(guest.fresh(), pristine(inputs)))
+    return torch.arange(len(outputs)) % outputs.shape[-1]
+
+
+def _product(biased: bool, weights: Tensor, features: Tensor) -> Tensor:
+    """What a dense layer makes of its inputs with other weights."""
+    weights = weights.to(features)
+    if not biased:
+        return nn.functional.linear(features, weights)
+    return nn.functional.linear(features, weights[:, :-1], weights[:, -1])
+
+
+def posterior(guest: Guest) -> None:
+    """Each draw is what a fresh network answers with all weights of that draw."""
+    network = guest.fresh()
+    found = Posterior(unwrapped(network), 0.02)
+    if not found.params:
+        raise AbsentError("no weights")
+    sampler = mcbn.LaplaceSampler(found, draws=3, output=guest.stranger.output)
+
+    def answers() -> Tensor:
+        rows = []
+        for draw in range(3):
+            with random_streams(0, "laplace", draw):
+                drawn = found.sample(1)[0]
+            copy = guest.fresh()
+            parameters = [p for p in copy.parameters() if p.requires_grad]
+            pieces = drawn.split([p.numel() for p in parameters])
+            with torch.no_grad(), random_streams(0, "zoo"):
+                for parameter, piece in zip(parameters, pieces, strict=True):
+                    parameter.copy_(piece.view(parameter.shape))
+                rows.append(guest.picked(called(copy, guest.inputs())))
+        return torch.stack(rows)
+
+    _sampled(guest, sampler, network, answers, "all weights")
 
 
 def ensemble(guest: Guest) -> None:

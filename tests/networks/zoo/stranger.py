@@ -92,12 +92,15 @@ class Stranger:
         family = entry.split()[0]
         # One set of checks: what collect says is what inspect and the command line say.
         alike = {"inspect": "collect", "doctor": "collect", "augmented": "mcbn",
-                 "inserted": "deterministic"}  # fmt: skip
+                 "inserted": "deterministic", "laplace": "deterministic",
+                 "posterior": "deterministic"}  # fmt: skip
         same = alike.get(family, family)
         names = (entry, family, same, "all")
         said = next((self.expected[name] for name in names if name in self.expected), EXACT)
         # These ask more of a network than the others do; a file is held to what `predict` says.
-        demanding = family in ("linearized", "augmented", "inserted", "export")
+        demanding = family in (
+            "linearized", "augmented", "inserted", "laplace", "posterior", "export"
+        )  # fmt: skip
         predicted = self.allowed("predict tensor") if family == "export" else set()
         return {*said.split(" or ")} | ({REFUSED} if demanding else set()) | predicted
 
