@@ -73,6 +73,8 @@ from .samplers.sampler import Sampler as Sampler
 from .study.batch_size import choose_batch_size as choose_batch_size
 from .study.choice import BatchSizeChoice as BatchSizeChoice
 from .study.criterion import ELBO as ELBO
+from .study.layer_choice import LayerChoice as LayerChoice
+from .study.layers import choose_layers as choose_layers
 from .study.plan import DataAxes as DataAxes
 from .study.plan import InferenceAxes as InferenceAxes
 from .study.plan import NetworkAxes as NetworkAxes

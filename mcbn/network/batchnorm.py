@@ -1,7 +1,7 @@
 """Batch-norm layers: finding them in a network, and computing their batch statistics."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -241,32 +241,6 @@ def statistics_names(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Names of the mean and variance buffers of each layer, as `state_dict` has them."""
     prefix = {name: f"{name}." if name else "" for name in layers}
     return {name: (prefix[name] + MEAN, prefix[name] + VARIANCE) for name in layers}
-
-
-def chosen_layers(layers: Iterable[str], choice: int | Sequence[str] | None) -> list[str]:
-    """Names of the chosen layers: all for None, the last `choice`, or those named.
-
-    Raises:
-        ValueError: there are fewer layers, or none of that name.
-    """
-    names = list(layers)
-    if choice is None:
-        return names
-    if isinstance(choice, int):
-        if not 1 <= choice <= len(names):
-            raise ValueError(
-                f"expected a number of last layers from 1 to {len(names)}, got {choice}; leave "
-                "layers out to draw the statistics of all"
-            )
-        return names[-choice:]
-    wanted = [choice] if isinstance(choice, str) else list(choice)
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not wanted:
-        raise ValueError(
-            f"expected batch-norm layers among {names}, got {unknown or 'none'}; name some of "
-            "these, or give the number of last layers"
-        )
-    return [name for name in names if name in wanted]
 
 
 def fingerprint(model: Module) -> str:

@@ -21,10 +21,11 @@ from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import figures, maps, panels, study_panels
-from mcbn.report.choice_figure import draw_choice
+from mcbn.report.choice_figure import draw_choice, draw_layer_choice
 from mcbn.report.drift_figure import draw_monitor, draw_test
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.study.choice import BatchSizeChoice
+from mcbn.study.layer_choice import LayerChoice
 from mcbn.study.results import Study
 
 SIZE = (5.0, 3.6)  # inches, of a figure of its own
@@ -151,8 +152,17 @@ def pit(predictions: Predictions, *, level: float = 0.95, ax: Axes | None = None
     return _drawn(group.panels[0], ax)
 
 
-def choice(choice: BatchSizeChoice, *, ax: Axes | None = None) -> Axes:
-    """Draw the criterion of `choose_batch_size` against M; see `draw_choice`."""
+def choice(choice: BatchSizeChoice | LayerChoice, *, ax: Axes | None = None) -> Axes:
+    """Draw the criterion of `choose_batch_size` against M, or the candidates of `choose_layers`.
+
+    Args:
+        choice: of batch size, see `draw_choice`; or of layers, whose held-out NLLs minus that of
+            all layers are drawn, with intervals that hold for all candidates at once, over that of
+            the cross-fitted choice.
+        ax: where to draw.
+    """
+    if isinstance(choice, LayerChoice):
+        return draw_layer_choice(choice, _axes(ax))
     return draw_choice(choice, _axes(ax))
 
 

@@ -1,4 +1,4 @@
-"""The picture of a choice of batch size: its curve, the best size, and what was collected."""
+"""Pictures of choices: the curve over batch sizes and its best one, and layers beside all."""
 
 import math
 
@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mcbn.report.figures import SERIES
 from mcbn.study.choice import BatchSizeChoice
+from mcbn.study.layer_choice import LayerChoice
 
 CRITERIA = {"log_score": "Held-out NLL (nats)", "elbo": "Minus ELBO per example (nats)"}
 
@@ -58,4 +59,28 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     ax.set_xticks([2**power for power in powers], labels=[f"{2**power:g}" for power in powers])
     ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
     ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return ax
+
+
+def draw_layer_choice(choice: LayerChoice, ax: Axes) -> Axes:
+    """Draw what each candidate's NLL is minus that of all layers, and the cross-fitted one's.
+
+    The intervals of the candidates hold at once; the best candidate is at the top.
+    """
+    others = sorted(choice.candidates[1:], key=lambda candidate: -candidate.value)
+    low, high = choice.gain_interval
+    names = ["chosen, cross-fitted", *(candidate.name for candidate in others)]
+    gaps = [choice.gain, *(candidate.difference for candidate in others)]
+    ends = [(low, high), *(candidate.difference_interval for candidate in others)]
+    errors = [
+        [max(gap - low, 0.0) for gap, (low, _) in zip(gaps, ends, strict=True)],
+        [max(high - gap, 0.0) for gap, (_, high) in zip(gaps, ends, strict=True)],
+    ]
+    ax.axvline(0, color="0.3", linewidth=1, dashes=(4, 3), label="all layers")
+    drawn = ((slice(1), SERIES[1], names[0]), (slice(1, None), SERIES[0], "candidates"))
+    for rows, color, label in drawn:
+        ax.errorbar(gaps[rows], range(len(names))[rows], xerr=[side[rows] for side in errors],
+                    fmt="o", color=color, label=label)  # fmt: skip
+    ax.set_yticks(range(len(names)), labels=names)
+    ax.set(xlabel="Held-out NLL minus that of all layers (nats)")
     return ax

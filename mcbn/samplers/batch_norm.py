@@ -1,6 +1,6 @@
 """MCBN as a sampler: one pass of the network per draw of a bank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jaxtyping import Shaped
@@ -12,12 +12,12 @@ from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import (
     batch_norm_layers,
-    chosen_layers,
     require_finite_weights,
     statistics_names,
     unwrapped,
 )
 from mcbn.network.inputs import Inputs
+from mcbn.network.layer_names import Layers, chosen_layers, layers_text
 from mcbn.samplers.chunks import Engine
 from mcbn.samplers.engines import draws, require_engine
 from mcbn.samplers.outputs import Output, stacked, told_if_equal
@@ -34,9 +34,11 @@ class MCBatchNorm(Displayed):
         output: picks the output tensor where the network returns something else.
         engine: how the draws run, "loop", "folded", "batched" or "compiled"; "auto" picks the
             fastest by the network and the number of inputs. The numbers are the same.
-        layers: which layers are stochastic: all, the last k in the order of the network, or those
-            named. The others keep their running statistics, and what is before the first
-            stochastic layer runs once for all draws. Fewer layers give less epistemic uncertainty.
+        layers: which layers are stochastic: all; the last k in the order of the network, by a
+            number; `"first 5"`; or those named, by their own names or by those of the modules that
+            they are in, such as `"layer1"`. The others keep their running statistics, and what is
+            before the first stochastic layer runs once for all draws. Fewer layers give less
+            epistemic uncertainty. `choose_layers` compares them on held-out data.
 
     Raises:
         TypeError: the model is not a module, or the bank is not a bank.
@@ -52,7 +54,7 @@ class MCBatchNorm(Displayed):
     bank: Bank
     output: Output | None = field(default=None, kw_only=True)
     engine: Engine = field(default="auto", kw_only=True)
-    layers: int | Sequence[str] | None = field(default=None, kw_only=True)
+    layers: Layers = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         require_engine(self.engine)
@@ -70,7 +72,7 @@ class MCBatchNorm(Displayed):
         """What it is made of, in one line."""
         return Display(
             f"MCBatchNorm of {class_name(self.model)}: T = {len(self)}, M = {self.bank.size:g}, "
-            f"{_chosen(self.layers)}, engine {self.engine!r}"
+            f"{layers_text(self.layers)}, engine {self.engine!r}"
         )
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
@@ -100,20 +102,15 @@ class MCBatchNorm(Displayed):
 
     def _statistics(self) -> dict[str, Tensor]:
         """The draws of the stochastic layers."""
-        statistics = self.bank.statistics
         pairs = statistics_names(batch_norm_layers(self.model))
-        drawn = [name for name, pair in pairs.items() if pair[0] in statistics]
         return {
-            name: statistics[name]
-            for layer in chosen_layers(drawn, self.layers)
+            name: self.bank.statistics[name]
+            for layer in chosen_layers(drawn_layers(self.model, self.bank), self.layers)
             for name in pairs[layer]
         }
 
 
-def _chosen(layers: int | Sequence[str] | None) -> str:
-    """Which layers are stochastic, in words."""
-    if layers is None:
-        return "all layers"
-    if isinstance(layers, int):
-        return "the last layer" if layers == 1 else f"the last {layers} layers"
-    return f"layers {', '.join(layers)}"
+def drawn_layers(model: Module, bank: Bank) -> list[str]:
+    """Names of the layers of a network that a bank has draws of, in the order of the network."""
+    pairs = statistics_names(batch_norm_layers(model))
+    return [name for name, pair in pairs.items() if pair[0] in bank.statistics]

@@ -19,20 +19,18 @@ from mcbn.bank.minibatches import MiniBatches
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.io.progress import progress_bar
-from mcbn.network.inputs import Inputs, as_rows, concatenate, count, select_inputs
-from mcbn.network.isolation import random_streams
-from mcbn.network.loaders import ordered_loader
-from mcbn.network.targets import Targets, as_targets, require_targets
+from mcbn.network.inputs import Inputs, count
+from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
-from mcbn.predictive.labelled import TargetReader
 from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
 from mcbn.samplers.outputs import Output
 from mcbn.study.choice import LOG_SIZE_TOLERANCE, BatchSizeChoice
 from mcbn.study.confirmation import Confirmation, interpolated, source_of_batches, whole_sizes
 from mcbn.study.confirmation import confirm as confirmed
 from mcbn.study.criterion import ELBO, Objective, elbo_of
+from mcbn.study.examples import gathered_examples
 
 # M relative to that of the bank: the range that is searched.
 SEARCHED_RATIOS = (1 / 4, 4.0)
@@ -106,7 +104,7 @@ def choose_batch_size(
     validation.fraction(level, "level")
     require_bank(bank)
     source = None if batches is None else source_of_batches(batches)
-    inputs, targets = _gathered(inputs, targets)
+    inputs, targets = gathered_examples(inputs, targets)
     _require_counts(points, resamples, confirm, count(inputs), len(targets))
     clusters = clusters_of(group, len(targets))
     objective = Objective(
@@ -158,21 +156,6 @@ def choose_batch_size(
         dimensions=None if objective.elbo is None else objective.elbo.dimensions,
         confirmation=confirmation,
     )
-
-
-def _gathered(inputs: Any, targets: Targets | None) -> tuple[Inputs, Tensor]:
-    """The inputs and targets of all examples.
-
-    Raises:
-        TypeError: there are no targets.
-    """
-    require_targets(inputs, targets)
-    if not isinstance(inputs, (DataLoader, Dataset)):
-        return as_rows(inputs), as_targets(targets)
-    reader = TargetReader() if targets is None else None
-    with random_streams(0, "choose"):  # from which a loader takes a seed
-        gathered = [(reader or select_inputs)(batch) for batch in ordered_loader(inputs, None)]
-    return concatenate(gathered), as_targets(targets) if reader is None else reader.targets
 
 
 def _disagreement(confirmation: Confirmation | None) -> Iterator[str]:

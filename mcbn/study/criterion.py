@@ -14,6 +14,7 @@ from torch.nn import Module
 from mcbn.bank.bank import Bank
 from mcbn.evaluation import scores
 from mcbn.network.inputs import Inputs, count, slice_examples
+from mcbn.network.layer_names import Layers
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
@@ -64,11 +65,15 @@ class Objective:
     def __call__(self, log_size: float) -> Float64[Tensor, " batch"]:
         """The loss of each example, with its share of the divergence of the ELBO."""
         size = math.exp(log_size)
-        sampler = MCBatchNorm(self.model, self.bank.rescale(size, warn=False), output=self.output)
+        bank = self.bank.rescale(size, warn=False)
+        return _divergence(self.elbo, size) + self.losses(bank)
+
+    def losses(self, bank: Bank, layers: Layers = None) -> Float64[Tensor, " batch"]:
+        """Minus the log-likelihood of each example under the draws of a bank, in some layers."""
+        sampler = MCBatchNorm(self.model, bank, output=self.output, layers=layers)
         add = torch.logaddexp if self.elbo is None else torch.add
         totals = (reduce(add, self._passes(sampler, start)) for start in self._starts())
-        likelihoods = [self._joined(total, len(sampler)) for total in totals]
-        return _divergence(self.elbo, size) - torch.cat(likelihoods)
+        return -torch.cat([self._joined(total, len(sampler)) for total in totals])
 
     def by_draw(self, bank: Bank) -> Float64[Tensor, "draws batch positions"]:
         """The log-likelihood of every target under each draw of a bank, as it is.

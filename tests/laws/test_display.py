@@ -93,6 +93,15 @@ CHOICE = mcbn.BatchSizeChoice(
     8.0, 0.4, (4.0, 16.0), (3.0, math.inf), SIZES, 1 / SIZES, 0.9 / SIZES, 1.1 / SIZES,
     "log_score", 8.0, 16, 0.95, ("it is far",), None, CONFIRMATION,
 )  # fmt: skip
+LAYERS = mcbn.choose_layers(
+    NETWORK,
+    BANK,
+    INPUTS,
+    torch.arange(60) % 3,
+    resamples=20,
+    candidates={HOSTILE: "first 1", "last": 1},
+    progress=False,
+)
 STUDY = made_study(classification_plan(), classification_scores)
 SPREADS = spreads(STUDY, "mutual_information", "MCBN", 64)
 DATA = LabeledData(INPUTS, torch.arange(60) % 3)
@@ -165,6 +174,7 @@ RESULTS = {
     "linearized": LINEARIZED,
     "linearity": LINEARIZED.linearity(INPUTS[:4]),
     "choice": CHOICE,
+    "choice of layers": LAYERS,
     "task": mcbn.Task(DATA, (INPUTS, TARGETS[:1].repeat(60)), DATA, outside={HOSTILE: INPUTS},
                       classes=("a", "b", "c")),
     "data": DATA,
@@ -201,6 +211,7 @@ VALUES = {
     "finding": Finding("it is small", blocking=True),
     "layer of a consistency": mcbn.consistency(BANK).layers[0],
     "confirmation": CONFIRMATION,
+    "candidate of layers": LAYERS.candidates[0],
     "criterion": mcbn.ELBO(8.0),
     "cell": STUDY.results[0].cell,
     "network": STUDY.results[0].cell.network,
@@ -445,6 +456,10 @@ HEADS = {
     "vector scaling": ("VectorScaling of 1000 classes", ("class", "scale", "bias")),
     "choice": ("BatchSizeChoice by log_score, in doubt; print it to read why",
                ("quantity", "value")),
+    "choice of layers": (
+        f"LayerChoice: {LAYERS._verdict()}",
+        ("layers", "count", "nll", "minus all", "low", "high", "p"),
+    ),
     "task": ("Task 'task' of 3 classes", ("part", "examples", "of an example")),
     "report": (f"Report {HOSTILE!r}", ("claim", "", "what the numbers say")),
 }  # fmt: skip

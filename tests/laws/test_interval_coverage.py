@@ -25,6 +25,7 @@ from mcbn.evaluation.subgroups import subgroups
 from mcbn.recalibration.prediction_sets import PredictionSets
 from mcbn.report.claims import confidence_gap
 from mcbn.study import results
+from mcbn.study.layer_choice import LayerChoice
 
 pytestmark = pytest.mark.unchecked
 
@@ -43,6 +44,7 @@ INTERVALS = {
     "group against the other examples (Welch)": "p_values_of_groups",
     "best batch size and the curve": "batch_size",
     "bound of abstention": "abstention",
+    "candidates of layers minus all of them, at once": "candidates_of_layers",
 }
 BAND = {0.95: (0.935, 0.965), 0.9: (0.885, 0.915)}
 CALIBRATION = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth", "mce")
@@ -356,3 +358,28 @@ def test_abstention():
         threshold = min(rule.threshold, 1.0)
         hits += threshold**2 / 3 <= rule.bound  # the mean of doubt squared below the threshold
     require(hits, 1000, low=0.95, high=1.0)
+
+
+@runs(60)
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_candidates_of_layers(level, runs):
+    """Losses with long tails that have much in common; six intervals hold the truth at once."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.tensor([0.0, 0.0, 0.1, -0.1, 0.3, 0.0, -0.02], dtype=torch.float64)
+    names = [(str(number), [str(number)]) for number in range(len(truth))]
+    covered = 0
+    for seed in range(runs):
+        shared, own = (
+            torch.randn(rows, 300, generator=generator, dtype=torch.float64).exp() - np.exp(0.5)
+            for rows in (1, len(truth))
+        )
+        own[0] = 0  # of all layers
+        choice = LayerChoice.from_losses(
+            2 + shared + 0.4 * own + truth[:, None], names,
+            draws=1, bank_size=1.0, resamples=299, level=level, seed=seed,
+        )  # fmt: skip
+        covered += all(
+            each.difference_interval[0] <= float(gap) <= each.difference_interval[1]
+            for each, gap in zip(choice.candidates, truth, strict=True)
+        )
+    require(covered, runs, level, low={0.95: 0.915, 0.9: 0.86}[level])

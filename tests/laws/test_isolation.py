@@ -290,6 +290,8 @@ CALLS = {
     "DriftMonitor": with_network(watched),
     "choose_batch_size": with_network(lambda m, b: mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3).to_dict()),
+    "choose_layers": with_network(lambda m, b: mcbn.choose_layers(
+        m, b, X, Y, resamples=3).to_dict()),
     "draw_choice": with_network(lambda m, b: mcbn.draw_choice(mcbn.choose_batch_size(
         m, b, X, Y, points=3, resamples=3)).get_xlim()),
     "ELBO": with_network(lambda m, b: mcbn.choose_batch_size(
@@ -331,7 +333,8 @@ VALUES = {
     "Abstention", "Artifact", "BatchSizeChoice", "Bernoulli", "BernoulliPredictive",
     "Categorical", "CategoricalPredictive", "ClassScores", "Comparison", "Consistency",
     "Coverage", "DataAxes", "DriftTest", "Evaluation", "Gaussian", "GaussianPredictive",
-    "InconsistentBankWarning", "InferenceAxes", "Inspection", "LabelSets", "Likelihood",
+    "InconsistentBankWarning", "InferenceAxes", "Inspection", "LabelSets", "LayerChoice",
+    "Likelihood",
     "NetworkAxes", "Plan", "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report",
     "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes",
 }  # fmt: skip

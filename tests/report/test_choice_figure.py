@@ -8,8 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from one_unit import by_log_score, standard_normals
 
+import mcbn
 from mcbn.report.choice_figure import draw_choice
 from mcbn.study.confirmation import Confirmation
+from mcbn.study.layer_choice import LayerChoice
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,23 @@ def test_an_open_interval_ends_with_the_search(choice):
     ax = draw_choice(replace(choice, interval=(0.0, float("inf"))))
     assert ax.get_xlim()[0] == pytest.approx(2, rel=0.5)
     assert all(text.get_text() for text in ax.get_xticklabels())
+
+
+def test_candidates_of_layers_stand_beside_all_layers():
+    losses = 1 + 0.1 * standard_normals(120).reshape(3, 40)
+    names = [("all", ["a", "b"]), ("first 1", ["a"]), ("last 1", ["b"])]
+    choice = LayerChoice.from_losses(losses, names, draws=4, bank_size=8.0, resamples=50)
+    ax = Figure().subplots()
+    assert mcbn.plot.choice(choice, ax=ax) is ax
+    parts = labelled(ax)
+    assert parts["all layers"].get_xdata() == [0, 0]
+    order = sorted(choice.candidates[1:], key=lambda each: -each.value)
+    ticks = [label.get_text() for label in ax.get_yticklabels()]
+    assert ticks == ["chosen, cross-fitted", *(each.name for each in order)]
+    points, _, bars = parts["candidates"]
+    assert points.get_xdata() == pytest.approx([each.difference for each in order])
+    ends = [segment[:, 0].tolist() for segment in bars[0].get_segments()]
+    assert ends == [pytest.approx(each.difference_interval) for each in order]
+    points, _, bars = parts["chosen, cross-fitted"]
+    assert points.get_xdata() == pytest.approx([choice.gain])
+    assert bars[0].get_segments()[0][:, 0].tolist() == pytest.approx(choice.gain_interval)
