@@ -7,7 +7,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import Module
 
@@ -75,6 +75,13 @@ class Objective:
         totals = (reduce(add, self._passes(sampler, start)) for start in self._starts())
         return -torch.cat([self._joined(total, len(sampler)) for total in totals])
 
+    @torch.no_grad()
+    def outputs(self, layers: Layers = None) -> Float[Tensor, "draws batch ..."]:
+        """The outputs for all inputs under every draw of the bank, in some layers."""
+        sampler = MCBatchNorm(self.model, self.bank, output=self.output, layers=layers)
+        parts = [sampler(self._inputs(start)).cpu() for start in self._starts()]
+        return torch.cat(parts, dim=1)
+
     def by_draw(self, bank: Bank) -> Float64[Tensor, "draws batch positions"]:
         """The log-likelihood of every target under each draw of a bank, as it is.
 
@@ -92,14 +99,17 @@ class Objective:
     def _starts(self) -> range:
         return range(0, count(self.inputs), EXAMPLES_PER_PASS)
 
+    def _inputs(self, start: int) -> Inputs:
+        """The inputs of a pass."""
+        return slice_examples(self.inputs, start, start + EXAMPLES_PER_PASS)
+
     @torch.no_grad()
     def _passes(
         self, sampler: MCBatchNorm, start: int
     ) -> Iterator[Float64[Tensor, "batch positions"]]:
         """The log-likelihoods of some examples, under one draw after another."""
         targets = self.targets[start : start + EXAMPLES_PER_PASS]
-        inputs = slice_examples(self.inputs, start, start + EXAMPLES_PER_PASS)
-        for row in sampler.passes(inputs):
+        for row in sampler.passes(self._inputs(start)):
             found = _log_likelihood(self.family.summarize([row]), targets.to(row.device))
             yield found.reshape(len(targets), -1).cpu()
 

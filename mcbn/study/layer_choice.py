@@ -6,12 +6,12 @@ without an example is told beside the score of what was chosen with it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from mcbn.evaluation import bootstrap
@@ -68,6 +68,7 @@ class LayerChoice(Displayed):
         draws: T of the bank.
         bank_size: M of the bank.
         level: level of all intervals.
+        tempered: whether each candidate has a temperature of its own.
     """
 
     candidates: tuple[Candidate, ...]
@@ -80,7 +81,8 @@ class LayerChoice(Displayed):
     examples: int
     draws: int
     bank_size: float
-    level: float = field(default=0.95)
+    level: float = 0.95
+    tempered: bool = False
 
     @classmethod
     def from_losses(
@@ -95,6 +97,7 @@ class LayerChoice(Displayed):
         resamples: int = 1000,
         level: float = 0.95,
         seed: int = 0,
+        tempered: bool = False,
         progress: bool = False,
     ) -> "LayerChoice":
         """Choose by the loss of each example under each candidate.
@@ -109,6 +112,7 @@ class LayerChoice(Displayed):
             resamples: number of bootstrap resamples.
             level: level of the intervals.
             seed: of folds and resamples.
+            tempered: whether the losses are under temperatures.
             progress: show a bar, on a terminal only.
         """
         fitted, picked = _cross_fitted(losses, clusters, folds, seed)
@@ -142,6 +146,7 @@ class LayerChoice(Displayed):
             draws=draws,
             bank_size=bank_size,
             level=level,
+            tempered=tempered,
         )
 
     def __getitem__(self, name: str) -> Candidate:
@@ -187,7 +192,8 @@ class LayerChoice(Displayed):
             f"intervals hold for all {len(self.candidates)} candidates at once",
             f"chosen without the example: {self.cross_fitted:.4g} nats, {self.gain:.3g} "
             f"{_text(self.gain_interval)} minus all; the folds choose {counts}",
-            f"{self.examples} examples, {self.draws} draws collected at M = {self.bank_size:g}",
+            f"{self.examples} examples, {self.draws} draws collected at M = {self.bank_size:g}"
+            + (", each candidate at its own temperature" if self.tempered else ""),
         ]
         return "\n".join(lines)
 
@@ -206,6 +212,7 @@ class LayerChoice(Displayed):
             "draws": self.draws,
             "bank_size": self.bank_size,
             "level": self.level,
+            "tempered": self.tempered,
             "candidates": [
                 {
                     "name": each.name,
@@ -228,15 +235,22 @@ class LayerChoice(Displayed):
         return f"{self.best} is best, not significantly better than all layers"
 
 
+def folds_of(
+    examples: int, clusters: Clusters | None, folds: int, seed: int
+) -> Int[Tensor, " batch"]:
+    """The fold of each example, at random and of one size but for one; clusters stay whole."""
+    whole = Clusters.alone(examples) if clusters is None else clusters
+    order = np.random.default_rng(derived_seed(seed, "folds")).permutation(len(whole))
+    fold = torch.empty(len(whole), dtype=torch.int64)
+    fold[torch.from_numpy(order)] = torch.arange(len(whole)) % folds
+    return fold[whole.of_row]
+
+
 def _cross_fitted(
     losses: Float64[Tensor, "candidates batch"], clusters: Clusters | None, folds: int, seed: int
 ) -> tuple[Float64[Tensor, " batch"], list[int]]:
     """The loss of each example under what the other folds choose, and what that is of each fold."""
-    whole = Clusters.alone(losses.shape[1]) if clusters is None else clusters
-    order = np.random.default_rng(derived_seed(seed, "folds")).permutation(len(whole))
-    fold_of = torch.empty(len(whole), dtype=torch.int64)
-    fold_of[torch.from_numpy(order)] = torch.arange(len(whole)) % folds
-    fold = fold_of[whole.of_row]
+    fold = folds_of(losses.shape[1], clusters, folds, seed)
     picked = [int(losses[:, fold != number].mean(1).argmin()) for number in range(folds)]
     rows = torch.tensor(picked)[fold]
     return losses.gather(0, rows[None])[0], picked
@@ -245,7 +259,7 @@ def _cross_fitted(
 def _units(
     losses: Float64[Tensor, "candidates batch"], clusters: Clusters | None
 ) -> bootstrap.ScoreColumns:
-    """What is resampled, examples or whole clusters: their losses summed, and how many there are."""
+    """What is resampled, examples or whole clusters: summed losses, and how many there are."""
     if clusters is None:
         return {"sums": losses.T, "counts": losses.new_ones(losses.shape[1])}
     sums = losses.new_zeros(len(clusters), len(losses))

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.evaluation.clusters import Groups, clusters_of
+from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.io.progress import progress_bar
 from mcbn.network.batchnorm import unwrapped
 from mcbn.network.inputs import Inputs, count
@@ -20,11 +23,12 @@ from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.gaussian import Gaussian
 from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
+from mcbn.recalibration.temperature import TemperedCategorical
 from mcbn.samplers.batch_norm import drawn_layers
 from mcbn.samplers.outputs import Output
 from mcbn.study.criterion import Objective
 from mcbn.study.examples import gathered_examples
-from mcbn.study.layer_choice import LayerChoice
+from mcbn.study.layer_choice import LayerChoice, folds_of
 
 ALL = "all"
 SHARES = (1 / 4, 1 / 2, 3 / 4)  # of the layers, the first and the last of which are candidates
@@ -40,6 +44,7 @@ def choose_layers(
     candidates: Sequence[Layers] | Mapping[str, Layers] | None = None,
     likelihood: LikelihoodName | Categorical | Bernoulli | Gaussian = "categorical",
     output: Output | None = None,
+    temperature: bool = False,
     group: Groups | None = None,
     folds: int = 5,
     resamples: int = 1000,
@@ -66,6 +71,9 @@ def choose_layers(
         likelihood: "categorical" for logits of classes, "bernoulli" for those of several labels an
             example, `Gaussian(...)` for real targets.
         output: picks the output tensor where the network returns something else.
+        temperature: score each candidate at a temperature of its draws, fitted on the other folds:
+            fewer layers give less noise, which else is judged by how far it tempers a network that
+            is too sure. For classes.
         group: what examples that hang together share, one value per input, such as the patient of
             a scan: whole groups are resampled and left out; see `evaluate`.
         folds: into how many the examples are split, to score what is chosen without them.
@@ -91,12 +99,24 @@ def choose_layers(
     clusters = clusters_of(group, len(targets))
     units = len(targets) if clusters is None else len(clusters)
     _require(folds, resamples, count(inputs), len(targets), units)
-    objective = Objective(model, bank, inputs, targets, as_likelihood(likelihood), None, output)
+    family = as_likelihood(likelihood)
+    if temperature and not isinstance(family, Categorical):
+        raise ValueError(
+            f"expected the likelihood of classes with temperature=True, got {family!r:.80}; leave "
+            "temperature out"
+        )
+    objective = Objective(model, bank, inputs, targets, family, None, output)
+    fold = folds_of(len(targets), clusters, folds, seed)
     bar = progress_bar(compared, label="choose", unit="candidate", shown=progress)
-    losses = torch.stack([objective.losses(bank, layers) for _, layers in bar])
+    losses = torch.stack(
+        [
+            _tempered(objective, layers, fold) if temperature else objective.losses(bank, layers)
+            for _, layers in bar
+        ]
+    )
     return LayerChoice.from_losses(
         losses, compared, draws=len(bank), bank_size=bank.size, clusters=clusters, folds=folds,
-        resamples=resamples, level=level, seed=seed, progress=progress,
+        resamples=resamples, level=level, seed=seed, tempered=temperature, progress=progress,
     )  # fmt: skip
 
 
@@ -106,6 +126,23 @@ def default_candidates(names: Sequence[str]) -> list[str]:
     parts = [part for part, inside in stages(names).items() if len(inside) > 1]
     ends = [f"{end} {number}" for end in ("first", "last") for number in counts]
     return ends + (parts if len(parts) <= MAX_STAGES else [])
+
+
+def _tempered(
+    objective: Objective, layers: Sequence[str], fold: Int[Tensor, " batch"]
+) -> Float64[Tensor, " batch"]:
+    """The loss of each example at the temperature of the draws that fits the other folds best."""
+    draws, targets = objective.outputs(layers), objective.targets
+    losses = draws.new_empty(len(targets), dtype=torch.float64)
+    for number in range(int(fold.max()) + 1):
+        here = fold == number
+        known = Categorical(outputs="logits").summarize(draws[:, ~here], keep_draws=True)
+        fitted = TemperedCategorical.fit(known, targets[~here])
+        found = fitted.summarize(draws[:, here]).log_probabilities
+        losses[here] = (
+            negative_log_likelihood(found, targets[here]).reshape(int(here.sum()), -1).mean(1)
+        )
+    return losses
 
 
 def _candidates(

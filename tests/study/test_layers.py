@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 from mcbn.evaluation.clusters import Clusters
-from mcbn.study.layer_choice import LayerChoice
+from mcbn.study.layer_choice import LayerChoice, folds_of
 from mcbn.study.layers import default_candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
@@ -107,6 +107,24 @@ def test_the_candidates_by_default():
     ]  # fmt: skip
     many = [f"features.{k}.{j}" for k in range(9) for j in range(2)]
     assert default_candidates(many)[-1] == "last 14"
+
+
+def test_each_candidate_may_have_a_temperature_of_its_own(model, bank):
+    """The one that the other folds are fitted with, divided by which draws are averaged by hand."""
+    choice = mcbn.choose_layers(model, bank, X, Y, temperature=True, folds=4, resamples=20, seed=2)
+    fold = folds_of(40, None, 4, 2)
+    for candidate in choice.candidates:
+        sampler = mcbn.MCBatchNorm(model, bank, layers=candidate.layers)
+        losses = torch.empty(40, dtype=torch.float64)
+        for number in range(4):
+            here = fold == number
+            known = mcbn.predict(sampler, X[~here], keep_draws=True)
+            temperature = mcbn.TemperedCategorical.fit(known, Y[~here]).temperature
+            logs = (sampler(X[here]) / temperature).log_softmax(2).logsumexp(0) - math.log(6)
+            losses[here] = -logs.gather(1, Y[here][:, None])[:, 0]
+        assert_close(candidate.value, float(losses.mean()), rtol=1e-7, atol=0)
+    assert choice.tempered
+    assert "each candidate at its own temperature" in str(choice)
 
 
 # Intervals of all at once.
@@ -284,6 +302,9 @@ REFUSED = {
     "one resample": ({"resamples": 1}, ValueError, "at least 2 resamples"),
     "a level of percent": ({"level": 95}, ValueError, "level strictly between 0 and 1"),
     "too few targets": ({"targets": Y[:5]}, ValueError, "got 40 inputs and 5 targets"),
+    "a temperature of labels": (
+        {"temperature": True, "likelihood": "bernoulli", "targets": (X[:, :3] > 0).long()},
+        ValueError, "the likelihood of classes with temperature=True"),
     "no targets": ({"targets": None}, TypeError, "targets beside a Tensor"),
 }  # fmt: skip
 
