@@ -122,6 +122,7 @@ class OutputLikelihood:
         return outputs.new_tensor(self.precision).expand_as(outputs)
 
 
+@runtime_checkable
 class Curvature(Protocol):
     """A symmetric matrix over the weights of a layer, as what it does to functions of itself."""
 
