@@ -95,6 +95,9 @@ def names_of_the_pages():
 # Code to run before a page's first block, for files that one of its commands would have written.
 # Also for a package that warns when it is imported.
 BEFORE = {
+    # A network of two batch-norm layers, so that there are layers to choose.
+    "choosing.md": "model = torch.nn.Sequential(*model[:3], torch.nn.BatchNorm1d(32), model[4])"
+    ".eval()\nbank = mcbn.collect(model, batches)",
     "deployment.md": 'mcbn.export(sampler, images[:4], "net.pt2")',
     "batches.md": "import graphs",
     "tutorial.md": """
