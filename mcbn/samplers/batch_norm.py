@@ -102,12 +102,17 @@ class MCBatchNorm(Displayed):
 
     def _statistics(self) -> dict[str, Tensor]:
         """The draws of the stochastic layers."""
-        pairs = statistics_names(batch_norm_layers(self.model))
-        return {
-            name: self.bank.statistics[name]
-            for layer in chosen_layers(drawn_layers(self.model, self.bank), self.layers)
-            for name in pairs[layer]
-        }
+        return drawn_statistics(self.model, self.bank, self.layers)
+
+
+def drawn_statistics(model: Module, bank: Bank, layers: Layers) -> dict[str, Tensor]:
+    """The draws of some of the layers of a bank, in the order of the network."""
+    pairs = statistics_names(batch_norm_layers(model))
+    return {
+        name: bank.statistics[name]
+        for layer in chosen_layers(drawn_layers(model, bank), layers)
+        for name in pairs[layer]
+    }
 
 
 def drawn_layers(model: Module, bank: Bank) -> list[str]:

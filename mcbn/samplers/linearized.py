@@ -6,7 +6,7 @@ show how good the approximation is.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,8 @@ from mcbn.network.batchnorm import (
 from mcbn.network.conduct import Conduct, conduct_of
 from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import eval_mode
+from mcbn.network.layer_names import Layers, layers_text
+from mcbn.samplers.batch_norm import drawn_statistics
 from mcbn.samplers.chunks import states
 from mcbn.samplers.linearization import linearize
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
@@ -113,11 +115,12 @@ class LinearizedBatchNorm(Displayed):
         top: how many outputs of each example vary with the draws, those largest at c; the others
             stay at `f(c) + b`. All by default. For many classes, few of which matter.
         output: picks the output tensor where the network returns something else.
+        layers: which layers are stochastic; see `MCBatchNorm`.
 
     Raises:
         TypeError: the model is not a module, or the bank is not a bank.
-        ValueError: `exact` is negative, `top` below 1, the bank has a single draw or belongs to
-            another model, or a weight is not finite.
+        ValueError: `exact` is negative, `top` below 1, there is no such layer, the bank has a
+            single draw or belongs to another model, or a weight is not finite.
 
     Reference:
         Immer, Korzepa and Bauer 2021, "Improving predictions of Bayesian neural nets via local
@@ -129,6 +132,7 @@ class LinearizedBatchNorm(Displayed):
     exact: int = field(default=4, kw_only=True)
     top: int | None = field(default=None, kw_only=True)
     output: Output | None = field(default=None, kw_only=True)
+    layers: Layers = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.exact < 0:
@@ -145,6 +149,7 @@ class LinearizedBatchNorm(Displayed):
         object.__setattr__(self, "model", unwrapped(self.model))
         require_finite_weights(self.model)
         self.bank.require_model(self.model)
+        self._drawn()
 
     def __len__(self) -> int:
         return len(self.bank)
@@ -154,6 +159,7 @@ class LinearizedBatchNorm(Displayed):
         return Display(
             f"LinearizedBatchNorm of {class_name(self.model)}: T = {len(self)}, "
             f"M = {self.bank.size:g}, {self.exact} exact draws"
+            + ("" if self.layers is None else f", {layers_text(self.layers)}")
         )
 
     def passes(self, inputs: Inputs) -> Iterator[Tensor]:
@@ -227,7 +233,7 @@ class LinearizedBatchNorm(Displayed):
     def _checked(self, inputs: Inputs) -> tuple[Inputs, Conduct]:
         """The inputs, and how the network treats them, which has to be each by itself."""
         inputs = checked_inputs(self.model, inputs)
-        first = FirstDraw(self.model, self.bank.state(0), self.output)
+        first = FirstDraw(self.model, self._drawn().state(0), self.output)
         conduct = conduct_of(self.model, inputs, first)
         if conduct.mixes or conduct.random or conduct.changes:
             raise ValueError(
@@ -238,7 +244,7 @@ class LinearizedBatchNorm(Displayed):
         return inputs, conduct
 
     def _exact(self, inputs: Inputs, draws: int, conduct: Conduct) -> Tensor:
-        drawn = {name: rows[:draws].clone() for name, rows in self.bank.statistics.items()}
+        drawn = {name: rows[:draws].clone() for name, rows in self._drawn().statistics.items()}
         with torch.no_grad():
             raws = answers(self.model, states(drawn), inputs, conduct)
             return torch.stack([tensor_output(raw, self.output) for raw in raws])
@@ -247,8 +253,8 @@ class LinearizedBatchNorm(Displayed):
         """All draws to first order."""
         # The caller may be in inference mode, where nothing is recorded.
         with eval_mode(self.model), torch.inference_mode(False), torch.enable_grad():
-            posterior = JointPosterior.from_bank(self.bank)
-            epsilon = self.bank.epsilon
+            bank = self._drawn()
+            posterior, epsilon = JointPosterior.from_bank(bank), bank.epsilon
             center = to_statistics(posterior.center, epsilon)
             at_center = linearize(self.model, center, epsilon, inputs, self.output)
             deviations = torch.cat([posterior.deviations[n] for n in at_center.names], dim=1)
@@ -262,6 +268,12 @@ class LinearizedBatchNorm(Displayed):
                 index = chosen[None, :, None].expand(len(self), -1, 1)
                 draws.scatter_add_(2, index, steps[:, :, None])
         return draws
+
+    def _drawn(self) -> Bank:
+        """The draws of the stochastic layers."""
+        if self.layers is None:
+            return self.bank
+        return replace(self.bank, statistics=drawn_statistics(self.model, self.bank, self.layers))
 
     def _varying(self, outputs: Tensor) -> Iterable[Tensor]:
         """Indices of the outputs that vary with the draws, one for each example at a time."""

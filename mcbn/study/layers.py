@@ -132,7 +132,7 @@ def _tempered(
     objective: Objective, layers: Sequence[str], fold: Int[Tensor, " batch"]
 ) -> Float64[Tensor, " batch"]:
     """The loss of each example at the temperature of the draws that fits the other folds best."""
-    draws, targets = objective.outputs(layers), objective.targets
+    draws, targets = objective.outputs(layers), objective.targets.cpu()
     losses = draws.new_empty(len(targets), dtype=torch.float64)
     for number in range(int(fold.max()) + 1):
         here = fold == number

@@ -86,6 +86,26 @@ def test_only_the_largest_outputs_vary(name, top):
     assert_close(actual, torch.where(order < top, whole, center), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("layers", ["first 1", 1, ["1", "5"]])
+def test_layers_that_are_left_out_keep_their_running_statistics(layers):
+    name = "1d of 2-D"
+    sampler, x = sampler_of(name, exact=0), examples(name, 5, seed=4)
+    drawn = mcbn.MCBatchNorm(sampler.model, sampler.bank, layers=layers)._statistics()
+    bank = dataclasses.replace(sampler.bank, statistics={
+        key: rows if key in drawn else sampler.bank.trained[key].expand(len(rows), -1)
+        for key, rows in sampler.bank.statistics.items()
+    })  # fmt: skip
+    chosen = dataclasses.replace(sampler, layers=layers)
+    assert_close(
+        chosen(x), oracle(dataclasses.replace(sampler, bank=bank), x), rtol=1e-6, atol=1e-6
+    )
+    exact = dataclasses.replace(chosen, exact=len(bank))(x)
+    expected = mcbn.MCBatchNorm(sampler.model, sampler.bank, layers=layers)(x)
+    assert_close(exact, expected, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="a number of last layers from 1 to 2"):
+        dataclasses.replace(sampler, layers=3)
+
+
 class Written(nn.Module):
     """A batch norm whose formula is plain arithmetic, which forward mode differentiates."""
 
