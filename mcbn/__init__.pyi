@@ -17,8 +17,8 @@ from .drift.monitor import DriftMonitor as DriftMonitor
 from .evaluation.batches import evaluate_batches as evaluate_batches
 from .evaluation.by_class import ClassScores as ClassScores
 from .evaluation.by_class import class_scores as class_scores
-from .evaluation.compare import Comparison as Comparison
 from .evaluation.compare import compare as compare
+from .evaluation.comparison import Comparison as Comparison
 from .evaluation.detection import Abstention as Abstention
 from .evaluation.detection import choose_abstention as choose_abstention
 from .evaluation.evaluate import evaluate as evaluate

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.drift.monitor import DriftMonitor
-from mcbn.evaluation.compare import Comparison, compared, entry
+from mcbn.evaluation.compare import compared, entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.predictive.gaussian import GaussianPredictive

@@ -10,7 +10,7 @@ from typing import Literal
 from scipy import stats
 
 from mcbn.evaluation import bootstrap, glossary
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number

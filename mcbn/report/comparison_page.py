@@ -9,7 +9,7 @@ from typing import Any
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from mcbn.evaluation import glossary
-from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
+from mcbn.evaluation.comparison import Comparison, Entry, knows_epistemic
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.separation import Uncertain, uncertainties
 from mcbn.evaluation.subgroups import Subgroup

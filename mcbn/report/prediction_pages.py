@@ -6,7 +6,8 @@ from typing import TypeGuard
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import Comparison, compared, entry, knows_epistemic
+from mcbn.evaluation.compare import compared, entry
+from mcbn.evaluation.comparison import Comparison, knows_epistemic
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.bernoulli import BernoulliPredictive

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions

@@ -7,7 +7,7 @@ from functools import partial
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores
-from mcbn.evaluation.compare import Comparison, paired
+from mcbn.evaluation.comparison import Comparison, paired
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
 from mcbn.recalibration.apply import SetCoverage

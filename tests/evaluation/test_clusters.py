@@ -14,7 +14,8 @@ import mcbn
 from mcbn.evaluation import bootstrap, formulas
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
 from mcbn.evaluation.subgroups import subgroups

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.detection import out_of_distribution, risk_coverage
 from mcbn.evaluation.evaluate import ScoredRows

@@ -7,7 +7,8 @@ import pytest
 from reports import ParsedPage, comparison, looked_up, report, study
 
 import mcbn
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.report.claims import decay

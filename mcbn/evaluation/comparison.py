@@ -1,0 +1,251 @@
+"""Methods on one test set: predictions, scores, differences, cost."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mcbn.evaluation.class_images import ClassImages
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.forecasts import Forecasts
+from mcbn.evaluation.images import ScoredImages
+from mcbn.evaluation.separation import Uncertain
+from mcbn.evaluation.uncertain_images import UncertainImages
+from mcbn.io.display import Display, Displayed
+from mcbn.io.extras import optional
+from mcbn.io.plain import to_plain
+from mcbn.predictive.bernoulli import BernoulliPredictive
+from mcbn.predictive.categorical import CategoricalPredictive
+
+# Mutual information below this, in nats, is zero but for rounding.
+ROUNDING = 1e-9
+SHOWN = ("accuracy", "nll", "brier", "ece_debiased")  # scores of a method in one line
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Entry(Displayed):
+    """One method's predictions and their scores.
+
+    Attributes:
+        predictive: predictions of the test examples; None of so many positions that only sums of
+            each image are kept.
+        outside: predictions of each out-of-distribution set, or their uncertainties in such sums.
+        evaluation: scores with intervals.
+        separation: for each out-of-distribution set, how well mutual information (or, with a
+            single draw, entropy) detects its examples among the test examples.
+        seconds: wall time of predicting the test examples; NaN if it was not measured.
+        images: those sums, where the predictions are not kept.
+    """
+
+    predictive: CategoricalPredictive | BernoulliPredictive | None
+    outside: Mapping[str, Uncertain]
+    evaluation: Evaluation
+    separation: Mapping[str, Mapping[str, Score]]
+    seconds: float
+    images: ScoredImages | None = None
+
+    @property
+    def known(self) -> CategoricalPredictive | BernoulliPredictive:
+        """The predictions of the test examples.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.predictive is None:
+            raise ValueError(
+                "expected predictions that were kept, got sums of images of very many positions; "
+                "predict with mcbn.predict for every position"
+            )
+        return self.predictive
+
+    @property
+    def uncertain(self) -> Uncertain:
+        """What tells how uncertain the test examples are: their predictions, or sums of them."""
+        if self.images is not None:
+            return self.images.uncertain
+        known: Uncertain = self.known
+        return known
+
+    @property
+    def class_count(self) -> int:
+        """How many classes or labels there are."""
+        if self.images is not None:
+            return self.images.classes.class_count
+        return self.known.probabilities.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.known) if self.images is None else self.images.count
+
+    def display(self) -> Display:
+        """The scores of the method."""
+        return self.evaluation.display()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Displayed):
+    """Methods by name on one test set; the first is the baseline the others are compared with.
+
+    Attributes:
+        entries: by name.
+        targets: class indices of what was scored, without the positions that are not labelled; of
+            several labels as `BernoulliPredictive.aligned` gives them; None where the predictions
+            are not kept.
+        classes: names of the classes or labels.
+        clusters: of the rows that were scored, which are resampled whole; None if each is by
+            itself.
+    """
+
+    entries: Mapping[str, Entry]
+    targets: Tensor | None
+    classes: tuple[str, ...]
+    clusters: Clusters | None = None
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that differences are taken from."""
+        return next(iter(self.entries))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether an example has several labels, not one class."""
+        return isinstance(self.entries[self.baseline].predictive, BernoulliPredictive)
+
+    @property
+    def known_targets(self) -> Tensor:
+        """The targets of what was scored.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self.targets is None:
+            raise ValueError(
+                "expected targets that were kept, got those of images of very many positions, "
+                "which are not; take them from the data"
+            )
+        return self.targets
+
+    def scored(self, method: str) -> ScoredRows | ScoredImages:
+        """The rows of a method that were scored, or the sums of images."""
+        entry = self.entries[method]
+        return entry.images or ScoredRows(entry.known, self.known_targets, self.clusters)
+
+    @property
+    def units(self) -> Clusters:
+        """What is resampled: the examples, or their clusters."""
+        images = self.entries[self.baseline].images
+        if images is not None:
+            return images.units
+        return self.clusters or Clusters.alone(len(self.known_targets))
+
+    def forecasts(self, method: str) -> Forecasts | ClassImages:
+        """What the calibration of a method and its errors are about."""
+        entry = self.entries[method]
+        if entry.images is not None:
+            return entry.images.classes
+        return Forecasts.of(entry.predictive, self.known_targets)
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The scores of each method."""
+        return {name: entry.evaluation for name, entry in self.entries.items()}
+
+    def differences(self) -> dict[str, dict[str, Score]]:
+        """Score of each other method minus that of the baseline, with paired intervals."""
+        return paired(self.evaluations)
+
+    def display(self) -> Display:
+        """The headline scores of every method, with their intervals."""
+        first = self.evaluations[self.baseline]
+        names = [name for name in SHOWN if name in first]
+        heading = (
+            f"Comparison of {len(self.entries)} methods on {first.examples:,} examples, baseline "
+            f"{self.baseline}, {100 * first.level:g}% intervals"
+        )
+        rows = [
+            (method, *(f"{evaluation[name]:.3g}" for name in names))
+            for method, evaluation in self.evaluations.items()
+        ]
+        return Display(heading, ("method", *names), rows)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row per method and score.
+
+        Its columns are value, low and high, and the same of the paired difference from the
+        baseline, which has none itself.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        differences = self.differences()
+        rows = []
+        for method, evaluation in self.evaluations.items():
+            for name, score in evaluation.items():
+                gap = differences.get(method, {}).get(name)
+                ends = (math.nan,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+                rows.append((method, name, score.value, score.low, score.high, *ends))
+        columns = ("method", "score", "value", "low", "high", "difference", "difference_low",
+                   "difference_high")  # fmt: skip
+        return optional("pandas", extra="pandas").DataFrame(rows, columns=columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        plain: dict[str, Any] = to_plain({
+            "baseline": self.baseline,
+            "classes": list(self.classes),
+            "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
+            "differences": {
+                name: interval_dicts(scores) for name, scores in self.differences().items()
+            },
+        })  # fmt: skip
+        return plain
+
+
+def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
+    """Scores of each other method minus those of the first, with paired intervals."""
+    baseline, *others = evaluations
+    return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
+
+
+def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Values and the ends of their intervals, for JSON."""
+    return {
+        name: {"value": score.value, "low": score.low, "high": score.high}
+        for name, score in scores.items()
+    }
+
+
+def knows_epistemic(given: Uncertain) -> bool:
+    """Whether the disagreement of the draws is known: files of other tools may not hold it."""
+    if given.draw_count or isinstance(given, UncertainImages):
+        return given.draw_count > 1
+    return bool((given.mutual_information > ROUNDING).any())
+
+
+def _mean(given: Uncertain, name: str) -> float:
+    """The mean of an uncertainty; NaN where nothing is known of the draws that it needs."""
+    if name == "mutual_information" and given.draw_count == 0 and not knows_epistemic(given):
+        return float("nan")
+    if isinstance(given, UncertainImages):
+        return given.mean(name)
+    return float(getattr(given, name).mean())
+
+
+def _entry_dict(entry: Entry) -> dict[str, Any]:
+    return {
+        **entry.evaluation.to_dict(),
+        "draws": entry.evaluation.draw_count or None,
+        "seconds": entry.seconds,
+        "mean_mutual_information": _mean(entry.uncertain, "mutual_information"),
+        "outside": {
+            name: {
+                "mean_mutual_information": _mean(given, "mutual_information"),
+                "mean_entropy": _mean(given, "entropy"),
+                **interval_dicts(entry.separation[name]),
+            }
+            for name, given in entry.outside.items()
+        },
+    }
