@@ -84,5 +84,8 @@ from .tasks.transforms import Compose as Compose
 from .tasks.transforms import RandomCrop as RandomCrop
 from .tasks.transforms import RandomFlip as RandomFlip
 from .tasks.transforms import RandomShift as RandomShift
+from .uncertainty.external import ExternalDetector as ExternalDetector
+from .uncertainty.neighbors import NearestNeighbors as NearestNeighbors
+from .uncertainty.score import UncertaintyScore as UncertaintyScore
 
 __version__: str
