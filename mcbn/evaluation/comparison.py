@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.evaluation.class_images import ClassImages
@@ -14,13 +15,16 @@ from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.separation import Uncertain
-from mcbn.evaluation.uncertain_images import UncertainImages
+from mcbn.evaluation.uncertain_images import USUAL_SCORES, UncertainImages
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import to_plain
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
+from mcbn.uncertainty.score import UncertaintyScore, score_values
 
+# Values of a score of the test examples and of each out-of-distribution set.
+KnownValues = tuple[Tensor, Mapping[str, Tensor]]
 # Mutual information below this, in nats, is zero but for rounding.
 ROUNDING = 1e-9
 SHOWN = ("accuracy", "nll", "brier", "ece_debiased")  # scores of a method in one line
@@ -35,18 +39,25 @@ class Entry(Displayed):
             each image are kept.
         outside: predictions of each out-of-distribution set, or their uncertainties in such sums.
         evaluation: scores with intervals.
-        separation: for each out-of-distribution set, how well mutual information (or, with a
-            single draw, entropy) detects its examples among the test examples.
+        separation: for each out-of-distribution set, how well each score of uncertainty detects its
+            examples among the test examples.
         seconds: wall time of predicting the test examples; NaN if it was not measured.
         images: those sums, where the predictions are not kept.
+        errors: how well each score of uncertainty detects the wrong answers; empty of several
+            labels, and where the predictions are not kept.
+        scores: the scores of its predictions, whether it has them or not.
+        elsewhere: values of scores that were known already, of the test examples and of each set.
     """
 
     predictive: CategoricalPredictive | BernoulliPredictive | None
     outside: Mapping[str, Uncertain]
     evaluation: Evaluation
-    separation: Mapping[str, Mapping[str, Score]]
+    separation: Mapping[str, Mapping[str, Mapping[str, Score]]]
     seconds: float
     images: ScoredImages | None = None
+    errors: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    scores: tuple[UncertaintyScore, ...] = USUAL_SCORES
+    elsewhere: Mapping[str, KnownValues] = field(default_factory=dict)
 
     @property
     def known(self) -> CategoricalPredictive | BernoulliPredictive:
@@ -71,6 +82,25 @@ class Entry(Displayed):
         return known
 
     @property
+    def uncertainties(self) -> tuple[str, ...]:
+        """The names of the scores of uncertainty that it was compared by."""
+        sets = (self.errors, *self.separation.values())
+        return tuple(dict.fromkeys(name for scores in sets for name in scores))
+
+    def ranked(self, name: str) -> list[UncertainImages | Tensor] | None:
+        """The test examples and each out-of-distribution set by a score; None without it."""
+        if not all(name in by for by in self.separation.values()):
+            return None
+        if name in self.elsewhere:
+            inside, outside = self.elsewhere[name]
+            return [inside, *(outside[each] for each in self.outside)]
+        score = next(each for each in self.scores if each.name == name)
+        return [
+            each if isinstance(each, UncertainImages) else score_values(score, each)
+            for each in (self.uncertain, *self.outside.values())
+        ]
+
+    @property
     def class_count(self) -> int:
         """How many classes or labels there are."""
         if self.images is not None:
@@ -86,6 +116,35 @@ class Entry(Displayed):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class DetectorEntry(Displayed):
+    """A detector of inputs, which is of no method: its values, and how well it detects.
+
+    Attributes:
+        values: of the test examples.
+        outside: of each out-of-distribution set.
+        separation: for each of these sets, how well the detector tells its examples from those of
+            the test set.
+        errors: how well it detects the wrong answers of each method.
+        seconds: wall time of the test examples.
+    """
+
+    values: Float64[Tensor, "batch *positions"]
+    outside: Mapping[str, Float64[Tensor, "outside *positions"]]
+    separation: Mapping[str, Mapping[str, Score]]
+    errors: Mapping[str, Mapping[str, Score]]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def display(self) -> Display:
+        """What it detects."""
+        found = [(f"{name}, {key}", f"{score:.3g}") for each in (self.separation, self.errors)
+                 for name, scores in each.items() for key, score in scores.items()]  # fmt: skip
+        return Display(f"Detector of {len(self):,} test examples", ("detected", "score"), found)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Displayed):
     """Methods by name on one test set; the first is the baseline the others are compared with.
 
@@ -97,12 +156,14 @@ class Comparison(Displayed):
         classes: names of the classes or labels.
         clusters: of the rows that were scored, which are resampled whole; None if each is by
             itself.
+        detectors: scores of inputs, by name.
     """
 
     entries: Mapping[str, Entry]
     targets: Tensor | None
     classes: tuple[str, ...]
     clusters: Clusters | None = None
+    detectors: Mapping[str, DetectorEntry] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -157,19 +218,39 @@ class Comparison(Displayed):
         """Score of each other method minus that of the baseline, with paired intervals."""
         return paired(self.evaluations)
 
+    @property
+    def uncertainties(self) -> tuple[str, ...]:
+        """The names of all scores of uncertainty that methods were compared by."""
+        every = (entry.uncertainties for entry in self.entries.values())
+        return tuple(dict.fromkeys(name for names in every for name in names))
+
     def display(self) -> Display:
-        """The headline scores of every method, with their intervals."""
+        """The headline scores of every method, and how well each score detects OOD sets."""
         first = self.evaluations[self.baseline]
         names = [name for name in SHOWN if name in first]
+        sets = list(self.entries[self.baseline].separation)
+        found = [(each, by) for each in sets for by in self.uncertainties]
         heading = (
             f"Comparison of {len(self.entries)} methods on {first.examples:,} examples, baseline "
             f"{self.baseline}, {100 * first.level:g}% intervals"
         )
         rows = [
-            (method, *(f"{evaluation[name]:.3g}" for name in names))
-            for method, evaluation in self.evaluations.items()
+            (
+                method,
+                *(f"{entry.evaluation[name]:.3g}" for name in names),
+                *(_auroc(entry.separation[each].get(by)) for each, by in found),
+            )
+            for method, entry in self.entries.items()
         ]
-        return Display(heading, ("method", *names), rows)
+        blank = ("",) * len(names)
+        for name, detector in self.detectors.items():
+            of_sets = (
+                _auroc(detector.separation[each]) if by == self.uncertainties[0] else ""
+                for each, by in found
+            )
+            rows.append((name, *blank, *of_sets))
+        columns = (f"AUROC {each} by {by}" for each, by in found)
+        return Display(heading, ("method", *names, *columns), rows)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row per method and score.
@@ -193,6 +274,7 @@ class Comparison(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON, with None for what is not defined or infinite."""
+        detectors = {name: _detector_dict(each) for name, each in self.detectors.items()}
         plain: dict[str, Any] = to_plain({
             "baseline": self.baseline,
             "classes": list(self.classes),
@@ -200,6 +282,7 @@ class Comparison(Displayed):
             "differences": {
                 name: interval_dicts(scores) for name, scores in self.differences().items()
             },
+            **({"detectors": detectors} if detectors else {}),
         })  # fmt: skip
         return plain
 
@@ -244,8 +327,22 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
             name: {
                 "mean_mutual_information": _mean(given, "mutual_information"),
                 "mean_entropy": _mean(given, "entropy"),
-                **interval_dicts(entry.separation[name]),
+                "by": _by_name(entry.separation[name]),
             }
             for name, given in entry.outside.items()
         },
+        "errors": _by_name(entry.errors),
     }
+
+
+def _detector_dict(detector: DetectorEntry) -> dict[str, Any]:
+    outside, errors = _by_name(detector.separation), _by_name(detector.errors)
+    return {"seconds": detector.seconds, "outside": outside, "errors": errors}
+
+
+def _by_name(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Any]]:
+    return {name: interval_dicts(each) for name, each in scores.items()}
+
+
+def _auroc(scores: Mapping[str, Score] | None) -> str:
+    return "" if scores is None else f"{scores['auroc_out_of_distribution']:.3g}"

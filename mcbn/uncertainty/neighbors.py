@@ -189,7 +189,7 @@ def kth_distance(
     channels = max(1, queries.shape[1])
     per_block = max(1, min(len(training), BLOCK // channels))
     per_query = max(1, BLOCK // max(channels, per_block + 2 * k))
-    blocks: Any = torch.split(queries, per_query)  # type: ignore[no-untyped-call]
+    blocks: Any = torch.split(queries, per_query)
     return torch.cat([_kth_of_block(block.double(), training, k, per_block) for block in blocks])
 
 

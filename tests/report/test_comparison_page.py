@@ -11,8 +11,8 @@ from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluate import ScoredRows
-from mcbn.report.claims import decay
 from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.decay import decay
 from mcbn.report.report import Report
 
 
