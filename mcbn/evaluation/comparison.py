@@ -228,11 +228,12 @@ class Comparison(Displayed):
         """The headline scores of every method, and how well each score detects OOD sets."""
         first = self.evaluations[self.baseline]
         names = [name for name in SHOWN if name in first]
-        sets = list(self.entries[self.baseline].separation)
-        found = [(each, by) for each in sets for by in self.uncertainties]
+        found = [(each, by) for each in self.entries[self.baseline].separation
+                 for by in self.uncertainties]  # fmt: skip
         heading = (
             f"Comparison of {len(self.entries)} methods on {first.examples:,} examples, baseline "
             f"{self.baseline}, {100 * first.level:g}% intervals"
+            f"{'; AUROC of each out-of-distribution set by each score' if found else ''}"
         )
         rows = [
             (
@@ -242,14 +243,14 @@ class Comparison(Displayed):
             )
             for method, entry in self.entries.items()
         ]
-        blank = ("",) * len(names)
+        # A detector has one score of its own, which stands in the first column of each set.
         for name, detector in self.detectors.items():
             of_sets = (
-                _auroc(detector.separation[each]) if by == self.uncertainties[0] else ""
+                _auroc(detector.separation[each] if by == self.uncertainties[0] else None)
                 for each, by in found
             )
-            rows.append((name, *blank, *of_sets))
-        columns = (f"AUROC {each} by {by}" for each, by in found)
+            rows.append((name, *[""] * len(names), *of_sets))
+        columns = (f"{each} by {by.replace('_', ' ')}" for each, by in found)
         return Display(heading, ("method", *names, *columns), rows)
 
     def to_dataframe(self) -> Any:
@@ -345,4 +346,4 @@ def _by_name(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, A
 
 
 def _auroc(scores: Mapping[str, Score] | None) -> str:
-    return "" if scores is None else f"{scores['auroc_out_of_distribution']:.3g}"
+    return "" if scores is None else f"{scores['auroc_out_of_distribution'].value:.3f}"

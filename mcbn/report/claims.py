@@ -317,9 +317,13 @@ def _beside(comparison: Comparison, ood_set: str, by: str) -> str:
             best = max(scores, key=lambda method: scores[method].value)
             words = glossary.uncertainty(name)
             found.append(f"by {words} {best} reaches {with_interval(scores[best])}")
-    for name, detector in comparison.detectors.items():
-        score = detector.separation[ood_set][OOD_AUROC]
-        found.append(f"the detector {name} of inputs reaches {with_interval(score)}")
+    detected = {
+        name: each.separation[ood_set][OOD_AUROC] for name, each in comparison.detectors.items()
+    }
+    if detected:
+        best = max(detected, key=lambda name: detected[name].value)
+        which = "the detector" if len(detected) == 1 else f"the best of {len(detected)} detectors,"
+        found.append(f"{which} {best} reaches {with_interval(detected[best])}")
     text = "; ".join(found)
     return f" {text[0].upper()}{text[1:]}." if text else ""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
-from mcbn.uncertainty.score import UncertaintyScore
+from mcbn.uncertainty.score import UncertaintyScore, known_values, score_values
 
 UncertaintyName = Literal[
     "max_softmax", "margin", "entropy", "expected_entropy", "mutual_information",
@@ -233,6 +233,25 @@ def as_scores(given: Iterable[str | UncertaintyScore]) -> tuple[UncertaintyScore
             f"expected scores of different names, got {names}; give at least one, and each once"
         )
     return scores
+
+
+def uncertainty_of(given: Any, by: str | UncertaintyScore | None) -> Tensor:
+    """The uncertainty of each example, however it is given.
+
+    Args:
+        given: values as a tensor or an array, a predictive distribution, or data for a detector.
+        by: the score of what is given. By default values are taken as they are, and predictions by
+            `max_softmax`.
+
+    Raises:
+        TypeError: it is something else, or not a score.
+        ValueError: there is no score of this name, or it is not known of these predictions.
+    """
+    if by is None and isinstance(given, (CategoricalPredictive, BernoulliPredictive)):
+        by = "max_softmax"
+    if by is not None:
+        return score_values(as_score(by), given)
+    return given if isinstance(given, Tensor) else known_values(given, "uncertainty")
 
 
 def is_epistemic(score: Any) -> bool:
