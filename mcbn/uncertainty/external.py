@@ -13,7 +13,7 @@ from torch.nn import Module
 from mcbn import validation
 from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
-from mcbn.network.inputs import Inputs, Select
+from mcbn.network.inputs import Inputs, Select, count
 from mcbn.network.isolation import eval_mode, restored
 from mcbn.network.loaders import Data
 from mcbn.predictive.predict import predict
@@ -132,6 +132,11 @@ def _answer(detector: Any, method: str, given: Any) -> Tensor:
         "wrap the detector in an object whose method answers with one",
     )  # fmt: skip
     rows: Tensor = answer.detach()
+    if rows.ndim == 0 or len(rows) != count(given):
+        raise ValueError(
+            f"expected one number per example from {method} of {type(detector).__name__}, got "
+            f"shape {tuple(rows.shape)} for {count(given)} examples; let it keep the examples apart"
+        )
     # Some detectors keep the axis of what they reduced.
     return rows.squeeze(1) if rows.ndim == 2 and rows.shape[1] == 1 else rows
 
