@@ -43,7 +43,7 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 # No inventories of other packages are downloaded, so only names of this package are links; of these
 # not the ones below, types in signatures that users do not construct.
 INTERNAL = (
-    "ClassImages|Claim|ComparisonPage|Executor|Forecasts|HeldOut|P|RegressionPage|ScoredImages|"
+    "ClassImages|Claim|ComparisonPage|Executor|Features|Forecasts|HeldOut|P|RegressionPage|ScoredImages|"
     "ScoredRows|Store|StudyPage|UncertainImages|_Flips|_Shifts"
 )
 nitpick_ignore_regex = [
