@@ -339,5 +339,10 @@ def test_abstention_and_risk_coverage_take_names_objects_and_values():
     inputs = examples(NAME, 400)
     of_inputs = detection.risk_coverage(inputs, wrong, by=Norm())
     assert of_inputs.area == detection.risk_coverage(Norm()(inputs), wrong).area
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_abstention_by_no_score_is_refused():
+    predictive, targets = forecaster(batch=20)
     with pytest.raises(ValueError, match="among"):
-        detection.risk_coverage(predictive, wrong, by="entropie")
+        detection.risk_coverage(predictive, predictive.prediction != targets, by="entropie")
