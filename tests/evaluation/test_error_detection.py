@@ -103,6 +103,9 @@ def test_values_of_examples_are_put_into_the_rows_that_were_scored():
     void[0], void[3, 1] = 9, 9
     rows = ScoredRows.of(predictive, void, ignore_index=9)
     assert rows_of(rows, values).tolist() == [1, 1, 2, 2, 3, 4, 4, 5, 5]
+    for name, score in PREDICTIVE_SCORES.items():
+        labelled = score(predictive)[void != 9]
+        assert_close(score(rows.predictive), labelled, msg=name)
     assert rows_of(ScoredImages(), values) is None
     labels = mcbn.Bernoulli("logits").summarize(torch.zeros(1, 6, 2))
     assert rows_of(ScoredRows.of(labels, torch.ones(6, 2)), values) is None

@@ -144,6 +144,19 @@ def test_scores_of_logits_are_the_same_streamed_kept_joined_and_read_from_a_file
     assert_close(score(read), known, rtol=0, atol=0)
 
 
+def test_parts_with_and_without_logits_have_none_together():
+    logits = drawn()
+    known, other = (
+        summarized(logits),
+        mcbn.Categorical("probabilities").summarize(logits.softmax(2)),
+    )
+    for parts in ((known, other), (other, known), (other, known, known)):
+        joined = mcbn.Categorical().join(parts)
+        assert joined.energy is None
+        assert len(joined) == 30 * len(parts)
+    assert len(mcbn.Categorical().join((known, known)).energy) == 60
+
+
 @pytest.mark.parametrize("name", OF_LOGITS)
 def test_without_logits_their_scores_are_refused(name, tmp_path):
     logits = drawn()
