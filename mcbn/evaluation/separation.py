@@ -19,6 +19,7 @@ from mcbn.predictive.positions import is_large
 from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, UncertaintyName, as_score
 from mcbn.uncertainty.score import UncertaintyScore, known_values, score_values
 
+PREDICTIVES = (CategoricalPredictive, BernoulliPredictive)
 # What tells how uncertain examples are.
 Uncertain = CategoricalPredictive | BernoulliPredictive | UncertainImages
 # The same, or the values of a score themselves.
@@ -62,6 +63,9 @@ def out_of_distribution(
             that are not finite, or groups of another number of examples.
     """
     score = None if uncertainty is None else as_score(uncertainty)
+    if any(isinstance(each, PREDICTIVES) for each in (inside, outside)):
+        for each in (inside, outside):  # never by the values of another score
+            require_predictive(each, *PREDICTIVES)
     ranked = [_ranked(given, score) for given in (inside, outside)]
     groups = (inside_group, outside_group)
     return separation_scores(
@@ -82,12 +86,12 @@ def _ranked(given: Any, score: UncertaintyScore | None) -> Ranked:
     Raises:
         TypeError: predictions of another kind, or data without a detector.
     """
-    if isinstance(given, (CategoricalPredictive, BernoulliPredictive)):
+    if isinstance(given, PREDICTIVES):
         return given
     if score is not None:
         return score_values(score, given)
     if not hasattr(given, "__array__"):
-        require_predictive(given, CategoricalPredictive, BernoulliPredictive)
+        require_predictive(given, *PREDICTIVES)
     return known_values(given, "uncertainty")
 
 
