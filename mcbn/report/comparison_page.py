@@ -15,9 +15,9 @@ from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.claims import Claim, confidence_gap, group_claim, verdict
 from mcbn.report.decay import decay
+from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.gallery import Gallery
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup
