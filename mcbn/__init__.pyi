@@ -17,8 +17,8 @@ from .drift.monitor import DriftMonitor as DriftMonitor
 from .evaluation.batches import evaluate_batches as evaluate_batches
 from .evaluation.by_class import ClassScores as ClassScores
 from .evaluation.by_class import class_scores as class_scores
-from .evaluation.compare import Comparison as Comparison
 from .evaluation.compare import compare as compare
+from .evaluation.comparison import Comparison as Comparison
 from .evaluation.detection import Abstention as Abstention
 from .evaluation.detection import choose_abstention as choose_abstention
 from .evaluation.evaluate import evaluate as evaluate
@@ -88,5 +88,8 @@ from .tasks.transforms import Compose as Compose
 from .tasks.transforms import RandomCrop as RandomCrop
 from .tasks.transforms import RandomFlip as RandomFlip
 from .tasks.transforms import RandomShift as RandomShift
+from .uncertainty.external import ExternalDetector as ExternalDetector
+from .uncertainty.neighbors import NearestNeighbors as NearestNeighbors
+from .uncertainty.score import UncertaintyScore as UncertaintyScore
 
 __version__: str

@@ -19,8 +19,12 @@ from mcbn.cli.repeat import command
 from mcbn.cli.values import names_of
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
+from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.comparison import interval_dicts
+from mcbn.evaluation.error_detection import error_detection, rows_of
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
-from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import parse_object, to_json
@@ -29,6 +33,7 @@ from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.name_order import same_classes
 from mcbn.predictive.pairing import repeating_columns, same_examples
+from mcbn.predictive.positions import is_large
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
@@ -42,9 +47,11 @@ from mcbn.recalibration.apply import (
 from mcbn.report.claims import group_claim
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
-from mcbn.report.prediction_pages import page_of_predictions
+from mcbn.report.prediction_pages import column_values, known_scores, page_of_predictions
 from mcbn.report.regression_page import comparable, output_scores
 from mcbn.report.report import Report
+from mcbn.uncertainty.predictive_scores import USUAL
+from mcbn.uncertainty.score import score_values
 
 IMAGES_PER_BATCH = 64
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
@@ -66,6 +73,7 @@ def evaluate(options: EvaluateOptions) -> None:
         predictions.scored, targets, ignore_index=ignored, group=group, resamples=resamples
     )
     outputs = output_scores(predictions, group=group, resamples=resamples)
+    errors = _errors(predictions, names_of(options.uncertainty), group, resamples)
     groups = {
         name: subgroups(predictions.scored, targets, values, ignore_index=ignored, group=group,
                         resamples=resamples)
@@ -74,6 +82,8 @@ def evaluate(options: EvaluateOptions) -> None:
     numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
     if predictions.units:
         numbers["units"] = list(predictions.units)
+    if errors:
+        numbers["errors"] = {name: interval_dicts(scores) for name, scores in errors.items()}
     if outputs:
         numbers["outputs"] = {name: each.to_dict() for name, each in outputs.items()}
     if groups:
@@ -81,7 +91,7 @@ def evaluate(options: EvaluateOptions) -> None:
             name: {group.name: group.to_dict() for group in each} for name, each in groups.items()
         }
     text = to_json(numbers, indent=2)
-    print(text if options.json else _scores(predictions, evaluation, outputs, groups))
+    print(text if options.json else _scores(predictions, evaluation, outputs, errors, groups))
     if options.out is not None:
         write_whole(options.out, f"{text}\n".encode())
 
@@ -121,6 +131,7 @@ def report(options: ReportOptions) -> None:
     page = page_of_predictions(
         methods, title=options.title, outside=[each for _, each in outside], groups=groups,
         group=options.group, images=images, resamples=options.resamples,
+        uncertainties=names_of(options.uncertainty) or USUAL,
     )  # fmt: skip
     provenance = {"Data": methods[0].data, "Files": ", ".join(paths)}
     if held_out_paths:
@@ -300,7 +311,7 @@ def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
 
 def _scores(
     predictions: Predictions, evaluation: Evaluation, outputs: Mapping[str, Evaluation],
-    groups: Mapping[str, Sequence[Subgroup]],
+    errors: Mapping[str, Mapping[str, Score]], groups: Mapping[str, Sequence[Subgroup]],
 ) -> str:  # fmt: skip
     """The scores of predictions, of each output and of groups of them, as lines of text."""
     counted = f"{evaluation.examples} examples"
@@ -312,6 +323,10 @@ def _scores(
         f"{predictions.method} on {predictions.data}: {counted}, 95% intervals",
         *_score_lines(comparable(evaluation, predictions.units), predictions.unit),
     ]
+    for name, of_score in errors.items():
+        lines.append(f"Errors detected by {glossary.uncertainty(name)}:")
+        lines += [f"  {key:<16} {score}   ({score.better} is better)"
+                  for key, score in of_score.items()]  # fmt: skip
     for name, scores in outputs.items():
         lines += [f"Output {name}:", *_score_lines(scores, predictions.by_output[name].unit)]
     for name, each in groups.items():
@@ -326,6 +341,35 @@ def _score_lines(evaluation: Evaluation, unit: str) -> list[str]:
         better = f"   ({score.better} is better)" if glossary.judged(name) else ""
         lines.append(f"  {name:<16} {score}{of_unit}{better}")
     return lines
+
+
+def _errors(
+    predictions: Predictions, names: Sequence[str], group: Groups | None, resamples: int
+) -> dict[str, dict[str, Score]]:
+    """How well scores of uncertainty, or columns of the file, detect the errors of classes.
+
+    Raises:
+        ValueError: predictions of another kind, or of very many positions.
+    """
+    if not names:
+        return {}
+    given = predictions.predictive
+    if not isinstance(given, CategoricalPredictive) or is_large(given):
+        raise ValueError(
+            "expected predictions of classes, of at most 131,072 positions, with --uncertainty, "
+            "got others; leave it out"
+        )
+    columns, scores = known_scores(names, [predictions])
+    rows = ScoredRows.of(
+        given, predictions.known_targets, ignore_index=predictions.ignore_index, group=group
+    )
+    known = {name: rows_of(rows, column_values(predictions, name)) for name in columns}
+    values = {score.name: score_values(score, rows.predictive) for score in scores} | known
+    return {
+        name: error_detection(rows, each, resamples=resamples)
+        for name, each in values.items()
+        if each is not None
+    }
 
 
 def _text(name: str, groups: Sequence[Subgroup]) -> str:

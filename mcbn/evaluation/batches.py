@@ -26,6 +26,7 @@ from mcbn.predictive.likelihood import as_likelihood
 from mcbn.predictive.positions import are_large, positions
 from mcbn.predictive.predict import length, predict_batches, require_some
 from mcbn.samplers.sampler import Sampler
+from mcbn.uncertainty.score import UncertaintyScore
 
 P = TypeVar("P")
 
@@ -103,7 +104,7 @@ def predict_scored(
     *,
     ignore_index: int | None,
     group: Groups | None,
-    has_cells: bool,
+    uncertainties: tuple[UncertaintyScore, ...],
     progress: bool,
 ) -> tuple[ScoredRows | ScoredImages, float]:
     """Predict, and keep what is scored: every row, or of very many positions sums of each image.
@@ -115,14 +116,14 @@ def predict_scored(
         likelihood: see `predict`.
         ignore_index: see `evaluate`.
         group: see `evaluate`.
-        has_cells: see `UncertainImages`.
+        uncertainties: the scores of `UncertainImages`.
         progress: show a bar, on a terminal only.
 
     Returns:
         What is scored, and the seconds that the prediction took.
     """
     timed, labels = Timed(), []
-    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(has_cells=has_cells))
+    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(uncertainties))
 
     def pairs() -> Iterator[Any]:
         for part, of_part in timed.parts(labelled_parts(sampler, data, targets, likelihood)):
@@ -140,13 +141,18 @@ def predict_scored(
 
 
 def predict_uncertain(
-    sampler: Sampler, data: Data, likelihood: Any, *, progress: bool
+    sampler: Sampler,
+    data: Data,
+    likelihood: Any,
+    *,
+    uncertainties: tuple[UncertaintyScore, ...],
+    progress: bool,
 ) -> Uncertain:
     """Predict, and keep the predictions, or of very many positions the uncertainties in each image.
 
-    The arguments are those of `predict`.
+    The arguments are those of `predict`, and `uncertainties` are the scores of `UncertainImages`.
     """
-    images = UncertainImages()
+    images = UncertainImages(uncertainties)
     parts = predict_batches(sampler, data, likelihood)
     kept = _kept(parts, data, likelihood, images.add, progress=progress)
     return images if kept is None else kept

@@ -14,7 +14,7 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.compare import interval_dicts
+from mcbn.evaluation.comparison import interval_dicts
 from mcbn.evaluation.evaluate import ScoredRows, what_is_scored
 from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import IN_TABLE

@@ -1,212 +1,34 @@
-"""Comparison of several methods on the same examples: predictions, scores, differences, cost."""
+"""Comparison of several methods on the same examples."""
 
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from mcbn.evaluation.batches import predict_scored, predict_uncertain
-from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
+from mcbn.evaluation.comparison import (
+    Comparison,
+    DetectorEntry,
+    Entry,
+    KnownValues,
+    knows_epistemic,
+)
+from mcbn.evaluation.error_detection import error_detection, rows_of
 from mcbn.evaluation.evaluate import ScoredRows, evaluate_scored
-from mcbn.evaluation.evaluation import Evaluation, Score
-from mcbn.evaluation.forecasts import Forecasts
+from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.separation import Uncertain, separation_scores
-from mcbn.evaluation.uncertain_images import UncertainImages
-from mcbn.io.display import Display, Displayed
-from mcbn.io.extras import optional
-from mcbn.io.plain import to_plain
+from mcbn.evaluation.uncertain_images import USUAL_SCORES
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets
-from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive
+from mcbn.predictive.bernoulli import Bernoulli
+from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.likelihood import LikelihoodName
 from mcbn.samplers.sampler import Sampler
-
-# Mutual information below this, in nats, is zero but for rounding.
-ROUNDING = 1e-9
-SHOWN = ("accuracy", "nll", "brier", "ece_debiased")  # scores of a method in one line
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Entry(Displayed):
-    """One method's predictions and their scores.
-
-    Attributes:
-        predictive: predictions of the test examples; None of so many positions that only sums of
-            each image are kept.
-        outside: predictions of each out-of-distribution set, or their uncertainties in such sums.
-        evaluation: scores with intervals.
-        separation: for each out-of-distribution set, how well mutual information (or, with a
-            single draw, entropy) detects its examples among the test examples.
-        seconds: wall time of predicting the test examples; NaN if it was not measured.
-        images: those sums, where the predictions are not kept.
-    """
-
-    predictive: CategoricalPredictive | BernoulliPredictive | None
-    outside: Mapping[str, Uncertain]
-    evaluation: Evaluation
-    separation: Mapping[str, Mapping[str, Score]]
-    seconds: float
-    images: ScoredImages | None = None
-
-    @property
-    def known(self) -> CategoricalPredictive | BernoulliPredictive:
-        """The predictions of the test examples.
-
-        Raises:
-            ValueError: they were not kept.
-        """
-        if self.predictive is None:
-            raise ValueError(
-                "expected predictions that were kept, got sums of images of very many positions; "
-                "predict with mcbn.predict for every position"
-            )
-        return self.predictive
-
-    @property
-    def uncertain(self) -> Uncertain:
-        """What tells how uncertain the test examples are: their predictions, or sums of them."""
-        if self.images is not None:
-            return self.images.uncertain
-        known: Uncertain = self.known
-        return known
-
-    @property
-    def class_count(self) -> int:
-        """How many classes or labels there are."""
-        if self.images is not None:
-            return self.images.classes.class_count
-        return self.known.probabilities.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.known) if self.images is None else self.images.count
-
-    def display(self) -> Display:
-        """The scores of the method."""
-        return self.evaluation.display()
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Displayed):
-    """Methods by name on one test set; the first is the baseline the others are compared with.
-
-    Attributes:
-        entries: by name.
-        targets: class indices of what was scored, without the positions that are not labelled; of
-            several labels as `BernoulliPredictive.aligned` gives them; None where the predictions
-            are not kept.
-        classes: names of the classes or labels.
-        clusters: of the rows that were scored, which are resampled whole; None if each is by
-            itself.
-    """
-
-    entries: Mapping[str, Entry]
-    targets: Tensor | None
-    classes: tuple[str, ...]
-    clusters: Clusters | None = None
-
-    @property
-    def baseline(self) -> str:
-        """Name of the method that differences are taken from."""
-        return next(iter(self.entries))
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether an example has several labels, not one class."""
-        return isinstance(self.entries[self.baseline].predictive, BernoulliPredictive)
-
-    @property
-    def known_targets(self) -> Tensor:
-        """The targets of what was scored.
-
-        Raises:
-            ValueError: they were not kept.
-        """
-        if self.targets is None:
-            raise ValueError(
-                "expected targets that were kept, got those of images of very many positions, "
-                "which are not; take them from the data"
-            )
-        return self.targets
-
-    def scored(self, method: str) -> ScoredRows | ScoredImages:
-        """The rows of a method that were scored, or the sums of images."""
-        entry = self.entries[method]
-        return entry.images or ScoredRows(entry.known, self.known_targets, self.clusters)
-
-    @property
-    def units(self) -> Clusters:
-        """What is resampled: the examples, or their clusters."""
-        images = self.entries[self.baseline].images
-        if images is not None:
-            return images.units
-        return self.clusters or Clusters.alone(len(self.known_targets))
-
-    def forecasts(self, method: str) -> Forecasts | ClassImages:
-        """What the calibration of a method and its errors are about."""
-        entry = self.entries[method]
-        if entry.images is not None:
-            return entry.images.classes
-        return Forecasts.of(entry.predictive, self.known_targets)
-
-    @property
-    def evaluations(self) -> dict[str, Evaluation]:
-        """The scores of each method."""
-        return {name: entry.evaluation for name, entry in self.entries.items()}
-
-    def differences(self) -> dict[str, dict[str, Score]]:
-        """Score of each other method minus that of the baseline, with paired intervals."""
-        return paired(self.evaluations)
-
-    def display(self) -> Display:
-        """The headline scores of every method, with their intervals."""
-        first = self.evaluations[self.baseline]
-        names = [name for name in SHOWN if name in first]
-        heading = (
-            f"Comparison of {len(self.entries)} methods on {first.examples:,} examples, baseline "
-            f"{self.baseline}, {100 * first.level:g}% intervals"
-        )
-        rows = [
-            (method, *(f"{evaluation[name]:.3g}" for name in names))
-            for method, evaluation in self.evaluations.items()
-        ]
-        return Display(heading, ("method", *names), rows)
-
-    def to_dataframe(self) -> Any:
-        """A pandas DataFrame with a row per method and score.
-
-        Its columns are value, low and high, and the same of the paired difference from the
-        baseline, which has none itself.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        differences = self.differences()
-        rows = []
-        for method, evaluation in self.evaluations.items():
-            for name, score in evaluation.items():
-                gap = differences.get(method, {}).get(name)
-                ends = (math.nan,) * 3 if gap is None else (gap.value, gap.low, gap.high)
-                rows.append((method, name, score.value, score.low, score.high, *ends))
-        columns = ("method", "score", "value", "low", "high", "difference", "difference_low",
-                   "difference_high")  # fmt: skip
-        return optional("pandas", extra="pandas").DataFrame(rows, columns=columns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON, with None for what is not defined or infinite."""
-        plain: dict[str, Any] = to_plain({
-            "baseline": self.baseline,
-            "classes": list(self.classes),
-            "methods": {name: _entry_dict(entry) for name, entry in self.entries.items()},
-            "differences": {
-                name: interval_dicts(scores) for name, scores in self.differences().items()
-            },
-        })  # fmt: skip
-        return plain
+from mcbn.uncertainty.predictive_scores import USUAL, UncertaintyName, as_scores, is_epistemic
+from mcbn.uncertainty.score import UncertaintyScore, score_values
 
 
 def compare(
@@ -217,6 +39,8 @@ def compare(
     outside: Mapping[str, Data] | None = None,
     classes: tuple[str, ...] = (),
     likelihood: LikelihoodName | Categorical | Bernoulli = "categorical",
+    uncertainties: Sequence[UncertaintyName | UncertaintyScore] = USUAL,
+    detectors: Sequence[UncertaintyScore] = (),
     ignore_index: int | None = None,
     group: Groups | None = None,
     outside_group: Mapping[str, Groups] | None = None,
@@ -225,6 +49,10 @@ def compare(
     progress: bool = True,
 ) -> Comparison:
     """Predict and score the same classification examples with several methods.
+
+    Every method is compared by the same scores of uncertainty: errors and out-of-distribution
+    examples are detected by the entropy of each, and by the mutual information of those that have
+    several draws.
 
     Args:
         samplers: methods by name, the baseline first.
@@ -236,6 +64,10 @@ def compare(
         classes: names of the classes.
         likelihood: "categorical", or "bernoulli" for several labels an example;
             `Categorical(outputs=...)` and `Bernoulli(outputs=...)` say what the networks return.
+        uncertainties: scores of the predictions that detect errors and out-of-distribution
+            examples: their names, or any `UncertaintyScore`.
+        detectors: scores of the inputs, such as `NearestNeighbors`, which are no method's; each
+            has a row of its own.
         ignore_index: the target of positions or labels of which the truth is not known; they are
             left out.
         group: what examples that hang together share; see `evaluate`.
@@ -246,39 +78,46 @@ def compare(
 
     Raises:
         TypeError: there are no targets, or an argument is of another type.
-        ValueError: there is no method, or groups of a set that is not there.
+        ValueError: there is no method, groups of a set that is not there, two scores of one name,
+            or a score that is not known of these predictions.
     """
     if not samplers:
         raise ValueError("expected at least one method to compare, got none; name some samplers")
     _require_sets(outside_group or {}, outside or {})
-    entries = {}
+    by, sets = as_scores(uncertainties), outside or {}
+    every = _named_detectors(detectors, samplers)
+    options: Any = {"resamples": resamples, "seed": seed}
+    entries, rows = {}, {}
     for name, sampler in samplers.items():
         scored, seconds = predict_scored(
             sampler, inputs, targets, likelihood, ignore_index=ignore_index, group=group,
-            has_cells=bool(outside), progress=progress,
+            uncertainties=by if sets else (), progress=progress,
         )  # fmt: skip
         predicted_outside = {
-            key: predict_uncertain(sampler, values, likelihood, progress=progress)
-            for key, values in (outside or {}).items()
+            key: predict_uncertain(sampler, values, likelihood, uncertainties=by, progress=progress)
+            for key, values in sets.items()
         }
+        rows[name] = scored
         entries[name] = entry(
-            scored,
-            outside=predicted_outside,
-            outside_group=outside_group,
-            seconds=seconds,
-            resamples=resamples,
-            seed=seed,
-            progress=progress,
-        )
-    return compared(entries, scored, classes)
+            scored, outside=predicted_outside, outside_group=outside_group, uncertainties=by,
+            seconds=seconds, progress=progress, **options,
+        )  # fmt: skip
+    found = {
+        name: _detected(detector, inputs, sets, rows, group, outside_group or {}, **options)
+        for name, detector in every.items()
+    }
+    return compared(entries, scored, classes, found)
 
 
 def compared(
-    entries: Mapping[str, Entry], scored: ScoredRows | ScoredImages, classes: tuple[str, ...]
+    entries: Mapping[str, Entry],
+    scored: ScoredRows | ScoredImages,
+    classes: tuple[str, ...],
+    detectors: Mapping[str, DetectorEntry] | None = None,
 ) -> Comparison:
     """The comparison of methods, with the targets of what was scored, of any of them."""
     targets = None if isinstance(scored, ScoredImages) else scored.targets
-    return Comparison(entries, targets, classes, scored.clusters)
+    return Comparison(entries, targets, classes, scored.clusters, detectors or {})
 
 
 def entry(
@@ -286,37 +125,127 @@ def entry(
     *,
     outside: Mapping[str, Uncertain],
     outside_group: Mapping[str, Groups] | None = None,
+    uncertainties: Sequence[UncertaintyScore] = USUAL_SCORES,
+    elsewhere: Mapping[str, KnownValues] | None = None,
     seconds: float = float("nan"),
     resamples: int = 1000,
     seed: int = 0,
     progress: bool = True,
 ) -> Entry:
-    """Score predictions of one method; the arguments are those of `compare` and `Entry`."""
-    if isinstance(scored, ScoredImages):
-        images, predictive, known = scored, None, scored.uncertain
-    else:
-        images, predictive, known = None, scored.predictive, scored.predictive
-    uncertainty: Literal["mutual_information", "entropy"] = (
-        "mutual_information" if knows_epistemic(known) else "entropy"
-    )
-    groups = outside_group or {}
-    return Entry(
-        predictive,
-        outside,
-        evaluate_scored(scored, resamples=resamples, seed=seed, progress=progress),
-        {
-            name: separation_scores(
-                (known, scored.clusters),
-                (other, clusters_of(groups.get(name), len(other))),
-                uncertainty=uncertainty,
-                resamples=resamples,
-                seed=seed,
+    """Score predictions of one method.
+
+    Args:
+        scored: its predictions with their targets.
+        outside: see `Entry`.
+        outside_group: see `compare`.
+        uncertainties: see `compare`; those that a single draw does not have are left out.
+        elsewhere: values of scores that are known already, of all examples, by name.
+        seconds: see `Entry`.
+        resamples: see `compare`.
+        seed: see `compare`.
+        progress: see `compare`.
+    """
+    images, predictive, known = _parts(scored)
+    shown = [s for s in uncertainties if knows_epistemic(known) or not is_epistemic(s)]
+    options: Any = {"resamples": resamples, "seed": seed}
+    errors = {} if images else _errors_by(scored, shown, elsewhere or {}, options)
+    separation: dict[str, dict[str, dict[str, Score]]] = {}
+    for name, other in outside.items():
+        ends = scored.clusters, clusters_of((outside_group or {}).get(name), len(other))
+        separation[name] = {
+            score.name: separation_scores(
+                (known, ends[0]), (other, ends[1]), score=score, **options
             )
-            for name, other in outside.items()
-        },
-        seconds,
-        images,
-    )
+            for score in shown
+        }
+        for key, (values, by_set) in (elsewhere or {}).items():
+            pair = _inside(scored, values), (by_set[name], ends[1])
+            separation[name][key] = separation_scores(*pair, score=USUAL_SCORES[0], **options)
+    evaluation = evaluate_scored(scored, progress=progress, **options)
+    return Entry(
+        predictive, outside, evaluation, separation, seconds, images, errors,
+        tuple(uncertainties), elsewhere or {},
+    )  # fmt: skip
+
+
+def _parts(scored: ScoredRows | ScoredImages) -> tuple[ScoredImages | None, Any, Uncertain]:
+    """Sums of images or predictions, and which of them tells how uncertain the examples are."""
+    if isinstance(scored, ScoredImages):
+        return scored, None, scored.uncertain
+    return None, scored.predictive, scored.predictive
+
+
+def _inside(scored: ScoredRows | ScoredImages, values: Tensor) -> tuple[Tensor, Clusters | None]:
+    """Values of the test examples, as far as these were scored, and their clusters."""
+    if isinstance(scored, ScoredImages):
+        return values, clusters_of(scored.group, len(values))
+    rows = rows_of(scored, values)
+    return values if rows is None else rows, scored.clusters
+
+
+def _errors_by(
+    scored: Any,
+    scores: Sequence[UncertaintyScore],
+    elsewhere: Mapping[str, KnownValues],
+    options: Any,
+) -> dict[str, dict[str, Score]]:
+    """How well each score detects errors, where they are those of rows of classes."""
+    own = {score.name: score_values(score, scored.predictive) for score in scores}
+    given = {name: rows_of(scored, values) for name, (values, _) in elsewhere.items()}
+    return {
+        name: error_detection(scored, values, **options)
+        for name, values in {**own, **given}.items()
+        if values is not None and values.shape == scored.targets.shape
+    }
+
+
+def _detected(
+    detector: UncertaintyScore,
+    inputs: Data,
+    outside: Mapping[str, Data],
+    methods: Mapping[str, ScoredRows | ScoredImages],
+    group: Groups | None,
+    outside_group: Mapping[str, Groups],
+    **options: Any,
+) -> DetectorEntry:
+    """What a detector of inputs finds of out-of-distribution sets and of each method's errors."""
+    start = time.perf_counter()
+    values = score_values(detector, inputs)
+    seconds = time.perf_counter() - start
+    others = {name: score_values(detector, data) for name, data in outside.items()}
+    whole = values, clusters_of(group, len(values))
+    separation = {
+        name: separation_scores(
+            whole, (each, clusters_of(outside_group.get(name), len(each))), score=detector,
+            **options,
+        )
+        for name, each in others.items()
+    }  # fmt: skip
+    rows = {name: rows_of(scored, values) for name, scored in methods.items()}
+    errors = {
+        name: error_detection(methods[name], each, **options)  # type: ignore[arg-type]
+        for name, each in rows.items()
+        if each is not None
+    }
+    return DetectorEntry(values, others, separation, errors, seconds)
+
+
+def _named_detectors(
+    detectors: Sequence[UncertaintyScore], methods: Collection[str]
+) -> dict[str, UncertaintyScore]:
+    """Detectors by their names.
+
+    Raises:
+        TypeError: one is not a score.
+        ValueError: two have one name, or the name of a method.
+    """
+    named = {each.name: each for each in as_scores(detectors)} if detectors else {}
+    if taken := [name for name in named if name in methods]:
+        raise ValueError(
+            f"expected other names for detectors than for methods, got {taken} for both; give the "
+            "detectors name="
+        )
+    return named
 
 
 def _require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> None:
@@ -330,50 +259,3 @@ def _require_sets(groups: Mapping[str, Groups], outside: Collection[str]) -> Non
             f"expected outside_group of the sets {list(outside)}, got {unknown}; name the groups "
             "after their set"
         )
-
-
-def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]:
-    """Scores of each other method minus those of the first, with paired intervals."""
-    baseline, *others = evaluations
-    return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
-
-
-def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Values and the ends of their intervals, for JSON."""
-    return {
-        name: {"value": score.value, "low": score.low, "high": score.high}
-        for name, score in scores.items()
-    }
-
-
-def knows_epistemic(given: Uncertain) -> bool:
-    """Whether the disagreement of the draws is known: files of other tools may not hold it."""
-    if given.draw_count or isinstance(given, UncertainImages):
-        return given.draw_count > 1
-    return bool((given.mutual_information > ROUNDING).any())
-
-
-def _mean(given: Uncertain, name: str) -> float:
-    """The mean of an uncertainty; NaN where nothing is known of the draws that it needs."""
-    if name == "mutual_information" and given.draw_count == 0 and not knows_epistemic(given):
-        return float("nan")
-    if isinstance(given, UncertainImages):
-        return given.mean(name)
-    return float(getattr(given, name).mean())
-
-
-def _entry_dict(entry: Entry) -> dict[str, Any]:
-    return {
-        **entry.evaluation.to_dict(),
-        "draws": entry.evaluation.draw_count or None,
-        "seconds": entry.seconds,
-        "mean_mutual_information": _mean(entry.uncertain, "mutual_information"),
-        "outside": {
-            name: {
-                "mean_mutual_information": _mean(given, "mutual_information"),
-                "mean_entropy": _mean(given, "entropy"),
-                **interval_dicts(entry.separation[name]),
-            }
-            for name, given in entry.outside.items()
-        },
-    }

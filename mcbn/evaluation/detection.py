@@ -6,6 +6,7 @@ Only the order of scores counts, so any scale will do.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -17,6 +18,8 @@ from mcbn.evaluation import formulas
 from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.evaluation.group_risk import bounds_of_groups
 from mcbn.io.display import Display, Displayed
+from mcbn.uncertainty.predictive_scores import UncertaintyName, uncertainty_of
+from mcbn.uncertainty.score import UncertaintyScore
 
 
 def _check(scores: Tensor, positive: Tensor) -> None:
@@ -154,8 +157,10 @@ class RiskCoverage(Displayed):
 
 
 def risk_coverage(
-    uncertainty: Float[Tensor, " batch"],
+    uncertainty: Any,
     loss: Float[Tensor, " batch"] | Bool[Tensor, " batch"],
+    *,
+    by: UncertaintyName | UncertaintyScore | None = None,
 ) -> RiskCoverage:
     """Return the risk-coverage curve of abstaining where uncertainty is highest.
 
@@ -163,18 +168,22 @@ def risk_coverage(
     errors it is `(1 - AUROC) a (1 - a) + (1 - a)^2 / 2` at accuracy a.
 
     Args:
-        uncertainty: higher is abstained from earlier.
+        uncertainty: one value per example, as a tensor or an array; higher is abstained from
+            earlier. Or predictions of classes, or data for a detector of inputs.
         loss: 0 and 1 or Bool for errors, or any finite loss.
+        by: name of the score of predictions, or any `UncertaintyScore`; by default `max_softmax` of
+            predictions, and values as they are.
 
     Raises:
-        ValueError: a value is not finite, or the shapes differ.
+        TypeError: something that is not a score, or that it does not take.
+        ValueError: a value is not finite, the shapes differ, or a score is not known.
 
     Reference: Geifman, Uziel, El-Yaniv, 2019 (AURC, E-AURC); Traub and others, 2024 (AUGRC).
 
     >>> risk_coverage(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([False, False, True])).risk
     tensor([0.0000, 0.0000, 0.3333], dtype=torch.float64)
     """
-    validation.vector(uncertainty, "uncertainty")
+    uncertainty = validation.vector(uncertainty_of(uncertainty, by), "uncertainty")
     validation.vector(loss, "loss")
     validation.require_same_shape(uncertainty, loss, ("uncertainty", "loss"))
     return RiskCoverage(*formulas.risk_coverage(uncertainty, loss))
@@ -206,12 +215,13 @@ class Abstention:
 
 
 def choose_abstention(
-    uncertainty: Float[Tensor, " batch"],
+    uncertainty: Any,
     wrong: Bool[Tensor, " batch"],
     *,
     risk: float,
     level: float = 0.95,
     group: Groups | None = None,
+    by: UncertaintyName | UncertaintyScore | None = None,
 ) -> Abstention:
     """Choose the highest threshold of uncertainty below which at most `risk` of answers are wrong.
 
@@ -228,23 +238,27 @@ def choose_abstention(
     the thresholds, and the bounds are from the others.
 
     Args:
-        uncertainty: of held-out examples, such as entropy or mutual information; higher is less
-            certain. Equal values are answered together or not at all.
+        uncertainty: of held-out examples, one value each, as a tensor or an array; higher is less
+            certain. Or predictions of them, or their data for a detector of inputs. Equal values
+            are answered together or not at all.
         wrong: which of them the network got wrong.
         risk: share of wrong answers that is allowed.
         level: probability, over held-out sets, that the bound holds.
         group: what examples that hang together share, one value per example.
+        by: name of the score of predictions, or any `UncertaintyScore`; by default `max_softmax` of
+            predictions, and values as they are. The threshold is in its units.
 
     Raises:
-        ValueError: a value is not finite, shapes differ, groups do not fit, or no threshold has so
-            low a bound.
+        TypeError: something that is not a score, or that it does not take.
+        ValueError: a value is not finite, shapes differ, groups do not fit, a score is not known,
+            or no threshold has so low a bound.
 
     Reference:
         Bates and others 2021, "Distribution-Free, Risk-Controlling Prediction Sets", for groups;
         Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", section 3;
         thresholds on a fixed grid in place of their search, whose choices depend on the errors.
     """
-    validation.vector(uncertainty, "uncertainty")
+    uncertainty = validation.vector(uncertainty_of(uncertainty, by), "uncertainty")
     validation.mask(wrong, "wrong", uncertainty, "uncertainty")
     validation.fraction(risk, "risk")
     validation.fraction(level, "level")

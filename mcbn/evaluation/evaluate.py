@@ -20,6 +20,7 @@ from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.labelled import labelled_positions
 from mcbn.predictive.positions import is_large
+from mcbn.uncertainty.score import UncertaintyScore
 
 # What is scored.
 ScoredPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive
@@ -125,15 +126,15 @@ def what_is_scored(
     *,
     ignore_index: int | None = None,
     group: Groups | None = None,
-    has_cells: bool = False,
+    uncertainties: tuple[UncertaintyScore, ...] = (),
 ) -> ScoredRows | ScoredImages:
     """The rows that are scored, or of very many positions the sums of each image.
 
-    The arguments are those of `evaluate`, and `has_cells` is that of `UncertainImages`.
+    The arguments are those of `evaluate`, and `uncertainties` are the scores of `UncertainImages`.
     """
     if not is_large(predictive):
         return ScoredRows.of(predictive, targets, ignore_index=ignore_index, group=group)
-    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(has_cells=has_cells))
+    images = ScoredImages(ignore_index, group, uncertain=UncertainImages(uncertainties))
     images.add(predictive, as_targets(targets))  # type: ignore[arg-type]
     return images
 

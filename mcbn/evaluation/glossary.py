@@ -189,7 +189,13 @@ LABEL_HEADLINE = ("accuracy", "nll", "f1_macro", "auroc_macro", "aupr_macro", "e
 # Of each class or label, in a table; those of labels alone have more.
 IN_TABLE = ("recall", "precision", "iou", "f1", "auroc", "aupr", "ece", "mutual_information")
 OF_CLASSES = ("recall", "precision", "iou", "f1", "auroc", "aupr")
+ERRORS = ("auroc_of_errors", "aurc", "e_aurc", "augrc")
 SEPARATION = ("auroc_out_of_distribution", "aupr_out_of_distribution", "fpr95_out_of_distribution")
+
+# Scores of uncertainty whose names are not their words, and those that are in nats.
+UNCERTAINTIES = {"max_softmax": "one minus max softmax", "margin": "one minus margin",
+                 "max_logit": "minus max logit", "knn": "nearest neighbours"}  # fmt: skip
+IN_NATS = ("entropy", "expected_entropy", "mutual_information", "energy")
 
 # Words of the page that are not scores.
 WORDS: Mapping[str, str] = {
@@ -244,6 +250,11 @@ def headline(present: Container[str]) -> list[str]:
 def label(name: str) -> str:
     """What a score is called."""
     return SCORES[name].label if name in SCORES else name.replace("_", " ")
+
+
+def uncertainty(name: str) -> str:
+    """What a score of uncertainty is called."""
+    return UNCERTAINTIES.get(name, name.replace("_", " "))
 
 
 def arrow(name: str) -> str:

@@ -41,7 +41,7 @@ class ScoredImages:
     ignore_index: int | None = None
     group: Groups | None = None
     kind: ClassImages | RealImages | None = None
-    uncertain: UncertainImages = field(default_factory=lambda: UncertainImages(has_cells=False))
+    uncertain: UncertainImages = field(default_factory=lambda: UncertainImages(()))
     count: int = 0
     labelled: list[int] = field(default_factory=list)
     draw_count: int = 0

@@ -1,10 +1,9 @@
 """How well uncertainty tells out-of-distribution examples from those of the test set."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any
 
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
@@ -17,16 +16,21 @@ from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.positions import is_large
+from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, UncertaintyName, as_score
+from mcbn.uncertainty.score import UncertaintyScore, known_values, score_values
 
+PREDICTIVES = (CategoricalPredictive, BernoulliPredictive)
 # What tells how uncertain examples are.
 Uncertain = CategoricalPredictive | BernoulliPredictive | UncertainImages
+# The same, or the values of a score themselves.
+Ranked = Uncertain | Tensor
 
 
 def out_of_distribution(
-    inside: CategoricalPredictive | BernoulliPredictive,
-    outside: CategoricalPredictive | BernoulliPredictive,
+    inside: Any,
+    outside: Any,
     *,
-    uncertainty: Literal["mutual_information", "entropy"] = "mutual_information",
+    uncertainty: UncertaintyName | UncertaintyScore | None = None,
     inside_group: Groups | None = None,
     outside_group: Groups | None = None,
     resamples: int = 1000,
@@ -39,9 +43,14 @@ def out_of_distribution(
     groups are given.
 
     Args:
-        inside: predictions of examples from the training distribution.
-        outside: predictions of examples that are out of distribution.
-        uncertainty: what examples are ranked by; of several labels, its mean over the labels.
+        inside: predictions of examples from the training distribution; or their data, for a
+            detector of inputs; or values of a score from elsewhere, higher where an example is more
+            uncertain, as a tensor or an array with one row per example.
+        outside: the same of examples that are out of distribution.
+        uncertainty: what examples are ranked by: the name of a score of predictions, or any
+            `UncertaintyScore`; of several labels, its mean over the labels. By default the mutual
+            information of predictions, and values as they are. Compare methods by one score:
+            a single draw has no mutual information.
         inside_group: what examples of the first set that hang together share; see `evaluate`.
         outside_group: the same of the second set.
         resamples: bootstrap resamples of each set; 0 gives no intervals.
@@ -49,45 +58,62 @@ def out_of_distribution(
         seed: chooses the resamples.
 
     Raises:
-        TypeError: predictions of the wrong kind.
-        ValueError: another kind of uncertainty, or groups of another number of examples.
+        TypeError: predictions of the wrong kind, or something that is not a score.
+        ValueError: no score of this name, a score that is not known of these predictions, values
+            that are not finite, or groups of another number of examples.
     """
-    for predictive in (inside, outside):
-        require_predictive(predictive, CategoricalPredictive, BernoulliPredictive)
+    score = None if uncertainty is None else as_score(uncertainty)
+    if any(isinstance(each, PREDICTIVES) for each in (inside, outside)):
+        for each in (inside, outside):  # never by the values of another score
+            require_predictive(each, *PREDICTIVES)
+    ranked = [_ranked(given, score) for given in (inside, outside)]
+    groups = (inside_group, outside_group)
     return separation_scores(
-        (inside, clusters_of(inside_group, len(inside))),
-        (outside, clusters_of(outside_group, len(outside))),
-        uncertainty=uncertainty,
+        *(
+            (each, clusters_of(group, len(each)))
+            for each, group in zip(ranked, groups, strict=True)
+        ),
+        score=score or PREDICTIVE_SCORES["mutual_information"],
         resamples=resamples,
         level=level,
         seed=seed,
     )
 
 
-# Predictions, and their rows that are resampled together; None where each is drawn by itself.
-Clustered = tuple[Uncertain, Clusters | None]
+def _ranked(given: Any, score: UncertaintyScore | None) -> Ranked:
+    """Predictions, or the values of a score.
+
+    Raises:
+        TypeError: predictions of another kind, or data without a detector.
+    """
+    if isinstance(given, PREDICTIVES):
+        return given
+    if score is not None:
+        return score_values(score, given)
+    if not hasattr(given, "__array__"):
+        require_predictive(given, *PREDICTIVES)
+    return known_values(given, "uncertainty")
+
+
+# What is ranked, and its rows that are resampled together; None where each is drawn by itself.
+Clustered = tuple[Ranked, Clusters | None]
 
 
 def separation_scores(
     inside: Clustered,
     outside: Clustered,
     *,
-    uncertainty: Literal["mutual_information", "entropy"],
+    score: UncertaintyScore,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Score]:
     """The scores of `out_of_distribution`, of rows or images whose clusters are known."""
     validation.fraction(level, "level")
-    if uncertainty not in ("mutual_information", "entropy"):
-        raise ValueError(
-            "expected the uncertainty 'mutual_information' or 'entropy', got "
-            f"{uncertainty!r}; choose one"
-        )
     sets = [inside, outside]
     large = any(isinstance(given, UncertainImages) or is_large(given) for given, _ in sets)
     of_sets = _of_images if large else _of_rows
-    units, measure, whole = of_sets(sets, uncertainty)
+    units, measure, whole = of_sets(sets, score)
     replicates = bootstrap.replicates(
         units, lambda chosen: measure(chosen), resamples=resamples, seed=seed, progress=False,
         clusters=whole,
@@ -102,9 +128,11 @@ Resampled = tuple[
 ]
 
 
-def _of_rows(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
+def _of_rows(sets: Sequence[Clustered], score: UncertaintyScore) -> Resampled:
     """The uncertainties of rows."""
-    values = [uncertainties(given, uncertainty) for given, _ in sets]  # type: ignore[arg-type]
+    values = [
+        given if isinstance(given, Tensor) else score_values(score, given) for given, _ in sets
+    ]
     # This checks the values; resamples trust them.
     detection.out_of_distribution(*(each.flatten() for each in values))
 
@@ -117,14 +145,15 @@ def _of_rows(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
     return units, measure, [clusters for _, clusters in sets]
 
 
-def _of_images(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
+def _of_images(sets: Sequence[Clustered], score: UncertaintyScore) -> Resampled:
     """The uncertainties of images in cells, whose values count as equal."""
     cells = []
     for given, clusters in sets:
         images = given if isinstance(given, UncertainImages) else UncertainImages.of(
-            _of_classes(given), uncertainty
+            _of_classes(given), score
         )  # fmt: skip
-        cells.append(images.sums.matrix("cells", clusters or Clusters.alone(len(images))))
+        name = images.cells(score.name)
+        cells.append(images.sums.matrix(name, clusters or Clusters.alone(len(images))))
     names = ("inside", "outside")
     units: list[ScoreColumns] = [
         {name: torch.arange(each.shape[1])} for name, each in zip(names, cells, strict=True)
@@ -140,21 +169,13 @@ def _of_images(sets: Sequence[Clustered], uncertainty: str) -> Resampled:
     return units, measure, [None, None]
 
 
-def _of_classes(given: Uncertain) -> CategoricalPredictive:
+def _of_classes(given: Ranked) -> CategoricalPredictive:
     if isinstance(given, CategoricalPredictive):
         return given
     raise ValueError(
         "expected two sets of images of classes, got another kind beside them; give sets of one "
         "kind"
     )
-
-
-def uncertainties(
-    predictive: CategoricalPredictive | BernoulliPredictive, uncertainty: str
-) -> Float64[Tensor, "batch *positions"]:
-    """The uncertainty of each example (and position); of several labels, the mean over them."""
-    values: Tensor = getattr(predictive, uncertainty).cpu()
-    return values.mean(1) if isinstance(predictive, BernoulliPredictive) else values
 
 
 def _separation_scores(auroc: float, aupr: float, fpr95: float) -> dict[str, float]:

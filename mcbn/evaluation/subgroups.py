@@ -16,7 +16,7 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.compare import interval_dicts, knows_epistemic
+from mcbn.evaluation.comparison import interval_dicts, knows_epistemic
 from mcbn.evaluation.evaluate import ScoredPredictive, what_is_scored
 from mcbn.evaluation.evaluation import Score, with_intervals
 from mcbn.evaluation.glossary import BETTER

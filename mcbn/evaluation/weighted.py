@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from scipy.special import digamma
 from torch import Tensor
 
@@ -55,15 +55,34 @@ class WeightedClassScores:
             added: np.ndarray = sums.index_add(0, clusters.of_row, values.double()).numpy()
             return added
 
+        sums = {name: total(columns[column]) for name, column in MEANS.items()}
         # As `risk_coverage` is given it, so that ties are the same.
-        uncertainty, order = (1 - columns["confidence"]).sort()
-        last = torch.cat([uncertainty.diff() != 0, torch.ones(1, dtype=torch.bool)])
+        return cls.of_ranks(1 - columns["confidence"], columns["correct"], clusters, sums)
+
+    @classmethod
+    def of_ranks(
+        cls,
+        uncertainty: Float64[Tensor, " rows"],
+        correct: Bool[Tensor, " rows"],
+        clusters: Clusters,
+        sums: dict[str, Float64[np.ndarray, " clusters"]],
+    ) -> "WeightedClassScores":
+        """Sort the rows by any uncertainty.
+
+        Args:
+            uncertainty: of each row.
+            correct: whether its answer is right.
+            clusters: of the rows.
+            sums: of mean scores; none for the areas alone.
+        """
+        ranked, order = uncertainty.sort()
+        last = torch.cat([ranked.diff() != 0, torch.ones(1, dtype=torch.bool)])
         return cls(
-            {name: total(columns[column]) for name, column in MEANS.items()},
+            sums,
             clusters.sizes.double().numpy(),
             clusters.of_row[order].numpy(),
             np.ones(len(order)),
-            (~columns["correct"][order]).double().numpy(),
+            (~correct[order]).double().numpy(),
             last.nonzero()[:, 0].numpy(),
         )
 

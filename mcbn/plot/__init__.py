@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.drift.monitor import DriftMonitor
-from mcbn.evaluation.compare import Comparison, compared, entry
+from mcbn.evaluation.compare import compared, entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.predictive.gaussian import GaussianPredictive
@@ -68,17 +69,23 @@ def risk_coverage(given: Comparison | Predictions, *, ax: Axes | None = None) ->
 
 
 def out_of_distribution(
-    comparison: Comparison, *, method: str | None = None, ax: Axes | None = None
+    comparison: Comparison,
+    *,
+    method: str | None = None,
+    uncertainty: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw histograms of the uncertainty of test and of out-of-distribution examples.
 
     Args:
         comparison: with out-of-distribution sets.
         method: whose uncertainty; by default the baseline.
+        uncertainty: name of a score that methods were compared by, or of a detector, which is of no
+            method; by default the first score.
         ax: where to draw.
 
     Raises:
-        ValueError: there is no such method, or no such set.
+        ValueError: there is no such method, score or set.
     """
     if not comparison.entries[comparison.baseline].outside:
         raise ValueError(
@@ -86,8 +93,15 @@ def out_of_distribution(
             "outside={name: inputs}"
         )
     group = panels.out_of_distribution_group(comparison)
-    names = list(comparison.entries)
-    panel = group.panels[names.index(_known(method, names, comparison.baseline))]
+    whose = _known(method, list(comparison.entries), comparison.baseline)
+    scores = [*comparison.entries[whose].uncertainties, *comparison.detectors]
+    if uncertainty is not None and uncertainty not in scores:
+        raise ValueError(
+            f"expected a score of {whose!r} among {scores}, got {uncertainty!r}; choose one of them"
+        )
+    name = uncertainty or scores[0]
+    title = panels.histogram_title("" if name in comparison.detectors else whose, name)
+    panel = next(each for each in group.panels if each.title == title)
     return _with_legend(_drawn(panel, ax), group)
 
 

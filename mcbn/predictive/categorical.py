@@ -1,8 +1,8 @@
 """Classification: draws of logits averaged into a predictive distribution over classes."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -34,6 +34,9 @@ class CategoricalPredictive(Displayed):
         variation_ratio: fraction of the draws that do not choose the class chosen most often.
         draw_count: T, the number of draws averaged.
         draws: the logits of each draw, if they were kept.
+        energy: mean over draws of `-log sum_c exp z[c]` of the logits z; None where they are not
+            known, as from a file of probabilities.
+        max_logit: mean over draws of the largest logit; None likewise.
     """
 
     log_probabilities: Float64[Tensor, "batch classes *positions"]
@@ -42,6 +45,8 @@ class CategoricalPredictive(Displayed):
     variation_ratio: Float64[Tensor, "batch *positions"]
     draw_count: int
     draws: Float[Tensor, "draws batch classes *positions"] | None = None
+    energy: Float64[Tensor, "batch *positions"] | None = None
+    max_logit: Float64[Tensor, "batch *positions"] | None = None
 
     def __len__(self) -> int:
         return len(self.log_probabilities)
@@ -148,13 +153,17 @@ class Categorical:
         Warns:
             UserWarning: the network's outputs are probabilities, and `outputs` does not say so.
         """
-        sums = _RunningSums()
-        draws = []
-        for logits in as_logits(passes, self.outputs):
+        sums, draws = _RunningSums(), []
+        kinds: list[Outputs] = []
+        for logits in as_logits(passes, self.outputs, kinds.append):
             sums.add(logits)
             if keep_draws:
                 draws.append(logits.detach())
-        return sums.predictive(torch.stack(draws) if draws else None)
+        predictive = sums.predictive(torch.stack(draws) if draws else None)
+        if kinds[0] == "logits":
+            return predictive
+        # Logarithms of probabilities have lost what all logits of an example have in common.
+        return replace(predictive, energy=None, max_logit=None)
 
     def join(self, parts: Sequence[CategoricalPredictive]) -> CategoricalPredictive:
         """One predictive of the examples of all parts, in order."""
@@ -171,6 +180,8 @@ class _RunningSums:
         squares: sum of squared deviations of the probabilities from their mean.
         entropy: sum of the entropies.
         votes: how many draws chose each class.
+        tops: sum of the largest logits.
+        masses: sum of the logarithms of the sums of exponentials of the logits.
         log_sum: log of the sum of probabilities, from when one of them is near underflow.
     """
 
@@ -179,6 +190,8 @@ class _RunningSums:
     squares: Tensor = field(default_factory=torch.Tensor)
     entropy: Tensor = field(default_factory=torch.Tensor)
     votes: Tensor = field(default_factory=torch.Tensor)
+    tops: Tensor = field(default_factory=torch.Tensor)
+    masses: Tensor = field(default_factory=torch.Tensor)
     log_sum: Tensor | None = None
 
     def add(self, logits: Tensor) -> None:
@@ -197,11 +210,14 @@ class _RunningSums:
             self._add_logs((values - total.log()).clamp_min(torch.finfo(values.dtype).min))
             values.clamp_min_(torch.finfo(values.dtype).min)  # 0 * -inf is NaN
         # With the largest logit at 0 both terms are positive, so nothing cancels.
-        entropy = (total.log() - values.mul_(weights).sum(1, keepdim=True) / total).squeeze(1)
+        log_total = total.log().squeeze(1)
+        entropy = log_total - (values.mul_(weights).sum(1, keepdim=True) / total).squeeze(1)
+        top = top.squeeze(1)
         probabilities = weights.div_(total)
         self.count += 1
         if self.count == 1:
             self.mean, self.entropy = probabilities, entropy
+            self.tops, self.masses = top, top + log_total
             self.squares, self.votes = torch.zeros_like(weights), torch.zeros_like(weights)
         else:
             # Welford's update has no difference of large sums, so equal draws have variance 0.
@@ -209,7 +225,9 @@ class _RunningSums:
             self.mean.add_(step, alpha=1 / self.count)
             self.squares.addcmul_(step, step, value=1 - 1 / self.count)
             self.entropy += entropy
-        self.votes.scatter_add_(1, chosen, torch.ones_like(top))
+            self.tops = self.tops + top
+            self.masses += top + log_total
+        self.votes.scatter_add_(1, chosen, torch.ones_like(top).unsqueeze(1))
 
     def _add_logs(self, logs: Tensor) -> None:
         if self.count > 0:
@@ -234,6 +252,8 @@ class _RunningSums:
             1 - self.votes.amax(1) / self.count,
             self.count,
             draws,
+            -self.masses / self.count,
+            self.tops / self.count,
         )
 
     def _log_mean(self) -> Tensor:
@@ -248,18 +268,24 @@ class _RunningSums:
         return logs.scatter_(1, chosen, torch.where(top > 0.5, (-others).log1p(), top.log()))
 
 
-def as_logits(passes: Iterable[Tensor], outputs: Outputs | None = None) -> Iterator[Tensor]:
+def as_logits(
+    passes: Iterable[Tensor],
+    outputs: Outputs | None = None,
+    tell: Callable[[Outputs], object] = lambda _: None,
+) -> Iterator[Tensor]:
     """Yield the logits of every draw, whatever the network answers with.
 
     Args:
         passes: the network's outputs under one draw at a time.
         outputs: what they are; found by their values if not given, as `Categorical` says.
+        tell: takes what they are, with every draw.
 
     Raises:
         ValueError: they are not logits, nor probabilities that sum to 1.
     """
     for answer in passes:
         outputs = outputs or seen_outputs(validation.real(answer, "logits"))
+        tell(outputs)
         yield _logs(answer) if outputs == "probabilities" else answer
 
 

@@ -47,12 +47,14 @@ def join_predictives(parts: Iterable[S], examples: int) -> S | None:
         parts: predictives of one likelihood, in order.
         examples: expected number in all; a wrong one costs memory, but the result is right.
     """
-    kind, whole, done = None, {}, 0
+    whole: dict[str, Any] = {}
+    kind, done = None, 0
     for part in parts:
         kind, stop = type(part), done + len(part)  # type: ignore[arg-type]
         for name, value in vars(part).items():
-            if not isinstance(value, Tensor) or value.ndim == 0:
-                whole[name] = value
+            missing = name in whole and whole[name] is None  # in a part before
+            if missing or not isinstance(value, Tensor) or value.ndim == 0:
+                whole[name] = None if missing else value
                 continue
             axis = EXAMPLE_AXES.get(name, 0)
             capacity = whole[name].shape[axis] if name in whole else 0

@@ -147,7 +147,13 @@ def labelled_positions(
             variance=rows(predictive.variance),
             variation_ratio=predictive.variation_ratio[chosen],
             draws=None,
+            energy=_chosen(predictive.energy, chosen),
+            max_logit=_chosen(predictive.max_logit, chosen),
         ),
         targets[known],
         known.nonzero()[:, 0],
     )
+
+
+def _chosen(values: Tensor | None, chosen: Tensor) -> Tensor | None:
+    return None if values is None else values[chosen]

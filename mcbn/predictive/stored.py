@@ -14,12 +14,14 @@ from mcbn.predictive.gaussian import GaussianPredictive, Moments
 
 ROUNDING, VARIANCE_ROUNDING = 1e-6, 1e-9  # of what a file holds; of variances relatively
 CATEGORICAL_TENSORS = ("log_probabilities", "expected_entropy", "variance", "variation_ratio")
+# Known where a network answered with logits; files of earlier versions do not have them.
+LOGIT_TENSORS = ("energy", "max_logit")
 LABEL_TENSORS = ("log_odds", "expected_entropy", "variance", "variation_ratio")
 # Unlike what `predict` gives, moments without the mixture they are of.
 StoredPredictive = CategoricalPredictive | BernoulliPredictive | GaussianPredictive | Moments
-# The tensors of each kind of predictive. The epistemic variance may be missing.
+# The tensors of each kind of predictive. The epistemic variance and those of logits may be missing.
 TENSORS = {
-    "categorical": CATEGORICAL_TENSORS,
+    "categorical": (*CATEGORICAL_TENSORS, *LOGIT_TENSORS),
     "bernoulli": LABEL_TENSORS,
     "gaussian": ("means", "variances"),
     "moments": ("mean", "variance", "epistemic_variance"),
@@ -66,7 +68,7 @@ def is_complete(tensors: Mapping[str, Tensor], likelihood: Any) -> bool:
             name in tensors
             and tensors[name].dtype == torch.float64
             and tensors[name].shape == (shape if name == "variance" else cases)
-            for name in CATEGORICAL_TENSORS[1:]
+            for name in (*CATEGORICAL_TENSORS[1:], *(set(LOGIT_TENSORS) & set(tensors)))
         )
     if likelihood == "bernoulli":
         return len(shape) >= 2 and all(
@@ -145,6 +147,9 @@ def require_classes(
     if names and len(names) != count:
         raise ValueError(f"expected the names of {count} classes, got {len(names)}; predict again")
     _require_spreads(given, math.log(count))
+    for name in LOGIT_TENSORS:
+        if (values := getattr(given, name)) is not None:
+            validation.finite(values, name)
     if given.draws is not None:
         validation.finite(given.draws, "draws")
         validation.require_same_shape(given.draws[0], logs, ("a draw", "log_probabilities"))

@@ -1,7 +1,6 @@
 """The verdict of a comparison: plain sentences computed from the numbers, each with a mark."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,41 +9,16 @@ from typing import Literal
 from scipy import stats
 
 from mcbn.evaluation import bootstrap, glossary
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
 from mcbn.predictive.bernoulli import UNKNOWN
+from mcbn.report.decay import decay
 from mcbn.study.results import Study
-from mcbn.study.slopes import slopes, spreads
 
-SCORE = "mutual_information"  # whose fall with M is fitted
 OOD_AUROC = "auroc_out_of_distribution"
-
-
-@dataclass(frozen=True)
-class Decay:
-    """How the mean mutual information of MCBN falls with the inference batch size M.
-
-    Attributes:
-        slope: of log mutual information against log M, mean over networks; -1 is as 1 / M.
-        low: lower end of its Student-t interval over seeds; NaN with a single seed.
-        high: upper end.
-        factor: mutual information at the smallest M divided by that at the largest, geometric
-            mean over networks.
-        smallest: smallest M.
-        largest: largest M.
-        networks: number of trained networks behind it.
-    """
-
-    slope: float
-    low: float
-    high: float
-    factor: float
-    smallest: int
-    largest: int
-    networks: int
 
 
 def confidence_gap(name: str, comparison: Comparison) -> tuple[float, float, float]:
@@ -65,26 +39,6 @@ def confidence_gap(name: str, comparison: Comparison) -> tuple[float, float, flo
     level = comparison.evaluations[name].level
     half = float(stats.norm.isf((1 - level) / 2)) * float(residuals.std()) / len(residuals) ** 0.5
     return mean, mean - half, mean + half
-
-
-def decay(study: Study) -> Decay | None:
-    """Fit the log-log slope of each network.
-
-    None without two batch sizes at which mutual information is above 0.
-    """
-    mcbn_slopes = [slope for slope in slopes(study, SCORE) if slope.method == "MCBN"]
-    if not mcbn_slopes:
-        return None
-    pooled = mcbn_slopes[-1]  # over all training batch sizes, if there are several
-    log_ratios = []
-    for size in study.training_batch_sizes:
-        rows = spreads(study, SCORE, "MCBN", size)
-        log_ratios += [math.log(row[0] / row[-1]) for row in rows.values.values()] if rows else []
-    return Decay(
-        pooled.estimate.mean, pooled.estimate.low, pooled.estimate.high,
-        math.exp(statistics.fmean(log_ratios)), pooled.batch_sizes[0], pooled.batch_sizes[-1],
-        len(log_ratios),
-    )  # fmt: skip
 
 
 Mark = Literal["good", "uncertain", "bad"]
@@ -308,11 +262,14 @@ def _study(study: Study) -> Claim | None:
 
 def _out_of_distribution(comparison: Comparison) -> Claim | None:
     base = comparison.entries[comparison.baseline]
-    if not base.separation:
+    by = _common_score(comparison)
+    if not base.separation or by is None:
         return None
     best: dict[str, tuple[str, Score]] = {}  # method and AUROC by out-of-distribution set
     for ood_set in base.separation:
-        aurocs = {name: e.separation[ood_set][OOD_AUROC] for name, e in comparison.entries.items()}
+        aurocs = {
+            name: e.separation[ood_set][by][OOD_AUROC] for name, e in comparison.entries.items()
+        }
         best_name = max(aurocs, key=lambda name: aurocs[name].value)
         best[ood_set] = best_name, aurocs[best_name]
     hardest = min(best, key=lambda ood_set: best[ood_set][1].value)
@@ -325,11 +282,50 @@ def _out_of_distribution(comparison: Comparison) -> Claim | None:
     }[mark]
     which = "out-of-distribution set"
     which = f"The {which}" if len(best) == 1 else f"The hardest of {len(best)} {which}s"
-    text = f"{which} is {hardest}: the best method, {name}, {what}, AUROC {with_interval(score)}"
+    words = glossary.uncertainty(by)
+    text = (
+        f"{which} is {hardest}: by {words} the best method, {name}, {what}, AUROC "
+        f"{with_interval(score)}"
+    )
     if name != comparison.baseline:
-        other = base.separation[hardest][OOD_AUROC]
+        other = base.separation[hardest][by][OOD_AUROC]
         text += _against(score, other, comparison.baseline, base.evaluation.level)
-    return Claim("Out of distribution", mark, f"{text}.")
+    return Claim("Out of distribution", mark, f"{text}.{_beside(comparison, hardest, by)}")
+
+
+def _common_score(comparison: Comparison) -> str | None:
+    """The first score of uncertainty that every method has."""
+    entries = comparison.entries.values()
+    every = (
+        name
+        for name in comparison.uncertainties
+        if all(name in by for entry in entries for by in entry.separation.values())
+    )
+    return next(every, None)
+
+
+def _beside(comparison: Comparison, ood_set: str, by: str) -> str:
+    """The best AUROC of each other score and of each detector, since they may rank differently."""
+    found = []
+    for name in comparison.uncertainties:
+        scores = {
+            method: entry.separation[ood_set][name][OOD_AUROC]
+            for method, entry in comparison.entries.items()
+            if name in entry.separation[ood_set]
+        }
+        if name != by and scores:
+            best = max(scores, key=lambda method: scores[method].value)
+            words = glossary.uncertainty(name)
+            found.append(f"by {words} {best} reaches {with_interval(scores[best])}")
+    detected = {
+        name: each.separation[ood_set][OOD_AUROC] for name, each in comparison.detectors.items()
+    }
+    if detected:
+        best = max(detected, key=lambda name: detected[name].value)
+        which = "the detector" if len(detected) == 1 else f"the best of {len(detected)} detectors,"
+        found.append(f"{which} {best} reaches {with_interval(detected[best])}")
+    text = "; ".join(found)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
 def _against(score: Score, other: Score, base: str, level: float) -> str:

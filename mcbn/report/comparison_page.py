@@ -9,13 +9,14 @@ from typing import Any
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claims import Claim, confidence_gap, decay, group_claim, verdict
+from mcbn.report.claims import Claim, confidence_gap, group_claim, verdict
+from mcbn.report.decay import decay
 from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.gallery import Gallery
 from mcbn.report.maps import Maps
@@ -155,7 +156,7 @@ class ComparisonPage:
         if self.comparison.entries[self.comparison.baseline].outside:
             groups["outside"] = [panels.out_of_distribution_group(self.comparison)]
         if self.study and self.study.batch_sizes:
-            names = (*STUDY_SCORES, *(f"auroc_{name}" for name in self.study.outside))
+            names = (*STUDY_SCORES, *study_panels.detection_scores(self.study))
             score_groups = [study_panels.score_group(self.study, name) for name in names]
             groups["study"] = [
                 study_panels.information_group(self.study),
@@ -179,6 +180,7 @@ class ComparisonPage:
             "outside": tables.separation(self.comparison) if "outside" in groups else None,
             "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
             "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
+            "errors": tables.errors(self.comparison),
             "cost": tables.cost(self.comparison),
             "classes": self._class_table(),
             "groups": [tables.subgroups(name, methods) for name, methods in self.groups.items()],

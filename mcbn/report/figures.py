@@ -152,12 +152,20 @@ def thinned(count: int) -> np.ndarray:
 
 def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *,
                     label: str) -> Axes:  # fmt: skip
-    """Draw histograms of several sets in the same logarithmic bins, as overlaid outlines."""
+    """Draw histograms of several sets in the same bins, as overlaid outlines.
+
+    The axis is logarithmic where the bins are above 0.
+    """
     for style, share in enumerate(shares):
         ax.stairs(share, edges, color=color(style), fill=True, alpha=0.18, linewidth=0)
         ax.stairs(share, edges, color=color(style), linewidth=1.4,
                   linestyle=(0, dashes(style)) if dashes(style) else "-")  # fmt: skip
-    ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel=label, ylabel="Share of examples")
+    ax.set(
+        xscale="log" if edges[0] > 0 else "linear",
+        xlim=(edges[0], edges[-1]),
+        xlabel=label,
+        ylabel="Share of examples",
+    )
     ax.set_ylim(bottom=0)
     return ax
 

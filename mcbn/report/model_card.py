@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mcbn.evaluation import glossary
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluation import Evaluation, Score
 
 

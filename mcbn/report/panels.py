@@ -13,9 +13,8 @@ from scipy import stats
 from torch import Tensor
 
 from mcbn.evaluation import glossary
-from mcbn.evaluation.compare import Comparison, Entry, knows_epistemic
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.separation import Uncertain, uncertainties
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.evaluation.uncertain_images import UncertainImages, shares_in_bins
 from mcbn.predictive.gaussian import GaussianPredictive
@@ -116,39 +115,57 @@ def selective_group(comparison: Comparison) -> PanelGroup:
 
 
 def out_of_distribution_group(comparison: Comparison) -> PanelGroup:
-    """Histograms of uncertainty on test and out-of-distribution examples, a figure per method."""
+    """Histograms of uncertainty on test and OOD examples, a figure per method and score."""
     base = comparison.entries[comparison.baseline]
-    panels = []
-    for name, entry in comparison.entries.items():
-        measure = uncertainty(entry)
-        sets = [entry.uncertain, *entry.outside.values()]
-        edges = _edges([e for e in comparison.entries.values() if uncertainty(e) == measure])
-        # The first bin also holds everything below it, zero among them.
-        shares = [_shares(each, measure, edges) for each in sets]
-        words = measure.replace("_", " ")
-        numbers = {
-            "uncertainty": measure,
-            "edges": edges.tolist(),
-            "inside": shares[0].tolist(),
-            "outside": {
-                name: share.tolist() for name, share in zip(entry.outside, shares[1:], strict=True)
-            },
+    by_score = {
+        measure: {
+            name: values
+            for name, entry in comparison.entries.items()
+            if (values := entry.ranked(measure)) is not None
         }
-        draw = partial(figures.draw_histograms, shares, edges, label=f"{words.capitalize()} (nats)")
-        label = f"Histograms of the {words} of {name} for the test examples, " + ", ".join(
-            entry.outside
-        )
-        panels.append(Panel(f"{name}: {words}", label, draw, numbers))
+        for measure in comparison.uncertainties
+    }
+    edges = {
+        measure: _edges([each for sets in methods.values() for each in sets], measure)
+        for measure, methods in by_score.items()
+        if methods
+    }
+    panels = [
+        _histogram_panel(name, measure, by_score[measure][name], edges[measure], list(base.outside))
+        for name in comparison.entries
+        for measure in edges
+        if name in by_score[measure]
+    ]
+    for name, detector in comparison.detectors.items():
+        sets = [detector.values, *detector.outside.values()]
+        panels.append(_histogram_panel("", name, sets, _edges(sets, name), list(base.outside)))
     names = ["Test examples", *base.outside]
     return PanelGroup("", key_of(names), tuple(panels))
 
 
-def uncertainty(entry: Entry) -> str:
-    """The uncertainty that detects out-of-distribution examples.
+def histogram_title(method: str, measure: str) -> str:
+    """The title of the histograms of a score of a method, or of a detector, which is of none."""
+    words = glossary.uncertainty(measure)
+    return f"{method}: {words}" if method else words.capitalize()
 
-    It is mutual information, or the entropy of a single draw, which has none.
-    """
-    return "mutual_information" if knows_epistemic(entry.uncertain) else "entropy"
+
+def _histogram_panel(
+    method: str, measure: str, sets: Sequence[Any], edges: np.ndarray, names: Sequence[str]
+) -> Panel:
+    # The first bin also holds everything below it, zero among them.
+    shares = [_shares(each, measure, edges) for each in sets]
+    words = glossary.uncertainty(measure)
+    numbers = {
+        "uncertainty": measure,
+        "edges": edges.tolist(),
+        "inside": shares[0].tolist(),
+        "outside": {name: share.tolist() for name, share in zip(names, shares[1:], strict=True)},
+    }
+    unit = " (nats)" if measure in glossary.IN_NATS else ""
+    draw = partial(figures.draw_histograms, shares, edges, label=f"{words.capitalize()}{unit}")
+    of = f" of {method}" if method else ""
+    label = f"Histograms of the {words}{of} for the test examples, " + ", ".join(names)
+    return Panel(histogram_title(method, measure), label, draw, numbers)
 
 
 def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
@@ -189,26 +206,26 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
     return PanelGroup(column, key_of(methods), tuple(panels))
 
 
-def _edges(entries: Sequence[Entry]) -> np.ndarray:
-    """Edges of logarithmic bins up to the largest uncertainty of any of the entries."""
-    sets = [each for entry in entries for each in (entry.uncertain, *entry.outside.values())]
-    top = max(_top(each, uncertainty(entries[0])) for each in sets)
+def _edges(sets: Sequence[Any], measure: str) -> np.ndarray:
+    """Edges of bins up to the largest uncertainty of any set: logarithmic, if none is below 0."""
+    top = max(_top(each, measure) for each in sets)
+    low = min(0.0 if isinstance(each, UncertainImages) else float(each.min()) for each in sets)
+    if low < 0:
+        return np.linspace(low, top if top > low else low + 1, BINS + 1)
     top = top if top > 0 else 1.0
     return np.geomspace(top / 10**DECADES, top, BINS + 1)
 
 
-def _top(given: Uncertain, measure: str) -> float:
+def _top(given: Any, measure: str) -> float:
     """The largest uncertainty of a set."""
-    if isinstance(given, UncertainImages):
-        return given.top
-    return float(uncertainties(given, measure).max())
+    return given.top(measure) if isinstance(given, UncertainImages) else float(given.max())
 
 
-def _shares(given: Uncertain, measure: str, edges: np.ndarray) -> np.ndarray:
+def _shares(given: Any, measure: str, edges: np.ndarray) -> np.ndarray:
     """The share of a set in each bin of uncertainty."""
     if isinstance(given, UncertainImages):
-        return given.shares(edges)
-    return shares_in_bins(uncertainties(given, measure).flatten().numpy(), edges)
+        return given.shares(measure, edges)
+    return shares_in_bins(given.flatten().numpy(), edges)
 
 
 def key_of(names: Iterable[str]) -> tuple[tuple[str, int], ...]:

@@ -6,9 +6,11 @@ from typing import TypeGuard
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import Comparison, compared, entry, knows_epistemic
+from mcbn.evaluation.compare import compared, entry
+from mcbn.evaluation.comparison import Comparison, KnownValues, knows_epistemic
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
+from mcbn.io.tables import column, numbers
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.name_order import same_classes
@@ -19,6 +21,8 @@ from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.gallery import Gallery, galleries
 from mcbn.report.maps import Maps, is_dense, uncertainty_maps
 from mcbn.report.regression_page import RegressionPage, evaluation_of, output_scores
+from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, USUAL, as_scores
+from mcbn.uncertainty.score import UncertaintyScore, known_values
 
 
 def page_of_predictions(
@@ -30,6 +34,7 @@ def page_of_predictions(
     group: Groups | None,
     images: Tensor | None,
     resamples: int,
+    uncertainties: Sequence[str | UncertaintyScore] = USUAL,
 ) -> ComparisonPage | RegressionPage:
     """Score predictions of the same examples, and make their page.
 
@@ -49,6 +54,11 @@ def page_of_predictions(
         several = (each for each in predictions if each.predictive.draw_count > 1)
         of_pictures = next(several, predictions[0])
         dense = is_dense(of_pictures)
+        if tuple(uncertainties) != USUAL:
+            raise ValueError(
+                f"expected no scores of uncertainty with predictions of real values, got "
+                f"{list(uncertainties)}; leave them out"
+            )
         if outside or (images is not None and not dense):
             raise ValueError(
                 "expected neither out-of-distribution predictions nor, but with maps, images with "
@@ -69,7 +79,7 @@ def page_of_predictions(
             methods, scores, title, groups=group_scores, outputs=outputs,
             maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
         )  # fmt: skip
-    comparison = _comparison(predictions, outside_sets, group, by_column, resamples)
+    comparison = _comparison(predictions, outside_sets, group, by_column, resamples, uncertainties)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.
     pictured = next(
         (name for name, each in comparison.entries.items() if knows_epistemic(each.uncertain)),
@@ -132,15 +142,18 @@ def _comparison(
     group: Groups | None,
     by_column: str | None,
     resamples: int,
+    uncertainties: Sequence[str | UncertaintyScore],
 ) -> Comparison:
+    names, by = known_scores(uncertainties, predictions)
     classes = next((each.classes for each in predictions if each.classes), ())
     rows = {
         each.method: what_is_scored(
             _require_classification(each), each.known_targets, ignore_index=each.ignore_index,
-            group=group, has_cells=bool(outside[each.method]),
+            group=group, uncertainties=by if outside[each.method] else (),
         )
         for each in predictions
     }  # fmt: skip
+    own = {each.method: each for each in predictions}
     entries = {
         name: entry(
             scored,
@@ -153,11 +166,67 @@ def _comparison(
                 for set_name, other in outside[name].items()
                 if by_column is not None and by_column in other.columns
             },
+            uncertainties=by,
+            elsewhere=_columns(names, own[name], outside[name]),
             resamples=resamples,
         )
         for name, scored in rows.items()
     }
     return compared(entries, rows[predictions[0].method], classes)
+
+
+def known_scores(
+    uncertainties: Sequence[str | UncertaintyScore], predictions: Sequence[Predictions]
+) -> tuple[tuple[str, ...], tuple[UncertaintyScore, ...]]:
+    """Scores of uncertainty: those that are columns of the predictions, by name, and the others.
+
+    Raises:
+        TypeError: one is not a score.
+        ValueError: there is no score or column of this name, or it was given twice.
+    """
+    held = set.intersection(*(set(each.columns) for each in predictions))
+    names = tuple(
+        name
+        for name in uncertainties
+        if isinstance(name, str) and name in held and name not in PREDICTIVE_SCORES
+    )
+    others = [each for each in uncertainties if each not in names]
+    unknown = [each for each in others if isinstance(each, str) and each not in PREDICTIVE_SCORES]
+    if unknown:
+        raise ValueError(
+            f"expected scores of uncertainty among {list(PREDICTIVE_SCORES)}, or columns of every "
+            f"file of predictions, got {unknown}; choose others"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each column once, got {list(names)}; leave one out")
+    return names, as_scores(others) if others or not names else ()
+
+
+def _columns(
+    names: Sequence[str], own: Predictions, outside: Mapping[str, Predictions]
+) -> dict[str, KnownValues]:
+    """The values of columns that hold a score, of the test examples and of each set.
+
+    Raises:
+        ValueError: a column is missing, or does not hold numbers.
+    """
+    return {
+        name: (
+            column_values(own, name),
+            {key: column_values(each, name) for key, each in outside.items()},
+        )
+        for name in names
+    }
+
+
+def column_values(predictions: Predictions, name: str) -> Tensor:
+    """The numbers of a column that holds a score of uncertainty.
+
+    Raises:
+        ValueError: there is no such column, or it does not hold numbers.
+    """
+    where = f"the predictions of {predictions.data!r} by {predictions.method!r}"
+    return known_values(numbers(column(predictions.columns, name, where), name, where), name)
 
 
 def _outside_sets(

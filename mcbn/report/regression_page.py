@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import interval_dicts, paired
+from mcbn.evaluation.comparison import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.subgroups import Subgroup, group_dicts

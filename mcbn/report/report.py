@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
@@ -23,6 +23,8 @@ from mcbn.report.prediction_pages import page_of_predictions, paired_predictions
 from mcbn.report.regression_page import RegressionPage
 from mcbn.report.study_page import StudyPage
 from mcbn.study.results import Study
+from mcbn.uncertainty.predictive_scores import USUAL
+from mcbn.uncertainty.score import UncertaintyScore
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,6 +87,7 @@ class Report(Displayed):
         images: Tensor | None = None,
         held_out: Sequence[Predictions] = (),
         drift: Mapping[str, DriftTest] | None = None,
+        uncertainties: Sequence[str | UncertaintyScore] = USUAL,
         resamples: int = 1000,
     ) -> "Report":
         """Score and report predictions of the same examples, of classes or of real values.
@@ -104,6 +107,9 @@ class Report(Displayed):
             held_out: predictions of other examples by the same methods, with targets, for
                 conformal sets or intervals.
             drift: tests of other data for drift, by name, from `mcbn.drift_test`.
+            uncertainties: scores that detect errors and out-of-distribution examples, of classes
+                and labels: see `mcbn.compare`; or names of columns that hold one number per
+                example, higher where it is more uncertain.
             resamples: bootstrap resamples behind each interval.
 
         Raises:
@@ -117,7 +123,7 @@ class Report(Displayed):
             )
         page = page_of_predictions(
             predictions, title=title, outside=outside, groups=groups or {}, group=group,
-            images=images, resamples=resamples,
+            images=images, resamples=resamples, uncertainties=uncertainties,
         )  # fmt: skip
         page = replace(page, drift=drift or {})
         if not held_out:

@@ -248,7 +248,8 @@ def _groups(study: Study) -> dict[str, list[PanelGroup]]:
         return {}
     scores = [name for name in study.plan.shown if name not in SPREADS]
     ood_scores = [
-        score for name in study.outside for score in (f"mutual_information_{name}", f"auroc_{name}")
+        *(f"mutual_information_{name}" for name in study.outside),
+        *study_panels.detection_scores(study),
     ]
     sections = {
         "scores": _score_groups(study, scores),

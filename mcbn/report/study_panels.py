@@ -19,7 +19,7 @@ from mcbn.study.results import Study, point
 from mcbn.study.slopes import Replicate, expected
 
 SPREADS = ("epistemic_sd", "mutual_information")
-# Methods of a single draw have no mutual information and no spread; they detect by entropy.
+# Methods of a single draw have no mutual information and no spread.
 SINGLE_DRAW = ("Deterministic", "Population BN")
 
 
@@ -108,8 +108,9 @@ def shades(values: np.ndarray, score: str) -> np.ndarray:
 def score_title(score: str) -> tuple[str, str]:
     """The heading of a score of a study, and the label of its axis."""
     if score.startswith("auroc_") and score not in glossary.SCORES:
-        ood_set = score.removeprefix("auroc_")
-        return f"AUROC of {ood_set} against the test examples", "AUROC"
+        ood_set, _, by = score.removeprefix("auroc_").partition("_by_")
+        words = glossary.uncertainty(by or "entropy")
+        return f"AUROC of {ood_set} against the test examples by {words}", "AUROC"
     for name in SPREADS:
         if score.startswith(f"{name}_"):
             ood_set = score.removeprefix(f"{name}_")
@@ -129,14 +130,21 @@ def _curves(study: Study, score: str, training_batch_size: int) -> list[Curve]:
         _curve(study, score, method, training_batch_size, style)
         for style, method in enumerate(study.methods)
         if not (score.startswith(SPREADS) and method in SINGLE_DRAW)
+        and not (score.endswith("_by_mutual_information") and method in SINGLE_DRAW)
     ]
+
+
+def detection_scores(study: Study) -> list[str]:
+    """How well each out-of-distribution set is detected by entropy, and by mutual information."""
+    by = ("entropy", "mutual_information")
+    return [f"auroc_{name}_by_{score}" for name in study.outside for score in by]
 
 
 def _curve(study: Study, score: str, method: str, training_batch_size: int, style: int) -> Curve:
     """A score of a method at each M, or its one value; NaN where the study has none."""
     name = score
-    if score.startswith("auroc_") and score not in glossary.SCORES:
-        name += "_by_entropy" if method in SINGLE_DRAW else "_by_mutual_information"
+    if score.removeprefix("auroc_") in study.outside and score not in glossary.SCORES:
+        name += "_by_entropy"  # which every method has
     sizes = study.batch_sizes if method in OVER_BATCH_SIZES else (None,)
     values = [
         study.values(name, method, training_batch_size=training_batch_size, batch_size=size)

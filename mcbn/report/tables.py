@@ -7,11 +7,11 @@ from functools import partial
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores
-from mcbn.evaluation.compare import Comparison, paired
+from mcbn.evaluation.comparison import Comparison, paired
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
 from mcbn.recalibration.apply import SetCoverage
-from mcbn.report.panels import PanelGroup, uncertainty
+from mcbn.report.panels import PanelGroup
 
 DASH = "\N{EN DASH}"  # in place of a number that is not known
 
@@ -109,21 +109,46 @@ def all_scores(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Tabl
 
 
 def separation(comparison: Comparison) -> Table:
-    """How well each method's uncertainty detects each out-of-distribution set."""
+    """How well each score of each method, and each detector, detects each set."""
     rows = []
     for method, entry in comparison.entries.items():
-        for ood_set, scores in entry.separation.items():
-            root = f"comparison.methods.{method}.outside.{ood_set}"
-            cells = [TableCell(ood_set), TableCell(uncertainty(entry).replace("_", " "))]
-            for name in glossary.SEPARATION:
-                cells.append(_cell(name, scores[name], key=f"{root}.{name}"))
-            rows.append((method, tuple(cells)))
+        for ood_set, by in entry.separation.items():
+            for score, scores in by.items():
+                root = f"comparison.methods.{method}.outside.{ood_set}.by.{score}"
+                words = TableCell(ood_set), TableCell(glossary.uncertainty(score))
+                rows.append((method, (*words, *_cells(glossary.SEPARATION, scores, root))))
+    for name, detector in comparison.detectors.items():
+        for ood_set, scores in detector.separation.items():
+            words = TableCell(ood_set), TableCell(DASH)
+            root = f"comparison.detectors.{name}.outside.{ood_set}"
+            rows.append((name, (*words, *_cells(glossary.SEPARATION, scores, root))))
     headings = (("Method", ""), ("Out-of-distribution set", ""), ("Detected by", ""))
     return Table(
         "Detection of out-of-distribution examples",
         (*headings, *map(score_heading, glossary.SEPARATION)),
         tuple(rows),
     )
+
+
+def errors(comparison: Comparison) -> Table | None:
+    """How well each score, and each detector, detects each method's errors; None without any."""
+    rows = []
+    for method, entry in comparison.entries.items():
+        if entry.errors and "max_softmax" not in entry.errors:
+            root, known = f"comparison.methods.{method}.scores", dict(entry.evaluation)
+            words = (TableCell(glossary.uncertainty("max_softmax")),)
+            rows.append((method, (*words, *_cells(glossary.ERRORS, known, root))))
+        for score, scores in entry.errors.items():
+            root = f"comparison.methods.{method}.errors.{score}"
+            words = (TableCell(glossary.uncertainty(score)),)
+            rows.append((method, (*words, *_cells(glossary.ERRORS, scores, root))))
+        for name, detector in comparison.detectors.items():
+            if method in detector.errors:
+                root = f"comparison.detectors.{name}.errors.{method}"
+                cells = _cells(glossary.ERRORS, detector.errors[method], root)
+                rows.append((method, (TableCell(name), *cells)))
+    headings = (("Method", ""), ("Detected by", ""), *map(score_heading, glossary.ERRORS))
+    return Table("Detection of errors", headings, tuple(rows)) if rows else None
 
 
 def cost(comparison: Comparison) -> Table | None:
@@ -325,6 +350,10 @@ def _difference_cell(method: str, name: str, score: Score) -> TableCell:
         mark = "better" if (score.value > 0) == (score.better == "higher") else "worse"
     key = f"comparison.differences.{method}.{name}"
     return _cell(name, score, key=key, mark=mark, signed=True)
+
+
+def _cells(names: Sequence[str], scores: Mapping[str, Score], root: str) -> list[TableCell]:
+    return [_cell(name, scores[name], key=f"{root}.{name}") for name in names]
 
 
 def _cell(name: str, score: Score, *, key: str, mark: str = "", signed: bool = False) -> TableCell:

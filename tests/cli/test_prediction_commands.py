@@ -25,6 +25,7 @@ def write_table(path, *, seed=0, sites="ab", columns=None, examples=60):
     predictive, targets = forecaster(batch=examples, classes=3, seed=seed)
     rows = {f"p_{k}": predictive.probabilities[:, k].tolist() for k in range(3)}
     rows["label"] = targets.tolist()
+    rows["distance"] = predictive.entropy.square().tolist()
     rows["site"] = [sites[k % len(sites)] for k in range(examples)]
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
@@ -60,6 +61,7 @@ REPORTS = [
     "report a.csv 'b c.csv' --outside far/a.csv --outside 'far/b c.csv' --resamples 3",
     "report a.csv --held_out held/a.csv --recalibrate temperature --target label --resamples 3",
     "report a.csv --figures svg,png --figures pdf --resamples 3",
+    "report a.csv 'b c.csv' --uncertainty margin,distance --uncertainty=entropy --resamples 3",
     "report a.csv --probabilities p_0,p_1,p_2 --by=site,target --resamples 3 --target=label",
 ]
 
@@ -210,3 +212,42 @@ def test_a_report_from_python_checks_the_groups_before_the_scoring(monkeypatch):
     groups = {"few": ["a"] * 102, "many": [str(k) for k in range(102)]}
     with pytest.raises(ValueError, match=r"expected a group by 'many' .* at most 50 groups"):
         Report.from_predictions(given, groups=groups)
+
+
+def test_errors_and_sets_are_detected_by_scores_and_by_columns(folder):
+    run("report a.csv --outside far/a.csv --uncertainty entropy,distance --out r --resamples 3")
+    method = report_of(folder / "r")["comparison"]["methods"]["a"]
+    assert list(method["errors"]) == list(method["outside"]["far"]["by"]) == ["entropy", "distance"]
+    # The column is the square of the entropy, which ranks alike.
+    for found in (method["errors"], method["outside"]["far"]["by"]):
+        numbers = [{key: score["value"] for key, score in each.items()} for each in found.values()]
+        assert numbers[0] == pytest.approx(numbers[1])
+    assert "distance" in (folder / "r" / "report.html").read_text()
+
+
+def test_evaluate_prints_how_well_scores_detect_errors(folder, capsys):
+    run("evaluate a.csv --uncertainty max_softmax,distance --resamples 3 --out scores.json")
+    printed = capsys.readouterr().out
+    assert "Errors detected by one minus max softmax:" in printed
+    assert "Errors detected by distance:" in printed
+    numbers = json.loads((folder / "scores.json").read_text())
+    assert numbers["errors"]["max_softmax"]["aurc"]["value"] == pytest.approx(
+        numbers["scores"]["aurc"]["value"]
+    )
+    run("evaluate a.csv --resamples 3")
+    assert "Errors detected by" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("report a.csv --uncertainty distanse", "or columns of every file of predictions, got"),
+        ("report a.csv --uncertainty energy", "predictions with their logits for the score"),
+        ("report a.csv --uncertainty site", "numbers"),
+        ("report a.csv --uncertainty distance,distance", "give each once"),
+        ("evaluate a.csv --uncertainty nothing", "among"),
+        ("evaluate a.csv --uncertainty variation_ratio", "with their variation ratio"),
+    ],
+)
+def test_scores_that_a_file_does_not_have_are_refused(folder, capsys, line, message):
+    assert message in failing(f"{line} --resamples 3", capsys)

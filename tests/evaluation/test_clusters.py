@@ -14,7 +14,8 @@ import mcbn
 from mcbn.evaluation import bootstrap, formulas
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
 from mcbn.evaluation.subgroups import subgroups
@@ -370,9 +371,9 @@ def test_compare_resamples_the_groups_of_both_sets():
         mcbn.predict(sampler, inputs), mcbn.predict(sampler, far), uncertainty="entropy",
         inside_group=group, outside_group=others, resamples=30,
     )  # fmt: skip
-    assert scores(made.entries["plain"].separation["far"]) == scores(expected)
+    assert scores(made.entries["plain"].separation["far"]["entropy"]) == scores(expected)
     alone = mcbn.compare({"plain": sampler}, inputs, targets, **options)
-    assert scores(alone.entries["plain"].separation["far"]) != scores(expected)
+    assert scores(alone.entries["plain"].separation["far"]["entropy"]) != scores(expected)
     with pytest.raises(ValueError, match=r"outside_group of the sets \['far'\], got \['fra'\]"):
         mcbn.compare({"plain": sampler}, inputs, targets, outside_group={"fra": others}, **options)
 
@@ -386,5 +387,5 @@ def test_labelled_pixels_of_an_image_stay_together_beside_another_set():
     for given, labels in ((predictive, targets), (repeated, targets.repeat_interleave(5, -1))):
         rows = ScoredRows.of(given, labels, ignore_index=VOID)
         made = entry(rows, outside={"far": far}, resamples=40, progress=False)
-        ends.append(scores(made.separation["far"])["auroc_out_of_distribution"])
+        ends.append(scores(made.separation["far"]["entropy"])["auroc_out_of_distribution"])
     assert ends[1] == pytest.approx(ends[0])

@@ -591,14 +591,16 @@ def test_a_comparison_equals_separate_calls(compared):
         alone = evaluate(predictive, targets, resamples=8)
         assert entry.evaluation["nll"].value == alone["nll"].value
         assert_close(entry.evaluation["ece"].replicates, alone["ece"].replicates, rtol=0, atol=0)
-        # A single draw has no mutual information: entropy stands in.
-        kind = "entropy" if name == "plain" else "mutual_information"
-        apart = mcbn.out_of_distribution(
-            predictive, mcbn.predict(samplers[name], far), uncertainty=kind, resamples=8
-        )
-        for key, score in apart.items():
-            assert entry.separation["far"][key].value == score.value
-            assert entry.separation["far"][key].low == score.low
+        # All methods by the entropy; a single draw has no mutual information.
+        kinds = ["entropy"] if name == "plain" else ["entropy", "mutual_information"]
+        assert list(entry.separation["far"]) == list(entry.errors) == kinds
+        for kind in kinds:
+            apart = mcbn.out_of_distribution(
+                predictive, mcbn.predict(samplers[name], far), uncertainty=kind, resamples=8
+            )
+            for key, score in apart.items():
+                assert entry.separation["far"][kind][key].value == score.value
+                assert entry.separation["far"][kind][key].low == score.low
         assert entry.seconds > 0
 
 
@@ -618,7 +620,10 @@ def test_a_comparison_is_plain_json(compared):
     assert list(back["differences"]) == ["MCBN"]
     assert back["methods"]["plain"]["mean_mutual_information"] == pytest.approx(0, abs=1e-12)
     assert back["methods"]["MCBN"]["mean_mutual_information"] > 1e-4
-    assert "auroc_out_of_distribution" in back["methods"]["MCBN"]["outside"]["far"]
+    far = back["methods"]["MCBN"]["outside"]["far"]["by"]
+    assert list(far) == list(back["methods"]["MCBN"]["errors"]) == ["entropy", "mutual_information"]
+    assert "auroc_out_of_distribution" in far["entropy"]
+    assert list(back["methods"]["plain"]["outside"]["far"]["by"]) == ["entropy"]
 
 
 def test_predictions_made_elsewhere_have_no_time():

@@ -174,16 +174,18 @@ def test_the_mutual_information_of_equal_draws_is_not_below_zero():
     assert UncertainImages.of(equal).mean("mutual_information") == 0
 
 
-def test_histograms_of_cells_are_those_of_the_values():
+@pytest.mark.parametrize("score", ["mutual_information", "entropy"])
+def test_histograms_of_cells_are_those_of_the_values(score):
     x, _ = pictures(6)
     predictive = mcbn.predict(sampler_of(4, x), x)
     images = UncertainImages.of(predictive)
-    values = predictive.mutual_information.flatten().numpy()
-    assert images.top >= values.max() > images.top / 1.000116
+    values = getattr(predictive, score).flatten().numpy()
+    top = images.top(score)
+    assert top >= values.max() > top / 1.000116
     # Edges of cells, as a report takes them: five decades below the top, twenty bins.
-    edges = np.geomspace(images.top / 1e5, images.top, 21)
+    edges = np.geomspace(top / 1e5, top, 21)
     expected = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values)
-    assert images.shares(edges) == pytest.approx(expected, abs=1e-12)
+    assert images.shares(score, edges) == pytest.approx(expected, abs=1e-12)
     assert images.mean("entropy") == pytest.approx(float(predictive.entropy.mean()))
 
 

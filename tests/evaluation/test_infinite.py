@@ -12,7 +12,8 @@ from forecasters import drawn, evaluate, grouped
 
 import mcbn
 from mcbn.evaluation.bootstrap import percentile_interval
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.significance import paired_test, welch

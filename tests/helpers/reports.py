@@ -7,7 +7,8 @@ import torch
 from synthetic_studies import made_study
 
 from mcbn.drift.drift_test import DriftTest, LayerDrift
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.predictive.categorical import Categorical

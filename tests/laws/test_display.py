@@ -18,7 +18,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.detection import out_of_distribution, risk_coverage
 from mcbn.evaluation.evaluate import ScoredRows
@@ -37,6 +38,13 @@ from mcbn.study.slopes import slopes, spreads
 from mcbn.tasks.examples import LabeledData, LabeledDataset
 
 HOSTILE = '<script>alert("1")</script>'
+
+
+class Detector:
+    """Of another library."""
+
+    def predict(self, x):
+        return x.sum(1)
 
 
 def logits(draws=5, count=40, classes=3, seed=0, positions=()):
@@ -75,6 +83,11 @@ DRIFT = mcbn.drift_test(NETWORK, BANK, INPUTS, alpha=0.4)
 MONITOR = mcbn.DriftMonitor(NETWORK, BANK, alpha=0.4)
 for rows in INPUTS[:24].split(8):
     MONITOR.update(rows)
+NEIGHBORS = mcbn.NearestNeighbors.fit(NETWORK, INPUTS, k=3, name=HOSTILE)
+DETECTED = mcbn.compare(
+    {"plain": mcbn.Deterministic(NETWORK)}, INPUTS, torch.arange(60) % 3,
+    outside={HOSTILE: INPUTS + 1, "b": INPUTS + 2}, detectors=[NEIGHBORS], resamples=5,
+)  # fmt: skip
 INSPECTION = mcbn.inspect(NETWORK, INPUTS, batch_size=8)
 JOINT = mcbn.JointPosterior.from_bank(BANK)
 LINEARIZED = mcbn.LinearizedBatchNorm(NETWORK, BANK, exact=2)
@@ -118,6 +131,11 @@ RESULTS = {
     "evaluation": mcbn.evaluate(PREDICTIVE, TARGETS, resamples=20),
     "comparison": COMPARISON,
     "entry": COMPARISON.entries["plain"],
+    "comparison of detectors": DETECTED,
+    "detector entry": DETECTED.detectors[HOSTILE],
+    "features": NEIGHBORS.features,
+    "neighbours": NEIGHBORS,
+    "external detector": mcbn.ExternalDetector(Detector(), name=HOSTILE),
     "class scores": mcbn.class_scores(PREDICTIVE, TARGETS, classes=("a", HOSTILE, "c")),
     "study": STUDY,
     "study that failed": made_study(
@@ -226,8 +244,8 @@ VALUES = {
 }
 # What describes no result: protocols, what holds a network that is loaded from files, and what
 # draws at random.
-NOT_RESULTS = {"Likelihood", "Sampler", "DrawSampler", "BatchTransform", "Predictor",
-               "ExampleStreams"}  # fmt: skip
+NOT_RESULTS = {"Likelihood", "Sampler", "UncertaintyScore", "DrawSampler", "BatchTransform",
+               "Predictor", "ExampleStreams"}  # fmt: skip
 
 
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)

@@ -18,7 +18,7 @@ from scipy import stats
 
 import mcbn
 from mcbn.evaluation import bootstrap, calibration, evaluate
-from mcbn.evaluation.compare import Comparison, Entry
+from mcbn.evaluation.comparison import Comparison, Entry
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.evaluation.subgroups import subgroups

@@ -45,6 +45,19 @@ def network() -> nn.Module:
     return model
 
 
+class OddsOf:
+    """A detector of another library, which needs gradients and leaves its network in train mode."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict(self, x):
+        answer = -self.model(x).amax(1)
+        answer.sum().backward()
+        self.model.train()
+        return answer
+
+
 def bank(model, draws=5):
     return mcbn.collect(model, mcbn.minibatches(TRAINING, batch_size=8, draws=draws))
 
@@ -283,6 +296,11 @@ CALLS = {
     "class_scores": classified(lambda p, _: mcbn.class_scores(p, Y, resamples=5).support),
     "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
     "compare": compared,
+    "compare detectors": with_network(lambda m, b: mcbn.compare(
+        {"plain": mcbn.Deterministic(m)}, X, Y, outside={"far": X + 1}, resamples=3,
+        detectors=[mcbn.NearestNeighbors.fit(m, X, k=2)]).to_dict()["detectors"]["knn"]["outside"]),
+    "NearestNeighbors": with_network(lambda m, _: mcbn.NearestNeighbors.fit(m, X, k=2)(X + 1)),
+    "ExternalDetector": with_network(lambda m, _: mcbn.ExternalDetector(OddsOf(m))(X)),
     "plot": classified(lambda p, _: mcbn.plot.reliability(
         mcbn.Predictions("m", p, Y, "data")).get_xlim()),
     "consistency": with_network(lambda m, b: mcbn.consistency(b).passed),
@@ -336,7 +354,7 @@ VALUES = {
     "InconsistentBankWarning", "InferenceAxes", "Inspection", "LabelSets", "LayerChoice",
     "Likelihood",
     "NetworkAxes", "Plan", "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report",
-    "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes",
+    "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes", "UncertaintyScore",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

@@ -57,6 +57,8 @@ def test_every_package_is_in_the_contract_and_every_arrow_points_down(package):
         ("bank", "tasks"),
         ("samplers", "predictive"),
         ("evaluation", "report"),
+        ("uncertainty", "evaluation"),
+        ("predictive", "uncertainty"),
         ("recalibration", "deployment"),
         ("study", "cli"),
     ],

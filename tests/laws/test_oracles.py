@@ -22,14 +22,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import integrate, optimize, special, stats
-from sklearn import metrics
+from sklearn import metrics, neighbors
 
 import mcbn
 from mcbn.evaluation import calibration, detection, formulas, glossary, scores, significance
+from mcbn.evaluation import error_detection as errors_of_mcbn
+from mcbn.evaluation.error_detection import error_detection
+from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.predictive import categorical, mixture
 from mcbn.study import results, slopes
+from mcbn.uncertainty import neighbors as neighbors_of_mcbn
+from mcbn.uncertainty.neighbors import kth_distance
+from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES
 
 mp = mpmath.mp.clone()
 mp.dps = 30
@@ -596,6 +602,95 @@ def uncertainties_by_scipy(draws):
     )
 
 
+# Scores of uncertainty.
+
+
+def score_by_mcbn(name):
+    def call(draws):
+        predictive = mcbn.Categorical("logits").summarize(torch.from_numpy(draws))
+        return PREDICTIVE_SCORES[name](predictive).numpy()
+
+    return call
+
+
+def score_by_loop(of):
+    """A score of one example, given its mean probabilities, those of each draw, and the logits."""
+
+    def call(draws):
+        found = []
+        for rows in draws.transpose(1, 0, 2):
+            each = [softmax(row) for row in rows.tolist()]
+            mean = [mp.fsum(column) / len(each) for column in zip(*each, strict=True)]
+            found.append(float(of(mean, each, [[mp.mpf(z) for z in row] for row in rows.tolist()])))
+        return found
+
+    return call
+
+
+def mean_of(values):
+    return mp.fsum(values) / len(values)
+
+
+def minority(mean, each, logits):
+    votes = [row.index(max(row)) for row in logits]
+    return 1 - mp.mpf(max(votes.count(vote) for vote in votes)) / len(votes)
+
+
+def lead(mean, each, logits):
+    first, second = sorted(mean, reverse=True)[:2]
+    return 1 - first + second
+
+
+def divergence(mean, each, logits):
+    return mean_of([mp.fsum(p * mp.log(p / m) for p, m in zip(row, mean, strict=True))
+                    for row in each])  # fmt: skip
+
+
+def by_mean(of):
+    """A score of the mean probabilities, axes (examples, classes)."""
+    return lambda draws: of(special.softmax(draws, axis=2).mean(0))
+
+
+@st.composite
+def neighbourhoods(draw):
+    """Queries, the rows that are searched, and which neighbour."""
+    channels, rows = draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    queries = draw(arrays((draw(st.integers(1, 4)), channels)))
+    return queries, draw(arrays((rows, channels))), draw(st.integers(1, rows))
+
+
+def distances_by_loop(queries, training, k):
+    return [
+        float(sorted(mp.sqrt(mp.fsum((mp.mpf(a) - mp.mpf(b)) ** 2
+                                     for a, b in zip(query, row, strict=True)))
+                     for row in training.tolist())[k - 1])
+        for query in queries.tolist()
+    ]  # fmt: skip
+
+
+def distances_by_scikit(queries, training, k):
+    search = neighbors.NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(training)
+    return search.kneighbors(queries)[0][:, -1]
+
+
+@st.composite
+def uncertain_errors(draw):
+    """Few, so that all orders of ties can be gone through; one error and one right answer."""
+    values, wrong = draw(flags(-2.0, 2.0, least=2, most=5))
+    wrong = wrong.copy()
+    wrong[:2] = False, True
+    return values, wrong
+
+
+def errors_by_mcbn(values, wrong):
+    # The truth is class 0, and errors are of class 1.
+    logits = torch.tensor([[[0.0, 4.0 if each else -4.0] for each in wrong]], dtype=torch.float64)
+    predictive = mcbn.Categorical("logits").summarize(logits)
+    rows = ScoredRows(predictive, torch.zeros(len(wrong), dtype=torch.long))
+    found = error_detection(rows, torch.from_numpy(values), resamples=0)
+    return [found[name].value for name in ("auroc_of_errors", "aurc", "e_aurc", "augrc")]
+
+
 def joint_by_mcbn(means, variances, values):
     return mcbn.GaussianPredictive(*tensors(means[:, None], variances[:, None])).log_prob(
         torch.from_numpy(values[None])
@@ -1093,6 +1188,52 @@ METRICS = {
     "CategoricalPredictive": Metric(
         drawn_logits(), uncertainties_by_mcbn, uncertainties_by_loop, uncertainties_by_scipy,
     ),
+    "max_softmax": Metric(
+        drawn_logits(), score_by_mcbn("max_softmax"), score_by_loop(lambda m, *_: 1 - max(m)),
+        by_mean(lambda p: 1 - p.max(1)),
+    ),
+    "margin": Metric(
+        drawn_logits(), score_by_mcbn("margin"), score_by_loop(lead),
+        by_mean(lambda p: 1 + np.diff(-np.sort(-p, axis=1)[:, :2], axis=1)[:, 0]),
+    ),
+    "entropy, of predictions": Metric(
+        drawn_logits(), score_by_mcbn("entropy"), score_by_loop(lambda m, *_: entropy_of(m)),
+        by_mean(lambda p: stats.entropy(p, axis=1)),
+    ),
+    "expected_entropy": Metric(
+        drawn_logits(), score_by_mcbn("expected_entropy"),
+        score_by_loop(lambda _, each, __: mean_of([entropy_of(p) for p in each])),
+        lambda z: stats.entropy(special.softmax(z, axis=2), axis=2).mean(0),
+    ),
+    "mutual_information": Metric(
+        drawn_logits(), score_by_mcbn("mutual_information"), score_by_loop(divergence),
+        lambda z: stats.entropy(special.softmax(z, 2).mean(0), axis=1)
+        - stats.entropy(special.softmax(z, 2), axis=2).mean(0),
+    ),
+    "variation_ratio": Metric(
+        drawn_logits(), score_by_mcbn("variation_ratio"), score_by_loop(minority),
+        lambda z: 1 - stats.mode(z.argmax(2), axis=0).count / len(z),
+    ),
+    "energy": Metric(
+        drawn_logits(), score_by_mcbn("energy"),
+        score_by_loop(lambda _, __, z: -mean_of([mp.log(mp.fsum(map(mp.exp, r))) for r in z])),
+        lambda z: -special.logsumexp(z, axis=2).mean(0),
+    ),
+    "max_logit": Metric(
+        drawn_logits(), score_by_mcbn("max_logit"),
+        score_by_loop(lambda _, __, z: -mean_of([max(r) for r in z])),
+        lambda z: -np.sort(z, axis=2)[..., -1].mean(0),
+    ),
+    # Rows are ranked by products, whose rounding is about 1e-14 in the squares.
+    "kth_distance": Metric(
+        neighbourhoods(), lambda q, t, k: kth_distance(*tensors(q, t), k), distances_by_loop,
+        distances_by_scikit, 2e-7,
+    ),
+    "error_detection": Metric(
+        uncertain_errors(), errors_by_mcbn,
+        lambda u, w: [auroc_by_pairs(u, w), *areas_over_all_orders(u, w.astype(float))],
+        lambda u, w: [metrics.roc_auc_score(w, u), *areas_of_mean_ties(u, w.astype(float))],
+    ),
     "GaussianPredictive": Metric(mixtures(), moments_by_mcbn, moments_by_loop, moments_by_numpy),
     "GaussianPredictive.log_prob": Metric(
         mixtures(), joint_by_mcbn, joint_by_mpmath, joint_by_scipy, 1e-11
@@ -1152,6 +1293,9 @@ def test_every_public_number_has_its_references():
     expected.remove("choose_abstention")  # a rule and no number: see `test_abstention`
     # The numbers of the others, bit for bit: see `test_columns_of_real_targets_...`.
     expected.remove("forecast_scores")
+    expected |= {*PREDICTIVE_SCORES, *public(neighbors_of_mcbn), *public(errors_of_mcbn)}
+    # How features and values are put into rows: see `test_neighbors` and `test_error_detection`.
+    expected -= {"vectors", "rows_of"}
     rows = {name.split(",")[0] for name in METRICS}
     assert expected <= rows, expected - rows
     names = {*get_args(glossary.ScoreName), *glossary.BETTER}

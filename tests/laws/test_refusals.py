@@ -131,7 +131,7 @@ CASES = {
         "a CategoricalPredictive or BernoulliPredictive, got Tensor; give what mcbn.predict"),
     "another uncertainty": (
         lambda: mcbn.out_of_distribution(classes(), classes(), uncertainty="variance"), ValueError,
-        "'entropy', got 'variance'"),
+        "'max_logit'], got 'variance'; choose one"),
     "a level in per cent": (
         lambda: mcbn.evaluate(classes(), Y, level=95), ValueError, "got 95; write 95% as 0.95"),
     "resamples below 0": (
@@ -196,7 +196,7 @@ CASES = {
         "a GaussianPredictive, got CategoricalPredictive; give"),
     "uncertainties in a list": (
         lambda: mcbn.choose_abstention([0.1, 0.2], [True, False], risk=0.1), TypeError,
-        "uncertainty to be a torch.Tensor, got list; convert"),
+        "wrong to be a torch.Tensor, got list; convert"),
 }  # fmt: skip
 
 

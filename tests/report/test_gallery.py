@@ -15,7 +15,8 @@ from PIL import Image
 from reports import ParsedPage, looked_up
 from torch.testing import assert_close
 
-from mcbn.evaluation.compare import Comparison, entry
+from mcbn.evaluation.compare import entry
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.report.comparison_page import ComparisonPage

@@ -11,7 +11,7 @@ from reports import comparison
 
 import mcbn
 from mcbn.evaluation import glossary
-from mcbn.evaluation.compare import Comparison
+from mcbn.evaluation.comparison import Comparison
 from mcbn.report.model_card import to_model_card
 
 NASTY = 'a|b `c` <img src=x onerror=alert(1)> [d](e) *f* _g_ $h$ \\ & \n---\n"#: {i}, - j\t'

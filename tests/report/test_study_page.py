@@ -144,12 +144,15 @@ def test_every_shown_score_is_drawn_for_every_training_size():
             assert shown == (point.mean, point.low)
 
 
-def test_auroc_is_by_mutual_information_or_of_one_draw_by_entropy():
+@pytest.mark.parametrize("measure", ["entropy", "mutual_information"])
+def test_auroc_of_all_methods_is_by_one_score(measure):
+    """A single draw has no mutual information, and is not shown there."""
     figures = full().to_dict()["parts"][0]["figures"]
-    group = next(g for g in figures["outside"] if g["title"].startswith("AUROC of rotated"))
+    title = f"AUROC of rotated against the test examples by {measure.replace('_', ' ')}"
+    (group,) = [g for g in figures["outside"] if g["title"] == title]
     study, panel = full().study, group["panels"][0]
-    by = {"Deterministic": "entropy", "Deep ensemble": "mutual_information"}
-    for method, measure in by.items():
+    assert ("Deterministic" in panel) == (measure == "entropy")
+    for method in {"Deterministic", "Deep ensemble"} & set(panel):
         point = study.point(f"auroc_rotated_by_{measure}", method, training_batch_size=32)
         assert panel[method]["y"] == [point.mean]
 

@@ -40,6 +40,9 @@ class EvaluateOptions:
             by resampling whole groups.
         ignore_index: label of positions that are not labelled, where the file does not say.
         units: of real targets, such as MPa, where the file does not say; of several as 'MPa,kg'.
+        uncertainty: scores of uncertainty that errors are detected by, as
+            'entropy,mutual_information', or columns of the file; by default only one minus the
+            probability of the prediction, as in aurc and auroc_of_errors.
         json: print JSON instead of text.
     """
 
@@ -52,6 +55,7 @@ class EvaluateOptions:
     group: str | None = None
     ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
+    uncertainty: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False
 
 
@@ -90,6 +94,10 @@ class ReportOptions:
         units: of real targets, such as MPa, where the files do not say; of several as 'MPa,kg'.
         drift: results of mcbn drift --json for other data, which get a section; NAME=FILE names the
             data; may be given several times.
+        uncertainty: scores of uncertainty that errors and out-of-distribution inputs are detected
+            by: max_softmax, margin, entropy, expected_entropy, mutual_information, variation_ratio,
+            energy, max_logit, several as 'entropy,energy', or columns of every file, higher where
+            an example is more uncertain; by default entropy and mutual_information.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
         json: print JSON instead of text.
@@ -111,5 +119,6 @@ class ReportOptions:
     ignore_index: int | None = None
     units: list[str] | str | None = field(default=None, metadata=UNITS)
     drift: list[str] | str | None = field(default=None, metadata=DRIFT)
+    uncertainty: list[str] | str | None = field(default=None, metadata=NAMES)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False
