@@ -145,6 +145,16 @@ def require_other_groups(
         )
 
 
+def require_prior(prior: float) -> None:
+    """Check that the precision of a prior is finite and not below 0.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not (prior >= 0 and math.isfinite(prior)):
+        raise ValueError(f"expected a prior of at least 0, got {prior}; 1 is usual")
+
+
 def _rows(predictive: HeldPredictive) -> Tensor:
     """A tensor with one row per example, whatever the number of draws."""
     if isinstance(predictive, CategoricalPredictive):

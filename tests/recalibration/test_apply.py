@@ -66,10 +66,11 @@ def test_every_method_is_fitted_on_its_own_held_out_predictions():
     tested = [classes(0, method="a"), classes(0, temperature=6.0, method="b")]
     held = [classes(1, temperature=6.0, method="b"), classes(1, method="a")]
     fits = fitted(tested, held, "temperature")
-    assert fits["b"].temperature == pytest.approx(2 * fits["a"].temperature, rel=1e-6)
+    # Twice the logits have twice the temperature, but for the prior.
+    assert fits["b"].temperature == pytest.approx(2 * fits["a"].temperature, rel=0.02)
     shown = before_and_after(tested, fits, "temperature")
     assert [each.method for each in shown] == ["a", "a + temperature", "b", "b + temperature"]
-    torch.testing.assert_close(nll(shown[1]), nll(shown[3]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(nll(shown[1]), nll(shown[3]), rtol=1e-3, atol=0)
     # The fits go for predictions of other inputs by the same method.
     outside = before_and_after([classes(2, method="b")], fits, "temperature")[1]
     expected = fits["b"](classes(2, method="b").scored)
