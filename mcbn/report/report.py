@@ -14,7 +14,8 @@ from mcbn.evaluation.compare import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.apply import Sides, set_coverages
+from mcbn.recalibration.apply import Sides
+from mcbn.recalibration.coverages import set_coverages
 from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.figure_files import figure_formats

@@ -10,7 +10,7 @@ from mcbn.evaluation.by_class import ClassScores
 from mcbn.evaluation.compare import Comparison, paired
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
-from mcbn.recalibration.apply import SetCoverage
+from mcbn.recalibration.coverages import SetCoverage
 from mcbn.report.panels import PanelGroup, uncertainty
 
 DASH = "\N{EN DASH}"  # in place of a number that is not known

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from mcbn.cli.main import main
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
+from mcbn.recalibration.apply import (
+    averaged_for_want_of_draws,
+    before_and_after,
+    fit_dicts,
+    fitted,
+    in_words,
+)
+from mcbn.recalibration.coverages import set_coverages
 
 
 def classes(seed, count=400, draws=1, temperature=3.0, method="net"):
@@ -41,18 +49,24 @@ def nll(each):
 
 
 CASES = [
-    ("temperature", classes, mcbn.TemperatureScaling),
-    ("temperature-per-draw", classes, mcbn.TemperedCategorical),
+    ("temperature", classes, mcbn.TemperatureScaling),  # of a single draw
+    ("temperature", partial(classes, draws=3), mcbn.TemperedCategorical),
+    ("temperature-per-draw", partial(classes, draws=3), mcbn.TemperedCategorical),
+    ("temperature-of-average", partial(classes, draws=3), mcbn.TemperatureScaling),
     ("vector", classes, mcbn.VectorScaling),
     ("isotonic", classes, mcbn.Isotonic),
     ("variance", reals, mcbn.VarianceScaling),
 ]
 
 
-@pytest.mark.parametrize(("by", "made", "method"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("by", "made", "method"), CASES, ids=[f"{case[0]} {case[2].__name__}" for case in CASES]
+)
 def test_each_method_is_shown_as_it_is_and_cured(by, made, method):
     test, held = made(0), made(1)
-    before, after = before_and_after([test], fitted([test], [held], by), by)
+    fits = fitted([test], [held], by)
+    assert type(fits["net"]) is method
+    before, after = before_and_after([test], fits, by)
     assert before is test
     assert (after.method, after.targets is test.targets) == (f"net + {by}", True)
     assert nll(after) < nll(before) - 0.05
@@ -60,6 +74,46 @@ def test_each_method_is_shown_as_it_is_and_cured(by, made, method):
     torch.testing.assert_close(
         nll(after), nll(replace(test, predictive=expected)), rtol=1e-12, atol=0
     )
+
+
+@pytest.mark.parametrize("forgotten", ["test", "held", "outside"])
+def test_a_temperature_is_of_the_average_where_draws_of_any_file_were_not_kept(forgotten):
+    made = {"test": 0, "held": 1, "outside": 2}
+    files = {name: classes(seed, draws=3) for name, seed in made.items()}
+    files[forgotten] = replace(
+        files[forgotten], predictive=replace(files[forgotten].predictive, draws=None)
+    )
+    test, held, outside = files.values()
+    fit = fitted([test], [held], "temperature", others=[outside])["net"]
+    assert fit == mcbn.TemperatureScaling.fit(held.scored, held.targets)
+    assert averaged_for_want_of_draws(fit, test)
+    before_and_after([outside], {"net": fit}, "temperature")
+    one = classes(0)
+    assert not averaged_for_want_of_draws(fitted([one], [classes(1)], "temperature")["net"], one)
+    # Predictions by other methods do not count.
+    other = replace(files[forgotten], method="other")
+    kept = [classes(seed, draws=3) for seed in (0, 1)]
+    fits = fitted(
+        [kept[0], classes(3, method="other")], [kept[1], classes(4, method="other")],
+        "temperature", others=[other, classes(2, draws=3)],
+    )  # fmt: skip
+    assert type(fits["net"]) is mcbn.TemperedCategorical
+
+
+def test_fits_are_told_in_a_line_and_as_numbers():
+    test, held = classes(0), classes(1)
+    told = {}
+    for by in ("temperature", "vector", "isotonic"):
+        fits = fitted([test], [held], by)
+        told[by] = in_words(fits["net"])
+        assert fit_dicts(fits)["net"].items() >= fits["net"].to_dict().items()
+    assert told["temperature"].startswith("T = 2.8")
+    assert told["temperature"].endswith(" of the average, fitted on 400 labels")
+    assert told["vector"] == "VectorScaling of 4 classes"
+    assert "fitted on 400 labels" in told["isotonic"]
+    with pytest.warns(mcbn.TemperatureBoundWarning):
+        sure = mcbn.TemperatureScaling.fit(held.scored, held.scored.prediction, prior=0.0)
+    assert fit_dicts({"net": sure})["net"]["at_bound"] == "lower"
 
 
 def test_every_method_is_fitted_on_its_own_held_out_predictions():

@@ -11,7 +11,8 @@ from command_lines import failing, run
 
 import mcbn
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.apply import Sides, fitted, set_coverages
+from mcbn.recalibration.apply import Sides, fitted
+from mcbn.recalibration.coverages import set_coverages
 
 FITS = [
     ("temperature", mcbn.TemperatureScaling),
@@ -192,3 +193,13 @@ def test_groups_are_on_one_side_on_the_command_line(folder, capsys):
     (folder / "bare.csv").write_text("p_0,p_1,p_2,label\n0.2,0.3,0.5,1\n0.5,0.3,0.2,1\n")
     said = failing(f"{line} --held-out bare.csv", capsys)
     assert "expected a column 'patient' in bare.csv, got none" in said
+
+
+@pytest.mark.parametrize("by", ["temperature", "temperature-of-average"])
+def test_a_temperature_for_new_patients_counts_those_held_out(by):
+    test, held = scans(0), scans(1, first=30)
+    sides = Sides.of_column("patient", [test], [held])
+    fit = fitted([test], [held], by, sides=sides)["net"]
+    assert fit == mcbn.TemperatureScaling.fit(held.scored, held.targets, group=patients_of(held))
+    assert fit.labels == 30
+    assert fitted([test], [held], by)["net"].labels == 180

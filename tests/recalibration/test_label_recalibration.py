@@ -20,7 +20,8 @@ from torch.testing import assert_close
 import mcbn
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
+from mcbn.recalibration.apply import before_and_after, fitted
+from mcbn.recalibration.coverages import set_coverages
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 METHODS = {
