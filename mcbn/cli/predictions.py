@@ -91,7 +91,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
-    formats = figure_formats(names_of(options.figures))  # before any work
+    figure_formats(names_of(options.figures))  # is refused before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -111,8 +111,9 @@ def report(options: ReportOptions) -> None:
     _group(methods[0], options.group, paths[0])
     sides = _sides(options.group, methods, held_out, held_out_paths)
     # Of pixels there are none, which is refused where nothing else was asked for.
-    has_sets = bool(held_out) and (options.recalibrate is None or all(map(have_sets, methods)))
-    sets = set_coverages(methods, held_out, sides=sides) if has_sets else ()
+    asked = options.recalibrate is None or options.sets_by is not None
+    has_sets = bool(held_out) and (asked or all(map(have_sets, methods)))
+    sets = set_coverages(methods, held_out, sides=sides, by=options.sets_by) if has_sets else ()
     ood = [each for _, each in outside]
     fits: dict[str, Any] = {}
     if (by := options.recalibrate) is not None:
@@ -129,15 +130,20 @@ def report(options: ReportOptions) -> None:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
     page = replace(page, provenance=provenance, sets=sets, drift=drift, recalibrations=fits)
-    written = Report(page)
-    path = written.write(options.out, figures=formats)
+    _write(Report(page), fits, options)
+    if options.maps is not None:
+        _write_maps(options.maps, methods)
+
+
+def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> None:
+    """Write a report, and tell where it is and what was fitted, by method."""
+    formats = figure_formats(names_of(options.figures))
+    path = report.write(options.out, figures=formats)
     messages.show_report(
-        path, written.verdict, figures=bool(formats), json=options.json,
+        path, report.verdict, figures=bool(formats), json=options.json,
         recalibrations={name: in_words(fit) for name, fit in fits.items()},
         numbers={"recalibration": fit_dicts(fits)} if fits else {},
     )  # fmt: skip
-    if options.maps is not None:
-        _write_maps(options.maps, methods)
 
 
 def _write_maps(directory: str, methods: Sequence[Predictions]) -> None:
@@ -203,11 +209,12 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
             "expected no --outside, and no --images but with values of pixels, with predictions of "
             "real values, got some; leave them out"
         )
-    if options.recalibrate and not options.held_out:
-        raise ValueError(
-            f"expected --held-out with --recalibrate {options.recalibrate}, got none; predict a "
-            "held-out part of the data and give its file"
-        )
+    for name, value in (("--recalibrate", options.recalibrate), ("--sets-by", options.sets_by)):
+        if value and not options.held_out:
+            raise ValueError(
+                f"expected --held-out with {name} {value}, got none; predict a held-out part of "
+                "the data and give its file"
+            )
 
 
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:

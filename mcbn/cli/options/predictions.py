@@ -78,6 +78,8 @@ class ReportOptions:
             where draws were kept, else of their average), temperature-per-draw,
             temperature-of-average, vector or isotonic for classes; by temperature,
             temperature-per-label, platt or isotonic for several labels; variance for real values.
+        sets_by: column of subgroups, which the files of --held-out need too, or target for the true
+            class: conformal sets that keep their level in each are shown as well.
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
@@ -105,6 +107,7 @@ class ReportOptions:
     images: str | None = field(default=None, metadata=EXAMPLES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: Recalibration | None = None
+    sets_by: str | None = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
     maps: str | None = field(default=None, metadata=OUTPUT)
