@@ -88,9 +88,10 @@ def set_coverages(
     for each in predictions:
         partner = partner_of(each, predictions, held_out, sides)
         group, held = (sides.scored, sides.held_out[partner.method]) if sides else (None, None)
+        fit = _fit_sets(partner, level, held)  # refuses positions
         made: dict[str, Any] = {
             "as predicted": _as_predicted(each, level),
-            "conformal": _fit_sets(partner, level, held)(each.scored),
+            "conformal": fit(each.scored),
         }
         parts: dict[str, Bool[Tensor, " batch"]] = {}
         if by is not None:
