@@ -251,6 +251,20 @@ def test_a_random_part_of_the_class_itself_is_counted():
     assert torch.equal(one(new, by=["all"] * 200).members, all_(new).members)
 
 
+@pytest.mark.parametrize("method", [mcbn.ConformalSetsByClass, mcbn.ConformalSetsBySubgroup])
+def test_new_examples_have_other_random_numbers_than_held_out_ones(method):
+    predictive, targets, sites = predicted(300)
+    by = {} if method is mcbn.ConformalSetsByClass else {"by": sites}
+    fitted = method.fit(predictive, targets, level=0.5, score="adaptive", seed=5, **by)
+    inside = method.from_dict(fitted.to_dict())(predictive, **by).members.gather(
+        1, targets[:, None]
+    )
+    parts = targets.numpy() if not by else np.array(sites)
+    # With the same ones the k smallest scores of each would be covered, no more and no fewer.
+    counts = [int(inside[torch.from_numpy(parts == each)].sum()) for each in np.unique(parts)]
+    assert counts != [math.ceil((count + 1) * 0.5) for count in fitted.examples]
+
+
 # Few examples
 
 
