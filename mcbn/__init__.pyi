@@ -43,6 +43,11 @@ from .predictive.tables import read_predictions as read_predictions
 from .predictive.tables import write_predictions as write_predictions
 from .recalibration.conformal import ConformalIntervals as ConformalIntervals
 from .recalibration.conformal import ConformalSets as ConformalSets
+from .recalibration.conformal_by_class import ConformalSetsByClass as ConformalSetsByClass
+from .recalibration.conformal_by_subgroup import (
+    ConformalIntervalsBySubgroup as ConformalIntervalsBySubgroup,
+)
+from .recalibration.conformal_by_subgroup import ConformalSetsBySubgroup as ConformalSetsBySubgroup
 from .recalibration.conformal_labels import ConformalLabels as ConformalLabels
 from .recalibration.isotonic import Isotonic as Isotonic
 from .recalibration.isotonic_by_label import IsotonicByLabel as IsotonicByLabel
@@ -53,6 +58,8 @@ from .recalibration.prediction_sets import PredictionIntervals as PredictionInte
 from .recalibration.prediction_sets import PredictionSets as PredictionSets
 from .recalibration.temperature import TemperatureScaling as TemperatureScaling
 from .recalibration.temperature import TemperedCategorical as TemperedCategorical
+from .recalibration.temperature import fit_temperature as fit_temperature
+from .recalibration.temperature_search import TemperatureBoundWarning as TemperatureBoundWarning
 from .recalibration.variance import VarianceScaling as VarianceScaling
 from .recalibration.vector import VectorScaling as VectorScaling
 from .report.choice_figure import draw_choice as draw_choice

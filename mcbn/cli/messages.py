@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
@@ -48,7 +48,15 @@ def show(text: str, numbers: Any, *, json: bool) -> None:
         say(text)
 
 
-def show_report(path: Path, verdict: Sequence[Any], *, figures: bool, json: bool) -> None:
+def show_report(
+    path: Path,
+    verdict: Sequence[Any],
+    *,
+    figures: bool,
+    json: bool,
+    recalibrations: Mapping[str, str] | None = None,
+    numbers: Mapping[str, Any] | None = None,
+) -> None:
     """Print where a report is, for programs with its verdict: dataclasses of plain values.
 
     Args:
@@ -56,12 +64,17 @@ def show_report(path: Path, verdict: Sequence[Any], *, figures: bool, json: bool
         verdict: what it says.
         figures: whether each figure has files of its own, which are beside the page.
         json: for programs.
+        recalibrations: what was fitted, in words, by method.
+        numbers: what programs are told besides.
     """
-    words, numbers = f"Report: {path}", {"report": str(path), "verdict": [*map(asdict, verdict)]}
+    lines = [f"Report: {path}"]
+    plain = {"report": str(path), "verdict": [*map(asdict, verdict)], **(numbers or {})}
     if figures:
         folder = path.with_name(FIGURES)
-        words, numbers = f"{words}\nFigures: {folder}", {**numbers, "figures": str(folder)}
-    show(words, numbers, json=json)
+        lines.append(f"Figures: {folder}")
+        plain["figures"] = str(folder)
+    lines += [f"Recalibration of {name}: {text}" for name, text in (recalibrations or {}).items()]
+    show("\n".join(lines), plain, json=json)
 
 
 def note(text: str) -> None:

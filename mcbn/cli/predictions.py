@@ -38,12 +38,15 @@ from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions
 from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import (
+    Recalibration,
     Sides,
+    averaged_for_want_of_draws,
     before_and_after,
+    fit_dicts,
     fitted,
-    have_sets,
-    set_coverages,
+    in_words,
 )
+from mcbn.recalibration.coverages import have_sets, set_coverages
 from mcbn.report.claims import group_claim
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
@@ -98,7 +101,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
-    formats = figure_formats(names_of(options.figures))  # before any work
+    figure_formats(names_of(options.figures))  # is refused before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -118,33 +121,62 @@ def report(options: ReportOptions) -> None:
     _group(methods[0], options.group, paths[0])
     sides = _sides(options.group, methods, held_out, held_out_paths)
     # Of pixels there are none, which is refused where nothing else was asked for.
-    has_sets = bool(held_out) and (options.recalibrate is None or all(map(have_sets, methods)))
-    sets = set_coverages(methods, held_out, sides=sides) if has_sets else ()
-    if options.recalibrate is not None:
-        fits = fitted(methods, held_out, options.recalibrate, sides=sides)
-        methods = before_and_after(methods, fits, options.recalibrate)
-        outside = [
-            (path, either)
-            for path, predictions in outside
-            for either in before_and_after([predictions], fits, options.recalibrate)
-        ]
+    asked = options.recalibrate is None or options.sets_by is not None
+    has_sets = bool(held_out) and (asked or all(map(have_sets, methods)))
+    sets = set_coverages(methods, held_out, sides=sides, by=options.sets_by) if has_sets else ()
+    ood = [each for _, each in outside]
+    fits: dict[str, Any] = {}
+    if (by := options.recalibrate) is not None:
+        fits = fitted(methods, held_out, by, others=ood, sides=sides)
+        _tell_of_averages(fits, methods, by)
+        methods = before_and_after(methods, fits, by)
+        ood = [either for each in ood for either in before_and_after([each], fits, by)]
     page = page_of_predictions(
-        methods, title=options.title, outside=[each for _, each in outside], groups=groups,
-        group=options.group, images=images, resamples=options.resamples,
+        methods, title=options.title, outside=ood, groups=groups, group=options.group,
+        images=images, resamples=options.resamples,
         uncertainties=names_of(options.uncertainty) or USUAL,
     )  # fmt: skip
     provenance = {"Data": methods[0].data, "Files": ", ".join(paths)}
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    written = Report(replace(page, provenance=provenance, sets=sets, drift=drift))
-    path = written.write(options.out, figures=formats)
-    messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)
-    for number, predictions in enumerate(methods if options.maps is not None else (), 1):
+    page = replace(page, provenance=provenance, sets=sets, drift=drift, recalibrations=fits)
+    _write(Report(page), fits, options)
+    if options.maps is not None:
+        _write_maps(options.maps, methods)
+
+
+def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> None:
+    """Write a report, and tell where it is and what was fitted, by method."""
+    formats = figure_formats(names_of(options.figures))
+    path = report.write(options.out, figures=formats)
+    messages.show_report(
+        path, report.verdict, figures=bool(formats), json=options.json,
+        recalibrations={name: in_words(fit) for name, fit in fits.items()},
+        numbers={"recalibration": fit_dicts(fits)} if fits else {},
+    )  # fmt: skip
+
+
+def _write_maps(directory: str, methods: Sequence[Predictions]) -> None:
+    """Write the maps of every method into a folder of its own."""
+    for number, predictions in enumerate(methods, 1):
         # A name may hold anything, and a file must not be able to say where others are written.
         name = UNSAFE.sub("-", predictions.method).strip("-") or f"method-{number}"
-        folder = Path(str(options.maps)) / name
+        folder = Path(directory) / name
         messages.tell(f"{write_maps(folder, predictions)} maps written to {folder}")
+
+
+def _tell_of_averages(
+    fits: Mapping[str, Any], methods: Sequence[Predictions], by: Recalibration
+) -> None:
+    """Tell where a temperature is of the average since draws were not kept."""
+    names = [each.method for each in methods if by == "temperature"
+             and averaged_for_want_of_draws(fits[each.method], each)]  # fmt: skip
+    if names:
+        messages.note(
+            f"not all draws of {shortened(names)} were kept, so the temperature is of their "
+            "average; predict all files with --keep-draws for one of each draw"
+        )
 
 
 def _drift_tests(paths: list[str]) -> dict[str, DriftTest]:
@@ -188,11 +220,12 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
             "expected no --outside, and no --images but with values of pixels, with predictions of "
             "real values, got some; leave them out"
         )
-    if options.recalibrate and not options.held_out:
-        raise ValueError(
-            f"expected --held-out with --recalibrate {options.recalibrate}, got none; predict a "
-            "held-out part of the data and give its file"
-        )
+    for name, value in (("--recalibrate", options.recalibrate), ("--sets-by", options.sets_by)):
+        if value and not options.held_out:
+            raise ValueError(
+                f"expected --held-out with {name} {value}, got none; predict a held-out part of "
+                "the data and give its file"
+            )
 
 
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:

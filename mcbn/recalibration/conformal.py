@@ -10,23 +10,25 @@ group counts as one, however many examples it has.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import Any, Literal
-
-import torch
-from jaxtyping import Float64, Int
-from torch import Tensor
+from typing import Any
 
 from mcbn import validation
-from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
-from mcbn.network.isolation import derived_seed
+from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
+from mcbn.recalibration.conformal_scores import (
+    ClassScore,
+    Frame,
+    RealScore,
+    class_scores,
+    conformal_threshold,
+    require_class_score,
+    require_real_score,
+)
 from mcbn.recalibration.held_out import HeldOut
 from mcbn.recalibration.prediction_sets import PredictionIntervals, PredictionSets
 
@@ -64,21 +66,14 @@ class ConformalSets:
     level: float
     threshold: float
     examples: int
-    score: Literal["probability", "adaptive"] = "probability"
+    score: ClassScore = "probability"
     seed: int | None = None
     groups: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         validation.fraction(self.level, "level")
-        if self.score not in ("probability", "adaptive"):
-            raise ValueError(
-                f"expected the score 'probability' or 'adaptive', got {self.score!r}; choose one"
-            )
-        if self.score == "probability" and self.seed is not None:
-            raise ValueError(
-                f"expected a seed with the score 'adaptive' only, got {self.seed}; leave it out"
-            )
+        require_class_score(self.score, self.seed)
 
     @classmethod
     def fit(
@@ -87,7 +82,7 @@ class ConformalSets:
         targets: Targets,
         *,
         level: float = 0.9,
-        score: Literal["probability", "adaptive"] = "probability",
+        score: ClassScore = "probability",
         seed: int | None = None,
         group: Groups | None = None,
     ) -> "ConformalSets":
@@ -111,12 +106,12 @@ class ConformalSets:
         clusters = clusters_of(group, len(predictive))
         groups = None if clusters is None else len(clusters)
         unfitted = cls(level, math.inf, len(predictive), score, seed, groups)
-        scores = unfitted._scores(predictive, "held out")
+        scores = class_scores(predictive, score, seed=seed, stream="held out")
         index = validation.labels(as_targets(targets), scores.shape[1], (len(scores),)).long()
         own = scores.gather(1, index.to(scores.device)[:, None])
         return replace(
             unfitted,
-            threshold=_threshold(own, level, clusters),
+            threshold=conformal_threshold(own, level, clusters),
             held_out=HeldOut.of(predictive, group),
         )
 
@@ -135,27 +130,8 @@ class ConformalSets:
         """
         held_out.require_of_classes(predictive, "ConformalLabels")
         self.held_out.require_other(predictive, group)
-        return PredictionSets(self._scores(predictive, "new") <= self.threshold)
-
-    def _scores(
-        self, predictive: CategoricalPredictive, stream: str
-    ) -> Float64[Tensor, "batch classes"]:
-        """The score of every class of each example."""
-        logs = predictive.log_probabilities
-        if logs.ndim > 2:
-            raise ValueError(
-                f"expected one label per example, got positions {tuple(logs.shape[2:])}, which are "
-                "not exchangeable: those of one image are alike; predict one label per image"
-            )
-        if self.score == "probability":
-            return -logs
-        ordered, order = logs.exp().sort(dim=1, descending=True, stable=True)
-        reached = ordered.cumsum(1)
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, stream))
-            part = torch.rand((len(logs), 1), generator=generator, dtype=torch.float64)
-            reached -= ordered * part.to(logs.device)
-        return torch.empty_like(reached).scatter_(1, order, reached)
+        scores = class_scores(predictive, self.score, seed=self.seed, stream="new")
+        return PredictionSets(scores <= self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; an infinite threshold is None."""
@@ -195,16 +171,13 @@ class ConformalIntervals:
     level: float
     threshold: float
     examples: int
-    score: Literal["residual", "quantile"] = "residual"
+    score: RealScore = "residual"
     groups: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         validation.fraction(self.level, "level")
-        if self.score not in ("residual", "quantile"):
-            raise ValueError(
-                f"expected the score 'residual' or 'quantile', got {self.score!r}; choose one"
-            )
+        require_real_score(self.score)
 
     @classmethod
     def fit(
@@ -213,7 +186,7 @@ class ConformalIntervals:
         targets: Targets,
         *,
         level: float = 0.9,
-        score: Literal["residual", "quantile"] = "residual",
+        score: RealScore = "residual",
         group: Groups | None = None,
     ) -> "ConformalIntervals":
         """Fit the threshold on held-out examples that nothing else was fitted on.
@@ -234,12 +207,10 @@ class ConformalIntervals:
         clusters = clusters_of(group, len(predictive))
         groups = None if clusters is None else len(clusters)
         unfitted = cls(level, math.inf, len(predictive), score, groups)
-        values = predictive.aligned(targets).reshape(-1)
-        low, high, unit = unfitted._frame(predictive)
-        scores = torch.maximum(low - values, values - high) / unit
+        scores = Frame.of(predictive, score, level).scores(predictive.aligned(targets))
         return replace(
             unfitted,
-            threshold=_threshold(scores, level, clusters),
+            threshold=conformal_threshold(scores, level, clusters),
             held_out=HeldOut.of(predictive, group),
         )
 
@@ -256,26 +227,7 @@ class ConformalIntervals:
             ValueError: they are the ones fitted on, or of groups fitted on, or as for `fit`.
         """
         self.held_out.require_other(predictive, group)
-        low, high, unit = self._frame(predictive)
-        return PredictionIntervals(low - self.threshold * unit, high + self.threshold * unit)
-
-    def _frame(self, predictive: GaussianPredictive) -> tuple[Tensor, Tensor, Tensor]:
-        """Ends of the interval at threshold 0, and the unit of the threshold."""
-        if predictive.mean.numel() != len(predictive):
-            raise ValueError(
-                f"expected one output, got predictions of shape {tuple(predictive.mean.shape)}, "
-                "for which coverage would have several meanings; fit each output separately"
-            )
-        if self.score == "quantile":
-            low, high = (end.reshape(-1) for end in predictive.interval(self.level))
-            return low, high, torch.ones_like(low)
-        mean, deviation = predictive.mean.reshape(-1), predictive.variance.sqrt().reshape(-1)
-        if not bool((deviation > 0).all()):
-            raise ValueError(
-                "expected predictive variances above 0, got one of 0, by which a residual cannot "
-                "be divided; add the noise variance 1/tau, or take score='quantile'"
-            )
-        return mean, mean, deviation
+        return Frame.of(predictive, self.score, self.level).interval(self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; an infinite threshold is None."""
@@ -285,44 +237,3 @@ class ConformalIntervals:
     def from_dict(cls, values: Mapping[str, Any]) -> "ConformalIntervals":
         """Rebuild what `to_dict` returned."""
         return held_out.from_dict(cls, values)
-
-
-def _threshold(scores: Tensor, level: float, clusters: Clusters | None) -> float:
-    """The score of rank `ceil((n + 1) level)`; infinite where there are fewer scores."""
-    if clusters is not None:
-        return shared_threshold(scores, level, clusters.sizes[clusters.of_row], len(clusters))
-    ordered = scores.flatten().sort().values
-    rank = math.ceil((len(ordered) + 1) * _as_written(level))
-    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
-
-
-def shared_threshold(
-    scores: Tensor, level: float, sizes: Int[Tensor, " scores"], clusters: int
-) -> float:
-    """The first score up to which the shares of all K clusters sum to `(K + 1) level`.
-
-    It is the quantile of scores of which each cluster has the mass 1 / (K + 1), and infinity has
-    the rest.
-
-    Args:
-        scores: of all rows.
-        level: share of the mass.
-        sizes: what one is divided by for the share of each row in its cluster.
-        clusters: K.
-    """
-    ordered, order = scores.flatten().sort()
-    sizes = sizes[order.cpu()]
-    needed = (clusters + 1) * _as_written(level)
-    rank = bisect_left(range(len(ordered) + 1), needed, key=lambda n: _shares(sizes[:n]))
-    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
-
-
-def _as_written(level: float) -> Fraction:
-    """The level as the decimal number that was written: in floating point 0.07 * 100 is above 7."""
-    return Fraction(str(level))
-
-
-def _shares(sizes: Int[Tensor, " chosen"]) -> Fraction:
-    """The sum of one over each size; exact."""
-    counts = sizes.bincount().tolist()
-    return sum((Fraction(count, size) for size, count in enumerate(counts) if count), Fraction(0))

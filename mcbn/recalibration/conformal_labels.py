@@ -15,7 +15,7 @@ from mcbn.evaluation.clusters import Groups
 from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.recalibration import held_out
-from mcbn.recalibration.conformal import shared_threshold
+from mcbn.recalibration.conformal_scores import shared_threshold
 from mcbn.recalibration.held_out import HeldOut
 from mcbn.recalibration.prediction_sets import LabelSets, counted_examples, present_labels
 

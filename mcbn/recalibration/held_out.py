@@ -145,6 +145,16 @@ def require_other_groups(
         )
 
 
+def require_prior(prior: float) -> None:
+    """Check that the precision of a prior is finite and not below 0.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not (prior >= 0 and math.isfinite(prior)):
+        raise ValueError(f"expected a prior of at least 0, got {prior}; 1 is usual")
+
+
 def _rows(predictive: HeldPredictive) -> Tensor:
     """A tensor with one row per example, whatever the number of draws."""
     if isinstance(predictive, CategoricalPredictive):
@@ -164,7 +174,7 @@ def to_dict(fitted: Any) -> dict[str, Any]:
     numbers = {name: getattr(fitted, name) for name in _names(type(fitted))}
     for name, value in numbers.items():
         if isinstance(value, tuple):
-            numbers[name] = list(value)
+            numbers[name] = [None if each == math.inf else each for each in value]
         elif value == math.inf:
             numbers[name] = None
     return {"method": type(fitted).__name__, **numbers}
@@ -190,14 +200,23 @@ def from_dict(method: type[F], values: Mapping[str, Any]) -> F:
         value, kind = values[name], kinds[name]
         if value is None and kind is float:
             numbers[name] = math.inf
+        elif kind == tuple[float, ...] and isinstance(value, (list, tuple)) and None in value:
+            finite = [each for each in value if each is not None]
+            if not matches_type(finite, kind):
+                raise _not_of(name, kind, value)
+            numbers[name] = tuple(math.inf if each is None else each for each in value)
         elif matches_type(value, kind):
             numbers[name] = _as_tuples(value)
         else:
-            raise ValueError(
-                f"expected {name} of the type {kind} and finite, got {value!r:.80}; read a file "
-                "that mcbn wrote"
-            )
+            raise _not_of(name, kind, value)
     return method(**numbers)
+
+
+def _not_of(name: str, kind: Any, value: object) -> ValueError:
+    return ValueError(
+        f"expected {name} of the type {kind} and finite, got {value!r:.80}; read a file that mcbn "
+        "wrote"
+    )
 
 
 def _as_tuples(value: Any) -> Any:

@@ -16,7 +16,8 @@ from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.temperature import averaged, checked_logs
+from mcbn.recalibration.shares import averaged
+from mcbn.recalibration.temperature import checked_logs
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,7 +19,7 @@ from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut
 from mcbn.recalibration.isotonic import isotonic_function, require_function
 from mcbn.recalibration.known_answers import KnownAnswers
-from mcbn.recalibration.temperature import averaged_labels
+from mcbn.recalibration.shares import averaged_labels
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,10 +15,10 @@ from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut
+from mcbn.recalibration.held_out import HeldOut, require_prior
 from mcbn.recalibration.known_answers import KnownAnswers
-from mcbn.recalibration.temperature import averaged_labels
-from mcbn.recalibration.vector import require_numbers, require_prior
+from mcbn.recalibration.shares import averaged_labels
+from mcbn.recalibration.vector import require_numbers
 
 
 @dataclass(frozen=True, repr=False)

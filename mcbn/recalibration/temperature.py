@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mcbn import validation
@@ -18,19 +18,24 @@ from mcbn.evaluation import scores
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.evaluate import ScoredRows, require_predictive
 from mcbn.network.targets import Targets, as_targets
-from mcbn.predictive.bernoulli import BernoulliPredictive
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits, entropy
+from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
+from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut, end_of, lowest
+from mcbn.recalibration.held_out import HeldOut, end_of, require_prior
 from mcbn.recalibration.known_answers import KnownAnswers
+from mcbn.recalibration.shares import averaged, averaged_labels
+from mcbn.recalibration.temperature_search import (
+    BOUNDS,
+    best_temperature,
+    independent_labels,
+    warn_at_bound,
+)
 
-# Temperatures searched.
-BOUNDS = (1e-2, 1e2)
 # Stands for the log-probability of a masked class, minus infinity; times 0 it is 0, not NaN.
 MASKED = -1e100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TemperedCategorical:
     """The likelihood of class labels with one temperature for each draw's logits.
 
@@ -41,13 +46,22 @@ class TemperedCategorical:
 
     Attributes:
         temperature: divides the logits of every draw.
+        labels: how many it was fitted on; None if it was not. As the prior counts them: an example
+            is one, whatever its number of positions, and with groups each of these is one.
     """
 
     temperature: float
+    labels: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_temperature(self.temperature)
+
+    def __repr__(self) -> str:
+        return _fields(self)
+
+    def __str__(self) -> str:
+        return _sentence(self, "of each draw")
 
     @classmethod
     def fit(
@@ -55,27 +69,43 @@ class TemperedCategorical:
         predictive: CategoricalPredictive,
         targets: Targets,
         *,
+        prior: float = 1.0,
+        ignore_index: int | None = None,
         group: Groups | None = None,
     ) -> "TemperedCategorical":
-        """Fit the temperature of the lowest mean negative log-likelihood of the average.
+        """Fit the temperature T of the highest posterior density given held-out targets.
 
-        Solved by its exact slope, which may have several roots: the best is taken.
+        The loss is the mean negative log-likelihood of the average plus
+        `prior / (2 n) (log T)^2`, n as in `TemperatureScaling.fit`. It is solved by its exact
+        slope, which may have several roots: the best is taken.
 
         Args:
             predictive: predictions of held-out examples, with their draws.
             targets: their class indices.
-            group: what these examples share, such as the patient of a scan, by which the fit
-                refuses others of the same; see `HeldOut`.
+            prior: precision of a Gaussian prior on log T around 0. 0 is maximum likelihood.
+            ignore_index: the target of positions of which the truth is not known; they are left
+                out.
+            group: what these examples share, such as the patient of a scan: each group is one of n,
+                and the fit refuses others of the same; see `HeldOut`.
 
         Raises:
             TypeError: predictions or targets of the wrong kind.
-            ValueError: targets or groups that do not fit, or predictions without draws.
+            ValueError: targets or groups that do not fit, a prior below 0, or predictions without
+                draws.
+
+        Warns:
+            TemperatureBoundWarning: T lies at a bound of the search.
         """
         held_out.require_of_classes(predictive, "TemperatureScaling")
-        draws = _draws(predictive)
-        targets = as_targets(targets)
-        checked_logs(predictive, targets)
-        return cls(best_temperature(draws, targets), HeldOut.of(predictive, group))
+        require_prior(prior)
+        draws, labels = _draws(predictive), as_targets(targets)
+        rows = ScoredRows.of(predictive, labels, ignore_index=ignore_index)
+        checked_logs(rows.predictive, rows.targets)
+        known = _known(labels, ignore_index)
+        count = independent_labels(known, group)
+        temperature = best_temperature(draws, labels, pull=prior / count, known=known)
+        warn_at_bound(temperature, count)
+        return cls(temperature, count, HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
@@ -136,32 +166,6 @@ def checked_logs(
     return logs.clamp_min(MASKED)
 
 
-def best_temperature(
-    draws: Float[Tensor, "draws batch classes *positions"], targets: Int[Tensor, "batch *positions"]
-) -> float:
-    """Return the temperature of all draws at which the mean log-probability is highest."""
-    index = targets.to(draws.device).long().unsqueeze(1)
-
-    def curve(log_temperature: float) -> tuple[float, float]:
-        # The slope is in the logarithm of T, where beta = 1/T has the slope -beta.
-        beta = math.exp(-log_temperature)
-        rows = [_chosen(logits, index, beta) for logits in draws]
-        chosen, slopes = (torch.stack(part) for part in zip(*rows, strict=True))
-        loss = math.log(len(draws)) - chosen.logsumexp(0)
-        slope = beta * (chosen.softmax(0) * slopes).sum(0)
-        return float(loss.mean()), float(slope.mean())
-
-    return lowest(curve, BOUNDS)
-
-
-def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Return the log-probability of the targets by one draw, and its slope in beta."""
-    values = logits.double() - logits.double().amax(1, keepdim=True)
-    logs = (beta * values).log_softmax(1)
-    slope = values.gather(1, index) - (logs.exp() * values).sum(1, keepdim=True)
-    return logs.gather(1, index).squeeze(1), slope.squeeze(1)
-
-
 def _draws(predictive: CategoricalPredictive) -> Float[Tensor, "draws batch classes *positions"]:
     if predictive.draws is None:
         raise ValueError(
@@ -184,7 +188,7 @@ def require_temperature(temperature: float) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TemperatureScaling:
     """One temperature for the average over draws: `softmax(log p / T)`, p the mean probability.
 
@@ -194,6 +198,8 @@ class TemperatureScaling:
 
     Attributes:
         temperature: T.
+        labels: how many it was fitted on; None if it was not. See `TemperedCategorical`; each label
+            of an example counts.
 
     Reference:
         Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks"; the
@@ -201,10 +207,17 @@ class TemperatureScaling:
     """
 
     temperature: float
+    labels: int | None = None
     held_out: HeldOut = field(default_factory=HeldOut, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_temperature(self.temperature)
+
+    def __repr__(self) -> str:
+        return _fields(self)
+
+    def __str__(self) -> str:
+        return _sentence(self, "of the average")
 
     @classmethod
     def fit(
@@ -212,37 +225,48 @@ class TemperatureScaling:
         predictive: CategoricalPredictive | BernoulliPredictive,
         targets: Targets,
         *,
+        prior: float = 1.0,
         ignore_index: int | None = None,
         group: Groups | None = None,
     ) -> "TemperatureScaling":
-        """Fit the temperature of the lowest mean negative log-likelihood of held-out targets.
+        """Fit the temperature T of the highest posterior density given held-out targets.
 
-        The loss is convex in 1/T, and solved by its exact slope. Positions, and labels, count as
-        examples.
+        The loss is the mean negative log-likelihood plus `prior / (2 n) (log T)^2`, solved by its
+        exact slope. The mean is over all positions and labels, n is the number of independent ones:
+        the labels of an example are counted apart, but its positions are alike and count as one,
+        and so do the examples of a group. Where every example has one label, n is their number.
 
         Args:
             predictive: predictions of held-out examples.
             targets: their class indices; of several labels, 1 for each that is there and 0 for the
                 others.
+            prior: precision of a Gaussian prior on log T around 0, which keeps T near 1 where few
+                labels say little. 0 is maximum likelihood.
             ignore_index: the target of positions, or labels, of which the truth is not known; they
                 are left out.
-            group: what these examples share, such as the patient of a scan, by which the fit
-                refuses others of the same; see `HeldOut`.
+            group: what these examples share, such as the patient of a scan: each group is one of n,
+                and the fit refuses others of the same; see `HeldOut`.
 
         Raises:
             TypeError: predictions or targets of the wrong kind.
-            ValueError: targets or groups that do not fit, or one of probability 0.
+            ValueError: targets or groups that do not fit, one of probability 0, or a prior below 0.
+
+        Warns:
+            TemperatureBoundWarning: T lies at a bound of the search.
         """
         require_predictive(predictive, CategoricalPredictive, BernoulliPredictive)
+        require_prior(prior)
         if isinstance(predictive, BernoulliPredictive):
-            known = KnownAnswers.by_label(predictive, targets, ignore_index)
-            odds = torch.cat([each.log_odds for each in known])
-            logits = torch.stack([torch.zeros_like(odds), odds], dim=1)
-            happened = torch.cat([each.present for each in known]).long()
+            logits, happened, known = _states(predictive, targets, ignore_index)
+            count = sum(independent_labels(each, group) for each in known.unbind(1))
         else:
-            rows = ScoredRows.of(predictive, targets, ignore_index=ignore_index)
+            labels = as_targets(targets)
+            rows = ScoredRows.of(predictive, labels, ignore_index=ignore_index)
             logits, happened = checked_logs(rows.predictive, rows.targets), rows.targets
-        return cls(best_temperature(logits[None], happened), HeldOut.of(predictive, group))
+            count = independent_labels(_known(labels, ignore_index), group)
+        temperature = best_temperature(logits[None], happened, pull=prior / count)
+        warn_at_bound(temperature, count)
+        return cls(temperature, count, HeldOut.of(predictive, group))
 
     @property
     def at_bound(self) -> str | None:
@@ -289,38 +313,66 @@ class TemperatureScaling:
         return held_out.from_dict(cls, values)
 
 
-def averaged(
-    predictive: CategoricalPredictive, logits: Float64[Tensor, "batch classes *positions"]
-) -> CategoricalPredictive:
-    """Return the predictive with `softmax(logits)` as mean probability; draws are not kept.
+def fit_temperature(
+    predictive: CategoricalPredictive | BernoulliPredictive,
+    targets: Targets,
+    *,
+    prior: float = 1.0,
+    ignore_index: int | None = None,
+    group: Groups | None = None,
+) -> TemperedCategorical | TemperatureScaling:
+    """Fit a temperature of each draw where several were kept, else one of their average.
 
-    A change of the average says nothing about the draws. So each part of an uncertainty keeps its
-    share of the whole: expected entropy and mutual information of the entropy, and the variance
-    over draws of `p (1 - p)`, which is the variance of "is it this class". No part is ever below
-    0 or above the whole. The variation ratio stays.
+    The temperature of each draw keeps apart what the draws disagree about, and gives the
+    probabilities of one draw as well as those of many. Of several labels an example, and of a
+    single draw, for which the two are the same, it is one of the average.
+
+    Args:
+        predictive: predictions of held-out examples; with their draws, by `keep_draws=True`.
+        targets: as in `TemperatureScaling.fit`, and so are the other arguments and errors.
+        prior: precision of a Gaussian prior on log T around 0. 0 is maximum likelihood.
+        ignore_index: the target of positions, or labels, of which the truth is not known.
+        group: what these examples share.
     """
-    log_probabilities = logits.log_softmax(1)
-    total, before = entropy(log_probabilities.exp()), predictive.entropy
-    aleatoric = torch.where(before > 0, predictive.expected_entropy / before, 1.0).clamp(0, 1)
-    spread, spread_before = _spread(log_probabilities), _spread(predictive.log_probabilities)
-    epistemic = torch.where(spread_before > 0, predictive.variance / spread_before, 0.0)
-    return CategoricalPredictive(
-        log_probabilities,
-        total * aleatoric,
-        spread * epistemic.clamp(0, 1),
-        predictive.variation_ratio,
-        predictive.draw_count,
-    )
+    options: Any = {"prior": prior, "ignore_index": ignore_index, "group": group}
+    if isinstance(predictive, CategoricalPredictive) and has_several_draws(predictive):
+        return TemperedCategorical.fit(predictive, targets, **options)
+    return TemperatureScaling.fit(predictive, targets, **options)
 
 
-def averaged_labels(
-    predictive: BernoulliPredictive, log_odds: Float64[Tensor, "batch labels *positions"]
-) -> BernoulliPredictive:
-    """Return the predictive with these log-odds of the mean probability; see `averaged`."""
-    states = torch.stack([torch.zeros_like(log_odds), log_odds], dim=1)
-    return BernoulliPredictive.from_classes(averaged(predictive.as_classes, states))
+def has_several_draws(predictive: CategoricalPredictive) -> bool:
+    """Whether there are several draws, and they were kept."""
+    return predictive.draws is not None and len(predictive.draws) > 1
 
 
-def _spread(log_probabilities: Tensor) -> Tensor:
-    """Return `p (1 - p)`, exact also where p is nearly 1."""
-    return log_probabilities.exp() * -torch.expm1(log_probabilities)
+def _known(targets: Tensor, ignore_index: int | None) -> Bool[Tensor, "batch *positions"]:
+    """Which class indices are those of a class."""
+    if ignore_index is None:
+        return torch.ones_like(targets, dtype=torch.bool)
+    return targets != ignore_index
+
+
+def _states(
+    predictive: BernoulliPredictive, targets: Targets, ignore_index: int | None
+) -> tuple[Float64[Tensor, "answers 2"], Tensor, Bool[Tensor, "batch labels *positions"]]:
+    """The logits of absent and present of each known label, which it is, and which are known."""
+    known = predictive.aligned(targets, ignore_index=ignore_index) != UNKNOWN
+    answers = KnownAnswers.by_label(predictive, targets, ignore_index)
+    odds = torch.cat([each.log_odds for each in answers])
+    present = torch.cat([each.present for each in answers]).long()
+    return torch.stack([torch.zeros_like(odds), odds], dim=1), present, known
+
+
+def _fields(fitted: "TemperatureScaling | TemperedCategorical") -> str:
+    """The call that makes it, with the bound that it lies at."""
+    labels = "" if fitted.labels is None else f", labels={fitted.labels}"
+    end = "" if fitted.at_bound is None else f", at_bound={fitted.at_bound!r}"
+    return f"{type(fitted).__name__}(temperature={fitted.temperature}{labels}{end})"
+
+
+def _sentence(fitted: "TemperatureScaling | TemperedCategorical", of: str) -> str:
+    """The temperature in words."""
+    text = f"T = {fitted.temperature:.3g} {of}"
+    if fitted.labels is not None:
+        text += f", fitted on {fitted.labels:,} label{'s' if fitted.labels != 1 else ''}"
+    return text if fitted.at_bound is None else f"{text}, at the {fitted.at_bound} bound"

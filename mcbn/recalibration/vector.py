@@ -15,8 +15,9 @@ from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut
-from mcbn.recalibration.temperature import MASKED, averaged, checked_logs
+from mcbn.recalibration.held_out import HeldOut, require_prior
+from mcbn.recalibration.shares import averaged
+from mcbn.recalibration.temperature import MASKED, checked_logs
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,16 +161,6 @@ def require_numbers(scales: tuple[float, ...], biases: tuple[float, ...], of: st
             f"expected one finite scale and bias per {of}, got {len(scales)} scales and "
             f"{len(biases)} biases; fit them with .fit"
         )
-
-
-def require_prior(prior: float) -> None:
-    """Check that the precision of a prior is finite and not below 0.
-
-    Raises:
-        ValueError: it is.
-    """
-    if not (prior >= 0 and math.isfinite(prior)):
-        raise ValueError(f"expected a prior of at least 0, got {prior}; 1 is usual")
 
 
 def _require_all_classes(prior: float, labels: Tensor, classes: int) -> None:

@@ -13,7 +13,8 @@ from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, monte_carlo_error
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
-from mcbn.recalibration.apply import SetCoverage, coverage_dicts
+from mcbn.recalibration.apply import fit_dicts, in_words
+from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
 from mcbn.report.claims import Claim, confidence_gap, group_claim, verdict
 from mcbn.report.decay import decay
@@ -43,6 +44,7 @@ class ComparisonPage:
         pictured: name of the method whose certainty chose the pictures.
         sets: coverage of prediction sets of one level, if held-out data were given.
         maps: uncertainty maps of dense predictions.
+        recalibrations: what was fitted on held-out data, by method.
         drift: tests of data sets for drift, by name.
     """
 
@@ -57,6 +59,7 @@ class ComparisonPage:
     pictured: str = ""
     sets: tuple[SetCoverage, ...] = ()
     maps: Maps = field(default_factory=Maps)
+    recalibrations: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
 
     @cached_property
@@ -111,6 +114,7 @@ class ComparisonPage:
             "figures": page.numbers_of(self.figure_groups()),
             "classes": {name: each.to_dict() for name, each in self.class_scores.items()},
             "groups": group_dicts(self.groups),
+            "recalibration": fit_dicts(self.recalibrations),
             "sets": coverage_dicts(self.sets),
             "drift": drift_dicts(self.drift),
             "pictures": {
@@ -137,6 +141,7 @@ class ComparisonPage:
             "comparison.html",
             title=self.title,
             report=self,
+            recalibrations={name: in_words(fit) for name, fit in self.recalibrations.items()},
             first=first,
             groups=page.rendered(groups),
             tables=self._tables(groups),

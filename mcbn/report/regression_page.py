@@ -19,7 +19,8 @@ from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.positions import pieces
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.stored import StoredPredictive
-from mcbn.recalibration.apply import SetCoverage, coverage_dicts
+from mcbn.recalibration.apply import fit_dicts, in_words
+from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
 from mcbn.report.claims import Claim, group_claim, with_interval
 from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
@@ -43,6 +44,7 @@ class RegressionPage:
         sets: coverage of intervals of one level, if held-out data were given.
         outputs: scores of each output, by method, where there are several.
         maps: uncertainty maps of dense predictions.
+        recalibrations: what was fitted on held-out data, by method.
         drift: tests of data sets for drift, by name.
     """
 
@@ -54,6 +56,7 @@ class RegressionPage:
     sets: tuple[SetCoverage, ...] = ()
     outputs: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
     maps: Maps = field(default_factory=Maps)
+    recalibrations: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
 
     @property
@@ -115,6 +118,7 @@ class RegressionPage:
                 for method, each in self.outputs.items()
             },
             "groups": group_dicts(self.groups),
+            "recalibration": fit_dicts(self.recalibrations),
             "sets": coverage_dicts(self.sets),
             "drift": drift_dicts(self.drift),
         })  # fmt: skip
@@ -129,6 +133,7 @@ class RegressionPage:
             "regression.html",
             title=self.title,
             report=self,
+            recalibrations={name: in_words(fit) for name, fit in self.recalibrations.items()},
             first=first,
             shares={name: value for name, value in self.epistemic_shares.items()
                     if not math.isnan(value)},

@@ -14,7 +14,8 @@ from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.apply import Sides, set_coverages
+from mcbn.recalibration.apply import Sides
+from mcbn.recalibration.coverages import set_coverages
 from mcbn.report.claims import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.figure_files import figure_formats
@@ -86,6 +87,7 @@ class Report(Displayed):
         group: Groups | None = None,
         images: Tensor | None = None,
         held_out: Sequence[Predictions] = (),
+        sets_by: str | None = None,
         drift: Mapping[str, DriftTest] | None = None,
         uncertainties: Sequence[str | UncertaintyScore] = USUAL,
         resamples: int = 1000,
@@ -106,6 +108,8 @@ class Report(Displayed):
                 most certain of them; of classes alone.
             held_out: predictions of other examples by the same methods, with targets, for
                 conformal sets or intervals.
+            sets_by: column of subgroups, which `held_out` has to have as well, or "target" for the
+                true class: conformal sets are also made for each, and their coverage is shown.
             drift: tests of other data for drift, by name, from `mcbn.drift_test`.
             uncertainties: scores that detect errors and out-of-distribution examples, of classes
                 and labels: see `mcbn.compare`; or names of columns that hold one number per
@@ -113,13 +117,18 @@ class Report(Displayed):
             resamples: bootstrap resamples behind each interval.
 
         Raises:
-            ValueError: the predictions are not of the same examples, or not of one kind; or a group
-                is among the held-out examples too.
+            ValueError: the predictions are not of the same examples, or not of one kind; a group
+                is among the held-out examples too; or an option is for held-out predictions alone.
         """
         if held_out and group is not None and not isinstance(group, str):
             raise ValueError(
                 "expected group to be the name of a column with held-out predictions, got values; "
                 "give both predictions a column of their groups, and its name"
+            )
+        if sets_by is not None and not held_out:
+            raise ValueError(
+                f"expected held-out predictions with sets_by, got none for {sets_by!r}; give "
+                "held_out="
             )
         page = page_of_predictions(
             predictions, title=title, outside=outside, groups=groups or {}, group=group,
@@ -130,7 +139,7 @@ class Report(Displayed):
             return cls(page)
         joined = paired_predictions(predictions, groups or {})
         sides = None if group is None else Sides.of_column(group, joined, held_out)
-        return cls(replace(page, sets=set_coverages(joined, held_out, sides=sides)))
+        return cls(replace(page, sets=set_coverages(joined, held_out, sides=sides, by=sets_by)))
 
     @classmethod
     def from_study(cls, study: Study) -> "Report":

@@ -10,10 +10,11 @@ from mcbn.evaluation.by_class import ClassScores
 from mcbn.evaluation.comparison import Comparison, paired
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup
-from mcbn.recalibration.apply import SetCoverage
+from mcbn.recalibration.coverages import SetCoverage
 from mcbn.report.panels import PanelGroup
 
 DASH = "\N{EN DASH}"  # in place of a number that is not known
+MAX_PARTS = 51  # of the examples, all of them among these, whose coverage can be read one by one
 
 
 @dataclass(frozen=True)
@@ -293,14 +294,19 @@ def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
     """Coverage and mean size of prediction sets or intervals."""
     level = f"{100 * sets[0].level:g}%"
     rows = []
-    for each in sets:
-        root = f"sets.{each.method}.{each.rule}"
+    parts = len({each.part for each in sets}) > 1
+    shown = sets if len({each.part for each in sets}) <= MAX_PARTS else [
+        each for each in sets if not each.part
+    ]  # fmt: skip
+    for each in shown:
+        root = f"sets.{each.method}.{each.rule}" + (f".parts.{each.part}" if each.part else "")
         share = each.coverage
         coverage = TableCell(f"{_percent(share.value)}%",
                              glossary.interval(share.low, share.high, _percent), share.value,
                              key=f"{root}.coverage.value")  # fmt: skip
         size = TableCell(f"{each.mean_size:.3g}", value=each.mean_size, key=f"{root}.mean_size")
-        rows.append((each.method, (TableCell(each.rule), coverage, size)))
+        of = (TableCell(each.part or "all"),) if parts else ()
+        rows.append((each.method, (TableCell(each.rule), *of, coverage, size)))
     grouped, labels = sets[0].groups is not None, unit == "labels"
     counted = "groups" if grouped else "examples"
     share_of = "Share of the labels of an example that are inside" if labels else (
@@ -311,6 +317,7 @@ def set_coverages(sets: Sequence[SetCoverage], unit: str) -> Table:
     headings = (
         ("Method", ""),
         ("Rule", ""),
+        *([("Examples", "Which examples are counted.")] if parts else []),
         ("Coverage", f"{share_of}, {level} intended; {kind}."),
         (f"Mean size ({unit})", "Smaller is more informative."),
     )

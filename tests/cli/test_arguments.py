@@ -201,7 +201,7 @@ def test_a_file_of_options_drops_nothing_either(tmp_path, text, reason):
 
 HARD = ReportOptions(
     ["-a b.st", "[c].st", "d'e\"f$g.csv", "h,i.npz"], "o ut", ["x\ny.st"], "--title; rm *",
-    7, ["a,b", " c", "[d]", "é", "null"], None, None, "temperature", "010", ["p q"],
+    7, ["a,b", " c", "[d]", "é", "null"], None, None, "temperature", "a b", "010", ["p q"],
 )  # fmt: skip
 
 

@@ -135,6 +135,7 @@ def test_masks_with_void_pixels_are_recalibrated(folder, capsys):
     for part, out in (("test", "mcbn.st"), ("validation", "held.st")):
         run(f"predict {NETWORK} --bank bank.st --data mine.py:task --part {part} --out {out}")
     run("report mcbn.st --held-out held.st --recalibrate temperature --resamples 10 --out report")
+    told = capsys.readouterr().err
     said = failing("report mcbn.st --held-out held.st --out sets", capsys)
     assert "not exchangeable" in said
     given, held = (Predictions.load(path) for path in ("mcbn.st", "held.st"))
@@ -146,8 +147,42 @@ def test_masks_with_void_pixels_are_recalibrated(folder, capsys):
         variance=held.predictive.variance.movedim(1, -1)[known],
         variation_ratio=held.predictive.variation_ratio[known],
     )
-    scaled = mcbn.TemperatureScaling.fit(rows, held.targets[known])(given.predictive)
+    # The prior counts images, not their pixels.
+    pixels = int(known.sum()) / len(known)
+    scaled = mcbn.TemperatureScaling.fit(rows, held.targets[known], prior=pixels)(given.predictive)
     expected = mcbn.evaluate(scaled, given.targets, ignore_index=4, resamples=0)["nll"].value
     methods = json.loads((folder / "report" / "report.json").read_text())["comparison"]["methods"]
     found = methods["MCBN + temperature"]["scores"]["nll"]["value"]
     assert found == pytest.approx(expected)
+    assert "not all draws of 'MCBN' were kept, so the temperature is of their average" in told
+
+
+def test_masks_with_void_pixels_have_a_temperature_of_each_draw(folder, capsys):
+    run(f"collect {NETWORK} --data mine.py:task --batch-size 8 --draws 4 --out bank.st")
+    for part, out in (("test", "mcbn.st"), ("validation", "held.st")):
+        run(f"predict {NETWORK} --bank bank.st --data mine.py:task --part {part} --out {out} "
+            "--keep-draws")  # fmt: skip
+    capsys.readouterr()
+    run("report mcbn.st --held-out held.st --recalibrate temperature --resamples 10 --out report")
+    said = capsys.readouterr()
+    assert "were kept" not in said.err
+    given, held = (Predictions.load(path) for path in ("mcbn.st", "held.st"))
+    known = held.targets != 4
+    rows = mcbn.Categorical("logits").summarize(
+        held.predictive.draws.movedim(2, -1)[:, known], keep_draws=True
+    )
+    pixels = int(known.sum()) / len(known)
+    fitted = mcbn.TemperedCategorical.fit(rows, held.targets[known], prior=pixels)
+    text = f"T = {fitted.temperature:.3g} of each draw, fitted on {len(known)} labels"
+    assert f"Recalibration of MCBN: {text}\n" in said.out
+    report = json.loads((folder / "report" / "report.json").read_text())
+    expected = mcbn.evaluate(
+        fitted(given.predictive), given.targets, ignore_index=4, resamples=0
+    )["nll"].value  # fmt: skip
+    found = report["comparison"]["methods"]["MCBN + temperature"]["scores"]["nll"]["value"]
+    assert found == pytest.approx(expected)
+    assert report["recalibration"]["MCBN"] == {
+        "method": "TemperedCategorical", "labels": len(known), "at_bound": None,
+        "temperature": pytest.approx(fitted.temperature, rel=1e-9),
+    }  # fmt: skip
+    assert text in (folder / "report" / "report.html").read_text()

@@ -19,6 +19,7 @@ COMPARISONS = {
     "bank/test_collect.py": 7,
     "bank/test_merging.py": 5,
     "recalibration/test_conformal.py": 40,
+    "recalibration/test_conformal_by.py": 30,
     "recalibration/test_conformal_groups.py": 16,
     "recalibration/test_conformal_labels.py": 8,
     "evaluation/test_evaluate.py": 5,

@@ -31,7 +31,7 @@ from mcbn.study.store import Store, as_json
 from mcbn.tasks.readers import read_idx, read_numpy, read_table
 
 FITTED = (
-    mcbn.TemperatureScaling(1.5),
+    mcbn.TemperatureScaling(1.5, 20),
     mcbn.TemperedCategorical(1.5),
     mcbn.VectorScaling((1.0, 2.0, 1.0), (0.0, 0.5, -0.5)),
     mcbn.Isotonic((0.1, 0.6), (0.2, 0.7), 5),
@@ -39,9 +39,15 @@ FITTED = (
     mcbn.IsotonicByLabel(((0.1, 0.6), ()), ((0.2, 0.7), ()), (5, 0)),
     mcbn.ConformalLabels(0.9, 0.5, 12, 3),
     mcbn.ConformalSets(0.9, 0.5, 12, "adaptive", 3),
+    mcbn.ConformalSetsByClass(0.9, (0.5, float("inf"), 1.5), (12, 3, 9), "adaptive", 3, (9, 3, 9)),
+    mcbn.ConformalSetsBySubgroup(0.9, ("a", "b"), (0.5, float("inf")), (12, 3)),
+    mcbn.ConformalIntervalsBySubgroup(0.9, ("a", "b"), (0.5, float("inf")), (12, 3), "quantile"),
     mcbn.VarianceScaling(2.0),
     mcbn.ConformalIntervals(0.9, float("inf"), 3),
 )
+
+
+REAL = (mcbn.VarianceScaling, mcbn.ConformalIntervals, mcbn.ConformalIntervalsBySubgroup)
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,8 @@ def _fitted(given: Any) -> Reader:
 
     def read(path: Path) -> None:
         loaded = type(given).from_dict(_values(path))
-        loaded(_taken_by(given))
+        by = {"by": list("aabbcc")} if hasattr(given, "names") else {}
+        loaded(_taken_by(given), **by)
         type(given).from_dict(json.loads(json.dumps(loaded.to_dict())))
 
     name = f"{type(given).__name__.lower()}.json"
@@ -171,7 +178,7 @@ def _fitted(given: Any) -> Reader:
 
 def _taken_by(given: Any) -> Any:
     """Predictions of the kind that a recalibration takes."""
-    if isinstance(given, (mcbn.VarianceScaling, mcbn.ConformalIntervals)):
+    if isinstance(given, REAL):
         return reals(keep_draws=True).predictive
     if isinstance(given, (mcbn.PlattScaling, mcbn.IsotonicByLabel, mcbn.ConformalLabels)):
         logits = torch.randn((3, 6, 2), generator=torch.Generator().manual_seed(0))

@@ -171,6 +171,12 @@ RESULTS = {
     "prediction sets": SETS(NEW),
     "prediction intervals": INTERVALS(NEW_ONE),
     "label sets": LABEL_SETS(mcbn.Bernoulli().summarize(logits(seed=3))),
+    "sets by class": mcbn.ConformalSetsByClass.fit(PREDICTIVE, TARGETS, level=0.8),
+    "sets by class of many": mcbn.ConformalSetsByClass(0.9, (math.inf,) * 1000, (5,) * 1000),
+    "sets by subgroup": mcbn.ConformalSetsBySubgroup.fit(
+        PREDICTIVE, TARGETS, by=["a", HOSTILE] * 20, level=0.8),
+    "intervals by subgroup": mcbn.ConformalIntervalsBySubgroup.fit(
+        ONE, REALS[:, 0], by=["a", HOSTILE] * 20, group=[k // 4 for k in range(40)], level=0.8),
     "platt scaling": mcbn.PlattScaling((1.0,) * 1000, (0.0,) * 1000),
     "isotonic by label": mcbn.IsotonicByLabel(((0.2, 0.5),) * 1000, ((0.0, 1.0),) * 1000,
                                               (1234,) * 1000),
@@ -211,7 +217,7 @@ VALUES = {
     "conformal labels": LABEL_SETS,
     "coverage": SETS(NEW).coverage(TARGETS),
     "temperature": mcbn.TemperatureScaling.fit(PREDICTIVE, TARGETS),
-    "temperature of draws": mcbn.TemperedCategorical(2.0),
+    "temperature of draws": mcbn.TemperedCategorical(0.01, 5),
     "variance": mcbn.VarianceScaling.fit(ONE, REALS[:, 0]),
     "likelihood of classes": mcbn.Categorical(),
     "likelihood of labels": mcbn.Bernoulli(),

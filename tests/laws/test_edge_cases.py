@@ -111,6 +111,10 @@ FITS = {
     "VectorScaling": mcbn.VectorScaling.fit,
     "Isotonic": mcbn.Isotonic.fit,
     "ConformalSets": lambda given, targets: mcbn.ConformalSets.fit(given, targets),
+    "ConformalSetsByClass": lambda given, targets: mcbn.ConformalSetsByClass.fit(
+        given, targets, level=0.5
+    ),
+    "fit_temperature": mcbn.fit_temperature,
     "evaluate": lambda given, targets: mcbn.evaluate(given, targets, resamples=0),
     "subgroups": PREDICTIVES["subgroups"],
 }
@@ -269,11 +273,14 @@ OF_CLASSES = {
 OF_FITS = {
     **{(name, edge): "refused" for name in FITS for edge in ("one class", "no examples")},
     ("ConformalSets", "one example"): "infinite",  # every set is whole
+    # A class that was not seen is in every set.
+    **{("ConformalSetsByClass", edge): "infinite" for edge in
+       ("one example", "a class never seen", "a single class seen")},
     # A score that is not defined, as the AUROC of errors where there is none, is NaN.
     ("evaluate", "one example"): "not a number",
     ("subgroups", "one example"): "not a number",
     ("subgroups", "ties"): "not a number",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("edge", OF_CLASSES)

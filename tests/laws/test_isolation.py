@@ -226,6 +226,11 @@ def tempered(folder):
     return lambda: mcbn.TemperedCategorical.fit(found, Y).temperature, []
 
 
+def tempered_or_not(folder):
+    found = mcbn.predict(mcbn.MCDropout(plain(), draws=3), X, keep_draws=True)
+    return lambda: mcbn.fit_temperature(found, Y).to_dict(), []
+
+
 def watched(model, drawn):
     monitor = mcbn.DriftMonitor(model, drawn, alpha=0.4)
     return [monitor.update(batch) for batch in X.split(8)]
@@ -339,9 +344,15 @@ CALLS = {
     "IsotonicByLabel": fitted_labels(mcbn.IsotonicByLabel),
     "ConformalLabels": fitted_labels(mcbn.ConformalLabels, level=0.6),
     "ConformalSets": fitted(mcbn.ConformalSets, level=0.6),
+    "ConformalSetsByClass": fitted(mcbn.ConformalSetsByClass, level=0.6),
+    "ConformalSetsBySubgroup": classified(lambda p, _: mcbn.ConformalSetsBySubgroup.fit(
+        p, Y, by=Y % 2, level=0.6).to_dict()),
     "TemperedCategorical": tempered,
+    "fit_temperature": tempered_or_not,
     "VarianceScaling": fitted_real(mcbn.VarianceScaling),
     "ConformalIntervals": fitted_real(mcbn.ConformalIntervals, level=0.6),
+    "ConformalIntervalsBySubgroup": regressed(
+        lambda p, y: mcbn.ConformalIntervalsBySubgroup.fit(p, y, by=Y % 2, level=0.6).to_dict()),
     "Study": lambda folder: (lambda: (study(folder)[0](), mcbn.Study.load(folder / "study"))[0],
                              []),
 }  # fmt: skip
@@ -355,6 +366,7 @@ VALUES = {
     "Likelihood",
     "NetworkAxes", "Plan", "PosteriorCheck", "PredictionIntervals", "PredictionSets", "Report",
     "RescalingWarning", "Sampler", "Score", "Task", "TrainingAxes", "UncertaintyScore",
+    "TemperatureBoundWarning",
 }  # fmt: skip
 
 ERRORS = (KeyboardInterrupt, RuntimeError)

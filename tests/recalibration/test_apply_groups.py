@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from command_lines import failing, run
 
 import mcbn
 from mcbn.predictive.predictions import Predictions
-from mcbn.recalibration.apply import Sides, fitted, set_coverages
+from mcbn.recalibration.apply import Sides, fitted
+from mcbn.recalibration.coverages import set_coverages
 
 FITS = [
     ("temperature", mcbn.TemperatureScaling),
@@ -46,15 +48,24 @@ def patients_of(predictions):
 @pytest.mark.parametrize(("by", "method"), FITS, ids=[each[0] for each in FITS])
 def test_every_fit_refuses_the_patients_that_it_was_fitted_on(by, method):
     test, held = (scans(0, real=by == "variance"), scans(1, first=29, real=by == "variance"))
-    fit = method.fit(held.scored, held.targets, group=patients_of(held))
+    # The prior of a temperature counts patients, so the fits differ by it.
+    options = {"prior": 0.0} if by.startswith("temperature") else {}
+    fit = method.fit(held.scored, held.targets, group=patients_of(held), **options)
     with pytest.raises(ValueError, match="one side only, got 'p29' in the held-out examples"):
         fit(test.scored, group=patients_of(test))
     others = [f"q{k}" for k in range(180)]
-    grouped, plain = fit(test.scored, group=others), method.fit(held.scored, held.targets)
+    grouped, plain = (
+        fit(test.scored, group=others),
+        method.fit(held.scored, held.targets, **options),
+    )
     values = [each.mean if by == "variance" else each.log_probabilities
               for each in (grouped, plain(test.scored))]  # fmt: skip
     assert torch.equal(*values)
-    assert method.from_dict(fit.to_dict()) == fit == plain
+    assert method.from_dict(fit.to_dict()) == fit
+    if options:
+        assert (fit.labels, plain.labels) == (30, 180)
+        plain = replace(plain, labels=30)
+    assert fit == plain
     with pytest.raises(ValueError, match="a group for each of 180 examples, got 1 values"):
         method.fit(held.scored, held.targets, group=["p"])
 
@@ -182,3 +193,13 @@ def test_groups_are_on_one_side_on_the_command_line(folder, capsys):
     (folder / "bare.csv").write_text("p_0,p_1,p_2,label\n0.2,0.3,0.5,1\n0.5,0.3,0.2,1\n")
     said = failing(f"{line} --held-out bare.csv", capsys)
     assert "expected a column 'patient' in bare.csv, got none" in said
+
+
+@pytest.mark.parametrize("by", ["temperature", "temperature-of-average"])
+def test_a_temperature_for_new_patients_counts_those_held_out(by):
+    test, held = scans(0), scans(1, first=30)
+    sides = Sides.of_column("patient", [test], [held])
+    fit = fitted([test], [held], by, sides=sides)["net"]
+    assert fit == mcbn.TemperatureScaling.fit(held.scored, held.targets, group=patients_of(held))
+    assert fit.labels == 30
+    assert fitted([test], [held], by)["net"].labels == 180

@@ -20,7 +20,8 @@ from torch.testing import assert_close
 import mcbn
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
-from mcbn.recalibration.apply import before_and_after, fitted, set_coverages
+from mcbn.recalibration.apply import before_and_after, fitted
+from mcbn.recalibration.coverages import set_coverages
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 METHODS = {
@@ -75,7 +76,7 @@ def test_one_temperature_is_the_logistic_regression_of_all_known_labels(unknown)
     expected = LogisticRegression(C=np.inf, tol=1e-12, fit_intercept=False, max_iter=10_000).fit(
         predictive.log_odds[known].numpy()[:, None], targets[known].numpy()
     ).coef_[0, 0]  # fmt: skip
-    fitted = mcbn.TemperatureScaling.fit(predictive, targets, ignore_index=-1)
+    fitted = mcbn.TemperatureScaling.fit(predictive, targets, prior=0.0, ignore_index=-1)
     assert 1 / fitted.temperature == pytest.approx(expected, rel=1e-5)
     new = predicted(seed=9)
     changed = fitted(new)
@@ -231,6 +232,8 @@ def test_a_bias_cures_what_a_temperature_cannot():
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_positions_count_as_examples(method):
+    # With its prior a temperature counts images: see test_temperature_prior.
+    options = {"prior": 0.0} if method is mcbn.TemperatureScaling else {}
     dense = predicted(20, positions=(2, 3))
     targets = truths(dense.log_odds / 2, unknown=0.1)
     flat = mcbn.Bernoulli("logits").summarize(
@@ -239,7 +242,8 @@ def test_positions_count_as_examples(method):
     rows = targets.movedim(1, -1).reshape(120, 3)
     new = predicted(7, positions=(2, 3), seed=9)
     one, two = (
-        method.fit(*each, ignore_index=-1)(new) for each in ((dense, targets), (flat, rows))
+        method.fit(*each, ignore_index=-1, **options)(new)
+        for each in ((dense, targets), (flat, rows))
     )
     assert_close(one.log_odds, two.log_odds, rtol=1e-6, atol=1e-7)
     assert one.log_odds.shape == (7, 3, 2, 3)

@@ -24,7 +24,7 @@ import mcbn
 from mcbn.evaluation import scores
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import lowest
-from mcbn.recalibration.temperature import averaged
+from mcbn.recalibration.shares import averaged
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 AVERAGED = (mcbn.TemperatureScaling, mcbn.VectorScaling, mcbn.Isotonic)
@@ -103,7 +103,7 @@ def test_temperature_is_the_optimum_of_the_written_out_loss(method):
         grid = [mpmath.mpf(step) / 10 for step in range(-40, 41)]
         start = min(grid, key=written_out)
         best = mpmath.findroot(lambda point: mpmath.diff(written_out, point), start, tol=1e-18)
-    fitted = method.fit(predictive, targets)
+    fitted = method.fit(predictive, targets, prior=0.0)
     assert fitted.temperature == pytest.approx(float(mpmath.exp(best)), rel=1e-9)
     assert fitted.at_bound is None
 
@@ -113,8 +113,8 @@ def test_the_two_temperatures_of_a_case_with_known_answers():
     predictive, a = of([[3.0, 0.0], [0.0, 0.0]], 10), 3.0
     targets = torch.tensor([0] * 7 + [1] * 3)
     mean = (special.expit(a) + 0.5) / 2
-    average = mcbn.TemperatureScaling.fit(predictive, targets)
-    each = mcbn.TemperedCategorical.fit(predictive, targets)
+    average = mcbn.TemperatureScaling.fit(predictive, targets, prior=0.0)
+    each = mcbn.TemperedCategorical.fit(predictive, targets, prior=0.0)
     # s(logit(mean) / T) = 0.7, and (s(a / T) + 1/2) / 2 = 0.7.
     expected = special.logit(mean) / special.logit(0.7)
     assert average.temperature == pytest.approx(expected, rel=1e-10)
@@ -125,11 +125,12 @@ def test_the_two_temperatures_of_a_case_with_known_answers():
 def test_draws_that_disagree_bound_what_a_temperature_of_each_can_say():
     predictive = of([[3.0, 0.0], [0.0, 0.0]], 10)
     targets = torch.tensor([0] * 8 + [1] * 2)  # more often than 3/4, the most two draws can give
-    each = mcbn.TemperedCategorical.fit(predictive, targets)
+    with pytest.warns(mcbn.TemperatureBoundWarning, match="got the lower bound of the search"):
+        each = mcbn.TemperedCategorical.fit(predictive, targets, prior=0.0)
     assert (each.at_bound, each.temperature) == ("lower", 0.01)
     again = of([[3.0, 0.0], [0.0, 0.0]], 1)
     assert float(each(again).probabilities[0, 0]) == pytest.approx(0.75, rel=1e-12)
-    average = mcbn.TemperatureScaling.fit(predictive, targets)
+    average = mcbn.TemperatureScaling.fit(predictive, targets, prior=0.0)
     assert average.at_bound is None
     assert float(average(again).probabilities[0, 0]) == pytest.approx(0.8, rel=1e-10)
 
@@ -165,15 +166,22 @@ def test_a_planted_temperature_is_found(method, planted):
 )
 def test_a_temperature_at_a_bound_says_so(method, right, end):
     predictive = of([[2.0, 0.0], [1.0, 0.0]], 6)
-    fitted = method.fit(predictive, torch.full((6,), 0 if right else 1))
+    confidence = "more" if right else "less"
+    message = f"got the {end} bound of the search, .* from 6 labels, of which {confidence} conf"
+    with pytest.warns(mcbn.TemperatureBoundWarning, match=message):
+        fitted = method.fit(predictive, torch.full((6,), 0 if right else 1), prior=0.0)
     assert fitted.at_bound == end
+    assert repr(fitted).endswith(f"labels=6, at_bound='{end}')")
+    assert str(fitted).endswith(f"fitted on 6 labels, at the {end} bound")
     assert fitted.temperature == {"lower": 0.01, "upper": 100.0}[end]
 
 
 def test_predictions_that_say_nothing_are_left_alone():
     predictive = of([[1.0, 1.0, 1.0]], 5)
-    assert mcbn.TemperedCategorical.fit(predictive, torch.tensor([0, 1, 2, 0, 0])).temperature == 1
-    assert mcbn.TemperatureScaling.fit(predictive, torch.tensor([0, 1, 2, 0, 0])).temperature == 1
+    targets = torch.tensor([0, 1, 2, 0, 0])
+    for method in (mcbn.TemperedCategorical, mcbn.TemperatureScaling):
+        assert method.fit(predictive, targets, prior=0.0).temperature == 1
+        assert method.fit(predictive, targets).temperature == pytest.approx(1, rel=1e-11)
 
 
 def test_the_lowest_of_several_minima_is_taken():
@@ -216,13 +224,18 @@ def test_a_tempered_likelihood_streams_through_predict():
 
 @pytest.mark.parametrize("method", CLASSES, ids=NAMES)
 def test_positions_count_as_examples(method):
+    # With its prior a temperature counts images: see test_temperature_prior.
+    is_temperature = method in (mcbn.TemperatureScaling, mcbn.TemperedCategorical)
+    options = {"prior": 0.0} if is_temperature else {}
     dense = predicted(30, 3, positions=(2, 3))
     targets = labels(dense.probabilities.sqrt())
     flat = mcbn.Categorical().summarize(
         dense.draws.permute(0, 1, 3, 4, 2).reshape(5, 180, 3), keep_draws=True
     )
-    fitted, expected = method.fit(dense, targets), method.fit(flat, targets.reshape(-1))
-    require_same(fitted, expected)
+    fitted, expected = (
+        method.fit(*given, **options) for given in ((dense, targets), (flat, targets.reshape(-1)))
+    )
+    require_same(replace(fitted, labels=180) if is_temperature else fitted, expected)
     new = predicted(4, 3, positions=(2, 3), seed=9)
     rows = mcbn.Categorical().summarize(
         new.draws.permute(0, 1, 3, 4, 2).reshape(5, 24, 3), keep_draws=True

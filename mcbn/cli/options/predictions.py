@@ -16,8 +16,8 @@ from mcbn.cli.options.metadata import (
 
 # As in `mcbn.recalibration.apply`, which imports torch.
 Recalibration = Literal[
-    "temperature", "temperature-per-draw", "temperature-per-label", "vector", "platt", "isotonic",
-    "variance",
+    "temperature", "temperature-per-draw", "temperature-of-average", "temperature-per-label",
+    "vector", "platt", "isotonic", "variance",
 ]  # fmt: skip
 
 
@@ -78,9 +78,12 @@ class ReportOptions:
         images: the pictures that were predicted, in any form of --data of mcbn predict.
         held_out: predictions of held-out examples by the same methods, for conformal sets and
             intervals and for recalibration; never the test examples; may be given several times.
-        recalibrate: show every method before and after recalibration by temperature,
-            temperature-per-draw (of kept draws), vector or isotonic for classes; by temperature,
+        recalibrate: show every method before and after recalibration by temperature (of each draw
+            where draws were kept, else of their average), temperature-per-draw,
+            temperature-of-average, vector or isotonic for classes; by temperature,
             temperature-per-label, platt or isotonic for several labels; variance for real values.
+        sets_by: column of subgroups, which the files of --held-out need too, or target for the true
+            class: conformal sets that keep their level in each are shown as well.
         target: column of the targets; by default "target", "label" or "y".
         probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
             begin with "p_".
@@ -112,6 +115,7 @@ class ReportOptions:
     images: str | None = field(default=None, metadata=EXAMPLES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: Recalibration | None = None
+    sets_by: str | None = None
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
     maps: str | None = field(default=None, metadata=OUTPUT)
