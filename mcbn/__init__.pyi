@@ -59,7 +59,7 @@ from .recalibration.prediction_sets import PredictionSets as PredictionSets
 from .recalibration.temperature import TemperatureScaling as TemperatureScaling
 from .recalibration.temperature import TemperedCategorical as TemperedCategorical
 from .recalibration.temperature import fit_temperature as fit_temperature
-from .recalibration.temperature_search import TemperatureBoundWarning as TemperatureBoundWarning
+from .recalibration.temperature_labels import TemperatureBoundWarning as TemperatureBoundWarning
 from .recalibration.variance import VarianceScaling as VarianceScaling
 from .recalibration.vector import VectorScaling as VectorScaling
 from .report.choice_figure import draw_choice as draw_choice

@@ -1,15 +1,17 @@
 """Predict and score dense data batch by batch, in memory that does not grow with the pixels."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Literal, TypeVar
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.evaluate import ScoredRows, target_logs_of
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.separation import Uncertain
@@ -96,6 +98,33 @@ class Timed:
             yield part
 
 
+@dataclass(frozen=True)
+class WithDraws:
+    """A likelihood whose predictives keep the draws of a batch of classes of whole examples.
+
+    Attributes:
+        likelihood: what summarizes the draws.
+    """
+
+    likelihood: Any
+
+    @property
+    def outputs(self) -> Any:
+        """What the network returns, if the likelihood says so."""
+        return getattr(self.likelihood, "outputs", "known")
+
+    def summarize(self, passes: Iterable[Tensor], *, keep_draws: bool = False) -> Any:
+        """The summary of the likelihood; of positions the draws would be many, and are not kept."""
+        draws = iter(passes)
+        first = list(islice(draws, 1))
+        small = isinstance(self.likelihood, Categorical) and all(each.ndim == 2 for each in first)
+        return self.likelihood.summarize(chain(first, draws), keep_draws=keep_draws or small)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """One predictive of the examples of all parts, in order."""
+        return self.likelihood.join(parts)
+
+
 def predict_scored(
     sampler: Sampler,
     data: Data,
@@ -105,6 +134,7 @@ def predict_scored(
     ignore_index: int | None,
     group: Groups | None,
     uncertainties: tuple[UncertaintyScore, ...],
+    keep_draws: bool = False,
     progress: bool,
 ) -> tuple[ScoredRows | ScoredImages, float]:
     """Predict, and keep what is scored: every row, or of very many positions sums of each image.
@@ -117,18 +147,23 @@ def predict_scored(
         ignore_index: see `evaluate`.
         group: see `evaluate`.
         uncertainties: the scores of `UncertainImages`.
+        keep_draws: keep the draws of classes of whole examples.
         progress: show a bar, on a terminal only.
 
     Returns:
         What is scored, and the seconds that the prediction took.
     """
-    timed, labels = Timed(), []
+    timed, labels, logs = Timed(), [], []
     images = ScoredImages(ignore_index, group, uncertain=UncertainImages(uncertainties))
 
     def pairs() -> Iterator[Any]:
-        for part, of_part in timed.parts(labelled_parts(sampler, data, targets, likelihood)):
+        of_draws = WithDraws(as_likelihood(likelihood))
+        for part, of_part in timed.parts(labelled_parts(sampler, data, targets, of_draws)):
             labels.append(of_part)
-            yield part
+            logs.append(target_logs_of(part, of_part, ignore_index))
+            # All else that is asked of the draws is in these, and does not grow with the classes.
+            forgets = isinstance(part, CategoricalPredictive) and not keep_draws
+            yield replace(part, draws=None) if forgets else part
 
     def add(part: Any) -> None:
         images.add(part, labels.pop(0))
@@ -137,6 +172,9 @@ def predict_scored(
     if predictive is None:
         return images, timed.seconds
     rows = ScoredRows.of(predictive, joined_targets(labels), ignore_index=ignore_index, group=group)
+    known = [each for each in logs if each is not None]
+    if known and len(known) == len(logs):
+        rows = replace(rows, target_logs=torch.cat(known, dim=1))
     return rows, timed.seconds
 
 

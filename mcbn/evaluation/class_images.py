@@ -47,7 +47,11 @@ class ClassImages:
         cells, shares = formulas.residual_shares(confidence, correct)
         cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
         width, bins = torch.bucketize(confidence, width_edges()[1:-1]), len(width_edges()) - 1
-        means = {name: columns[column].double().sum()[None] for name, column in MEANS.items()}
+        means = {
+            name: columns[column].double().sum()[None]
+            for name, column in MEANS.items()
+            if column in columns
+        }
         vectors = {
             "rows": cell.bincount(minlength=CELLS),
             "errors": cell.bincount((~correct).double(), minlength=CELLS),
@@ -104,7 +108,11 @@ class ClassImages:
         wrong = errors.tocsr()[cell, cluster]
         ends = np.append(np.diff(cell) != 0, True).nonzero()[0]
         return WeightedClassScores(
-            {name: self.sums.matrix(name, clusters).toarray()[0] for name in MEANS},
+            {
+                name: self.sums.matrix(name, clusters).toarray()[0]
+                for name in MEANS
+                if name in self.sums.size
+            },
             self.sums.sizes(clusters),
             cluster,
             rows.data[order],

@@ -11,7 +11,7 @@ from mcbn.evaluation import formulas, intervals, scores
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.reliability import equal_mass, equal_width
-from mcbn.evaluation.weighted import WeightedClassScores
+from mcbn.evaluation.weighted import MEANS, WeightedClassScores
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 
@@ -52,7 +52,7 @@ def rows_of_positions(columns: ScoreColumns) -> ScoreColumns:
 def class_scores(columns: ScoreColumns) -> dict[str, float]:
     """Return all scores of classes."""
     plain = plain_class_scores(columns)
-    first = {name: plain.pop(name) for name in ("accuracy", "nll", "brier")}
+    first = {name: plain.pop(name) for name in MEANS if name in plain}
     return {**first, **_calibration_errors(columns), **plain}
 
 
@@ -63,9 +63,11 @@ def plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
     # Without a single error, or a single success, there is nothing to detect.
     mixed = bool(correct.any()) and not bool(correct.all())
     return {
-        "accuracy": float(correct.double().mean()),
-        "nll": float(columns["nll"].mean()),
-        "brier": float(columns["brier"].mean()),
+        **{
+            name: float(columns[column].double().mean())
+            for name, column in MEANS.items()
+            if column in columns
+        },
         "aurc": area,
         "e_aurc": excess,
         "augrc": generalized,

@@ -15,6 +15,7 @@ from mcbn.evaluation.comparison import (
     KnownValues,
     knows_epistemic,
 )
+from mcbn.evaluation.equivalents import with_equivalents
 from mcbn.evaluation.error_detection import error_detection, rows_of
 from mcbn.evaluation.evaluate import ScoredRows, evaluate_scored
 from mcbn.evaluation.evaluation import Score
@@ -26,6 +27,7 @@ from mcbn.network.targets import Targets
 from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.likelihood import LikelihoodName
+from mcbn.samplers.ensemble import DeepEnsemble
 from mcbn.samplers.sampler import Sampler
 from mcbn.uncertainty.predictive_scores import USUAL, UncertaintyName, as_scores, is_epistemic
 from mcbn.uncertainty.score import UncertaintyScore, score_values
@@ -92,6 +94,7 @@ def compare(
         scored, seconds = predict_scored(
             sampler, inputs, targets, likelihood, ignore_index=ignore_index, group=group,
             uncertainties=by if sets else (), progress=progress,
+            keep_draws=isinstance(sampler, DeepEnsemble),
         )  # fmt: skip
         predicted_outside = {
             key: predict_uncertain(sampler, values, likelihood, uncertainties=by, progress=progress)
@@ -106,7 +109,14 @@ def compare(
         name: _detected(detector, inputs, sets, rows, group, outside_group or {}, **options)
         for name, detector in every.items()
     }
+    entries = with_equivalents(entries, rows, _largest_ensemble(samplers), **options)
     return compared(entries, scored, classes, found)
+
+
+def _largest_ensemble(samplers: Mapping[str, Sampler]) -> str | None:
+    """The ensemble of the most networks, of which those of all sizes can be made; None without."""
+    sizes = {name: len(each) for name, each in samplers.items() if isinstance(each, DeepEnsemble)}
+    return max(sizes, key=lambda name: sizes[name]) if sizes else None
 
 
 def compared(
@@ -164,7 +174,7 @@ def entry(
     evaluation = evaluate_scored(scored, progress=progress, **options)
     return Entry(
         predictive, outside, evaluation, separation, seconds, images, errors,
-        tuple(uncertainties), elsewhere or {},
+        tuple(uncertainties), elsewhere or {}, getattr(scored, "target_logs", None),
     )  # fmt: skip
 
 

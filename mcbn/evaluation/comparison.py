@@ -12,6 +12,7 @@ from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.finite_draws import DrawError, draw_error
 from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.separation import Uncertain
@@ -27,7 +28,8 @@ from mcbn.uncertainty.score import UncertaintyScore, score_values
 KnownValues = tuple[Tensor, Mapping[str, Tensor]]
 # Mutual information below this, in nats, is zero but for rounding.
 ROUNDING = 1e-9
-SHOWN = ("accuracy", "nll", "brier", "ece_debiased")  # scores of a method in one line
+# Scores of a method in one line.
+SHOWN = ("accuracy", "nll", "nll_calibrated", "ensemble_equivalent", "brier", "ece_debiased")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +49,8 @@ class Entry(Displayed):
             labels, and where the predictions are not kept.
         scores: the scores of its predictions, whether it has them or not.
         elsewhere: values of scores that were known already, of the test examples and of each set.
+        target_logs: log-probability of each target by every draw, which tells what more draws would
+            do; None where the draws are not known, as of positions.
     """
 
     predictive: CategoricalPredictive | BernoulliPredictive | None
@@ -58,6 +62,7 @@ class Entry(Displayed):
     errors: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     scores: tuple[UncertaintyScore, ...] = USUAL_SCORES
     elsewhere: Mapping[str, KnownValues] = field(default_factory=dict)
+    target_logs: Float64[Tensor, "draws batch"] | None = None
 
     @property
     def known(self) -> CategoricalPredictive | BernoulliPredictive:
@@ -223,6 +228,18 @@ class Comparison(Displayed):
         """The names of all scores of uncertainty that methods were compared by."""
         every = (entry.uncertainties for entry in self.entries.values())
         return tuple(dict.fromkeys(name for names in every for name in names))
+
+    def draw_error(self, method: str) -> DrawError | None:
+        """Bias and Monte Carlo error, for its number of draws, of a method's NLL.
+
+        Of another method than the baseline they are of the difference from it. None where the draws
+        are not known.
+        """
+        logs = self.entries[method].target_logs
+        base = self.entries[self.baseline].target_logs
+        if logs is None or base is None:
+            return None
+        return draw_error(logs) if method == self.baseline else draw_error(logs, base)
 
     def display(self) -> Display:
         """The headline scores of every method, and how well each score detects OOD sets."""

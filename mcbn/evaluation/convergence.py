@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import scores
+from mcbn.evaluation.finite_draws import DrawError
 from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain
 from mcbn.predictive.categorical import Categorical
@@ -91,3 +92,14 @@ def monte_carlo_error(curve: Convergence, draws: int) -> float:
     reliable = [pair for pair in known if curve.draws[-1] // pair[0] >= 8] or known[:1]
     size, spread = reliable[-1]
     return spread * math.sqrt(size / draws)
+
+
+def curve_error(curve: Convergence, draws: int) -> DrawError:
+    """Bias and Monte Carlo error at `draws` draws, from a curve.
+
+    The bias falls as c/T, so that it is, at the largest T, what half of the draws lose against all.
+    """
+    bias = math.nan
+    if len(curve.draws) > 1:
+        bias = (curve.nll[-2] - curve.nll[-1]) * curve.draws[-1] / draws
+    return DrawError(draws, bias, monte_carlo_error(curve, draws))

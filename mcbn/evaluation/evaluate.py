@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import intervals
+from mcbn.evaluation.calibrated import calibrated_nll
 from mcbn.evaluation.class_scores import class_columns, class_replicates, class_scores
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluation import Evaluation, with_intervals
+from mcbn.evaluation.finite_draws import extrapolated_nll, target_logs
 from mcbn.evaluation.images import ScoredImages, require_no_void
 from mcbn.evaluation.label_scores import label_columns, label_scores
 from mcbn.evaluation.real_scores import plain_real_scores, real_columns, real_scores
@@ -84,12 +87,21 @@ class ScoredRows:
         targets: of these rows; of several labels, as `BernoulliPredictive.aligned` gives them.
         clusters: the rows that are resampled together; None where each is drawn by itself.
         example: the example of each row; None where they are the examples.
+        target_logs: log-probability of the targets of classes by every draw, where draws are known
+            and rows are examples.
     """
 
     predictive: Any
     targets: Tensor
     clusters: Clusters | None = None
     example: Tensor | None = None
+    target_logs: Float64[Tensor, "draws batch"] | None = None
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether an example has several rows, or positions."""
+        several = self.example is not None and bool((self.example.diff() == 0).any())
+        return several or self.targets.ndim > 1
 
     @classmethod
     def of(
@@ -109,15 +121,32 @@ class ScoredRows:
             aligned = predictive.aligned(targets, ignore_index=ignore_index)
             return cls(predictive, aligned, clusters)
         labels = as_targets(targets)
+        logs = target_logs_of(predictive, labels, ignore_index)
         if ignore_index is None:
-            return cls(predictive, labels, clusters)
+            return cls(predictive, labels, clusters, target_logs=logs)
         if not isinstance(predictive, CategoricalPredictive):
             require_no_void(ignore_index)
         examples = len(predictive)
         rows, labels, example = labelled_positions(predictive, labels, ignore_index)  # type: ignore[arg-type]
         if example is not None:
             clusters = (clusters or Clusters.alone(examples)).spread(example)
-        return cls(rows, labels, clusters, example)
+        return cls(rows, labels, clusters, example, logs)
+
+
+def target_logs_of(
+    predictive: ScoredPredictive, targets: Tensor, ignore_index: int | None
+) -> Float64[Tensor, "draws batch"] | None:
+    """Log-probability of the targets of examples by every draw; None where that is not known."""
+    if not isinstance(predictive, CategoricalPredictive) or predictive.draws is None:
+        return None
+    draws = predictive.draws
+    if draws.ndim > 3 or targets.shape != draws.shape[1:2] or targets.is_floating_point():
+        return None  # what does not fit is refused where it is scored
+    rows = slice(None) if ignore_index is None else targets != ignore_index
+    known = targets[rows]
+    if not bool(((known >= 0) & (known < draws.shape[2])).all()):
+        return None
+    return target_logs(draws[:, rows], known).cpu()
 
 
 def what_is_scored(
@@ -164,7 +193,7 @@ def evaluate_scored(
             columns, plain_real_scores, kind=intervals.pit_gaps, clusters=clusters, **options
         )
     else:
-        columns = class_columns(predictive, targets)
+        columns = {**class_columns(predictive, targets), **_corrected_losses(scored, seed)}
         values = class_scores(columns)
         replicates = class_replicates(columns, clusters, **options)
     return Evaluation(
@@ -175,6 +204,20 @@ def evaluate_scored(
         seed=seed,
         clusters=None if clusters is None else len(clusters),
     )
+
+
+def _corrected_losses(scored: ScoredRows, seed: int) -> dict[str, Tensor]:
+    """The loss of each example after a temperature, and with infinitely many draws if known.
+
+    Of positions there are none, as of images of which only sums are kept.
+    """
+    if scored.has_positions:
+        return {}
+    logs, targets = scored.predictive.log_probabilities.cpu(), scored.targets.cpu()
+    found = {"nll_calibrated": calibrated_nll(logs, targets, clusters=scored.clusters, seed=seed)}
+    if scored.target_logs is not None:
+        found["nll_extrapolated"] = extrapolated_nll(scored.target_logs)
+    return found
 
 
 def _examples(predictive: Any, targets: Tensor) -> int:

@@ -121,6 +121,15 @@ class Evaluation(Displayed, Mapping[str, Score]):
         frame = optional("pandas", extra="pandas").DataFrame.from_dict(rows, orient="index")
         return frame.rename_axis("score")
 
+    def including(self, name: str, score: Score, *, after: str) -> "Evaluation":
+        """The same evaluation with a further score, behind another one."""
+        scores: dict[str, Score] = {}
+        for each, known in self.items():
+            scores[each] = known
+            if each == after:
+                scores[name] = score
+        return replace(self, _scores=scores)
+
     def without(self, names: Container[str]) -> "Evaluation":
         """The same evaluation without some scores."""
         return replace(self, _scores={k: v for k, v in self.items() if k not in names})

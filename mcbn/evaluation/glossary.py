@@ -9,6 +9,9 @@ ScoreName = Literal[
     "accuracy",
     "exact_match",
     "nll",
+    "nll_calibrated",
+    "nll_extrapolated",
+    "ensemble_equivalent",
     "brier",
     "ece",
     "ece_equal_mass",
@@ -44,6 +47,8 @@ BETTER: Mapping[str, Direction] = {
     "accuracy": "higher",
     "exact_match": "higher",
     "nll": "lower",
+    "nll_calibrated": "lower",
+    "nll_extrapolated": "lower",
     "brier": "lower",
     "ece": "lower",
     "ece_equal_mass": "lower",
@@ -61,6 +66,7 @@ BETTER: Mapping[str, Direction] = {
     "aurc": "lower",
     "e_aurc": "lower",
     "augrc": "lower",
+    "ensemble_equivalent": "higher",
     "rmse": "lower",
     "pll": "higher",
     "crps": "lower",
@@ -103,6 +109,11 @@ SCORES: Mapping[str, Term] = {
     "exact_match": Term("Exact match", "Share of examples with every label right.", 1, True),
     "nll": Term("NLL", "Mean negative log-probability of the true class, in nats. It judges the "
                 "whole forecast and cannot be improved by anything but better probabilities."),
+    "nll_calibrated": Term("NLL, calibrated", "NLL at a temperature that was fitted on the other "
+                           "half of the examples: what is left after a few labels have mended the "
+                           "confidence."),
+    "nll_extrapolated": Term("NLL, T to infinity", "NLL without its bias of order 1/T: what "
+                             "infinitely many draws would give."),
     "brier": Term("Brier", "Mean squared distance between the probabilities and the true class, "
                   "0 to 2, and 0 to 1 of several labels. Proper like the NLL, but mild on rare "
                   "confident errors."),
@@ -136,6 +147,8 @@ SCORES: Mapping[str, Term] = {
                   "undetected errors."),
     "auroc_of_errors": Term("AUROC of errors", "Chance that a wrong answer is less confident than "
                             "a right one. 0.5 is guessing.", 3),
+    "ensemble_equivalent": Term("Ensemble equivalent", "Number of networks of which a deep "
+                                "ensemble would have the same calibrated NLL.", 1),
     "rmse": Term("RMSE", "Root mean square error of the mean, in the unit of the target.",
                  in_unit=True),
     "pll": Term("PLL", "Mean log-density of the true value under the forecast, in nats. It judges "
@@ -177,6 +190,8 @@ IN_UNIT = frozenset(name for name, term in SCORES.items() if term.in_unit)
 HEADLINE = (
     "accuracy",
     "nll",
+    "nll_calibrated",
+    "ensemble_equivalent",
     "brier",
     "ece_debiased",
     "ece_smooth",

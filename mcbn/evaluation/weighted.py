@@ -18,7 +18,11 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 
 Counts = Float64[np.ndarray, " clusters"]
-MEANS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
+# Scores that are means, and the columns that they are means of. Not all are always known.
+MEANS = {
+    "accuracy": "correct", "nll": "nll", "nll_calibrated": "nll_calibrated",
+    "nll_extrapolated": "nll_extrapolated", "brier": "brier",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,7 @@ class WeightedClassScores:
             added: np.ndarray = sums.index_add(0, clusters.of_row, values.double()).numpy()
             return added
 
-        sums = {name: total(columns[column]) for name, column in MEANS.items()}
+        sums = {name: total(columns[column]) for name, column in MEANS.items() if column in columns}
         # As `risk_coverage` is given it, so that ties are the same.
         return cls.of_ranks(1 - columns["confidence"], columns["correct"], clusters, sums)
 

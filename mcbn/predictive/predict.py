@@ -16,8 +16,8 @@ from mcbn.network.conduct import seen
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
 from mcbn.network.loaders import Data, batch_lengths, order_sampler, ordered_loader, rebatched
-from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive, probabilities_met
-from mcbn.predictive.categorical import Categorical, CategoricalPredictive
+from mcbn.predictive.bernoulli import BernoulliPredictive, probabilities_met
+from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.joining import joined
 from mcbn.predictive.likelihood import Likelihood, LikelihoodName, P, as_likelihood
 from mcbn.samplers.sampler import Sampler
@@ -202,7 +202,7 @@ def _accepted(
             the values in a batch, and the user's batches were put together anew; or it ends in a
             sigmoid, and the likelihood is that of classes.
     """
-    unknown = likelihood in (Categorical(), Bernoulli())
+    unknown = getattr(likelihood, "outputs", "known") is None
     for index, part in enumerate(parts):
         conducts = [conduct for model in _networks(sampler) for conduct in seen(model)]
         if unknown and any(conduct.ends_in_sigmoid for conduct in conducts):

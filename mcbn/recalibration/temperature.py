@@ -17,22 +17,16 @@ from mcbn import validation
 from mcbn.evaluation import scores
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.evaluate import ScoredRows, require_predictive
+from mcbn.evaluation.line_search import end_of
+from mcbn.evaluation.temperature_search import BOUNDS, MASKED, best_temperature
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive, as_logits
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut, end_of, require_prior
+from mcbn.recalibration.held_out import HeldOut, require_prior
 from mcbn.recalibration.known_answers import KnownAnswers
 from mcbn.recalibration.shares import averaged, averaged_labels
-from mcbn.recalibration.temperature_search import (
-    BOUNDS,
-    best_temperature,
-    independent_labels,
-    warn_at_bound,
-)
-
-# Stands for the log-probability of a masked class, minus infinity; times 0 it is 0, not NaN.
-MASKED = -1e100
+from mcbn.recalibration.temperature_labels import independent_labels, warn_at_bound
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.line_search import end_of, lowest
 from mcbn.network.targets import Targets
 from mcbn.predictive import mixture
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import HeldOut, end_of, lowest
+from mcbn.recalibration.held_out import HeldOut
 
 # Factors of the variance searched.
 BOUNDS = (1e-6, 1e6)

@@ -11,13 +11,14 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.temperature_search import MASKED
 from mcbn.io.display import Display, Displayed
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.recalibration import held_out
 from mcbn.recalibration.held_out import HeldOut, require_prior
 from mcbn.recalibration.shares import averaged
-from mcbn.recalibration.temperature import MASKED, checked_logs
+from mcbn.recalibration.temperature import checked_logs
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,12 +10,13 @@ from scipy import stats
 
 from mcbn.evaluation import bootstrap, glossary
 from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
 from mcbn.predictive.bernoulli import UNKNOWN
 from mcbn.report.decay import decay
+from mcbn.report.draw_errors import judged_draws
 from mcbn.study.results import Study
 
 OOD_AUROC = "auroc_out_of_distribution"
@@ -45,7 +46,7 @@ Mark = Literal["good", "uncertain", "bad"]
 # A smaller gap needs no action; a wider half-interval is too uncertain to be called good.
 SMALL_GAP, WIDE_GAP = 0.01, 0.02
 ALPHA = 0.05  # level of the test of the worst group, after Holm's correction
-# Monte Carlo error divided by the half-width of the interval: enough draws, too few draws.
+# Error of the draws divided by the half-width of the interval: enough draws, too few draws.
 GOOD_RATIO, BAD_RATIO = 0.25, 1.0
 
 
@@ -340,31 +341,29 @@ def _against(score: Score, other: Score, base: str, level: float) -> str:
 
 
 def _draws(comparison: Comparison, convergence: Mapping[str, Convergence]) -> Claim | None:
-    """Judge the method whose Monte Carlo error is largest relative to its interval."""
-    worst_case = None
-    for name, curve in convergence.items():
-        if name not in comparison.entries:
-            continue
-        entry = comparison.entries[name]
-        score, draws = entry.evaluation["nll"], entry.evaluation.draw_count
-        half_width = (score.high - score.low) / 2
-        error = monte_carlo_error(curve, draws)
-        # Of an infinite interval every error is a vanishing part, which says nothing.
-        ratio = error / half_width if 0 < half_width < math.inf else math.nan
-        if worst_case is None or not ratio <= worst_case[0]:
-            worst_case = (ratio, name, draws, error, half_width)
-    if worst_case is None:
+    """Judge the method whose draws matter most beside the choice of test examples."""
+    judged = judged_draws(comparison, convergence)
+    if not judged:
         return None
-    ratio, name, draws, error, half_width = worst_case
-    text = f"{name} with T = {draws} draws has a Monte Carlo error of {error:.2g} nats in its NLL"
-    if math.isnan(error):
+    # NaN, where nothing can be said, before all others.
+    name = max(judged, key=lambda each: (math.isnan(judged[each].ratio), judged[each].ratio))
+    worst, draws = judged[name], judged[name].error.draws
+    minus = f" minus that of {comparison.baseline}" if worst.paired else ""
+    text = (
+        f"With T = {draws} draws the NLL of {name}{minus} has a bias of {worst.error.bias:.2g} "
+        f"nats and a Monte Carlo error of {worst.error.error:.2g}"
+    )
+    if math.isnan(worst.error.size):
         text = f"The Monte Carlo error of {name} with T = {draws} draws is unknown"
-    if math.isnan(ratio):
+    if math.isnan(worst.ratio):
         text += "; it cannot be compared with an interval of the NLL, to say whether T is enough."
         return Claim("Draws", "uncertain", text)
-    text += f", {number(ratio * 100, 0)}% of the interval's half-width of {half_width:.2g}"
-    if ratio <= GOOD_RATIO:
+    text += (
+        f", together {number(worst.ratio * 100, 0)}% of the half-width of its interval, "
+        f"{worst.half_width:.2g}"
+    )
+    if worst.ratio <= GOOD_RATIO:
         return Claim("Draws", "good", f"{text}: the draws are enough.")
-    needed = math.ceil(draws * (ratio / GOOD_RATIO) ** 2)
-    mark: Mark = "uncertain" if ratio <= BAD_RATIO else "bad"
+    needed = worst.error.draws_for(GOOD_RATIO * worst.half_width)
+    mark: Mark = "uncertain" if worst.ratio <= BAD_RATIO else "bad"
     return Claim("Draws", mark, f"{text}: the draws are not enough; about {needed} would be.")

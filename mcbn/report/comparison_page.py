@@ -1,6 +1,5 @@
 """The page on a comparison of classification methods: verdict, figures, tables and numbers."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
 from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import fit_dicts, in_words
@@ -18,6 +17,7 @@ from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
 from mcbn.report.claims import Claim, confidence_gap, group_claim, verdict
 from mcbn.report.decay import decay
+from mcbn.report.draw_errors import DrawsJudged, draws_table, judged_draws
 from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.gallery import Gallery
 from mcbn.report.maps import Maps
@@ -79,6 +79,11 @@ class ComparisonPage:
             for name, entry in comparison.entries.items()
         }
 
+    @cached_property
+    def draws(self) -> dict[str, DrawsJudged]:
+        """What the draws of each method do to its NLL."""
+        return judged_draws(self.comparison, self.convergence)
+
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """Plain sentences computed from the numbers."""
@@ -110,7 +115,7 @@ class ComparisonPage:
             "notes": list(self.notes),
             "comparison": self.comparison.to_dict(),
             "confidence_gap": self._confidence_gaps(),
-            "monte_carlo_error": self._monte_carlo_errors(),
+            "draws": {name: each.to_dict() for name, each in self.draws.items()},
             "figures": page.numbers_of(self.figure_groups()),
             "classes": {name: each.to_dict() for name, each in self.class_scores.items()},
             "groups": group_dicts(self.groups),
@@ -184,7 +189,7 @@ class ComparisonPage:
             "all": tables.all_scores(self.comparison.evaluations),
             "outside": tables.separation(self.comparison) if "outside" in groups else None,
             "study": tables.study_numbers(groups["study"]) if "study" in groups else None,
-            "draws": tables.draws(self._monte_carlo_errors()) if self.convergence else None,
+            "draws": draws_table(self.draws) if self.draws else None,
             "errors": tables.errors(self.comparison),
             "cost": tables.cost(self.comparison),
             "classes": self._class_table(),
@@ -208,14 +213,3 @@ class ComparisonPage:
             value, low, high = confidence_gap(name, self.comparison)
             gaps[name] = {"value": value, "low": low, "high": high}
         return gaps
-
-    def _monte_carlo_errors(self) -> dict[str, dict[str, float]]:
-        errors = {}
-        for name, curve in self.convergence.items():
-            entry = self.comparison.entries.get(name)
-            draws = entry.evaluation.draw_count if entry else curve.draws[-1]
-            score = entry.evaluation["nll"] if entry else None
-            half_width = (score.high - score.low) / 2 if score else math.nan
-            error = monte_carlo_error(curve, draws)
-            errors[name] = {"draws": draws, "error": error, "half_width": half_width}
-        return errors

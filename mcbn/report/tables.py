@@ -179,27 +179,6 @@ def cost(comparison: Comparison) -> Table | None:
     return Table("Cost of prediction", headings, tuple(rows))
 
 
-def draws(errors: Mapping[str, Mapping[str, float]]) -> Table:
-    """The Monte Carlo error of each method beside the half-width of its interval."""
-    rows = []
-    for method, numbers in errors.items():
-        error, half_width = numbers["error"], numbers["half_width"]
-        key = f"monte_carlo_error.{method}"
-        cells = (
-            TableCell(str(numbers["draws"]), value=numbers["draws"]),
-            TableCell(glossary.number(error, 5), value=error, key=f"{key}.error"),
-            TableCell(glossary.number(half_width, 5), value=half_width, key=f"{key}.half_width"),
-        )
-        rows.append((method, cells))
-    headings = (
-        ("Method", ""),
-        ("Draws", glossary.WORDS["T"]),
-        ("Monte Carlo error of the NLL", glossary.WORDS["Monte Carlo error"]),
-        ("Half-width of the NLL's interval", "Uncertainty from the choice of test examples."),
-    )
-    return Table("Monte Carlo error", headings, tuple(rows))
-
-
 def study_numbers(groups: Sequence[PanelGroup]) -> Table:
     """The numbers behind the curves of the batch-size study."""
     rows = []

@@ -18,16 +18,18 @@ from torch.testing import assert_close
 import mcbn
 from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
+from mcbn.evaluation.calibrated import calibrated_nll
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.finite_draws import extrapolated_nll, target_logs
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.real_scores import real_columns
 from mcbn.evaluation.subgroups import subgroups
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 CALIBRATION = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ece_smooth")
-CLASSES = ("accuracy", "nll", "brier", *CALIBRATION, "mce", "aurc", "e_aurc", "augrc",
-           "auroc_of_errors")  # fmt: skip
+CLASSES = ("accuracy", "nll", "nll_calibrated", "brier", *CALIBRATION, "mce", "aurc", "e_aurc",
+           "augrc", "auroc_of_errors")  # fmt: skip
 REAL = ("rmse", "pll", "crps", "crps_moment_matched", "coverage_90", "width_90", "pit_error")
 
 
@@ -76,6 +78,8 @@ def test_each_score_of_classes_agrees_with_scikit_learn_or_a_loop():
     flags = torch.from_numpy(confidence), torch.from_numpy(right)
     assert evaluation["ece_debiased"].value == calibration.debiased_calibration_error(*flags)
     assert evaluation["ece_smooth"].value == calibration.smooth_calibration_error(*flags)
+    losses = calibrated_nll(predictive.log_probabilities, targets)
+    assert evaluation["nll_calibrated"].value == float(losses.mean())
     assert tuple(evaluation) == CLASSES
     assert (evaluation.examples, evaluation.draw_count, len(evaluation)) == (300, 6, len(CLASSES))
 
@@ -117,7 +121,8 @@ def test_positions_are_scored_like_a_flat_batch():
         dense.draw_count,
     )
     first, second = evaluate(dense, targets), evaluate(flat, targets.flatten())
-    for name in CLASSES:
+    assert second.keys() - first.keys() == {"nll_calibrated"}
+    for name in first:
         assert first[name].value == pytest.approx(second[name].value, rel=1e-12), name
     assert first.examples == second.examples == 240
 
@@ -158,6 +163,33 @@ def test_a_resample_without_errors_is_left_out_of_the_interval():
     score = evaluate(predictive, targets, resamples=20)["auroc_of_errors"]
     assert 0 < int(score.replicates.isnan().sum()) < 20
     assert score.low <= score.high
+
+
+def test_kept_draws_tell_what_infinitely_many_would_give():
+    logits = 2 * torch.randn(6, 40, 3, generator=torch.Generator().manual_seed(0)).double()
+    targets = torch.arange(40) % 3
+    kept, averaged = (
+        mcbn.Categorical(outputs="logits").summarize(logits, keep_draws=k) for k in (True, False)
+    )
+    found, without = (evaluate(each, targets, resamples=20) for each in (kept, averaged))
+    expected = extrapolated_nll(target_logs(logits, targets)).mean()
+    assert found["nll_extrapolated"].value == pytest.approx(float(expected))
+    assert found["nll_extrapolated"].low < found["nll_extrapolated"].high < found["nll"].high
+    assert [*found.without({"nll_extrapolated"})] == [*without]
+    # Examples that are left out take no part.
+    ignored = evaluate(kept, torch.where(torch.arange(40) < 10, -1, targets), ignore_index=-1)
+    rows = extrapolated_nll(target_logs(logits[:, 10:], targets[10:])).mean()
+    assert ignored["nll_extrapolated"].value == pytest.approx(float(rows))
+
+
+def test_positions_have_no_calibrated_likelihood():
+    """As of very many positions, of which only sums of each image are kept."""
+    logits = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    predictive = mcbn.Categorical(outputs="logits").summarize(logits, keep_draws=True)
+    targets = torch.arange(80).reshape(5, 4, 4) % 3
+    for ignored in (None, 0):
+        found = evaluate(predictive, targets, ignore_index=ignored, resamples=5)
+        assert {"nll_calibrated", "nll_extrapolated"}.isdisjoint(found)
 
 
 def test_every_score_but_coverage_and_width_has_a_better_direction():

@@ -22,8 +22,8 @@ from torch.testing import assert_close
 
 import mcbn
 from mcbn.evaluation import scores
+from mcbn.evaluation.line_search import lowest
 from mcbn.recalibration import held_out
-from mcbn.recalibration.held_out import lowest
 from mcbn.recalibration.shares import averaged
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}

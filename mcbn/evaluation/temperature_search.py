@@ -1,4 +1,4 @@
-"""The search for a temperature: the loss of all draws with a prior, and how much was fitted on."""
+"""The search for the temperature of draws: the loss of their average, with a prior."""
 
 import math
 
@@ -6,16 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mcbn import validation
-from mcbn.evaluation.clusters import Groups, names_of_groups
-from mcbn.recalibration.held_out import end_of, lowest
+from mcbn.evaluation.line_search import lowest
 
 # Temperatures searched.
 BOUNDS = (1e-2, 1e2)
-
-
-class TemperatureBoundWarning(UserWarning):
-    """A fitted temperature lies at a bound of its search, so that no temperature is best."""
+# Stands for the log-probability of a masked class, minus infinity; times 0 it is 0, not NaN.
+MASKED = -1e100
 
 
 def best_temperature(
@@ -61,34 +57,3 @@ def _chosen(logits: Tensor, index: Tensor, beta: float) -> tuple[Tensor, Tensor]
     logs = (beta * values).log_softmax(1)
     slope = values.gather(1, index) - (logs.exp() * values).sum(1, keepdim=True)
     return logs.gather(1, index).squeeze(1), slope.squeeze(1)
-
-
-def independent_labels(known: Bool[Tensor, "batch *positions"], group: Groups | None) -> int:
-    """How many independent labels there are: examples with a known target, or groups of them.
-
-    An example counts as one however many positions it has, and a group however many examples:
-    their errors are alike, so that more of them are not as much more evidence.
-
-    Args:
-        known: which targets are known.
-        group: what examples share; None where every example is by itself.
-    """
-    examples = known.flatten(1).any(1) if known.ndim > 1 else known
-    if group is None:
-        return int(examples.sum())
-    names = names_of_groups(group, len(known))
-    return len({name for name, counts in zip(names, examples.tolist(), strict=True) if counts})
-
-
-def warn_at_bound(temperature: float, labels: int) -> None:
-    """Warn where a fitted temperature lies at a bound of the search."""
-    end = end_of(temperature, BOUNDS)
-    if end is None:
-        return
-    better = {"lower": "more", "upper": "less"}[end]
-    validation.warn(
-        f"expected a temperature between {BOUNDS[0]:g} and {BOUNDS[1]:g}, got the {end} bound of "
-        f"the search, {temperature:g}, from {labels:,} labels, of which {better} confidence would "
-        "always have been better; hold out more labels, or give a larger prior",
-        TemperatureBoundWarning,
-    )

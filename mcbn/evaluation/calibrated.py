@@ -1,0 +1,71 @@
+"""The log score after a temperature that other examples were fitted on."""
+
+import math
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.temperature_search import MASKED, best_temperature
+from mcbn.network.isolation import derived_seed
+
+MOST_FITTED = 5_000  # rows: of more, a temperature is known to less than 1%
+
+
+def calibrated_nll(
+    log_probabilities: Float64[Tensor, "batch classes *positions"],
+    targets: Int[Tensor, "batch *positions"],
+    *,
+    clusters: Clusters | None = None,
+    seed: int = 0,
+) -> Float64[Tensor, "batch *positions"]:
+    r"""The negative log-likelihood of each example at the temperature of the other half, in nats.
+
+    Examples are split in two halves by chance, whole clusters to one side. Those of each half are
+    scored by $\mathrm{softmax}(\log p / T)$, where T is fitted on the other half, with the prior
+    N(0, 1) on log T. So methods are compared after what a few labels would mend in each of them:
+    a method that is only less over-confident gains nothing. Where a target has the probability 0,
+    the loss is infinite, and no temperature is fitted on it.
+
+    Args:
+        log_probabilities: logs of the mean probabilities.
+        targets: the class that happened.
+        clusters: of the examples, or rows; by default each is by itself.
+        seed: chooses the halves.
+
+    Reference:
+        Ashukha, Lyzhov, Molchanov, Vetrov 2020, "Pitfalls of in-domain uncertainty estimation and
+        ensembling in deep learning", section 4.1: the calibrated log-likelihood; one split here, on
+        which methods are paired, in place of the mean of several.
+    """
+    index, logs = targets.long().unsqueeze(1), log_probabilities.clamp_min(MASKED)
+    impossible = log_probabilities.gather(1, index).squeeze(1) == -math.inf
+    of_row = (clusters or Clusters.alone(len(targets))).of_row
+    losses = torch.empty(targets.shape, dtype=torch.float64, device=logs.device)
+    first = _first_half(of_row, seed)
+    for half in (first, ~first):
+        temperature = _temperature(logs[~half], targets[~half], ~impossible[~half], of_row[~half])
+        tempered = (logs[half] / temperature).log_softmax(1)
+        losses[half] = -tempered.gather(1, index[half]).squeeze(1)
+    return torch.where(impossible, math.inf, losses)
+
+
+def _first_half(of_row: Tensor, seed: int) -> Tensor:
+    """Which rows are of the first half of the clusters, in random order."""
+    count = int(of_row.max()) + 1
+    generator = torch.Generator().manual_seed(derived_seed(seed, "halves"))
+    return torch.randperm(count, generator=generator)[of_row] < (count + 1) // 2
+
+
+def _temperature(logs: Tensor, targets: Tensor, possible: Tensor, of_row: Tensor) -> float:
+    """The temperature of the first rows whose targets are possible; 1 if there are none.
+
+    The prior counts as one cluster does, however many rows that has.
+    """
+    positions = math.prod(possible.shape[1:])
+    rows = possible.reshape(len(possible), positions).all(1).nonzero().flatten()[:MOST_FITTED]
+    if len(rows) == 0:
+        return 1.0
+    pull = 1 / len(set(of_row[rows.cpu()].tolist()))
+    return best_temperature(logs[None, rows], targets[rows], pull=pull)
