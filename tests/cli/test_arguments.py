@@ -347,7 +347,7 @@ def test_errors_of_python_about_the_machine_are_told_in_words(
     # Its code is not in a file, as that of a user is.
     code = {"error": error}
     exec("def broken(options):\n    raise error", code)
-    monkeypatch.setattr("mcbn.cli.predictions.evaluate", code["broken"])
+    monkeypatch.setattr("mcbn.cli.evaluate.evaluate", code["broken"])
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", "x"])
     assert stopped.value.code == 2
@@ -365,7 +365,7 @@ def test_a_reader_that_wants_no_more_output_is_no_error(tmp_path, monkeypatch, c
     def broken(options):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("mcbn.cli.predictions.evaluate", broken)
+    monkeypatch.setattr("mcbn.cli.evaluate.evaluate", broken)
     monkeypatch.setattr("os.dup2", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", "x"])

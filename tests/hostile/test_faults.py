@@ -25,7 +25,7 @@ from synthetic_studies import classification_study
 from torch.utils.data import DataLoader
 
 import mcbn
-from mcbn.cli import predictions
+from mcbn.cli.evaluate import evaluate
 from mcbn.cli.options.predictions import EvaluateOptions
 from mcbn.io.atomic import write_whole
 from mcbn.io.tables import write_columns
@@ -56,7 +56,7 @@ def write_scores(path):
     if not found.exists():
         classes().save(found)
     with redirect_stdout(io.StringIO()):
-        predictions.evaluate(EvaluateOptions(str(found), out=str(path), resamples=2))
+        evaluate(EvaluateOptions(str(found), out=str(path), resamples=2))
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from readers import classes, reals
 from reports import ParsedPage
 from synthetic_studies import classification_plan, classification_scores, made_study
 
-from mcbn.cli import predictions
 from mcbn.cli.options.predictions import ReportOptions
+from mcbn.cli.report import report
 from mcbn.predictive.tables import write_predictions
 from mcbn.report.report import Report
 from mcbn.study.plan import InferenceAxes, TrainingAxes
@@ -48,7 +48,7 @@ def of_classes(folder):
     paths = methods(folder, made)
     others = [str(folder / f"far {FILE}.npz")]
     write_predictions(others[0], made)
-    predictions.report(ReportOptions(
+    report(ReportOptions(
         paths[:1], str(folder), outside=others, title=EVIL, resamples=3, by=[EVIL],
         images=str(folder / "images.npz"),
     ))  # fmt: skip
@@ -57,13 +57,13 @@ def of_classes(folder):
 def of_methods(folder):
     names = tuple(f"{letter} {EVIL}" for letter in "abc")
     made = replace(classes(), classes=names, columns={})
-    predictions.report(ReportOptions(methods(folder, made), str(folder), title=EVIL, resamples=3))
+    report(ReportOptions(methods(folder, made), str(folder), title=EVIL, resamples=3))
 
 
 def of_reals(folder):
     made = replace(reals(keep_draws=False), columns={EVIL: np.array([EVIL, "b"] * 3)})
     paths = methods(folder, made)
-    predictions.report(ReportOptions(paths, str(folder), title=EVIL, resamples=3, by=[EVIL]))
+    report(ReportOptions(paths, str(folder), title=EVIL, resamples=3, by=[EVIL]))
 
 
 def of_study(folder):

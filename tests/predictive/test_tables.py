@@ -14,8 +14,9 @@ import torch
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.cli import predictions
+from mcbn.cli.evaluate import evaluate
 from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
+from mcbn.cli.report import report
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import read_predictions, write_predictions
@@ -422,15 +423,15 @@ def test_the_commands_take_columns(tmp_path, capsys):
     columns = {f"p_{k}": p[:, k].tolist() for k in range(3)} | {"y": y, "site": ["a", "b"] * 45}
     path = written(tmp_path / "net.csv", columns)
     out = tmp_path / "scores.json"
-    predictions.evaluate(EvaluateOptions(str(path), str(out), resamples=5, by="site"))
+    evaluate(EvaluateOptions(str(path), str(out), resamples=5, by="site"))
     assert "Groups by site" in capsys.readouterr().out
     numbers = json.loads(out.read_text())
     assert numbers["groups"]["site"]["a"]["size"] == 45
     with pytest.raises(ValueError, match="did you mean 'site'"):
-        predictions.evaluate(EvaluateOptions(str(path), by="sites", resamples=5))
+        evaluate(EvaluateOptions(str(path), by="sites", resamples=5))
     images = tmp_path / "images.npz"
     np.savez(images, inputs=np.random.default_rng(0).random((90, 1, 4, 4)))
-    predictions.report(
+    report(
         ReportOptions(
             [str(path)], str(tmp_path / "r"), by=["site"], images=str(images), resamples=5
         )
@@ -452,7 +453,7 @@ def test_a_file_of_mcbn_and_one_of_another_tool_are_compared(tmp_path):
                for k, name in enumerate(("x", "y", "z"))}  # fmt: skip
     columns["truth"] = [("x", "y", "z")[k] for k in saved.targets]
     paths = [str(tmp_path / "saved.st"), str(written(tmp_path / "theirs.csv", columns))]
-    predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth", resamples=3))
+    report(ReportOptions(paths, str(tmp_path / "r"), target="truth", resamples=3))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())["comparison"]
     assert numbers["classes"] == ["x", "y", "z"]
     assert numbers["differences"]["theirs"]["nll"]["value"] == pytest.approx(0, abs=1e-12)
@@ -460,7 +461,7 @@ def test_a_file_of_mcbn_and_one_of_another_tool_are_compared(tmp_path):
     columns["truth"] = columns["truth"][::-1]
     paths[1] = str(written(tmp_path / "other.csv", columns))
     with pytest.raises(ValueError, match=r"other targets in .*other\.csv"):
-        predictions.report(ReportOptions(paths, str(tmp_path / "r"), target="truth"))
+        report(ReportOptions(paths, str(tmp_path / "r"), target="truth"))
 
 
 def test_ood_predictions_of_an_unknown_method_are_refused(tmp_path):
@@ -469,7 +470,7 @@ def test_ood_predictions_of_an_unknown_method_are_refused(tmp_path):
     paths = [str(tmp_path / f"{name}.csv") for name in ("one", "two")]
     far = [str(tmp_path / "far.csv")]
     with pytest.raises(ValueError, match="predictions in --outside by one of"):
-        predictions.report(ReportOptions(paths, str(tmp_path / "r"), outside=far, resamples=2))
-    predictions.report(ReportOptions(paths[:1], str(tmp_path / "r"), outside=far, resamples=2))
+        report(ReportOptions(paths, str(tmp_path / "r"), outside=far, resamples=2))
+    report(ReportOptions(paths[:1], str(tmp_path / "r"), outside=far, resamples=2))
     numbers = json.loads((tmp_path / "r" / "report.json").read_text())
     assert list(numbers["comparison"]["methods"]["one"]["outside"]) == ["far"]

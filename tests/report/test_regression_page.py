@@ -12,7 +12,7 @@ from reports import ParsedPage, looked_up
 from scipy import stats
 
 import mcbn
-from mcbn.cli import predictions as verbs
+from mcbn.cli import report as verbs
 from mcbn.cli.options.predictions import ReportOptions
 from mcbn.evaluation import glossary
 from mcbn.predictive.gaussian import Moments

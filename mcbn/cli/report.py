@@ -1,6 +1,5 @@
-"""The verbs of the command line that score files of predictions."""
+"""The verb of the command line that reports files of predictions."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,30 +12,19 @@ from torch import Tensor
 from mcbn.cli import messages
 from mcbn.cli.data import read_data
 from mcbn.cli.options.parts import ReadingOptions
-from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
+from mcbn.cli.options.predictions import ReportOptions
 from mcbn.cli.paths import split_name
+from mcbn.cli.prediction_files import group_of, groups_of, named_predictions, targets_of
 from mcbn.cli.repeat import command
 from mcbn.cli.values import names_of
 from mcbn.drift.drift_test import DriftTest
-from mcbn.evaluation import glossary
-from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.comparison import interval_dicts
-from mcbn.evaluation.error_detection import error_detection, rows_of
-from mcbn.evaluation.evaluate import ScoredRows
-from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
-from mcbn.evaluation.evaluation import Evaluation, Score
-from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
-from mcbn.io.atomic import write_whole
-from mcbn.io.plain import parse_object, to_json
-from mcbn.io.tables import column, is_table, shortened, texts
+from mcbn.io.plain import parse_object
+from mcbn.io.tables import column, is_table, shortened
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.name_order import same_classes
-from mcbn.predictive.pairing import repeating_columns, same_examples
-from mcbn.predictive.positions import is_large
+from mcbn.predictive.pairing import same_examples
 from mcbn.predictive.predictions import Predictions
-from mcbn.predictive.tables import read_predictions
-from mcbn.predictive.targets import TARGETS
 from mcbn.recalibration.apply import (
     Recalibration,
     Sides,
@@ -47,56 +35,14 @@ from mcbn.recalibration.apply import (
     in_words,
 )
 from mcbn.recalibration.coverages import have_sets, set_coverages
-from mcbn.report.claims import group_claim
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
-from mcbn.report.prediction_pages import column_values, known_scores, page_of_predictions
-from mcbn.report.regression_page import comparable, output_scores
+from mcbn.report.prediction_pages import page_of_predictions
 from mcbn.report.report import Report
 from mcbn.uncertainty.predictive_scores import USUAL
-from mcbn.uncertainty.score import score_values
 
 IMAGES_PER_BATCH = 64
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
-
-
-def evaluate(options: EvaluateOptions) -> None:
-    """Score predictions against their targets."""
-    path, resamples = options.predictions, options.resamples
-    predictions = _named(
-        path, probabilities=names_of(options.probabilities), target=options.target,
-        ignore_index=options.ignore_index,
-    )  # fmt: skip
-    predictions = predictions.in_units(names_of(options.units))
-    targets = _targets(predictions, path)
-    labels = _groups(predictions, options.by, path)
-    group = _group(predictions, options.group, path)
-    ignored = predictions.ignore_index
-    evaluation = evaluate_predictive(
-        predictions.scored, targets, ignore_index=ignored, group=group, resamples=resamples
-    )
-    outputs = output_scores(predictions, group=group, resamples=resamples)
-    errors = _errors(predictions, names_of(options.uncertainty), group, resamples)
-    groups = {
-        name: subgroups(predictions.scored, targets, values, ignore_index=ignored, group=group,
-                        resamples=resamples)
-        for name, values in labels.items()
-    }  # fmt: skip
-    numbers = {**evaluation.to_dict(), "draws": predictions.predictive.draw_count or None}
-    if predictions.units:
-        numbers["units"] = list(predictions.units)
-    if errors:
-        numbers["errors"] = {name: interval_dicts(scores) for name, scores in errors.items()}
-    if outputs:
-        numbers["outputs"] = {name: each.to_dict() for name, each in outputs.items()}
-    if groups:
-        numbers["groups"] = {
-            name: {group.name: group.to_dict() for group in each} for name, each in groups.items()
-        }
-    text = to_json(numbers, indent=2)
-    print(text if options.json else _scores(predictions, evaluation, outputs, errors, groups))
-    if options.out is not None:
-        write_whole(options.out, f"{text}\n".encode())
 
 
 def report(options: ReportOptions) -> None:
@@ -113,12 +59,12 @@ def report(options: ReportOptions) -> None:
         (path, _of_set(same_classes(each, methods[0], path), path, methods, paths))
         for path, each in outside
     ]
-    groups = _groups(methods[0], options.by, paths[0])
+    groups = groups_of(methods[0], options.by, paths[0])
     images = None if options.images is None else _images(options.images)
     _require_compatible(methods[0], options)
     _require_known_methods(methods, outside, "--outside")
     _require_known_methods(methods, list(zip(held_out_paths, held_out, strict=True)), "--held-out")
-    _group(methods[0], options.group, paths[0])
+    group_of(methods[0], options.group, paths[0])
     sides = _sides(options.group, methods, held_out, held_out_paths)
     # Of pixels there are none, which is refused where nothing else was asked for.
     asked = options.recalibrate is None or options.sets_by is not None
@@ -231,18 +177,11 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:
     """Read predictions; the names of columns are for tables, if there are any."""
     if is_table(path) or not any(map(is_table, paths)):
-        return _named(
+        return named_predictions(
             path, probabilities=names_of(options.probabilities), target=options.target,
             ignore_index=options.ignore_index,
         )  # fmt: skip
-    return _named(path, ignore_index=options.ignore_index)
-
-
-def _named(text: str, **columns: Any) -> Predictions:
-    """Read the predictions of FILE or NAME=FILE; the name is that of their method."""
-    name, path = split_name(text)
-    predictions = read_predictions(path, **columns)
-    return predictions if name is None else replace(predictions, method=name)
+    return named_predictions(path, ignore_index=options.ignore_index)
 
 
 def _list(paths: Sequence[str] | str | None) -> list[str]:
@@ -258,7 +197,7 @@ def _joined(
             f"expected one file per method, got {[each.method for each in methods]}; give each once"
         )
     for path, each in zip(paths, methods, strict=True):
-        _targets(each, path)
+        targets_of(each, path)
     return same_examples(methods, paths, groups=names_of(options.by))
 
 
@@ -290,37 +229,6 @@ def _require_known_methods(
             )
 
 
-def _targets(predictions: Predictions, path: str) -> Tensor:
-    if predictions.targets is None:
-        raise ValueError(
-            f"expected targets in {path}, got none; predict data that has targets, or name the "
-            f"column {' or '.join(TARGETS)}, or give its name with --target"
-        )
-    return predictions.targets
-
-
-def _groups(
-    predictions: Predictions, given: Sequence[str] | str | None, path: str
-) -> dict[str, tuple[str, ...]]:
-    """The group of each example by each column; checks their number before any scoring."""
-    groups = {name: _labels(predictions, name, path) for name in names_of(given)}
-    for name, labels in groups.items():
-        group_names(labels, len(predictions.predictive), of=name)
-    return groups
-
-
-def _group(predictions: Predictions, name: str | None, path: str) -> tuple[str, ...] | None:
-    """What examples that are resampled together share; tells where it could be given."""
-    if name is not None:
-        return texts(column(predictions.columns, name, path))
-    if repeating := repeating_columns(predictions):
-        messages.note(
-            f"values of {shortened(repeating)} in {path} repeat: if examples that share one hang "
-            f"together, as those of a patient, give --group {repeating[0]} for right intervals"
-        )
-    return None
-
-
 def _sides(
     group: str | None, methods: Sequence[Predictions], held_out: Sequence[Predictions],
     paths: Sequence[str],
@@ -331,87 +239,3 @@ def _sides(
     for path, each in zip(paths, held_out, strict=True):
         column(each.columns, group, path)
     return Sides.of_column(group, methods, held_out)
-
-
-def _labels(predictions: Predictions, name: str, path: str) -> tuple[str, ...]:
-    """The group of each example: a column, or "target" for its true class."""
-    targets, classes = predictions.targets, predictions.classes
-    classified = targets is not None and targets.ndim == 1 and not targets.is_floating_point()
-    if name == "target" and targets is not None and classified:
-        return tuple(classes[k] if classes else str(k) for k in targets.tolist())
-    return texts(column(predictions.columns, name, path))
-
-
-def _scores(
-    predictions: Predictions, evaluation: Evaluation, outputs: Mapping[str, Evaluation],
-    errors: Mapping[str, Mapping[str, Score]], groups: Mapping[str, Sequence[Subgroup]],
-) -> str:  # fmt: skip
-    """The scores of predictions, of each output and of groups of them, as lines of text."""
-    counted = f"{evaluation.examples} examples"
-    if outputs:
-        counted = f"{evaluation.examples} values of {len(outputs)} outputs"
-    elif evaluation.clusters is not None:
-        counted = f"{evaluation.examples} values of {evaluation.clusters} whole examples or groups"
-    lines = [
-        f"{predictions.method} on {predictions.data}: {counted}, 95% intervals",
-        *_score_lines(comparable(evaluation, predictions.units), predictions.unit),
-    ]
-    for name, of_score in errors.items():
-        lines.append(f"Errors detected by {glossary.uncertainty(name)}:")
-        lines += [f"  {key:<16} {score}   ({score.better} is better)"
-                  for key, score in of_score.items()]  # fmt: skip
-    for name, scores in outputs.items():
-        lines += [f"Output {name}:", *_score_lines(scores, predictions.by_output[name].unit)]
-    for name, each in groups.items():
-        lines += [_text(name, each), f"  {group_claim(predictions.method, name, each).sentence}"]
-    return "\n".join(lines)
-
-
-def _score_lines(evaluation: Evaluation, unit: str) -> list[str]:
-    lines = []
-    for name, score in evaluation.items():
-        of_unit = f" {unit}" if unit and name in glossary.IN_UNIT else ""
-        better = f"   ({score.better} is better)" if glossary.judged(name) else ""
-        lines.append(f"  {name:<16} {score}{of_unit}{better}")
-    return lines
-
-
-def _errors(
-    predictions: Predictions, names: Sequence[str], group: Groups | None, resamples: int
-) -> dict[str, dict[str, Score]]:
-    """How well scores of uncertainty, or columns of the file, detect the errors of classes.
-
-    Raises:
-        ValueError: predictions of another kind, or of very many positions.
-    """
-    if not names:
-        return {}
-    given = predictions.predictive
-    if not isinstance(given, CategoricalPredictive) or is_large(given):
-        raise ValueError(
-            "expected predictions of classes, of at most 131,072 positions, with --uncertainty, "
-            "got others; leave it out"
-        )
-    columns, scores = known_scores(names, [predictions])
-    rows = ScoredRows.of(
-        given, predictions.known_targets, ignore_index=predictions.ignore_index, group=group
-    )
-    known = {name: rows_of(rows, column_values(predictions, name)) for name in columns}
-    values = {score.name: score_values(score, rows.predictive) for score in scores} | known
-    return {
-        name: error_detection(rows, each, resamples=resamples)
-        for name, each in values.items()
-        if each is not None
-    }
-
-
-def _text(name: str, groups: Sequence[Subgroup]) -> str:
-    """The scores of groups as lines of text."""
-    width = max(len(group.name) for group in groups)
-    lines = [f"Groups by {name}:"]
-    for group in groups:
-        scores = "   ".join(f"{key} {score}" for key, score in group.scores.items())
-        p_value = "" if math.isnan(group.adjusted) else glossary.probability(group.adjusted)
-        small = " (few)" if group.is_small else ""
-        lines.append(f"  {group.name:<{width}} {group.size:>7}{small}   {scores}   {p_value}")
-    return "\n".join(lines)
