@@ -36,6 +36,7 @@ from mcbn.study.confirmation import Confirmation
 from mcbn.study.results import point
 from mcbn.study.slopes import slopes, spreads
 from mcbn.tasks.examples import LabeledData, LabeledDataset
+from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -212,6 +213,7 @@ VALUES = {
         PREDICTIVE.entropy, PREDICTIVE.prediction != TARGETS, risk=0.9
     ),
     "separation": out_of_distribution(PREDICTIVE.entropy, PREDICTIVE.entropy),
+    "score of uncertainty": PREDICTIVE_SCORES["energy"],
     "conformal sets": SETS,
     "conformal intervals": INTERVALS,
     "conformal labels": LABEL_SETS,
