@@ -265,6 +265,15 @@ def test_new_examples_have_other_random_numbers_than_held_out_ones(method):
     assert counts != [math.ceil((count + 1) * 0.5) for count in fitted.examples]
 
 
+def test_tied_scores_are_held_together():
+    held_out = classes_of(torch.tensor([[0.25, 0.75]]).expand(9, 2))
+    ones, new = torch.ones(9).long(), classes_of(torch.tensor([[0.25, 0.75], [0.26, 0.74]]))
+    by_class = mcbn.ConformalSetsByClass.fit(held_out, ones, level=0.5)(new)
+    assert by_class.members[:, 1].tolist() == [True, False]
+    fitted = mcbn.ConformalSetsBySubgroup.fit(held_out, ones, by=["a"] * 9, level=0.5)
+    assert fitted(new, by=["a", "a"]).members.tolist() == [[False, True], [False, False]]
+
+
 # Few examples
 
 
