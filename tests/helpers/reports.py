@@ -35,7 +35,7 @@ def comparison(
             for x, width in ((base, 0.2), (others, 0.6))
         )
         entries[name] = entry(
-            ScoredRows(Categorical().summarize(inside, keep_draws=True), targets),
+            ScoredRows.of(Categorical().summarize(inside, keep_draws=True), targets),
             outside={"noise": Categorical().summarize(outside)} if ood else {},
             seconds=0.1 * count,
             resamples=resamples,

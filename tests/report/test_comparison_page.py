@@ -60,8 +60,8 @@ def test_the_title_has_a_default_and_may_be_given():
 def test_sections_without_data_are_missing():
     ids = ParsedPage(small_html()).ids
     assert {"verdict", "provenance", "scores", "reliability", "selective", "glossary"} <= set(ids)
-    assert not {"outside", "study", "convergence"} & set(ids)
-    assert {"outside", "study", "convergence", "cost"} <= set(ParsedPage(html()).ids)
+    assert not {"outside", "study", "draws"} & set(ids)
+    assert {"outside", "study", "draws", "cost"} <= set(ParsedPage(html()).ids)
     assert not re.search(r"\bnan\b", small_html(), flags=re.IGNORECASE)
 
 
