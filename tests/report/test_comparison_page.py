@@ -2,15 +2,18 @@ import functools
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 from reports import ParsedPage, comparison, looked_up, report, study
 
 import mcbn
 from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.convergence import Convergence, monte_carlo_error
+from mcbn.evaluation.convergence import Convergence, curve_error, monte_carlo_error
 from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.finite_draws import draw_error
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.decay import decay
 from mcbn.report.report import Report
@@ -179,10 +182,56 @@ def test_one_seed_is_uncertain_however_many_batch_sizes():
     assert claim("Batch size", study=study(seeds=(0,))).mark == "uncertain"
 
 
+def with_draws(**logs):
+    """The comparison with other log-probabilities of the targets by each draw."""
+    whole = comparison()
+    entries = {
+        name: replace(entry, target_logs=logs.get(name)) for name, entry in whole.entries.items()
+    }
+    return replace(whole, entries=entries)
+
+
 @pytest.mark.parametrize(("spread", "mark"), [(1e-4, "good"), (10.0, "bad")])
-def test_verdict_on_draws(spread, mark):
+def test_verdict_on_draws_by_curves(spread, mark):
+    """Where the draws themselves are not known."""
     curve = Convergence((1, 2, 4, 8), (1.0,) * 4, (spread, spread, spread, math.nan))
-    assert claim("Draws", convergence={"MCBN": curve}).mark == mark
+    assert claim("Draws", comparison=with_draws(), convergence={"MCBN": curve}).mark == mark
+
+
+@pytest.mark.parametrize(("noise", "mark"), [(1e-4, "good"), (3.0, "bad")])
+def test_verdict_on_draws(noise, mark):
+    """Of the difference from the baseline, whose half-width the draws are held to."""
+    generator = torch.Generator().manual_seed(0)
+    count = len(comparison().targets)
+    draws = -1 + noise * torch.randn(6, count, generator=generator).double()
+    compared = with_draws(Plain=torch.full((1, count), -1.0).double(), MCBN=draws)
+    judged = claim("Draws", comparison=compared)
+    assert judged.mark == mark
+    error = draw_error(draws)
+    assert f"NLL of MCBN minus that of Plain has a bias of {error.bias:.2g} nats" in judged.sentence
+    difference = compared.differences()["MCBN"]["nll"]
+    half_width = (difference.high - difference.low) / 2
+    numbers = ComparisonPage(compared).to_dict()["draws"]
+    assert numbers == {
+        "MCBN": {"draws": 6, "bias": pytest.approx(error.bias),
+                 "error": pytest.approx(error.error), "half_width": pytest.approx(half_width),
+                 "paired": True},
+    }  # fmt: skip
+    if mark == "bad":
+        needed = error.draws_for(half_width / 4)
+        assert f"the draws are not enough; about {needed} would be." in judged.sentence
+
+
+def test_draws_that_are_not_known_are_not_judged():
+    assert not ComparisonPage(with_draws()).draws
+    assert all(each.topic != "Draws" for each in ComparisonPage(with_draws()).verdict)
+
+
+def test_the_error_of_a_curve_is_that_of_its_last_halving():
+    curve = Convergence((1, 2, 4, 8), (2.0, 1.6, 1.4, 1.3), (0.4, 0.2, 0.1, math.nan))
+    error = curve_error(curve, 16)
+    assert error.bias == pytest.approx(0.05)
+    assert error.error == monte_carlo_error(curve, 16)
 
 
 def test_monte_carlo_error_follows_the_root_law():
