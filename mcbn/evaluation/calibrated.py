@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters
@@ -43,7 +43,7 @@ def calibrated_nll(
     impossible = log_probabilities.gather(1, index).squeeze(1) == -math.inf
     of_row = (clusters or Clusters.alone(len(targets))).of_row
     losses = torch.empty(targets.shape, dtype=torch.float64, device=logs.device)
-    first = _first_half(of_row, seed)
+    first = first_half(of_row, seed)
     for half in (first, ~first):
         temperature = _temperature(logs[~half], targets[~half], ~impossible[~half], of_row[~half])
         tempered = (logs[half] / temperature).log_softmax(1)
@@ -51,7 +51,7 @@ def calibrated_nll(
     return torch.where(impossible, math.inf, losses)
 
 
-def _first_half(of_row: Tensor, seed: int) -> Tensor:
+def first_half(of_row: Int[Tensor, " batch"], seed: int) -> Bool[Tensor, " batch"]:
     """Which rows are of the first half of the clusters, in random order."""
     count = int(of_row.max()) + 1
     generator = torch.Generator().manual_seed(derived_seed(seed, "halves"))

@@ -27,8 +27,11 @@ from sklearn import metrics, neighbors
 import mcbn
 from mcbn.evaluation import calibration, detection, formulas, glossary, scores, significance
 from mcbn.evaluation import error_detection as errors_of_mcbn
+from mcbn.evaluation.calibrated import calibrated_nll, first_half
+from mcbn.evaluation.equivalents import ensemble_equivalents
 from mcbn.evaluation.error_detection import error_detection
 from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.finite_draws import extrapolated_nll
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.predictive import categorical, mixture
@@ -1258,9 +1261,178 @@ METRICS = {
     "coverage": Metric(counted, exact_by_mcbn, exact_by_roots, exact_by_beta),
 }  # fmt: skip
 
+
+# Losses after a temperature, with few draws, and in networks of an ensemble.
+
+
+def log_probabilities(logits):
+    return logits - special.logsumexp(logits, axis=1, keepdims=True)
+
+
+def calibrated_by_mcbn(logits, labels):
+    logs, targets = tensors(log_probabilities(logits), labels)
+    return calibrated_nll(logs, targets, seed=3).numpy()
+
+
+def calibrated_by(search):
+    """The loss of each half at the temperature that a search finds on the other."""
+
+    def call(logits, labels):
+        logs, first = log_probabilities(logits), first_half(torch.arange(len(labels)), 3).numpy()
+        losses = np.empty(len(labels))
+        for half in (first, ~first):
+            beta = math.exp(-search(logs[~half], labels[~half])) if (~half).any() else 1.0
+            rows = log_probabilities(beta * logs[half])
+            losses[half] = -rows[np.arange(half.sum()), labels[half]]
+        return losses
+
+    return call
+
+
+def penalized(log_temperature, logs, labels):
+    rows = log_probabilities(math.exp(-log_temperature) * logs)
+    return math.fsum(-rows[np.arange(len(labels)), labels]) + log_temperature**2 / 2
+
+
+def temperature_by_slope(logs, labels):
+    """Roots of the slope, worked out by hand in 1/T, and the ends; the best of them."""
+
+    def slope(log_temperature):
+        beta, total = math.exp(-log_temperature), log_temperature
+        for row, label in zip(logs, labels, strict=True):
+            weights = [math.exp(beta * (value - max(row))) for value in row]
+            mean = math.fsum(w * v for w, v in zip(weights, row, strict=True)) / math.fsum(weights)
+            total += beta * (row[label] - mean)
+        return total
+
+    scan = np.linspace(math.log(1e-2), math.log(1e2), 301)
+    values = [slope(point) for point in scan]
+    found = [scan[0], scan[-1]]
+    for left, right, low, high in zip(scan, scan[1:], values, values[1:], strict=False):
+        if low < 0 <= high:
+            found.append(optimize.brentq(slope, left, right, xtol=1e-13))
+    return min(found, key=lambda point: penalized(point, logs, labels))
+
+
+def temperature_by_scipy(logs, labels):
+    scan = np.linspace(math.log(1e-2), math.log(1e2), 801)
+    best = min(scan, key=lambda point: penalized(point, logs, labels))
+    around = max(best - 0.02, scan[0]), min(best + 0.02, scan[-1])
+    return optimize.minimize_scalar(
+        penalized, bounds=around, args=(logs, labels), method="bounded", options={"xatol": 1e-9}
+    ).x
+
+
+@st.composite
+def target_logs_of_draws(draw):
+    """Log-probabilities of the targets of up to 5 examples by up to 6 draws."""
+    shape = draw(st.tuples(st.integers(2, 6), st.integers(1, 5)))
+    return (draw(arrays(shape, -12.0, 0.0)),)
+
+
+def pseudo_values_by_loop(logs):
+    """The mean of Tukey's pseudo-values, in exact fractions up to the logarithm."""
+    found = []
+    for column in logs.T:
+        chances = [Fraction(math.exp(value)) for value in column]
+        count, total = len(chances), sum(chances)
+        whole = -mp.log(mp.mpf((total / count).numerator) / (total / count).denominator)
+        parts = []
+        for chance in chances:
+            mean = (total - chance) / (count - 1)
+            parts.append(-mp.log(mp.mpf(mean.numerator) / mean.denominator))
+        found.append(float(count * whole - (count - 1) * mp.fsum(parts) / count))
+    return found
+
+
+def extrapolated_by_numpy(logs):
+    count = len(logs)
+
+    def loss(rows):
+        return math.log(len(rows)) - special.logsumexp(rows, axis=0)
+
+    others = [loss(np.delete(logs, t, axis=0)) for t in range(count)]
+    return loss(logs) + (count - 1) * (loss(logs) - np.mean(others, axis=0))
+
+
+@st.composite
+def networks_and_a_method(draw):
+    """Logits of 2 to 4 networks and of a method, for 2 to 6 examples of 3 classes."""
+    networks, rows = draw(st.tuples(st.integers(2, 4), st.integers(2, 6)))
+    labels = draw(hnp.arrays(np.int64, rows, elements=st.integers(0, 2)))
+    return draw(arrays((networks, rows, 3))), draw(arrays((rows, 3))), labels
+
+
+def summarized(draws):
+    return mcbn.Categorical(outputs="logits").summarize(torch.from_numpy(draws), keep_draws=True)
+
+
+def equivalent_by_mcbn(networks, method, labels):
+    found = ensemble_equivalents(
+        {"a": summarized(method[None])}, summarized(networks), torch.from_numpy(labels), resamples=0
+    )
+    return found["a"].value
+
+
+def ensemble_curve(networks, labels):
+    """The mean calibrated loss of all ensembles of each size; its losses have rows of their own."""
+
+    def loss(logits):
+        logs = summarized(logits).log_probabilities
+        return float(calibrated_nll(logs, torch.from_numpy(labels)).mean())
+
+    return [
+        math.fsum(loss(networks[list(s)]) for s in subsets) / len(subsets)
+        for size in range(1, len(networks) + 1)
+        for subsets in [list(itertools.combinations(range(len(networks)), size))]
+    ], loss
+
+
+def equivalent_by_loop(networks, method, labels):
+    curve, loss = ensemble_curve(networks, labels)
+    level = loss(method[None])
+    if abs(min(curve) - level) < 1e-9 or any(abs(each - level) < 1e-9 for each in curve):
+        return None  # which side of a corner it is on hangs on rounding
+    if curve[0] <= level:
+        return 1.0
+    for size in range(1, len(curve)):
+        if curve[size] <= level:
+            return size + (curve[size - 1] - level) / (curve[size - 1] - curve[size])
+    return math.inf
+
+
+def equivalent_by_roots(networks, method, labels):
+    """The first root of the interpolated curve, by bisection in each piece."""
+    curve, loss = ensemble_curve(networks, labels)
+    level, sizes = loss(method[None]), np.arange(1, len(curve) + 1)
+    if any(abs(each - level) < 1e-9 for each in curve):
+        return None
+
+    def excess(size):
+        return np.interp(size, sizes, curve) - level
+
+    if excess(1.0) <= 0:
+        return 1.0
+    pieces = [(a, b) for a, b in itertools.pairwise(sizes) if excess(b) <= 0]
+    return optimize.brentq(excess, *pieces[0], xtol=1e-13) if pieces else math.inf
+
+
+METRICS |= {
+    "calibrated_nll": Metric(classes(), calibrated_by_mcbn, calibrated_by(temperature_by_slope),
+                             calibrated_by(temperature_by_scipy), 1e-6),
+    "extrapolated_nll": Metric(
+        target_logs_of_draws(), by_mcbn(extrapolated_nll), pseudo_values_by_loop,
+        extrapolated_by_numpy, 1e-11),
+    "ensemble_equivalents": Metric(
+        networks_and_a_method(), equivalent_by_mcbn, equivalent_by_loop, equivalent_by_roots,
+        1e-6),
+}  # fmt: skip
+
 # For the scores of an evaluation: the row above that each is computed from.
 MADE_FROM = {
     "accuracy": "correct", "nll": "negative_log_likelihood", "brier": "brier",
+    "nll_calibrated": "calibrated_nll", "nll_extrapolated": "extrapolated_nll",
+    "ensemble_equivalent": "ensemble_equivalents",
     "ece": "expected_calibration_error", "ece_equal_mass": "expected_calibration_error, mass",
     "ece_debiased": "debiased_calibration_error", "ece_classwise": "classwise_calibration_error",
     "ece_smooth": "smooth_calibration_error", "mce": "expected_calibration_error, max",
