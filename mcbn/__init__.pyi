@@ -21,6 +21,7 @@ from .evaluation.compare import compare as compare
 from .evaluation.comparison import Comparison as Comparison
 from .evaluation.detection import Abstention as Abstention
 from .evaluation.detection import choose_abstention as choose_abstention
+from .evaluation.equivalents import ensemble_equivalents as ensemble_equivalents
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluation import Evaluation as Evaluation
 from .evaluation.evaluation import Score as Score

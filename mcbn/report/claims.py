@@ -72,6 +72,7 @@ def verdict(
     claims = [
         _calibration(comparison),
         _best(comparison),
+        _temperature(comparison),
         _errors(comparison),
         _study(study) if study else None,
         _out_of_distribution(comparison),
@@ -200,6 +201,29 @@ def _best(comparison: Comparison) -> Claim | None:
         f"different: the paired difference is {signed}."
     )
     return Claim("Best method", "uncertain", text)
+
+
+def _temperature(comparison: Comparison) -> Claim | None:
+    """Judge whether what is gained over the baseline is more than a temperature would give it."""
+    gains = {
+        name: scores
+        for name, scores in comparison.differences().items()
+        if scores["nll"].high < 0 and "nll_calibrated" in scores
+    }
+    if not gains:
+        return None
+    best = min(gains, key=lambda name: gains[name]["nll_calibrated"].value)
+    gain, base = gains[best]["nll_calibrated"], comparison.baseline
+    text = (
+        f"At a temperature of its own, fitted on other examples, the NLL of {best} minus that of "
+    )
+    text += f"{base} is {with_interval(gain, 4)} nats"
+    if gain.high < 0:
+        return Claim(
+            "Temperature", "good", f"{text}: more is gained than a temperature would give."
+        )
+    text += f": with some 50 labels or more, a temperature for {base} may do as well, in one pass."
+    return Claim("Temperature", "uncertain", text)
 
 
 def _size_ends(difference: Score) -> tuple[float, float]:

@@ -160,6 +160,11 @@ def classified(call):
     return case
 
 
+def of_networks(folder):
+    found = mcbn.predict(mcbn.MCDropout(network(), draws=3), X, keep_draws=True)
+    return lambda: mcbn.ensemble_equivalents({"a": found}, found, Y, resamples=5), []
+
+
 def from_files(folder):
     path = folder / "nets.py"
     path.write_text("from test_isolation import plain as build\n")
@@ -300,6 +305,7 @@ CALLS = {
     "evaluate_batches": by_batches,
     "class_scores": classified(lambda p, _: mcbn.class_scores(p, Y, resamples=5).support),
     "out_of_distribution": classified(lambda p, _: mcbn.out_of_distribution(p, p, resamples=5)),
+    "ensemble_equivalents": of_networks,
     "compare": compared,
     "compare detectors": with_network(lambda m, b: mcbn.compare(
         {"plain": mcbn.Deterministic(m)}, X, Y, outside={"far": X + 1}, resamples=3,

@@ -14,6 +14,7 @@ from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence, curve_error, monte_carlo_error
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.finite_draws import draw_error
+from mcbn.predictive.categorical import Categorical
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.decay import decay
 from mcbn.report.report import Report
@@ -220,6 +221,44 @@ def test_verdict_on_draws(noise, mark):
     if mark == "bad":
         needed = error.draws_for(half_width / 4)
         assert f"the draws are not enough; about {needed} would be." in judged.sentence
+
+
+def against(plain, other):
+    """Two methods of one draw, by their logits, of 400 examples."""
+    logits = torch.randn(400, 4, generator=torch.Generator().manual_seed(0)).double()
+    noise = torch.randn(400, 4, generator=torch.Generator().manual_seed(1)).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        targets = torch.multinomial((2 * logits).softmax(1), 1)[:, 0]
+    entries = {
+        name: entry(ScoredRows.of(Categorical(outputs="logits").summarize([make(logits, noise)]),
+                                  targets), outside={}, resamples=200)
+        for name, make in {"Plain": plain, "Other": other}.items()
+    }  # fmt: skip
+    return Comparison(entries, targets, ())
+
+
+def sharp(logits, _):
+    return 8 * logits
+
+
+def right(logits, _):
+    return 2 * logits
+
+
+def blurred(logits, noise):
+    return 2 * logits + 3 * noise
+
+
+def test_verdict_says_where_a_temperature_would_do():
+    judged = claim("Temperature", comparison=against(sharp, right))
+    assert judged.mark == "uncertain"
+    assert judged.sentence.endswith("a temperature for Plain may do as well, in one pass.")
+    better = claim("Temperature", comparison=against(blurred, right))
+    assert better.mark == "good"
+    assert better.sentence.endswith("more is gained than a temperature would give.")
+    same = ComparisonPage(against(right, right)).verdict
+    assert all(each.topic != "Temperature" for each in same)
 
 
 def test_draws_that_are_not_known_are_not_judged():
