@@ -40,8 +40,8 @@ def draw_labels(axes: Axes, labels: dict[str, Any]) -> None:
     counts = [int(count) for count in labels]
     for number, (key, name) in enumerate(CURVES.items()):
         rows = [each[key] for each in labels.values()]
-        low, high = zip(*(row["subsets"] for row in rows), strict=True)
-        axes.plot(counts, [row["mean"] for row in rows], "o-", color=SERIES[number], label=name)
+        means, low, high = zip(*(row["gap"] for row in rows), strict=True)
+        axes.plot(counts, means, "o-", color=SERIES[number], label=name)
         axes.fill_between(counts, low, high, color=SERIES[number], alpha=0.15, linewidth=0)
     axes.axhline(0, color="0.4", linewidth=0.8, dashes=(4, 3))
     axes.set(title="Temperature minus MCBN", xlabel="Labels", ylabel="NLL (nats)", xscale="log")

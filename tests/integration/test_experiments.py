@@ -69,7 +69,8 @@ def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(result
         assert numbers == pytest.approx(interval(slopes), abs=5.1e-4)
 
 
-SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation", "drift")
+SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation", "drift",
+           "alternatives")  # fmt: skip
 WITH_RESULT = [name for name in SCRIPTS if (FOLDER / "results" / f"{name}.json").is_file()]
 WITHOUT_INTERVALS = ("drift",)
 ON_PAGE = [name for name in WITH_RESULT if f"\n## `{name}`\n" in (FOLDER / "README.md").read_text()]
