@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import Linear, Module
 
-from mcbn.network.isolation import in_this_thread
+from mcbn.network.isolation import in_this_thread, model_lock
 
 CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d,
@@ -41,7 +41,9 @@ def arguments_of(module: Module, model: Module) -> Iterator[list[Any]]:
         # A later layer may write into it.
         arguments.append(value.clone() if isinstance(value, Tensor) else value)
 
+    # Locked, so that no other thread finds the hooks where it looks at the network.
     with (
+        model_lock(model),
         model.register_forward_pre_hook(in_this_thread(begin)),
         module.register_forward_pre_hook(in_this_thread(note), with_kwargs=True),
     ):

@@ -71,7 +71,7 @@ def headline(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Table:
 
 def best_methods(evaluations: Mapping[str, Evaluation], name: str) -> set[str]:
     """Methods with the best value of a score; several only if they tie exactly."""
-    scores = {method: evaluation[name] for method, evaluation in evaluations.items()}
+    scores = {method: each[name] for method, each in evaluations.items() if name in each}
     known = {method: score for method, score in scores.items() if not math.isnan(score.value)}
     if len(known) < 2 or not glossary.judged(name):
         return set()
@@ -104,7 +104,8 @@ def all_scores(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Tabl
                 score_heading(name, unit)[0],
                 tuple(_score_cell(evaluations, method, name) for method in evaluations),
             )
-            for name in next(iter(evaluations.values()))
+            # Of draws that one method alone has kept there are scores that others do not have.
+            for name in max(evaluations.values(), key=len)
         ),
     )
 
@@ -325,6 +326,8 @@ def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> TableCell:
+    if name not in evaluations[method]:
+        return TableCell(DASH)
     mark = "best" if method in best_methods(evaluations, name) else ""
     score = evaluations[method][name]
     return _cell(name, score, key=f"comparison.methods.{method}.scores.{name}", mark=mark)

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from mcbn.network.classifier import arguments_of, last_layer, only_argument
 from mcbn.network.conduct import Conduct, supervised
 from mcbn.network.inputs import Inputs
+from mcbn.network.isolation import model_lock
 from mcbn.network.rounding import near
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output
@@ -69,8 +70,9 @@ class LastLayer:
     def weights(self) -> Float64[Tensor, "outputs inputs"]:
         """The weights, and the bias as the last column where there is one."""
         layer = self.layer
-        columns = [layer.weight, *([] if layer.bias is None else [layer.bias[:, None]])]
-        return torch.cat([column.detach().double().cpu() for column in columns], 1)
+        with model_lock(self.model):  # else another thread's draw may be in the network
+            columns = [layer.weight, *([] if layer.bias is None else [layer.bias[:, None]])]
+            return torch.cat([column.detach().double().cpu() for column in columns], 1)
 
     def __call__(
         self, inputs: Inputs
@@ -107,7 +109,7 @@ class LastLayer:
                 "output=lambda y: y[:, None]; dense predictions need mcbn.MCBatchNorm or MCDropout"
             )
         layer = self.layer
-        with torch.no_grad():
+        with torch.no_grad(), model_lock(self.model):
             # In the precision of the features, which autocast inside the network may have chosen.
             bias = None if layer.bias is None else layer.bias.to(features.dtype)
             expected = linear(features, layer.weight.to(features.dtype), bias).to(outputs.dtype)

@@ -12,7 +12,7 @@ from command_lines import failing, run
 from forecasters import forecaster
 from synthetic_studies import classification_plan, classification_scores, made_study
 
-from mcbn.cli import network, predictions
+from mcbn.cli import evaluate, network, report
 from mcbn.predictive.predictions import Predictions
 from mcbn.report import prediction_pages
 from mcbn.report.report import Report
@@ -178,8 +178,8 @@ def nothing_is_scored(monkeypatch):
         pytest.fail("scored before the arguments were checked")
 
     for place, name in ((prediction_pages, "entry"), (prediction_pages, "subgroups"),
-                        (predictions, "evaluate_predictive"), (predictions, "fitted"),
-                        (predictions, "set_coverages")):  # fmt: skip
+                        (evaluate, "evaluate_predictive"), (report, "fitted"),
+                        (report, "set_coverages")):  # fmt: skip
         monkeypatch.setattr(place, name, scored)
 
 

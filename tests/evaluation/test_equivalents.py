@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 from mcbn.evaluation.calibrated import calibrated_nll
 from mcbn.evaluation.equivalents import ensemble_equivalents
+from mcbn.evaluation.finite_draws import draw_error, target_logs
 
 CATEGORICAL = mcbn.Categorical(outputs="logits")
 
@@ -98,6 +100,7 @@ def test_intervals_hold_the_value_and_widen_with_groups():
     assert groups.high - groups.low > found.high - found.low
 
 
+@pytest.mark.usefixtures("no_type_checker")
 def test_refusals():
     draws, targets = networks(2, rows=20)
     for ensemble in (CATEGORICAL.summarize(draws), averaged(draws[:1])):
@@ -107,3 +110,51 @@ def test_refusals():
         ensemble_equivalents({"short": averaged(draws[:, :10])}, averaged(draws), targets)
     with pytest.raises(TypeError, match="CategoricalPredictive"):
         ensemble_equivalents({"real": draws}, averaged(draws), targets)
+
+
+def members():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [torch.nn.Linear(4, 3).eval() for _ in range(3)]
+
+
+def test_a_comparison_with_an_ensemble_has_them():
+    models, generator = members(), torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(50, 4, generator=generator), torch.arange(50) % 3
+    samplers = {"one": mcbn.Deterministic(models[0]), "all": mcbn.DeepEnsemble(models)}
+    found = mcbn.compare(samplers, inputs, targets, resamples=20, progress=False)
+    predicted = {
+        name: mcbn.predict(each, inputs, keep_draws=True) for name, each in samplers.items()
+    }
+    expected = ensemble_equivalents(predicted, predicted["all"], targets, resamples=20)
+    for name, score in expected.items():
+        own = found.evaluations[name]["ensemble_equivalent"]
+        assert (own.value, own.low, own.high) == (score.value, score.low, score.high)
+    assert "ensemble_equivalent" in found.differences()["all"]
+    alone = mcbn.compare({"one": samplers["one"]}, inputs, targets, resamples=0, progress=False)
+    assert "ensemble_equivalent" not in alone.evaluations["one"]
+
+
+def test_a_comparison_knows_what_its_draws_do_without_keeping_them():
+    models, generator = members(), torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(50, 4, generator=generator), torch.arange(50) % 3
+    samplers = {
+        "plain": mcbn.Deterministic(models[0]),
+        "dropout": mcbn.MCDropout(models[0], draws=6, insert=0.3),
+    }
+    for data in (inputs, DataLoader(TensorDataset(inputs), batch_size=7)):
+        found = mcbn.compare(samplers, data, targets, resamples=0, progress=False)
+        logs = {
+            name: target_logs(mcbn.predict(each, inputs, keep_draws=True).draws, targets)
+            for name, each in samplers.items()
+        }
+        assert found.entries["dropout"].predictive.draws is None
+        error, expected = found.draw_error("dropout"), draw_error(logs["dropout"], logs["plain"])
+        assert error.bias == pytest.approx(expected.bias, rel=1e-6)
+        assert error.error == pytest.approx(expected.error, rel=1e-6)
+        assert error.draws == 6
+        assert found.draw_error("plain").size == 0
+    left_out = torch.where(torch.arange(50) < 20, -100, targets)
+    some = mcbn.compare(samplers, inputs, left_out, ignore_index=-100, resamples=0, progress=False)
+    rows = draw_error(logs["dropout"][:, 20:], logs["plain"][:, 20:])
+    assert some.draw_error("dropout").bias == pytest.approx(rows.bias, rel=1e-6)

@@ -23,6 +23,7 @@ from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.detection import out_of_distribution, risk_coverage
 from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.finite_draws import DrawError
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.inspection.findings import Finding
@@ -234,6 +235,7 @@ VALUES = {
     "skipped layer": SkippedLayer("norm", "LayerNorm", "has no batch statistics", False),
     "noise": INSPECTION.observation.noise["1"],
     "drift of a layer": DRIFT.layers[0],
+    "error of draws": DrawError(16, 0.01, 0.003),
     "finding": Finding("it is small", blocking=True),
     "layer of a consistency": mcbn.consistency(BANK).layers[0],
     "confirmation": CONFIRMATION,
@@ -424,7 +426,7 @@ HEADS = {
                    ("score", "value", "low", "high", "better")),
     "comparison": (
         "Comparison of 2 methods on 40 examples, baseline plain, 95% intervals",
-        ("method", "accuracy", "nll", "brier", "ece_debiased"),
+        ("method", "accuracy", "nll", "nll_calibrated", "brier", "ece_debiased"),
     ),
     "class scores": ("Scores of 3 classes", ("class", "support", "recall", "precision", "iou")),
     "study": ("Study 'Digits': 300 of 300 cells done", ("method", "cells", "mean nll")),

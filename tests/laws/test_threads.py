@@ -43,7 +43,7 @@ def calls(model):
     bank = mcbn.collect(model, batches())
     drawn = mcbn.MCBatchNorm(model, bank)
     # A copy: hooks on layers that another network has as well are seen in its passes.
-    own = copy.deepcopy(model)
+    own, posterior = copy.deepcopy(model), Posterior(copy.deepcopy(model))
     bare = nn.Sequential(*(layer for layer in own if not isinstance(layer, nn.Dropout)))
     return {
         **{engine: lambda e=engine: replace(drawn, engine=e)(X) for engine in ENGINES},
@@ -56,7 +56,7 @@ def calls(model):
         "Augmented at once": lambda: mcbn.Augmented(model, mcbn.RandomShift((1,)), draws=3)(X),
         "LastLayerLaplace": lambda: mcbn.LastLayerLaplace.fit(
             model, TRAINING, torch.arange(60) % 3, draws=3)(X),
-        "LaplaceSampler": lambda: mcbn.LaplaceSampler(Posterior(own), draws=3)(X),
+        "LaplaceSampler": lambda: mcbn.LaplaceSampler(posterior, draws=3)(X),
         "Deterministic": lambda: mcbn.Deterministic(model)(X),
         "DeepEnsemble": lambda: mcbn.DeepEnsemble([model, model])(X),
         "LinearizedBatchNorm": lambda: mcbn.LinearizedBatchNorm(model, bank, exact=2)(X),

@@ -117,7 +117,7 @@ def test_a_report_takes_the_name_of_the_column():
         inside_group=patients_of(test), outside_group=patients_of(far),
     )["auroc_out_of_distribution"]  # fmt: skip
     found = numbers["comparison"]["methods"]["net"]["outside"]["scans"]
-    assert found["auroc_out_of_distribution"]["low"] == both.low
+    assert found["by"]["entropy"]["auroc_out_of_distribution"]["low"] == both.low
     given = mcbn.Report.from_predictions([test], group=patients_of(test), resamples=20)
     named = mcbn.Report.from_predictions([test], group="patient", resamples=20)
     assert given.to_dict() == named.to_dict()

@@ -261,6 +261,17 @@ def test_verdict_says_where_a_temperature_would_do():
     assert all(each.topic != "Temperature" for each in same)
 
 
+def test_scores_that_one_method_alone_has_are_dashes_of_the_others():
+    kept = Categorical(outputs="logits").summarize(torch.zeros(2, 400, 4), keep_draws=True)
+    compared = against(blurred, right)
+    targets = compared.targets
+    entries = {"Plain": compared.entries["Plain"],
+               "Drawn": entry(ScoredRows.of(kept, targets), outside={}, resamples=200)}  # fmt: skip
+    page = ParsedPage(ComparisonPage(Comparison(entries, targets, ())).to_html())
+    assert "comparison.methods.Drawn.scores.nll_extrapolated" in page.cells
+    assert "comparison.methods.Plain.scores.nll" in page.cells
+
+
 def test_draws_that_are_not_known_are_not_judged():
     assert not ComparisonPage(with_draws()).draws
     assert all(each.topic != "Draws" for each in ComparisonPage(with_draws()).verdict)
