@@ -86,15 +86,21 @@ def numbers(value):
 
 
 def section(name):
+    if name == "guide":
+        return (FOLDER.parent / "docs" / "what_to_pick.md").read_text()
     page = (FOLDER / "README.md").read_text()
     return page.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("name", ON_PAGE)
+def result_of(name):
+    name = "alternatives" if name == "guide" else name
+    return json.loads((FOLDER / "results" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", [*ON_PAGE, "guide"])
 def test_every_decimal_on_the_page_occurs_in_the_result(name):
     """A number with n decimals on the page is a number of the result rounded to n decimals."""
-    known = numbers(json.loads((FOLDER / "results" / f"{name}.json").read_text()))
-    text = section(name)
+    known, text = numbers(result_of(name)), section(name)
     assert text.strip()
     # Numbers in file names and links are not results.
     prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
@@ -118,11 +124,13 @@ def sibling_numbers(value):
             yield from sibling_numbers(each)
 
 
-@pytest.mark.parametrize("name", [name for name in ON_PAGE if name not in WITHOUT_INTERVALS])
+WITH_INTERVALS = [name for name in (*ON_PAGE, "guide") if name not in WITHOUT_INTERVALS]
+
+
+@pytest.mark.parametrize("name", WITH_INTERVALS)
 def test_every_interval_on_the_page_is_next_to_its_mean_in_the_result(name):
     """In a long result one number may occur by chance; three next to each other do not."""
-    result = json.loads((FOLDER / "results" / f"{name}.json").read_text())
-    together = [group for group in sibling_numbers(result) if 3 <= len(group) <= 12]
+    together = [group for group in sibling_numbers(result_of(name)) if 3 <= len(group) <= 12]
     written = re.findall(rf"({FIGURE})(?:\\\*)*\s\[({FIGURE}), ({FIGURE})\]", section(name))
     assert len(written) >= 5
     missing = [
