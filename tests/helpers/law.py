@@ -33,7 +33,7 @@ COMPARISONS = {
     "recalibration/test_apply.py": 6,
     "evaluation/test_reliability.py": 1,
     "study/test_groups.py": 6,
-    "study/test_layers.py": 12,
+    "study/test_choose_layers.py": 12,
     "study/test_slopes.py": 2,
 }
 
