@@ -101,7 +101,7 @@ def test_every_kind_of_result_is_shown(shown):
 def test_pictures_are_under_their_cells_and_nowhere_else(shown):
     labels = [[ax.get_xlabel() for ax in cell.axes] for cell in shown[0]]
     assert labels[7] == ["Confidence"]
-    assert labels[8] == ["Share of examples answered", "Mutual information (nats)"]
+    assert labels[8] == ["Share of examples answered", "Entropy (nats)"]
     assert all(not each for number, each in enumerate(labels) if number not in (7, 8))
 
 
