@@ -2,9 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 from scipy import stats
 
@@ -15,8 +12,10 @@ from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
 from mcbn.predictive.bernoulli import UNKNOWN
+from mcbn.report.claim import Claim, Mark, auroc_mark, interval_text, with_interval
 from mcbn.report.decay import decay
 from mcbn.report.draw_errors import judged_draws
+from mcbn.report.rival_claims import best_claim, errors_claim, temperature_claim
 from mcbn.study.results import Study
 
 OOD_AUROC = "auroc_out_of_distribution"
@@ -42,27 +41,12 @@ def confidence_gap(name: str, comparison: Comparison) -> tuple[float, float, flo
     return mean, mean - half, mean + half
 
 
-Mark = Literal["good", "uncertain", "bad"]
 # A smaller gap needs no action; a wider half-interval is too uncertain to be called good.
 SMALL_GAP, WIDE_GAP = 0.01, 0.02
+CLASS_GAP = 0.02  # of the probability of a class, mean over classes
 ALPHA = 0.05  # level of the test of the worst group, after Holm's correction
 # Error of the draws divided by the half-width of the interval: enough draws, too few draws.
 GOOD_RATIO, BAD_RATIO = 0.25, 1.0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sentence of the verdict.
-
-    Attributes:
-        topic: what it is about.
-        mark: "good", "uncertain" (the data do not decide) or "bad".
-        sentence: plain text.
-    """
-
-    topic: str
-    mark: Mark
-    sentence: str
 
 
 def verdict(
@@ -71,9 +55,9 @@ def verdict(
     """Judge a comparison, and a study and convergence curves where there are any."""
     claims = [
         _calibration(comparison),
-        _best(comparison),
-        _temperature(comparison),
-        _errors(comparison),
+        best_claim(comparison),
+        temperature_claim(comparison),
+        errors_claim(comparison),
         _study(study) if study else None,
         _out_of_distribution(comparison),
         _draws(comparison, convergence),
@@ -109,15 +93,6 @@ def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
     return Claim("Groups", "bad" if significant else "uncertain", f"{text}.")
 
 
-def with_interval(score: Score, digits: int = 3) -> str:
-    """A score's value and its interval, as text."""
-    return f"{number(score.value, digits)} {_interval(score.low, score.high, digits)}"
-
-
-def _interval(low: float, high: float, digits: int) -> str:
-    return glossary.interval(low, high, partial(number, digits=digits), missing="(no interval)")
-
-
 def _calibration(comparison: Comparison) -> Claim:
     name = comparison.baseline
     entry = comparison.entries[name]
@@ -129,7 +104,7 @@ def _calibration(comparison: Comparison) -> Claim:
         tail = "its debiased calibration error is 0, no more than expected by chance."
     if low > 0 or high < 0:
         return _miscalibrated(comparison, name, (gap, low, high), tail)
-    signed = f"{number(gap * 100, 1, signed=True)} points {_interval(low * 100, high * 100, 1)}"
+    signed = f"{number(gap * 100, 1, signed=True)} points {interval_text(low * 100, high * 100, 1)}"
     what = "confidence minus accuracy"
     if comparison.has_labels:
         what = "the mean probability of a label minus the share of labels that are there"
@@ -137,6 +112,10 @@ def _calibration(comparison: Comparison) -> Claim:
     text = f"{name} is neither significantly over- nor under-confident"
     if comparison.has_labels:
         text = f"{name} neither over- nor underestimates labels significantly"
+    of_classes = entry.evaluation["ece_classwise"]
+    if of_classes.low > CLASS_GAP:
+        text, mark = f"{name} is calibrated on average but not in every class", "bad"
+        tail = f"the calibration error of single classes is {with_interval(of_classes)}."
     if error.low > SMALL_GAP:
         text, mark = f"{name} is calibrated on average but not at every confidence", "bad"
     return Claim("Calibration", mark, f"{text}: {what} is {signed}; {tail}")
@@ -149,7 +128,7 @@ def _miscalibrated(
     entry = comparison.entries[name]
     gap, low, high = gap_interval
     ends = sorted((abs(low) * 100, abs(high) * 100))
-    points = f"{number(abs(gap) * 100, 1)} points {_interval(ends[0], ends[1], 1)}"
+    points = f"{number(abs(gap) * 100, 1)} points {interval_text(ends[0], ends[1], 1)}"
     is_large = abs(gap) >= SMALL_GAP
     degree = "" if is_large else "slightly "
     if comparison.has_labels:
@@ -166,101 +145,6 @@ def _miscalibrated(
     return Claim("Calibration", "bad" if is_bad else "good", text)
 
 
-def _best(comparison: Comparison) -> Claim | None:
-    values = {name: entry.evaluation["nll"].value for name, entry in comparison.entries.items()}
-    if len(values) < 2 or any(math.isnan(value) for value in values.values()):
-        return None
-    if math.isinf(min(values.values())):
-        text = (
-            "Every method gives probability 0 to some true class, so no NLL is finite or the best."
-        )
-        return Claim("Best method", "uncertain", text)
-    base = comparison.baseline
-    differences = comparison.differences()
-    best = min(values, key=lambda name: values[name])
-    rival = best if best != base else min(differences, key=lambda name: values[name])
-    difference = differences[rival]["nll"]
-    signed = f"{with_interval(difference, 4)} nats"
-    unsigned = f"{number(abs(difference.value), 4)} {_interval(*_size_ends(difference), 4)} nats"
-    significant = difference.low > 0 or difference.high < 0
-    nll = with_interval(comparison.entries[best].evaluation["nll"])
-    if best != base and significant:
-        text = f"{best} has the lowest NLL, {nll}: lower than {base} beyond chance, by {unsigned}."
-        return Claim("Best method", "good", text)
-    if best != base:
-        text = (
-            f"{best} has the lowest NLL, {nll}, but is not significantly different from {base}: "
-            f"the paired difference is {signed}."
-        )
-        return Claim("Best method", "uncertain", text)
-    if significant:
-        text = f"No method improves on {base}, whose NLL is {nll}: the closest, {rival}, is "
-        return Claim("Best method", "bad", f"{text}significantly worse, by {unsigned}.")
-    text = (
-        f"No method has a lower NLL than {base}, {nll}; the closest, {rival}, is not significantly "
-        f"different: the paired difference is {signed}."
-    )
-    return Claim("Best method", "uncertain", text)
-
-
-def _temperature(comparison: Comparison) -> Claim | None:
-    """Judge whether what is gained over the baseline is more than a temperature would give it."""
-    gains = {
-        name: scores
-        for name, scores in comparison.differences().items()
-        if scores["nll"].high < 0 and "nll_calibrated" in scores
-    }
-    if not gains:
-        return None
-    best = min(gains, key=lambda name: gains[name]["nll_calibrated"].value)
-    gain, base = gains[best]["nll_calibrated"], comparison.baseline
-    text = (
-        f"At a temperature of its own, fitted on other examples, the NLL of {best} minus that of "
-    )
-    text += f"{base} is {with_interval(gain, 4)} nats"
-    if gain.high < 0:
-        return Claim(
-            "Temperature", "good", f"{text}: more is gained than a temperature would give."
-        )
-    text += f": with some 50 labels or more, a temperature for {base} may do as well, in one pass."
-    return Claim("Temperature", "uncertain", text)
-
-
-def _size_ends(difference: Score) -> tuple[float, float]:
-    """Ends of the interval of a difference's absolute value, where it does not contain zero."""
-    if difference.value < 0:
-        return -difference.high, -difference.low
-    return difference.low, difference.high
-
-
-def _errors(comparison: Comparison) -> Claim | None:
-    aurocs = {
-        name: entry.evaluation["auroc_of_errors"]
-        for name, entry in comparison.entries.items()
-        if not math.isnan(entry.evaluation["auroc_of_errors"].value)
-    }
-    if not aurocs:
-        return None
-    best = max(aurocs, key=lambda name: aurocs[name].value)
-    mark = _auroc_mark(aurocs[best])
-    what = {
-        "good": "detects its own errors well",
-        "uncertain": "detects its own errors only partly",
-        "bad": "does not detect its own errors significantly better than guessing",
-    }[mark]
-    baseline = ""
-    if best != comparison.baseline and comparison.baseline in aurocs:
-        baseline = f"; {comparison.baseline} reaches {with_interval(aurocs[comparison.baseline])}"
-    text = f"{best} {what}: AUROC {with_interval(aurocs[best])} of wrong against right answers"
-    return Claim("Errors", mark, f"{text}{baseline}.")
-
-
-def _auroc_mark(score: Score) -> Mark:
-    if score.low > 0.8:
-        return "good"
-    return "uncertain" if score.low > 0.5 or math.isnan(score.low) else "bad"
-
-
 def _study(study: Study) -> Claim | None:
     fit = decay(study)
     if fit is None:
@@ -268,7 +152,7 @@ def _study(study: Study) -> Claim | None:
     networks = f"{fit.networks} networks" if fit.networks > 1 else "one network"
     text = (
         f"MCBN's mutual information scales as M to the power {number(fit.slope, 2)} "
-        f"{_interval(fit.low, fit.high, 2)} over {networks}: from M = {fit.smallest} to "
+        f"{interval_text(fit.low, fit.high, 2)} over {networks}: from M = {fit.smallest} to "
         f"M = {fit.largest} it changes by a factor of 1/{fit.factor:.3g}"
     )
     # Without an interval the slope alone decides what is said, but not that it is good or bad.
@@ -299,7 +183,7 @@ def _out_of_distribution(comparison: Comparison) -> Claim | None:
         best[ood_set] = best_name, aurocs[best_name]
     hardest = min(best, key=lambda ood_set: best[ood_set][1].value)
     name, score = best[hardest]
-    mark = _auroc_mark(score)
+    mark = auroc_mark(score)
     what = {
         "good": "detects it well",
         "uncertain": "detects it only partly",
@@ -358,7 +242,7 @@ def _against(score: Score, other: Score, base: str, level: float) -> str:
     if score.replicates.shape != other.replicates.shape:
         return f"; {base} reaches {with_interval(other)}"
     low, high = bootstrap.percentile_interval(score.replicates - other.replicates, level)
-    gain = f"{number(score.value - other.value, 3)} {_interval(low, high, 3)}"
+    gain = f"{number(score.value - other.value, 3)} {interval_text(low, high, 3)}"
     if low > 0:
         return f", significantly more than {base}, by {gain}"
     return f", not significantly different from {base}: the paired difference is {gain}"

@@ -15,7 +15,8 @@ from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import fit_dicts, in_words
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claims import Claim, confidence_gap, group_claim, verdict
+from mcbn.report.claim import Claim
+from mcbn.report.claims import confidence_gap, group_claim, verdict
 from mcbn.report.decay import decay
 from mcbn.report.draw_errors import DrawsJudged, draws_table, judged_draws
 from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
-from mcbn.report.claims import Claim
+from mcbn.report.claim import Claim
 from mcbn.report.drift_figure import draw_test
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.tables import Table, TableCell

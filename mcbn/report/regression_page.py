@@ -22,7 +22,8 @@ from mcbn.predictive.stored import StoredPredictive
 from mcbn.recalibration.apply import fit_dicts, in_words
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
-from mcbn.report.claims import Claim, group_claim, with_interval
+from mcbn.report.claim import Claim, with_interval
+from mcbn.report.claims import group_claim
 from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup, Transforms

@@ -16,7 +16,7 @@ from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import Sides
 from mcbn.recalibration.coverages import set_coverages
-from mcbn.report.claims import Claim
+from mcbn.report.claim import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.page import TITLE, write_page

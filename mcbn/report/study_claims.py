@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER
-from mcbn.report.claims import Claim, Mark
+from mcbn.report.claim import Claim, Mark
 from mcbn.report.study_sweeps import Trend
 from mcbn.report.study_tables import ALPHA
 from mcbn.study.choice import BatchSizeChoice

@@ -11,7 +11,7 @@ from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
 from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
 from mcbn.report.choice_figure import draw_choice
-from mcbn.report.claims import Claim
+from mcbn.report.claim import Claim
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import SPREADS
 from mcbn.report.tables import Table

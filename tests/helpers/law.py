@@ -30,6 +30,7 @@ COMPARISONS = {
     "samplers/test_laplace.py": 6,
     "predictive/test_mixture.py": 1,
     "laws/test_power.py": 20,
+    "evaluation/test_simultaneous.py": 1,
     "recalibration/test_apply.py": 6,
     "evaluation/test_reliability.py": 1,
     "study/test_groups.py": 6,

@@ -261,6 +261,39 @@ def test_verdict_says_where_a_temperature_would_do():
     assert all(each.topic != "Temperature" for each in same)
 
 
+def test_errors_are_judged_by_risk_not_by_how_well_each_method_knows_its_own():
+    """Three in ten are answered at random, with little confidence: these errors are found well."""
+    chance = torch.rand(400, generator=torch.Generator().manual_seed(3)) < 0.3
+
+    def spoiled(logits, noise):
+        return torch.where(chance[:, None], 0.2 * noise, 2 * logits)
+
+    compared = against(right, spoiled)
+    evaluations = compared.evaluations
+    assert evaluations["Other"]["aurc"].value > evaluations["Plain"]["aurc"].value
+    judged = claim("Errors", comparison=compared)
+    assert judged.sentence.startswith("Plain ")
+    better = claim("Errors", comparison=against(blurred, right))
+    assert better.sentence.startswith("Other ")
+    assert "significantly less than Plain: the paired difference is " in better.sentence
+
+
+def test_classes_that_are_stated_too_high_and_too_low_are_not_called_calibrated():
+    """Right on average: .925 of one class and .63 of the other, both stated at .778."""
+    first, generator = torch.arange(2000) % 2, torch.Generator().manual_seed(2)
+    true = torch.rand(2000, generator=generator) < torch.where(first == 0, 0.925, 0.63)
+    logits = torch.zeros(2000, 2).double()
+    logits[torch.arange(2000), first] = math.log(0.778 / 0.222)
+    rows = ScoredRows.of(
+        Categorical(outputs="logits").summarize([logits]), torch.where(true, first, 1 - first)
+    )
+    made = entry(rows, outside={}, resamples=200)
+    judged = claim("Calibration", comparison=Comparison({"Plain": made}, rows.targets, ()))
+    assert judged.mark == "bad"
+    assert "calibrated on average but not in every class" in judged.sentence
+    assert "the calibration error of single classes is" in judged.sentence
+
+
 def test_scores_that_one_method_alone_has_are_dashes_of_the_others():
     kept = Categorical(outputs="logits").summarize(torch.zeros(2, 400, 4), keep_draws=True)
     compared = against(blurred, right)

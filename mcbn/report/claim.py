@@ -1,0 +1,44 @@
+"""One sentence of a verdict, and how its numbers are written."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from mcbn.evaluation import glossary
+from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.glossary import number
+
+Mark = Literal["good", "uncertain", "bad"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the verdict.
+
+    Attributes:
+        topic: what it is about.
+        mark: "good", "uncertain" (the data do not decide) or "bad".
+        sentence: plain text.
+    """
+
+    topic: str
+    mark: Mark
+    sentence: str
+
+
+def with_interval(score: Score, digits: int = 3) -> str:
+    """A score's value and its interval, as text."""
+    return f"{number(score.value, digits)} {interval_text(score.low, score.high, digits)}"
+
+
+def interval_text(low: float, high: float, digits: int) -> str:
+    """The two ends of an interval, or that there is none."""
+    return glossary.interval(low, high, partial(number, digits=digits), missing="(no interval)")
+
+
+def auroc_mark(score: Score) -> Mark:
+    """Good where it is clearly above 0.8, bad where it is not clearly above guessing."""
+    if score.low > 0.8:
+        return "good"
+    return "uncertain" if score.low > 0.5 or math.isnan(score.low) else "bad"
