@@ -19,6 +19,7 @@ import mcbn
 from mcbn import validation
 from mcbn.evaluation import bootstrap, calibration, compare
 from mcbn.evaluation.calibrated import calibrated_nll
+from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.convergence import convergence
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.finite_draws import extrapolated_nll, target_logs
@@ -180,6 +181,18 @@ def test_kept_draws_tell_what_infinitely_many_would_give():
     ignored = evaluate(kept, torch.where(torch.arange(40) < 10, -1, targets), ignore_index=-1)
     rows = extrapolated_nll(target_logs(logits[:, 10:], targets[10:])).mean()
     assert ignored["nll_extrapolated"].value == pytest.approx(float(rows))
+
+
+def test_whole_groups_are_on_one_side_of_a_calibrated_likelihood():
+    predictive, targets = forecaster(batch=60, draws=3)
+    group = torch.arange(60) // 6
+    found = evaluate(predictive, targets, group=group, resamples=5)["nll_calibrated"].value
+    losses = calibrated_nll(predictive.log_probabilities, targets, clusters=Clusters(group))
+    assert (
+        found
+        == float(losses.mean())
+        != float(calibrated_nll(predictive.log_probabilities, targets).mean())
+    )
 
 
 def test_positions_have_no_calibrated_likelihood():
