@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
@@ -154,6 +155,7 @@ def test_a_comparison_knows_what_its_draws_do_without_keeping_them():
             for name, each in samplers.items()
         }
         assert found.entries["dropout"].predictive.draws is None
+        assert_close(found.entries["dropout"].target_logs, logs["dropout"], rtol=1e-5, atol=1e-6)
         error, expected = found.draw_error("dropout"), draw_error(logs["dropout"], logs["plain"])
         assert error.bias == pytest.approx(expected.bias, rel=1e-6)
         assert error.error == pytest.approx(expected.error, rel=1e-6)
