@@ -305,6 +305,18 @@ def test_scores_that_one_method_alone_has_are_dashes_of_the_others():
     assert "comparison.methods.Plain.scores.nll" in page.cells
 
 
+def test_the_method_is_judged_whose_draws_matter_most():
+    generator, count = torch.Generator().manual_seed(0), len(comparison().targets)
+    still, noisy = (
+        -1 + noise * torch.randn(6, count, generator=generator).double() for noise in (1e-3, 3.0)
+    )
+    plain = torch.full((1, count), -1.0).double()
+    for names in (("MCBN", "Dropout"), ("Dropout", "MCBN")):
+        logs = dict(zip(names, (still, noisy), strict=True))
+        judged = claim("Draws", comparison=with_draws(Plain=plain, **logs))
+        assert f"the NLL of {names[1]} minus that of Plain" in judged.sentence
+
+
 def test_draws_that_are_not_known_are_not_judged():
     assert not ComparisonPage(with_draws()).draws
     assert all(each.topic != "Draws" for each in ComparisonPage(with_draws()).verdict)
