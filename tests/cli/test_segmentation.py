@@ -146,6 +146,8 @@ def test_masks_with_void_pixels_are_recalibrated(folder, capsys):
         expected_entropy=held.predictive.expected_entropy[known],
         variance=held.predictive.variance.movedim(1, -1)[known],
         variation_ratio=held.predictive.variation_ratio[known],
+        energy=None,
+        max_logit=None,
     )
     # The prior counts images, not their pixels.
     pixels = int(known.sum()) / len(known)

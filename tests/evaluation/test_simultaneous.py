@@ -61,7 +61,7 @@ def test_what_has_no_standard_error_is_by_bonferroni(strange):
     assert simultaneous_interval("a", differences, 0.9) == percentile_interval(drawn[0], 0.95)
     still = {"a": score(0.0, drawn[0]), "b": score(0.0, torch.zeros(RESAMPLES).double())}
     assert simultaneous_interval("a", still, 0.9) == percentile_interval(drawn[0], 0.95)
-    none = {name: score(0.0, torch.zeros(0)) for name in "ab"}
+    none = {name: score(0.0, torch.zeros(0).double()) for name in "ab"}
     assert all(math.isnan(end) for end in simultaneous_interval("a", none, 0.9))
 
 
