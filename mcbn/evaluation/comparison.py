@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float64
@@ -221,6 +222,11 @@ class Comparison(Displayed):
 
     def differences(self) -> dict[str, dict[str, Score]]:
         """Score of each other method minus that of the baseline, with paired intervals."""
+        return dict(self._differences)
+
+    @cached_property
+    def _differences(self) -> dict[str, dict[str, Score]]:
+        # Every claim of a report asks for them.
         return paired(self.evaluations)
 
     @property
