@@ -4,12 +4,10 @@ Of names only those of groups enter a figure: legends and titles belong to the p
 the file of its own.
 """
 
-import html
 import io
 import math
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +24,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.network.isolation import own_warnings
+from mcbn.report import svg
+from mcbn.report.margins import set_margins
 
 INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
 # Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
+LETTERS = 9.5  # points: at least 11 pixels where a figure of 3.6 inches is 300 pixels wide
 MAX_POINTS = 300  # of one line: more cannot be seen and only make the page larger
 MAX_NAME = 24  # characters of a name that are drawn
 MAX_LEGEND_NAME = 40
@@ -39,7 +40,8 @@ MAX_LEGEND_NAME = 40
 SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mcbn",
-    "font.size": 9,
+    "font.size": LETTERS,
+    "path.simplify": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -326,36 +328,31 @@ def render(
     """
     buffer = io.StringIO()
     with settings():
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         draw(figure)
+        if any(ax.get_legend() for ax in figure.axes):
+            figure.set_layout_engine("constrained")
+        else:
+            set_margins(figure, LETTERS)
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         # Not by savefig, which draws the whole figure a second time to lay it out.
         FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
-    return _themed(buffer.getvalue(), name, label)
-
-
-def _themed(text: str, name: str, label: str) -> str:
-    match = re.search(r'viewBox="([^"]*)"', text)
-    box = match.group(1) if match else ""
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    # Names stand between the tags, and may look like what is replaced in them.
-    body = re.sub(r"<[^>]*>", lambda tag: _of_page(tag.group(), name), body)
-    return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" '
-        f'xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}'
+        frame = _frame(figure)
+    colors = {INK: "var(--ink)", GRID: "var(--grid)"}
+    colors |= {value: f"var(--series-{index})" for index, value in enumerate(SERIES)}
+    return svg.compacted(
+        buffer.getvalue(), name=name, label=label, colors=colors, size=LETTERS, extra=frame
     )
 
 
-def _of_page(tag: str, name: str) -> str:
-    """A tag of a figure with the colours and the font of the page, and with ids of its own."""
-    tag = tag.replace(' id="', f' id="{name}-')
-    tag = tag.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    variables: Mapping[str, str] = {
-        INK: "var(--ink)",
-        GRID: "var(--grid)",
-        **{value: f"var(--series-{index})" for index, value in enumerate(SERIES)},
-    }
-    for value, variable in variables.items():
-        tag = tag.replace(value, variable)
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", tag)
+def _frame(figure: Figure) -> str:
+    """Where the upper axes lie, and between which values, for a script that finds points."""
+    ax = figure.axes[0]
+    width, height = (72 * side for side in figure.get_size_inches())
+    box = ax.get_position()
+    numbers = [
+        *(round(width * x, 1) for x in (box.x0, box.x1)), *ax.get_xlim(), ax.get_xscale() == "log",
+        *(round(height * (1 - y), 1) for y in (box.y0, box.y1)), *ax.get_ylim(),
+        ax.get_yscale() == "log",
+    ]  # fmt: skip
+    return f' data-frame="{" ".join(f"{float(number):.6g}" for number in numbers)}"'
