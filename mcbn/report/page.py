@@ -14,8 +14,10 @@ from markupsafe import Markup
 from mcbn.evaluation import glossary
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
-from mcbn.report import figure_files, figures, panels
+from mcbn.report import figure_files, figures
 from mcbn.report.panels import PanelGroup
+from mcbn.report.plotted import json_text
+from mcbn.report.rendering import render
 
 TITLE = "Calibration report"
 
@@ -48,7 +50,10 @@ def fill_template(template: str, **names: Any) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(_read_template),
     )
-    style, script = _read_template("report.css"), _read_template("report.js")
+    style, script = (
+        "".join(_read_template(f"{name}.{kind}") for name in ("report", "figures"))
+        for kind in ("css", "js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         dashes=figures.dashes,
@@ -97,18 +102,21 @@ def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") ->
         groups: figures by section.
         prefix: of the figures' names, unique to this call on the page.
     """
+    named = {id(panel): stem for stem, (_, panel) in figure_files.named(groups).items()}
     return {
         section: [
             {
                 "title": group.title,
                 "key": group.key,
+                # No text in it can end the element that it stands in.
+                "plotted": Markup(json_text([panel.plotted for panel in group.panels])),  # noqa: S704
                 "panels": [
                     {
                         "title": panel.title,
-                        "wide": panel.size[0] > panels.SIZE[0],
+                        "file": named[id(panel)],
                         # `render` escapes the label; no other text in it is the user's.
                         "svg": Markup(  # noqa: S704
-                            figures.render(
+                            render(
                                 panel.on_figure,
                                 name=f"{prefix}{section}-{number}-{index}",
                                 label=panel.label,
