@@ -81,13 +81,13 @@ def json_text(figures: Sequence[Sequence[Plotted]]) -> str:
     """The numbers of several figures as JSON that may stand in a `script` of a page."""
     plain = [
         [
-            {
-                "name": each.name,
-                "style": each.style,
-                "place": [*each.place],
-                "columns": {name: _short(column) for name, column in each.columns.items()},
-                **({"rows": _short(each.rows)} if len(each.rows) else {}),
-            }
+            [
+                each.name,
+                each.style,
+                each.place,
+                {name: _short(column) for name, column in each.columns.items()},
+                *([_short(each.rows)] if len(each.rows) else []),
+            ]
             for each in plotted
         ]
         for plotted in figures

@@ -16,12 +16,13 @@ PER_UNIT = 10  # coordinates are whole tenths of a point
 SEGMENT = re.compile(r"([A-Za-z])([^A-Za-z]*)")
 # What elements have without saying so, here or by the outermost element.
 USUAL = {
-    "stroke-linecap": "butt", "stroke-linejoin": "round", "stroke-width": "1", "opacity": "1",
-    "stroke-dashoffset": "0", "text-anchor": "start", "stroke-miterlimit": "4",
+    "stroke-linecap": "square", "stroke-linejoin": "miter", "stroke-width": "1", "opacity": "1",
+    "stroke-dashoffset": "0", "text-anchor": "start",
 }  # fmt: skip
 
 Style = tuple[tuple[str, str], ...]
 Box = tuple[float, float, float, float]
+Path = tuple[tuple[str, tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,20 @@ class Shape:
     """One visible element.
 
     Attributes:
-        tag: "path", "use" or "text".
         style: attributes that say how it looks.
-        content: coordinates of a path, place of a marker, or text.
+        path: its coordinates; none of a text.
+        text: the element of a text.
         clip: the frame that it is cut at, if it reaches beyond it.
         series: index of its series, or nothing.
+        joins: whether it can be one path with others of its style.
     """
 
-    tag: str
     style: Style
-    content: str
+    path: Path = ()
+    text: str = ""
     clip: Box | None = None
     series: str = ""
+    joins: bool = False
 
 
 def compacted(text: str, *, name: str, label: str, colors: Mapping[str, str], size: float,
@@ -56,18 +59,11 @@ def compacted(text: str, *, name: str, label: str, colors: Mapping[str, str], si
         extra: further attributes of the outermost element.
     """
     root = ElementTree.fromstring(text)  # noqa: S314 - our own text
-    markers: dict[tuple[str, Style], str] = {}
     shapes = _merged(_Reader(root, colors, f"{size:g}px").shapes())
-    body = "".join(_groups(shapes, name, markers))
-    marks = "".join(
-        f'<path id="{mark}" d="{path}"{_attributes(style)}/>'
-        for (path, style), mark in markers.items()
-    )
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{root.get("viewBox", "")}" '
         f'font-size="{size:g}" font-family="var(--figure-font)" fill="none" '
-        f'stroke-linejoin="round"{extra}>'
-        f"{f'<defs>{marks}</defs>' if marks else ''}{body}</svg>"
+        f'stroke-linejoin="round"{extra}>{"".join(_groups(shapes, name))}</svg>'
     )
 
 
@@ -82,17 +78,12 @@ class _Reader:
     def shapes(self) -> Iterator[Shape]:
         """In the order in which they are drawn."""
         known = {each.get("id", ""): each for each in self.root.iter() if each.get("id")}
-        uses: dict[str, int] = {}
-        for each in self.root.iter():
-            if _tag(each) == "use":
-                uses[_reference(each)] = uses.get(_reference(each), 0) + 1
-        yield from self._within(self.root, known, uses, None, "")
+        yield from self._within(self.root, known, None, "")
 
     def _within(
         self,
         parent: ElementTree.Element,
         known: Mapping[str, ElementTree.Element],
-        uses: Mapping[str, int],
         clip: Box | None,
         series: str,
     ) -> Iterator[Shape]:
@@ -102,52 +93,17 @@ class _Reader:
             if tag == "g":
                 found = each.get("id", "")
                 inner = found.removeprefix(SERIES) if found.startswith(SERIES) else series
-                yield from self._within(each, known, uses, cut, inner)
-            elif tag == "path" and (path := _points(each.get("d", ""))):
-                yield from self._path(path, self._style(each), cut, series)
-            elif tag == "use":
-                yield from self._use(each, known[_reference(each)], uses, cut, series)
+                yield from self._within(each, known, cut, inner)
             elif tag == "text":
-                place = "".join(f' {name}="{_rounded(each.get(name, "0"))}"' for name in "xy")
-                turn = re.match(r"rotate\((-?[\d.]+)", each.get("transform", ""))
-                if turn and float(turn[1]):
-                    x, y = (_rounded(each.get(name, "0")) for name in "xy")
-                    place += f' transform="rotate({float(turn[1]):g} {x} {y})"'
-                content = f"{place}\n{html.escape(each.text or '')}"
-                yield Shape("text", self._style(each), content, None, series)
-
-    def _use(
-        self,
-        each: ElementTree.Element,
-        mark: ElementTree.Element,
-        uses: Mapping[str, int],
-        clip: Box | None,
-        series: str,
-    ) -> Iterator[Shape]:
-        """A path that is drawn somewhere: as a path of its own, but for filled markers."""
-        x, y = float(each.get("x", 0)), float(each.get("y", 0))
-        style = self._style(each)
-        path = _points(mark.get("d", ""))
-        if dict(style).get("fill") and uses[_reference(each)] > 1 and len(path) > 2:
-            inside = clip is None or _is_inside([("M", [x, y])], clip, 0.5)
-            # A marker is drawn whole or not at all, not cut in half by the frame.
-            if inside:
-                content = f"{_written(path)}\n{_rounded(str(x))} {_rounded(str(y))}"
-                yield Shape("use", style, content, None, series)
-            return
-        moved = [(command, [n + (x, y)[i % 2] for i, n in enumerate(numbers)])
-                 for command, numbers in path]  # fmt: skip
-        if len(path) < 3:  # a tick, which has no inside
-            style = tuple(pair for pair in style if pair[0] != "fill")
-        yield from self._path(moved, style, clip, series)
-
-    def _path(
-        self, path: list[tuple[str, list[float]]], style: Style, clip: Box | None, series: str
-    ) -> Iterator[Shape]:
-        if not {"fill", "stroke"} & set(dict(style)):
-            return
-        cut = None if clip is None or _is_inside(path, clip, 1.0) else clip
-        yield Shape("path", style, _written(path), cut, series)
+                yield Shape(self._style(each), text=_text(each), series=series)
+            elif tag in ("path", "use"):
+                path, style = _points(each.get("d", "")), self._style(each)
+                if tag == "use":
+                    path, style = _placed(each, known[_reference(each)], style)
+                shape = Shape(style, path, series=series, joins=tag == "use" or _is_line(style))
+                if path and {"fill", "stroke"} & set(dict(style)):
+                    outside = cut is not None and not _is_inside(path, cut, 3.0)
+                    yield replace(shape, clip=cut) if outside else shape
 
     def _style(self, each: ElementTree.Element) -> Style:
         """The attributes that are not the usual ones, with the colours of the page."""
@@ -167,28 +123,62 @@ class _Reader:
         return tuple(sorted(kept.items()))
 
 
+def _text(each: ElementTree.Element) -> str:
+    x, y = (_number(_units(float(each.get(side, 0)))) for side in "xy")
+    turn = re.match(r"rotate\((-?[\d.]+)", each.get("transform", ""))
+    turned = f' transform="rotate({float(turn[1]):g} {x} {y})"' if turn and float(turn[1]) else ""
+    return f'<text x="{x}" y="{y}"{turned}>{html.escape(each.text or "")}</text>'
+
+
+def _placed(
+    each: ElementTree.Element, mark: ElementTree.Element, style: Style
+) -> tuple[Path, Style]:
+    """A marker, a tick or a band where it is drawn.
+
+    A round one is a line without a length, whose wide round ends are the circle.
+    """
+    place = float(each.get("x", 0)), float(each.get("y", 0))
+    path, look = _points(mark.get("d", "")), dict(style)
+    if any(command == "C" for command, _ in path):
+        radius = max(x for _, numbers in path for x in numbers[::2])
+        edge = float(look.get("stroke-width", 1)) if "stroke" in look else 0.0
+        round_ = {"stroke": look.get("fill", ""), "stroke-linecap": "round",
+                  "stroke-width": f"{2 * radius + edge:.3g}"}  # fmt: skip
+        if "fill-opacity" in look:
+            round_["stroke-opacity"] = look["fill-opacity"]
+        return (("M", place), ("L", place)), tuple(sorted(round_.items()))
+    if len(path) < 3:  # a tick, which has no inside
+        look.pop("fill", None)
+    moved = tuple(
+        (command, tuple(n + place[i % 2] for i, n in enumerate(numbers)))
+        for command, numbers in path
+    )
+    return moved, tuple(look.items())
+
+
+def _is_line(style: Style) -> bool:
+    """Whether lines can be one path: not where they are translucent, or filled."""
+    return not {"fill", "opacity", "stroke-opacity"} & set(dict(style))
+
+
 def _merged(shapes: Iterable[Shape]) -> list[Shape]:
-    """Shapes with the lines of one style, such as those of the grid, joined into one path.
+    """Shapes with those of one style, such as the lines of the grid, joined into one path.
 
     Text comes last, by style, so that nothing covers it.
     """
     merged: dict[object, Shape] = {}
     for index, shape in enumerate(shapes):
-        # Where lines are translucent, or filled, it matters which of them are one path.
-        style = dict(shape.style)
-        is_line = shape.tag == "path" and not {"fill", "opacity", "stroke-opacity"} & set(style)
-        key = (shape.style, shape.clip, shape.series) if is_line else index
+        key = (shape.style, shape.clip, shape.series) if shape.joins else index
         if key in merged:
-            merged[key] = replace(shape, content=merged[key].content + shape.content)
+            merged[key] = replace(shape, path=merged[key].path + shape.path)
         else:
             merged[key] = shape
-    return sorted(merged.values(), key=lambda shape: (shape.tag == "text", shape.tag == "text"
-                                                      and (shape.series, shape.style)))  # fmt: skip
+    paths = [shape for shape in merged.values() if not shape.text]
+    texts = [shape for shape in merged.values() if shape.text]
+    return paths + sorted(texts, key=lambda shape: (shape.series, shape.style))
 
 
-def _groups(
-    shapes: Sequence[Shape], name: str, markers: dict[tuple[str, Style], str]
-) -> Iterator[str]:
+def _groups(shapes: Sequence[Shape], name: str) -> Iterator[str]:
     """Neighbours of one series and one frame together, with what they share said once."""
     frames: dict[Box, str] = {}
     for (clip, series), each in itertools.groupby(shapes, lambda s: (s.clip, s.series)):
@@ -200,28 +190,16 @@ def _groups(
                 yield (f'<clipPath id="{frames[clip]}"><rect x="{x:g}" y="{y:g}" '
                        f'width="{width:g}" height="{height:g}"/></clipPath>')  # fmt: skip
             attributes += f' clip-path="url(#{frames[clip]})"'
-        text = "".join(_alike(list(each), name, markers))
+        text = "".join(_elements(list(each)))
         yield f"<g{attributes}>{text}</g>" if attributes else text
 
 
-def _alike(
-    shapes: Sequence[Shape], name: str, markers: dict[tuple[str, Style], str]
-) -> Iterator[str]:
-    for (tag, style), each in itertools.groupby(shapes, lambda s: (s.tag, s.style)):
-        contents = [shape.content for shape in each]
-        if tag == "path":
-            yield "".join(f'<path d="{content}"{_attributes(style)}/>' for content in contents)
-            continue
-        if tag == "use":
-            inner = []
-            for content in contents:
-                path, place = content.split("\n")
-                mark = markers.setdefault((path, ()), f"{name}-{len(markers)}")
-                x, y = place.split()
-                inner.append(f'<use href="#{mark}" x="{x}" y="{y}"/>')
+def _elements(shapes: Sequence[Shape]) -> Iterator[str]:
+    for (style, is_text), each in itertools.groupby(shapes, lambda s: (s.style, bool(s.text))):
+        if is_text:
+            yield f"<g{_attributes(style)}>{''.join(shape.text for shape in each)}</g>"
         else:
-            inner = ["<text{}>{}</text>".format(*content.split("\n", 1)) for content in contents]
-        yield f"<g{_attributes(style)}>{''.join(inner)}</g>"
+            yield "".join(f'<path d="{_written(s.path)}"{_attributes(style)}/>' for s in each)
 
 
 def _attributes(style: Style) -> str:
@@ -247,52 +225,53 @@ def _frame(each: ElementTree.Element, known: Mapping[str, ElementTree.Element]) 
     return x, y, width, height
 
 
-def _points(text: str) -> list[tuple[str, list[float]]]:
-    return [(command, [float(n) for n in rest.split()]) for command, rest in SEGMENT.findall(text)]
+def _points(text: str) -> Path:
+    return tuple(
+        (command, tuple(float(n) for n in rest.split())) for command, rest in SEGMENT.findall(text)
+    )
 
 
-def _is_inside(path: Sequence[tuple[str, list[float]]], box: Box, margin: float) -> bool:
+def _is_inside(path: Path, box: Box, margin: float) -> bool:
     left, top, width, height = box
-    numbers = [numbers for _, numbers in path]
     return all(
-        left - margin <= x <= left + width + margin for each in numbers for x in each[::2]
-    ) and all(top - margin <= y <= top + height + margin for each in numbers for y in each[1::2])
+        left - margin <= x <= left + width + margin for _, each in path for x in each[::2]
+    ) and all(top - margin <= y <= top + height + margin for _, each in path for y in each[1::2])
 
 
-def _rounded(text: str) -> str:
-    return _number(round(PER_UNIT * float(text)))
+def _units(value: float) -> int:
+    return round(PER_UNIT * value)
 
 
 def _number(units: int) -> str:
     """A coordinate of so many units, as short as it can be written."""
-    text = f"{units / PER_UNIT:g}"
+    text = f"{units / PER_UNIT:g}" if units % PER_UNIT else str(units // PER_UNIT)
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def _written(path: Sequence[tuple[str, list[float]]]) -> str:
+def _written(path: Path) -> str:
     """Coordinates of a path relative to the point before, without sums of rounding errors."""
     parts: list[str] = []
     at = start = (0, 0)
     last = ""
-    for command, numbers in path:
+    for index, (command, numbers) in enumerate(path):
         if command in "zZ":
             parts.append("z")
             at, last = start, "z"
             continue
-        units = [round(PER_UNIT * n) for n in numbers]
+        units = [_units(n) for n in numbers]
         steps = [n - at[i % 2] for i, n in enumerate(units)]
-        letter, shown = command.lower(), steps
-        if command == "M":
-            letter, shown = "M", units
-        elif command == "L" and steps == [0, 0] and last not in "M":
-            continue  # a point that is where the last one was cannot be seen
-        elif command == "L" and 0 in steps:
-            letter, shown = ("h", steps[:1]) if steps[1] == 0 else ("v", steps[1:])
-        words = [_number(n) for n in shown]
-        joined = words[0] + "".join(w if w.startswith("-") else f" {w}" for w in words[1:])
-        repeats = letter == last and letter != "M"
-        parts.append(joined if repeats and joined.startswith("-")
-                     else f" {joined}" if repeats else letter + joined)  # fmt: skip
+        letter = command.lower() if index else "M"
+        if command == "L" and 0 in steps:
+            if steps == [0, 0] and last not in ("m", "M"):
+                continue  # a point that is where the last one was cannot be seen
+            letter, steps = ("h", steps[:1]) if steps[1] == 0 else ("v", steps[1:])
+        words = [_number(n) for n in steps]
+        text = words[0] + "".join(w if w.startswith("-") else f" {w}" for w in words[1:])
+        if letter == last and letter in "lhvqc":
+            text = text if text.startswith("-") else f" {text}"
+        else:
+            text = letter + text
+        parts.append(text)
         at, last = (units[-2], units[-1]), letter
         start = at if command == "M" else start
     return "".join(parts)

@@ -11,6 +11,7 @@ from mcbn.evaluation.detection import risk_coverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.report import figures
 from mcbn.report.figures import Curve
+from mcbn.report.rendering import render
 
 CONFIDENCE = torch.linspace(0.05, 1, 40, dtype=torch.float64)
 CORRECT = torch.arange(40) % 3 > 0
@@ -18,7 +19,7 @@ NAN = (math.nan,) * 3
 
 
 def rendered(name="a", label="what it shows"):
-    return figures.render(
+    return render(
         lambda figure: figures.draw_reliability(
             Reliability.from_predictions(CONFIDENCE, CORRECT), figure.subplots()
         ),
@@ -146,7 +147,7 @@ def group_figure(names, size=(3.6, 5.0)):
         Curve("m", tuple(range(1, len(names) + 1)), ones, tuple(y - 1 for y in ones), ones, style)
         for style in range(2)
     ]
-    return figures.render(
+    return render(
         lambda figure: figures.draw_groups(names, curves, figure.subplots()),
         name="g", label="groups", size=size,
     )  # fmt: skip
@@ -170,7 +171,7 @@ def test_groups_are_named_on_their_axis_and_not_numbered():
 def test_the_figure_of_infinite_scores_is_drawn():
     parts = ((1.0, math.inf, -math.inf), (0.5, 0.5, -math.inf), (2.0, math.inf, math.nan))
     curve = Curve("m", (1, 2, 3), *parts, 0)
-    text = figures.render(
+    text = render(
         lambda figure: figures.draw_groups("abc", [curve], figure.subplots()),
         name="g", label="groups", size=(3.6, 3.0),
     )  # fmt: skip

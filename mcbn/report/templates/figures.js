@@ -179,7 +179,8 @@
 
   for (const group of document.querySelectorAll(".group")) {
     legend(group);
-    const numbers = JSON.parse(group.querySelector(":scope > script").textContent);
+    const numbers = JSON.parse(group.querySelector(":scope > script").textContent).map((figure) =>
+      figure.map(([name, style, place, columns, rows]) => ({ name, style, place, columns, rows })));
     group.querySelectorAll("figure").forEach((figure, index) => {
       const svg = figure.querySelector("svg"), name = figure.dataset.file;
       point(figure, svg, numbers[index]);
