@@ -14,10 +14,9 @@ from markupsafe import Markup
 from mcbn.evaluation import glossary
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
-from mcbn.report import figure_files, figures
+from mcbn.report import figure_files, figures, rendering
 from mcbn.report.panels import PanelGroup
 from mcbn.report.plotted import json_text
-from mcbn.report.rendering import render
 
 TITLE = "Calibration report"
 
@@ -108,15 +107,15 @@ def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") ->
             {
                 "title": group.title,
                 "key": group.key,
-                # No text in it can end the element that it stands in.
+                # No text in it can end the attribute that it stands in.
                 "plotted": Markup(json_text([panel.plotted for panel in group.panels])),  # noqa: S704
                 "panels": [
                     {
                         "title": panel.title,
                         "file": named[id(panel)],
-                        # `render` escapes the label; no other text in it is the user's.
+                        # `rendering` escapes the label; no other text in it is the user's.
                         "svg": Markup(  # noqa: S704
-                            render(
+                            rendering.render(
                                 panel.on_figure,
                                 name=f"{prefix}{section}-{number}-{index}",
                                 label=panel.label,

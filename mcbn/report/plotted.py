@@ -78,7 +78,7 @@ def _cell(value: object) -> object:
 
 
 def json_text(figures: Sequence[Sequence[Plotted]]) -> str:
-    """The numbers of several figures as JSON that may stand in a `script` of a page."""
+    """The numbers of several figures as JSON that may stand in an attribute with single quotes."""
     plain = [
         [
             [
@@ -93,8 +93,10 @@ def json_text(figures: Sequence[Sequence[Plotted]]) -> str:
         for plotted in figures
     ]
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    # So that no text can end the element, or begin a comment in it.
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    # So that no text can end the attribute, or begin an element.
+    for letter in "<>&'":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
 
 
 def _short(column: Column) -> list[float | str | None]:

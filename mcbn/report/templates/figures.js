@@ -179,7 +179,7 @@
 
   for (const group of document.querySelectorAll(".group")) {
     legend(group);
-    const numbers = JSON.parse(group.querySelector(":scope > script").textContent).map((figure) =>
+    const numbers = JSON.parse(group.dataset.plotted).map((figure) =>
       figure.map(([name, style, place, columns, rows]) => ({ name, style, place, columns, rows })));
     group.querySelectorAll("figure").forEach((figure, index) => {
       const svg = figure.querySelector("svg"), name = figure.dataset.file;
