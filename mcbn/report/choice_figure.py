@@ -58,7 +58,7 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     powers = range(math.ceil(low), math.floor(high) + 1)
     ax.set_xticks([2**power for power in powers], labels=[f"{2**power:g}" for power in powers])
     ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
-    ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=1)
     return ax
 
 
