@@ -5,24 +5,27 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mcbn.checks.catalogue import Checked, check_all
+from mcbn.checks.claim import Claim
+from mcbn.checks.draws import DrawsJudged, judged_draws
+from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
 from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.confidence_gap import confidence_gap
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.recalibration.apply import fit_dicts, in_words
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, study_panels, tables
-from mcbn.report.claim import Claim
-from mcbn.report.claims import confidence_gap, group_claim, verdict
-from mcbn.report.decay import decay
-from mcbn.report.draw_errors import DrawsJudged, draws_table, judged_draws
-from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
+from mcbn.report.draw_errors import draws_table
+from mcbn.report.drift_section import drift_dicts, drift_group, drift_table
 from mcbn.report.gallery import Gallery
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup
+from mcbn.study.decay import decay
 from mcbn.study.results import Study
 
 MAX_CLASSES = 50  # whose scores can be read one by one
@@ -85,19 +88,19 @@ class ComparisonPage:
         """What the draws of each method do to its NLL."""
         return judged_draws(self.comparison, self.convergence)
 
+    @cached_property
+    def checked(self) -> Checked:
+        """What the checks say."""
+        return check_all(Subject(
+            comparison=self.comparison, study=self.study, convergence=self.convergence,
+            groups=self.groups, drift=self.drift, recalibrations=self.recalibrations,
+            sets=self.sets,
+        ))  # fmt: skip
+
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """Plain sentences computed from the numbers."""
-        baseline = self.comparison.baseline
-        # Of the groups, the baseline alone: a claim for each method would hide the others.
-        return (
-            *verdict(self.comparison, self.study, self.convergence),
-            *(
-                group_claim(baseline, column, methods[baseline])
-                for column, methods in self.groups.items()
-            ),
-            *drift_claims(self.drift),
-        )
+        return self.checked.claims
 
     @property
     def counted(self) -> str:

@@ -3,8 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
+from mcbn.checks.catalogue import Checked, check_all
+from mcbn.checks.claim import Claim
+from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.clusters import Groups
@@ -22,14 +26,11 @@ from mcbn.predictive.stored import StoredPredictive
 from mcbn.recalibration.apply import fit_dicts, in_words
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
 from mcbn.report import page, panels, tables
-from mcbn.report.claim import Claim, with_interval
-from mcbn.report.claims import group_claim
-from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
+from mcbn.report.drift_section import drift_dicts, drift_group, drift_table
 from mcbn.report.maps import Maps
 from mcbn.report.panels import PanelGroup, Transforms
 
 R = TypeVar("R", bound=GaussianPredictive | Moments)
-NOMINAL = 0.9  # level of the intervals whose coverage is scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +66,18 @@ class RegressionPage:
         """Name of the method that the others are compared with."""
         return next(iter(self.evaluations))
 
+    @cached_property
+    def checked(self) -> Checked:
+        """What the checks say."""
+        return check_all(Subject(
+            evaluations=self.evaluations, groups=self.groups, drift=self.drift,
+            recalibrations=self.recalibrations, sets=self.sets,
+        ))  # fmt: skip
+
     @property
     def verdict(self) -> tuple[Claim, ...]:
         """Plain sentences computed from the numbers."""
-        claims = [_coverage(self.baseline, self.evaluations[self.baseline])]
-        if len(self.evaluations) > 1:
-            claims.append(_best(self.evaluations))
-        for column, methods in self.groups.items():
-            claims.append(group_claim(self.baseline, column, methods[self.baseline]))
-        return (*claims, *drift_claims(self.drift))
+        return self.checked.claims
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -205,45 +209,3 @@ def _require_regression(predictive: CategoricalPredictive | BernoulliPredictive 
             "Report.from_predictions by themselves"
         )
     return predictive
-
-
-def _coverage(name: str, evaluation: Evaluation) -> Claim:
-    score = evaluation["coverage_90"]
-    interval = glossary.interval(score.low, score.high, _percent)
-    share = f"{_percent(score.value)}% {interval}".rstrip()
-    text = (
-        f"The central {100 * NOMINAL:.0f}% intervals of {name} contain {share} of the true values"
-    )
-    error = f"its PIT error is {with_interval(evaluation['pit_error'])}."
-    if score.high < NOMINAL:
-        return Claim("Calibration", "bad", f"{text}: it is over-confident; {error}")
-    if score.low > NOMINAL:
-        return Claim("Calibration", "bad", f"{text}: it is under-confident; {error}")
-    if not interval:
-        return Claim("Calibration", "uncertain", f"{text}; {error}")
-    return Claim("Calibration", "good", f"{text}, as intended; {error}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _best(evaluations: Mapping[str, Evaluation]) -> Claim:
-    baseline, *others = evaluations
-    values = {name: evaluation["pll"].value for name, evaluation in evaluations.items()}
-    if not max(values.values()) > -math.inf or any(map(math.isnan, values.values())):
-        return Claim(
-            "Best method", "uncertain", "No PLL is finite, so no method is the best by it."
-        )
-    best = max(values, key=lambda name: values[name])
-    rival = best if best != baseline else max(others, key=lambda name: values[name])
-    gain = paired(evaluations)[rival]["pll"]
-    text = (
-        f"{best} has the highest PLL, {with_interval(evaluations[best]['pll'])}: the difference "
-        f"{rival} minus {baseline} is {with_interval(gain, 4)} nats"
-    )
-    if gain.low > 0:
-        return Claim("Best method", "good", f"{text}, which is beyond chance.")
-    if gain.high < 0:
-        return Claim("Best method", "bad", f"{text}, so no method improves on {baseline}.")
-    return Claim("Best method", "uncertain", f"{text}, which is not significant.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mcbn.checks.claim import Claim
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.comparison import Comparison
@@ -16,7 +17,6 @@ from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import Sides
 from mcbn.recalibration.coverages import set_coverages
-from mcbn.report.claim import Claim
 from mcbn.report.comparison_page import ComparisonPage
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.page import TITLE, write_page

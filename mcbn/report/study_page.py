@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
+from mcbn.checks.catalogue import Checked, check_all
+from mcbn.checks.claim import Claim
+from mcbn.checks.recommendation import recommended
+from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
-from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
+from mcbn.report import page, study_panels, study_sweeps, study_tables
 from mcbn.report.choice_figure import draw_choice
-from mcbn.report.claim import Claim
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import SPREADS
 from mcbn.report.tables import Table
@@ -24,8 +27,9 @@ from mcbn.study.plan import Plan
 from mcbn.study.results import Study
 from mcbn.study.slopes import Slope, slopes
 from mcbn.study.summary import Cost, Means, costs
+from mcbn.study.trends import Axis, Trend, sweeps, trends
 
-AXES: tuple[study_sweeps.Axis, ...] = ("N", "T")
+AXES: tuple[Axis, ...] = ("N", "T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,6 @@ class PartContent:
         """Every number of the part."""
         return {
             "name": self.name,
-            "verdict": [asdict(claim) for claim in self.claims],
             "means": [asdict(each) for each in self.means],
             "slopes": [asdict(slope) for slope in self.slopes],
             "contrasts": {
@@ -109,7 +112,7 @@ class StudyPage:
             "study.html",
             title=self.study.plan.title,
             study=self.study,
-            study_claims=self.verdict,
+            study_claims=[claim for claim in self.verdict if not claim.part],
             overview=study_tables.overview({p.name: p.study for p in self._parts}, tests),
             recommended=page.rendered(self._recommended, prefix="recommended-"),
             choice=str(self._choice or ""),
@@ -142,24 +145,24 @@ class StudyPage:
                 groups[f"{section} {part.name}".rstrip()] = each
         return groups
 
+    @cached_property
+    def checked(self) -> Checked:
+        """What the checks say."""
+        return check_all(self._subject)
+
     @property
     def verdict(self) -> tuple[Claim, ...]:
-        """The verdict on the study as a whole."""
-        choice = self._choice
-        recommended = () if choice is None else (study_claims.recommendation(choice),)
-        return (
-            *recommended,
-            *study_claims.completeness(self.study),
-            *study_claims.contraction(self._trends),
-        )
+        """What is said of the study as a whole, then of its parts."""
+        return self.checked.claims
+
+    @cached_property
+    def _subject(self) -> Subject:
+        return Subject(study=self.study)
 
     @cached_property
     def _choice(self) -> BatchSizeChoice | None:
         """The batch size that a sweep recommends, if it could choose one."""
-        found = self.study.recommendation
-        if found is None or "best" not in found:
-            return None
-        return BatchSizeChoice.from_dict(found)
+        return recommended(self.study)
 
     @property
     def _recommended(self) -> dict[str, list[PanelGroup]]:
@@ -176,7 +179,7 @@ class StudyPage:
         """Figures against N and T, where the study varies them."""
         groups: dict[str, list[PanelGroup]] = {}
         for axis in AXES:
-            for sweep in study_sweeps.sweeps(self.study, axis):
+            for sweep in sweeps(self.study, axis):
                 main = summary.main_score(next(iter(sweep.studies.values())))
                 for score in (main, "epistemic_sd"):
                     if group := study_sweeps.sweep_group(sweep, score):
@@ -184,16 +187,12 @@ class StudyPage:
         return groups
 
     @cached_property
-    def _trends(self) -> tuple[study_sweeps.Trend, ...]:
-        return tuple(
-            trend
-            for sweep in study_sweeps.sweeps(self.study, "N")
-            for trend in study_sweeps.trends(sweep)
-        )
+    def _trends(self) -> tuple[Trend, ...]:
+        return tuple(trend for sweep in sweeps(self.study, "N") for trend in trends(sweep))
 
     @cached_property
     def _parts(self) -> tuple[PartContent, ...]:
-        parts = self.study.parts()
+        parts = self._subject.study_parts
         shown = self.study.plan.shown
         main = {name: summary.main_score(part) for name, part in parts.items()}
         judged = [name for name in shown if glossary.judged(name)]
@@ -204,7 +203,7 @@ class StudyPage:
             PartContent(
                 name,
                 part,
-                study_claims.verdict(name, part, tests[main[name]]),
+                tuple(claim for claim in self.verdict if claim.part == name),
                 summary.means(part, [score for score in shown if _measured(part, score)]),
                 tuple(slope for score in SPREADS for slope in slopes(part, score)),
                 {

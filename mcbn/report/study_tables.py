@@ -7,14 +7,13 @@ from functools import partial
 
 from mcbn.evaluation import glossary
 from mcbn.report.study_panels import score_title
-from mcbn.report.study_sweeps import Trend
 from mcbn.report.tables import DASH, Table, TableCell, score_heading
-from mcbn.study.contrasts import BASELINE, Contrast
+from mcbn.study.contrasts import ALPHA, BASELINE, Contrast
 from mcbn.study.results import Point, Study
 from mcbn.study.slopes import Slope, expected
 from mcbn.study.summary import Cost, Means, best, main_score, place, pooled
+from mcbn.study.trends import Trend
 
-ALPHA = 0.05  # differences with a smaller adjusted p value are called better or worse
 TIMES = "\N{MULTIPLICATION SIGN}"
 SIZE_HEADINGS = (("M", glossary.WORDS["M"]), ("Trained at", "Batch size of training."))
 

@@ -16,8 +16,8 @@ from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.finite_draws import draw_error
 from mcbn.predictive.categorical import Categorical
 from mcbn.report.comparison_page import ComparisonPage
-from mcbn.report.decay import decay
 from mcbn.report.report import Report
+from mcbn.study.decay import decay
 
 
 def small():
