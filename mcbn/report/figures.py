@@ -145,9 +145,9 @@ def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes, *, unit: str = 
     return ax
 
 
-def thinned(count: int) -> np.ndarray:
-    """Indices of at most `MAX_POINTS` of `count` points, both ends included."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
+def thinned(count: int, most: int = MAX_POINTS) -> np.ndarray:
+    """Indices of at most so many of `count` points, both ends included."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *,
