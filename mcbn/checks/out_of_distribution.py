@@ -16,7 +16,7 @@ OOD_AUROC = "auroc_out_of_distribution"
 def out_of_distribution_claim(comparison: Comparison) -> Claim | None:
     """Judge the set that is hardest to detect; None without sets."""
     base = comparison.entries[comparison.baseline]
-    by = _common_score(comparison)
+    by = common_score(comparison)
     if not base.separation or by is None:
         return None
     best: dict[str, tuple[str, Score]] = {}  # method and AUROC by out-of-distribution set
@@ -47,7 +47,7 @@ def out_of_distribution_claim(comparison: Comparison) -> Claim | None:
     return Claim("Out of distribution", mark, f"{text}.{_beside(comparison, hardest, by)}")
 
 
-def _common_score(comparison: Comparison) -> str | None:
+def common_score(comparison: Comparison) -> str | None:
     """The first score of uncertainty that every method has."""
     entries = comparison.entries.values()
     every = (

@@ -20,8 +20,8 @@ from mcbn.io.plain import to_json
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.positions import is_large
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.prediction_pages import column_values, known_scores
-from mcbn.report.regression_page import comparable, output_scores
+from mcbn.report.prediction_contents import column_values, known_scores
+from mcbn.report.real_content import comparable, output_scores
 from mcbn.uncertainty.score import score_values
 
 
