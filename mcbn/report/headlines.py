@@ -44,22 +44,15 @@ def method_headline(
         checked: what the checks say.
         count: the test examples, in words.
     """
-    trust = _trust(baseline, states[baseline], count)
+    trust = f"{_trust(baseline, states[baseline], count)}."
     if len(states) == 1:
-        return f"{trust}."
+        return trust
     if pick == baseline:
         claim = said_by(checked, BEST)
         is_worst = claim is not None and claim.mark == "bad"
-        return f"{trust}; no method " + (
-            "improves on it." if is_worst else "is shown to be better."
-        )
-    temperature = said_by(checked, TEMPERATURE)
-    gain = "predicts better"
-    if temperature is not None and temperature.mark == "good":
-        gain += " than a temperature would make it"
-    elif temperature is not None:
-        gain += ", though a temperature may do as well,"
-    return f"{trust}; use {pick}, which {gain} {_as_well(states[pick])}."
+        said = "improves on it" if is_worst else "is shown to be better"
+        return f"{trust} No method {said}."
+    return f"{trust} Use {pick}: it predicts better{_as_well(states[pick])}."
 
 
 def _trust(name: str, state: CalibrationState, count: str) -> str:
@@ -76,12 +69,12 @@ def _trust(name: str, state: CalibrationState, count: str) -> str:
 
 def _as_well(state: CalibrationState) -> str:
     return {
-        "calibrated": "and is calibrated",
-        "over-confident": "but is over-confident too",
-        "under-confident": "but is under-confident",
-        "biased": "but is biased",
-        "uneven": "but is not calibrated everywhere",
-        "uncertain": "and may be calibrated",
+        "calibrated": " and is calibrated",
+        "over-confident": ", but is over-confident too",
+        "under-confident": ", but is under-confident",
+        "biased": ", but is biased",
+        "uneven": ", but is not calibrated everywhere",
+        "uncertain": "",
     }[state.name]
 
 
@@ -92,13 +85,22 @@ def method_lede(
     base = comparison.baseline
     sentences = []
     if pick != base:
-        sentences.append(_gain(comparison, pick))
+        sentences += [_gain(comparison, pick), *_temperature(checked, base)]
     elif claim := said_by(checked, BEST):
         sentences.append(claim.sentence)
     for name in comparison.entries:
         if "MCBN" in name and name not in (base, pick):
             sentences.append(f"{_gain(comparison, name)[:-1]}; it is {states[name].text}.")
     return " ".join(sentences)
+
+
+def _temperature(checked: Checked, base: str) -> list[str]:
+    claim = said_by(checked, TEMPERATURE)
+    if claim is None:
+        return []
+    if claim.mark == "good":
+        return [f"That is more than a temperature would give {base}."]
+    return [f"A temperature for {base} may do as well."]
 
 
 def _gain(comparison: Comparison, name: str) -> str:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -53,7 +53,8 @@ def page_html(
         checked: what the checks say.
         sections: below it.
     """
-    main = {"main": [first.figure]} if first.figure else {}
+    # Its title is the heading of its section.
+    main = {"main": [replace(first.figure, title="")]} if first.figure else {}
     names = {
         "title": title, "first": first, "checked": checked, "counts": counted(checked),
         "main_figure": rendered(main).get("main"), "sections": list(sections),

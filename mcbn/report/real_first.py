@@ -104,7 +104,7 @@ def methods_table(content: RealContent) -> Table:
         tables.score_heading(name, unit): [
             tables.score_cell(scores, method, name) for method in scores
         ]
-        for name in ("pll", "rmse", "crps", "coverage_90", "width_90")
+        for name in ("pll", "rmse", "coverage_90")
         if name in scores[base]
     }
     if len(scores) > 1:

@@ -47,8 +47,7 @@ def real_sections(
     if content.outputs:
         outputs = tables.outputs(content.outputs, content.units)
         yield page.section("outputs", "Outputs", "outputs", outputs=outputs)
-    title = "Probability integral transform (PIT)"
-    yield page.section("pit", title, "pit", percent=percent, groups=made["pit"])
+    yield page.section("pit", "PIT", "pit", percent=percent, groups=made["pit"])
     yield page.section("quantiles", "Quantiles", "quantiles", percent=percent,
                        groups=made["quantiles"])  # fmt: skip
     yield from set_section(content.sets, unit or "target units")

@@ -71,6 +71,11 @@ def _headline(content: StudyContent, single: PartContent | None) -> str:
             for claim in content.checked.claims
             if claim.code == BEST and claim.topic == "Best method" and claim.mark == "good"
         }
+        if not won:
+            return (
+                f"In none of {len(content.parts)} parts a method is shown to predict better than "
+                f"{BASELINE}."
+            )
         return (
             f"In {len(won)} of {len(content.parts)} parts a method predicts better than "
             f"{BASELINE}, beyond chance."
