@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mcbn.report import figures
 from mcbn.report.panels import Panel, PanelGroup
+from mcbn.report.plotted import csv_text
 
 FOLDER = "figures"  # beside the page
 FORMATS = ("pdf", "svg", "png")
@@ -66,20 +67,23 @@ def figure_files(
     """Draw every figure, and return the content of its files by their names.
 
     A file is named after what its figure shows, as in `reliability-mcbn.pdf`, by letters and digits
-    alone. Each figure has its heading and its legend, which a page has around it.
+    alone. Each figure has its heading and its legend, which a page has around it, and its numbers
+    as a CSV file.
 
     Args:
         groups: figures by section.
         formats: those of the files.
     """
     files = {}
-    for stem, (group, panel) in _named(groups).items():
+    for stem, (group, panel) in named(groups).items():
         for suffix in formats:
             files[f"{stem}.{suffix}"] = _drawn(group, panel, suffix)
+        if panel.plotted:
+            files[f"{stem}.csv"] = csv_text(panel.plotted).encode()
     return files
 
 
-def _named(groups: Mapping[str, Sequence[PanelGroup]]) -> dict[str, tuple[PanelGroup, Panel]]:
+def named(groups: Mapping[str, Sequence[PanelGroup]]) -> dict[str, tuple[PanelGroup, Panel]]:
     """Every figure by the name of its files, without the suffix."""
     named: dict[str, tuple[PanelGroup, Panel]] = {}
     for section, section_groups in groups.items():

@@ -4,12 +4,9 @@ Of names only those of groups enter a figure: legends and titles belong to the p
 the file of its own.
 """
 
-import html
-import io
 import math
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +14,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -26,12 +22,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.network.isolation import own_warnings
+from mcbn.report import svg
+from mcbn.report.plotted import Plotted
 
 INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
 # Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
+LETTERS = 9.5  # points: at least 11 pixels where a figure of 3.6 inches is 300 pixels wide
 MAX_POINTS = 300  # of one line: more cannot be seen and only make the page larger
 MAX_NAME = 24  # characters of a name that are drawn
 MAX_LEGEND_NAME = 40
@@ -39,7 +38,8 @@ MAX_LEGEND_NAME = 40
 SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mcbn",
-    "font.size": 9,
+    "font.size": LETTERS,
+    "path.simplify": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -71,6 +71,7 @@ class Curve:
         low: lower ends of the intervals; NaN where there is none.
         high: upper ends.
         style: index of its colour, marker and dashes.
+        dots: single values behind each point, such as those of seeds; none if they are many.
     """
 
     name: str
@@ -79,6 +80,13 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     style: int
+    dots: tuple[tuple[float, ...], ...] = ()
+
+    def plotted(self, *names: str) -> Plotted:
+        """Its numbers, with the names of what x and y are."""
+        x, y = names
+        columns = {x: self.x, y: self.y, "low": self.low, "high": self.high}
+        return Plotted(self.name, columns, (x, y), self.style)
 
 
 def color(style: int) -> str:
@@ -92,27 +100,53 @@ def dashes(style: int) -> tuple[int, ...]:
 
 
 def draw_reliability(
-    reliability: Reliability, ax: Axes, *, level: float = 0.95, ylabel: str = "Accuracy"
+    reliability: Reliability,
+    ax: Axes,
+    *,
+    level: float = 0.95,
+    ylabel: str = "Accuracy",
+    notes: Sequence[str] = (),
 ) -> Axes:
-    """Draw accuracy against confidence, with intervals and the band of a calibrated forecaster."""
+    """Draw accuracy against confidence, with intervals and the band of a calibrated forecaster.
+
+    Points are the fainter the fewer examples are in their bins. The notes stand where points of a
+    forecaster that is off the diagonal as this one is do not lie.
+    """
     filled = (reliability.counts > 0).cpu().numpy()
     edges = reliability.edges.cpu().numpy()
     ends = [end.cpu().numpy() for end in reliability.consistency_band(level=level)]
     for index in np.flatnonzero(filled):
         width, height = edges[index + 1] - edges[index], ends[1][index] - ends[0][index]
         corner = (edges[index], ends[0][index])
-        ax.add_patch(Rectangle(corner, width, height, facecolor=INK, alpha=0.15, linewidth=0))
+        ax.add_patch(Rectangle(corner, width, height, facecolor=INK, alpha=0.12, linewidth=0))
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3))
     confidence = reliability.confidence.cpu().numpy()[filled]
     accuracy = reliability.accuracy.cpu().numpy()[filled]
     low, high = (end.cpu().numpy()[filled] for end in reliability.interval(level=level))
-    # Rounding may put an end on the wrong side of the value by a few units in the last place.
-    errors = np.maximum([accuracy - low, high - accuracy], 0)
-    ax.errorbar(confidence, accuracy, yerr=errors, fmt="o", color=SERIES[0], markersize=4,
-                elinewidth=1.2, capsize=0)  # fmt: skip
+    colors = faded(SERIES[0], reliability.counts.cpu().numpy()[filled])
+    ax.vlines(confidence, low, high, colors=colors, linewidth=1.2)
+    ax.scatter(confidence, accuracy, c=colors, s=18, linewidth=0)
+    over = mean_gap(reliability) >= 0
+    for line, note in enumerate(notes):
+        # At the top on the left, or at the bottom on the right.
+        x, y = (0.02, 0.98 - 0.09 * line) if over else (0.98, 0.09 * (len(notes) - 1 - line))
+        ax.text(x, y, note, ha="left" if over else "right", va="top" if over else "bottom")
     # A margin, so that a point at 0 or 1 is not cut in half.
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel=ylabel)
     return ax
+
+
+def faded(color: str, counts: np.ndarray) -> list[tuple[str, float]]:
+    """A colour for each bin: the fainter the fewer examples it has."""
+    shares = np.sqrt(counts / counts.max(initial=1))
+    return [(color, round(0.25 + 0.75 * float(share), 2)) for share in shares]
+
+
+def mean_gap(reliability: Reliability) -> float:
+    """Mean confidence minus accuracy: above 0 where a forecaster is over-confident."""
+    filled = reliability.counts > 0
+    gaps = (reliability.confidence - reliability.accuracy)[filled] * reliability.counts[filled]
+    return float(gaps.sum() / reliability.counts.sum())
 
 
 def draw_counts(
@@ -138,7 +172,7 @@ def draw_risk_coverage(curves: Sequence[RiskCoverage], ax: Axes, *, unit: str = 
     for style, curve in enumerate(curves):
         chosen = thinned(len(curve.coverage))
         ax.plot(curve.coverage.cpu().numpy()[chosen], curve.risk.cpu().numpy()[chosen],
-                color=color(style), linewidth=1.4,
+                color=color(style), linewidth=1.4, gid=f"{svg.SERIES}{style}",
                 dashes=dashes(style) or (None, None))  # fmt: skip
     ax.set(xlim=(0, 1), xlabel=f"Share of {unit} answered", ylabel="Error rate among them")
     ax.set_ylim(bottom=0)
@@ -157,8 +191,9 @@ def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *
     The axis is logarithmic where the bins are above 0.
     """
     for style, share in enumerate(shares):
-        ax.stairs(share, edges, color=color(style), fill=True, alpha=0.18, linewidth=0)
-        ax.stairs(share, edges, color=color(style), linewidth=1.4,
+        gid = f"{svg.SERIES}{style}"
+        ax.stairs(share, edges, color=color(style), fill=True, alpha=0.18, linewidth=0, gid=gid)
+        ax.stairs(share, edges, color=color(style), linewidth=1.4, gid=gid,
                   linestyle=(0, dashes(style)) if dashes(style) else "-")  # fmt: skip
     ax.set(
         xscale="log" if edges[0] > 0 else "linear",
@@ -171,17 +206,33 @@ def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *
 
 
 def draw_curves(curves: Sequence[Curve], ax: Axes) -> Axes:
-    """Draw lines with their bands, fainter the more there are; NaN bands are not drawn."""
+    """Draw lines with their bands, fainter the more there are; NaN bands are not drawn.
+
+    The single values behind a line are faint dots.
+    """
     alpha = min(0.18, 0.54 / max(len(curves), 1))
     for curve in curves:
-        ax.plot(curve.x, curve.y, color=color(curve.style), linewidth=1.4, markersize=3.5,
+        gid = f"{svg.SERIES}{curve.style}"
+        ax.plot(curve.x, curve.y, color=color(curve.style), linewidth=1.4, markersize=3.5, gid=gid,
                 marker=MARKERS[curve.style % len(MARKERS)],
                 dashes=dashes(curve.style) or (None, None))  # fmt: skip
         known = np.isfinite(curve.low) & np.isfinite(curve.high)
         if known.any():
-            ax.fill_between(curve.x, curve.low, curve.high, where=known.tolist(),
+            ax.fill_between(curve.x, curve.low, curve.high, where=known.tolist(), gid=gid,
                             color=color(curve.style), alpha=alpha, linewidth=0)  # fmt: skip
+        _draw_dots(curve, ax)
     return ax
+
+
+def _draw_dots(curve: Curve, ax: Axes) -> None:
+    """Draw single values: as lines without a length, whose round ends are the dots."""
+    dots = [(x, y) for x, each in zip(curve.x, curve.dots, strict=False) for y in each]
+    if dots:
+        x, y = (
+            [end for dot in dots for end in (dot[side], dot[side], math.nan)] for side in (0, 1)
+        )
+        ax.plot(x, y, color=color(curve.style), alpha=0.4, linewidth=3, solid_capstyle="round",
+                gid=f"{svg.SERIES}{curve.style}")  # fmt: skip
 
 
 def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
@@ -190,11 +241,12 @@ def draw_levels(levels: Sequence[Curve], ax: Axes) -> Axes:
     for level in levels:
         if not math.isfinite(level.y[0]):
             continue
-        ax.axhline(level.y[0], color=color(level.style), linewidth=1.2,
+        gid = f"{svg.SERIES}{level.style}"
+        ax.axhline(level.y[0], color=color(level.style), linewidth=1.2, gid=gid,
                    dashes=dashes(level.style) or (None, None))  # fmt: skip
         if math.isfinite(level.low[0]) and math.isfinite(level.high[0]):
             ax.axhspan(level.low[0], level.high[0], color=color(level.style), alpha=alpha,
-                       linewidth=0)  # fmt: skip
+                       linewidth=0, gid=gid)  # fmt: skip
     return ax
 
 
@@ -204,18 +256,24 @@ def draw_groups(names: Sequence[str], curves: Sequence[Curve], ax: Axes) -> Axes
     Infinite values are not drawn.
     """
     for index, curve in enumerate(curves):
-        rows = np.array(curve.x) + 0.6 * ((index + 0.5) / len(curves) - 0.5)
+        rows, gid = group_rows(curve, index, len(curves)), f"{svg.SERIES}{curve.style}"
         value, low, high = (
             np.where(np.isfinite(each), each, np.nan) for each in (curve.y, curve.low, curve.high)
         )
-        ax.hlines(rows, low, high, color=color(curve.style), linewidth=1.2)
+        ax.hlines(rows, low, high, color=color(curve.style), linewidth=1.2, gid=gid)
         ax.plot(value, rows, MARKERS[curve.style % len(MARKERS)], color=color(curve.style),
-                markersize=4)  # fmt: skip
+                markersize=4, gid=gid)  # fmt: skip
     # A dollar sign in a name does not begin a formula.
     ax.set_yticks(curves[0].x, labels=[drawable(name) for name in names], parse_math=False)
     ax.set(ylim=(len(curves[0].x) + 0.5, 0.5))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     return ax
+
+
+def group_rows(curve: Curve, index: int, count: int) -> np.ndarray:
+    """The heights of the points of one of several curves, which stand below each other."""
+    rows: np.ndarray = np.array(curve.x) + 0.6 * ((index + 0.5) / count - 0.5)
+    return rows
 
 
 def draw_legend(on: Axes | Figure, key: Sequence[tuple[str, int]], **place: Any) -> None:
@@ -307,55 +365,3 @@ def settings(changed: Any = None) -> Iterator[None]:
         matplotlib.rcParams.update(SETTINGS)
         matplotlib.rcParams.update(changed or {})
         yield
-
-
-def render(
-    draw: Callable[[Figure], None],
-    *,
-    name: str,
-    label: str,
-    size: tuple[float, float],
-) -> str:
-    """Draw a figure and return it as SVG, the same bytes each time.
-
-    Args:
-        draw: draws on an empty figure.
-        name: prefix of every id, unique on the page.
-        label: what the figure shows, for screen readers; any text.
-        size: width and height in inches.
-    """
-    buffer = io.StringIO()
-    with settings():
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        # Not by savefig, which draws the whole figure a second time to lay it out.
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
-    return _themed(buffer.getvalue(), name, label)
-
-
-def _themed(text: str, name: str, label: str) -> str:
-    match = re.search(r'viewBox="([^"]*)"', text)
-    box = match.group(1) if match else ""
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    # Names stand between the tags, and may look like what is replaced in them.
-    body = re.sub(r"<[^>]*>", lambda tag: _of_page(tag.group(), name), body)
-    return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" '
-        f'xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}'
-    )
-
-
-def _of_page(tag: str, name: str) -> str:
-    """A tag of a figure with the colours and the font of the page, and with ids of its own."""
-    tag = tag.replace(' id="', f' id="{name}-')
-    tag = tag.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    variables: Mapping[str, str] = {
-        INK: "var(--ink)",
-        GRID: "var(--grid)",
-        **{value: f"var(--series-{index})" for index, value in enumerate(SERIES)},
-    }
-    for value, variable in variables.items():
-        tag = tag.replace(value, variable)
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "var(--figure-font)", tag)

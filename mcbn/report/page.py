@@ -14,13 +14,19 @@ from markupsafe import Markup
 from mcbn.checks.catalogue import Checked
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
-from mcbn.report import figures, panels
+from mcbn.report import figure_files, figures, rendering
 from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
+from mcbn.report.plotted import json_text
 
 TITLE = "Calibration report"
 SCHEMA = 1  # version of what `report.json` holds; see schema.json
-STYLES, SCRIPTS = ("report.css",), ("report.js",)
+STYLES, SCRIPTS = ("report.css", "figures.css"), ("report.js", "figures.js")
+# By the file that they are in; every template can use them.
+MACROS = {
+    "figures.html": ("figures",),
+    "macros.html": ("checks", "claims", "table", "terms", "tiles"),
+}
 STATUS_WORDS = {"issue": "Issue", "tip": "Tip", "passed": "Passed"}
 
 
@@ -136,9 +142,9 @@ def _environment() -> Environment:
         script_hash=f"sha256-{digest}",
         words=STATUS_WORDS,
     )
-    macros: Any = environment.get_template("macros.html").module
-    for name in ("checks", "claims", "figures", "table", "terms", "tiles"):
-        environment.globals[name] = getattr(macros, name)
+    for file, names in MACROS.items():
+        macros = environment.get_template(file).module
+        environment.globals.update({name: getattr(macros, name) for name in names})
     return environment
 
 
@@ -149,18 +155,21 @@ def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") ->
         groups: figures by section.
         prefix: of the figures' names, unique to this call on the page.
     """
+    named = {id(panel): stem for stem, (_, panel) in figure_files.named(groups).items()}
     return {
         section: [
             {
                 "title": group.title,
                 "key": group.key,
+                # No text in it can end the attribute that it stands in.
+                "plotted": Markup(json_text([panel.plotted for panel in group.panels])),  # noqa: S704
                 "panels": [
                     {
                         "title": panel.title,
-                        "wide": panel.size[0] > panels.SIZE[0],
-                        # `render` escapes the label; no other text in it is the user's.
+                        "file": named[id(panel)],
+                        # `rendering` escapes the label; no other text in it is the user's.
                         "svg": Markup(  # noqa: S704
-                            figures.render(
+                            rendering.render(
                                 panel.on_figure,
                                 name=f"{prefix}{section}-{number}-{index}",
                                 label=panel.label,

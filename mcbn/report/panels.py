@@ -15,15 +15,19 @@ from torch import Tensor
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.evaluation.uncertain_images import UncertainImages, shares_in_bins
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.positions import pieces
 from mcbn.report import figures
 from mcbn.report.figures import INK, SERIES, Curve
+from mcbn.report.plotted import Plotted, bars_table, bins_table
 
 SIZE = (3.6, 2.9)  # inches, at which text is as large as the small print of the page
-DECADES, BINS = 5, 20  # of the histograms of uncertainty
+DECADES, BINS = 5, 20  # of the histograms of uncertainty: at most, and in all
+REST = 0.001  # share of each set that may lie below the first bin, and is counted in it
 PIT_BINS = 20
 QUANTILES = tuple(k / 20 for k in range(1, 20))
 
@@ -37,8 +41,9 @@ class Panel:
         label: what it shows, for screen readers.
         draw: draws it on empty axes.
         numbers: the numbers drawn.
-        size: in inches.
+        size: in inches; of one width, so that text is as large in all figures.
         below: draws what stands below it, with the same x axis; None where nothing does.
+        plotted: the same numbers as a table, by series.
     """
 
     title: str
@@ -47,6 +52,7 @@ class Panel:
     numbers: Mapping[str, Any]
     size: tuple[float, float] = SIZE
     below: Callable[[Axes], object] | None = None
+    plotted: tuple[Plotted, ...] = ()
 
     def on_figure(self, figure: Figure) -> None:
         """Draw all of it on an empty figure."""
@@ -84,10 +90,21 @@ def reliability_group(comparison: Comparison) -> PanelGroup:
         }  # fmt: skip
         plain = {key: value.tolist() for key, value in numbers.items()}
         label = f"Reliability diagram of {name}: {y.lower()} against {x.lower()} in bins"
-        draw = partial(figures.draw_reliability, reliability, level=level, ylabel=y)
+        notes = _calibration_notes(reliability, entry.evaluation)
+        draw = partial(figures.draw_reliability, reliability, level=level, ylabel=y, notes=notes)
         below = partial(figures.draw_counts, reliability, xlabel=x, unit=unit)
-        panels.append(Panel(name, label, draw, plain, (3.6, 4.0), below))
+        table = bins_table(name, plain, (x.lower(), y.lower(), unit))
+        panels.append(Panel(name, label, draw, plain, (SIZE[0], 4.0), below, (table,)))
     return PanelGroup("", (), tuple(panels))
+
+
+def _calibration_notes(reliability: Reliability, evaluation: Evaluation) -> tuple[str, ...]:
+    """What is written into a reliability diagram: calibration error, confidence minus accuracy."""
+    gap = figures.mean_gap(reliability)
+    notes = [f"gap {glossary.number(100 * gap, 1, signed=True)} points"]
+    if "ece_debiased" in set(evaluation):
+        notes.insert(0, f"ECE {glossary.number(100 * float(evaluation['ece_debiased']), 1)}%")
+    return tuple(notes)
 
 
 def words_of(comparison: Comparison) -> tuple[str, str, str]:
@@ -108,9 +125,14 @@ def selective_group(comparison: Comparison) -> PanelGroup:
             "risk": curve.risk.cpu().numpy()[chosen].tolist(),
         }
     *_, unit = words_of(comparison)
+    plotted = tuple(
+        Plotted(name, {"share answered": each["coverage"], "error rate": each["risk"]},
+                ("share answered", "error rate"), style)
+        for style, (name, each) in enumerate(numbers.items())
+    )  # fmt: skip
     label = f"Error rate among answered {unit} against their share, for " + ", ".join(curves)
     draw = partial(figures.draw_risk_coverage, list(curves.values()), unit=unit)
-    panel = Panel("", label, draw, numbers, (5.4, 3.4))
+    panel = Panel("", label, draw, numbers, plotted=plotted)
     return PanelGroup("", key_of(curves), (panel,))
 
 
@@ -165,7 +187,12 @@ def _histogram_panel(
     draw = partial(figures.draw_histograms, shares, edges, label=f"{words.capitalize()}{unit}")
     of = f" of {method}" if method else ""
     label = f"Histograms of the {words}{of} for the test examples, " + ", ".join(names)
-    return Panel(histogram_title(method, measure), label, draw, numbers)
+    sets_drawn = ("Test examples", *names)
+    plotted = tuple(
+        bars_table(name, edges, share, ("uncertainty", "share"), style)
+        for style, (name, share) in enumerate(zip(sets_drawn, shares, strict=True))
+    )
+    return Panel(histogram_title(method, measure), label, draw, numbers, plotted=plotted)
 
 
 def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
@@ -177,7 +204,8 @@ def convergence_group(curves: Mapping[str, Convergence]) -> PanelGroup:
         line = Curve(name, curve.draws, curve.nll, low, high, 0)
         label = f"Negative log-likelihood of {name} against the number of draws"
         draw = partial(_draw_convergence, line, curve.draws)
-        panels.append(Panel(name, label, draw, curve.to_dict()))
+        plotted = (line.plotted("draws", "NLL"),)
+        panels.append(Panel(name, label, draw, curve.to_dict(), plotted=plotted))
     return PanelGroup("", (), tuple(panels))
 
 
@@ -201,19 +229,37 @@ def subgroup_group(column: str, methods: Mapping[str, Sequence[Subgroup]]) -> Pa
         numbers = {line.name: {"y": line.y, "low": line.low, "high": line.high} for line in lines}
         about = f"{glossary.label(name)} of each group by {column}, for {', '.join(scored)}"
         size = (SIZE[0], max(SIZE[1], 0.9 + 0.16 * len(lines) * len(lines[0].x)))
-        draw = partial(_draw_groups, [group.name for group in first], lines, label)
-        panels.append(Panel(glossary.label(name), about, draw, numbers, size))
+        names = [group.name for group in first]
+        draw = partial(_draw_groups, names, lines, label)
+        plotted = tuple(
+            Plotted(
+                line.name,
+                {"group": names, label: line.y, "low": line.low, "high": line.high},
+                (label, ""),
+                line.style,
+                figures.group_rows(line, index, len(lines)).tolist(),
+            )
+            for index, line in enumerate(lines)
+        )
+        panels.append(Panel(glossary.label(name), about, draw, numbers, size, plotted=plotted))
     return PanelGroup(column, key_of(methods), tuple(panels))
 
 
 def _edges(sets: Sequence[Any], measure: str) -> np.ndarray:
-    """Edges of bins up to the largest uncertainty of any set: logarithmic, if none is below 0."""
+    """Edges of bins up to the largest uncertainty of any set: logarithmic, if none is below 0.
+
+    They begin with the decades that hold all but `REST` of each set.
+    """
     top = max(_top(each, measure) for each in sets)
     low = min(0.0 if isinstance(each, UncertainImages) else float(each.min()) for each in sets)
     if low < 0:
         return np.linspace(low, top if top > low else low + 1, BINS + 1)
     top = top if top > 0 else 1.0
-    return np.geomspace(top / 10**DECADES, top, BINS + 1)
+    fine = np.geomspace(top / 10**DECADES, top, 10 * DECADES + 1)
+    below = np.max([np.cumsum(_shares(each, measure, fine)) for each in sets], axis=0)
+    # At least one decade, of which the last fine bins are.
+    first = min(int((below <= REST).sum()), 10 * (DECADES - 1))
+    return np.geomspace(fine[first], top, BINS + 1)
 
 
 def _top(given: Any, measure: str) -> float:
@@ -290,7 +336,10 @@ def pit_group(transforms: Mapping[str, Transforms], *, level: float) -> PanelGro
         heights = each.bins * PIT_BINS / each.count
         numbers = {"height": heights.tolist(), "band_low": low, "band_high": high}
         label = f"Histogram of the probability integral transforms of {name}: flat if calibrated"
-        panels.append(Panel(name, label, partial(_draw_pit, heights, low, high), numbers))
+        words = ("distribution function", "density")
+        plotted = (bars_table(name, np.linspace(0, 1, PIT_BINS + 1), heights, words),)
+        draw = partial(_draw_pit, heights, low, high)
+        panels.append(Panel(name, label, draw, numbers, plotted=plotted))
     return PanelGroup("", (), tuple(panels))
 
 
@@ -303,7 +352,11 @@ def quantile_group(transforms: Mapping[str, Transforms], *, level: float) -> Pan
         numbers = {"level": list(QUANTILES), "share": shares.tolist(), "band_low": low.tolist(),
                    "band_high": high.tolist()}  # fmt: skip
         label = f"Share of true values below each quantile of {name}: the diagonal if calibrated"
-        panels.append(Panel(name, label, partial(_draw_quantiles, shares, low, high), numbers))
+        columns = {"quantile": QUANTILES, "share below": shares.tolist(),
+                   "band low": low.tolist(), "band high": high.tolist()}  # fmt: skip
+        plotted = (Plotted(name, columns, ("quantile", "share below")),)
+        draw = partial(_draw_quantiles, shares, low, high)
+        panels.append(Panel(name, label, draw, numbers, plotted=plotted))
     return PanelGroup("", (), tuple(panels))
 
 

@@ -119,7 +119,7 @@ class StudyContent:
         if choice is None:
             return {}
         label = "Held-out criterion against the batch size, of rescaled and of collected draws"
-        panel = Panel("", label, partial(draw_choice, choice), choice.to_dict(), (6.4, 4.2))
+        panel = Panel("", label, partial(draw_choice, choice), choice.to_dict(), (3.6, 4.0))
         return {"choice": [PanelGroup("", (), (panel,))]}
 
     @cached_property

@@ -14,10 +14,14 @@ from mcbn.evaluation.glossary import BETTER
 from mcbn.report import figures
 from mcbn.report.figures import Curve
 from mcbn.report.panels import SIZE, Panel, PanelGroup, key_of
+from mcbn.report.plotted import Plotted
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Study, point
 from mcbn.study.slopes import Replicate, expected
 
+# A spread below this share of the largest has vanished (all draws are equal).
+NOISE = 1e-5
+MAX_DOTS = 10  # replicates that are shown one by one
 SPREADS = ("epistemic_sd", "mutual_information")
 # Methods of a single draw have no mutual information and no spread.
 SINGLE_DRAW = ("Deterministic", "Population BN")
@@ -34,6 +38,7 @@ def information_group(study: Study) -> PanelGroup:
         ]
         for title, score in scores.items()
     }
+    curves_by_set = {title: above_noise(curves) for title, curves in curves_by_set.items()}
     limits = limits_of([c for curves in curves_by_set.values() for c in curves], log=True)
     panels = tuple(
         Panel(
@@ -41,6 +46,7 @@ def information_group(study: Study) -> PanelGroup:
             f"Mean mutual information of MCBN on {title} against the inference batch size",
             partial(_draw_spread, curves, [], study.batch_sizes, limits, "mutual_information"),
             numbers_of(curves),
+            plotted=plotted(curves, "mutual_information"),
         )
         for title, curves in curves_by_set.items()
     )
@@ -66,15 +72,19 @@ def score_group(study: Study, score: str) -> PanelGroup | None:
     panels = []
     for size, curves in curves_by_size.items():
         curves = [curve for curve in curves if curve.name in key]
-        over = [curve for curve in curves if curve.name in OVER_BATCH_SIZES]
-        levels = [curve for curve in curves if curve.name not in OVER_BATCH_SIZES]
+        drawn_here = above_noise(curves) if is_spread else curves
+        over = [curve for curve in drawn_here if curve.name in OVER_BATCH_SIZES]
+        levels = [curve for curve in drawn_here if curve.name not in OVER_BATCH_SIZES]
         draw = (
             partial(_draw_spread, over, levels, study.batch_sizes, limits, score)
             if is_spread
             else partial(_draw_score, over, levels, study.batch_sizes, limits, axis, log)
         )
         label = f"{title} against the inference batch size, trained at batch size {size}"
-        panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves)))
+        panels.append(
+            Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves),
+                  plotted=plotted(curves, score))
+        )  # fmt: skip
     return PanelGroup(title, tuple(key.items()), tuple(panels))
 
 
@@ -86,11 +96,16 @@ def heat_map(study: Study, score: str, *, method: str = "MCBN") -> Panel | None:
     if not np.isfinite(values).any():
         return None
     title, _ = score_title(score)
-    size = (min(max(SIZE[0], 1.0 + 0.6 * len(columns)), 6.0), 1.0 + 0.42 * len(rows))
+    size = (SIZE[0], 1.0 + 0.42 * len(rows))
     label = f"{title} of {method} by training and inference batch size"
     draw = partial(_draw_heat_map, shades(values, score), values, rows, columns)
     numbers = {"training": rows, "inference": columns, "mean": means}
-    return Panel(f"{title} of {method}", label, draw, numbers, size)
+    tables = tuple(
+        Plotted(f"trained at {row}", {"M": columns, title: each, "column": range(len(columns))},
+                ("column", ""), rows=[index] * len(columns))
+        for index, (row, each) in enumerate(zip(rows, means, strict=True))
+    )  # fmt: skip
+    return Panel(f"{title} of {method}", label, draw, numbers, size, plotted=tables)
 
 
 def shades(values: np.ndarray, score: str) -> np.ndarray:
@@ -172,7 +187,14 @@ def curve_of(
         tuple(each.low for each in points),
         tuple(each.high for each in points),
         style,
+        tuple(_dots(each) for each in values),
     )
+
+
+def _dots(values: Mapping[Replicate, float]) -> tuple[float, ...]:
+    """The values behind a mean, where they are few enough to be told apart."""
+    known = tuple(value for value in values.values() if math.isfinite(value))
+    return known if 1 < len(known) <= MAX_DOTS else ()
 
 
 def drawable(curves: Sequence[Curve], *, log: bool) -> list[Curve]:
@@ -180,6 +202,28 @@ def drawable(curves: Sequence[Curve], *, log: bool) -> list[Curve]:
     return [
         curve for curve in curves if any(math.isfinite(y) and (y > 0 or not log) for y in curve.y)
     ]
+
+
+def above_noise(curves: Sequence[Curve]) -> list[Curve]:
+    """Curves of spreads that end where the spread has vanished: its rounding error is no value."""
+    top = max((y for curve in curves for y in curve.y if math.isfinite(y)), default=0.0)
+    return [
+        replace(curve, y=tuple(y if y > NOISE * top else math.nan for y in curve.y))
+        for curve in curves
+    ]
+
+
+def plotted(curves: Sequence[Curve], score: str, x: str = "M") -> tuple[Plotted, ...]:
+    """The numbers of curves as a table; a method without an M has its one value."""
+    y = score_title(score)[1]
+    tables = []
+    for curve in curves:
+        table = curve.plotted(x, y)
+        if curve.x == (0.0,):
+            columns = {name: table.columns[name] for name in (y, "low", "high")}
+            table = Plotted(curve.name, columns, ("", y), curve.style)
+        tables.append(table)
+    return tuple(tables)
 
 
 def numbers_of(curves: Sequence[Curve]) -> Mapping[str, Any]:
@@ -200,8 +244,7 @@ def limits_of(curves: Sequence[Curve], *, log: bool, score: str = "") -> tuple[f
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
     if log:
-        # A spread that has vanished (all draws equal) would add decades of empty axis.
-        low = max(low, high * 1e-5)
+        low = max(low, high * NOISE)
         return low / 1.6, high * 1.6
     halves = sorted(
         (b - a) / 2
@@ -262,6 +305,16 @@ def _draw_score(
     figures.value_axis(limits, ax, label=axis, log=log)
 
 
+def _cell_text(value: float, columns: int) -> str:
+    """A mean in the cell of a heat map, with as many digits as there is room for."""
+    if columns <= 5:
+        return glossary.significant(value)
+    short = glossary.significant(value).replace("0.", ".", 1)
+    if len(short) > 4:
+        short = glossary.significant(value, 2).replace("0.", ".", 1)
+    return short if len(short) <= 4 and columns <= 8 else ""
+
+
 def _draw_heat_map(
     tints: np.ndarray,
     values: np.ndarray,
@@ -269,7 +322,8 @@ def _draw_heat_map(
     columns: Sequence[int],
     ax: Axes,
 ) -> None:
-    texts = [[glossary.significant(value) for value in row] for row in values]
+    # A narrow cell has room for four characters, a narrower one for none.
+    texts = [[_cell_text(value, len(columns)) for value in row] for row in values]
     figures.draw_heat_map(tints, texts, ax)
     ax.set_xticks(range(len(columns)), labels=[str(size) for size in columns])
     ax.set_yticks(range(len(rows)), labels=[str(size) for size in rows])

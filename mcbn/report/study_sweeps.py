@@ -8,7 +8,15 @@ from matplotlib.axes import Axes
 from mcbn.report import figures
 from mcbn.report.figures import Curve
 from mcbn.report.panels import Panel, PanelGroup
-from mcbn.report.study_panels import curve_of, drawable, limits_of, numbers_of, score_title
+from mcbn.report.study_panels import (
+    above_noise,
+    curve_of,
+    drawable,
+    limits_of,
+    numbers_of,
+    plotted,
+    score_title,
+)
 from mcbn.study.summary import place as place_name
 from mcbn.study.trends import Axis, Place, Sweep, values_at
 
@@ -34,8 +42,12 @@ def sweep_group(sweep: Sweep, score: str) -> PanelGroup | None:
     for size, curves in curves_by_size.items():
         curves = [curve for curve in curves if curve.name in key]
         label = f"{title} against {LABELS[sweep.axis]}, trained at batch size {size}"
-        draw = partial(_draw, curves, list(sweep.studies), limits, labels, log)
-        panels.append(Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves)))
+        drawn_here = above_noise(curves) if log else curves
+        draw = partial(_draw, drawn_here, list(sweep.studies), limits, labels, log)
+        panels.append(
+            Panel(f"Trained at batch size {size}", label, draw, numbers_of(curves),
+                  plotted=plotted(curves, score, sweep.axis))
+        )  # fmt: skip
     name = f"{title}, {sweep.name}" if sweep.name else title
     return PanelGroup(name, tuple(key.items()), tuple(panels))
 

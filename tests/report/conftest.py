@@ -1,9 +1,9 @@
 import pytest
 
-from mcbn.report import figures
+from mcbn.report import rendering
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without their figures, for tests of the words and numbers around them."""
-    monkeypatch.setattr(figures, "render", lambda draw, **_: "<svg></svg>")
+    monkeypatch.setattr(rendering, "render", lambda draw, **_: "<svg></svg>")

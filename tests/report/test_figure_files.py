@@ -25,7 +25,7 @@ REPORTS = {
     "regression": regression_reports.report(),
     "study": mcbn.Report.from_study(classification_study(seeds=(0,))),
 }
-HEADS = {"pdf": b"%PDF-", "svg": b"<?xml", "png": b"\x89PNG"}
+HEADS = {"csv": b"series,", "pdf": b"%PDF-", "svg": b"<?xml", "png": b"\x89PNG"}
 
 
 def panel(title, width=3.6):
@@ -52,8 +52,9 @@ def test_every_figure_of_the_page_is_a_file(report, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", savefig)
     page = report.write(tmp_path, figures="pdf")
     shown = reports.figures_below(page.read_text("utf-8"))
-    files = sorted((tmp_path / FOLDER).iterdir())
+    files = sorted((tmp_path / FOLDER).glob("*.pdf"))
     assert len(files) == len(drawn) == shown > 0
+    assert {file.stem for file in (tmp_path / FOLDER).glob("*.csv")} <= {f.stem for f in files}
     for file in files:
         assert re.fullmatch(r"[a-z][a-z0-9-]*[a-z0-9]\.pdf", file.name), file.name
     assert page.read_text("utf-8") == report.to_html()
@@ -67,7 +68,7 @@ def test_files_are_of_their_formats_and_the_same_each_time(tmp_path, monkeypatch
             REPORTS["regression"].write(tmp_path / folder, figures=FORMATS)
             assert dict(matplotlib.rcParams) == before
         files = {file.name: file.read_bytes() for file in (tmp_path / folder / FOLDER).iterdir()}
-        assert {name.rpartition(".")[2] for name in files} == set(FORMATS)
+        assert {name.rpartition(".")[2] for name in files} == {*FORMATS, "csv"}
         for name, content in files.items():
             assert content.startswith(HEADS[name.rpartition(".")[2]])
             assert not re.search(rb"CreationDate|ModDate|<dc:date>|Software", content)

@@ -1,4 +1,5 @@
 import math
+import re
 from xml.etree import ElementTree
 
 import matplotlib
@@ -11,6 +12,7 @@ from mcbn.evaluation.detection import risk_coverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.report import figures
 from mcbn.report.figures import Curve
+from mcbn.report.rendering import render
 
 CONFIDENCE = torch.linspace(0.05, 1, 40, dtype=torch.float64)
 CORRECT = torch.arange(40) % 3 > 0
@@ -18,7 +20,7 @@ NAN = (math.nan,) * 3
 
 
 def rendered(name="a", label="what it shows"):
-    return figures.render(
+    return render(
         lambda figure: figures.draw_reliability(
             Reliability.from_predictions(CONFIDENCE, CORRECT), figure.subplots()
         ),
@@ -31,12 +33,11 @@ def rendered(name="a", label="what it shows"):
 def test_reliability_draws_every_bin_once():
     reliability = Reliability.from_predictions(CONFIDENCE, CORRECT, bins=5)
     ax = figures.draw_reliability(reliability, Figure().subplots())
-    points = ax.containers[0].lines[0]
-    np.testing.assert_allclose(points.get_xdata(), reliability.confidence)
-    np.testing.assert_allclose(points.get_ydata(), reliability.accuracy)
-    low, high = reliability.interval()
-    ends = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1]
-    np.testing.assert_allclose(ends, torch.stack([low, high], 1), atol=1e-12)
+    intervals, points = ax.collections
+    expected = torch.stack([reliability.confidence, reliability.accuracy], 1)
+    np.testing.assert_allclose(points.get_offsets(), expected)
+    ends = np.array(intervals.get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, torch.stack(reliability.interval(), 1), atol=1e-12)
     assert len(ax.patches) == 5
     counts = figures.draw_counts(reliability, Figure().subplots())
     tops = [bar.get_y() + bar.get_height() for bar in counts.patches]
@@ -125,9 +126,17 @@ def test_svg_takes_its_colours_from_the_page():
 
 
 def test_svg_ids_and_labels_are_kept_apart_and_escaped():
-    ids = [{part.split('"')[0] for part in rendered(name).split(' id="')[1:]} for name in "ab"]
-    assert ids[0]
-    assert not ids[0] & ids[1]
+    """Frames alone have ids: of what would reach beyond them."""
+
+    def beyond(figure):
+        ax = figure.subplots()
+        ax.plot([0, 1, 2], [0, 9, 0])
+        ax.set(xlim=(0, 2), ylim=(0, 1))
+
+    for name in "ab":
+        text = render(beyond, name=name, label="", size=(3.0, 3.0))
+        assert re.findall(' id="(.*?)"', text) == [f"{name}-frame-0"]
+        assert f'clip-path="url(#{name}-frame-0)"' in text
     text = rendered(label='<script>"')
     assert 'aria-label="&lt;script&gt;&quot;"' in text
     assert "<script" not in text
@@ -146,7 +155,7 @@ def group_figure(names, size=(3.6, 5.0)):
         Curve("m", tuple(range(1, len(names) + 1)), ones, tuple(y - 1 for y in ones), ones, style)
         for style in range(2)
     ]
-    return figures.render(
+    return render(
         lambda figure: figures.draw_groups(names, curves, figure.subplots()),
         name="g", label="groups", size=size,
     )  # fmt: skip
@@ -170,7 +179,7 @@ def test_groups_are_named_on_their_axis_and_not_numbered():
 def test_the_figure_of_infinite_scores_is_drawn():
     parts = ((1.0, math.inf, -math.inf), (0.5, 0.5, -math.inf), (2.0, math.inf, math.nan))
     curve = Curve("m", (1, 2, 3), *parts, 0)
-    text = figures.render(
+    text = render(
         lambda figure: figures.draw_groups("abc", [curve], figure.subplots()),
         name="g", label="groups", size=(3.6, 3.0),
     )  # fmt: skip

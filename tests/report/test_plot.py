@@ -18,7 +18,6 @@ from mcbn.drift.drift_test import LayerDrift
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.figures import SERIES
 from mcbn.report.heat import heat
 
 
@@ -107,10 +106,10 @@ def test_points_of_reliability_are_those_of_its_bins(method):
     correct = entry.predictive.prediction == compared.targets
     expected = Reliability.from_predictions(entry.predictive.confidence, correct)
     ax = mcbn.plot.reliability(compared, method=method)
-    points = next(line for line in ax.lines if line.get_color() == SERIES[0])
+    x, y = ax.collections[1].get_offsets().T
     filled = expected.counts > 0
-    np.testing.assert_allclose(points.get_xdata(), expected.confidence[filled])
-    np.testing.assert_allclose(points.get_ydata(), expected.accuracy[filled])
+    np.testing.assert_allclose(x, expected.confidence[filled])
+    np.testing.assert_allclose(y, expected.accuracy[filled])
 
 
 def test_predictions_leave_out_what_is_not_labelled():
@@ -120,8 +119,8 @@ def test_predictions_leave_out_what_is_not_labelled():
     correct = (given.predictive.prediction == given.targets)[known]
     expected = Reliability.from_predictions(confidence, correct)
     ax = mcbn.plot.reliability(given)
-    points = next(line for line in ax.lines if line.get_color() == SERIES[0])
-    np.testing.assert_allclose(points.get_ydata(), expected.accuracy[expected.counts > 0])
+    _, y = ax.collections[1].get_offsets().T
+    np.testing.assert_allclose(y, expected.accuracy[expected.counts > 0])
 
 
 def test_lines_of_a_score_are_its_means_over_seeds():

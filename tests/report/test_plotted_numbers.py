@@ -55,7 +55,7 @@ def test_intervals_and_band_of_reliability_have_their_level():
     np.testing.assert_allclose([box.y0 for box in boxes], low, atol=1e-12)
     np.testing.assert_allclose([box.y1 for box in boxes], high, atol=1e-12)
     np.testing.assert_allclose([box.x0 for box in boxes], expected.edges[:-1][filled])
-    bars = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1]
+    bars = np.array(ax.collections[0].get_segments())[:, :, 1]
     ends = torch.stack([end[filled] for end in expected.interval(level=0.95)], 1)
     np.testing.assert_allclose(bars, ends, atol=1e-12)
     assert labels(ax) == ("Confidence", "Accuracy")
