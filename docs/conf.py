@@ -43,8 +43,8 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 # No inventories of other packages are downloaded, so only names of this package are links; of these
 # not the ones below, types in signatures that users do not construct.
 INTERNAL = (
-    "ClassImages|Claim|ComparisonPage|Curvature|Executor|Features|FittedLaplace|Forecasts|HeldOut|P|"
-    "RegressionPage|ScoredImages|ScoredRows|Store|StudyPage|UncertainImages|WithPrecision|_Crops|"
+    "ClassImages|Claim|ComparisonContent|Curvature|Executor|Features|FittedLaplace|Forecasts|HeldOut|P|"
+    "RealContent|ScoredImages|ScoredRows|Store|StudyContent|UncertainImages|WithPrecision|_Crops|"
     "_Flips|_Shifts"
 )
 nitpick_ignore_regex = [

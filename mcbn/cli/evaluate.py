@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from mcbn.checks.groups import group_claim
 from mcbn.cli.options.predictions import EvaluateOptions
 from mcbn.cli.prediction_files import group_of, groups_of, named_predictions, targets_of
 from mcbn.cli.values import names_of
@@ -19,9 +20,8 @@ from mcbn.io.plain import to_json
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.positions import is_large
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.claims import group_claim
-from mcbn.report.prediction_pages import column_values, known_scores
-from mcbn.report.regression_page import comparable, output_scores
+from mcbn.report.prediction_contents import column_values, known_scores
+from mcbn.report.real_content import comparable, output_scores
 from mcbn.uncertainty.score import score_values
 
 

@@ -37,7 +37,7 @@ from mcbn.recalibration.apply import (
 from mcbn.recalibration.coverages import have_sets, set_coverages
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
-from mcbn.report.prediction_pages import page_of_predictions
+from mcbn.report.prediction_contents import content_of_predictions
 from mcbn.report.report import Report
 from mcbn.uncertainty.predictive_scores import USUAL
 
@@ -77,7 +77,7 @@ def report(options: ReportOptions) -> None:
         _tell_of_averages(fits, methods, by)
         methods = before_and_after(methods, fits, by)
         ood = [either for each in ood for either in before_and_after([each], fits, by)]
-    page = page_of_predictions(
+    page = content_of_predictions(
         methods, title=options.title, outside=ood, groups=groups, group=options.group,
         images=images, resamples=options.resamples,
         uncertainties=names_of(options.uncertainty) or USUAL,

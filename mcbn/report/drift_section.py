@@ -1,12 +1,12 @@
-"""The section of a page on drift: a sentence, a figure and a table of tests."""
+"""The section of a page on drift: a figure and a table of tests."""
 
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from mcbn.checks.drift import layer_text
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
-from mcbn.report.claim import Claim
 from mcbn.report.drift_figure import draw_test
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.tables import Table, TableCell
@@ -21,24 +21,6 @@ HEADINGS = (
     ("First layer", "The first layer of the network whose own p value, after Holm's correction, is "
      "at most the level of the test."),
 )  # fmt: skip
-
-
-def drift_claims(tests: Mapping[str, DriftTest]) -> tuple[Claim, ...]:
-    """What the test of each data set says."""
-    return tuple(_claim(name, test) for name, test in tests.items())
-
-
-def _claim(name: str, test: DriftTest) -> Claim:
-    said = f"{glossary.probability(test.p_value)}, {len(test.distances)} mini-batches of "
-    said += f"{test.batch_size:g}"
-    if not test.drifted:
-        return Claim("Drift", "good", f"No drift was found in {name} ({said}).")
-    layer = "" if test.first_layer is None else f", first in the layer {_layer(test.first_layer)}"
-    text = (
-        f"{name} is not drawn from what the bank was drawn from{layer} ({said}), so the scores "
-        "here may not hold there."
-    )
-    return Claim("Drift", "bad", text)
 
 
 def drift_group(tests: Mapping[str, DriftTest]) -> PanelGroup:
@@ -65,7 +47,7 @@ def drift_table(tests: Mapping[str, DriftTest]) -> Table:
 
 def _cells(test: DriftTest, key: str) -> tuple[TableCell, ...]:
     count = len(test.distances)
-    layer = "none" if test.first_layer is None else _layer(test.first_layer)
+    layer = "none" if test.first_layer is None else layer_text(test.first_layer)
     return (
         TableCell(f"{count:,}", value=count),
         TableCell(f"{test.batch_size:g}", value=test.batch_size, key=f"{key}.batch_size"),
@@ -73,10 +55,6 @@ def _cells(test: DriftTest, key: str) -> tuple[TableCell, ...]:
         TableCell(glossary.significant(test.p_value, 2), value=test.p_value, key=f"{key}.p_value"),
         TableCell(layer),
     )
-
-
-def _layer(name: str) -> str:
-    return name or "(itself)"
 
 
 def drift_dicts(tests: Mapping[str, DriftTest]) -> dict[str, Any]:

@@ -1,47 +1,129 @@
-"""What all report pages share: templates, figures as SVG, and writing both files."""
+"""The frame of every report: the page around its sections, and the numbers that all have."""
 
 import base64
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from mcbn.checks.catalogue import Checked
 from mcbn.evaluation import glossary
-from mcbn.io.atomic import write_whole
-from mcbn.io.plain import to_json
+from mcbn.io.plain import to_plain
 from mcbn.report import figure_files, figures, rendering
+from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
 from mcbn.report.plotted import json_text
 
 TITLE = "Calibration report"
+SCHEMA = 1  # version of what `report.json` holds; see schema.json
+STYLES, SCRIPTS = ("report.css", "figures.css"), ("report.js", "figures.js")
+# By the file that they are in; every template can use them.
+MACROS = {
+    "figures.html": ("figures",),
+    "macros.html": ("checks", "claims", "table", "terms", "tiles"),
+}
+STATUS_WORDS = {"issue": "Issue", "tip": "Tip", "passed": "Passed"}
 
 
-@runtime_checkable
-class Page(Protocol):
-    """Content of a report; equal content gives the same page to the last byte."""
+@dataclass(frozen=True)
+class Section:
+    """A section of a page.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every number of the page, with None for what is not defined."""
+    Attributes:
+        id: its address on the page.
+        title: its heading, and its name in the bar of sections.
+        body: what it holds, as HTML.
+    """
 
-    def to_html(self) -> str:
-        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
-
-    def figure_groups(self) -> Mapping[str, Sequence[PanelGroup]]:
-        """Its figures by section; a section without data is missing."""
+    id: str
+    title: str
+    body: Markup
 
 
-def fill_template(template: str, **names: Any) -> str:
-    """Fill a template of the package.
+def page_html(
+    title: str,
+    first: FirstScreen,
+    checked: Checked,
+    sections: Iterable[Section],
+) -> str:
+    """A page: it loads nothing from elsewhere, and needs no scripts to be read.
 
     Args:
-        template: file name.
-        names: values for the template; text is escaped.
+        title: its title; any text.
+        first: the first screen.
+        checked: what the checks say.
+        sections: below it.
     """
+    # Its title is the heading of its section.
+    main = {"main": [replace(first.figure, title="")]} if first.figure else {}
+    names = {
+        "title": title, "first": first, "checked": checked, "counts": counted(checked),
+        "main_figure": rendered(main).get("main"), "sections": list(sections),
+    }  # fmt: skip
+    return _environment().get_template("page.html").render(names)
+
+
+def page_numbers(
+    kind: str,
+    title: str,
+    first: FirstScreen,
+    checked: Checked,
+    own: Mapping[str, Any],
+    groups: Mapping[str, Sequence[PanelGroup]],
+) -> dict[str, Any]:
+    """Every number of a page, with None for what is not defined; see schema.json.
+
+    Args:
+        kind: "classes", "real values" or "study".
+        title: of the page.
+        first: its first screen.
+        checked: what the checks say.
+        own: the numbers that only reports of its kind have.
+        groups: its figures by section.
+    """
+    plain: dict[str, Any] = to_plain({
+        "schema": SCHEMA,
+        "kind": kind,
+        "title": title,
+        "headline": first.headline,
+        "summary": first.lede,
+        "verdict": [{**asdict(claim), "status": claim.status} for claim in checked.claims],
+        "checks": checked.to_dict(),
+        **own,
+        "figures": numbers_of(groups),
+    })  # fmt: skip
+    return plain
+
+
+def counted(checked: Checked) -> str:
+    """How many checks there are of each status, in words."""
+    words = {"issue": ("issue", "issues"), "tip": ("tip", "tips"), "passed": ("passed", "passed")}
+    counts = {status: len(checked.of(status)) for status in ("issue", "tip", "passed")}
+    return ", ".join(
+        f"{count} {words[status][count != 1]}" for status, count in counts.items() if count
+    ) or "none apply"  # fmt: skip
+
+
+def section(identity: str, title: str, template: str, **names: Any) -> Section:
+    """Fill the template of a section.
+
+    Args:
+        identity: its address on the page, unique there.
+        title: its heading.
+        template: name of the file.
+        **names: values for the template; text is escaped.
+    """
+    body = _environment().get_template(f"sections/{template}.html").render(**names)
+    return Section(identity, title, Markup(body))  # noqa: S704 - made by our own templates
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -49,10 +131,7 @@ def fill_template(template: str, **names: Any) -> str:
         lstrip_blocks=True,
         loader=FunctionLoader(_read_template),
     )
-    style, script = (
-        "".join(_read_template(f"{name}.{kind}") for name in ("report", "figures"))
-        for kind in ("css", "js")
-    )
+    style, script = ("".join(map(_read_template, names)) for names in (STYLES, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         dashes=figures.dashes,
@@ -61,37 +140,12 @@ def fill_template(template: str, **names: Any) -> str:
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=f"sha256-{digest}",
-        marks={"good": "✓ Good", "uncertain": "? Uncertain", "bad": "✗ Attention"},
+        words=STATUS_WORDS,
     )
-    return environment.get_template(template).render(**names)
-
-
-def write_page(
-    page: Page, directory: str | os.PathLike[str], *, formats: Sequence[str] = ()
-) -> Path:
-    """Write `report.html` and `report.json`, each whole or not at all, and files of the figures.
-
-    Args:
-        page: its content.
-        directory: where to write.
-        formats: of the files of each figure, in the folder `figures`.
-
-    Returns:
-        The path of the page.
-    """
-    # All are made before any is written: an error leaves the old files as they were.
-    html = page.to_html()
-    numbers = to_json(page.to_dict(), indent=1, ensure_ascii=False)
-    files = figure_files.figure_files(page.figure_groups(), formats) if formats else {}
-    path = Path(directory) / "report.html"
-    folder = path.with_name(figure_files.FOLDER)
-    if formats:  # also where there is nothing to draw, as of a study that has only begun
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_whole(folder / name, content)
-    write_whole(path.with_suffix(".json"), f"{numbers}\n".encode())
-    write_whole(path, html.encode())
-    return path
+    for file, names in MACROS.items():
+        macros = environment.get_template(file).module
+        environment.globals.update({name: getattr(macros, name) for name in names})
+    return environment
 
 
 def rendered(groups: Mapping[str, Sequence[PanelGroup]], *, prefix: str = "") -> dict[str, Any]:

@@ -7,14 +7,13 @@ from functools import partial
 
 from mcbn.evaluation import glossary
 from mcbn.report.study_panels import score_title
-from mcbn.report.study_sweeps import Trend
 from mcbn.report.tables import DASH, Table, TableCell, score_heading
-from mcbn.study.contrasts import BASELINE, Contrast
+from mcbn.study.contrasts import ALPHA, BASELINE, Contrast
 from mcbn.study.results import Point, Study
 from mcbn.study.slopes import Slope, expected
 from mcbn.study.summary import Cost, Means, best, main_score, place, pooled
+from mcbn.study.trends import Trend
 
-ALPHA = 0.05  # differences with a smaller adjusted p value are called better or worse
 TIMES = "\N{MULTIPLICATION SIGN}"
 SIZE_HEADINGS = (("M", glossary.WORDS["M"]), ("Trained at", "Batch size of training."))
 
@@ -119,7 +118,9 @@ def contrasts(tests: Sequence[Contrast], sizes: Sequence[int], *, root: str) -> 
         (
             name,
             tuple(
-                _test(tests[at[size]], f"{root}.{at[size]}") if size in at else TableCell(DASH)
+                contrast_cell(tests[at[size]], f"{root}.{at[size]}")
+                if size in at
+                else TableCell(DASH)
                 for size in sizes
             ),
         )
@@ -135,7 +136,8 @@ def contrasts(tests: Sequence[Contrast], sizes: Sequence[int], *, root: str) -> 
     return Table(caption, headings, tuple(rows))
 
 
-def _test(test: Contrast, key: str = "") -> TableCell:
+def contrast_cell(test: Contrast, key: str = "") -> TableCell:
+    """A paired difference with its interval and corrected p value."""
     mark = ""
     if test.adjusted < ALPHA:
         mark = "better" if test.better else "worse"
@@ -228,7 +230,7 @@ def overview(parts: Mapping[str, Study], tests: Sequence[Contrast]) -> Table:
             method, value = TableCell(str(top)), _point(score, top.estimate)
             for test in tests:
                 if test.part == name and top.is_tested_by(test):
-                    difference = _test(test)
+                    difference = contrast_cell(test)
         fitted = _slope(slope.estimate) if slope else TableCell(DASH)
         rows.append((name, (TableCell(glossary.label(score)), method, value, difference, fitted)))
     headings = (

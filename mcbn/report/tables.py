@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from markupsafe import Markup
+
 from mcbn.evaluation import glossary
 from mcbn.evaluation.by_class import ClassScores
 from mcbn.evaluation.comparison import Comparison, paired
@@ -14,6 +16,7 @@ from mcbn.recalibration.coverages import SetCoverage
 from mcbn.report.panels import PanelGroup
 
 DASH = "\N{EN DASH}"  # in place of a number that is not known
+NO_CHART = Markup("")
 MAX_PARTS = 51  # of the examples, all of them among these, whose coverage can be read one by one
 
 
@@ -25,8 +28,10 @@ class TableCell:
         text: what is shown.
         interval: shown below it, in small print.
         value: the unrounded number, by which the table is sorted; NaN for words.
-        mark: "best", "better", "worse" or nothing.
+        mark: "best", "better", "worse" or nothing; of a state in words "fine" or "worrying".
         key: path of the number in `report.json`.
+        chart: inline SVG before the text, or nothing.
+        words: whether the text is words although it has a number.
     """
 
     text: str
@@ -34,11 +39,13 @@ class TableCell:
     value: float = math.nan
     mark: str = ""
     key: str = ""
+    chart: Markup = NO_CHART
+    words: bool = False
 
     @property
     def is_words(self) -> bool:
         """Whether it is aligned left: it is no number, nor a dash in place of one."""
-        return math.isnan(self.value) and not self.key and self.text != DASH
+        return self.words or (math.isnan(self.value) and not self.key and self.text != DASH)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def headline(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Table:
                 method,
                 (
                     _count(evaluation.draw_count),
-                    *(_score_cell(evaluations, method, name) for name in names),
+                    *(score_cell(evaluations, method, name) for name in names),
                 ),
             )
             for method, evaluation in evaluations.items()
@@ -102,7 +109,7 @@ def all_scores(evaluations: Mapping[str, Evaluation], *, unit: str = "") -> Tabl
         tuple(
             (
                 score_heading(name, unit)[0],
-                tuple(_score_cell(evaluations, method, name) for method in evaluations),
+                tuple(score_cell(evaluations, method, name) for method in evaluations),
             )
             # Of draws that one method alone has kept there are scores that others do not have.
             for name in max(evaluations.values(), key=len)
@@ -161,10 +168,10 @@ def cost(comparison: Comparison) -> Table | None:
     }
     if all(math.isnan(value) for value in seconds.values()):
         return None
-    base = seconds[comparison.baseline]
+    ratios = relative_costs(comparison)
     rows = []
     for method, value in seconds.items():
-        ratio = value / base if base > 0 else math.nan
+        ratio = ratios[method]
         text = DASH if math.isnan(value) else f"{value:.3g} s"
         times = DASH if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
         draws = comparison.entries[method].evaluation.draw_count
@@ -178,6 +185,17 @@ def cost(comparison: Comparison) -> Table | None:
         (f"Relative to {comparison.baseline}", ""),
     )
     return Table("Cost of prediction", headings, tuple(rows))
+
+
+def relative_costs(comparison: Comparison) -> dict[str, float]:
+    """Time of prediction of each method relative to the baseline; empty if none was measured."""
+    seconds = {
+        name: entry.seconds / max(len(entry), 1) for name, entry in comparison.entries.items()
+    }
+    base = seconds[comparison.baseline]
+    if all(math.isnan(value) for value in seconds.values()):
+        return {}
+    return {name: value / base if base > 0 else math.nan for name, value in seconds.items()}
 
 
 def study_numbers(groups: Sequence[PanelGroup]) -> Table:
@@ -325,7 +343,8 @@ def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return glossary.headline(next(iter(evaluations.values())))
 
 
-def _score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> TableCell:
+def score_cell(evaluations: Mapping[str, Evaluation], method: str, name: str) -> TableCell:
+    """A score of a method with its interval, marked where it is the best; a dash without it."""
     if name not in evaluations[method]:
         return TableCell(DASH)
     mark = "best" if method in best_methods(evaluations, name) else ""

@@ -11,6 +11,7 @@ from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Point, Study, point
 
 BASELINE = "Deterministic"
+ALPHA = 0.05  # differences with a smaller adjusted p value are called better or worse
 
 Place = tuple[str, int | None]  # a method and its M, if it has one
 

@@ -14,9 +14,8 @@ from synthetic_studies import classification_plan, classification_scores, made_s
 
 from mcbn.cli import evaluate, network, report
 from mcbn.predictive.predictions import Predictions
-from mcbn.report import prediction_pages
+from mcbn.report import prediction_contents
 from mcbn.report.report import Report
-from mcbn.report.study_page import StudyPage
 from mcbn.study.plan import NetworkAxes
 
 
@@ -83,11 +82,11 @@ def test_the_command_in_a_report_repeats_it(folder, capsys, line):
 def test_the_command_of_a_study_names_its_network(tmp_path):
     for name, words in (("convnet", []), ("my nets.py:build", ["--model", "my nets.py:build"])):
         plan = classification_plan(network=NetworkAxes(names=(name,)), seeds=(0,))
-        page = StudyPage(made_study(plan, classification_scores))
+        page = Report.from_study(made_study(plan, classification_scores))
         wanted = ["mcbn", "study", "run", "study.yaml", "--out", "DIR", *words]
         assert shlex.split(page.to_dict()["repeat"]) == wanted
     several = classification_plan(network=NetworkAxes(names=("a:b", "c:d")), seeds=(0,))
-    page = StudyPage(made_study(several, classification_scores))
+    page = Report.from_study(made_study(several, classification_scores))
     assert page.to_dict()["repeat"] is None
     assert "mcbn.run_study" in page.to_html()
 
@@ -177,7 +176,7 @@ def nothing_is_scored(monkeypatch):
     def scored(*_, **__):
         pytest.fail("scored before the arguments were checked")
 
-    for place, name in ((prediction_pages, "entry"), (prediction_pages, "subgroups"),
+    for place, name in ((prediction_contents, "entry"), (prediction_contents, "subgroups"),
                         (evaluate, "evaluate_predictive"), (report, "fitted"),
                         (report, "set_coverages")):  # fmt: skip
         monkeypatch.setattr(place, name, scored)

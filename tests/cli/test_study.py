@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from reports import figures_below
 from synthetic_studies import classification_study
 from tiny import Here, smallest, tiny
 
@@ -88,7 +89,7 @@ def test_the_figures_of_a_study_are_files_beside_its_page(finished, tmp_path, ca
     names = {path.name for path in figures.iterdir()}
     assert "heat-map-nll-of-mcbn.svg" in names
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert len(names) == page.count('<svg role="img"')
+    assert len(names) == figures_below(page)
 
 
 @pytest.mark.parametrize("option", ["--print-config", "--print_config"])

@@ -16,10 +16,10 @@ from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.confidence_gap import confidence_gap
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
 from mcbn.evaluation.subgroups import subgroups
-from mcbn.report.claims import confidence_gap
 
 VOID = 11
 

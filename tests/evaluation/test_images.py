@@ -94,7 +94,7 @@ def test_a_page_has_the_numbers_of_every_pixel(sums):
     exact = Report.from_comparison(compared(x, y)).to_dict()
     sums()
     found = Report.from_comparison(compared(x, y)).to_dict()
-    for section in ("classes", "confidence_gap"):
+    for section in ("classes", "calibration"):
         one, two = numbers(exact[section]), numbers(found[section])
         assert len(one) > 2
         assert one == {path: pytest.approx(value, rel=1e-9) for path, value in two.items()}
@@ -239,7 +239,7 @@ def test_real_values_have_the_numbers_of_every_pixel(sums, tmp_path):
             sums()
         loaded = Predictions.load(tmp_path / "one.st")
         report = Report.from_predictions([loaded, replace(loaded, method="b")], resamples=20)
-        assert len(report.page.maps.rows) == 6
+        assert len(report.content.maps.rows) == 6
         pages.append(numbers(report.to_dict()))
     assert pages[0].keys() == pages[1].keys()
     for path, value in pages[0].items():

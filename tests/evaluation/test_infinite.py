@@ -11,6 +11,7 @@ import torch
 from forecasters import drawn, evaluate, grouped
 
 import mcbn
+from mcbn.checks.draws import draws_claim
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
@@ -19,7 +20,6 @@ from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.significance import paired_test, welch
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.claims import verdict
 from mcbn.report.report import Report
 
 INF, NAN = math.inf, math.nan
@@ -173,7 +173,6 @@ def test_an_infinite_interval_says_nothing_about_the_draws():
     predictive, targets = certain([3], draws=8)
     made = entry(ScoredRows(predictive, targets), outside={}, resamples=50, progress=False)
     curve = Convergence((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.1, NAN))
-    claims = verdict(Comparison({"m": made}, targets, ()), None, {"m": curve})
-    claim = next(claim for claim in claims if claim.topic == "Draws")
+    claim = draws_claim(Comparison({"m": made}, targets, ()), {"m": curve})
     assert claim.mark == "uncertain"
     assert np.isinf(made.evaluation["nll"].high)

@@ -9,7 +9,7 @@ from reports import drift_test
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.regression_page import RegressionPage, evaluation_of
+from mcbn.report.real_content import RealContent, evaluation_of
 from mcbn.report.report import Report
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
@@ -36,6 +36,6 @@ def report(widths=(1.0, 0.5), resamples=30, known=True):
             for name, each in methods.items()
         }
     }
-    page = RegressionPage(methods, scores, provenance={"Data": HOSTILE}, groups=groups,
+    page = RealContent(methods, scores, provenance={"Data": HOSTILE}, groups=groups,
                           drift={HOSTILE: drift_test(p_value=0.01, name=HOSTILE)})  # fmt: skip
     return Report(page)

@@ -121,3 +121,8 @@ def looked_up(numbers, key):
     for part in key.split("."):
         numbers = numbers[int(part) if isinstance(numbers, list) else part]
     return numbers["value"] if isinstance(numbers, dict) else numbers
+
+
+def figures_below(text):
+    """How many figures a page has below its first screen, which repeats the one that matters."""
+    return text.partition('<section id="checks">')[2].count('<svg role="img"')

@@ -19,11 +19,11 @@ from scipy import stats
 import mcbn
 from mcbn.evaluation import bootstrap, calibration, evaluate
 from mcbn.evaluation.comparison import Comparison, Entry
+from mcbn.evaluation.confidence_gap import confidence_gap
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.significance import welch
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.recalibration.prediction_sets import PredictionSets
-from mcbn.report.claims import confidence_gap
 from mcbn.study import results
 from mcbn.study.layer_choice import LayerChoice
 

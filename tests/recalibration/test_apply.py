@@ -367,7 +367,7 @@ def test_the_report_has_the_sets_of_each_subgroup(tmp_path, capsys):
     report = mcbn.Report.from_predictions(
         [in_sites(classes(0))], held_out=[in_sites(classes(1))], sets_by="site", resamples=0
     )
-    assert report.page.sets == rows
+    assert report.content.sets == rows
 
 
 def test_coverages_of_too_many_parts_are_in_the_numbers_alone():

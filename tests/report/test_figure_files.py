@@ -51,7 +51,7 @@ def test_every_figure_of_the_page_is_a_file(report, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     page = report.write(tmp_path, figures="pdf")
-    shown = page.read_text("utf-8").count('<svg role="img"')
+    shown = reports.figures_below(page.read_text("utf-8"))
     files = sorted((tmp_path / FOLDER).glob("*.pdf"))
     assert len(files) == len(drawn) == shown > 0
     assert {file.stem for file in (tmp_path / FOLDER).glob("*.csv")} <= {f.stem for f in files}
@@ -165,9 +165,9 @@ def test_nothing_is_written_where_a_figure_cannot_be_drawn(tmp_path, monkeypatch
         raise RuntimeError("no pen")
 
     monkeypatch.setattr(Figure, "savefig", broken)
-    page = replace(report.page, title="another")
+    content = replace(report.content, title="another")
     with pytest.raises(RuntimeError, match="no pen"):
-        mcbn.Report(page).write(tmp_path, figures="png")
+        mcbn.Report(content).write(tmp_path, figures="png")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

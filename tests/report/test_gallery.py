@@ -19,7 +19,7 @@ from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.subgroups import subgroups
-from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.gallery import galleries
 from mcbn.report.report import Report
 
@@ -35,8 +35,8 @@ def report(draws=4, images=True):
     shown = torch.rand(400, 3, 5, 7, generator=generator)
     pictures = galleries(shown, predictive, targets, classes) if images else ()
     groups = {HOSTILE: {"M": subgroups(predictive, targets, labels, resamples=20)}}
-    return ComparisonPage(Comparison({"M": scored}, targets, classes), groups=groups,
-                          galleries=pictures, pictured="M")  # fmt: skip
+    return Report(ComparisonContent(Comparison({"M": scored}, targets, classes), groups=groups,
+                          galleries=pictures, pictured="M"))  # fmt: skip
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def test_pictures_that_are_not_finite_are_refused():
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_pictures_are_displayed_without_any_request(tmp_path, browser):  # noqa: F811
-    address = Report(report()).write(tmp_path).as_uri()
+    address = report().write(tmp_path).as_uri()
     requests, messages = [], []
     with browser.new_page(viewport={"width": 360, "height": 800}) as shown:
         shown.on("console", lambda message: messages.append(message.text))

@@ -35,7 +35,7 @@ def test_numbers_of_the_page_are_those_of_the_json():
     for key in keys:
         # Names of methods have dots in them.
         kind, path = key.removeprefix("comparison.").split(".", 1)
-        name = next(name for name in report().page.evaluations if path.startswith(name))
+        name = next(name for name in report().content.evaluations if path.startswith(name))
         part = numbers["comparison"][kind][name]
         for cell in cells[key]:
             assert float(cell["data-value"]) == looked_up(part, path.removeprefix(f"{name}."))
@@ -66,25 +66,25 @@ def test_coverage_and_width_are_never_called_best_or_better():
 )  # fmt: skip
 def test_verdict_tells_right_from_wrong_forecasts(width, mark, words):
     """The calibrated one is called good in 95% of seeds, the others hardly ever."""
-    claim = report((width,)).page.verdict[0]
+    claim = report((width,)).verdict[0]
     assert claim.mark == mark
     assert words in claim.sentence
 
 
 def test_verdict_on_methods():
-    worse, better = report().page.verdict[1], report((0.5, 1.0)).page.verdict[1]
+    worse, better = report().verdict[1], report((0.5, 1.0)).verdict[1]
     assert (worse.mark, better.mark) == ("bad", "good")
     assert f"{HOSTILE} 1.0 has the highest PLL" in better.sentence
 
 
 def test_without_intervals_and_draws_nothing_is_judged_or_invented(undrawn):
     plain = report((1.0,), resamples=0, known=False)
-    assert plain.page.verdict[0].mark == "uncertain"
+    assert plain.verdict[0].mark == "uncertain"
     text = plain.to_html()
     assert "not known" in text
     assert "Epistemic part" not in text
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
-    name = next(iter(plain.page.evaluations))
+    name = next(iter(plain.content.evaluations))
     assert plain.to_dict()["comparison"]["methods"][name]["epistemic_share"] is None
 
 

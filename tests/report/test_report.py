@@ -12,9 +12,9 @@ from synthetic_studies import classification_study
 
 import mcbn
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.panels import subgroup_group
-from mcbn.report.regression_page import RegressionPage
+from mcbn.report.real_content import RealContent
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -60,14 +60,14 @@ def test_predictions_have_groups_pictures_and_conformal_sets():
     }  # fmt: skip
     assert len(numbers["pictures"]["Least certain"]) == 8
     assert set(numbers["sets"]["MCBN"]) == {"as predicted", "conformal"}
-    for words in ("Groups of examples", "Least certain", "Prediction sets"):
+    for words in ("<h2>Groups", "Least certain", "Prediction sets"):
         assert words in text
 
 
 def test_predictions_of_real_values_have_a_page_of_their_own():
     both = [regression_predictions("narrow", 0.5), regression_predictions("right", 1.0)]
     report = mcbn.Report.from_predictions(both, groups={"site": list("ab") * 300}, resamples=5)
-    assert isinstance(report.page, RegressionPage)
+    assert isinstance(report.content, RealContent)
     numbers = report.to_dict()
     assert numbers["title"] == "Calibration report"
     assert list(numbers["comparison"]["methods"]) == ["narrow", "right"]
@@ -77,11 +77,11 @@ def test_predictions_of_real_values_have_a_page_of_their_own():
 def test_pictures_are_chosen_by_a_method_whose_draws_are_known():
     images = torch.zeros(300, 1, 2, 2)
     both = [predictions("Plain"), predictions("MCBN")]
-    page = mcbn.Report.from_predictions(both, images=images, resamples=0).page
-    assert isinstance(page, ComparisonPage)
+    page = mcbn.Report.from_predictions(both, images=images, resamples=0).content
+    assert isinstance(page, ComparisonContent)
     assert page.pictured == "MCBN"
-    alone = mcbn.Report.from_predictions(both[:1], images=images, resamples=0).page
-    assert isinstance(alone, ComparisonPage)
+    alone = mcbn.Report.from_predictions(both[:1], images=images, resamples=0).content
+    assert isinstance(alone, ComparisonContent)
     assert alone.pictured == "Plain"
 
 
@@ -127,7 +127,7 @@ def test_a_study_has_the_title_of_its_plan(tmp_path):
 def test_axes_of_percentages_say_so_once():
     groups = {"site": list("ab") * 300}
     given = [regression_predictions("right", 1.0)]
-    page = mcbn.Report.from_predictions(given, groups=groups, resamples=0).page
+    page = mcbn.Report.from_predictions(given, groups=groups, resamples=0).content
     panels = {panel.title: panel for panel in subgroup_group("site", page.groups["site"]).panels}
     labels = {}
     for title in ("RMSE", "Coverage at 90%"):
@@ -140,7 +140,7 @@ def test_axes_of_percentages_say_so_once():
 def test_a_score_without_an_interval_is_written_without_brackets():
     given = [predictions()]
     bare, full = (
-        mcbn.Report.from_predictions(given, resamples=resamples).page.comparison
+        mcbn.Report.from_predictions(given, resamples=resamples).content.comparison
         for resamples in (0, 5)
     )
     assert "[" not in str(bare.entries["MCBN"].evaluation["nll"])

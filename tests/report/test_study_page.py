@@ -17,11 +17,10 @@ from synthetic_studies import (
     spread_of,
 )
 
+from mcbn.checks.spread import FLAT_SLOPE
 from mcbn.report import page as page_module
 from mcbn.report.figures import Curve
 from mcbn.report.report import Report
-from mcbn.report.study_claims import FLAT_SLOPE
-from mcbn.report.study_page import StudyPage
 from mcbn.report.study_panels import limits_of, shades
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
@@ -33,7 +32,7 @@ BAD = '<script>alert(1)</script>"$x_"'
 @functools.cache
 def full():
     """The page on a study of every method, at many batch sizes."""
-    return StudyPage(classification_study())
+    return Report.from_study(classification_study())
 
 
 def small(**changes):
@@ -52,16 +51,12 @@ def small(**changes):
 @functools.cache
 def drawn():
     """The page on the small study, with its figures."""
-    return StudyPage(made_study(small(), classification_scores)).to_html()
+    return Report.from_study(made_study(small(), classification_scores)).to_html()
 
 
 def claims(study, topic):
-    numbers = StudyPage(study).to_dict()
-    every = [
-        *numbers["verdict"],
-        *(claim for part in numbers["parts"] for claim in part["verdict"]),
-    ]
-    return [claim for claim in every if claim["topic"] == topic]
+    numbers = Report.from_study(study).to_dict()
+    return [claim for claim in numbers["verdict"] if claim["topic"] == topic]
 
 
 def test_numbers_of_the_page_are_those_of_the_json(undrawn):
@@ -85,7 +80,7 @@ def test_json_has_no_nan_and_both_files_are_written(tmp_path, undrawn):
 
 
 def test_equal_studies_give_equal_pages():
-    assert StudyPage(made_study(small(), classification_scores)).to_html() == drawn()
+    assert Report.from_study(made_study(small(), classification_scores)).to_html() == drawn()
 
 
 def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch, undrawn):
@@ -95,7 +90,7 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch, undrawn):
     def fail(*_, **__):
         raise ValueError("no figure")
 
-    monkeypatch.setattr(page_module, "fill_template", fail)
+    monkeypatch.setattr(page_module, "page_html", fail)
     with pytest.raises(ValueError, match="no figure"):
         Report.from_study(made_study(small(seeds=(0,)), classification_scores)).write(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -118,9 +113,9 @@ def test_page_loads_nothing_and_repeats_no_id():
 
 
 def test_sections_are_those_that_the_study_has(undrawn):
-    every = {"verdict", "declared", "scores", "slopes", "outside", "tests", "heat", "cost"}
+    every = {"summary", "checks", "setup", "scores", "slopes", "outside", "tests", "heat", "cost"}
     assert every <= set(ParsedPage(full().to_html()).ids)
-    plain = StudyPage(made_study(small(data=DataAxes()), classification_scores)).to_html()
+    plain = Report.from_study(made_study(small(data=DataAxes()), classification_scores)).to_html()
     assert every - set(ParsedPage(plain).ids) == {"outside"}
     assert "N" not in ParsedPage(plain).ids
 
@@ -131,7 +126,7 @@ def test_every_shown_score_is_drawn_for_every_training_size():
     assert titles == ["NLL", "Accuracy", "Brier", "ECE, debiased", "Smooth ECE", "AUROC of errors",
                       "AURC"]  # fmt: skip
     assert [group["title"] for group in figures["slopes"]] == ["Epistemic sd", "Mutual information"]
-    study = full().study
+    study = full().content.study
     for group in (*figures["scores"], *figures["slopes"]):
         assert len(group["panels"]) == 3
     nll = figures["scores"][0]["panels"][1]
@@ -150,7 +145,7 @@ def test_auroc_of_all_methods_is_by_one_score(measure):
     figures = full().to_dict()["parts"][0]["figures"]
     title = f"AUROC of rotated against the test examples by {measure.replace('_', ' ')}"
     (group,) = [g for g in figures["outside"] if g["title"] == title]
-    study, panel = full().study, group["panels"][0]
+    study, panel = full().content.study, group["panels"][0]
     assert ("Deterministic" in panel) == (measure == "entropy")
     for method in {"Deterministic", "Deep ensemble"} & set(panel):
         point = study.point(f"auroc_rotated_by_{measure}", method, training_batch_size=32)
@@ -161,7 +156,7 @@ def test_heat_map_has_the_means_and_the_strongest_colour_is_best():
     panel = full().to_dict()["parts"][0]["figures"]["heat"][0]["panels"][0]
     assert panel["training"] == [32, 64, 256]
     assert panel["inference"] == [4, 16, 64, 256]
-    point = full().study.point("nll", "MCBN", training_batch_size=64, batch_size=16)
+    point = full().content.study.point("nll", "MCBN", training_batch_size=64, batch_size=16)
     assert panel["mean"][1][1] == point.mean
     values = np.array([[0.5, 0.3], [math.nan, 0.4]])
     tints = shades(values, "nll")
@@ -194,7 +189,7 @@ def test_titles_and_errors_are_escaped(undrawn):
     plan = small(title=BAD, seeds=(0, 1))
     study = made_study(plan, classification_scores, failed=lambda cell: cell.batch_size == 8)
     failures = dict.fromkeys(study.failures, BAD)
-    text = StudyPage(replace(study, failures=failures)).to_html()
+    text = Report.from_study(replace(study, failures=failures)).to_html()
     assert text.count("<script>") == 1
     assert "<script>alert" not in text
     assert [tag for tag, _ in ParsedPage(text).tags].count("script") == 1
@@ -215,19 +210,19 @@ def test_failed_and_missing_cells_are_named_first(failed, missing, mark, words, 
         failed=lambda cell: failed and cell.batch_size == 8,
         missing=lambda cell: missing and cell.method == "MC Dropout" and cell.network.seed == 2,
     )  # fmt: skip
-    first = StudyPage(study).to_dict()["verdict"][0]
+    first = Report.from_study(study).to_dict()["verdict"][0]
     assert first["mark"] == mark
     assert first["sentence"].startswith(words)
-    text = StudyPage(study).to_html()
+    text = Report.from_study(study).to_html()
     assert words.replace("<", "&lt;") in text
     assert ("RuntimeError: the loss is &lt;nan&gt;" in text) == failed
 
 
 def test_study_without_a_finished_cell_says_so(undrawn):
     study = made_study(small(), classification_scores, missing=lambda cell: True)
-    text = StudyPage(study).to_html()
+    text = Report.from_study(study).to_html()
     assert "0 of 15 cells are finished" in text
-    assert {"verdict", "declared", "glossary"} <= set(ParsedPage(text).ids)
+    assert {"summary", "setup", "glossary"} <= set(ParsedPage(text).ids)
 
 
 def test_missing_cells_leave_gaps_and_do_not_stop_the_page():
@@ -235,7 +230,7 @@ def test_missing_cells_leave_gaps_and_do_not_stop_the_page():
         small(methods=("Deterministic", "MCBN", "Stochastic BN")), classification_scores,
         missing=lambda cell: cell.method == "MCBN" and cell.batch_size == 8,
     )  # fmt: skip
-    part = StudyPage(study).to_dict()["parts"][0]
+    part = Report.from_study(study).to_dict()["parts"][0]
     panel = part["figures"]["scores"][0]["panels"][0]
     assert [y is None for y in panel["MCBN"]["y"]] == [True, False]
     assert [y is None for y in panel["Stochastic BN"]["y"]] == [False, False]
@@ -245,14 +240,16 @@ def test_missing_cells_leave_gaps_and_do_not_stop_the_page():
 
 def test_single_seed_has_no_bands_no_tests_and_says_so(undrawn):
     study = made_study(small(seeds=(0,)), classification_scores)
-    numbers = StudyPage(study).to_dict()
+    numbers = Report.from_study(study).to_dict()
     (claim,) = claims(study, "Replicates")
     assert "no tests" in claim["sentence"]
     part = numbers["parts"][0]
     assert {test["adjusted"] for tests in part["contrasts"].values() for test in tests} == {None}
     assert {mean["scores"]["nll"]["low"] for mean in part["means"]} == {None}
-    assert {claim["mark"] for claim in part["verdict"]} == {"uncertain"}
-    assert "no test" in StudyPage(study).to_html()
+    marks = {claim["topic"]: claim["mark"] for claim in numbers["verdict"]}
+    assert {marks.pop(topic) for topic in ("Cells", "Replicates")} == {"good", "bad"}
+    assert set(marks.values()) == {"uncertain"}
+    assert "no test" in Report.from_study(study).to_html()
 
 
 def power(value):
@@ -359,14 +356,15 @@ def test_verdict_on_out_of_distribution_sets(auroc, mark, words):
 
 
 def test_real_targets_are_judged_by_their_log_density(undrawn):
-    page = StudyPage(regression_study())
+    page = Report.from_study(regression_study())
     numbers, text = page.to_dict(), page.to_html()
     assert [part["name"] for part in numbers["parts"]] == ["bostonHousing", "yacht"]
     for part in numbers["parts"]:
-        assert "PLL" in next(c for c in part["verdict"] if c["topic"] == "Best method")["sentence"]
+        said = [c for c in numbers["verdict"] if c["part"] == part["name"]]
+        claim = next(c for c in said if c["topic"] == "Best method")
+        assert "PLL" in claim["sentence"]
         tops = [mean["scores"]["pll"]["mean"] for mean in part["means"]]
         best = part["means"][tops.index(max(tops))]
-        claim = next(c for c in part["verdict"] if c["topic"] == "Best method")
         assert f"that of {best['method']}, M = {best['batch_size']}," in claim["sentence"]
         assert list(part["contrasts"]) == ["pll", "rmse", "crps", "pit_error"]
         heat = [panel["title"] for panel in part["figures"]["heat"][0]["panels"]]
@@ -389,7 +387,7 @@ def test_classes_and_real_targets_in_one_study():
             regression_scores(cell) if cell.network.data == "yacht" else classification_scores(cell)
         ),
     )
-    digits, yacht = StudyPage(study).to_dict()["parts"]
+    digits, yacht = Report.from_study(study).to_dict()["parts"]
     assert "nll" in digits["contrasts"]
     assert "pll" not in digits["contrasts"]
     assert "pll" in yacht["contrasts"]
@@ -403,7 +401,7 @@ def test_spread_that_does_not_contract_with_more_examples_is_shown(undrawn):
         return made | {"epistemic_sd": spread}
 
     plan = small(data=DataAxes(train_sizes=(100, 400, 1600)))
-    page = StudyPage(made_study(plan, scores))
+    page = Report.from_study(made_study(plan, scores))
     numbers = page.to_dict()
     slopes = {(t["method"], t["batch_size"]): t["estimate"]["mean"] for t in numbers["trends"]}
     assert slopes["MCBN", 8] == pytest.approx(0, abs=1e-9)
@@ -412,23 +410,23 @@ def test_spread_that_does_not_contract_with_more_examples_is_shown(undrawn):
     (claim,) = [claim for claim in numbers["verdict"] if claim["topic"] == "More data"]
     assert claim["mark"] == "bad"
     assert "does not contract" in claim["sentence"]
-    panel = numbers["sweeps"]["N"][1]["panels"][0]
+    panel = numbers["figures"]["N"][1]["panels"][0]
     assert panel["MCBN, M = 8"]["x"] == [100.0, 400.0, 1600.0]
     assert "N" in ParsedPage(page.to_html()).ids
 
 
 def test_draws_are_swept_and_methods_without_a_choice_are_horizontal():
     plan = small(inference=InferenceAxes(batch_sizes=(8, 64), draws=(4, 16)), seeds=(0, 1))
-    numbers = StudyPage(made_study(plan, classification_scores)).to_dict()
+    numbers = Report.from_study(made_study(plan, classification_scores)).to_dict()
     assert [part["name"] for part in numbers["parts"]] == ["T = 4", "T = 16"]
-    panel = numbers["sweeps"]["T"][0]["panels"][0]
+    panel = numbers["figures"]["T"][0]["panels"][0]
     assert panel["Deterministic"]["y"][0] == panel["Deterministic"]["y"][1]
     assert panel["MCBN, M = 8"]["y"][0] != panel["MCBN, M = 8"]["y"][1]
 
 
 def test_methods_without_batch_sizes_have_tables_and_no_curves(undrawn):
     study = made_study(small(methods=("Deterministic", "MC Dropout")), classification_scores)
-    text = StudyPage(study).to_html()
+    text = Report.from_study(study).to_html()
     assert {"scores", "tests", "cost"} <= set(ParsedPage(text).ids)
     assert not {"slopes", "heat"} & set(ParsedPage(text).ids)
 

@@ -8,7 +8,7 @@ from law import DEVIATIONS
 from scipy import stats
 from synthetic_studies import made_study, noise
 
-from mcbn.report.decay import decay
+from mcbn.study.decay import decay
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 from mcbn.study.results import Result, Study
 from mcbn.study.slopes import slopes, spreads

@@ -14,6 +14,46 @@
   dark.addEventListener("change", show);
   show();
 
+  // A link to each section, to copy.
+  for (const section of document.querySelectorAll("main section[id]")) {
+    const heading = section.querySelector("h2");
+    if (!heading || heading.closest("section") !== section) continue;
+    const copy = document.createElement("button");
+    copy.type = "button";
+    copy.className = "copy";
+    copy.textContent = "#";
+    copy.setAttribute("aria-label", `Copy a link to ${heading.textContent}`);
+    copy.addEventListener("click", () => {
+      location.hash = section.id;
+      navigator.clipboard?.writeText(location.href).catch(() => {});
+    });
+    heading.append(copy);
+  }
+
+  // The section that is read is marked in the bar, and is scrolled to there.
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+  const bar = document.querySelector("nav div");
+  const mark = () => {
+    const read = [...links.keys()].filter((id) => document.getElementById(id)?.getBoundingClientRect().top < 120).pop();
+    for (const [id, link] of links) {
+      if (id !== read) link.removeAttribute("aria-current");
+      else if (!link.hasAttribute("aria-current")) {
+        link.setAttribute("aria-current", "true");
+        bar.scrollTo({ left: link.offsetLeft - bar.clientWidth / 2 });
+      }
+    }
+  };
+  addEventListener("scroll", mark, { passive: true });
+  mark();
+
+  // What is folded is printed as well.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const each of opened) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
+
   const number = (row, column) => {
     const cell = row.cells[column];
     const value = parseFloat(cell.dataset.value);

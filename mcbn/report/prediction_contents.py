@@ -1,4 +1,4 @@
-"""Pages on predictions that are already made: scored, and put together by kind of target."""
+"""Reports of predictions that are already made: scored, and put together by kind of target."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard
@@ -17,15 +17,15 @@ from mcbn.predictive.name_order import same_classes
 from mcbn.predictive.pairing import in_rows_of, same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import group_column
-from mcbn.report.comparison_page import ComparisonPage
+from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.gallery import Gallery, galleries
 from mcbn.report.maps import Maps, is_dense, uncertainty_maps
-from mcbn.report.regression_page import RegressionPage, evaluation_of, output_scores
+from mcbn.report.real_content import RealContent, evaluation_of, output_scores
 from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, USUAL, as_scores
 from mcbn.uncertainty.score import UncertaintyScore, known_values
 
 
-def page_of_predictions(
+def content_of_predictions(
     predictions: Sequence[Predictions],
     *,
     title: str,
@@ -35,8 +35,8 @@ def page_of_predictions(
     images: Tensor | None,
     resamples: int,
     uncertainties: Sequence[str | UncertaintyScore] = USUAL,
-) -> ComparisonPage | RegressionPage:
-    """Score predictions of the same examples, and make their page.
+) -> ComparisonContent | RealContent:
+    """Score predictions of the same examples, and put together what their report holds.
 
     Arguments and errors are those of `Report.from_predictions`.
     """
@@ -75,7 +75,7 @@ def page_of_predictions(
             for name, each in methods.items()
             if (by_output := output_scores(each, group=group, resamples=resamples))
         }
-        return RegressionPage(
+        return RealContent(
             methods, scores, title, groups=group_scores, outputs=outputs,
             maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
         )  # fmt: skip
@@ -91,7 +91,7 @@ def page_of_predictions(
     shown: tuple[Gallery, ...] = ()
     if rows is not None and not dense and isinstance(predictive, CategoricalPredictive):
         shown = galleries(rows, predictive, comparison.known_targets, comparison.classes)
-    return ComparisonPage(
+    return ComparisonContent(
         comparison, title, groups=group_scores, galleries=shown, pictured=pictured,
         maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
     )  # fmt: skip

@@ -1,40 +1,41 @@
-"""The page on regression methods: verdict, figures, tables and numbers."""
+"""What a report on methods for real values holds: what was given, and its numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
+from mcbn.checks.calibration_state import CalibrationState, provisional_real_states
+from mcbn.checks.catalogue import Checked, check_all
+from mcbn.checks.differences import simultaneous_difference
+from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.comparison import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
-from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
-from mcbn.io.plain import to_plain
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.positions import pieces
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.stored import StoredPredictive
-from mcbn.recalibration.apply import fit_dicts, in_words
+from mcbn.recalibration.apply import fit_dicts
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts
-from mcbn.report import page, panels, tables
-from mcbn.report.claim import Claim, with_interval
-from mcbn.report.claims import group_claim
-from mcbn.report.drift_section import drift_claims, drift_dicts, drift_group, drift_table
+from mcbn.report.comparison_content import TITLE
+from mcbn.report.drift_section import drift_dicts
 from mcbn.report.maps import Maps
-from mcbn.report.panels import PanelGroup, Transforms
+from mcbn.report.panels import Transforms
 
 R = TypeVar("R", bound=GaussianPredictive | Moments)
-NOMINAL = 0.9  # level of the intervals whose coverage is scored
 
 
 @dataclass(frozen=True, eq=False)
-class RegressionPage:
-    """The page on regression methods.
+class RealContent:
+    """What a report on methods for real values holds.
 
     Attributes:
         predictions: of the same examples by each method, the baseline first.
@@ -47,11 +48,12 @@ class RegressionPage:
         maps: uncertainty maps of dense predictions.
         recalibrations: what was fitted on held-out data, by method.
         drift: tests of data sets for drift, by name.
+        ignore: codes of checks that are left out.
     """
 
     predictions: Mapping[str, Predictions]
     evaluations: Mapping[str, Evaluation]
-    title: str = page.TITLE
+    title: str = TITLE
     provenance: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, tuple[Subgroup, ...]]] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
@@ -59,21 +61,52 @@ class RegressionPage:
     maps: Maps = field(default_factory=Maps)
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str:
         """Name of the method that the others are compared with."""
         return next(iter(self.evaluations))
 
+    @cached_property
+    def checked(self) -> Checked:
+        """What the checks say."""
+        return check_all(Subject(
+            evaluations=self.evaluations, groups=self.groups, drift=self.drift,
+            recalibrations=self.recalibrations, sets=self.sets,
+        ), ignore=self.ignore)  # fmt: skip
+
+    @cached_property
+    def states(self) -> dict[str, CalibrationState]:
+        """How calibrated each method is."""
+        return provisional_real_states(self.evaluations)
+
+    @cached_property
+    def transforms(self) -> dict[str, Transforms]:
+        """The probability integral transforms of each method."""
+        return {
+            name: Transforms.of(_require_regression(each.scored), each.known_targets)
+            for name, each in self.predictions.items()
+        }
+
     @property
-    def verdict(self) -> tuple[Claim, ...]:
-        """Plain sentences computed from the numbers."""
-        claims = [_coverage(self.baseline, self.evaluations[self.baseline])]
-        if len(self.evaluations) > 1:
-            claims.append(_best(self.evaluations))
-        for column, methods in self.groups.items():
-            claims.append(group_claim(self.baseline, column, methods[self.baseline]))
-        return (*claims, *drift_claims(self.drift))
+    def unit(self) -> str:
+        """The unit of all targets; empty where they differ, or are not known."""
+        return self.units[0] if len(set(self.units)) == 1 else ""
+
+    @property
+    def comparable(self) -> dict[str, Evaluation]:
+        """The scores of outputs together: those in a unit only where all have one."""
+        return {name: comparable(each, self.units) for name, each in self.evaluations.items()}
+
+    @cached_property
+    def simultaneous(self) -> dict[str, Score]:
+        """The PLL of each other method minus that of the baseline, whose intervals all hold."""
+        differences = paired(self.evaluations)
+        level = self.evaluations[self.baseline].level
+        return {
+            name: simultaneous_difference(name, "pll", differences, level) for name in differences
+        }
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -90,12 +123,10 @@ class RegressionPage:
             shares[name] = sum(means) / len(means)  # of pieces of the same size
         return shares
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every number of the page, with None for what is not defined."""
+    def numbers(self) -> dict[str, Any]:
+        """Its own numbers."""
         shares = self.epistemic_shares
-        plain: dict[str, Any] = to_plain({
-            "title": self.title,
-            "verdict": [asdict(claim) for claim in self.verdict],
+        return {
             "provenance": dict(self.provenance),
             "comparison": {
                 "baseline": self.baseline,
@@ -112,7 +143,8 @@ class RegressionPage:
                     for name, differences in paired(self.evaluations).items()
                 },
             },
-            "figures": page.numbers_of(self.figure_groups()),
+            "simultaneous": interval_dicts(self.simultaneous),
+            "calibration": {name: each.to_dict() for name, each in self.states.items()},
             "units": self.units,
             "outputs": {
                 method: {name: evaluation.to_dict() for name, evaluation in each.items()}
@@ -122,50 +154,6 @@ class RegressionPage:
             "recalibration": fit_dicts(self.recalibrations),
             "sets": coverage_dicts(self.sets),
             "drift": drift_dicts(self.drift),
-        })  # fmt: skip
-        return plain
-
-    def to_html(self) -> str:
-        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
-        first = self.evaluations[self.baseline]
-        unit = self.units[0] if len(set(self.units)) == 1 else ""
-        scores = {name: comparable(each, self.units) for name, each in self.evaluations.items()}
-        return page.fill_template(
-            "regression.html",
-            title=self.title,
-            report=self,
-            recalibrations={name: in_words(fit) for name, fit in self.recalibrations.items()},
-            first=first,
-            shares={name: value for name, value in self.epistemic_shares.items()
-                    if not math.isnan(value)},
-            groups=page.rendered(self.figure_groups()),
-            headline=tables.headline(scores, unit=unit),
-            differences=tables.differences(scores, unit=unit),
-            all_scores=tables.all_scores(scores, unit=unit),
-            outputs=tables.outputs(self.outputs, self.units) if self.outputs else None,
-            mixed=len(set(self.units)) > 1,
-            group_tables=[
-                tables.subgroups(name, methods, unit=unit) for name, methods in self.groups.items()
-            ],
-            sets=tables.set_coverages(self.sets, unit or "target units") if self.sets else None,
-            drift=drift_table(self.drift) if self.drift else None,
-            known=[name for name in glossary.SCORES if name in first],
-        )  # fmt: skip
-
-    def figure_groups(self) -> dict[str, list[PanelGroup]]:
-        """Its figures by section."""
-        transforms = {
-            name: Transforms.of(_require_regression(each.scored), each.known_targets)
-            for name, each in self.predictions.items()
-        }
-        level = self.evaluations[self.baseline].level
-        return {
-            "pit": [panels.pit_group(transforms, level=level)],
-            "quantiles": [panels.quantile_group(transforms, level=level)],
-            "groups": [
-                panels.subgroup_group(column, methods) for column, methods in self.groups.items()
-            ],
-            **({"drift": [drift_group(self.drift)]} if self.drift else {}),
         }
 
 
@@ -205,45 +193,3 @@ def _require_regression(predictive: CategoricalPredictive | BernoulliPredictive 
             "Report.from_predictions by themselves"
         )
     return predictive
-
-
-def _coverage(name: str, evaluation: Evaluation) -> Claim:
-    score = evaluation["coverage_90"]
-    interval = glossary.interval(score.low, score.high, _percent)
-    share = f"{_percent(score.value)}% {interval}".rstrip()
-    text = (
-        f"The central {100 * NOMINAL:.0f}% intervals of {name} contain {share} of the true values"
-    )
-    error = f"its PIT error is {with_interval(evaluation['pit_error'])}."
-    if score.high < NOMINAL:
-        return Claim("Calibration", "bad", f"{text}: it is over-confident; {error}")
-    if score.low > NOMINAL:
-        return Claim("Calibration", "bad", f"{text}: it is under-confident; {error}")
-    if not interval:
-        return Claim("Calibration", "uncertain", f"{text}; {error}")
-    return Claim("Calibration", "good", f"{text}, as intended; {error}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _best(evaluations: Mapping[str, Evaluation]) -> Claim:
-    baseline, *others = evaluations
-    values = {name: evaluation["pll"].value for name, evaluation in evaluations.items()}
-    if not max(values.values()) > -math.inf or any(map(math.isnan, values.values())):
-        return Claim(
-            "Best method", "uncertain", "No PLL is finite, so no method is the best by it."
-        )
-    best = max(values, key=lambda name: values[name])
-    rival = best if best != baseline else max(others, key=lambda name: values[name])
-    gain = paired(evaluations)[rival]["pll"]
-    text = (
-        f"{best} has the highest PLL, {with_interval(evaluations[best]['pll'])}: the difference "
-        f"{rival} minus {baseline} is {with_interval(gain, 4)} nats"
-    )
-    if gain.low > 0:
-        return Claim("Best method", "good", f"{text}, which is beyond chance.")
-    if gain.high < 0:
-        return Claim("Best method", "bad", f"{text}, so no method improves on {baseline}.")
-    return Claim("Best method", "uncertain", f"{text}, which is not significant.")

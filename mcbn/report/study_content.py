@@ -1,4 +1,4 @@
-"""The page on a batch-size study: verdict, figures, tests, tables and numbers."""
+"""What a report on a study holds: its parts with their claims, tests, figures and numbers."""
 
 import math
 import shlex
@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 
+from mcbn.checks.catalogue import Checked, check_all
+from mcbn.checks.claim import Claim
+from mcbn.checks.recommendation import recommended
+from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
-from mcbn.io.plain import to_plain
-from mcbn.report import page, study_claims, study_panels, study_sweeps, study_tables
+from mcbn.report import page, study_panels, study_sweeps
 from mcbn.report.choice_figure import draw_choice
-from mcbn.report.claim import Claim
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import SPREADS
-from mcbn.report.tables import Table
 from mcbn.study import declaration, summary
 from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.contrasts import Contrast, contrasts
@@ -24,8 +25,9 @@ from mcbn.study.plan import Plan
 from mcbn.study.results import Study
 from mcbn.study.slopes import Slope, slopes
 from mcbn.study.summary import Cost, Means, costs
+from mcbn.study.trends import Axis, Trend, sweeps, trends
 
-AXES: tuple[study_sweeps.Axis, ...] = ("N", "T")
+AXES: tuple[Axis, ...] = ("N", "T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,6 @@ class PartContent:
         """Every number of the part."""
         return {
             "name": self.name,
-            "verdict": [asdict(claim) for claim in self.claims],
             "means": [asdict(each) for each in self.means],
             "slopes": [asdict(slope) for slope in self.slopes],
             "contrasts": {
@@ -70,101 +71,51 @@ class PartContent:
 
 
 @dataclass(frozen=True, eq=False)
-class StudyPage:
-    """The page on a study.
+class StudyContent:
+    """What a report on a study holds.
 
     Attributes:
         study: the study, also while it runs.
+        ignore: codes of checks that are left out.
     """
 
     study: Study
+    ignore: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """That of the plan."""
         return self.study.plan.title
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every number of the page, with None for what is not defined."""
-        numbers: dict[str, Any] = to_plain(
-            {
-                "title": self.study.plan.title,
-                "declaration": declaration.to_yaml(self.study.plan),
-                "repeat": repeat_command(self.study.plan),
-                "verdict": [asdict(claim) for claim in self.verdict],
-                "recommendation": self.study.recommendation,
-                "sweeps": page.numbers_of(self._sweeps),
-                "trends": [asdict(trend) for trend in self._trends],
-                "parts": [part.to_dict() for part in self._parts],
-                "study": self.study.to_dict(),
-            }
-        )
-        return numbers
-
-    def to_html(self) -> str:
-        """The page: it loads nothing from elsewhere, and needs no scripts to be read."""
-        several = len(self._parts) > 1
-        tests = [test for part in self._parts for test in part.main_tests]
-        return page.fill_template(
-            "study.html",
-            title=self.study.plan.title,
-            study=self.study,
-            study_claims=self.verdict,
-            overview=study_tables.overview({p.name: p.study for p in self._parts}, tests),
-            recommended=page.rendered(self._recommended, prefix="recommended-"),
-            choice=str(self._choice or ""),
-            sweeps=page.rendered(self._sweeps, prefix="sweep-"),
-            trends=study_tables.trends(self._trends, root="trends"),
-            declaration=declaration.to_yaml(self.study.plan),
-            repeat=repeat_command(self.study.plan),
-            failures=study_tables.failures(self.study),
-            parts=[
-                {
-                    "id": f"part-{index}-" if several else "",
-                    "name": part.name,
-                    "claims": part.claims,
-                    "study": part.study,
-                    "groups": page.rendered(part.groups, prefix=f"part-{index}-"),
-                    "tables": _tables(part, index),
-                }
-                for index, part in enumerate(self._parts)
-            ],
-            known=[name for name in glossary.SCORES if name in self.study.plan.shown],
-            study_words=glossary.STUDY_WORDS,
-        )
-
-    def figure_groups(self) -> dict[str, list[PanelGroup]]:
-        """Its figures by section, of each part apart; a section without data is missing."""
-        groups = {**self._recommended}
-        groups |= {f"against {axis}": each for axis, each in self._sweeps.items()}
-        for part in self._parts:
-            for section, each in part.groups.items():
-                groups[f"{section} {part.name}".rstrip()] = each
-        return groups
-
-    @property
-    def verdict(self) -> tuple[Claim, ...]:
-        """The verdict on the study as a whole."""
-        choice = self._choice
-        recommended = () if choice is None else (study_claims.recommendation(choice),)
-        return (
-            *recommended,
-            *study_claims.completeness(self.study),
-            *study_claims.contraction(self._trends),
-        )
+    def numbers(self) -> dict[str, Any]:
+        """Its own numbers."""
+        return {
+            "declaration": declaration.to_yaml(self.study.plan),
+            "repeat": repeat_command(self.study.plan),
+            "recommendation": self.study.recommendation,
+            "trends": [asdict(trend) for trend in self.trends],
+            "parts": [part.to_dict() for part in self.parts],
+            "study": self.study.to_dict(),
+        }
 
     @cached_property
-    def _choice(self) -> BatchSizeChoice | None:
+    def checked(self) -> Checked:
+        """What the checks say."""
+        return check_all(self._subject, ignore=self.ignore)
+
+    @cached_property
+    def _subject(self) -> Subject:
+        return Subject(study=self.study)
+
+    @cached_property
+    def choice(self) -> BatchSizeChoice | None:
         """The batch size that a sweep recommends, if it could choose one."""
-        found = self.study.recommendation
-        if found is None or "best" not in found:
-            return None
-        return BatchSizeChoice.from_dict(found)
+        return recommended(self.study)
 
     @property
-    def _recommended(self) -> dict[str, list[PanelGroup]]:
+    def recommended_groups(self) -> dict[str, list[PanelGroup]]:
         """The figure of the choice of a batch size."""
-        choice = self._choice
+        choice = self.choice
         if choice is None:
             return {}
         label = "Held-out criterion against the batch size, of rescaled and of collected draws"
@@ -172,11 +123,11 @@ class StudyPage:
         return {"choice": [PanelGroup("", (), (panel,))]}
 
     @cached_property
-    def _sweeps(self) -> dict[str, list[PanelGroup]]:
+    def sweep_groups(self) -> dict[str, list[PanelGroup]]:
         """Figures against N and T, where the study varies them."""
         groups: dict[str, list[PanelGroup]] = {}
         for axis in AXES:
-            for sweep in study_sweeps.sweeps(self.study, axis):
+            for sweep in sweeps(self.study, axis):
                 main = summary.main_score(next(iter(sweep.studies.values())))
                 for score in (main, "epistemic_sd"):
                     if group := study_sweeps.sweep_group(sweep, score):
@@ -184,16 +135,14 @@ class StudyPage:
         return groups
 
     @cached_property
-    def _trends(self) -> tuple[study_sweeps.Trend, ...]:
-        return tuple(
-            trend
-            for sweep in study_sweeps.sweeps(self.study, "N")
-            for trend in study_sweeps.trends(sweep)
-        )
+    def trends(self) -> tuple[Trend, ...]:
+        """How epistemic spread changes with N, where the study varies it."""
+        return tuple(trend for sweep in sweeps(self.study, "N") for trend in trends(sweep))
 
     @cached_property
-    def _parts(self) -> tuple[PartContent, ...]:
-        parts = self.study.parts()
+    def parts(self) -> tuple[PartContent, ...]:
+        """What is shown of each part, with the tests of all parts together."""
+        parts = self._subject.study_parts
         shown = self.study.plan.shown
         main = {name: summary.main_score(part) for name, part in parts.items()}
         judged = [name for name in shown if glossary.judged(name)]
@@ -204,7 +153,7 @@ class StudyPage:
             PartContent(
                 name,
                 part,
-                study_claims.verdict(name, part, tests[main[name]]),
+                tuple(claim for claim in self.checked.claims if claim.part == name),
                 summary.means(part, [score for score in shown if _measured(part, score)]),
                 tuple(slope for score in SPREADS for slope in slopes(part, score)),
                 {
@@ -218,6 +167,19 @@ class StudyPage:
             )
             for name, part in parts.items()
         )
+
+    def own_figures(self) -> dict[str, list[PanelGroup]]:
+        """The figures of the study as a whole, by section."""
+        return {**self.recommended_groups, **self.sweep_groups}
+
+    def every_figure(self) -> dict[str, list[PanelGroup]]:
+        """Those and the figures of each part, by section; a section without data is missing."""
+        groups = {**self.recommended_groups}
+        groups |= {f"against {axis}": each for axis, each in self.sweep_groups.items()}
+        for part in self.parts:
+            for section, each in part.groups.items():
+                groups[f"{section} {part.name}".rstrip()] = each
+        return groups
 
 
 def repeat_command(plan: Plan) -> str | None:
@@ -285,36 +247,6 @@ def _side_by_side(groups: list[PanelGroup]) -> list[PanelGroup]:
     return [PanelGroup("", groups[0].key, panels)]
 
 
-def _tables(part: PartContent, index: int) -> dict[str, Any]:
-    root = f"parts.{index}"
-    study = part.study
-    names = list(part.means[0].scores)
-    tables: dict[str, Any] = {
-        "scores": study_tables.scores(part.means, names, root=f"{root}.means"),
-        "slopes": study_tables.slopes(
-            part.slopes, study.training_batch_sizes, root=f"{root}.slopes"
-        ),
-        "corrected": any(slope.corrected for slope in part.slopes),
-        "contrasts": [
-            study_tables.contrasts(
-                tests, study.training_batch_sizes, root=f"{root}.contrasts.{score}"
-            )
-            for score, tests in part.contrasts.items()
-        ],
-        "cost": study_tables.cost(part.costs, root=f"{root}.costs"),
-        "heat": _heat_tables(part.groups.get("heat", []), f"{root}.figures.heat.0.panels"),
-    }
-    return tables
-
-
 def _measured(study: Study, score: str) -> bool:
     """Whether any cell has this score: a study may hold both classification and regression."""
     return any(math.isfinite(result.scores.get(score, math.nan)) for result in study.results)
-
-
-def _heat_tables(groups: Sequence[PanelGroup], root: str) -> list[Table]:
-    return [
-        study_tables.heat_map(panel.numbers, panel.title, root=f"{root}.{index}")
-        for group in groups
-        for index, panel in enumerate(group.panels)
-    ]

@@ -1,6 +1,7 @@
-"""One sentence of a verdict, and how its numbers are written."""
+"""What a check says: a sentence with its mark, code and remedy, and how numbers are written."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,21 +11,34 @@ from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.glossary import number
 
 Mark = Literal["good", "uncertain", "bad"]
+Status = Literal["passed", "tip", "issue", "not applicable"]
+STATUSES: Mapping[Mark, Status] = {"good": "passed", "uncertain": "tip", "bad": "issue"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of the verdict.
+    """One sentence of a verdict.
 
     Attributes:
         topic: what it is about.
-        mark: "good", "uncertain" (the data do not decide) or "bad".
+        mark: "good", "uncertain" (the data do not decide, or something is worth knowing) or "bad".
         sentence: plain text.
+        remedy: what to do about it, in plain text; empty where nothing need be done.
+        code: of the check that says it, such as "MCBN004".
+        part: of a study, whose name it is; empty where it is about the whole.
     """
 
     topic: str
     mark: Mark
     sentence: str
+    remedy: str = ""
+    code: str = ""
+    part: str = ""
+
+    @property
+    def status(self) -> Status:
+        """The mark in words: "passed", "tip" or "issue"."""
+        return STATUSES[self.mark]
 
 
 def with_interval(score: Score, digits: int = 3) -> str:

@@ -1,0 +1,104 @@
+"""All checks, and what comes of those that apply to a subject."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcbn.checks import (
+    batch_size,
+    best_method,
+    calibration,
+    draws,
+    drift,
+    errors,
+    groups,
+    more_data,
+    out_of_distribution,
+    recommendation,
+    replicates,
+    spread,
+    study_detection,
+    study_methods,
+    temperature,
+)
+from mcbn.checks.check import Check, CheckResult
+from mcbn.checks.claim import Claim, Status
+from mcbn.checks.subject import Subject
+
+# In the order in which a verdict reads: what to trust, what to use, then what weakens it.
+CHECKS: tuple[Check, ...] = tuple(
+    module.CHECK
+    for module in (
+        recommendation, replicates, calibration, best_method, temperature, errors, batch_size,
+        spread, study_methods, out_of_distribution, study_detection, draws, groups, drift,
+        more_data,
+    )
+)  # fmt: skip
+CODES: Mapping[str, Check] = {check.code: check for check in CHECKS}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of all checks.
+
+    Attributes:
+        results: of each check that was not ignored, in the order of the catalogue.
+        ignored: codes of those that were.
+    """
+
+    results: tuple[CheckResult, ...]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """Everything that was said: the verdict."""
+        return tuple(claim for result in self.results for claim in result.claims)
+
+    def of(self, status: Status) -> tuple[CheckResult, ...]:
+        """The checks of one status."""
+        return tuple(result for result in self.results if result.status == status)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Each check with its status and what it says."""
+        return [
+            {
+                "code": result.check.code,
+                "name": result.check.name,
+                "status": result.status,
+                "claims": [
+                    {"topic": claim.topic, "status": claim.status, "sentence": claim.sentence,
+                     "remedy": claim.remedy}
+                    for claim in result.claims
+                ],
+            }
+            for result in self.results
+        ]  # fmt: skip
+
+
+def check_all(subject: Subject, *, ignore: Collection[str] = ()) -> Checked:
+    """Make every check of a subject.
+
+    Args:
+        subject: what is known.
+        ignore: codes of checks that are left out.
+
+    Raises:
+        ValueError: there is no check of a code.
+    """
+    require_codes(ignore)
+    return Checked(
+        tuple(check(subject) for check in CHECKS if check.code not in ignore), tuple(ignore)
+    )
+
+
+def require_codes(codes: Collection[str]) -> None:
+    """Check that there is a check of each code.
+
+    Raises:
+        ValueError: there is none.
+    """
+    unknown = [code for code in codes if code not in CODES]
+    if unknown:
+        raise ValueError(
+            f"expected codes of checks among {sorted(CODES)}, got {unknown}; see docs/checks"
+        )

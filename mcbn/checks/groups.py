@@ -1,0 +1,62 @@
+"""Whether a group of examples is worse than the others."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from mcbn.checks.check import Check
+from mcbn.checks.claim import Claim, with_interval
+from mcbn.checks.subject import Subject
+from mcbn.evaluation import glossary
+from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
+
+ALPHA = 0.05  # level of the test of the worst group, after Holm's correction
+
+
+def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
+    """Name the worst group of a column, and say whether it differs from the other examples."""
+    group, name = worst(groups), loss_name(groups)
+    small = sum(each.is_small for each in groups)
+    text = (
+        f"Of {len(groups)} groups by {column}, {method} does worst on {group.name} "
+        f"({group.size:,} examples): {glossary.label(name)} {with_interval(group.scores[name])}"
+    )
+    infinite = sum(math.isinf(each.scores[name].value) for each in groups)
+    if infinite > 1:
+        text += (
+            f", infinite as that of {infinite - 1} other {'groups' if infinite > 2 else 'group'}"
+        )
+    significant = group.adjusted < ALPHA
+    if math.isnan(group.adjusted):
+        text += ". It cannot be tested against the other examples"
+    else:
+        text += (
+            f", {'' if significant else 'not '}significantly different from the other examples "
+            f"({glossary.probability(group.adjusted)} by Holm's method over the {len(groups)} "
+            "groups)"
+        )
+    if small:
+        have = "groups have" if small > 1 else "group has"
+        text += f". {small} {have} fewer than {MIN_EXAMPLES} examples"
+    return Claim("Groups", "bad" if significant else "uncertain", f"{text}.")
+
+
+def judge(subject: Subject) -> Iterator[Claim]:
+    """Judge each grouping by the baseline: a claim for each method would hide the others."""
+    for column, methods in subject.groups.items():
+        yield group_claim(subject.baseline, column, methods[subject.baseline])
+
+
+CHECK = Check(
+    code="MCBN011",
+    name="group-fails",
+    looks_at="The log score of each group of examples against that of all others.",
+    threshold=(
+        "A p value below 0.05 by Welch's t test, after Holm's correction for the number of groups."
+    ),
+    source="Holm 1979: the chance of any false alarm among the groups is at most 5%.",
+    remedy=(
+        "Look at the examples of that group; hold out labels of it, and make conformal sets by "
+        "group (--sets-by)."
+    ),
+    judge=judge,
+)

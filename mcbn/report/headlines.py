@@ -1,0 +1,119 @@
+"""The headline of a report: whether the model can be trusted, and with which method."""
+
+import math
+from collections.abc import Mapping
+
+from mcbn.checks.calibration_state import CalibrationState
+from mcbn.checks.catalogue import Checked
+from mcbn.checks.claim import Claim, interval_text
+from mcbn.checks.differences import rival_difference
+from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.glossary import number
+
+BEST, TEMPERATURE = "MCBN003", "MCBN004"
+
+
+def said_by(checked: Checked, code: str) -> Claim | None:
+    """The first claim of a check; None where it is not applicable or was ignored."""
+    return next((claim for claim in checked.claims if claim.code == code), None)
+
+
+def picked(values: Mapping[str, float], checked: Checked, *, lowest: bool) -> str:
+    """The method to use: the best where that is shown, else the baseline, which is the first.
+
+    Args:
+        values: the score that decides, by method.
+        checked: what the checks say.
+        lowest: whether the lowest value is the best.
+    """
+    claim = said_by(checked, BEST)
+    if claim is None or claim.mark != "good":
+        return next(iter(values))
+    return (min if lowest else max)(values, key=lambda name: values[name])
+
+
+def method_headline(
+    baseline: str, pick: str, states: Mapping[str, CalibrationState], checked: Checked, count: str
+) -> str:
+    """One sentence: can the baseline be trusted, and which method does better?
+
+    Args:
+        baseline: its name.
+        pick: the method to use.
+        states: how calibrated each method is.
+        checked: what the checks say.
+        count: the test examples, in words.
+    """
+    trust = f"{_trust(baseline, states[baseline], count)}."
+    if len(states) == 1:
+        return trust
+    if pick == baseline:
+        claim = said_by(checked, BEST)
+        is_worst = claim is not None and claim.mark == "bad"
+        said = "improves on it" if is_worst else "is shown to be better"
+        return f"{trust} No method {said}."
+    return f"{trust} Use {pick}: it predicts better{_as_well(states[pick])}."
+
+
+def _trust(name: str, state: CalibrationState, count: str) -> str:
+    size = state.size
+    return {
+        "calibrated": f"{name} is calibrated, as far as {count} show",
+        "over-confident": f"{name} is over-confident{size}",
+        "under-confident": f"{name} is under-confident{size}",
+        "biased": f"{name} is biased",
+        "uneven": f"{name} is calibrated on average, but not everywhere",
+        "uncertain": f"{count} are too few to say whether {name} is calibrated",
+    }[state.name]
+
+
+def _as_well(state: CalibrationState) -> str:
+    return {
+        "calibrated": " and is calibrated",
+        "over-confident": ", but is over-confident too",
+        "under-confident": ", but is under-confident",
+        "biased": ", but is biased",
+        "uneven": ", but is not calibrated everywhere",
+        "uncertain": "",
+    }[state.name]
+
+
+def method_lede(
+    comparison: Comparison, pick: str, states: Mapping[str, CalibrationState], checked: Checked
+) -> str:
+    """What the headline rests on: the gain of the pick, and what MCBN does."""
+    base = comparison.baseline
+    sentences = []
+    if pick != base:
+        sentences += [_gain(comparison, pick), *_temperature(checked, base)]
+    elif claim := said_by(checked, BEST):
+        sentences.append(claim.sentence)
+    for name in comparison.entries:
+        if "MCBN" in name and name not in (base, pick):
+            sentences.append(f"{_gain(comparison, name)[:-1]}; it is {states[name].text}.")
+    return " ".join(sentences)
+
+
+def _temperature(checked: Checked, base: str) -> list[str]:
+    claim = said_by(checked, TEMPERATURE)
+    if claim is None:
+        return []
+    if claim.mark == "good":
+        return [f"That is more than a temperature would give {base}."]
+    return [f"A temperature for {base} may do as well."]
+
+
+def _gain(comparison: Comparison, name: str) -> str:
+    difference = rival_difference(name, "nll", comparison)
+    value, low, high = difference.value, difference.low, difference.high
+    if math.isnan(value):
+        return f"The NLL of {name} cannot be compared."
+    if low <= 0 <= high or math.isnan(low):
+        return (
+            f"The NLL of {name} is not significantly different: {number(value, 3, signed=True)} "
+            f"{interval_text(low, high, 3)} nats."
+        )
+    way = "lower" if value < 0 else "higher"
+    least, most = sorted((abs(low), abs(high)))
+    by = f"{number(abs(value), 3)} {interval_text(least, most, 3)} nats"
+    return f"The NLL of {name} is {way} by {by}."
