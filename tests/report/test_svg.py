@@ -204,7 +204,18 @@ def test_cells_of_a_heat_map_all_have_their_numbers_or_none_has(columns, value):
     if word:
         found = float(word.replace("\N{MINUS SIGN}", "-"))
         assert found == pytest.approx(value, rel=0.25)  # a single digit, at least
-    assert word or columns > 8
+    assert word or columns > 7
+
+
+def test_a_closed_part_ends_where_it_began():
+    square = (("M", (1.0, 1.0)), ("L", (3.0, 1.0)), ("L", (3.0, 4.0)), ("z", ()))
+    assert svg._written((*square, ("M", (6.0, 2.0)), ("L", (7.0, 3.0)))) == "M1 1h2v3zm5 1l1 1"
+
+
+def test_ticks_at_the_ends_of_an_axis_are_drawn():
+    ax = Figure().subplots()
+    ax.set(xlim=(0, 1))
+    assert [text for _, text in ticks_of(ax.xaxis)] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
 
 
 STEP = st.tuples(st.integers(-3000, 3000), st.integers(-3000, 3000))
