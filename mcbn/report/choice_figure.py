@@ -5,7 +5,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mcbn.report.figures import SERIES
+from mcbn.report.figures import INK, SERIES
 from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.layer_choice import LayerChoice
 
@@ -31,7 +31,7 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     sizes = choice.batch_sizes.tolist()
     low, high = (min(max(end, sizes[0]), sizes[-1]) for end in choice.interval)
     ax.axvspan(low, high, color="0.5", alpha=0.15, linewidth=0, label="interval of the best size")
-    ax.axvline(choice.best, color="0.3", linewidth=1, dashes=(4, 3), label="best size")
+    ax.axvline(choice.best, color=INK, linewidth=1, dashes=(4, 3), label="best size")
     ax.plot(sizes, choice.values.tolist(), color=SERIES[0], label="rescaled draws")
     ax.fill_between(
         sizes,
@@ -58,7 +58,7 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     powers = range(math.ceil(low), math.floor(high) + 1)
     ax.set_xticks([2**power for power in powers], labels=[f"{2**power:g}" for power in powers])
     ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
-    ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=1)
     return ax
 
 
@@ -76,7 +76,7 @@ def draw_layer_choice(choice: LayerChoice, ax: Axes) -> Axes:
         [max(gap - low, 0.0) for gap, (low, _) in zip(gaps, ends, strict=True)],
         [max(high - gap, 0.0) for gap, (_, high) in zip(gaps, ends, strict=True)],
     ]
-    ax.axvline(0, color="0.3", linewidth=1, dashes=(4, 3), label="all layers")
+    ax.axvline(0, color=INK, linewidth=1, dashes=(4, 3), label="all layers")
     drawn = ((slice(1), SERIES[1], names[0]), (slice(1, None), SERIES[0], "candidates"))
     for rows, color, label in drawn:
         ax.errorbar(gaps[rows], range(len(names))[rows], xerr=[side[rows] for side in errors],

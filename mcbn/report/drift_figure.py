@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 
 from mcbn.drift.drift_test import DriftTest
 from mcbn.drift.monitor import DriftMonitor
-from mcbn.report.figures import SERIES
+from mcbn.report.figures import INK, SERIES
 
-LINE: Any = {"color": "0.3", "linewidth": 1, "dashes": (4, 3)}
+LINE: Any = {"color": INK, "linewidth": 1, "dashes": (4, 3)}
 
 
 def draw_test(test: DriftTest, ax: Axes) -> Axes:
@@ -21,7 +21,7 @@ def draw_test(test: DriftTest, ax: Axes) -> Axes:
     if test.threshold < float("inf"):
         ax.axvline(test.threshold, label=f"one alone at alpha = {test.alpha:g}", **LINE)
     ax.set(xlabel="Distance (mean squared z)", ylabel="Draws", ylim=(0, top * 1.15))
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return ax
 
 
@@ -33,5 +33,5 @@ def draw_monitor(monitor: DriftMonitor, ax: Axes) -> Axes:
     if monitor.alarm_at is not None:
         ax.plot(monitor.alarm_at, values[monitor.alarm_at - 1], "o", color=SERIES[1])
     ax.set(xlabel="Mini-batches", ylabel="e value", yscale="log", xlim=(0, max(1, len(values))))
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False)
     return ax

@@ -17,7 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
@@ -201,6 +208,10 @@ def draw_histograms(shares: Sequence[np.ndarray], edges: np.ndarray, ax: Axes, *
         xlabel=label,
         ylabel="Share of examples",
     )
+    if edges[0] > 0:
+        ax.xaxis.set_major_locator(LogLocator(numticks=6))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_ylim(bottom=0)
     return ax
 
@@ -316,8 +327,10 @@ def doubling_axis(values: Sequence[int], ax: Axes, *, label: str) -> Axes:
     """Make x a base-2 axis with plain numbers at the values, or at those that fit."""
     ax.set_xscale("log", base=2)
     shown = _labelled(values)
-    ax.set_xticks(shown, labels=[str(value) for value in shown])
-    ax.minorticks_off()
+    # Not by `set_xticks`, which makes ticks that are made again when they are drawn.
+    ax.xaxis.set_major_locator(FixedLocator(shown))
+    ax.xaxis.set_major_formatter(FixedFormatter([str(value) for value in shown]))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(label)
     return ax
 
@@ -342,7 +355,7 @@ def value_axis(limits: tuple[float, float], ax: Axes, *, label: str, log: bool) 
         ax.set_yscale("log")
         subs = (1.0, 2.0, 5.0) if limits[1] / limits[0] < 100 else (1.0,)
         ax.yaxis.set_major_locator(LogLocator(subs=subs))
-        ax.yaxis.set_minor_locator(LogLocator(subs=()))
+        ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         ax.yaxis.set_major_locator(MaxNLocator(6))

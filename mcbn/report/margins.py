@@ -53,26 +53,32 @@ def _width(letter: str) -> float:
 
 
 def _left(ax: Axes, letters: float) -> float:
-    widths = _label_widths(ax.yaxis, ax.get_ylim(), letters)
+    widths = _label_widths(ax.yaxis, letters)
     label = LINE * letters + EDGE if ax.get_ylabel() else 0.0
     return EDGE + label + max(widths, default=0.0) + TICK
 
 
 def _right(ax: Axes, letters: float) -> float:
     """Half of the last label of x, as far as it may reach beyond the frame."""
-    widths = _label_widths(ax.xaxis, ax.get_xlim(), letters)
+    widths = _label_widths(ax.xaxis, letters)
     return EDGE + (widths[-1] / 2 if widths else 0.0)
 
 
-def _label_widths(axis: Axis, limits: tuple[float, float], letters: float) -> list[float]:
-    """The widths of the labels of an axis, without making its ticks, which takes long."""
+def _label_widths(axis: Axis, letters: float) -> list[float]:
+    return [text_width(text, letters) for _, text in ticks_of(axis)]
+
+
+def ticks_of(axis: Axis) -> list[tuple[float, str]]:
+    """The ticks of an axis and their labels, without making them, which takes long."""
     places = axis.get_majorticklocs()
     texts = axis.get_major_formatter().format_ticks(list(places))
-    low, high = sorted(limits)
+    low, high = sorted(axis.get_view_interval())
+    # Of rounding, a tick at the end may lie a little beyond it.
+    margin = 1e-9 * (high - low)
     return [
-        text_width(text, letters)
+        (float(place), text)
         for place, text in zip(places, texts, strict=True)
-        if low <= place <= high
+        if low - margin <= place <= high + margin
     ]
 
 

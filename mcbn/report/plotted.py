@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +72,10 @@ def csv_text(plotted: Sequence[Plotted]) -> str:
 
 
 def _cell(value: object) -> object:
-    """A value that a spreadsheet reads as it is: text never begins a formula."""
+    """A value as a spreadsheet reads it: text never begins a formula, NaN is empty."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
-    return value
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def json_text(figures: Sequence[Sequence[Plotted]]) -> str:

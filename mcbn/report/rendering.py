@@ -7,6 +7,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mcbn.report import svg
+from mcbn.report.axis_lines import axis_shapes
 from mcbn.report.figures import GRID, INK, LETTERS, SERIES, settings
 from mcbn.report.margins import POINTS, set_margins
 
@@ -27,6 +28,9 @@ def render(
         size: width and height in inches.
     """
     buffer = io.StringIO()
+    colors = {INK: "var(--ink)", GRID: "var(--grid)"}
+    colors |= {value: f"var(--series-{index})" for index, value in enumerate(SERIES)}
+    lines: tuple[svg.Shape, ...] = ()
     with settings():
         figure = Figure(figsize=size)
         draw(figure)
@@ -34,14 +38,19 @@ def render(
             figure.set_layout_engine("constrained")
         else:
             set_margins(figure, LETTERS)
+            lines = tuple(axis_shapes(figure, colors))
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         # Not by savefig, which draws the whole figure a second time to lay it out.
         FigureCanvasSVG(figure).print_svg(buffer, metadata=no_metadata)  # type: ignore[no-untyped-call]
         frame = _frame(figure)
-    colors = {INK: "var(--ink)", GRID: "var(--grid)"}
-    colors |= {value: f"var(--series-{index})" for index, value in enumerate(SERIES)}
     return svg.compacted(
-        buffer.getvalue(), name=name, label=label, colors=colors, size=LETTERS, extra=frame
+        buffer.getvalue(),
+        name=name,
+        label=label,
+        colors=colors,
+        size=LETTERS,
+        extra=frame,
+        below=lines,
     )
 
 

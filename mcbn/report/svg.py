@@ -47,7 +47,7 @@ class Shape:
 
 
 def compacted(text: str, *, name: str, label: str, colors: Mapping[str, str], size: float,
-              extra: str = "") -> str:  # fmt: skip
+              extra: str = "", below: Sequence["Shape"] = ()) -> str:  # fmt: skip
     """An SVG of matplotlib as a small one for a page.
 
     Args:
@@ -57,9 +57,10 @@ def compacted(text: str, *, name: str, label: str, colors: Mapping[str, str], si
         colors: what stands on the page for each colour.
         size: of letters, in points.
         extra: further attributes of the outermost element.
+        below: shapes that are drawn first, such as those of axes.
     """
     root = ElementTree.fromstring(text)  # noqa: S314 - our own text
-    shapes = _merged(_Reader(root, colors, f"{size:g}px").shapes())
+    shapes = _merged([*below, *_Reader(root, colors, f"{size:g}px").shapes()])
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{root.get("viewBox", "")}" '
         f'font-size="{size:g}" font-family="var(--figure-font)" fill="none" '
@@ -124,10 +125,16 @@ class _Reader:
 
 
 def _text(each: ElementTree.Element) -> str:
-    x, y = (_number(_units(float(each.get(side, 0)))) for side in "xy")
     turn = re.match(r"rotate\((-?[\d.]+)", each.get("transform", ""))
-    turned = f' transform="rotate({float(turn[1]):g} {x} {y})"' if turn and float(turn[1]) else ""
-    return f'<text x="{x}" y="{y}"{turned}>{html.escape(each.text or "")}</text>'
+    x, y = (float(each.get(side, 0)) for side in "xy")
+    return text_element(x, y, each.text or "", turn=float(turn[1]) if turn else 0.0)
+
+
+def text_element(x: float, y: float, text: str, *, turn: float = 0.0) -> str:
+    """A text at a place, turned by so many degrees; any text."""
+    across, down = _number(_units(x)), _number(_units(y))
+    turned = f' transform="rotate({turn:g} {across} {down})"' if turn else ""
+    return f'<text x="{across}" y="{down}"{turned}>{html.escape(text)}</text>'
 
 
 def _placed(

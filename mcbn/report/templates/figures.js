@@ -1,6 +1,7 @@
 "use strict";
 // Values of points, methods to hide, and figures to save. Without scripts all figures can be read.
 (() => {
+  const HIDDEN = new Set(["low", "high", "column", "from", "to", "band low", "band high"]);
   const SVG = "http://www.w3.org/2000/svg";
   const make = (tag, attributes, text = "") => {
     const element = document.createElementNS(SVG, tag);
@@ -35,8 +36,9 @@
   };
   const shown = (value) => (typeof value === "number" ? String(+value.toPrecision(4)).replace("-", "\u2212") : value);
   const inWords = ({ series, row }) => {
-    const { low, high, column, ...columns } = series.columns;
-    const lines = Object.entries(columns).map(([name, values]) => {
+    const { low, high } = series.columns;
+    const columns = Object.entries(series.columns).filter(([name]) => !HIDDEN.has(name));
+    const lines = columns.map(([name, values]) => {
       const ends = name === (series.rows ? series.place[0] : series.place[1]) && low?.[row] != null && high?.[row] != null;
       return `${name} ${shown(values[row])}${ends ? ` [${shown(low[row])}, ${shown(high[row])}]` : ""}`;
     });
