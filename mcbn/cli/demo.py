@@ -132,7 +132,6 @@ def _say_scores(comparison: Comparison, say: Callable[[str], None]) -> None:
 def _say_mutual_information(
     study: Study, settings: DemoSettings, say: Callable[[str], None]
 ) -> None:
-    size = settings.batch_size
     say(f"Mean mutual information of MCBN (trained at {size}), in nats:")
     for batch_size in study.batch_sizes:
         point = study.point(

@@ -36,12 +36,12 @@ class DemoSettings:
     """
 
     architecture: str = "mlp"
-    training_batch_sizes: tuple[int, ...] = (16, 32, 128)
-    batch_sizes: tuple[int, ...] = (4, 8, 16, 32, 128, 512)
+    training_batch_sizes: tuple[int, ...] = (32, 64, 256)
+    batch_sizes: tuple[int, ...] = (4, 8, 16, 32, 64, 256)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    members: int = 5
-    epochs: int = 12
-    width: int = 64
+    members: int = 4
+    epochs: int = 20
+    width: int = 128
     draws: int = 64
     augmented_draws: int = 32
     study_draws: int = 32
@@ -108,9 +108,9 @@ SETTINGS: Mapping[str, DemoSettings] = {
         training_batch_sizes=(PUBLISHED_BATCH_SIZE,),
         batch_sizes=(16, 32, 128, 512),
         seeds=(0,),
-        draws=16,
-        augmented_draws=16,
-        study_draws=8,
-        outside_size=200,
+        draws=8,
+        augmented_draws=8,
+        study_draws=4,
+        outside_size=150,
     ),
 }
