@@ -129,9 +129,7 @@ def _say_scores(comparison: Comparison, say: Callable[[str], None]) -> None:
         say(f"  {name:<{width}}  accuracy {scores['accuracy']}   NLL {scores['nll']}")
 
 
-def _say_mutual_information(
-    study: Study, settings: DemoSettings, say: Callable[[str], None]
-) -> None:
+def _say_mutual_information(study: Study, size: int, say: Callable[[str], None]) -> None:
     say(f"Mean mutual information of MCBN (trained at {size}), in nats:")
     for batch_size in study.batch_sizes:
         point = study.point(
