@@ -61,7 +61,7 @@ class DemoSettings:
     def batch_size(self) -> int:
         """The batch size of training of the networks that are compared."""
         sizes = sorted(self.training_batch_sizes)
-        return PUBLISHED_BATCH_SIZE if self.published else sizes[len(sizes) // 2]
+        return PUBLISHED_BATCH_SIZE if self.published else sizes[(len(sizes) - 1) // 2]
 
     def plan(self, data: str) -> Plan:
         """The study of M on a data set; of the digits, the task is given to the study itself."""
@@ -90,12 +90,12 @@ SETTINGS: Mapping[str, DemoSettings] = {
     DIGITS: DemoSettings(),
     "mnist": DemoSettings(
         architecture="convnet",
-        training_batch_sizes=(32, 100),
-        batch_sizes=(8, 32, 100, 256),
+        training_batch_sizes=(32, 64),
+        batch_sizes=(8, 32, 64, 256),
         seeds=(0, 1, 2),
         members=3,
-        epochs=15,
-        width=8,
+        epochs=40,
+        width=16,
         draws=32,
         augmented_draws=16,
         study_draws=8,
