@@ -65,7 +65,7 @@ def convergence_of_targets(logs: Float64[Tensor, "draws batch"]) -> Convergence:
     sizes = [2**power for power in range(int(math.log2(len(logs))) + 1)]
     means, spreads = [], []
     for size in sizes:
-        groups = logs[: len(logs) // size * size].unflatten(0, (-1, size))
+        groups = logs[: len(logs) // size * size].reshape(-1, size, *logs.shape[1:])
         losses = (math.log(size) - groups.logsumexp(1)).mean(1)
         means.append(float(losses.mean()))
         spreads.append(float(losses.std()) if len(losses) > 1 else float("nan"))
