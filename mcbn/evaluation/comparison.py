@@ -44,7 +44,8 @@ class Entry(Displayed):
         evaluation: scores with intervals.
         separation: for each out-of-distribution set, how well each score of uncertainty detects its
             examples among the test examples.
-        seconds: wall time of predicting the test examples; NaN if it was not measured.
+        seconds: wall time of predicting the test examples, without what a first call sets up; NaN
+            if it was not measured.
         images: those sums, where the predictions are not kept.
         errors: how well each score of uncertainty detects the wrong answers; empty of several
             labels, and where the predictions are not kept.

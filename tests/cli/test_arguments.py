@@ -250,7 +250,7 @@ def test_an_option_without_effect_is_told(capsys, line, note):
     assert said.err == (f"mcbn: note: {note}\n" if note else "")
     assert not said.out
     parse("mcbn demo", VERBS["demo"], ["--root", "x"])
-    assert "--root has no effect without --data mnist" in capsys.readouterr().err
+    assert "--root has no effect without --data mnist or cifar10" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
