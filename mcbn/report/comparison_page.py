@@ -91,11 +91,16 @@ class ComparisonPage:
     @cached_property
     def checked(self) -> Checked:
         """What the checks say."""
-        return check_all(Subject(
+        return check_all(self.subject)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What the checks look at."""
+        return Subject(
             comparison=self.comparison, study=self.study, convergence=self.convergence,
             groups=self.groups, drift=self.drift, recalibrations=self.recalibrations,
             sets=self.sets,
-        ))  # fmt: skip
+        )  # fmt: skip
 
     @property
     def verdict(self) -> tuple[Claim, ...]:
@@ -119,6 +124,9 @@ class ComparisonPage:
             "notes": list(self.notes),
             "comparison": self.comparison.to_dict(),
             "confidence_gap": self._confidence_gaps(),
+            "calibration": {
+                name: state.to_dict() for name, state in self.subject.calibration.items()
+            },
             "draws": {name: each.to_dict() for name, each in self.draws.items()},
             "figures": page.numbers_of(self.figure_groups()),
             "classes": {name: each.to_dict() for name, each in self.class_scores.items()},

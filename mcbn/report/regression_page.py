@@ -11,10 +11,11 @@ from mcbn.checks.claim import Claim
 from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
-from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.comparison import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.real_gaps import RealGaps
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.io.plain import to_plain
 from mcbn.predictive.bernoulli import BernoulliPredictive
@@ -48,6 +49,7 @@ class RegressionPage:
         maps: uncertainty maps of dense predictions.
         recalibrations: what was fitted on held-out data, by method.
         drift: tests of data sets for drift, by name.
+        clusters: of the examples, which are resampled whole; None if each is by itself.
     """
 
     predictions: Mapping[str, Predictions]
@@ -60,6 +62,7 @@ class RegressionPage:
     maps: Maps = field(default_factory=Maps)
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
+    clusters: Clusters | None = None
 
     @property
     def baseline(self) -> str:
@@ -69,10 +72,25 @@ class RegressionPage:
     @cached_property
     def checked(self) -> Checked:
         """What the checks say."""
-        return check_all(Subject(
+        return check_all(self.subject)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What the checks look at."""
+        return Subject(
             evaluations=self.evaluations, groups=self.groups, drift=self.drift,
-            recalibrations=self.recalibrations, sets=self.sets,
-        ))  # fmt: skip
+            recalibrations=self.recalibrations, sets=self.sets, real_gaps=self.real_gaps,
+        )  # fmt: skip
+
+    @cached_property
+    def real_gaps(self) -> dict[str, RealGaps]:
+        """How the forecasts of each method are off."""
+        return {
+            name: RealGaps.of(
+                _require_regression(each.scored), each.known_targets, self.clusters
+            )
+            for name, each in self.predictions.items()
+        }  # fmt: skip
 
     @property
     def verdict(self) -> tuple[Claim, ...]:
@@ -117,6 +135,9 @@ class RegressionPage:
                 },
             },
             "figures": page.numbers_of(self.figure_groups()),
+            "calibration": {
+                name: state.to_dict() for name, state in self.subject.calibration.items()
+            },
             "units": self.units,
             "outputs": {
                 method: {name: evaluation.to_dict() for name, evaluation in each.items()}
