@@ -1,8 +1,11 @@
 """Whether each method of a comparison is calibrated, with correction for their number."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from scipy import stats
 
 from mcbn.checks.claim import Mark, interval_text
 from mcbn.evaluation.bootstrap import percentile_interval
@@ -124,8 +127,17 @@ def _state(
 
 
 def _least(evaluation: Evaluation, name: str, level: float) -> float:
-    """The lower end of the interval of a calibration error, at another level than its own."""
-    return percentile_interval(evaluation[name].replicates, level)[0]
+    """The lower end of the interval of a calibration error, at another level than its own.
+
+    Few replicates do not reach as far as a corrected level asks for, so it is also at most what
+    their mean and standard deviation give.
+    """
+    replicates = evaluation[name].replicates
+    if replicates.shape[-1] < 2:
+        return math.nan
+    reach = float(stats.norm.isf((1 - level) / 2)) * replicates.std(-1)
+    normal = float((replicates.mean(-1) - reach).min())
+    return min(percentile_interval(replicates, level)[0], normal)
 
 
 def mark_of(states: Mapping[str, CalibrationState]) -> Mark:
