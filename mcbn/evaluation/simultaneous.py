@@ -12,7 +12,7 @@ from torch import Tensor
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.evaluation.evaluation import Score
 
-DRAWS = 20_000  # of the largest of several deviations: 95% of them to about 0.5%
+DRAWS = 10_000  # of the largest of several deviations: their 95% point to about 1%
 
 
 def simultaneous_interval(
