@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mcbn.checks.calibration_state import CalibrationState
+from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.out_of_distribution import OOD_AUROC, common_score
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
@@ -28,7 +28,7 @@ from mcbn.report.tables import DASH, Table, TableCell
 from mcbn.study.results import Study
 
 MAX_SHOWN = 3  # methods of a small diagram, or of the figure of the first screen
-STATE_MARKS: Mapping[str, str] = {"calibrated": "fine", "uncertain": "", "uneven": "worrying"}
+SHORT = {"uneven": "uneven", "uncertain": "open"}  # states in a column of a table
 
 
 def comparison_first(content: ComparisonContent) -> FirstScreen:
@@ -44,7 +44,9 @@ def comparison_first(content: ComparisonContent) -> FirstScreen:
     return FirstScreen(
         f"{count}, {len(values)} {'methods' if several else 'method'}, "
         f"{100 * first.level:g}% intervals",
-        headlines.method_headline(comparison.baseline, pick, states, checked, count),
+        headlines.method_headline(
+            comparison.baseline, pick, states, checked, count=count, by_gap=True
+        ),
         headlines.method_lede(comparison, pick, states, checked),
         (
             _accuracy_tile(comparison),
@@ -101,13 +103,13 @@ def _calibration_tile(
         curves.append(SmallCurve(
             name, bins.confidence[filled].tolist(), bins.accuracy[filled].tolist(),
             style_of(comparison, name), bins.counts[filled].tolist(),
-            states[name].shown.removesuffix(" points"),
+            number(100 * states[name].gap, 1, signed=True),
         ))  # fmt: skip
     label = f"{y} against {x.lower()} in bins, for {', '.join(shown)}"
     ends = glossary.interval(100 * state.low, 100 * state.high, partial(number, digits=1))
     return Tile(
-        f"{x} minus {y.lower()} of {base}", state.shown, f"{state.name} {ends}".rstrip(),
-        small_reliability(curves, label=label), _mark(state),
+        f"{x} minus {y.lower()} of {base}", points(state), f"{WORDS[state.state]} {ends}".rstrip(),
+        small_reliability(curves, label=label), mark_of(state),
     )  # fmt: skip
 
 
@@ -151,7 +153,8 @@ def methods_table(content: ComparisonContent) -> Table:
             *difference_cells(differences, base, "NLL", list(comparison.entries), best=min),
         ]
     columns["Calibration", "Confidence minus accuracy, in percentage points."] = [
-        state_cell(states[name], f"calibration.{name}") for name in comparison.entries
+        state_cell(states[name], points(states[name]), f"calibration.{name}")
+        for name in comparison.entries
     ]
     for ood_set in comparison.entries[base].separation if by else ():
         heading = f"AUROC of {ood_set}", f"Detected by {glossary.uncertainty(by or '')}."
@@ -202,10 +205,15 @@ def difference_cells(
         yield TableCell(write(score.value), ends, score.value, mark, f"simultaneous.{name}", chart)
 
 
-def state_cell(state: CalibrationState, key: str) -> TableCell:
-    """The state of a method in words, coloured, with its number below."""
-    return TableCell(state.name, state.shown, state.value, _mark(state), f"{key}.value",
-                     words=True)  # fmt: skip
+def points(state: CalibrationState) -> str:
+    """The gap of a method in points."""
+    return f"{number(100 * state.gap, 1, signed=True)} points"
+
+
+def state_cell(state: CalibrationState, below: str, key: str) -> TableCell:
+    """The state of a method in words, coloured, with a number below."""
+    return TableCell(SHORT.get(state.state, state.state), below, state.gap, mark_of(state),
+                     f"{key}.gap", words=True)  # fmt: skip
 
 
 def _auroc_cell(
@@ -234,8 +242,11 @@ def _figure(
     )
 
 
-def _mark(state: CalibrationState) -> str:
-    return STATE_MARKS.get(state.name, "worrying")
+def mark_of(state: CalibrationState) -> str:
+    """The colour of a state: fine, worrying, or neither where the data do not decide."""
+    if state.is_bad:
+        return "worrying"
+    return "fine" if state.state == "calibrated" else ""
 
 
 def _ends(score: Score) -> tuple[float, float, float]:
