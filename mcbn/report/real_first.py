@@ -33,7 +33,9 @@ def real_first(content: RealContent) -> FirstScreen:
     return FirstScreen(
         f"{count}, {len(values)} {'methods' if several else 'method'}, "
         f"{100 * first.level:g}% intervals",
-        headlines.method_headline(content.baseline, pick, content.states, content.checked, count=count, by_gap=False),
+        headlines.method_headline(
+            content.baseline, pick, content.states, content.checked, count=count, by_gap=False
+        ),
         _lede(content),
         tuple(_tiles(content)),
         methods_table(content),
