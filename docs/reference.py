@@ -65,7 +65,7 @@ class Summaries(SphinxPostTransform):
         for entry in entries:
             signature, content = entry[0], entry[-1]
             name = ".".join((signature["module"], signature["fullname"]))
-            link = nodes.reference("", "", nodes.literal(text=short(name)), internal=True)
+            link = nodes.reference("", "", breakable(short(name)), internal=True)
             link["refuri"] = self.uri(page, signature["ids"][0])
             sentence = next(content.findall(nodes.paragraph)).deepcopy()
             cells = (nodes.paragraph("", "", link), sentence)
@@ -120,6 +120,15 @@ def parents(node: nodes.Node) -> Iterator[nodes.Node]:
 def short(name: str) -> str:
     """A name as it is imported: `MCBatchNorm`, but `scores.brier` if it is in a module."""
     return name.removeprefix("mcbn.") if name.count(".") == 1 else ".".join(name.split(".")[-2:])
+
+
+def breakable(name: str) -> nodes.literal:
+    """Code that may be broken into lines after each dot."""
+    first, *others = name.split(".")
+    code = nodes.literal("", first)
+    for part in others:
+        code += [nodes.Text("."), nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
+    return code
 
 
 def setup(app: Any) -> dict[str, bool]:
