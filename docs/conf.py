@@ -52,9 +52,9 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 # No inventories of other packages are downloaded, so only names of this package are links; of these
 # not the ones below, types in signatures that users do not construct.
 INTERNAL = (
-    "ClassImages|Claim|ComparisonContent|Curvature|Executor|Features|FittedLaplace|Forecasts|HeldOut|P|"
-    "RealContent|ScoredImages|ScoredRows|Store|StudyContent|UncertainImages|WithPrecision|_Crops|"
-    "_Flips|_Shifts"
+    "CheckResult|ClassImages|ComparisonContent|Curvature|Executor|Features|FittedLaplace|"
+    "Forecasts|HeldOut|P|RealContent|ScoredImages|ScoredRows|Store|StudyContent|"
+    "UncertainImages|WithPrecision|_Crops|_Flips|_Shifts"
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!mcbn\.).*"),
