@@ -325,16 +325,19 @@ def bounded(estimate: Point, score: str) -> Point:
     Student's interval of few seeds may reach beyond: an accuracy above 1. The true mean does not
     lie there, so what is cut off takes nothing from the chance that the interval holds it.
     """
-    low, high = limits(score)
-    return replace(estimate, low=max(estimate.low, low), high=min(estimate.high, high))
+    return _within(estimate, *limits(score))
 
 
 def bounded_difference(estimate: Point, score: str) -> Point:
     """The same of a difference of two means: of two accuracies at most 1."""
     low, high = limits(score)
-    return replace(
-        estimate, low=max(estimate.low, low - high), high=min(estimate.high, high - low)
-    )  # fmt: skip
+    return _within(estimate, low - high, high - low)
+
+
+def _within(estimate: Point, low: float, high: float) -> Point:
+    # A score of one's own may have a known name and another range: never an end beyond its mean.
+    ends = min(low, estimate.mean), max(high, estimate.mean)
+    return replace(estimate, low=max(estimate.low, ends[0]), high=min(estimate.high, ends[1]))
 
 
 def _numbers(store: Store, key: str, name: str) -> dict[str, float]:
