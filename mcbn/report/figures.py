@@ -277,7 +277,7 @@ def draw_groups(names: Sequence[str], curves: Sequence[Curve], ax: Axes) -> Axes
     # A dollar sign in a name does not begin a formula.
     ax.set_yticks(curves[0].x, labels=[drawable(name) for name in names], parse_math=False)
     ax.set(ylim=(len(curves[0].x) + 0.5, 0.5))
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     return ax
 
 

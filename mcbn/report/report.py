@@ -261,7 +261,8 @@ class Report(Displayed):
         Args:
             directory: where to write; it is made if it is not there.
             figures: "pdf", "svg" or "png", or several: every figure is written as a file of its own
-                as well, with its heading and its legend, into the folder `figures` beside the page.
+                as well, with its heading and its legend, and its numbers as CSV, into the folder
+                `figures` beside the page.
             pdf: also print the page as `report.pdf`, by Chromium, Chrome or Edge.
 
         Returns:

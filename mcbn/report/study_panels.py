@@ -21,6 +21,8 @@ from mcbn.study.slopes import Replicate, expected
 
 # A spread below this share of the largest has vanished (all draws are equal).
 NOISE = 1e-5
+FEW_COLUMNS = 5  # of a heat map, whose cells have room for a zero before the point
+ROOM = 36  # letters in a row of a heat map
 MAX_DOTS = 10  # replicates that are shown one by one
 SPREADS = ("epistemic_sd", "mutual_information")
 # Methods of a single draw have no mutual information and no spread.
@@ -306,14 +308,17 @@ def _draw_score(
     figures.value_axis(limits, ax, label=axis, log=log)
 
 
-def _cell_text(value: float, columns: int) -> str:
-    """A mean in the cell of a heat map, with as many digits as there is room for."""
-    if columns <= 5:
-        return glossary.significant(value)
-    short = glossary.significant(value).replace("0.", ".", 1)
-    if len(short) > 4:
-        short = glossary.significant(value, 2).replace("0.", ".", 1)
-    return short if len(short) <= 4 and columns <= 8 else ""
+def _cell_texts(values: np.ndarray) -> list[list[str]]:
+    """The means of a heat map with as many digits as cells have room for, or none of them."""
+    columns = values.shape[1]
+    room = int(ROOM / columns)
+    for digits in (3, 2, 1):
+        texts = [[glossary.significant(value, digits) for value in row] for row in values]
+        if columns > FEW_COLUMNS:
+            texts = [[text.replace("0.", ".", 1) for text in row] for row in texts]
+        if max(len(text) for row in texts for text in row) <= room:
+            return texts
+    return [[""] * columns for _ in values]
 
 
 def _draw_heat_map(
@@ -323,8 +328,7 @@ def _draw_heat_map(
     columns: Sequence[int],
     ax: Axes,
 ) -> None:
-    # A narrow cell has room for four characters, a narrower one for none.
-    texts = [[_cell_text(value, len(columns)) for value in row] for row in values]
+    texts = _cell_texts(values)
     figures.draw_heat_map(tints, texts, ax)
     ax.set_xticks(range(len(columns)), labels=[str(size) for size in columns])
     ax.set_yticks(range(len(rows)), labels=[str(size) for size in rows])

@@ -119,6 +119,8 @@ class _Reader:
                 continue
             text = self.colors.get(value, value)
             kept[key] = ",".join(text.replace(",", " ").split()) if "dash" in key else text
+        if kept.get("fill-opacity") == "0":
+            kept = {key: value for key, value in kept.items() if not key.startswith("fill")}
         if "stroke" not in kept:
             kept = {key: value for key, value in kept.items() if not key.startswith("stroke")}
         return tuple(sorted(kept.items()))
@@ -146,7 +148,7 @@ def _placed(
     """
     place = float(each.get("x", 0)), float(each.get("y", 0))
     path, look = _points(mark.get("d", "")), dict(style)
-    if any(command == "C" for command, _ in path):
+    if "fill" in look and any(command == "C" for command, _ in path):
         radius = max(x for _, numbers in path for x in numbers[::2])
         edge = float(look.get("stroke-width", 1)) if "stroke" in look else 0.0
         round_ = {"stroke": look.get("fill", ""), "stroke-linecap": "round",

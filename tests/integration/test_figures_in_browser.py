@@ -149,7 +149,7 @@ def test_a_figure_is_saved_with_its_colours_heading_and_legend(opened):
         assert name.strip() in texts
     width, height = map(float, (root.get("width"), root.get("height")))
     with Image.open(saved(page, figure, "PNG").path()) as picture:
-        assert picture.size == (round(2 * width), round(2 * height))
+        assert picture.size == pytest.approx((2 * width, 2 * height), abs=2)
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from mcbn.evaluation.reliability import Reliability
-from mcbn.report import figures, svg
+from mcbn.report import figures, study_panels, svg
 from mcbn.report.figures import Curve
 from mcbn.report.margins import text_width, ticks_of
 from mcbn.report.rendering import render
@@ -174,6 +174,37 @@ def test_every_text_is_inside_and_a_figure_is_small():
         if each.get("transform") is None:
             assert 0 <= float(each.get("x")) <= width
     assert text_width("iii", 10) < text_width("abc", 10) < text_width("WWW", 10)
+
+
+def test_a_round_marker_is_a_dot_and_an_empty_one_a_circle():
+    def draw(ax):
+        ax.plot([1, 2], [1, 2], "o", color=figures.SERIES[0], markersize=6)
+        ax.plot([1], [2], "o", color=figures.SERIES[1], markersize=6, fillstyle="none")
+
+    root = rendered(draw)
+    paths = [path for path in root.iter("path") if "series" in (path.get("stroke") or "")]
+    dot, circle = paths
+    assert dot.get("stroke-linecap") == "round"
+    assert float(dot.get("stroke-width")) == pytest.approx(7)  # its edge is one point wide
+    assert "c" in circle.get("d")
+    assert circle.get("fill") is None
+    np.testing.assert_allclose(
+        corners(dot.get("d"))[::2], places(root, [(1, 1), (2, 2)]), atol=0.11
+    )
+
+
+@pytest.mark.parametrize("columns", [3, 7, 8, 12])
+@pytest.mark.parametrize("value", [0.3456, 0.00047, 12.34, -2.5])
+def test_cells_of_a_heat_map_all_have_their_numbers_or_none_has(columns, value):
+    texts = study_panels._cell_texts(np.full((2, columns), value))
+    words = {text for row in texts for text in row}
+    assert len(words) == 1
+    (word,) = words
+    assert text_width(word, figures.LETTERS) < 210 / columns
+    if word:
+        assert float(word.replace("\N{MINUS SIGN}", "-")) == pytest.approx(value, rel=0.25)  # a digit
+    if columns == 3:
+        assert len(re.sub(r"\D", "", word).lstrip("0")) == 3 or abs(value) < 0.001
 
 
 STEP = st.tuples(st.integers(-3000, 3000), st.integers(-3000, 3000))
