@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mcbn.bank.consistency import Consistency
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
@@ -29,6 +30,8 @@ class Subject:
         drift: tests of data sets for drift, by name.
         recalibrations: what was fitted on held-out data, by method.
         sets: coverage of prediction sets or intervals.
+        banks: agreement of banks with their networks, by method, besides those that the comparison
+            knows.
     """
 
     comparison: Comparison | None = None
@@ -39,6 +42,7 @@ class Subject:
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
+    banks: Mapping[str, Consistency] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -46,6 +50,13 @@ class Subject:
         if self.comparison is not None:
             return self.comparison.baseline
         return next(iter(self.evaluations), "")
+
+    @property
+    def known_banks(self) -> dict[str, Consistency]:
+        """Agreement of every known bank with its network, by method."""
+        entries = self.comparison.entries if self.comparison else {}
+        compared = {name: entry.bank for name, entry in entries.items() if entry.bank}
+        return {**compared, **self.banks}
 
     @cached_property
     def study_parts(self) -> Mapping[str, Study]:
