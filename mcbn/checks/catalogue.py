@@ -124,6 +124,6 @@ def require_codes(codes: Collection[str]) -> None:
     unknown = [code for code in codes if code not in CODES]
     if unknown:
         raise ValueError(
-            f"expected codes of checks, such as {CHECKS[0].code}, got {unknown}; docs/checks.md "
+            f"expected codes of checks, such as {next(iter(CODES))}, got {unknown}; docs/checks.md "
             "lists them"
         )

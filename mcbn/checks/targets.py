@@ -13,8 +13,8 @@ def targets_claim(comparison: Comparison) -> Claim:
     found = sorted({*comparison.known_targets.flatten().tolist()})
     total = comparison.entries[comparison.baseline].class_count
     if len(found) > 1:
-        text = f"The targets are of {len(found)} of the {total} classes."
-        return Claim("Targets", "good", text)
+        which = f"all {total}" if len(found) == total else f"{len(found)} of the {total}"
+        return Claim("Targets", "good", f"The targets are of {which} classes.")
     name = comparison.classes[found[0]] if comparison.classes else str(found[0])
     text = (
         f"All targets are of one class, {name}, of {total}: accuracy and calibration are those of "

@@ -35,9 +35,11 @@ from mcbn.recalibration.apply import (
     in_words,
 )
 from mcbn.recalibration.coverages import have_sets, set_coverages
+from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_contents import content_of_predictions
+from mcbn.report.real_content import RealContent
 from mcbn.report.report import Report
 from mcbn.uncertainty.predictive_scores import USUAL
 
@@ -48,6 +50,16 @@ UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     figure_formats(names_of(options.figures))  # is refused before any work
+    page, methods = page_of_files(options)
+    _write(Report(page), page.recalibrations, options)
+    if options.maps is not None:
+        _write_maps(options.maps, methods)
+
+
+def page_of_files(
+    options: ReportOptions,
+) -> tuple[ComparisonPage | RegressionPage, list[Predictions]]:
+    """Score files of predictions: their page, and the predictions by each method on it."""
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -86,10 +98,8 @@ def report(options: ReportOptions) -> None:
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    page = replace(page, provenance=provenance, sets=sets, drift=drift, recalibrations=fits)
-    _write(Report(page), fits, options)
-    if options.maps is not None:
-        _write_maps(options.maps, methods)
+    known: Any = {"sets": sets, "drift": drift, "recalibrations": fits}
+    return replace(page, provenance=provenance, **known), methods
 
 
 def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> None:

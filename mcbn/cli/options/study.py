@@ -42,6 +42,25 @@ class StudyReportOptions:
 
 
 @dataclass(frozen=True)
+class StudyCheckOptions:
+    """Check a study, also while it runs, and exit with 1 if there is an issue.
+
+    Example: mcbn check digits --ignore MCBN016
+
+    Attributes:
+        study: folder of the study.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
+        strict: exit with 1 if there is a tip as well.
+        json: print JSON instead of text.
+    """
+
+    study: str = field(metadata=STUDY)
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
+    strict: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
 class StudyStatusOptions:
     """Show how many cells of a study are finished, failed and running.
 
