@@ -8,12 +8,14 @@ from check_pages import DOCS, OVERVIEW, overview, page
 from reports import comparison
 from source import MODULES, PACKAGE
 
+import mcbn
 from mcbn import validation
 from mcbn.checks.catalogue import CHECKS, CODES, check_all, require_codes
 from mcbn.checks.check import Check
 from mcbn.checks.claim import Claim
 from mcbn.checks.networks import OF_NETWORKS
 from mcbn.checks.subject import Subject
+from mcbn.cli.verbs import VERBS
 
 CODE = re.compile(r"MCBN\d{3}")
 # Modules that speak of codes as examples.
@@ -52,6 +54,16 @@ def test_every_check_says_what_it_does(check):
         assert text.endswith(".")
         assert "  " not in text
     assert (check.judge is not None) == (check in CHECKS)
+
+
+def test_names_and_options_in_remedies_exist():
+    every = " ".join(
+        text for each in CODES.values() for text in (each.remedy, each.looks_at, each.source)
+    )
+    names = set(re.findall(r"\bmcbn\.(\w+)", every))
+    assert {"Augmented", "choose_batch_size"} <= names <= set(mcbn.__all__)
+    known = {f"--{name}" for name in VERBS["report"].declared()}
+    assert {"--recalibrate", "--group"} <= set(re.findall(r"--[a-z-]+", every)) <= known
 
 
 def test_every_judging_module_is_in_the_catalogue():

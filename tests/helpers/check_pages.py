@@ -10,6 +10,11 @@ from mcbn.checks.catalogue import CODES
 
 DOCS = Path(__file__).parents[2] / "docs"
 OVERVIEW = DOCS / "checks.md"
+# What is code in plain sentences: options, and names with what they are called with.
+CODE = re.compile(
+    r"--[a-z][\w-]*(?: temperature)?|\b(?:mcbn|bank|model|torch)\.\w[\w.]*\w"
+    r"(?:\((?:[^()]|\([^()]*\))*\))?|\b[a-z_]+=(?:None)?"
+)
 FIRST = {"Methods and studies": "MCBN0", "Networks and banks": "MCBN1"}  # of codes, by heading
 
 PAGE = """\
@@ -39,6 +44,11 @@ PAGE = """\
 """
 
 
+def marked(text):
+    """A plain sentence in Markdown, with what is code in it marked as such."""
+    return CODE.sub(lambda found: f"`{found[0]}`", text)
+
+
 def page(check):
     """The page of a check, in Markdown."""
     what = "A check of methods or of a study, which `mcbn check` and every report make."
@@ -52,16 +62,17 @@ def page(check):
             "What `mcbn doctor` finds is always shown. A warning is switched off as any other of "
             f'Python: `warnings.filterwarnings("ignore", r".*\\({check.code}\\)")`.'
         )
-    parts = ("code", "name", "looks_at", "threshold", "source", "remedy")
+    parts = ("looks_at", "threshold", "source", "remedy")
     return PAGE.format(
-        what=what, ignoring=ignoring, **{part: getattr(check, part) for part in parts}
-    )
+        code=check.code, name=check.name, what=what, ignoring=ignoring,
+        **{part: marked(getattr(check, part)) for part in parts},
+    )  # fmt: skip
 
 
 def table(start):
     """The rows of the overview of the checks whose codes begin so."""
     rows = [
-        f"| [{check.code}](checks/{check.code}.md) | {check.name} | {check.looks_at} |"
+        f"| [{check.code}](checks/{check.code}.md) | {check.name} | {marked(check.looks_at)} |"
         for check in CODES.values()
         if check.code.startswith(start)
     ]
