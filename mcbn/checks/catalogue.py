@@ -73,16 +73,6 @@ class Checked:
         """The checks of one status."""
         return tuple(result for result in self.results if result.status == status)
 
-    def without(self, codes: Collection[str]) -> "Checked":
-        """The same without the checks of some codes.
-
-        Raises:
-            ValueError: there is no check of a code.
-        """
-        require_codes(codes)
-        kept = tuple(result for result in self.results if result.check.code not in codes)
-        return Checked(kept, tuple(dict.fromkeys((*self.ignored, *codes))))
-
     def to_dict(self) -> list[dict[str, Any]]:
         """Each check with its status and what it says."""
         return [

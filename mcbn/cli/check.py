@@ -11,9 +11,9 @@ from mcbn.checks.claim import Claim
 from mcbn.cli import messages
 from mcbn.cli.options.predictions import CheckOptions, ReportOptions
 from mcbn.cli.options.study import StudyCheckOptions
-from mcbn.cli.report import page_of_files
+from mcbn.cli.report import content_of_files
 from mcbn.cli.values import names_of
-from mcbn.report.study_page import StudyPage
+from mcbn.report.study_content import StudyContent
 from mcbn.study.results import Study
 
 # One and several of a status, as the last line counts them.
@@ -23,18 +23,17 @@ COUNTED = {"issue": ("issue", "issues"), "tip": ("tip", "tips"), "passed": ("pas
 
 def check(options: CheckOptions) -> None:
     """Check predictions of one or more methods on the same examples; exit with 1 for an issue."""
-    require_codes(names_of(options.ignore))  # is refused before any work
     known = {each.name for each in fields(ReportOptions)}
-    shared = {name: value for name, value in vars(options).items() if name in known - {"ignore"}}
-    page, _ = page_of_files(ReportOptions(**shared))
-    _tell(page.checked.without(names_of(options.ignore)), options)
+    shared = {name: value for name, value in vars(options).items() if name in known}
+    content, _ = content_of_files(ReportOptions(**shared))
+    _tell(content.checked, options)
 
 
 def check_study(options: StudyCheckOptions) -> None:
     """Check a study; exit with 1 for an issue."""
-    require_codes(names_of(options.ignore))
-    page = StudyPage(Study.load(options.study))
-    _tell(page.checked.without(names_of(options.ignore)), options)
+    ignored = names_of(options.ignore)
+    require_codes(ignored)
+    _tell(StudyContent(Study.load(options.study), ignored).checked, options)
 
 
 def _tell(checked: Checked, options: CheckOptions | StudyCheckOptions) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcbn.checks.catalogue import require_codes
 from mcbn.cli import messages
 from mcbn.cli.data import read_data
 from mcbn.cli.options.parts import ReadingOptions
@@ -50,16 +51,17 @@ UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     figure_formats(names_of(options.figures))  # is refused before any work
-    page, methods = page_of_files(options)
-    _write(Report(page), page.recalibrations, options)
+    content, methods = content_of_files(options)
+    _write(Report(content), content.recalibrations, options)
     if options.maps is not None:
         _write_maps(options.maps, methods)
 
 
-def page_of_files(
+def content_of_files(
     options: ReportOptions,
-) -> tuple[ComparisonPage | RegressionPage, list[Predictions]]:
-    """Score files of predictions: their page, and the predictions by each method on it."""
+) -> tuple[ComparisonContent | RealContent, list[Predictions]]:
+    """Score files of predictions: the content of a report, and the predictions by each method."""
+    require_codes(names_of(options.ignore))  # is refused before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -89,7 +91,7 @@ def page_of_files(
         _tell_of_averages(fits, methods, by)
         methods = before_and_after(methods, fits, by)
         ood = [either for each in ood for either in before_and_after([each], fits, by)]
-    page = content_of_predictions(
+    content = content_of_predictions(
         methods, title=options.title, outside=ood, groups=groups, group=options.group,
         images=images, resamples=options.resamples,
         uncertainties=names_of(options.uncertainty) or USUAL,
@@ -98,8 +100,9 @@ def page_of_files(
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    known: Any = {"sets": sets, "drift": drift, "recalibrations": fits}
-    return replace(page, provenance=provenance, **known), methods
+    known: Any = {"sets": sets, "drift": drift, "recalibrations": fits,
+                  "ignore": names_of(options.ignore)}  # fmt: skip
+    return replace(content, provenance=provenance, **known), methods
 
 
 def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> None:

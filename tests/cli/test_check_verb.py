@@ -10,8 +10,8 @@ from command_lines import failing, run
 from forecasters import forecaster
 from synthetic_studies import classification_plan, classification_scores, made_study
 
-from mcbn.cli import check as check_verb
 from mcbn.cli import messages
+from mcbn.cli import report as report_verb
 from mcbn.cli.main import main
 from mcbn.predictive.predictions import Predictions
 from mcbn.predictive.tables import write_predictions
@@ -108,6 +108,18 @@ def test_it_says_what_the_report_of_the_same_files_says(folder, capsys):
     assert {"MCBN010", "MCBN013"} <= {each[0] for each in said}
 
 
+def test_a_report_leaves_out_what_is_ignored(folder):
+    line = "report sharp.st right.st --resamples 30"
+    run(f"{line} --out all")
+    run(f"{line} --out fewer --ignore MCBN002,MCBN003")
+    every, fewer = (
+        json.loads((folder / name / "report.json").read_text())["verdict"]
+        for name in ("all", "fewer")
+    )
+    assert fewer == [each for each in every if each["code"] not in ("MCBN002", "MCBN003")]
+    assert len(fewer) == len(every) - 2
+
+
 def test_a_study_is_checked_as_its_report_is(tmp_path, monkeypatch, capsys):
     study = made_study(classification_plan(seeds=(0, 1, 2)), classification_scores)
     monkeypatch.setattr(Study, "load", lambda _: study)
@@ -122,14 +134,20 @@ def test_a_study_is_checked_as_its_report_is(tmp_path, monkeypatch, capsys):
     assert (status["MCBN015"], status["MCBN016"]) == ("passed", "tip")
     _, found = checked(f"check {folder} --json --ignore MCBN016", capsys)
     assert "MCBN016" not in {each["code"] for each in found["checks"]}
+    run(f"report {folder} --ignore MCBN016 --out {folder}/r")
+    written = json.loads((tmp_path / "r" / "report.json").read_text())["verdict"]
+    assert [each["sentence"] for each in written] == [
+        each["sentence"] for each in verdict if each["code"] != "MCBN016"
+    ]
 
 
 def test_unknown_codes_and_files_are_errors_of_their_own(folder, capsys, monkeypatch):
     assert "['X1']" in failing("check right.st --ignore MCBN001,X1", capsys)
     assert "nowhere.st" in failing("check nowhere.st", capsys)
     assert "once" in failing("check right.st right.st", capsys)
-    monkeypatch.setattr(check_verb, "page_of_files", lambda _: pytest.fail("before any work"))
-    failing("check right.st --ignore MCBN9999", capsys)
+    monkeypatch.setattr(report_verb, "named_predictions", lambda *_, **__: pytest.fail("work"))
+    for verb in ("check", "report"):
+        failing(f"{verb} right.st --ignore MCBN9999", capsys)
 
 
 def test_names_of_files_print_in_their_line(folder, capsys):

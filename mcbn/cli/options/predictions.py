@@ -152,6 +152,7 @@ class ReportOptions:
             an example is more uncertain; by default entropy and mutual_information.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
         json: print JSON instead of text.
     """
 
@@ -174,4 +175,5 @@ class ReportOptions:
     drift: list[str] | str | None = field(default=None, metadata=DRIFT)
     uncertainty: list[str] | str | None = field(default=None, metadata=NAMES)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False

@@ -32,12 +32,14 @@ class StudyReportOptions:
         out: folder of report.html and report.json; by default that of the study.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
         json: print JSON instead of text.
     """
 
     study: str = field(metadata=STUDY)
     out: str | None = field(default=None, metadata=REPORT)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False
 
 
