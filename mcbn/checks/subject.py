@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mcbn.bank.consistency import Consistency
 from mcbn.checks.calibration_states import CalibrationState, calibration_states
 from mcbn.checks.real_values import real_calibration_states
 from mcbn.drift.drift_test import DriftTest
@@ -33,6 +34,8 @@ class Subject:
         recalibrations: what was fitted on held-out data, by method.
         sets: coverage of prediction sets or intervals.
         real_gaps: how the forecasts of each method of real values are off.
+        banks: agreement of banks with their networks, by method, besides those that the comparison
+            knows.
     """
 
     comparison: Comparison | None = None
@@ -44,6 +47,7 @@ class Subject:
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
     real_gaps: Mapping[str, RealGaps] = field(default_factory=dict)
+    banks: Mapping[str, Consistency] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -51,6 +55,13 @@ class Subject:
         if self.comparison is not None:
             return self.comparison.baseline
         return next(iter(self.evaluations), "")
+
+    @property
+    def known_banks(self) -> dict[str, Consistency]:
+        """Agreement of every known bank with its network, by method."""
+        entries = self.comparison.entries if self.comparison else {}
+        compared = {name: entry.bank for name, entry in entries.items() if entry.bank}
+        return {**compared, **self.banks}
 
     @cached_property
     def calibration(self) -> Mapping[str, CalibrationState]:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from equal_methods import at_most
+from mcbn.report.study_page import StudyPage
 from synthetic_studies import classification_plan, made_study
 
 from mcbn.checks.study_detection import detection_claims
 from mcbn.checks.study_methods import CHECK
 from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
-from mcbn.report.study_page import StudyPage
 from mcbn.study.contrasts import contrasts
 from mcbn.study.plan import DataAxes, InferenceAxes, TrainingAxes
 from mcbn.study.results import Point, Result, Study, bounded, bounded_difference

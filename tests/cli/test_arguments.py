@@ -12,9 +12,9 @@ from mcbn.cli.options.network import PredictOptions
 from mcbn.cli.options.parts import NetworkOptions
 from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.repeat import command
-from mcbn.cli.verbs import STUDY_REPORT, VERBS
+from mcbn.cli.verbs import STUDY_VERBS, VERBS
 
-PARSED = {**VERBS, "study": STUDY_REPORT}
+PARSED = {**VERBS, "study": STUDY_VERBS["report"], "checked study": STUDY_VERBS["check"]}
 
 
 def asked(program, verb, words):

@@ -236,7 +236,7 @@ VALUES = {
     "noise": INSPECTION.observation.noise["1"],
     "drift of a layer": DRIFT.layers[0],
     "error of draws": DrawError(16, 0.01, 0.003),
-    "finding": Finding("it is small", blocking=True),
+    "finding": Finding("MCBN118", "it is small", blocking=True),
     "layer of a consistency": mcbn.consistency(BANK).layers[0],
     "confirmation": CONFIRMATION,
     "candidate of layers": LAYERS.candidates[0],
