@@ -95,7 +95,7 @@ def _columns(sizes: Sequence[int]) -> tuple[int | None, ...]:
 
 def _size_headings(sizes: Sequence[int]) -> Iterator[tuple[str, str]]:
     for size in _columns(sizes):
-        meaning = "Mean over training batch sizes within each split and seed, then over those."
+        meaning = "Mean over all networks; its interval counts what those of one seed share."
         yield ("All", meaning) if size is None else (f"Trained at {size}", "")
 
 
