@@ -84,8 +84,10 @@ def run_demo(
         notes=methods.warnings,
     )
     page = report.write(directory)
+    say(report.headline)
     for claim in report.verdict:
-        say(f"{claim.topic}: {claim.sentence}")
+        if claim.status != "passed":
+            say(f"  {claim.code} {claim.topic}: {claim.sentence}")
     say(f"Report: {page}")
     return page
 

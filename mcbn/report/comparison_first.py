@@ -9,7 +9,7 @@ from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.out_of_distribution import OOD_AUROC, common_score
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.glossary import number
 from mcbn.report import headlines, panels, study_panels, tables
 from mcbn.report.comparison_content import ComparisonContent
@@ -144,12 +144,12 @@ def methods_table(content: ComparisonContent) -> Table:
         tables.score_heading(name): [
             tables.score_cell(comparison.evaluations, method, name) for method in comparison.entries
         ]
-        for name in ("accuracy", "nll")
+        for name in (("accuracy",) if differences else ("accuracy", "nll"))
     }
     if differences:
         heading = f"NLL minus {base}", "Negative is better; the interval holds for all methods."
         columns[heading] = [
-            TableCell("baseline"),
+            baseline_cell(comparison.evaluations, "nll"),
             *difference_cells(differences, base, "NLL", list(comparison.entries), best=min),
         ]
     columns["Calibration", "Confidence minus accuracy, in percentage points."] = [
@@ -170,6 +170,14 @@ def methods_table(content: ComparisonContent) -> Table:
     rows = zip(*columns.values(), strict=True)
     return Table("Methods", (("Method", ""), *columns),
                  tuple(zip(comparison.entries, rows, strict=True)))  # fmt: skip
+
+
+def baseline_cell(evaluations: Mapping[str, Evaluation], score: str) -> TableCell:
+    """The score of the baseline, in the column of the differences from it."""
+    name, evaluation = next(iter(evaluations.items()))
+    value, label = evaluation[score], glossary.label(score)
+    return TableCell(glossary.written(score, value.value), f"{label} of the baseline",
+                     value.value, key=f"comparison.methods.{name}.scores.{score}")  # fmt: skip
 
 
 def difference_cells(

@@ -94,16 +94,18 @@ def state_words(state: CalibrationState) -> str:
 def method_lede(
     comparison: Comparison, pick: str, states: Mapping[str, CalibrationState], checked: Checked
 ) -> str:
-    """What the headline rests on: the gain of the pick, and what MCBN does."""
+    """What the headline rests on: the gain of the pick, and what MCBN does at its best."""
     base = comparison.baseline
     sentences = []
     if pick != base:
         sentences += [_gain(comparison, pick), *_temperature(checked, base)]
     elif claim := said_by(checked, BEST):
         sentences.append(claim.sentence)
-    for name in comparison.entries:
-        if "MCBN" in name and name not in (base, pick):
-            sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state_words(states[name])}.")
+    others = [name for name in comparison.entries if "MCBN" in name and name not in (base, pick)]
+    if others:
+        nlls = {name: comparison.evaluations[name]["nll"].value for name in others}
+        name = min(others, key=lambda each: nlls[each])
+        sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state_words(states[name])}.")
     return " ".join(sentences)
 
 

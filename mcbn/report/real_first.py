@@ -11,7 +11,13 @@ from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
 from mcbn.report import headlines, panels, tables
-from mcbn.report.comparison_first import MAX_SHOWN, difference_cells, mark_of, state_cell
+from mcbn.report.comparison_first import (
+    MAX_SHOWN,
+    baseline_cell,
+    difference_cells,
+    mark_of,
+    state_cell,
+)
 from mcbn.report.first_screen import FirstScreen, Tile
 from mcbn.report.real_content import RealContent
 from mcbn.report.small_charts import StripRow, interval_strip, small_histogram
@@ -106,13 +112,13 @@ def methods_table(content: RealContent) -> Table:
         tables.score_heading(name, unit): [
             tables.score_cell(scores, method, name) for method in scores
         ]
-        for name in ("pll", "rmse", "coverage_90")
+        for name in (("rmse", "coverage_90") if len(scores) > 1 else ("pll", "rmse", "coverage_90"))
         if name in scores[base]
     }
     if len(scores) > 1:
         heading = f"PLL minus {base}", "Positive is better; the interval holds for all methods."
         cells = difference_cells(content.simultaneous, base, "PLL", list(scores), best=max)
-        columns[heading] = [TableCell("baseline"), *cells]
+        columns[heading] = [baseline_cell(scores, "pll"), *cells]
     heading = "Calibration", "By the coverage of the intervals and the transforms (PIT)."
     columns[heading] = [
         state_cell(content.states[name], "", f"calibration.{name}") for name in scores
