@@ -3,6 +3,7 @@
 include tools/common.mk
 
 OUT ?= demo
+DATA ?= digits
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test integration check docs bench clean
@@ -11,8 +12,8 @@ help:  ## list these targets
 	$(LIST) Makefile
 	@echo "More, for maintainers: make -C tools help"
 
-demo: .venv-demo/ready  ## train small networks, wrap and compare them; writes demo/report.html
-	.venv-demo/bin/mcbn demo --out $(OUT)
+demo: .venv-demo/ready  ## train small networks and compare methods: demo/report.html (DATA=mnist)
+	.venv-demo/bin/mcbn demo --data $(DATA) --out $(OUT)
 
 test: .venv/ready  ## run the unit tests in two processes (WORKERS=2)
 	.venv/bin/pytest -m "not slow" $(PARALLEL) --ignore tests/integration

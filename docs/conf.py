@@ -3,15 +3,17 @@
 import contextlib
 import io
 import re
+import sys
 from base64 import b64encode
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from docutils import nodes
 from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import MathTextParser
-from matplotlib.path import Path
+from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from sphinx.util import logging
 
@@ -21,7 +23,14 @@ project = "mcbn"
 author = "The mcbn authors"
 version = release = mcbn.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+sys.path.insert(0, str(Path(__file__).parent))  # for `reference`, an extension of our own
+extensions = [
+    "myst_parser",
+    "reference",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 
@@ -43,9 +52,9 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 # No inventories of other packages are downloaded, so only names of this package are links; of these
 # not the ones below, types in signatures that users do not construct.
 INTERNAL = (
-    "ClassImages|Claim|ComparisonContent|Curvature|Executor|Features|FittedLaplace|Forecasts|HeldOut|P|"
-    "RealContent|ScoredImages|ScoredRows|Store|StudyContent|UncertainImages|WithPrecision|_Crops|"
-    "_Flips|_Shifts"
+    "CheckResult|ClassImages|ComparisonContent|Curvature|Executor|Features|FittedLaplace|"
+    "Forecasts|HeldOut|P|Plotted|RealContent|ScoredImages|ScoredRows|Store|StudyContent|"
+    "UncertainImages|WithPrecision|_Crops|_Flips|_Shifts"
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!mcbn\.).*"),
@@ -64,11 +73,11 @@ html_math_renderer = "paths"
 logger = logging.getLogger(__name__)
 PATHS = MathTextParser("path")
 LETTERS = {
-    Path.MOVETO: "M",
-    Path.LINETO: "L",
-    Path.CURVE3: "Q",
-    Path.CURVE4: "C",
-    Path.CLOSEPOLY: "Z",
+    Outline.MOVETO: "M",
+    Outline.LINETO: "L",
+    Outline.CURVE3: "Q",
+    Outline.CURVE4: "C",
+    Outline.CLOSEPOLY: "Z",
 }
 
 # Files outside this folder that pages link to, and the pages that include them.
@@ -147,7 +156,7 @@ def equation_svg(equation: str) -> str:
     width, height, depth, _, _ = PATHS.parse(text, dpi=72, prop=font)
     outline = TextPath((0, 0), text, size=size, prop=font)
     steps = [
-        LETTERS[code] + " ".join(f"{value:.0f}" for value in points if code != Path.CLOSEPOLY)
+        LETTERS[code] + " ".join(f"{value:.0f}" for value in points if code != Outline.CLOSEPOLY)
         for points, code in outline.iter_segments(simplify=False)
     ]
     # An em is the size of the surrounding text; depth is the height below the baseline.

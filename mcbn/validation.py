@@ -3,6 +3,7 @@
 Each check raises `ValueError` or `TypeError` with one sentence: expected this, got that; do this.
 """
 
+import re
 import sys
 import warnings
 from numbers import Integral
@@ -19,14 +20,33 @@ PROBABILITY_TOLERANCE = 1e-6
 # Packages whose frames lie between a warning and the user's line; jaxtyping and beartype wrap
 # functions where types are checked at run time.
 SKIPPED_PACKAGES = frozenset({"mcbn", "jaxtyping", "beartype"})
+# How messages that a check says end; docs/checks.md lists the codes.
+CODE_AT_END = re.compile(r"MCBN\d{3}\)")
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the user's line: the nearest call from outside this package."""
+def warn(message: str, category: type[Warning] = UserWarning, *, code: str = "") -> None:
+    """Warn at the user's line: the nearest call from outside this package.
+
+    Args:
+        message: what is said.
+        category: of the warning.
+        code: of the check that says it, such as "MCBN001", with which the message then ends.
+    """
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and _package(frame.f_globals) in SKIPPED_PACKAGES:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(coded(message, code), category, stacklevel=level)
+
+
+def coded(message: str, code: str) -> str:
+    """A message that ends with the code of its check; as it is without a code."""
+    return f"{message} ({code})" if code else message
+
+
+def uncoded(message: str) -> tuple[str, str]:
+    """A message without the code of its check, and that code; empty if it has none."""
+    text, _, end = message.rpartition(" (")
+    return (text, end[:-1]) if CODE_AT_END.fullmatch(end) else (message, "")
 
 
 def _package(namespace: dict[str, Any]) -> str:

@@ -156,7 +156,7 @@ class Bank(Displayed):
         """
         ratio = ratio_of_scales(self.batch_size, _positive(batch_size), self._without_replacement)
         for doubt in self.doubts(batch_size) if warn else ():
-            validation.warn(doubt, RescalingWarning)
+            validation.warn(doubt, RescalingWarning, code="MCBN127")
         moved = rescaled(self.statistics, self.epsilon, self.bias, ratio)
         bias = {name: values * ratio.to(values) for name, values in self.bias.items()}
         bank = replace(self.with_coordinates(moved), batch_size=batch_size, bias=bias)

@@ -132,7 +132,7 @@ def collect(
         replacement=replacement(batches),
     )
     if not (check := consistency(bank)).passed:
-        validation.warn(str(check), InconsistentBankWarning)
+        validation.warn(str(check), InconsistentBankWarning, code="MCBN001")
     return bank
 
 
@@ -142,7 +142,8 @@ def _warn_if_frozen(model: Module, layers: dict[str, Module]) -> None:
         validation.warn(
             f"{len(frozen)} batch-norm layers were frozen in training (the first is "
             f"{frozen[0]!r}): the network never used batch statistics there, so the spread that "
-            "MCBN draws is not one it was trained with"
+            "MCBN draws is not one it was trained with",
+            code="MCBN112",
         )
 
 
@@ -160,14 +161,15 @@ def _conduct(model: Module, batch: CountedBatch) -> Conduct:
     conduct = network_conduct(model, inputs)
     if count(batch.inputs) != batch.examples:  # it was tried on rows that are no examples
         conduct = replace(conduct, mixes=False)
-    for note in conduct.notes():
-        validation.warn(note)
+    for code, note in conduct.notes():
+        validation.warn(note, code=code)
     if others := unknown_statistics(model, batch_norm_layers(model), inputs):
         validation.warn(
             f"{_number(others, 'module')} left out of the bank, {others[0]!r} "
             f"({type(model.get_submodule(others[0])).__name__}) first: it changes buffers of its "
             f"own in train mode, but has none named {MEAN} and {VARIANCE}; rename them if they are "
-            "the mean and variance of a batch norm"
+            "the mean and variance of a batch norm",
+            code="MCBN123",
         )
     return conduct
 
@@ -200,13 +202,15 @@ def _tell_layers(
         validation.warn(
             f"{_number(own.left_out, 'layer')} left out of the bank, {text} first: what train mode "
             "does there is not to normalise by the mean and variance of a mini-batch, so it keeps "
-            "its running statistics"
+            "its running statistics",
+            code="MCBN124",
         )
     if unreached and drawn:
         validation.warn(
             f"{_number(unreached, 'batch-norm layer')} not called by the first mini-batch, "
             f"{unreached[0]!r} first, so nothing is drawn there: it is not used in eval mode, or "
-            "through its tensors alone, or by another path through the network"
+            "through its tensors alone, or by another path through the network",
+            code="MCBN117",
         )
 
 

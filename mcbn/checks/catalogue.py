@@ -5,36 +5,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcbn.checks import (
+    augmentation,
+    banks,
     batch_size,
     best_method,
     calibration,
+    coverage,
     draws,
     drift,
+    epistemic_ranking,
+    equal_draws,
+    equal_methods,
     errors,
+    few_examples,
     groups,
     more_data,
     out_of_distribution,
     recommendation,
     replicates,
+    seeds,
     spread,
     study_detection,
     study_methods,
+    targets,
     temperature,
+    temperature_bound,
 )
 from mcbn.checks.check import Check, CheckResult
 from mcbn.checks.claim import Claim, Status
+from mcbn.checks.networks import OF_NETWORKS
 from mcbn.checks.subject import Subject
 
 # In the order in which a verdict reads: what to trust, what to use, then what weakens it.
 CHECKS: tuple[Check, ...] = tuple(
     module.CHECK
     for module in (
-        recommendation, replicates, calibration, best_method, temperature, errors, batch_size,
-        spread, study_methods, out_of_distribution, study_detection, draws, groups, drift,
-        more_data,
+        recommendation, replicates, seeds, calibration, best_method, temperature, augmentation,
+        errors, epistemic_ranking, batch_size, spread, study_methods, out_of_distribution,
+        study_detection, coverage, draws, groups, drift, more_data, temperature_bound, banks,
+        equal_draws, equal_methods, few_examples, targets,
     )
 )  # fmt: skip
-CODES: Mapping[str, Check] = {check.code: check for check in CHECKS}
+# By code, with those of a network.
+CODES: Mapping[str, Check] = {
+    check.code: check for check in sorted((*CHECKS, *OF_NETWORKS), key=lambda each: each.code)
+}
 
 
 @dataclass(frozen=True)
@@ -86,9 +101,8 @@ def check_all(subject: Subject, *, ignore: Collection[str] = ()) -> Checked:
         ValueError: there is no check of a code.
     """
     require_codes(ignore)
-    return Checked(
-        tuple(check(subject) for check in CHECKS if check.code not in ignore), tuple(ignore)
-    )
+    made = tuple(check(subject) for check in CHECKS if check.code not in ignore)
+    return Checked(made, tuple(ignore))
 
 
 def require_codes(codes: Collection[str]) -> None:
@@ -100,5 +114,6 @@ def require_codes(codes: Collection[str]) -> None:
     unknown = [code for code in codes if code not in CODES]
     if unknown:
         raise ValueError(
-            f"expected codes of checks among {sorted(CODES)}, got {unknown}; see docs/checks"
+            f"expected codes of checks, such as {next(iter(CODES))}, got {unknown}; docs/checks.md "
+            "lists them"
         )

@@ -20,7 +20,8 @@ class Check:
         threshold: from which value on it is a tip or an issue.
         source: why that value.
         remedy: what to do about it.
-        judge: what it says of a subject; nothing where it is not applicable.
+        judge: what it says of a subject; nothing where it is not applicable. None of a check of a
+            network or of its bank, which `inspect` and `collect` make.
     """
 
     code: str
@@ -29,11 +30,12 @@ class Check:
     threshold: str
     source: str
     remedy: str
-    judge: Callable[[Subject], Iterable[Claim]]
+    judge: Callable[[Subject], Iterable[Claim]] | None = None
 
     def __call__(self, subject: Subject) -> "CheckResult":
         """Judge a subject."""
-        return CheckResult(self, tuple(map(self._signed, self.judge(subject))))
+        said = self.judge(subject) if self.judge else ()
+        return CheckResult(self, tuple(map(self._signed, said)))
 
     def _signed(self, claim: Claim) -> Claim:
         """A claim with the code and, where something is to be done, the remedy of this check."""

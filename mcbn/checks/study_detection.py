@@ -1,6 +1,7 @@
 """Whether a study detects its out-of-distribution sets."""
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -28,22 +29,25 @@ def detection_claims(study: Study) -> Iterator[Claim]:
                 values = study.values(
                     score, method, training_batch_size=size, batch_size=batch_size
                 )
-                if values and math.isfinite((auroc := point(list(values.values()))).mean):
-                    aurocs[size, batch_size] = auroc
+                if values and all(map(math.isfinite, values.values())):
+                    aurocs[size, batch_size] = list(values.values())
         if aurocs:
             yield _detection(name, method, aurocs)
 
 
-def _detection(ood_set: str, method: str, aurocs: Mapping[tuple[int, int], Point]) -> Claim:
-    """How well a method detects a set.
+def _detection(ood_set: str, method: str, aurocs: Mapping[tuple[int, int], list[float]]) -> Claim:
+    """How well a method detects a set, at the pair of batch sizes where it does so best.
+
+    By an interval that holds for all pairs at once, by Bonferroni's correction.
 
     Args:
         ood_set: name of the out-of-distribution set.
         method: name of the method.
-        aurocs: by training and inference batch size.
+        aurocs: by training and inference batch size, over seeds and splits.
     """
-    size, batch_size = max(aurocs, key=lambda sizes: aurocs[sizes].mean)
-    top = aurocs[size, batch_size]
+    means = {sizes: statistics.fmean(values) for sizes, values in aurocs.items()}
+    size, batch_size = max(means, key=lambda sizes: means[sizes])
+    top = _at_once(aurocs[size, batch_size], len(aurocs))
     mark: Mark = "uncertain"
     if top.low > GOOD_AUROC:
         mark, word = "good", "detects it well"
@@ -59,8 +63,15 @@ def _detection(ood_set: str, method: str, aurocs: Mapping[tuple[int, int], Point
     )
     largest = max(other for trained, other in aurocs if trained == size)
     if largest != batch_size:
-        text += f"; with M = {largest} there, {span(aurocs[size, largest], 3)}"
+        text += (
+            f"; with M = {largest} there, {span(_at_once(aurocs[size, largest], len(aurocs)), 3)}"
+        )
     return Claim("Out of distribution", mark, f"{text}.")
+
+
+def _at_once(values: list[float], count: int) -> Point:
+    estimate = point(values, level=1 - 0.05 / count)
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
 
 
 def judge(subject: Subject) -> Iterator[Claim]:

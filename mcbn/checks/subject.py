@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from mcbn.bank.consistency import Consistency
+from mcbn.checks.calibration_states import CalibrationState, calibration_states
+from mcbn.checks.real_values import real_calibration_states
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.real_gaps import RealGaps
 from mcbn.evaluation.subgroups import Subgroup
 from mcbn.recalibration.coverages import SetCoverage
 from mcbn.study import summary
@@ -29,6 +33,9 @@ class Subject:
         drift: tests of data sets for drift, by name.
         recalibrations: what was fitted on held-out data, by method.
         sets: coverage of prediction sets or intervals.
+        real_gaps: how the forecasts of each method of real values are off.
+        banks: agreement of banks with their networks, by method, besides those that the comparison
+            knows.
     """
 
     comparison: Comparison | None = None
@@ -39,6 +46,8 @@ class Subject:
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     sets: tuple[SetCoverage, ...] = ()
+    real_gaps: Mapping[str, RealGaps] = field(default_factory=dict)
+    banks: Mapping[str, Consistency] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -46,6 +55,23 @@ class Subject:
         if self.comparison is not None:
             return self.comparison.baseline
         return next(iter(self.evaluations), "")
+
+    @property
+    def known_banks(self) -> dict[str, Consistency]:
+        """Agreement of every known bank with its network, by method."""
+        entries = self.comparison.entries if self.comparison else {}
+        compared = {name: entry.bank for name, entry in entries.items() if entry.bank}
+        return {**compared, **self.banks}
+
+    @cached_property
+    def calibration(self) -> Mapping[str, CalibrationState]:
+        """Whether each method is calibrated, with correction for their number; none of a study."""
+        if self.comparison is not None:
+            return calibration_states(self.comparison)
+        if not self.real_gaps:
+            return {}
+        level = self.evaluations[self.baseline].level
+        return real_calibration_states(self.real_gaps, level=level)
 
     @cached_property
     def study_parts(self) -> Mapping[str, Study]:

@@ -16,7 +16,7 @@ from mcbn.cli.declarations import Option, options_of
 from mcbn.cli.options.general import GeneralOptions
 from mcbn.cli.request import Request
 from mcbn.cli.values import did_you_mean
-from mcbn.cli.verbs import GROUPS, STUDY_REPORT, VERBS, Verb
+from mcbn.cli.verbs import GROUPS, STUDY_VERBS, VERBS, Verb
 from mcbn.cli.words import HELP, asks_for_help, spelled
 
 PROGRAM = "mcbn"
@@ -108,7 +108,8 @@ class VerbCommand(click.Command):
         Raises:
             ValueError: a word belongs to no option.
         """
-        program = f"{ctx.command_path} DIR" if self.verb is STUDY_REPORT else ctx.command_path
+        of_study = self.verb in STUDY_VERBS.values()
+        program = f"{ctx.command_path} DIR" if of_study else ctx.command_path
         bare = [*(ctx.params.get(BARE) or ()), *ctx.args]
         positional = self.verb.positional
         if bare and not positional:
@@ -227,8 +228,9 @@ class VerbGroup(click.Group):
         """The command of the first word; suggests the nearest if there is none."""
         word, *rest = args
         command = self.get_command(ctx, word)
-        if command is not None and f"{self.prefix}{word}" == "report" and _is_of_study(rest):
-            command = VerbCommand(word, STUDY_REPORT)
+        name = f"{self.prefix}{word}"
+        if command is not None and name in STUDY_VERBS and _is_of_study(name, rest):
+            command = VerbCommand(word, STUDY_VERBS[name])
         if command is None and not ctx.resilient_parsing:
             verbs = self.list_commands()
             hint = did_you_mean(word, verbs) or f"the verbs are {', '.join(verbs)}"
@@ -305,9 +307,9 @@ def _unknown(word: str, known: Any, program: str) -> ValueError:
     return ValueError(f"expected options of {program}, got {word!r}; {hint}")
 
 
-def _is_of_study(words: Sequence[str]) -> bool:
-    """Whether what `mcbn report` is given is the folder of a study."""
-    verb = VERBS["report"]
+def _is_of_study(name: str, words: Sequence[str]) -> bool:
+    """Whether what a verb of predictions is given is the folder of a study."""
+    verb = VERBS[name]
     try:
         _, bare = spelled(words, verb.declared() | verb.general(), positional="", others=True)
     except ValueError:

@@ -29,7 +29,8 @@ class Option:
         noun: what a file to read is, or what the function of some code does, in words.
         forms: what examples may be given as, in words.
         named: whether NAME= may stand before a path.
-        only: the option without which, or without whose value, this one has no effect.
+        only: the option without which this one has no effect, and the values that it has to have,
+            if not any.
         others: whether its value is all options that are not declared.
     """
 
@@ -44,7 +45,7 @@ class Option:
     noun: str = ""
     forms: str = ""
     named: bool = False
-    only: tuple[str, str | None] | None = None
+    only: tuple[str, ...] | None = None
     others: bool = False
 
     @property

@@ -20,12 +20,12 @@ def say_without_effect(given: Iterable[Option], values: Mapping[str, Any]) -> No
     for option in given:
         if option.only is None:
             continue
-        other, wanted = option.only
+        other, *wanted = option.only
         value = values[other]
-        if value is None if wanted is None else value != wanted:
+        if value not in wanted if wanted else value is None:
             name = f"--{other.replace('_', '-')}"
             messages.note(
-                f"--{option.name} has no effect without {name} {wanted or ''}".rstrip(),
+                f"--{option.name} has no effect without {name} {' or '.join(wanted)}".rstrip(),
             )
 
 

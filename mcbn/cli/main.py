@@ -2,8 +2,8 @@
 
 The code of a verb is imported when the verb runs, so that help, errors in options and `mcbn study
 status` do not wait for torch. Exit codes: 0 for success, 1 for what a verb found (a network to
-which MCBN cannot be applied, cells that failed), 2 for an error, 70 for a bug of mcbn, 130 for
-Ctrl-C.
+which MCBN cannot be applied, cells that failed, an issue of `mcbn check`), 2 for an error, 70 for a
+bug of mcbn, 130 for Ctrl-C.
 """
 
 import os

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 
 from mcbn.io.plain import to_json
 
-RED, PLAIN = "\x1b[1;31m", "\x1b[0m"
+RED, YELLOW, GREEN, PLAIN = "\x1b[1;31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+COLOURS = {"issue": RED, "tip": YELLOW, "passed": GREEN}  # of the status of a check
 FIGURES = "figures"  # the folder of their files, beside the page of a report
 MAX_VALUE_CHARACTERS = 80  # of what a user gave, as an error shows it
 
@@ -96,7 +97,7 @@ def error(text: str) -> None:
     """Print why a command does not work; "mcbn: error:" is red on a terminal."""
     stream = _errors.get() or sys.stderr
     label = "mcbn: error:"
-    print(f"{RED}{label}{PLAIN}" if _has_colour(stream) else label, _plain(text), file=stream)
+    print(coloured(label, RED, stream), _plain(text), file=stream)
 
 
 def interrupted(text: str) -> None:
@@ -110,6 +111,16 @@ def shown(value: str) -> str:
         start = value[:MAX_VALUE_CHARACTERS]
         value = f"{start.rpartition(' ')[0] or start} ..."
     return repr(value)
+
+
+def on_a_line(text: str) -> str:
+    """A text in one line, whose characters only print."""
+    return _plain(" ".join(text.split()))
+
+
+def coloured(text: str, colour: str, stream: Any) -> str:
+    """A text in a colour, where a stream shows colours."""
+    return f"{colour}{text}{PLAIN}" if _has_colour(stream) else text
 
 
 def _has_colour(stream: Any) -> bool:

@@ -41,8 +41,9 @@ Reading = DoctorOptions | CollectOptions | PredictOptions | DriftOptions | Expor
 
 def demo(options: DemoOptions) -> None:
     """Train networks on real data and write a report."""
-    # The networks are too small to gain from a second thread.
-    torch.set_num_threads(1)
+    if options.data != "cifar10":
+        # The networks are too small to gain from a second thread.
+        torch.set_num_threads(1)
     if options.root is not None:
         os.environ["MCBN_DATA"] = options.root  # the training processes inherit it
     run_demo(options.out, data=options.data, repeat=command("mcbn demo", options),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcbn.checks.catalogue import require_codes
 from mcbn.cli import messages
 from mcbn.cli.data import read_data
 from mcbn.cli.options.parts import ReadingOptions
@@ -35,9 +36,11 @@ from mcbn.recalibration.apply import (
     in_words,
 )
 from mcbn.recalibration.coverages import have_sets, set_coverages
+from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_contents import content_of_predictions
+from mcbn.report.real_content import RealContent
 from mcbn.report.report import Report
 from mcbn.uncertainty.predictive_scores import USUAL
 
@@ -48,6 +51,17 @@ UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
     figure_formats(names_of(options.figures))  # is refused before any work
+    content, methods = content_of_files(options)
+    _write(Report(content), content.recalibrations, options)
+    if options.maps is not None:
+        _write_maps(options.maps, methods)
+
+
+def content_of_files(
+    options: ReportOptions,
+) -> tuple[ComparisonContent | RealContent, list[Predictions]]:
+    """Score files of predictions: the content of a report, and the predictions by each method."""
+    require_codes(names_of(options.ignore))  # is refused before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -77,7 +91,7 @@ def report(options: ReportOptions) -> None:
         _tell_of_averages(fits, methods, by)
         methods = before_and_after(methods, fits, by)
         ood = [either for each in ood for either in before_and_after([each], fits, by)]
-    page = content_of_predictions(
+    content = content_of_predictions(
         methods, title=options.title, outside=ood, groups=groups, group=options.group,
         images=images, resamples=options.resamples,
         uncertainties=names_of(options.uncertainty) or USUAL,
@@ -86,16 +100,15 @@ def report(options: ReportOptions) -> None:
     if held_out_paths:
         provenance["Held-out predictions"] = ", ".join(held_out_paths)
     provenance["Repeat"] = command("mcbn report", options, positional="predictions")
-    page = replace(page, provenance=provenance, sets=sets, drift=drift, recalibrations=fits)
-    _write(Report(page), fits, options)
-    if options.maps is not None:
-        _write_maps(options.maps, methods)
+    known: Any = {"sets": sets, "drift": drift, "recalibrations": fits,
+                  "ignore": names_of(options.ignore)}  # fmt: skip
+    return replace(content, provenance=provenance, **known), methods
 
 
 def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> None:
     """Write a report, and tell where it is and what was fitted, by method."""
     formats = figure_formats(names_of(options.figures))
-    path = report.write(options.out, figures=formats)
+    path = report.write(options.out, figures=formats, pdf=options.pdf)
     messages.show_report(
         path, report.verdict, figures=bool(formats), json=options.json,
         recalibrations={name: in_words(fit) for name, fit in fits.items()},

@@ -60,7 +60,9 @@ def report(options: StudyReportOptions) -> None:
     """Write the report of a study."""
     study = Study.load(options.study)
     # Imported here, since the other verbs do not need figures and torch.
-    written = pkgutil.resolve_name("mcbn.report.report:Report").from_study(study)
+    written = pkgutil.resolve_name("mcbn.report.report:Report").from_study(
+        study, ignore=names_of(options.ignore)
+    )
     formats = names_of(options.figures)
-    path = written.write(options.out or options.study, figures=formats)
+    path = written.write(options.out or options.study, figures=formats, pdf=options.pdf)
     messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)

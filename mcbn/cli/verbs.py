@@ -68,6 +68,9 @@ VERBS: Mapping[str, Verb] = {
     "report": Verb("report:report", predictions.ReportOptions,
                    "write a calibration report; of a study: mcbn report DIR", "predictions",
                    "FILE..."),
+    "check": Verb("check:check", predictions.CheckOptions,
+                  "check predictions as a linter does; of a study: mcbn check DIR", "predictions",
+                  "FILE..."),
     "sweep": Verb("sweep:sweep", study.SweepOptions,
                   "compare a trained network over batch sizes, and recommend one"),
     "study run": Verb("study_run:run", study.StudyRunOptions,
@@ -79,7 +82,10 @@ VERBS: Mapping[str, Verb] = {
     "completion": Verb("completion:completion", general.CompletionOptions,
                        "print the script that completes commands in a shell", "shell", "SHELL"),
 }  # fmt: skip
-# Instead of "report" where what it is given is the folder of a study.
-STUDY_REPORT = Verb("study:report", study.StudyReportOptions, "", "study", "DIR")
+# Instead of these where what they are given is the folder of a study.
+STUDY_VERBS: Mapping[str, Verb] = {
+    "report": Verb("study:report", study.StudyReportOptions, "", "study", "DIR"),
+    "check": Verb("check:check_study", study.StudyCheckOptions, "", "study", "DIR"),
+}
 # Words before several verbs.
 GROUPS: Mapping[str, str] = {"study": "run a study of batch sizes, and show its results"}

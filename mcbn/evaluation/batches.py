@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.evaluate import ScoredRows, target_logs_of
@@ -31,6 +31,7 @@ from mcbn.samplers.sampler import Sampler
 from mcbn.uncertainty.score import UncertaintyScore
 
 P = TypeVar("P")
+WARMING_EXAMPLES = 16  # predicted before the time is taken
 
 
 def evaluate_batches(
@@ -151,8 +152,9 @@ def predict_scored(
         progress: show a bar, on a terminal only.
 
     Returns:
-        What is scored, and the seconds that the prediction took.
+        What is scored, and the seconds that the prediction took, once the sampler had been called.
     """
+    _call_once(sampler, data, likelihood)
     timed, labels, logs = Timed(), [], []
     images = ScoredImages(ignore_index, group, uncertain=UncertainImages(uncertainties))
 
@@ -176,6 +178,17 @@ def predict_scored(
     if known and len(known) == len(logs):
         rows = replace(rows, target_logs=torch.cat(known, dim=1))
     return rows, timed.seconds
+
+
+def _call_once(sampler: Sampler, data: Data, likelihood: Any) -> None:
+    """Predict some examples and forget them, so that what a first call sets up is not timed.
+
+    The first batch of a loader as it is, since it may not be cut; a stream is left alone, since it
+    may not be read twice.
+    """
+    loader = ordered_loader(data, WARMING_EXAMPLES)
+    if not isinstance(loader.dataset, IterableDataset):
+        next(predict_batches(sampler, loader, likelihood), None)
 
 
 def predict_uncertain(

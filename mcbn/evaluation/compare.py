@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from mcbn.bank.bank import Bank
+from mcbn.bank.consistency import Consistency, consistency
 from mcbn.evaluation.batches import predict_scored, predict_uncertain
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.comparison import (
@@ -101,16 +104,23 @@ def compare(
             for key, values in sets.items()
         }
         rows[name] = scored
-        entries[name] = entry(
+        scores = entry(
             scored, outside=predicted_outside, outside_group=outside_group, uncertainties=by,
             seconds=seconds, progress=progress, **options,
         )  # fmt: skip
+        entries[name] = replace(scores, kind=type(sampler).__name__, bank=_consistency(sampler))
     found = {
         name: _detected(detector, inputs, sets, rows, group, outside_group or {}, **options)
         for name, detector in every.items()
     }
     entries = with_equivalents(entries, rows, _largest_ensemble(samplers), **options)
     return compared(entries, scored, classes, found)
+
+
+def _consistency(sampler: Sampler) -> Consistency | None:
+    """Whether the bank of a sampler agrees with the network; None without a bank."""
+    bank = getattr(sampler, "bank", None)
+    return consistency(bank) if isinstance(bank, Bank) else None
 
 
 def _largest_ensemble(samplers: Mapping[str, Sampler]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float64
 from torch import Tensor
 
+from mcbn.bank.consistency import Consistency
 from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.evaluate import ScoredRows
@@ -44,7 +45,8 @@ class Entry(Displayed):
         evaluation: scores with intervals.
         separation: for each out-of-distribution set, how well each score of uncertainty detects its
             examples among the test examples.
-        seconds: wall time of predicting the test examples; NaN if it was not measured.
+        seconds: wall time of predicting the test examples, without what a first call sets up; NaN
+            if it was not measured.
         images: those sums, where the predictions are not kept.
         errors: how well each score of uncertainty detects the wrong answers; empty of several
             labels, and where the predictions are not kept.
@@ -52,6 +54,8 @@ class Entry(Displayed):
         elsewhere: values of scores that were known already, of the test examples and of each set.
         target_logs: log-probability of each target by every draw, which tells what more draws would
             do; None where the draws are not known, as of positions.
+        kind: class name of its sampler; empty where it is not known.
+        bank: whether its bank agrees with the network; None without a bank.
     """
 
     predictive: CategoricalPredictive | BernoulliPredictive | None
@@ -64,6 +68,8 @@ class Entry(Displayed):
     scores: tuple[UncertaintyScore, ...] = USUAL_SCORES
     elsewhere: Mapping[str, KnownValues] = field(default_factory=dict)
     target_logs: Float64[Tensor, "draws batch"] | None = None
+    kind: str = ""
+    bank: Consistency | None = None
 
     @property
     def known(self) -> CategoricalPredictive | BernoulliPredictive:

@@ -4,16 +4,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import scores
-from mcbn.evaluation.finite_draws import DrawError
+from mcbn.evaluation.finite_draws import DrawError, target_logs
 from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain
-from mcbn.predictive.categorical import Categorical
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,19 +57,19 @@ def convergence(
     if len(logits) == 0:
         raise ValueError("expected draws of logits, got none; predict with keep_draws=True")
     validation.finite(logits, "draws")
-    sizes = [2**power for power in range(int(math.log2(len(logits))) + 1)]
+    return convergence_of_targets(target_logs(logits, targets))
+
+
+def convergence_of_targets(logs: Float64[Tensor, "draws batch"]) -> Convergence:
+    """The same of the log-probability of each target by every draw, as `Entry` keeps it."""
+    sizes = [2**power for power in range(int(math.log2(len(logs))) + 1)]
     means, spreads = [], []
     for size in sizes:
-        groups = logits[: len(logits) // size * size].reshape(-1, size, *logits.shape[1:])
-        losses = torch.tensor([_nll(group, targets) for group in groups], dtype=torch.float64)
+        groups = logs[: len(logs) // size * size].reshape(-1, size, *logs.shape[1:])
+        losses = (math.log(size) - groups.logsumexp(1)).mean(1)
         means.append(float(losses.mean()))
         spreads.append(float(losses.std()) if len(losses) > 1 else float("nan"))
     return Convergence(tuple(sizes), tuple(means), tuple(spreads))
-
-
-def _nll(logits: Tensor, targets: Tensor) -> float:
-    predictive = Categorical().summarize(logits)
-    return float(scores.negative_log_likelihood(predictive.log_probabilities, targets).mean())
 
 
 def monte_carlo_error(curve: Convergence, draws: int) -> float:

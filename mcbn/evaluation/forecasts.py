@@ -15,6 +15,8 @@ from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.bernoulli import BernoulliPredictive
 
+FEW = 10  # events, or non-events, of which the sample has no good variance
+
 
 @dataclass(frozen=True, eq=False)
 class Forecasts:
@@ -62,6 +64,17 @@ class Forecasts:
     def risk_coverage(self) -> RiskCoverage:
         """Risk among the most certain answers."""
         return risk_coverage(1 - self.confidence, ~self.correct)
+
+    @property
+    def rare_variance(self) -> float:
+        """Variance of the number of events if calibrated, where few happened, or did not; else 0.
+
+        Of rare events the sample has a poor variance, and none at all without any.
+        """
+        count = int(self.happened.sum())
+        if min(count, len(self.happened) - count) >= FEW:
+            return 0.0
+        return float((self.probability * (1 - self.probability)).clamp(min=0).sum())
 
     def confidence_gaps(
         self, clusters: Clusters

@@ -212,6 +212,13 @@ UNCERTAINTIES = {"max_softmax": "one minus max softmax", "margin": "one minus ma
                  "max_logit": "minus max logit", "knn": "nearest neighbours"}  # fmt: skip
 IN_NATS = ("entropy", "expected_entropy", "mutual_information", "energy")
 
+# What a score can be: those that are not here are at least 0.
+UNBOUNDED = ("pll",)
+BY_SET = ("auroc_", "mutual_information_", "epistemic_sd_")  # the name of a set follows
+SHARES = frozenset(BETTER) - {
+    "nll", "nll_calibrated", "nll_extrapolated", "brier", "ensemble_equivalent", "rmse", "pll",
+    "crps", "crps_moment_matched",
+} | {"coverage_90"}  # fmt: skip
 # Words of the page that are not scores.
 WORDS: Mapping[str, str] = {
     "Interval": "Where the value would plausibly lie with other test examples of the same kind; "
@@ -235,7 +242,8 @@ WORDS: Mapping[str, str] = {
 
 # Words of a study page that mean something else there, or that it alone has.
 STUDY_WORDS: Mapping[str, str] = {
-    "Interval": "Where the mean would plausibly lie with other seeds and splits: Student's t.",
+    "Interval": "Where the mean would plausibly lie with other seeds and splits: Student's t, "
+    "cut where the score ends.",
     "Paired difference": "Difference of two methods at the same seed and split. It can be clear "
     "although the two separate intervals overlap.",
     "N": "Number of training examples.",
@@ -252,7 +260,7 @@ STUDY_WORDS: Mapping[str, str] = {
     "Stochastic BN": "Draws from distributions fitted to each channel's statistics apart.",
     "Population BN": "One pass with the statistics of the whole training set.",
     "Holm's method": "Makes p values larger, so that the chance of even one false alarm among "
-    "all tests of a score stays below 5%.",
+    "the primary tests of a score, or among all others, stays below 5%.",
 }
 
 
@@ -260,6 +268,15 @@ def headline(present: Container[str]) -> list[str]:
     """The most important of some scores: those of labels, of classes or of regression."""
     names = LABEL_HEADLINE if "f1_macro" in present else (*HEADLINE, *REGRESSION_HEADLINE)
     return [name for name in names if name in present]
+
+
+def limits(name: str) -> tuple[float, float]:
+    """The lowest and the highest value that a score can have, also one of an OOD set."""
+    if name in UNBOUNDED or not (name in SCORES or name.startswith(BY_SET)):
+        return -math.inf, math.inf
+    if name == "brier":
+        return 0.0, 2.0
+    return 0.0, 1.0 if name in SHARES or name.startswith("auroc_") else math.inf
 
 
 def label(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import Module
 
+from mcbn import validation
 from mcbn.inspection.layers import (
     BatchNormLayer,
     SkippedLayer,
@@ -35,6 +36,8 @@ from mcbn.network.isolation import model_lock
 MIN_NOISE = 0.03
 # A channel whose variance is at most this fraction of epsilon outputs its shift alone.
 DEAD_VARIANCE = 1e-3
+# Codes of what `collect` says as well.
+FROZEN, NOT_CALLED = "MCBN112", "MCBN117"
 # Fraction of the layers with weights that may come after the last batch norm.
 MAX_FRACTION_AFTER = 0.5
 
@@ -44,12 +47,18 @@ class Finding:
     """A problem of a network, or a note about it.
 
     Attributes:
+        code: of the check that says it, such as "MCBN104"; docs/checks.md lists them.
         text: what it is, and what to do.
         blocking: whether it makes the network incompatible with MCBN.
     """
 
+    code: str
     text: str
     blocking: bool = False
+
+    def __str__(self) -> str:
+        kind = "problem" if self.blocking else "note"
+        return validation.coded(f"{kind}: {self.text}", self.code)
 
 
 def diagnose(
@@ -80,8 +89,9 @@ def diagnose(
 def _of_wrapper(wrapper: str, model: Module) -> Iterator[Finding]:
     if wrapper in WRAPPERS:
         yield Finding(
+            "MCBN101",
             f"{wrapper} wraps a {class_name(model)}: the inner network and its names are used, so "
-            "a bank fits both."
+            "a bank fits both.",
         )
 
 
@@ -90,6 +100,7 @@ def _of_form(
 ) -> Iterator[Finding]:
     if isinstance(model, torch.jit.ScriptModule):
         yield Finding(
+            "MCBN102",
             "The network is TorchScript, whose layers cannot be observed; give the network from "
             "before torch.jit.script or torch.jit.trace.",
             blocking=True,
@@ -97,9 +108,12 @@ def _of_form(
         return
     for reason in [layer.reason for layer in skipped if layer.refused][:1]:
         refused = sum(layer.refused for layer in skipped)
-        yield Finding(f"{_count(refused, 'incompatible layer')}: {reason}.", blocking=True)
+        yield Finding(
+            "MCBN103", f"{_count(refused, 'incompatible layer')}: {reason}.", blocking=True
+        )
     if not layers and not any(layer.refused for layer in skipped):
         yield Finding(
+            "MCBN104",
             f"There is no batch norm: {folding_evidence(model)}. If it was folded (fuse, "
             "fuse_modules, freeze, export), give the network from before folding.",
             blocking=True,
@@ -107,27 +121,30 @@ def _of_form(
     if (part := lightning_network(model)) is not None:
         network = f"model.{part}" if part else "the network inside it"
         yield Finding(
+            "MCBN105",
             f"{type(model).__name__} has a training step, as Lightning modules do. If its forward "
             "is that of the network it can be given as it is, but the bank then fits only this "
-            f"wrapper; give {network} to collect a bank of the network itself."
+            f"wrapper; give {network} to collect a bank of the network itself.",
         )
 
 
 def _of_tensors(model: Module, layers: tuple[BatchNormLayer, ...]) -> Iterator[Finding]:
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         yield Finding(
-            "The weights are on the meta device, so only the structure of the network was seen."
+            "MCBN106",
+            "The weights are on the meta device, so only the structure of the network was seen.",
         )
         return
     if has_lazy_layers(model):
         yield Finding(
+            "MCBN107",
             "Lazy layers have no weights yet, so no pass was made; run one batch through the "
-            "network first, and train it."
+            "network first, and train it.",
         )
     try:
         require_finite_weights(model)
     except ValueError as error:
-        yield Finding(f"A weight is not finite: {error}.", blocking=True)
+        yield Finding("MCBN108", f"A weight is not finite: {error}.", blocking=True)
     yield from _of_statistics(model, layers)
 
 
@@ -145,19 +162,23 @@ def _of_statistics(model: Module, layers: tuple[BatchNormLayer, ...]) -> Iterato
             half.append(layer.name)
     if untrained:
         yield Finding(
+            "MCBN109",
             f"{_subject(untrained, layers)} still has running mean 0 and variance 1: it was never "
-            "trained, or the checkpoint was not loaded. MCBN needs a trained network."
+            "trained, or the checkpoint was not loaded. MCBN needs a trained network.",
         )
     if dead:
         first, channels = next(iter(dead.items()))
         yield Finding(
+            "MCBN110",
             f"{_count(sum(dead.values()), 'dead channel')} in {_count(len(dead), 'layer')} "
-            f"(variance at most {DEAD_VARIANCE:g} of eps; {channels} in {first!r}): no noise there."
+            f"(variance at most {DEAD_VARIANCE:g} of eps; {channels} in {first!r}): no noise "
+            "there.",
         )
     if half:
         yield Finding(
+            "MCBN111",
             f"{_subject(half, layers)} is in half precision: 16-bit activations round by up to "
-            "0.4%, which hides small noise. Collect and predict with model.float()."
+            "0.4%, which hides small noise. Collect and predict with model.float().",
         )
 
 
@@ -165,19 +186,23 @@ def _of_layers(layers: tuple[BatchNormLayer, ...], batch_size: int) -> Iterator[
     frozen = [layer.name for layer in layers if layer.frozen]
     if frozen:
         yield Finding(
+            FROZEN,
             f"{_subject(frozen, layers)} was frozen in training, so the network was not trained "
-            "with the spread that is drawn there. `collect` warns."
+            "with the spread that is drawn there. `collect` warns.",
         )
     averaged = [layer.name for layer in layers if layer.momentum is None and not layer.frozen]
     if averaged:
         yield Finding(
+            "MCBN113",
             f"{_subject(averaged, layers)} has momentum=None: its running statistics average over "
-            "all of training, the first steps included. MCBN's draws do not, so the two may differ."
+            "all of training, the first steps included. MCBN's draws do not, so the two may "
+            "differ.",
         )
     if batch_size == 1:
         yield Finding(
+            "MCBN114",
             "At M = 1 a layer with one position has one value per channel, whose variance is zero, "
-            "and `collect` refuses it. Use M of at least 2."
+            "and `collect` refuses it. Use M of at least 2.",
         )
 
 
@@ -186,6 +211,7 @@ def _of_pass(
 ) -> Iterator[Finding]:
     if observation.failure:
         yield Finding(
+            "MCBN115",
             f"The network failed on the given inputs: {observation.failure}. Give inputs as the "
             "network is called with.",
             blocking=True,
@@ -195,6 +221,7 @@ def _of_pass(
     twice = [name for name, times in calls.items() if times > 1]
     if twice:
         yield Finding(
+            "MCBN116",
             f"{_subject(twice, layers)} is called {max(calls.values())} times per pass, and one "
             "pair of buffers cannot hold two statistics; give each call a layer of its own.",
             blocking=True,
@@ -202,6 +229,7 @@ def _of_pass(
     missed = [name for name, times in calls.items() if times == 0]
     if missed:
         yield Finding(
+            NOT_CALLED,
             f"{_subject(missed, layers)} is not called in a pass, so nothing is drawn there; check "
             "the network's forward.",
             blocking=len(missed) == len(layers),
@@ -209,6 +237,7 @@ def _of_pass(
     single = [name for name, values in observation.values.items() if values < 2]
     if single:
         yield Finding(
+            "MCBN114",
             f"{_subject(single, layers)} has one value per channel at M = {batch_size}, whose "
             "variance is zero; use M of at least 2.",
             blocking=True,
@@ -217,29 +246,31 @@ def _of_pass(
     if observation.noise and total < MIN_NOISE:
         largest = int(batch_size * (total / MIN_NOISE) ** 2)
         yield Finding(
+            "MCBN118",
             f"At M = {batch_size} the draws are nearly equal: all layers together move a "
             f"normalised output by {total:.1%} of its standard deviation, and below "
             f"{MIN_NOISE:.0%} no score shows it. MCBN will predict as the plain network does; "
-            + (f"use M of at most {largest}." if largest > 1 else "no M is small enough.")
+            + (f"use M of at most {largest}." if largest > 1 else "no M is small enough."),
         )
 
 
 def _of_trial(trial: Trial, known: list[Finding]) -> Iterator[Finding]:
     """What `collect` says of the network, unless the reason is known already."""
     if trial.refusal and not any(finding.blocking for finding in known):
-        yield Finding(f"`collect` refuses it: {trial.refusal}.", blocking=True)
-    for note in trial.notes:
+        yield Finding("MCBN119", f"`collect` refuses it: {trial.refusal}.", blocking=True)
+    for code, note in trial.notes:
         # `_of_layers` and `_of_pass` have these, with more to say.
-        if "were frozen in training" not in note and "called by the first mini-batch" not in note:
-            yield Finding(note if note.endswith(".") else f"{note}.")
+        if code not in {FROZEN, NOT_CALLED}:
+            yield Finding(code, note if note.endswith(".") else f"{note}.")
 
 
 def _of_last_layer(model: Module, layers: tuple[BatchNormLayer, ...]) -> Iterator[Finding]:
     after, total = layers_after_last(model)
     if total and after / total > MAX_FRACTION_AFTER:
         yield Finding(
+            "MCBN120",
             f"The last batch norm is {layers[-1].name!r}: {after} of {total} layers with weights "
-            "come after it and have no statistics to draw."
+            "come after it and have no statistics to draw.",
         )
 
 

@@ -112,7 +112,7 @@ class Inspection(Displayed):
             *_others(self),
         ]
         for finding in self.findings:
-            lines += _wrapped("problem: " if finding.blocking else "note: ", finding.text)
+            lines += _wrapped("", str(finding))
         return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import Module
 
+from mcbn import validation
 from mcbn.bank.collect import collect
 from mcbn.bank.consistency import InconsistentBankWarning
 from mcbn.network.conduct import first_tensor, network_conduct
@@ -20,6 +21,8 @@ KINDS = {
     "those of a sigmoid: predict several labels an example with "
     'likelihood=mcbn.Bernoulli(outputs="probabilities").',
 }
+# Codes of what the outputs say, and of warnings that are not of mcbn.
+OUTPUTS, FROM_OUTSIDE = "MCBN125", "MCBN126"
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,11 @@ class Trial:
 
     Attributes:
         refusal: why the network cannot be collected from; "" if it can.
-        notes: what `collect` and the samplers warn of, in sentences.
+        notes: what `collect` and the samplers warn of: the code of the check, and a sentence.
     """
 
     refusal: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 NO_TRIAL = Trial()
@@ -77,8 +80,13 @@ def _tried(model: Module, inputs: Inputs, batch_size: int) -> Trial:
                 outputs = first_tensor(model, map_inputs(torch.clone, batches[0]))
     except (ValueError, TypeError) as error:
         return Trial(refusal=str(error))
-    notes = [str(each.message) for each in said if each.category is not InconsistentBankWarning]
+    notes = [
+        (code or FROM_OUTSIDE, note)
+        for each in said
+        if each.category is not InconsistentBankWarning
+        for note, code in [validation.uncoded(str(each.message))]
+    ]
     kind = "between 0 and 1" if conduct.ends_in_sigmoid else output_kind(outputs)
     if kind in KINDS:
-        notes.append(KINDS[kind])
+        notes.append((OUTPUTS, KINDS[kind]))
     return Trial(notes=tuple(dict.fromkeys(notes)))

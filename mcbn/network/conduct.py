@@ -62,19 +62,21 @@ class Conduct:
     engines: bool = True
     state: object = None
 
-    def notes(self) -> Iterator[str]:
-        """What a user has to know of it, in sentences."""
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """What a user has to know of it: the code of the check, and a sentence."""
         if self.random:
             yield (
+                "MCBN121",
                 "The network's outputs are random in eval mode: the same inputs get other outputs "
                 "when asked again, so dropout, noise or stochastic depth is left on, or it keeps a "
-                "state; switch that off in eval mode, or its noise is taken for uncertainty"
+                "state; switch that off in eval mode, or its noise is taken for uncertainty",
             )
         if self.mixes:
             yield (
+                "MCBN122",
                 "The network's output for an example depends on the other examples of its batch, "
                 "so predictions depend on how the data are cut into batches; each batch is passed "
-                "whole, as it was given"
+                "whole, as it was given",
             )
 
 
@@ -115,8 +117,8 @@ def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) ->
         conduct, stream = trial.compared(outputs)
         if trial.conclusive:
             _remember(conducts, kind, conduct)
-    for note in conduct.notes():
-        validation.warn(note)
+    for code, note in conduct.notes():
+        validation.warn(note, code=code)
     yield from stream
 
 

@@ -27,6 +27,7 @@ from mcbn.recalibration.prediction_sets import (
     PredictionIntervals,
     PredictionSets,
 )
+from mcbn.recalibration.temperature_labels import independent_labels
 
 LEVEL = 0.9  # of prediction sets and intervals
 
@@ -46,6 +47,8 @@ class SetCoverage:
             target units.
         groups: the number of groups, each of which counts as one; None where examples do.
         part: the subgroup or class whose examples are counted; empty for all examples.
+        examples: the number of examples, or groups, that are counted.
+        held_out: the number of held-out examples, or groups, that conformal sets are made by.
     """
 
     method: str
@@ -55,6 +58,8 @@ class SetCoverage:
     mean_size: float
     groups: int | None = None
     part: str = ""
+    examples: int = 0
+    held_out: int = 0
 
 
 def set_coverages(
@@ -102,6 +107,7 @@ def set_coverages(
                 each.method, rule, level,
                 sets.coverage(each.known_targets, group=group, **unknown_targets(each)),
                 sets.mean_size, _count(each, group),
+                examples=_independent(each, group), held_out=_independent(partner, held),
             )  # fmt: skip
             rows += [whole, *(_of_part(whole, sets, each, group, name, inside)
                               for name, inside in parts.items())]  # fmt: skip
@@ -236,15 +242,20 @@ def _of_part(
         coverage = replace(few.coverage(targets), low=0.0, high=1.0)
     else:
         coverage = few.coverage(targets, group=within)
-    return replace(whole, coverage=coverage, mean_size=few.mean_size, groups=groups, part=name)
+    return replace(
+        whole, coverage=coverage, mean_size=few.mean_size, groups=groups, part=name,
+        examples=int(inside.sum()) if groups is None else groups,
+    )  # fmt: skip
 
 
 def _count(predictions: Predictions, group: Groups | None) -> int | None:
     """The number of groups of the examples that are counted; None where there are none."""
-    if group is None:
-        return None
+    return None if group is None else _independent(predictions, group)
+
+
+def _independent(predictions: Predictions, group: Groups | None) -> int:
+    """The number of examples that are counted, or of their groups."""
     counted = torch.ones(len(predictions.scored), dtype=torch.bool)
     if kind_of(predictions) == "several labels":
         counted = (predictions.known_targets == 1).any(1)
-    names = names_of_groups(group, len(counted))
-    return len({name for name, known in zip(names, counted.tolist(), strict=True) if known})
+    return independent_labels(counted, group)

@@ -41,4 +41,5 @@ def warn_at_bound(temperature: float, labels: int) -> None:
         f"the search, {temperature:g}, from {labels:,} labels, of which {better} confidence would "
         "always have been better; hold out more labels, or give a larger prior",
         TemperatureBoundWarning,
+        code="MCBN010",
     )

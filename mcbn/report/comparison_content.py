@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mcbn.checks.calibration_state import CalibrationState, provisional_states
+from mcbn.checks.calibration_states import CalibrationState
 from mcbn.checks.catalogue import Checked, check_all
 from mcbn.checks.differences import rival_difference
 from mcbn.checks.draws import DrawsJudged, judged_draws
@@ -89,11 +89,16 @@ class ComparisonContent:
     @cached_property
     def checked(self) -> Checked:
         """What the checks say."""
-        return check_all(Subject(
+        return check_all(self.subject, ignore=self.ignore)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What the checks look at."""
+        return Subject(
             comparison=self.comparison, study=self.study, convergence=self.convergence,
             groups=self.groups, drift=self.drift, recalibrations=self.recalibrations,
             sets=self.sets,
-        ), ignore=self.ignore)  # fmt: skip
+        )  # fmt: skip
 
     @cached_property
     def simultaneous(self) -> dict[str, Score]:
@@ -109,10 +114,10 @@ class ComparisonContent:
         dense = self.maps.rows or first.images or (several and first.known.entropy.ndim > 1)
         return "test positions" if dense else "test examples"
 
-    @cached_property
-    def states(self) -> dict[str, CalibrationState]:
+    @property
+    def states(self) -> Mapping[str, CalibrationState]:
         """How calibrated each method is."""
-        return provisional_states(self.comparison)
+        return self.subject.calibration
 
     def numbers(self) -> dict[str, Any]:
         """Its own numbers."""

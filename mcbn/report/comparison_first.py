@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mcbn.checks.calibration_state import CalibrationState
+from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.out_of_distribution import OOD_AUROC, common_score
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.glossary import number
 from mcbn.report import headlines, panels, study_panels, tables
 from mcbn.report.comparison_content import ComparisonContent
@@ -28,7 +28,7 @@ from mcbn.report.tables import DASH, Table, TableCell
 from mcbn.study.results import Study
 
 MAX_SHOWN = 3  # methods of a small diagram, or of the figure of the first screen
-STATE_MARKS: Mapping[str, str] = {"calibrated": "fine", "uncertain": "", "uneven": "worrying"}
+SHORT = {"uneven": "uneven", "uncertain": "open"}  # states in a column of a table
 
 
 def comparison_first(content: ComparisonContent) -> FirstScreen:
@@ -44,7 +44,9 @@ def comparison_first(content: ComparisonContent) -> FirstScreen:
     return FirstScreen(
         f"{count}, {len(values)} {'methods' if several else 'method'}, "
         f"{100 * first.level:g}% intervals",
-        headlines.method_headline(comparison.baseline, pick, states, checked, count),
+        headlines.method_headline(
+            comparison.baseline, pick, states, checked, count=count, by_gap=True
+        ),
         headlines.method_lede(comparison, pick, states, checked),
         (
             _accuracy_tile(comparison),
@@ -101,13 +103,13 @@ def _calibration_tile(
         curves.append(SmallCurve(
             name, bins.confidence[filled].tolist(), bins.accuracy[filled].tolist(),
             style_of(comparison, name), bins.counts[filled].tolist(),
-            states[name].shown.removesuffix(" points"),
+            number(100 * states[name].gap, 1, signed=True),
         ))  # fmt: skip
     label = f"{y} against {x.lower()} in bins, for {', '.join(shown)}"
     ends = glossary.interval(100 * state.low, 100 * state.high, partial(number, digits=1))
     return Tile(
-        f"{x} minus {y.lower()} of {base}", state.shown, f"{state.name} {ends}".rstrip(),
-        small_reliability(curves, label=label), _mark(state),
+        f"{x} minus {y.lower()} of {base}", points(state), f"{WORDS[state.state]} {ends}".rstrip(),
+        small_reliability(curves, label=label), mark_of(state),
     )  # fmt: skip
 
 
@@ -142,16 +144,17 @@ def methods_table(content: ComparisonContent) -> Table:
         tables.score_heading(name): [
             tables.score_cell(comparison.evaluations, method, name) for method in comparison.entries
         ]
-        for name in ("accuracy", "nll")
+        for name in (("accuracy",) if differences else ("accuracy", "nll"))
     }
     if differences:
         heading = f"NLL minus {base}", "Negative is better; the interval holds for all methods."
         columns[heading] = [
-            TableCell("baseline"),
+            baseline_cell(comparison.evaluations, "nll"),
             *difference_cells(differences, base, "NLL", list(comparison.entries), best=min),
         ]
     columns["Calibration", "Confidence minus accuracy, in percentage points."] = [
-        state_cell(states[name], f"calibration.{name}") for name in comparison.entries
+        state_cell(states[name], points(states[name]), f"calibration.{name}")
+        for name in comparison.entries
     ]
     for ood_set in comparison.entries[base].separation if by else ():
         heading = f"AUROC of {ood_set}", f"Detected by {glossary.uncertainty(by or '')}."
@@ -167,6 +170,14 @@ def methods_table(content: ComparisonContent) -> Table:
     rows = zip(*columns.values(), strict=True)
     return Table("Methods", (("Method", ""), *columns),
                  tuple(zip(comparison.entries, rows, strict=True)))  # fmt: skip
+
+
+def baseline_cell(evaluations: Mapping[str, Evaluation], score: str) -> TableCell:
+    """The score of the baseline, in the column of the differences from it."""
+    name, evaluation = next(iter(evaluations.items()))
+    value, label = evaluation[score], glossary.label(score)
+    return TableCell(glossary.written(score, value.value), f"{label} of the baseline",
+                     value.value, key=f"comparison.methods.{name}.scores.{score}")  # fmt: skip
 
 
 def difference_cells(
@@ -202,10 +213,15 @@ def difference_cells(
         yield TableCell(write(score.value), ends, score.value, mark, f"simultaneous.{name}", chart)
 
 
-def state_cell(state: CalibrationState, key: str) -> TableCell:
-    """The state of a method in words, coloured, with its number below."""
-    return TableCell(state.name, state.shown, state.value, _mark(state), f"{key}.value",
-                     words=True)  # fmt: skip
+def points(state: CalibrationState) -> str:
+    """The gap of a method in points."""
+    return f"{number(100 * state.gap, 1, signed=True)} points"
+
+
+def state_cell(state: CalibrationState, below: str, key: str) -> TableCell:
+    """The state of a method in words, coloured, with a number below."""
+    return TableCell(SHORT.get(state.state, state.state), below, state.gap, mark_of(state),
+                     f"{key}.gap", words=True)  # fmt: skip
 
 
 def _auroc_cell(
@@ -234,8 +250,11 @@ def _figure(
     )
 
 
-def _mark(state: CalibrationState) -> str:
-    return STATE_MARKS.get(state.name, "worrying")
+def mark_of(state: CalibrationState) -> str:
+    """The colour of a state: fine, worrying, or neither where the data do not decide."""
+    if state.is_bad:
+        return "worrying"
+    return "fine" if state.state == "calibrated" else ""
 
 
 def _ends(score: Score) -> tuple[float, float, float]:

@@ -34,7 +34,8 @@ from mcbn.report.plotted import Plotted
 
 INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
 # Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6f4aa0",
+          "#7a5a35")  # fmt: skip
 MARKERS = "osD^vP"
 DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2))
 LETTERS = 9.5  # points: at least 11 pixels where a figure of 3.6 inches is 300 pixels wide

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from mcbn.checks.calibration_state import CalibrationState
+from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.catalogue import Checked
 from mcbn.checks.claim import Claim, interval_text
 from mcbn.checks.differences import rival_difference
@@ -33,7 +33,13 @@ def picked(values: Mapping[str, float], checked: Checked, *, lowest: bool) -> st
 
 
 def method_headline(
-    baseline: str, pick: str, states: Mapping[str, CalibrationState], checked: Checked, count: str
+    baseline: str,
+    pick: str,
+    states: Mapping[str, CalibrationState],
+    checked: Checked,
+    *,
+    count: str,
+    by_gap: bool,
 ) -> str:
     """One sentence: can the baseline be trusted, and which method does better?
 
@@ -43,8 +49,10 @@ def method_headline(
         states: how calibrated each method is.
         checked: what the checks say.
         count: the test examples, in words.
+        by_gap: whether the gap says by how much, in points.
     """
-    trust = f"{_trust(baseline, states[baseline], count)}."
+    trust = f"{_trust(baseline, states[baseline], count, by_gap=by_gap)}."
+    trust = trust[0].upper() + trust[1:] if states[baseline].state == "biased" else trust
     if len(states) == 1:
         return trust
     if pick == baseline:
@@ -55,16 +63,16 @@ def method_headline(
     return f"{trust} Use {pick}: it predicts better{_as_well(states[pick])}."
 
 
-def _trust(name: str, state: CalibrationState, count: str) -> str:
-    size = state.size
+def _trust(name: str, state: CalibrationState, count: str, *, by_gap: bool) -> str:
+    size = f" by {number(abs(100 * state.gap), 1)} points" if by_gap else ""
     return {
         "calibrated": f"{name} is calibrated, as far as {count} show",
         "over-confident": f"{name} is over-confident{size}",
         "under-confident": f"{name} is under-confident{size}",
-        "biased": f"{name} is biased",
+        "biased": f"the forecasts of {name} are biased",
         "uneven": f"{name} is calibrated on average, but not everywhere",
         "uncertain": f"{count} are too few to say whether {name} is calibrated",
-    }[state.name]
+    }[state.state]
 
 
 def _as_well(state: CalibrationState) -> str:
@@ -75,22 +83,29 @@ def _as_well(state: CalibrationState) -> str:
         "biased": ", but is biased",
         "uneven": ", but is not calibrated everywhere",
         "uncertain": "",
-    }[state.name]
+    }[state.state]
+
+
+def state_words(state: CalibrationState) -> str:
+    """The state of a method, with its gap in points."""
+    return f"{WORDS[state.state]}, {number(100 * state.gap, 1, signed=True)} points"
 
 
 def method_lede(
     comparison: Comparison, pick: str, states: Mapping[str, CalibrationState], checked: Checked
 ) -> str:
-    """What the headline rests on: the gain of the pick, and what MCBN does."""
+    """What the headline rests on: the gain of the pick, and what MCBN does at its best."""
     base = comparison.baseline
     sentences = []
     if pick != base:
         sentences += [_gain(comparison, pick), *_temperature(checked, base)]
     elif claim := said_by(checked, BEST):
         sentences.append(claim.sentence)
-    for name in comparison.entries:
-        if "MCBN" in name and name not in (base, pick):
-            sentences.append(f"{_gain(comparison, name)[:-1]}; it is {states[name].text}.")
+    others = [name for name in comparison.entries if "MCBN" in name and name not in (base, pick)]
+    if others:
+        nlls = {name: comparison.evaluations[name]["nll"].value for name in others}
+        name = min(others, key=lambda each: nlls[each])
+        sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state_words(states[name])}.")
     return " ".join(sentences)
 
 

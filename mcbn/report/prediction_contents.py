@@ -5,7 +5,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.evaluation.compare import compared, entry
 from mcbn.evaluation.comparison import Comparison, KnownValues, knows_epistemic
 from mcbn.evaluation.evaluate import what_is_scored
@@ -78,6 +78,7 @@ def content_of_predictions(
         return RealContent(
             methods, scores, title, groups=group_scores, outputs=outputs,
             maps=uncertainty_maps(of_pictures, rows) if dense else Maps(),
+            clusters=clusters_of(group, len(predictions[0].predictive)),
         )  # fmt: skip
     comparison = _comparison(predictions, outside_sets, group, by_column, resamples, uncertainties)
     # Pictures are chosen by the first method whose draws are known, else by the baseline.

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mcbn.checks.calibration_state import CalibrationState, provisional_real_states
+from mcbn.checks.calibration_states import CalibrationState
 from mcbn.checks.catalogue import Checked, check_all
 from mcbn.checks.differences import simultaneous_difference
 from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
-from mcbn.evaluation.clusters import Groups
+from mcbn.evaluation.clusters import Clusters, Groups
 from mcbn.evaluation.comparison import interval_dicts, paired
 from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.real_gaps import RealGaps
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -49,6 +50,7 @@ class RealContent:
         recalibrations: what was fitted on held-out data, by method.
         drift: tests of data sets for drift, by name.
         ignore: codes of checks that are left out.
+        clusters: of the examples, which are resampled whole; None if each is by itself.
     """
 
     predictions: Mapping[str, Predictions]
@@ -62,6 +64,7 @@ class RealContent:
     recalibrations: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, DriftTest] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
+    clusters: Clusters | None = None
 
     @property
     def baseline(self) -> str:
@@ -71,15 +74,30 @@ class RealContent:
     @cached_property
     def checked(self) -> Checked:
         """What the checks say."""
-        return check_all(Subject(
-            evaluations=self.evaluations, groups=self.groups, drift=self.drift,
-            recalibrations=self.recalibrations, sets=self.sets,
-        ), ignore=self.ignore)  # fmt: skip
+        return check_all(self.subject, ignore=self.ignore)
 
     @cached_property
-    def states(self) -> dict[str, CalibrationState]:
+    def subject(self) -> Subject:
+        """What the checks look at."""
+        return Subject(
+            evaluations=self.evaluations, groups=self.groups, drift=self.drift,
+            recalibrations=self.recalibrations, sets=self.sets, real_gaps=self.real_gaps,
+        )  # fmt: skip
+
+    @property
+    def states(self) -> Mapping[str, CalibrationState]:
         """How calibrated each method is."""
-        return provisional_real_states(self.evaluations)
+        return self.subject.calibration
+
+    @cached_property
+    def real_gaps(self) -> dict[str, RealGaps]:
+        """How the forecasts of each method are off."""
+        return {
+            name: RealGaps.of(
+                _require_regression(each.scored), each.known_targets, self.clusters
+            )
+            for name, each in self.predictions.items()
+        }  # fmt: skip
 
     @cached_property
     def transforms(self) -> dict[str, Transforms]:

@@ -6,12 +6,18 @@ from functools import partial
 
 import numpy as np
 
-from mcbn.checks.calibration_state import CalibrationState
+from mcbn.checks.calibration_states import WORDS
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
 from mcbn.report import headlines, panels, tables
-from mcbn.report.comparison_first import MAX_SHOWN, STATE_MARKS, difference_cells, state_cell
+from mcbn.report.comparison_first import (
+    MAX_SHOWN,
+    baseline_cell,
+    difference_cells,
+    mark_of,
+    state_cell,
+)
 from mcbn.report.first_screen import FirstScreen, Tile
 from mcbn.report.real_content import RealContent
 from mcbn.report.small_charts import StripRow, interval_strip, small_histogram
@@ -33,7 +39,9 @@ def real_first(content: RealContent) -> FirstScreen:
     return FirstScreen(
         f"{count}, {len(values)} {'methods' if several else 'method'}, "
         f"{100 * first.level:g}% intervals",
-        headlines.method_headline(content.baseline, pick, content.states, content.checked, count),
+        headlines.method_headline(
+            content.baseline, pick, content.states, content.checked, count=count, by_gap=False
+        ),
         _lede(content),
         tuple(_tiles(content)),
         methods_table(content),
@@ -94,7 +102,7 @@ def _coverage_tile(content: RealContent) -> Tile:
     chart = small_histogram(np.asarray(heights).tolist(), label=label, level=1.0)
     ends = glossary.interval(score.low, score.high, lambda value: number(100 * value, 1))
     return Tile(f"Coverage of the 90% intervals of {name}", f"{number(100 * score.value, 1)}%",
-                f"{state.name} {ends}".rstrip(), chart, _mark(state))  # fmt: skip
+                f"{WORDS[state.state]} {ends}".rstrip(), chart, mark_of(state))  # fmt: skip
 
 
 def methods_table(content: RealContent) -> Table:
@@ -104,18 +112,16 @@ def methods_table(content: RealContent) -> Table:
         tables.score_heading(name, unit): [
             tables.score_cell(scores, method, name) for method in scores
         ]
-        for name in ("pll", "rmse", "coverage_90")
+        for name in (("rmse", "coverage_90") if len(scores) > 1 else ("pll", "rmse", "coverage_90"))
         if name in scores[base]
     }
     if len(scores) > 1:
         heading = f"PLL minus {base}", "Positive is better; the interval holds for all methods."
         cells = difference_cells(content.simultaneous, base, "PLL", list(scores), best=max)
-        columns[heading] = [TableCell("baseline"), *cells]
+        columns[heading] = [baseline_cell(scores, "pll"), *cells]
     heading = "Calibration", "By the coverage of the intervals and the transforms (PIT)."
-    columns[heading] = [state_cell(content.states[name], f"calibration.{name}") for name in scores]
+    columns[heading] = [
+        state_cell(content.states[name], "", f"calibration.{name}") for name in scores
+    ]
     rows = zip(*columns.values(), strict=True)
     return Table("Methods", (("Method", ""), *columns), tuple(zip(scores, rows, strict=True)))
-
-
-def _mark(state: CalibrationState) -> str:
-    return STATE_MARKS.get(state.name, "worrying")

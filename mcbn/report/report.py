@@ -30,6 +30,7 @@ from mcbn.report.comparison_sections import comparison_sections
 from mcbn.report.figure_files import figure_formats
 from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
+from mcbn.report.pdf import printed, require_browser
 from mcbn.report.prediction_contents import content_of_predictions, paired_predictions
 from mcbn.report.real_content import RealContent
 from mcbn.report.real_figures import real_figures
@@ -249,23 +250,31 @@ class Report(Displayed):
         return page.page_html(content.title, self._first, content.checked, sections)
 
     def write(
-        self, directory: str | os.PathLike[str], *, figures: str | Sequence[str] = ()
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        figures: str | Sequence[str] = (),
+        pdf: bool = False,
     ) -> Path:
         """Write `report.html` and `report.json`, each whole or not at all.
 
         Args:
             directory: where to write; it is made if it is not there.
             figures: "pdf", "svg" or "png", or several: every figure is written as a file of its own
-                as well, with its heading, its legend and its numbers as CSV, into the folder
+                as well, with its heading and its legend, and its numbers as CSV, into the folder
                 `figures` beside the page.
+            pdf: also print the page as `report.pdf`, by Chromium, Chrome or Edge.
 
         Returns:
             The path of the page.
 
         Raises:
+            RuntimeError: there is no such browser, or it could not print.
             ValueError: figures have no such format.
         """
         formats = figure_formats(figures)
+        if pdf:
+            require_browser()  # before any work
         # All are made before any is written: an error leaves the old files as they were.
         html = self.to_html()
         numbers = to_json(self.to_dict(), indent=1, ensure_ascii=False)
@@ -279,4 +288,6 @@ class Report(Displayed):
             write_whole(folder / name, content)
         write_whole(path.with_suffix(".json"), f"{numbers}\n".encode())
         write_whole(path, html.encode())
+        if pdf:
+            write_whole(path.with_suffix(".pdf"), printed(path))
         return path

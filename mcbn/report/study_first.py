@@ -7,7 +7,6 @@ from functools import partial
 
 from mcbn.checks.claim import Claim
 from mcbn.evaluation import glossary
-from mcbn.evaluation.glossary import number
 from mcbn.report import study_panels, study_tables
 from mcbn.report.first_screen import FirstScreen, Tile
 from mcbn.report.panels import PanelGroup
@@ -19,7 +18,7 @@ from mcbn.study.given import TRAINED
 from mcbn.study.results import Point, Study
 from mcbn.study.summary import Means, best, main_score, pooled, span
 
-BEST, SPREAD, RECOMMENDED = "MCBN019", "MCBN018", "MCBN014"
+BEST, RECOMMENDED = "MCBN019", "MCBN014"
 
 
 def study_first(content: StudyContent) -> FirstScreen:
@@ -80,7 +79,7 @@ def _headline(content: StudyContent, single: PartContent | None) -> str:
             f"In {len(won)} of {len(content.parts)} parts a method predicts better than "
             f"{BASELINE}, beyond chance."
         )  # fmt: skip
-    return f"{_best_words(content, single)}{_spread_words(single)}."
+    return f"{_best_words(content, single)}."
 
 
 def _best_words(content: StudyContent, part: PartContent) -> str:
@@ -95,21 +94,35 @@ def _best_words(content: StudyContent, part: PartContent) -> str:
     return f"With {over} no method is shown to predict better than {BASELINE}"
 
 
-def _spread_words(part: PartContent) -> str:
+def _lede(content: StudyContent, single: PartContent | None) -> str:
+    """What the headline rests on: the best mean, its tested difference, and the spread."""
+    if content.choice is not None and (claim := _said(content, RECOMMENDED)):
+        return claim.sentence
+    return f"{_best_sentence(single)} {_spread_sentence(single)}".strip() if single else ""
+
+
+def _best_sentence(part: PartContent) -> str:
+    score = main_score(part.study)
+    top = best(part.study, score)
+    if top is None:
+        return ""
+    word = "highest" if glossary.BETTER[score] == "higher" else "lowest"
+    text = f"{top}, has the {word} mean {glossary.label(score)}, {span(top.estimate, 4)}"
+    test = next((each for each in part.main_tests if top.is_tested_by(each)), None)
+    if test is None or math.isnan(test.adjusted):
+        return f"{text}."
+    found = f"{span(test.difference, 4)}, {glossary.probability(test.adjusted)}"
+    return f"{text}; minus {BASELINE} it is {found}."
+
+
+def _spread_sentence(part: PartContent) -> str:
     slope = pooled(part.study, "epistemic_sd")
     if slope is None:
         return ""
     return (
-        f"; the epistemic spread of {slope.method} scales as M to the power "
-        f"{number(slope.estimate.mean, 2)}"
+        f"The epistemic spread of {slope.method} scales as M to the power "
+        f"{span(slope.estimate, 2)}."
     )
-
-
-def _lede(content: StudyContent, single: PartContent | None) -> str:
-    codes = [RECOMMENDED] if content.choice is not None else []
-    codes += [BEST, SPREAD] if single else []
-    said = [_said(content, code) for code in codes]
-    return " ".join(claim.sentence for claim in said if claim)
 
 
 def _tiles(content: StudyContent, single: PartContent | None) -> Iterator[Tile]:

@@ -16,7 +16,7 @@ from mcbn.report.figures import Curve
 from mcbn.report.panels import SIZE, Panel, PanelGroup, key_of
 from mcbn.report.plotted import Plotted
 from mcbn.study.names import OVER_BATCH_SIZES
-from mcbn.study.results import Study, point
+from mcbn.study.results import Study, bounded, point
 from mcbn.study.slopes import Replicate, expected
 
 # A spread below this share of the largest has vanished (all draws are equal).
@@ -167,21 +167,22 @@ def _curve(study: Study, score: str, method: str, training_batch_size: int, styl
         study.values(name, method, training_batch_size=training_batch_size, batch_size=size)
         for size in sizes
     ]
-    return curve_of(method, [size or 0 for size in sizes], values, style)
+    return curve_of(method, name, [size or 0 for size in sizes], values, style)
 
 
 def curve_of(
-    name: str, x: Sequence[int], values: Sequence[Mapping[Replicate, float]], style: int
+    name: str, score: str, x: Sequence[int], values: Sequence[Mapping[Replicate, float]], style: int
 ) -> Curve:
     """A curve of means over splits and seeds, NaN where there is no value.
 
     Args:
         name: of the curve.
+        score: whose means they are.
         x: where the values were measured.
         values: at each x, by split and seed.
         style: of the curve.
     """
-    points = [point(list(each.values()) or [math.nan]) for each in values]
+    points = [bounded(point(list(each.values()) or [math.nan]), score) for each in values]
     return Curve(
         name,
         tuple(float(each) for each in x),

@@ -54,7 +54,7 @@ def sweep_group(sweep: Sweep, score: str) -> PanelGroup | None:
 
 def _curve(sweep: Sweep, score: str, place: Place, training_batch_size: int, style: int) -> Curve:
     values = values_at(sweep, score, place, training_batch_size)
-    return curve_of(place_name(*place), list(sweep.studies), values, style)
+    return curve_of(place_name(*place), score, list(sweep.studies), values, style)
 
 
 def _draw(

@@ -95,7 +95,7 @@ def _columns(sizes: Sequence[int]) -> tuple[int | None, ...]:
 
 def _size_headings(sizes: Sequence[int]) -> Iterator[tuple[str, str]]:
     for size in _columns(sizes):
-        meaning = "Mean over training batch sizes within each split and seed, then over those."
+        meaning = "Mean over all networks; its interval counts what those of one seed share."
         yield ("All", meaning) if size is None else (f"Trained at {size}", "")
 
 
@@ -132,7 +132,10 @@ def contrasts(tests: Sequence[Contrast], sizes: Sequence[int], *, root: str) -> 
     counts = sorted({test.pairs for test in tests})
     pairs = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     direction = glossary.direction(tests[0].score)
-    caption = f"Paired differences in {label} over {pairs} splits and seeds. {direction}"
+    caption = (
+        f"Paired differences in {label} over {pairs} splits and seeds. {direction} Primary tests "
+        "are corrected among themselves, and all others among themselves."
+    )
     return Table(caption, headings, tuple(rows))
 
 
@@ -142,6 +145,8 @@ def contrast_cell(test: Contrast, key: str = "") -> TableCell:
     if test.adjusted < ALPHA:
         mark = "better" if test.better else "worse"
     tail = "no test" if math.isnan(test.adjusted) else glossary.probability(test.adjusted)
+    if test.primary:
+        tail += ", primary"
     cell = _point(test.score, test.difference, key=key and f"{key}.difference.mean", mark=mark,
                   signed=True)  # fmt: skip
     return replace(cell, interval=f"{cell.interval}, {tail}" if cell.interval else tail)

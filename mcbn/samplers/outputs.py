@@ -69,7 +69,8 @@ def told_if_equal(draws: Iterator[Tensor], reason: str) -> Iterator[Tensor]:
     if equal and number > 1:
         validation.warn(
             f"all {number} draws gave the same outputs, so there is no epistemic uncertainty: "
-            f"{reason}"
+            f"{reason}",
+            code="MCBN022",
         )
 
 

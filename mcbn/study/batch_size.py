@@ -137,7 +137,7 @@ def choose_batch_size(
         curves = curves + interpolated(gaps, sizes, grid)
     doubts = (*bank.doubts(_size(best)), *_disagreement(confirmation))
     for doubt in doubts:
-        validation.warn(doubt, RescalingWarning)
+        validation.warn(doubt, RescalingWarning, code="MCBN127")
     spans = [bootstrap.percentile_interval(row, level) for row in replicates[:-1]]
     return BatchSizeChoice(
         best=_size(best),

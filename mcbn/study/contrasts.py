@@ -1,17 +1,23 @@
 """Paired tests between the methods of a study, corrected for multiple testing."""
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.significance import holm, paired_test
-from mcbn.study.names import OVER_BATCH_SIZES
-from mcbn.study.results import Point, Study, point
+from mcbn.study.names import OVER_BATCH_SIZES, Method
+from mcbn.study.power import detectable
+from mcbn.study.results import Point, Study, bounded_difference, point
 
 BASELINE = "Deterministic"
 ALPHA = 0.05  # differences with a smaller adjusted p value are called better or worse
+# The comparisons that a study is made for, declared before its data are seen: MCBN, at the M
+# nearest to that of training, against each of these, for each training batch size. All others
+# explore.
+PRIMARY: tuple[Method, ...] = ("Deterministic", "MC Dropout", "Deep ensemble")
 
 Place = tuple[str, int | None]  # a method and its M, if it has one
 
@@ -31,7 +37,12 @@ class Contrast:
         pairs: number of splits and seeds that both have.
         difference: mean difference with its Student-t interval.
         p_value: two-sided p-value of the paired t test; NaN where no test can be made.
-        adjusted: Holm-adjusted p-value, over all tests of the score in the study.
+        primary: whether it is one of the few comparisons that are declared in `PRIMARY`.
+        sd: standard deviation of the paired differences; NaN of a single one.
+        adjusted: Holm-adjusted p-value, over all primary tests of the score in the study or, of
+            another test, over all others.
+        detectable: the difference that would be found in 80% of such studies, by the standard
+            deviation of the differences, their number and the first threshold of Holm's method.
     """
 
     score: str
@@ -44,7 +55,10 @@ class Contrast:
     pairs: int
     difference: Point
     p_value: float
+    primary: bool
+    sd: float
     adjusted: float = math.nan
+    detectable: float = math.nan
 
     @property
     def better(self) -> bool:
@@ -57,7 +71,8 @@ def contrasts(parts: Mapping[str, Study], score: str) -> tuple[Contrast, ...]:
 
     For each training batch size: every other method, at each of its M, against Deterministic; MCBN
     against every other method with an M at equal M; and MCBN, at the M nearest to that of training,
-    against every other method without an M.
+    against every other method without an M. Those of `PRIMARY` are corrected among themselves: few
+    tests keep their power. All others explore, and are corrected among themselves, too.
 
     Args:
         parts: parts of a study, as `Study.parts` returns them.
@@ -75,17 +90,32 @@ def contrasts(parts: Mapping[str, Study], score: str) -> tuple[Contrast, ...]:
         for one, other in _planned(study, size)
         if (contrast := _contrast(name, study, score, size, (one, other))) is not None
     ]
-    tests = _distinct(planned)
-    adjusted = dict(zip(tests, holm([test.p_value for test in tests]), strict=True))
+    known: dict[Contrast, Contrast] = {}
+    for is_primary in (True, False):
+        known |= _corrected([each for each in planned if each.primary == is_primary])
     return tuple(
-        replace(contrast, adjusted=adjusted.get(replace(contrast, part=""), math.nan))
+        replace(known.get(replace(contrast, part=""), contrast), part=contrast.part)
         for contrast in planned
     )
 
 
+def _corrected(planned: Sequence[Contrast]) -> dict[Contrast, Contrast]:
+    """The tests of one family, each with what it becomes by Holm's method over all of them."""
+    tests = _distinct(planned)
+    adjusted = holm([test.p_value for test in tests])
+    return {
+        test: replace(
+            test, adjusted=p_value, detectable=test.sd * detectable(test.pairs, tests=len(tests))
+        )
+        for test, p_value in zip(tests, adjusted, strict=True)
+    }
+
+
 def count(tests: Sequence[Contrast]) -> int:
     """The number of distinct tests among contrasts."""
-    return len(_distinct([replace(test, adjusted=math.nan) for test in tests]))
+    return len(
+        _distinct([replace(test, adjusted=math.nan, detectable=math.nan) for test in tests])
+    )  # fmt: skip
 
 
 def _distinct(planned: Sequence[Contrast]) -> list[Contrast]:
@@ -134,7 +164,12 @@ def _contrast(
     if not differences:
         return None
     (method, at), (rival, rival_at) = places
+    is_primary = (
+        method == "MCBN" and at == matched(study.batch_sizes, size)
+        and rival_at is None and rival.split(",")[0] in PRIMARY
+    )  # fmt: skip
     return Contrast(
-        score, part, size, method, at, rival, rival_at, len(differences), point(differences),
-        paired_test(differences),
+        score, part, size, method, at, rival, rival_at, len(differences),
+        bounded_difference(point(differences), score), paired_test(differences), is_primary,
+        statistics.stdev(differences) if len(differences) > 1 else math.nan,
     )  # fmt: skip

@@ -16,7 +16,8 @@ class Decay:
 
     Attributes:
         slope: of log mutual information against log M, mean over networks; -1 is as 1 / M.
-        low: lower end of its Student-t interval over seeds; NaN with a single seed.
+        low: lower end of its interval over networks, as `mean_of_networks` has it; NaN with a
+            single seed.
         high: upper end.
         factor: mutual information at the smallest M divided by that at the largest, geometric
             mean over networks.

@@ -11,6 +11,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from mcbn.evaluation.glossary import limits
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
 from mcbn.io.plain import matches_type
@@ -229,7 +230,7 @@ class Study(Displayed):
                 f"expected a cell of the study, got {(label, training_batch_size, batch_size)}; "
                 f"methods are {self.methods}"
             )
-        return point([result.scores[score] for result in chosen], level=level)
+        return bounded(point([result.scores[score] for result in chosen], level=level), score)
 
     def rows(self, *, cost: bool = False) -> list[dict[str, Any]]:
         """The table of the study: one dictionary per cell, all with the same keys in one order.
@@ -316,6 +317,27 @@ def point(values: list[float], *, level: float = 0.95) -> Point:
     quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
     half = quantile * statistics.stdev(values) / len(values) ** 0.5
     return Point(mean, mean - half, mean + half)
+
+
+def bounded(estimate: Point, score: str) -> Point:
+    """A mean of a score, whose interval ends where the score does.
+
+    Student's interval of few seeds may reach beyond: an accuracy above 1. The true mean does not
+    lie there, so what is cut off takes nothing from the chance that the interval holds it.
+    """
+    return _within(estimate, *limits(score))
+
+
+def bounded_difference(estimate: Point, score: str) -> Point:
+    """The same of a difference of two means: of two accuracies at most 1."""
+    low, high = limits(score)
+    return _within(estimate, low - high, high - low)
+
+
+def _within(estimate: Point, low: float, high: float) -> Point:
+    # A score of one's own may have a known name and another range: never an end beyond its mean.
+    ends = min(low, estimate.mean), max(high, estimate.mean)
+    return replace(estimate, low=max(estimate.low, ends[0]), high=min(estimate.high, ends[1]))
 
 
 def _numbers(store: Store, key: str, name: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcbn.io.display import Display, Displayed
@@ -25,9 +25,10 @@ class Slope:
         training_batch_size: mini-batch size of training; None for the mean over all of them.
         batch_sizes: the values of M it is fitted to.
         expected: the slope to first order, for N much larger than M.
-        estimate: the slope with its Student-t interval over replicates.
+        estimate: the slope with its interval: see `mean_of_networks`.
         corrected: the slope without the finite-population factor; None if N is not known.
         replicates: number of splits and seeds.
+        networks: number of trained networks, one for each replicate and training batch size.
     """
 
     score: str
@@ -38,6 +39,7 @@ class Slope:
     estimate: Point
     corrected: Point | None
     replicates: int
+    networks: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,8 +74,7 @@ def expected(score: str) -> float:
 def slopes(study: Study, score: str) -> tuple[Slope, ...]:
     """Slopes of every method with an M: for each training batch size and, last, for all of them.
 
-    The last one is the mean over training batch sizes within each replicate first: networks of one
-    seed share their mini-batches and initial weights, so they are not independent.
+    The last one is the mean over all networks, with the interval of `mean_of_networks`.
 
     Args:
         study: a study of one part.
@@ -155,28 +156,41 @@ def _slope(score: str, method: str, size: int | None, rows: list[Spreads]) -> Sl
     shared = set(rows[0].values).intersection(*(row.values for row in rows))
     if not shared:
         return None
-    plain, corrected = [], []
-    for replicate in sorted(shared):
-        plain.append(
-            statistics.fmean(log_log_slope(row.batch_sizes, row.values[replicate]) for row in rows)
-        )
-        corrected.append(
-            statistics.fmean(
-                log_log_slope(row.batch_sizes, _without(row, replicate, power)) for row in rows
-            )
-        )
+    plain = [
+        [log_log_slope(row.batch_sizes, row.values[replicate]) for row in rows]
+        for replicate in sorted(shared)
+    ]
+    corrected = [
+        [log_log_slope(row.batch_sizes, _without(row, replicate, power)) for row in rows]
+        for replicate in sorted(shared)
+    ]
     known = all(row.factors is not None for row in rows)
     sizes = tuple(sorted({each for row in rows for each in row.batch_sizes}))
     return Slope(
-        score,
-        method,
-        size,
-        sizes,
-        expected(score),
-        point(plain),
-        point(corrected) if known else None,
-        len(plain),
-    )
+        score, method, size, sizes, expected(score), mean_of_networks(plain),
+        mean_of_networks(corrected) if known else None, len(plain), len(plain) * len(rows),
+    )  # fmt: skip
+
+
+def mean_of_networks(by_replicate: Sequence[Sequence[float]]) -> Point:
+    """The mean over networks, with an interval that counts what networks of one seed share.
+
+    Of two Student-t intervals the wider one: over the replicates, by the means of their networks,
+    and over all networks. Networks of one seed share mini-batches and initial weights; where that
+    makes them alike, the second is too narrow and the first is right. Where it does not, both are
+    right, and the first, of few degrees of freedom, may by chance be much narrower than what the
+    networks themselves show; it also leaves out that training batch sizes differ. So the chance
+    that the wider one holds the mean is at least the level. With one replicate there is none.
+
+    Args:
+        by_replicate: a value for each network, by split and seed; as many of each.
+    """
+    seeds = point([statistics.fmean(values) for values in by_replicate])
+    if math.isnan(seeds.low):
+        return seeds
+    networks = point([value for values in by_replicate for value in values])
+    half = max(seeds.high - seeds.low, networks.high - networks.low) / 2
+    return Point(seeds.mean, seeds.mean - half, seeds.mean + half)
 
 
 def _without(row: Spreads, replicate: Replicate, power: float) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from mcbn.evaluation.glossary import BETTER, ScoreName, interval, number
 from mcbn.study.contrasts import BASELINE, Contrast
-from mcbn.study.results import Point, Result, Study, point
+from mcbn.study.results import Point, Result, Study, bounded, point
 from mcbn.study.slopes import Slope, slopes
 
 
@@ -55,19 +55,16 @@ def means(study: Study, names: Sequence[str]) -> tuple[Means, ...]:
             method,
             batch_size,
             size,
-            {
-                name: point(
-                    list(
-                        study.values(
-                            name, method, training_batch_size=size, batch_size=batch_size
-                        ).values()
-                    )
-                )
-                for name in names
-            },
+            {name: _mean(study, name, (method, batch_size, size)) for name in names},
         )
         for method, batch_size, size in places(study)
     )
+
+
+def _mean(study: Study, name: str, at: tuple[str, int | None, int]) -> Point:
+    method, batch_size, size = at
+    values = study.values(name, method, training_batch_size=size, batch_size=batch_size)
+    return bounded(point(list(values.values())), name)
 
 
 def main_score(study: Study) -> ScoreName:

@@ -1,15 +1,14 @@
 """Scores of a study against N or T, where it varies them, at fixed M."""
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mcbn.study.cell import Cell
 from mcbn.study.names import OVER_BATCH_SIZES
-from mcbn.study.results import Point, Study, point
-from mcbn.study.slopes import MIN_RELATIVE_SPREAD, Replicate, log_log_slope
+from mcbn.study.results import Point, Study
+from mcbn.study.slopes import MIN_RELATIVE_SPREAD, Replicate, log_log_slope, mean_of_networks
 
 Axis = Literal["N", "T"]
 MAX_LINES = 4  # of one method: lines of more M would hide each other
@@ -57,7 +56,7 @@ class Trend:
         sweep: name of the sweep.
         method: name of the method.
         batch_size: its M, where it has one.
-        estimate: mean slope over splits and seeds, of means over training batch sizes within each.
+        estimate: mean slope over networks, with the interval of `mean_of_networks`.
         replicates: number of splits and seeds.
     """
 
@@ -113,11 +112,12 @@ def _trend(sweep: Sweep, place: Place) -> Trend | None:
                 slopes.setdefault(replicate, []).append(slope)
     # Replicates that lack a training batch size of the others are left out.
     count = max(map(len, slopes.values()), default=0)
-    means = [statistics.fmean(each) for each in slopes.values() if len(each) == count]
-    if not means:
+    whole = [each for each in slopes.values() if len(each) == count]
+    if not whole:
         return None
     method, batch_size = place
-    return Trend(sweep.axis, sweep.name, method, batch_size, point(means), len(means))
+    estimate = mean_of_networks(whole)
+    return Trend(sweep.axis, sweep.name, method, batch_size, estimate, len(whole))
 
 
 def values_at(

@@ -53,6 +53,7 @@ __all__ = [
     "digits",
     "mnist",
     "normalize_cifar10",
+    "photographs",
     "read_idx",
 ]
 
@@ -72,7 +73,7 @@ def digits(seed: int = 0) -> Task:
     return _image_task(
         "digits",
         [examples.rows(train), examples.rows(validation), examples.rows(test)],
-        {"photographs": _photographs(seed), "rotated": images[test].rot90(dims=(2, 3))},
+        {"photographs": photographs(seed), "rotated": images[test].rot90(dims=(2, 3))},
         "Handwritten digits of 8x8 pixels bundled with scikit-learn (1,797 images, 43 writers). "
         "Out-of-distribution sets: 'photographs' are 500 grey 8x8 patches of scikit-learn's two "
         "sample photographs, shrunk four times and each stretched to the full range; 'rotated' "
@@ -80,7 +81,8 @@ def digits(seed: int = 0) -> Task:
     )
 
 
-def _photographs(seed: int) -> Float[Tensor, "patches 1 8 8"]:
+def photographs(seed: int) -> Float[Tensor, "patches 1 8 8"]:
+    """Return 500 grey patches of scikit-learn's two sample photographs, from 0 to 1 each."""
     patches = []
     for photograph in load_sample_images().images:
         grey = torch.from_numpy(photograph.mean(axis=2)).float()[None, None]

@@ -33,7 +33,7 @@ def reasons(a_bank, size):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         a_bank.rescale(size)
-    assert [str(each.message) for each in said] == list(found)
+    assert [str(each.message) for each in said] == [f"{each} (MCBN127)" for each in found]
     assert {each.category for each in said} <= {mcbn.RescalingWarning}
     for each in found:
         assert f"collect a bank at {size:g} to be sure" in each

@@ -12,9 +12,9 @@ from mcbn.cli.options.network import PredictOptions
 from mcbn.cli.options.parts import NetworkOptions
 from mcbn.cli.options.predictions import EvaluateOptions, ReportOptions
 from mcbn.cli.repeat import command
-from mcbn.cli.verbs import STUDY_REPORT, VERBS
+from mcbn.cli.verbs import STUDY_VERBS, VERBS
 
-PARSED = {**VERBS, "study": STUDY_REPORT}
+PARSED = {**VERBS, "study": STUDY_VERBS["report"], "checked study": STUDY_VERBS["check"]}
 
 
 def asked(program, verb, words):
@@ -250,7 +250,7 @@ def test_an_option_without_effect_is_told(capsys, line, note):
     assert said.err == (f"mcbn: note: {note}\n" if note else "")
     assert not said.out
     parse("mcbn demo", VERBS["demo"], ["--root", "x"])
-    assert "--root has no effect without --data mnist" in capsys.readouterr().err
+    assert "--root has no effect without --data mnist or cifar10" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

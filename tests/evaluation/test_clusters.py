@@ -275,11 +275,11 @@ def test_gaps_of_drawn_clusters_are_means_over_the_drawn_rows():
 
 
 def test_confidence_minus_accuracy_counts_clusters_and_not_their_rows():
-    predictive, targets = images(void=0.0, size=1)
+    predictive, targets = images(300, void=0.0, size=1)
     twice = categorical(predictive.probabilities.repeat(2, 1, 1, 1))
     made = []
     for given, labels, group in ((predictive, targets, None),
-                                 (twice, targets.repeat(2, 1, 1), [*range(40)] * 2)):  # fmt: skip
+                                 (twice, targets.repeat(2, 1, 1), [*range(300)] * 2)):  # fmt: skip
         rows = ScoredRows.of(given, labels, group=group)
         one = entry(rows, outside={}, resamples=0, progress=False)
         comparison = Comparison({"one": one}, rows.targets, (), rows.clusters)

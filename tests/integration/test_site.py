@@ -1,6 +1,8 @@
 """The documentation site: built once without warnings, complete, self-contained, and responsive."""
 
 import html
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -27,7 +29,10 @@ def site(tmp_path_factory):
 
 
 def test_site_is_complete_and_its_equations_are_rendered(site):
-    assert {page.stem for page in DOCS.glob("*.md")} <= {page.stem for page in site.glob("*.html")}
+    pages = {page.relative_to(DOCS) for page in DOCS.rglob("*.md")}
+    assert len(pages) > 50
+    for page in pages:
+        assert (site / page).with_suffix(".html").is_file(), page
     method = (site / "method.html").read_text()
     assert method.count('class="equation"') > 150
     assert "$" not in re.sub(r'aria-label="[^"]*"|<script.*?</script>', "", method, flags=re.DOTALL)
@@ -59,16 +64,126 @@ TOO_WIDE = """() => [...document.querySelectorAll("article *")].filter(element =
 }).map(element => element.tagName)"""
 
 
+ENTRY = re.compile(r'<dt class="sig[^"]*" id="([^"]*)">')
+ROW = re.compile(
+    r'<td><p><a class="reference internal" href="([^"#]*)#([^"]*)">'
+    r"<code[^>]*>(.*?)</code></a></p></td>"
+    r"\s*<td><p>(.*?)</p>",
+    flags=re.DOTALL,
+)
+
+
+def plain(text):
+    """The words of marked text."""
+    return re.sub(r"\W+", "", html.unescape(re.sub(r"<[^>]*>", "", text)))
+
+
+def summaries(page):
+    """Address, name and sentence of each row of the summaries of a page."""
+    tables = re.findall(r'<table class="summary[^"]*">(.*?)</table>', page.read_text(), re.DOTALL)
+    return [
+        (page.parent / file if file else page, anchor, plain(name), sentence)
+        for table in tables
+        for file, anchor, name, sentence in ROW.findall(re.sub(r"</?span[^>]*>", "", table))
+    ]
+
+
+def test_each_page_of_the_reference_begins_with_all_of_its_entries(site):
+    """Those that stand in no other, each with the first paragraph of its docstring."""
+    overview = {(file.resolve(), anchor) for file, anchor, *_ in summaries(site / "api.html")}
+    pages = sorted((site / "api").glob("*.html"))
+    for page in pages:
+        rows = summaries(page)
+        entries = {each for each in ENTRY.findall(page.read_text()) if is_top(each)}
+        assert {anchor for _, anchor, *_ in rows} == entries != set()
+        assert {anchor for file, anchor in overview if file == page} == entries
+        for file, anchor, name, sentence in rows:
+            assert file == page
+            assert plain(anchor).endswith(name)
+            documented = inspect.getdoc(pkgutil.resolve_name(anchor)).split("\n\n")[0]
+            if "$" not in documented and ":math:" not in documented:
+                assert plain(sentence) == plain(documented), anchor
+    assert len(overview) > 200
+
+
+def is_top(name):
+    """Whether a name is that of a function or class, not of what is in one."""
+    return not inspect.isclass(pkgutil.resolve_name(name.rpartition(".")[0]))
+
+
+def test_every_link_inside_the_site_leads_to_something(site):
+    pages = [page for page in site.rglob("*.html") if "_modules" not in page.parts]
+    anchors = {page: set(re.findall(r'\bid="([^"]*)"', page.read_text())) for page in pages}
+    checked = 0
+    for page in pages:
+        for link in set(re.findall(r'<a [^>]*href="([^"]*)"', page.read_text())):
+            file, _, anchor = html.unescape(link).partition("#")
+            target = (page.parent / file).resolve() if file else page
+            if "://" in link or target not in anchors:
+                assert "://" in link or link == "#" or target.exists(), (page.name, link)
+            elif anchor:
+                assert anchor in anchors[target], (page.name, link)
+                checked += 1
+    assert checked > 1000
+
+
+def test_names_in_code_are_links_to_their_entries(site):
+    def linked(page, code):
+        text = re.sub(r"</?span[^>]*>", "", (site / page).read_text())
+        return set(re.findall(rf'href="([^"]*)"><code[^>]*>{re.escape(code)}</code>', text))
+
+    assert linked("what_to_pick.html", "MCBatchNorm") == {"api/samplers.html#mcbn.MCBatchNorm"}
+    assert linked("tutorial.html", "choose_abstention") == set()  # could be a word of a command
+    assert linked("api/samplers.html", "Sampler") == {"#mcbn.Sampler"}
+    assert linked("api/evaluation.html", "compare") == {"#mcbn.compare"}
+    assert linked("recipes/graphs.html", "mcbn.Task") == {"../api/tasks.html#mcbn.Task"}
+
+
+def test_a_tab_of_the_landing_page_says_how_to_install(site):
+    page = (site / "index.html").read_text()
+    tabs = re.findall(r'<input type="radio" name="install" id="([\w-]+)"', page)
+    assert re.findall(r'<label for="(install-[\w-]+)">', page) == tabs
+    assert len(tabs) == page.count('<div class="tab">') >= 3
+    assert page.count('<div class="card">') == 4
+    assert 'href="gallery.html"' in page
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_pages_load_nothing_from_other_hosts_and_fit_a_phone(site, browser):  # noqa: F811
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_load_nothing_from_other_hosts_and_fit_a_phone(site, browser, theme):  # noqa: F811
     requested, too_wide = [], {}
-    with browser.new_page(viewport={"width": 360, "height": 800}) as page:
+    with browser.new_page(viewport={"width": 360, "height": 800}, color_scheme=theme) as page:
         page.on("request", lambda request: requested.append(request.url))
-        for path in sorted(site.glob("*.html")):
+        for path in sorted(site.rglob("*.html")):
             page.goto(path.as_uri())
             if elements := page.evaluate(TOO_WIDE):
                 too_wide[path.name] = elements
     external = [url for url in requested if not url.startswith((site.as_uri(), "data:"))]
     assert external == []
     assert too_wide == {}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize(("width", "layout"), [(360, "narrow"), (1280, "wide")])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_landing_page_shows_the_figure_of_its_width_and_theme(
+    site,
+    browser,  # noqa: F811
+    width,
+    layout,
+    theme,
+):
+    with browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme) as page:
+        page.goto((site / "index.html").as_uri())
+        figures = page.locator(".landing img:visible")
+        assert figures.count() == 1
+        shown = figures.evaluate("image => [image.currentSrc, image.naturalWidth]")
+        assert shown[0].endswith(f"landing-{layout}-{theme}.svg")
+        assert shown[1] > 0
+        for tab in page.locator(".tabs label").all():
+            tab.click()
+            commands = page.locator(".tab:visible")
+            assert commands.count() == 1
+            assert re.match("(pip|uv|make) ", commands.inner_text().strip())

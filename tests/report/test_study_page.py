@@ -322,7 +322,9 @@ def test_verdict_on_the_best_method(amount, mark, words):
     (claim,) = claims(made_study(plan, shifted(amount)), "Best method")
     assert claim["mark"] == mark
     assert words in claim["sentence"]
-    assert (", significant after correction for 1 test " in claim["sentence"]) == (mark == "good")
+    assert (", significant after correction for 1 primary test " in claim["sentence"]) == (
+        mark == "good"
+    )
 
 
 def test_a_lead_that_is_not_significant_is_not_called_good():

@@ -11,7 +11,7 @@ from synthetic_studies import made_study, noise
 from mcbn.study.decay import decay
 from mcbn.study.plan import DataAxes, InferenceAxes, Plan, TrainingAxes
 from mcbn.study.results import Result, Study
-from mcbn.study.slopes import slopes, spreads
+from mcbn.study.slopes import mean_of_networks, slopes, spreads
 
 SIZES = (4, 16, 64, 256)
 
@@ -164,3 +164,67 @@ def test_interval_covers_the_true_slope_at_its_rate():
         found = slopes(Study(plan(), tuple(results), {}, 0), "epistemic_sd")[-1].estimate
         covered += found.low <= -0.5 <= found.high
     assert abs(covered / count - 0.95) < DEVIATIONS * math.sqrt(0.95 * 0.05 / count)
+
+
+def by_networks(table):
+    """A study whose networks have these slopes: rows of seeds, columns of training batch sizes."""
+    sizes = (32, 64, 128)[: len(table[0])]
+    made = plan(training=sizes, seeds=tuple(range(len(table))))
+
+    def scores(cell):
+        slope = table[cell.network.seed][sizes.index(cell.network.batch_size)]
+        return {
+            "epistemic_sd": cell.batch_size**slope,
+            "mutual_information": cell.batch_size**slope,
+        }
+
+    return made_study(made, scores)
+
+
+def test_interval_of_all_networks_is_not_narrower_than_their_own_spread_gives():
+    """Means of three seeds agree by chance, while their nine networks differ by a tenth."""
+    table = [[-1.35, -1.29, -1.23], [-1.25, -1.34, -1.28], [-1.27, -1.24, -1.36]]
+    study = by_networks(table)
+    slope = slopes(study, "epistemic_sd")[-1]
+    interval = stats.ttest_1samp(np.ravel(table), 0).confidence_interval(0.95)
+    assert slope.networks == 9
+    assert slope.replicates == 3
+    assert slope.estimate.mean == pytest.approx(np.mean(table))
+    assert (slope.estimate.low, slope.estimate.high) == pytest.approx(tuple(interval))
+    fit = decay(study)
+    assert (fit.low, fit.high) == pytest.approx(tuple(interval))
+
+
+def test_interval_of_networks_that_are_alike_for_a_seed_is_that_of_the_seeds():
+    table = [[-0.6] * 3, [-0.5] * 3, [-0.42] * 3]
+    slope = slopes(by_networks(table), "epistemic_sd")[-1]
+    interval = stats.ttest_1samp([row[0] for row in table], 0).confidence_interval(0.95)
+    assert (slope.estimate.low, slope.estimate.high) == pytest.approx(tuple(interval))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+def test_interval_of_networks_holds_whatever_a_seed_shares(shared):
+    """4,000 studies of three seeds and three training batch sizes: false alarms at most 5%.
+
+    A slope that differs from the mean by one standard deviation of a network is found in at least
+    30% where nothing is shared; by networks alone false alarms are over 20% where all is.
+    """
+    generator, count = np.random.default_rng(0), 4000
+    missed = alone = found = 0
+    for _ in range(count):
+        seeds, own = generator.normal(0, 1, (3, 1)), generator.normal(0, 1, (3, 3))
+        table = shared**0.5 * seeds + (1 - shared) ** 0.5 * own
+        interval = mean_of_networks(table.tolist())
+        missed += not interval.low <= 0 <= interval.high
+        found += not interval.low <= 1 <= interval.high
+        networks = stats.t.ppf(0.975, 8) * table.std(ddof=1) / 3
+        alone += abs(table.mean()) > networks
+    assert missed / count < 0.05 + 3 * math.sqrt(0.05 * 0.95 / count)
+    assert shared > 0 or found / count > 0.3
+    assert shared < 1 or alone / count > 0.2
+
+
+def test_one_seed_has_no_interval_however_many_networks():
+    estimate = mean_of_networks([[-0.5, -0.6, -0.7]])
+    assert estimate.mean == pytest.approx(-0.6)
+    assert math.isnan(estimate.low)

@@ -38,11 +38,11 @@ OUTPUT: Metadata = {"role": "output"}
 REPORT: Metadata = {"role": "report"}
 DEMO: Metadata = {"role": "demo"}
 RESUMED: Metadata = {"role": "resumed"}
-# Another option without which, or without whose value, this one has no effect.
-ONLY_MNIST: Metadata = {"only": ("data", "mnist")}
+# Another option without which, or without one of whose values, this one has no effect.
+ONLY_ROOT: Metadata = {"only": ("data", "mnist", "cifar10")}
 ONLY_MCBN: Metadata = {"only": ("method", "mcbn")}
 ONLY_DROPOUT: Metadata = {"only": ("method", "dropout")}
-ONLY_DRAWS_OUT: Metadata = {"only": ("draws_out", None)}
+ONLY_DRAWS_OUT: Metadata = {"only": ("draws_out",)}
 ONLY_AUTO: Metadata = {"only": ("precision", "auto")}
 ONLY_GAUSSIAN: Metadata = {"only": ("likelihood", "gaussian")}
 # All options that the verb does not declare.

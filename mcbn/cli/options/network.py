@@ -13,7 +13,7 @@ from mcbn.cli.options.metadata import (
     ONLY_DROPOUT,
     ONLY_GAUSSIAN,
     ONLY_MCBN,
-    ONLY_MNIST,
+    ONLY_ROOT,
     OUTPUT,
     PRECISIONS,
     UNITS,
@@ -29,13 +29,14 @@ class DemoOptions:
 
     Attributes:
         out: folder of report.html, report.json and the bank.
-        data: digits (bundled with scikit-learn) or mnist (from the data root).
+        data: digits (bundled with scikit-learn), mnist or cifar10 (from the data root); for cifar10
+            the published ResNet20 is loaded from there, and nothing is trained.
         root: data root; by default the environment variable MCBN_DATA, else ./data.
     """
 
     out: str = field(default="demo", metadata=DEMO)
-    data: Literal["digits", "mnist"] = "digits"
-    root: str | None = field(default=None, metadata=ONLY_MNIST)
+    data: Literal["digits", "mnist", "cifar10"] = "digits"
+    root: str | None = field(default=None, metadata=ONLY_ROOT)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,55 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class CheckOptions:
+    """Check methods on the same examples, or a study, and exit with 1 if there is an issue.
+
+    Every check has a code, such as MCBN004, with a page of its own in docs/checks. Files are read
+    and scored as by mcbn report. In the place of files there may be the folder of a study.
+
+    Example: mcbn check plain.st mcbn.st --ignore MCBN005
+
+    Attributes:
+        predictions: files written by mcbn predict, or by other tools as .csv, .parquet or .npz;
+            the first is the baseline, and NAME=FILE names a method.
+        outside: predictions of out-of-distribution inputs by the same methods; may be given several
+            times.
+        resamples: bootstrap resamples behind each interval.
+        by: column of groups in the first file, each of which is scored apart; may be given several
+            times.
+        held_out: predictions of held-out examples by the same methods, for conformal sets and
+            intervals and for recalibration; never the test examples; may be given several times.
+        recalibrate: check every method before and after recalibration; see mcbn report.
+        target: column of the targets; by default "target", "label" or "y".
+        probabilities: columns of the class probabilities, as 'col1,col2'; by default those that
+            begin with "p_".
+        group: column of what examples that hang together share, such as a patient: intervals are
+            by resampling whole groups.
+        ignore_index: label of positions that are not labelled, where the file does not say.
+        drift: results of mcbn drift --json for other data; NAME=FILE names the data; may be given
+            several times.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
+        strict: exit with 1 if there is a tip as well.
+        json: print JSON instead of text.
+    """
+
+    predictions: list[str] | str = field(metadata=PREDICTIONS)
+    outside: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
+    resamples: int = 1000
+    by: list[str] | str | None = field(default=None, metadata=NAMES)
+    held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
+    recalibrate: Recalibration | None = None
+    target: str | None = None
+    probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
+    group: str | None = None
+    ignore_index: int | None = None
+    drift: list[str] | str | None = field(default=None, metadata=DRIFT)
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
+    strict: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Write a calibration report of one or more methods on the same examples.
 
@@ -103,6 +152,8 @@ class ReportOptions:
             an example is more uncertain; by default entropy and mutual_information.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
+        pdf: also print the page as report.pdf, by Chromium, Chrome or Edge.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
         json: print JSON instead of text.
     """
 
@@ -125,4 +176,6 @@ class ReportOptions:
     drift: list[str] | str | None = field(default=None, metadata=DRIFT)
     uncertainty: list[str] | str | None = field(default=None, metadata=NAMES)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
+    pdf: bool = False
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False

@@ -32,12 +32,35 @@ class StudyReportOptions:
         out: folder of report.html and report.json; by default that of the study.
         figures: formats of files of each figure, in the folder figures beside the page: pdf, svg or
             png, or several as 'pdf,png'.
+        pdf: also print the page as report.pdf, by Chromium, Chrome or Edge.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
         json: print JSON instead of text.
     """
 
     study: str = field(metadata=STUDY)
     out: str | None = field(default=None, metadata=REPORT)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
+    pdf: bool = False
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class StudyCheckOptions:
+    """Check a study, also while it runs, and exit with 1 if there is an issue.
+
+    Example: mcbn check digits --ignore MCBN016
+
+    Attributes:
+        study: folder of the study.
+        ignore: codes of checks that are left out, as 'MCBN004,MCBN007'; may be given several times.
+        strict: exit with 1 if there is a tip as well.
+        json: print JSON instead of text.
+    """
+
+    study: str = field(metadata=STUDY)
+    ignore: list[str] | str | None = field(default=None, metadata=NAMES)
+    strict: bool = False
     json: bool = False
 
 
