@@ -261,14 +261,9 @@ class Report(Displayed):
         Args:
             directory: where to write; it is made if it is not there.
             figures: "pdf", "svg" or "png", or several: every figure is written as a file of its own
-<<<<<<< HEAD
                 as well, with its heading and its legend, and its numbers as CSV, into the folder
                 `figures` beside the page.
             pdf: also print the page as `report.pdf`, by Chromium, Chrome or Edge.
-=======
-                as well, with its heading, its legend and its numbers as CSV, into the folder
-                `figures` beside the page.
->>>>>>> figures
 
         Returns:
             The path of the page.
