@@ -123,12 +123,13 @@ def test_numbers_of_the_page_are_those_of_the_files():
 @pytest.mark.parametrize("replicates", [1, 2, 10, 11])
 def test_few_replicates_are_dots(replicates):
     values = [{(0, seed): float(seed) for seed in range(replicates)}]
-    curve = study_panels.curve_of("a", [4], values, 0)
+    curve = study_panels.curve_of("a", "nll", [4], values, 0)
     assert len(curve.dots[0]) == (replicates if 1 < replicates <= 10 else 0)
 
 
 def test_a_spread_that_has_vanished_is_left_out_and_its_line_ends():
-    curve = study_panels.curve_of("a", [4, 16, 64], [{(0, 0): v} for v in (0.1, 0.01, 1e-17)], 0)
+    values = [{(0, 0): value} for value in (0.1, 0.01, 1e-17)]
+    curve = study_panels.curve_of("a", "epistemic_sd", [4, 16, 64], values, 0)
     (kept,) = study_panels.above_noise([curve])
     assert kept.y[:2] == (0.1, 0.01)
     assert math.isnan(kept.y[2])
