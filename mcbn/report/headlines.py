@@ -55,10 +55,11 @@ def method_headline(
     trust = trust[0].upper() + trust[1:] if states[baseline].state == "biased" else trust
     if len(states) == 1:
         return trust
+    claim = said_by(checked, BEST)
+    if claim is None:
+        return trust
     if pick == baseline:
-        claim = said_by(checked, BEST)
-        is_worst = claim is not None and claim.mark == "bad"
-        said = "improves on it" if is_worst else "is shown to be better"
+        said = "improves on it" if claim.mark == "bad" else "is shown to be better"
         return f"{trust} No method {said}."
     return f"{trust} Use {pick}: it predicts better{_as_well(states[pick])}."
 

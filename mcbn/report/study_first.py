@@ -83,14 +83,16 @@ def _headline(content: StudyContent, single: PartContent | None) -> str:
 
 
 def _best_words(content: StudyContent, part: PartContent) -> str:
-    claim, top = _said(content, BEST), best(part.study, main_score(part.study))
+    shown = {
+        claim.topic
+        for claim in content.checked.claims
+        if claim.code == BEST and claim.mark == "good"
+    }
     over = _replicates(content.study)
-    if claim is None or top is None:
-        return f"{over} show no difference between methods"
-    if claim.mark == "good":
-        return f"{top} predicts best over {over}"
-    if top.method == BASELINE or claim.mark == "bad":
-        return f"No method predicts better than {BASELINE} over {over}"
+    if "Best method" in shown:
+        return f"{best(part.study, main_score(part.study))} predicts better than {BASELINE}"
+    if "MCBN" in shown:
+        return f"MCBN, at the M nearest to that of training, predicts better than {BASELINE}"
     return f"With {over} no method is shown to predict better than {BASELINE}"
 
 
