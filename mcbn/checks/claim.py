@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
 
@@ -39,6 +39,10 @@ class Claim:
     def status(self) -> Status:
         """The mark in words: "passed", "tip" or "issue"."""
         return STATUSES[self.mark]
+
+    def to_dict(self) -> dict[str, str]:
+        """Its values, with the status."""
+        return {**asdict(self), "status": self.status}
 
 
 def with_interval(score: Score, digits: int = 3) -> str:

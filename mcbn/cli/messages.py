@@ -4,9 +4,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -51,25 +50,28 @@ def show(text: str, numbers: Any, *, json: bool) -> None:
 
 def show_report(
     path: Path,
-    verdict: Sequence[Any],
+    report: Any,
     *,
     figures: bool,
     json: bool,
     recalibrations: Mapping[str, str] | None = None,
     numbers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print where a report is, for programs with its verdict: dataclasses of plain values.
+    """Print what a report says in one sentence, and where it is; for programs its verdict.
 
     Args:
         path: of the page.
-        verdict: what it says.
+        report: with its headline and its verdict.
         figures: whether each figure has files of its own, which are beside the page.
         json: for programs.
         recalibrations: what was fitted, in words, by method.
         numbers: what programs are told besides.
     """
-    lines = [f"Report: {path}"]
-    plain = {"report": str(path), "verdict": [*map(asdict, verdict)], **(numbers or {})}
+    lines = [on_a_line(report.headline), f"Report: {path}"]
+    plain = {
+        "report": str(path), "headline": report.headline,
+        "verdict": [claim.to_dict() for claim in report.verdict], **(numbers or {}),
+    }  # fmt: skip
     if figures:
         folder = path.with_name(FIGURES)
         lines.append(f"Figures: {folder}")

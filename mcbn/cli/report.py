@@ -110,7 +110,7 @@ def _write(report: Report, fits: Mapping[str, Any], options: ReportOptions) -> N
     formats = figure_formats(names_of(options.figures))
     path = report.write(options.out, figures=formats, pdf=options.pdf)
     messages.show_report(
-        path, report.verdict, figures=bool(formats), json=options.json,
+        path, report, figures=bool(formats), json=options.json,
         recalibrations={name: in_words(fit) for name, fit in fits.items()},
         numbers={"recalibration": fit_dicts(fits)} if fits else {},
     )  # fmt: skip

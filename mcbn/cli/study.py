@@ -65,4 +65,4 @@ def report(options: StudyReportOptions) -> None:
     )
     formats = names_of(options.figures)
     path = written.write(options.out or options.study, figures=formats, pdf=options.pdf)
-    messages.show_report(path, written.verdict, figures=bool(formats), json=options.json)
+    messages.show_report(path, written, figures=bool(formats), json=options.json)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -92,7 +92,7 @@ def page_numbers(
         "title": title,
         "headline": first.headline,
         "summary": first.lede,
-        "verdict": [{**asdict(claim), "status": claim.status} for claim in checked.claims],
+        "verdict": [claim.to_dict() for claim in checked.claims],
         "checks": checked.to_dict(),
         **own,
         "figures": numbers_of(groups),

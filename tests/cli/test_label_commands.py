@@ -87,7 +87,7 @@ def test_from_labels_to_a_report(folder, capsys):
     assert "Scores of each label" in text
     assert "share of labels that are there" in text or "of the labels are there" in text
     assert "confidence minus accuracy" not in text
-    gap = numbers["confidence_gap"]["MCBN"]["value"]
+    gap = numbers["calibration"]["MCBN"]["gap"]
     known = given.targets != -1
     mean = given.predictive.probabilities[known].mean() - given.targets[known].double().mean()
     assert gap == pytest.approx(float(mean))

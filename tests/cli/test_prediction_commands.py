@@ -105,7 +105,9 @@ def test_the_command_of_a_demo_has_its_options(monkeypatch):
 
 def test_figures_are_files_of_the_formats_asked_for(folder, capsys):
     run("report a.csv --out one --resamples 2 --figures pdf,svg")
-    assert capsys.readouterr().out == "Report: one/report.html\nFigures: one/figures\n"
+    headline, *places = capsys.readouterr().out.splitlines()
+    assert headline == report_of(folder / "one")["headline"]
+    assert places == ["Report: one/report.html", "Figures: one/figures"]
     run("report a.csv --out two --resamples 2 --figures pdf --figures svg --json")
     assert json.loads(capsys.readouterr().out)["figures"] == "two/figures"
     one, two = (

@@ -86,7 +86,7 @@ def test_the_figures_of_a_study_are_files_beside_its_page(finished, tmp_path, ca
     run("report", finished, "--out", tmp_path, "--figures", "svg", "--json")
     figures = tmp_path / "figures"
     assert json.loads(capsys.readouterr().out)["figures"] == str(figures)
-    names = {path.name for path in figures.iterdir()}
+    names = {path.name for path in figures.glob("*.svg")}
     assert "heat-map-nll-of-mcbn.svg" in names
     page = (tmp_path / "report.html").read_text("utf-8")
     assert len(names) == figures_below(page)
