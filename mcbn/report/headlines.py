@@ -53,8 +53,6 @@ def method_headline(
     """
     trust = f"{_trust(baseline, states[baseline], count, by_gap=by_gap)}."
     trust = trust[0].upper() + trust[1:] if states[baseline].state == "biased" else trust
-    if len(states) == 1:
-        return trust
     claim = said_by(checked, BEST)
     if claim is None:
         return trust

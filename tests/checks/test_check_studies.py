@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from equal_methods import at_most
-from mcbn.report.study_page import StudyPage
+from mcbn.report.report import Report
 from synthetic_studies import classification_plan, made_study
 
 from mcbn.checks.study_detection import detection_claims
@@ -115,7 +115,7 @@ def test_few_seeds_are_warned_of_with_what_they_could_find(seeds, warned):
 
 
 def test_json_has_what_each_test_could_have_found():
-    numbers = StudyPage(drawn(np.random.default_rng(0))).to_dict()
+    numbers = Report.from_study(drawn(np.random.default_rng(0))).to_dict()
     tests = numbers["parts"][0]["contrasts"]["nll"]
     assert sum(each["primary"] for each in tests) == 6
     assert all(each["detectable"] > each["sd"] > 0 for each in tests)
