@@ -11,12 +11,11 @@ from scipy import stats
 from mcbn.checks.calibration import calibration_claim
 from mcbn.checks.calibration_states import calibration_states
 from mcbn.evaluation.class_balance import class_balance
-from mcbn.evaluation.class_images import ClassImages
-from mcbn.evaluation.class_scores import class_columns, rows_of_positions
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.comparison import Comparison, Entry
 from mcbn.evaluation.confidence_gap import confidence_gap, confidence_gaps
 from mcbn.evaluation.evaluation import Evaluation
+from mcbn.evaluation.images import ScoredImages
 from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 
@@ -159,17 +158,9 @@ def test_balance_of_images_is_that_of_their_pixels():
     predictive = Categorical(outputs="logits").summarize(logits[None])
     evaluation = Evaluation({}, 768, 1, 0.95, 0)
     by_pixel = Comparison({"a": Entry(predictive, {}, evaluation, {}, 0.0)}, targets, ())
-    columns = class_columns(predictive, targets)
-    images = ClassImages()
-    for k in range(12):
-        images.add(rows_of_positions({name: each[k : k + 1] for name, each in columns.items()}))
-
-    class Sums:
-        classes, units = images, Clusters.alone(12)
-
-    by_image = Comparison(
-        {"a": Entry(None, {}, evaluation, {}, 0.0, Sums())}, None, ()
-    )  # fmt: skip
+    images = ScoredImages()
+    images.add(predictive, targets)
+    by_image = Comparison({"a": Entry(None, {}, evaluation, {}, 0.0, images)}, None, ())
     for one, other in zip(class_balance("a", by_pixel, level=0.9),
                           class_balance("a", by_image, level=0.9), strict=True):  # fmt: skip
         assert (one.value, one.low, one.high, one.frequency) == pytest.approx(

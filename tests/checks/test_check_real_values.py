@@ -93,12 +93,15 @@ def test_one_wrong_method_of_three_is_found_and_the_others_are_not_blamed(change
 
 
 @runs(60)
-def test_a_wrong_shape_is_found_where_place_and_coverage_are_right(runs):
-    """Targets from a skewed law with the stated mean and variance: 1,000 of them, in 90%."""
+def test_a_wrong_shape_is_found_where_place_and_spread_are_right(runs):
+    """PITs of the density 1 + 0.3 times the third polynomial: 1,000 of them, in 90%."""
     found = 0
     for seed in range(runs):
         generator = np.random.default_rng(seed)
-        targets = torch.from_numpy(generator.gamma(2.0, 1.0, 1000) - 2) / 2**0.5
+        pit, level = generator.random(20_000), generator.random(20_000)
+        density = 1 + 0.3 * 7**0.5 * special.eval_legendre(3, 2 * pit - 1)
+        targets = torch.from_numpy(stats.norm.ppf(pit[2 * level < density][:1000]))
+        assert len(targets) == 1000
         right = GaussianPredictive(torch.zeros(1, 1000).double(), torch.tensor(1.0))
         states = real_calibration_states({"m0": RealGaps.of(right, targets)})
         found += states["m0"].is_bad

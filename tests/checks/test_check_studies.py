@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from equal_methods import at_most
-from mcbn.report.report import Report
+from scipy import stats
 from synthetic_studies import classification_plan, made_study
 
 from mcbn.checks.study_detection import detection_claims
 from mcbn.checks.study_methods import CHECK
 from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
+from mcbn.report.report import Report
 from mcbn.study.contrasts import contrasts
 from mcbn.study.plan import DataAxes, InferenceAxes, TrainingAxes
 from mcbn.study.results import Point, Result, Study, bounded, bounded_difference
@@ -170,3 +171,22 @@ def test_the_best_of_useless_batch_sizes_is_rarely_called_useful(runs):
         (claim,) = detection_claims(Study(made, results, {}, 0))
         alarms += claim.mark != "bad"
     assert at_most(alarms, runs, 0.025)
+
+
+def test_the_interval_of_detection_holds_for_all_pairs_of_batch_sizes():
+    """Student's at a level of 1 - 0.05 / 6 for the six of them."""
+    made = plan(data=DataAxes(outside=("rotated",)))
+    generator, name = np.random.default_rng(0), "auroc_rotated_by_mutual_information"
+    results = tuple(
+        Result(cell, {name: generator.normal(0.6, 0.02)}, {}) for cell in made.cells()
+    )  # fmt: skip
+    study = Study(made, results, {}, 0)
+    values = [
+        list(study.values(name, "MCBN", training_batch_size=size, batch_size=m).values())
+        for size in (32, 64) for m in (8, 32, 64)
+    ]  # fmt: skip
+    best = max(values, key=np.mean)
+    interval = stats.ttest_1samp(best, 0).confidence_interval(1 - 0.05 / 6)
+    (claim,) = detection_claims(study)
+    expected = f"{np.mean(best):.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    assert f"AUROC {expected}" in claim.sentence
