@@ -13,7 +13,6 @@ from mcbn.bank.bank import Bank
 from mcbn.bank.collect import collect
 from mcbn.bank.minibatches import minibatches
 from mcbn.cli.demo_settings import DemoSettings
-from mcbn.io.display import Display, Displayed
 from mcbn.predictive.predict import predict
 from mcbn.recalibration.temperature import TemperatureScaling
 from mcbn.samplers.augmented import Augmented
@@ -27,8 +26,8 @@ from mcbn.tasks.task import Task
 from mcbn.tasks.transforms import RandomShift
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Tempered(Displayed):
+@dataclass(frozen=True, eq=False)
+class Tempered:
     """A sampler whose logits are divided by a temperature.
 
     Args:
@@ -47,10 +46,6 @@ class Tempered(Displayed):
         """The network that is called."""
         network: Module = self.sampler.model
         return network
-
-    def display(self) -> Display:
-        """What it is made of, in one line."""
-        return Display(f"{self.sampler} at temperature {self.temperature:.3g}")
 
     def passes(self, inputs: Any) -> Iterator[Tensor]:
         """Yield the outputs for all inputs, one draw at a time."""

@@ -104,7 +104,8 @@ def test_every_demo_takes_labels_that_are_not_scored():
 
 
 def test_a_temperature_divides_every_draw():
-    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).eval()
+    with torch.random.fork_rng():
+        network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).eval()
     inputs = torch.linspace(-1, 1, 12).view(4, 3)
     sampler = mcbn.DeepEnsemble([network, network])
     tempered = Tempered(sampler, 2.0)

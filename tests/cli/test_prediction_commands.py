@@ -116,7 +116,7 @@ def test_figures_are_files_of_the_formats_asked_for(folder, capsys):
     )
     assert one == two
     assert set(one) == {f"{stem}.{suffix}" for stem in ("reliability-a", "risk-coverage")
-                        for suffix in ("pdf", "svg")}  # fmt: skip
+                        for suffix in ("pdf", "svg", "csv")}  # fmt: skip
 
 
 def test_figures_of_others_are_replaced_only_if_asked_for(folder, capsys):

@@ -267,8 +267,12 @@ def test_several_targets_in_their_units_to_a_report(two, capsys):
     run("report two.st --resamples 5 --json")
     printed = json.loads(capsys.readouterr().out)
     assert printed["report"] == "report/report.html"
-    assert {"topic", "mark", "sentence"} == set(printed["verdict"][0])
+    assert (
+        printed["headline"] == json.loads((two / "report" / "report.json").read_text())["headline"]
+    )
+    assert {"topic", "mark", "sentence", "code", "remedy"} < set(printed["verdict"][0])
     report = json.loads((two / "report" / "report.json").read_text())
+    assert printed["headline"] == report["headline"]
     assert report["outputs"]["Deterministic"]["weight"] == numbers["outputs"]["weight"]
     page = (two / "report" / "report.html").read_text()
     assert "only scores without a unit" in page

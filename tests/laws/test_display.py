@@ -255,7 +255,7 @@ VALUES = {
 # What describes no result: protocols, what holds a network that is loaded from files, and what
 # draws at random.
 NOT_RESULTS = {"Likelihood", "Sampler", "UncertaintyScore", "DrawSampler", "BatchTransform",
-               "Predictor", "ExampleStreams", "Display", "Tempered"}  # fmt: skip
+               "Predictor", "ExampleStreams", "Display"}  # fmt: skip
 
 
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
