@@ -1,6 +1,7 @@
 """The sections of a report on a study, below its first screen."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcbn.evaluation import glossary
@@ -10,7 +11,8 @@ from mcbn.report.page import Section
 from mcbn.report.panels import PanelGroup
 from mcbn.report.study_content import PartContent, StudyContent, repeat_command
 from mcbn.report.tables import Table
-from mcbn.study import declaration
+from mcbn.study import declaration, summary
+from mcbn.study.contrasts import Contrast
 from mcbn.study.given import TRAINED
 
 LIMITS = (
@@ -36,6 +38,11 @@ MORE_LIMITS = (
     "Times were measured once per cell, on machines that may have run other work as well.",
 )
 TIMES = "Mean wall times over networks."
+MAX_FIGURES = 64  # of all parts together: more make a page slow and heavy
+CUT = (
+    "There are more figures than a page can hold: of the later parts only the main ones are shown. "
+    "All numbers are in report.json, and mcbn report --figures writes every figure."
+)
 
 
 def study_sections(
@@ -53,7 +60,8 @@ def study_sections(
                            choice=str(content.choice))  # fmt: skip
     if len(content.parts) == 1:
         yield from _of_part(content.parts[0], 0, "")
-    for index, part in enumerate(content.parts if len(content.parts) > 1 else ()):
+    shown = shown_parts(content.parts)
+    for index, part in enumerate(shown if len(shown) > 1 else ()):
         root = f"part-{index}-"
         yield page.section(f"{root}part", part.name, "part", checks=part.claims, name=part.name,
                            sections=list(_of_part(part, index, root)))  # fmt: skip
@@ -68,6 +76,40 @@ def study_sections(
         _limits(content), plan.shown, glossary.STUDY_WORDS, _setup(content),
         declaration=declaration.to_yaml(plan), failures=study_tables.failures(content.study),
     )  # fmt: skip
+
+
+def shown_parts(parts: Sequence[PartContent]) -> list[PartContent]:
+    """Parts with as many figures as a page can hold: all, then the main ones, then none.
+
+    Every number is in `report.json`, and every figure among the files of figures.
+    """
+    shown, count = [], 0
+    for part in parts:
+        forms = (part, _brief(part), replace(part, groups={}, contrasts={}))
+        chosen = next(
+            (each for each in forms[:2] if count + _figure_count(each) <= MAX_FIGURES), forms[2]
+        )
+        count += _figure_count(chosen)
+        shown.append(chosen)
+    return shown
+
+
+def _brief(part: PartContent) -> PartContent:
+    """A part with the figures and tests of its main score and of its spread."""
+    groups = {name: part.groups[name] for name in ("slopes",) if name in part.groups}
+    if first := part.groups.get("scores", [])[:1]:
+        # Scores whose legends are equal share a group, the main one first.
+        main = replace(first[0], panels=first[0].panels[: len(part.study.training_batch_sizes)])
+        groups = {"scores": [main], **groups}
+    score = summary.main_score(part.study)
+    contrasts: dict[str, tuple[Contrast, ...]] = {
+        name: tests for name, tests in part.contrasts.items() if name == score
+    }
+    return replace(part, groups=groups, contrasts=contrasts)
+
+
+def _figure_count(part: PartContent) -> int:
+    return sum(len(group.panels) for groups in part.groups.values() for group in groups)
 
 
 def _of_part(part: PartContent, index: int, root: str) -> Iterator[Section]:
@@ -116,6 +158,7 @@ def _limits(content: StudyContent) -> list[str]:
     plan = content.study.plan
     own = [SPLITS] if len(plan.data.splits) > 1 else []
     own += [PUBLISHED] if "resnet20" in plan.network.names else []
+    own += [CUT] if shown_parts(content.parts) != list(content.parts) else []
     return [*LIMITS, *own, *MORE_LIMITS]
 
 

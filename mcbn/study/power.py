@@ -1,6 +1,7 @@
 """The smallest difference that a design of so many seeds and tests can find."""
 
 import math
+from functools import cache
 
 from scipy import optimize, stats
 
@@ -27,8 +28,11 @@ def detectable(pairs: int, *, tests: int, alpha: float = 0.05, power: float = PO
     >>> round(detectable(3, tests=45), 1)
     22.0
     """
-    if pairs < 2:
-        return math.nan
+    return math.nan if pairs < 2 else _detectable(pairs, tests, alpha, power)
+
+
+@cache  # a study asks the same of each of its many tests
+def _detectable(pairs: int, tests: int, alpha: float, power: float) -> float:
     threshold = float(stats.t.isf(alpha / tests / 2, pairs - 1))
 
     def lacking(noncentrality: float) -> float:

@@ -113,7 +113,7 @@ class ParsedPage(HTMLParser):
         if "id" in attributes:
             self.ids.append(attributes["id"])
         if "data-key" in attributes:
-            self.cells.setdefault(attributes["data-key"], []).append(attributes)
+            self.cells.setdefault(attributes["data-key"], []).append({"class": "", **attributes})
 
 
 def looked_up(numbers, key):

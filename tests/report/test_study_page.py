@@ -3,6 +3,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from mcbn.report import page as page_module
 from mcbn.report.figures import Curve
 from mcbn.report.report import Report
 from mcbn.report.study_panels import limits_of, shades
+from mcbn.report.study_sections import MAX_FIGURES
 from mcbn.study.plan import DataAxes, InferenceAxes, NetworkAxes, Plan, TrainingAxes
 
 METHODS = ("Deterministic", "MCBN", "MC Dropout", "Deep ensemble")
@@ -441,3 +443,26 @@ def test_cost_is_relative_to_the_plain_network(undrawn):
     assert costs["Deterministic", None]["ratio"] == 1
     assert "Predicting 1,000 examples" in full().to_html()  # 400 test examples, 3.2 s
     assert ">8 s<" in full().to_html()
+
+
+def test_a_page_holds_a_bounded_number_of_figures_and_its_json_all(undrawn):
+    plan = classification_plan(
+        seeds=(0, 1), inference=InferenceAxes(batch_sizes=(4, 16), draws=(4, 8, 16, 32))
+    )  # fmt: skip
+    study = made_study(plan, classification_scores)
+    report = Report.from_study(study)
+    text, numbers = report.to_html(), report.to_dict()
+    counts = [
+        sum(len(group["panels"]) for groups in part["figures"].values() for group in groups)
+        for part in numbers["parts"]
+    ]
+    assert len(counts) == 4
+    assert len(set(counts)) == 1
+    below = text.partition('<section id="checks">')[2]
+    drawn_figures = below.count("<figure data-file=") - len(numbers["figures"].get("T", ()))
+    assert counts[0] < drawn_figures <= MAX_FIGURES + 6 < sum(counts)
+    assert "more figures than a page can hold" in text
+    whole = Report.from_study(made_study(small(), classification_scores)).to_html()
+    assert "more figures than a page can hold" not in whole
+    first = next(part.claims[0].sentence for part in report.content.parts[-1:])
+    assert escape(first) in text  # what is said of a part is said of the last as well
