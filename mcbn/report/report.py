@@ -85,9 +85,9 @@ class Report(Displayed):
     content: ComparisonContent | RealContent | StudyContent
 
     def display(self) -> Display:
-        """Its title, and what the numbers say."""
+        """Its title and headline, and what the checks say."""
         rows = [(claim.topic, claim.mark, claim.sentence) for claim in self.verdict]
-        heading = f"Report {self.content.title!r}"
+        heading = f"Report {self.content.title!r}: {self.headline}"
         return Display(heading, ("claim", "", "what the numbers say"), rows, words=3)
 
     @classmethod

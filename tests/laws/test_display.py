@@ -490,7 +490,7 @@ HEADS = {
         ("layers", "count", "nll", "minus all", "low", "high", "p"),
     ),
     "task": ("Task 'task' of 3 classes", ("part", "examples", "of an example")),
-    "report": (f"Report {HOSTILE!r}", ("claim", "", "what the numbers say")),
+    "report": (f"Report {HOSTILE!r}: {RESULTS['report'].headline}", ("claim", "", "what the numbers say")),
 }  # fmt: skip
 
 
