@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from record import STYLE
 
-from mcbn.report.figures import SERIES
+from mcbn.drawing.figures import SERIES
 
 PANELS = {"test": "Test", "test TS": "Test, after TS", "JPEG TS": "JPEG, after TS"}
 CURVES = {"plain, prior": "plain", "MCBN, prior": "MCBN, each draw"}

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from record import STYLE, Record
 
-from mcbn.report import figures
+from mcbn.drawing import figures
 
 SETS = {"test": "test digits", "usps": "USPS", "notmnist": "notMNIST",
         "fashion_mnist": "Fashion-MNIST"}  # fmt: skip

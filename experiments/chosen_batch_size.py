@@ -25,8 +25,8 @@ from rescaling_cases import Trained, dense_bn_relu, dense_relu_bn, pitch, regres
 from torch import Tensor, nn
 
 import mcbn
+from mcbn.drawing import figures
 from mcbn.io.tensors import write_whole
-from mcbn.report import figures
 from mcbn.tasks.datasets import mnist
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train

@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from record import STYLE
 
-from mcbn.report.figures import SERIES
+from mcbn.drawing.figures import SERIES
 
 TESTS = {"bank": "bank", "KS of features": "KS, features", "KS of outputs": "KS, outputs"}
 TITLES = {

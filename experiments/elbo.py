@@ -19,7 +19,7 @@ from record import STYLE, Record, asked
 from torch import Tensor
 
 import mcbn
-from mcbn.report import figures
+from mcbn.drawing import figures
 from mcbn.study.slopes import log_log_slope
 
 MEASURES = {"objective": -1.0, "mean of q": -1.0, "ELBO lost": -2.0}  # expected slopes

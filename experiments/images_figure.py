@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from record import STYLE, Record
 
-from mcbn.report import figures
+from mcbn.drawing import figures
 
 PLAIN = "#555555"  # the network without draws
 INFORMATION = 2  # line style of the mutual information

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import mcbn
+from mcbn.drawing import figures
 from mcbn.io.tensors import write_whole
-from mcbn.report import figures
 from mcbn.tasks.datasets import LabeledData, mnist
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train

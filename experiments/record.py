@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mcbn.drawing import figures
 from mcbn.io.atomic import write_whole
-from mcbn.report import figures
 
 RESULTS = Path(__file__).parent / "results"
 STYLE = {**figures.SETTINGS, "grid.color": "#d8d8d8", "savefig.facecolor": "white"}

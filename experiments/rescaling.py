@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
+from mcbn.drawing import figures
 from mcbn.io.tensors import write_whole
-from mcbn.report import figures
 from mcbn.tasks.datasets import (
     CropAndFlip,
     LabeledData,

@@ -25,9 +25,9 @@ from torch import Tensor
 import mcbn
 from mcbn.bank.coordinates import partner, pooled, to_statistics
 from mcbn.bank.rescaling import dead_in_some, ratio_of_scales
+from mcbn.drawing import figures
 from mcbn.io.tensors import write_whole
 from mcbn.network.batchnorm import VARIANCE
-from mcbn.report import figures
 
 TOLERANCE = 0.15  # of a ratio that counts as right
 CLAIMED = (1 / 2, 4)  # M' over M between which rescaling is said to be right

@@ -16,7 +16,7 @@ from record import STYLE
 from torch import Tensor
 
 import mcbn
-from mcbn.report import figures
+from mcbn.drawing import figures
 
 # One colour per class, in the order of the classes, similar to the usual colours of CamVid.
 COLORS = (

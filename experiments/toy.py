@@ -17,7 +17,7 @@ from record import STYLE, Record, asked
 from torch import Tensor, nn
 
 import mcbn
-from mcbn.report import figures
+from mcbn.drawing import figures
 from mcbn.study.results import point
 from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import mlp

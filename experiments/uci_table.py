@@ -17,8 +17,8 @@ from scipy import stats
 from torch import Tensor
 
 import mcbn
+from mcbn.drawing import figures
 from mcbn.predictive.gaussian import GaussianPredictive
-from mcbn.report import figures
 
 OPTIMAL_CRPS = math.erf(
     math.sqrt(math.log(2) / 2)

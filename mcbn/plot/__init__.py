@@ -13,6 +13,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mcbn.drawing import figures
 from mcbn.drift.drift_test import DriftTest
 from mcbn.drift.monitor import DriftMonitor
 from mcbn.evaluation.compare import compared, entry
@@ -21,7 +22,7 @@ from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.predictions import Predictions
-from mcbn.report import figures, maps, panels, study_panels
+from mcbn.report import maps, panels, study_panels
 from mcbn.report.choice_figure import draw_choice, draw_layer_choice
 from mcbn.report.drift_figure import draw_monitor, draw_test
 from mcbn.report.panels import Panel, PanelGroup

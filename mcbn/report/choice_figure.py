@@ -5,7 +5,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mcbn.report.figures import INK, SERIES
+from mcbn.drawing.figures import INK, SERIES
 from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.layer_choice import LayerChoice
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mcbn.drawing.heat import Pixels, heat
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.joining import example_of
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.heat import Pixels, heat
 
 VOID, RIGHT, WRONG = (128, 128, 128), (235, 235, 235), (200, 30, 40)
 BRIGHT = 0.99  # the share of positions below the mutual information that is shown brightest

@@ -7,15 +7,7 @@ from functools import partial
 
 from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.out_of_distribution import OOD_AUROC, common_score
-from mcbn.evaluation import glossary
-from mcbn.evaluation.comparison import Comparison
-from mcbn.evaluation.evaluation import Evaluation, Score
-from mcbn.evaluation.glossary import number
-from mcbn.report import headlines, panels, study_panels, tables
-from mcbn.report.comparison_content import ComparisonContent
-from mcbn.report.first_screen import FirstScreen, Tile
-from mcbn.report.panels import PanelGroup
-from mcbn.report.small_charts import (
+from mcbn.drawing.small_charts import (
     AT_COVERAGE,
     SmallCurve,
     StripRow,
@@ -24,6 +16,14 @@ from mcbn.report.small_charts import (
     small_risk_coverage,
     strip_limits,
 )
+from mcbn.evaluation import glossary
+from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.glossary import number
+from mcbn.report import headlines, panels, study_panels, tables
+from mcbn.report.comparison_content import ComparisonContent
+from mcbn.report.first_screen import FirstScreen, Tile
+from mcbn.report.panels import PanelGroup
 from mcbn.report.tables import DASH, Table, TableCell
 from mcbn.study.results import Study
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from mcbn.drawing.figures import INK, SERIES
 from mcbn.drift.drift_test import DriftTest
 from mcbn.drift.monitor import DriftMonitor
-from mcbn.report.figures import INK, SERIES
 
 LINE: Any = {"color": INK, "linewidth": 1, "dashes": (4, 3)}
 

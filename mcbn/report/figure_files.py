@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mcbn.report import figures
+from mcbn.drawing import figures
+from mcbn.drawing.plotted import csv_text
 from mcbn.report.panels import Panel, PanelGroup
-from mcbn.report.plotted import csv_text
 
 FOLDER = "figures"  # beside the page
 FORMATS = ("pdf", "svg", "png")

@@ -8,12 +8,12 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from mcbn.drawing.heat import Pixels
 from mcbn.io.atomic import write_whole
 from mcbn.io.progress import progress_bar
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.class_maps import ClassMaps
 from mcbn.report.gallery import as_pixels, data_uri, encoded, value_range
-from mcbn.report.heat import Pixels
 from mcbn.report.real_maps import RealMaps
 
 COUNT = 3  # examples of each kind on a page

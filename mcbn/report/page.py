@@ -12,12 +12,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from mcbn.checks.catalogue import Checked
+from mcbn.drawing import figures, rendering
+from mcbn.drawing.plotted import json_text
 from mcbn.evaluation import glossary
 from mcbn.io.plain import to_plain
-from mcbn.report import figure_files, figures, rendering
+from mcbn.report import figure_files
 from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
-from mcbn.report.plotted import json_text
 
 TITLE = "Calibration report"
 SCHEMA = 1  # version of what `report.json` holds; see schema.json

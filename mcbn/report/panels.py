@@ -12,6 +12,9 @@ from matplotlib.patches import Rectangle
 from scipy import stats
 from torch import Tensor
 
+from mcbn.drawing import figures
+from mcbn.drawing.figures import INK, SERIES, Curve
+from mcbn.drawing.plotted import Plotted, bars_table, bins_table
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
@@ -21,9 +24,6 @@ from mcbn.evaluation.subgroups import Subgroup
 from mcbn.evaluation.uncertain_images import UncertainImages, shares_in_bins
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.positions import pieces
-from mcbn.report import figures
-from mcbn.report.figures import INK, SERIES, Curve
-from mcbn.report.plotted import Plotted, bars_table, bins_table
 
 SIZE = (3.6, 2.9)  # inches, at which text is as large as the small print of the page
 DECADES, BINS = 5, 20  # of the histograms of uncertainty: at most, and in all

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from mcbn.checks.calibration_states import WORDS
+from mcbn.drawing.small_charts import StripRow, interval_strip, small_histogram
 from mcbn.evaluation import glossary
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
@@ -20,7 +21,6 @@ from mcbn.report.comparison_first import (
 )
 from mcbn.report.first_screen import FirstScreen, Tile
 from mcbn.report.real_content import RealContent
-from mcbn.report.small_charts import StripRow, interval_strip, small_histogram
 from mcbn.report.tables import Table, TableCell
 
 NOTE = (

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mcbn.drawing.heat import Pixels, heat
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.heat import Pixels, heat
 
 BRIGHT = 0.99  # the share of pixels below what is shown brightest
 

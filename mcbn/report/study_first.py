@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 
 from mcbn.checks.claim import Claim
+from mcbn.drawing.small_charts import StripRow, interval_strip, small_histogram
 from mcbn.evaluation import glossary
 from mcbn.report import study_panels, study_tables
 from mcbn.report.first_screen import FirstScreen, Tile
 from mcbn.report.panels import PanelGroup
-from mcbn.report.small_charts import StripRow, interval_strip, small_histogram
 from mcbn.report.study_content import PartContent, StudyContent
 from mcbn.report.tables import DASH, NO_CHART, Table, TableCell
 from mcbn.study.contrasts import BASELINE

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from mcbn.drawing import figures
+from mcbn.drawing.figures import Curve
+from mcbn.drawing.plotted import Plotted
 from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER
-from mcbn.report import figures
-from mcbn.report.figures import Curve
 from mcbn.report.panels import SIZE, Panel, PanelGroup, key_of
-from mcbn.report.plotted import Plotted
 from mcbn.study.names import OVER_BATCH_SIZES
 from mcbn.study.results import Study, bounded, point
 from mcbn.study.slopes import Replicate, expected

@@ -5,8 +5,8 @@ from functools import partial
 
 from matplotlib.axes import Axes
 
-from mcbn.report import figures
-from mcbn.report.figures import Curve
+from mcbn.drawing import figures
+from mcbn.drawing.figures import Curve
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import (
     above_noise,

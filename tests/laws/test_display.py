@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
+from mcbn.drawing.figures import Curve
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
@@ -31,7 +32,6 @@ from mcbn.inspection.layers import SkippedLayer
 from mcbn.io.display import Display, Displayed
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.figures import Curve
 from mcbn.samplers.uncertainty_ratio import UncertaintyRatio
 from mcbn.study.confirmation import Confirmation
 from mcbn.study.results import point
@@ -490,7 +490,10 @@ HEADS = {
         ("layers", "count", "nll", "minus all", "low", "high", "p"),
     ),
     "task": ("Task 'task' of 3 classes", ("part", "examples", "of an example")),
-    "report": (f"Report {HOSTILE!r}: {RESULTS['report'].headline}", ("claim", "", "what the numbers say")),
+    "report": (
+        f"Report {HOSTILE!r}: {RESULTS['report'].headline}",
+        ("claim", "", "what the numbers say"),
+    ),
 }  # fmt: skip
 
 

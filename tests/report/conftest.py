@@ -1,6 +1,6 @@
 import pytest
 
-from mcbn.report import rendering
+from mcbn.drawing import rendering
 
 
 @pytest.fixture

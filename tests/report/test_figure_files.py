@@ -16,7 +16,8 @@ from synthetic_studies import classification_study
 
 import mcbn
 from mcbn.cli import messages
-from mcbn.report import figure_files, figures
+from mcbn.drawing import figures
+from mcbn.report import figure_files
 from mcbn.report.figure_files import FOLDER, FORMATS, figure_formats
 from mcbn.report.panels import Panel, PanelGroup
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import mcbn
+from mcbn.drawing.heat import heat
 from mcbn.predictive.predictions import Predictions
 from mcbn.report.class_maps import RIGHT, VOID, WRONG, class_colors
-from mcbn.report.heat import heat
 from mcbn.report.maps import uncertainty_maps, write_maps
 from mcbn.report.report import Report
 

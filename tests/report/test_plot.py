@@ -14,11 +14,11 @@ from synthetic_studies import classification_plan, classification_scores, made_s
 from torch import nn
 
 import mcbn
+from mcbn.drawing.heat import heat
 from mcbn.drift.drift_test import LayerDrift
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.heat import heat
 
 
 def classes(positions=(), draws=4):

@@ -11,10 +11,10 @@ from scipy import stats
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 import mcbn
+from mcbn.drawing.figures import SERIES
 from mcbn.evaluation.convergence import Convergence
 from mcbn.evaluation.detection import risk_coverage
 from mcbn.evaluation.reliability import Reliability
-from mcbn.report.figures import SERIES
 
 NAMES = ("Plain", "MCBN", "Dropout")
 

@@ -19,8 +19,8 @@ from synthetic_studies import (
 )
 
 from mcbn.checks.spread import FLAT_SLOPE
+from mcbn.drawing.figures import Curve
 from mcbn.report import page as page_module
-from mcbn.report.figures import Curve
 from mcbn.report.report import Report
 from mcbn.report.study_panels import limits_of, shades
 from mcbn.report.study_sections import MAX_FIGURES

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from mcbn.report.figures import GRID, INK, LETTERS
-from mcbn.report.margins import EDGE, LINE, POINTS, TICK, ticks_of
-from mcbn.report.svg import Shape, Style, text_element
+from mcbn.drawing.figures import GRID, INK, LETTERS
+from mcbn.drawing.margins import EDGE, LINE, POINTS, TICK, ticks_of
+from mcbn.drawing.svg import Shape, Style, text_element
 
 LENGTH = 3.5  # points of a tick
 WIDTH = "0.6"  # of lines

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mcbn.drawing import figures
 from mcbn.evaluation import glossary
-from mcbn.report import figures
 
 WIDTH = 220.0  # of a chart of a tile, in units of which a tile of a page has about as many pixels
 CELL = (140.0, 16.0)  # of a chart in a cell of a table

@@ -26,11 +26,11 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from mcbn.drawing import svg
+from mcbn.drawing.plotted import Plotted
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.reliability import Reliability
 from mcbn.network.isolation import own_warnings
-from mcbn.report import svg
-from mcbn.report.plotted import Plotted
 
 INK, GRID = "#010203", "#040506"  # placeholders, replaced by colours of the page
 # Okabe and Ito's colours, distinct to colour-blind readers, without the two faintest.

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 import mcbn
+from mcbn.drawing.plotted import Plotted, bars_table, csv_text, json_text
 from mcbn.report import figure_files, panels, study_panels
-from mcbn.report.plotted import Plotted, bars_table, csv_text, json_text
 
 HOSTILE = ("</script><script>x</script>", "' onclick='x", "=1+1", 'a,b\n"c"', "&lt;", "\ud800")
 STUDY = made_study(classification_plan(), classification_scores)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from mcbn.drawing import figures
+from mcbn.drawing.figures import Curve
+from mcbn.drawing.rendering import render
 from mcbn.evaluation.detection import risk_coverage
 from mcbn.evaluation.reliability import Reliability
-from mcbn.report import figures
-from mcbn.report.figures import Curve
-from mcbn.report.rendering import render
 
 CONFIDENCE = torch.linspace(0.05, 1, 40, dtype=torch.float64)
 CORRECT = torch.arange(40) % 3 > 0

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from mcbn.drawing import figures, svg
+from mcbn.drawing.figures import Curve
+from mcbn.drawing.margins import text_width, ticks_of
+from mcbn.drawing.rendering import render
 from mcbn.evaluation.reliability import Reliability
-from mcbn.report import figures, study_panels, svg
-from mcbn.report.figures import Curve
-from mcbn.report.margins import text_width, ticks_of
-from mcbn.report.rendering import render
+from mcbn.report import study_panels
 
 SIZE = (3.6, 2.9)
 NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)")

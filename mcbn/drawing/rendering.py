@@ -6,10 +6,10 @@ from collections.abc import Callable
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mcbn.report import svg
-from mcbn.report.axis_lines import axis_shapes
-from mcbn.report.figures import GRID, INK, LETTERS, SERIES, settings
-from mcbn.report.margins import POINTS, set_margins
+from mcbn.drawing import svg
+from mcbn.drawing.axis_lines import axis_shapes
+from mcbn.drawing.figures import GRID, INK, LETTERS, SERIES, settings
+from mcbn.drawing.margins import POINTS, set_margins
 
 
 def render(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcbn.report import small_charts
-from mcbn.report.small_charts import (
+from mcbn.drawing import small_charts
+from mcbn.drawing.small_charts import (
     SmallCurve,
     StripRow,
     interval_strip,
