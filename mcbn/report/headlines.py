@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.catalogue import Checked
 from mcbn.checks.claim import Claim, interval_text
-from mcbn.checks.differences import rival_difference
-from mcbn.evaluation.comparison import Comparison
+from mcbn.checks.differences import rival_difference, simultaneous_difference
+from mcbn.evaluation.comparison import Comparison, paired
+from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
 
 BEST, TEMPERATURE = "MCBN003", "MCBN004"
@@ -97,7 +98,9 @@ def method_lede(
     base = comparison.baseline
     sentences = []
     if pick != base:
-        sentences += [_gain(comparison, pick), *_temperature(checked, base)]
+        sentences += [
+            _gain(comparison, pick), *_temperature(checked, base), *_as_good(comparison, pick),
+        ]  # fmt: skip
     elif claim := said_by(checked, BEST):
         sentences.append(claim.sentence)
     others = [name for name in comparison.entries if "MCBN" in name and name not in (base, pick)]
@@ -106,6 +109,35 @@ def method_lede(
         name = min(others, key=lambda each: nlls[each])
         sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state_words(states[name])}.")
     return " ".join(sentences)
+
+
+def as_good(evaluations: Mapping[str, Evaluation], pick: str, score: str) -> list[str]:
+    """The methods that are not shown to be worse than the one to use, the baseline left out.
+
+    By paired intervals that hold for all methods at once.
+
+    Args:
+        evaluations: of all methods, the baseline first.
+        pick: the method to use.
+        score: that decides, and of which less is better.
+    """
+    base = next(iter(evaluations))
+    others = {name: each for name, each in evaluations.items() if name not in (pick, base)}
+    differences = paired({pick: evaluations[pick], **others})
+    level = evaluations[pick].level
+    ends = {
+        name: simultaneous_difference(name, score, differences, level).low for name in differences
+    }
+    return [name for name, low in ends.items() if not low > 0]
+
+
+def _as_good(comparison: Comparison, pick: str) -> list[str]:
+    names = as_good(comparison.evaluations, pick, "nll")
+    if not names:
+        return []
+    *most, last = names
+    listed = f"{', '.join(most)} and {last} are" if most else f"{last} is"
+    return [f"{listed} not shown to be worse than {pick}."]
 
 
 def _temperature(checked: Checked, base: str) -> list[str]:

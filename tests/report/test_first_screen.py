@@ -184,3 +184,33 @@ def test_the_table_of_a_study_is_of_the_best_means():
                   if each["method"] == mine["method"]]  # fmt: skip
         assert looked_up(numbers, key) == min(rivals)
     assert len(top.cells) == 2 < len(parsed.cells)
+
+
+def test_methods_that_are_not_shown_to_be_worse_are_named():
+    """Of three equal methods two are as good as the third, and one that is clearly worse is not."""
+    generator = torch.Generator().manual_seed(7)
+    truth = 3 * torch.randn(1, 400, 4, generator=generator)
+    targets = torch.multinomial(truth[0].softmax(1), 1, generator=generator)[:, 0]
+    made = {"plain": 3 * truth, "a": truth, "b": truth + 0.01, "worse": 2.5 * truth}
+    evaluations = {
+        name: entry(
+            ScoredRows(Categorical().summarize(logits), targets), outside={}, resamples=200,
+            progress=False,
+        ).evaluation
+        for name, logits in made.items()
+    }  # fmt: skip
+    assert headlines.as_good(evaluations, "a", "nll") == ["b"]
+    noisy = {"plain": 3 * truth} | {
+        name: truth + 0.01 * torch.randn(truth.shape, generator=generator) for name in "abc"
+    }
+    entries = {
+        name: entry(ScoredRows(Categorical().summarize(logits), targets), outside={},
+                    resamples=200, progress=False)
+        for name, logits in noisy.items()
+    }  # fmt: skip
+    compared = Comparison(entries, targets, ())
+    best = min("abc", key=lambda name: entries[name].evaluation["nll"].value)
+    one, two = (name for name in "abc" if name != best)
+    report = Report.from_comparison(compared)
+    assert f"Use {best}" in report.headline
+    assert f"{one} and {two} are not shown to be worse than {best}." in report.to_dict()["summary"]
