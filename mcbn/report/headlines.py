@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
 
 from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.catalogue import Checked
 from mcbn.checks.claim import Claim, interval_text
-from mcbn.checks.differences import rival_difference, simultaneous_difference
-from mcbn.evaluation.comparison import Comparison, paired
+from mcbn.checks.differences import rival_difference
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
+from mcbn.evaluation.intervals import difference
+from mcbn.evaluation.simultaneous import simultaneous_interval
 
 BEST, TEMPERATURE = "MCBN003", "MCBN004"
 
@@ -114,21 +118,29 @@ def method_lede(
 def as_good(evaluations: Mapping[str, Evaluation], pick: str, score: str) -> list[str]:
     """The methods that are not shown to be worse than the one to use, the baseline left out.
 
-    By paired intervals that hold for all methods at once.
+    By paired intervals that hold for all pairs of methods at once, since the pick was chosen after
+    looking at all of them.
 
     Args:
         evaluations: of all methods, the baseline first.
         pick: the method to use.
         score: that decides, and of which less is better.
     """
-    base = next(iter(evaluations))
-    others = {name: each for name, each in evaluations.items() if name not in (pick, base)}
-    differences = paired({pick: evaluations[pick], **others})
-    level = evaluations[pick].level
-    ends = {
-        name: simultaneous_difference(name, score, differences, level).low for name in differences
+    _, *names = evaluations
+    level, pairs = evaluations[pick].level, {}
+    for one, other in combinations(sorted(names, key=lambda name: name == pick), 2):
+        first, second = evaluations[one][score], evaluations[other][score]
+        pairs[one, other] = replace(
+            first, value=first.value - second.value,
+            replicates=difference(first.replicates, second.replicates, level),
+        )  # fmt: skip
+    keyed = {f"{one}\0{other}": each for (one, other), each in pairs.items()}
+    lows = {
+        one: simultaneous_interval(f"{one}\0{other}", keyed, level)[0]
+        for one, other in pairs
+        if other == pick
     }
-    return [name for name, low in ends.items() if not low > 0]
+    return [name for name in names if name in lows and not lows[name] > 0]
 
 
 def _as_good(comparison: Comparison, pick: str) -> list[str]:

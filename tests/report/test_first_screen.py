@@ -200,17 +200,30 @@ def test_methods_that_are_not_shown_to_be_worse_are_named():
         for name, logits in made.items()
     }  # fmt: skip
     assert headlines.as_good(evaluations, "a", "nll") == ["b"]
-    noisy = {"plain": 3 * truth} | {
-        name: truth + 0.01 * torch.randn(truth.shape, generator=generator) for name in "abc"
-    }
-    entries = {
-        name: entry(ScoredRows(Categorical().summarize(logits), targets), outside={},
-                    resamples=200, progress=False)
-        for name, logits in noisy.items()
-    }  # fmt: skip
-    compared = Comparison(entries, targets, ())
-    best = min("abc", key=lambda name: entries[name].evaluation["nll"].value)
-    one, two = (name for name in "abc" if name != best)
-    report = Report.from_comparison(compared)
-    assert f"Use {best}" in report.headline
-    assert f"{one} and {two} are not shown to be worse than {best}." in report.to_dict()["summary"]
+
+
+def test_equal_methods_are_rarely_left_out():
+    """Of 30 sets of three equal methods, at most 5% and three standard errors lack one."""
+    lacking, said = 0, ""
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        truth = 3 * torch.randn(1, 200, 4, generator=generator)
+        targets = torch.multinomial(truth[0].softmax(1), 1, generator=generator)[:, 0]
+        logits = {"plain": 3 * truth} | {
+            name: truth + 0.1 * torch.randn(truth.shape, generator=generator) for name in "abc"
+        }
+        entries = {
+            name: entry(ScoredRows(Categorical().summarize(each), targets), outside={},
+                        resamples=200, progress=False)
+            for name, each in logits.items()
+        }  # fmt: skip
+        evaluations = {name: each.evaluation for name, each in entries.items()}
+        best = min("abc", key=lambda name: evaluations[name]["nll"].value)
+        found = headlines.as_good(evaluations, best, "nll")
+        lacking += len(found) < 2
+        if len(found) == 2 and not said:
+            report = Report.from_comparison(Comparison(entries, targets, ()))
+            said = f"{found[0]} and {found[1]} are not shown to be worse than {best}."
+            assert f"Use {best}" in report.headline
+            assert said in report.to_dict()["summary"]
+    assert lacking <= 30 * 0.05 + 3 * (30 * 0.05 * 0.95) ** 0.5
