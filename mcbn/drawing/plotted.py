@@ -2,13 +2,14 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mcbn.io.plain import to_json
 
 DIGITS = 6  # of numbers in a page; `report.json` and the files have them all
 
@@ -93,7 +94,7 @@ def json_text(figures: Sequence[Sequence[Plotted]]) -> str:
         ]
         for plotted in figures
     ]
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
+    text = to_json(plain, separators=(",", ":"))
     # So that no text can end the attribute, or begin an element.
     for letter in "<>&'":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

@@ -14,6 +14,8 @@ DEVIATIONS = float(stats.norm.isf(ALPHA / 2))  # how many standard errors that i
 
 COMPARISONS = {
     "bank/test_bank.py": 20,
+    "checks/test_method_checks.py": 2,
+    "checks/test_sets_cover.py": 4,
     "evaluation/test_calibration.py": 1,
     "evaluation/test_clusters.py": 24,
     "bank/test_collect.py": 7,

@@ -204,7 +204,7 @@ def test_a_report_pairs_rows_and_classes(tmp_path):
     assert numbers["groups"]["site"]["one"] == numbers["groups"]["site"]["two"]
     assert numbers["comparison"]["differences"]["two"]["nll"]["value"] == 0
     outside = [replace(read(tmp_path, far, f"{name}.csv"), data="far") for name in ("one", "two")]
-    shown = Report.from_predictions([one, two], outside=outside, resamples=0).page.comparison
+    shown = Report.from_predictions([one, two], outside=outside, resamples=0).content.comparison
     assert shown.entries["two"].outside["far"].probabilities[1].tolist() == [0.75, 0.25]
     with pytest.raises(ValueError, match="other values in two than in one"):
         Report.from_predictions([one, replace(two, index=None)], groups=groups, resamples=0)
