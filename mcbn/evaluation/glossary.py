@@ -320,6 +320,8 @@ def number(value: float, digits: int, *, signed: bool = False) -> str:
     """A number with fixed digits, a true minus sign, and a dash for NaN."""
     if math.isnan(value):
         return "\N{EN DASH}"
+    if math.isinf(value):
+        return _infinity(value, signed=signed)
     if round(value, digits) == 0:
         value = 0.0  # never a negative zero
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
@@ -329,8 +331,15 @@ def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """A number with so many significant digits, a true minus sign, and a dash for NaN."""
     if math.isnan(value):
         return "\N{EN DASH}"
+    if math.isinf(value):
+        return _infinity(value, signed=signed)
     text = f"{value:{'+' if signed and value else ''}#.{digits}g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _infinity(value: float, *, signed: bool) -> str:
+    sign = "\N{MINUS SIGN}" if value < 0 else "+" if signed else ""
+    return f"{sign}\N{INFINITY}"
 
 
 def probability(value: float) -> str:

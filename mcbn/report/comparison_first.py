@@ -1,6 +1,5 @@
 """The first screen of a report on a comparison of methods for classes or labels."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -117,9 +116,8 @@ def _selective_tile(comparison: Comparison, shown: Sequence[str]) -> Tile:
     curves, risks = [], {}
     for name in comparison.entries:
         curve = comparison.forecasts(name).risk_coverage()
-        count = len(curve.coverage)
-        answered = max(1, math.ceil(AT_COVERAGE * count - 1e-9))
-        risks[name] = float(curve.risk[answered - 1]), float(curve.risk[-1])
+        answered = int((curve.coverage < AT_COVERAGE - 1e-9).sum())
+        risks[name] = float(curve.risk[answered]), float(curve.risk[-1])
         if name in shown:
             curves.append(SmallCurve(name, curve.coverage.tolist(), curve.risk.tolist(),
                                      style_of(comparison, name)))  # fmt: skip

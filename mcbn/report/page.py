@@ -20,7 +20,6 @@ from mcbn.report import figure_files
 from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
 
-TITLE = "Calibration report"
 SCHEMA = 1  # version of what `report.json` holds; see schema.json
 STYLES, SCRIPTS = ("report.css", "figures.css"), ("report.js", "figures.js")
 # By the file that they are in; every template can use them.
