@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mcbn.checks.check import Check
-from mcbn.checks.claim import Claim, with_interval
+from mcbn.checks.claim import Claim, Mark, with_interval
 from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
 from mcbn.evaluation.subgroups import MIN_EXAMPLES, Subgroup, loss_name, worst
@@ -37,7 +37,13 @@ def group_claim(method: str, column: str, groups: Sequence[Subgroup]) -> Claim:
     if small:
         have = "groups have" if small > 1 else "group has"
         text += f". {small} {have} fewer than {MIN_EXAMPLES} examples"
-    return Claim("Groups", "bad" if significant else "uncertain", f"{text}.")
+    # A group that cannot be tested, or is small, may still be worse; and by few examples of
+    # skewed log scores a t test finds more than there is.
+    others = sum(each.size for each in groups) - group.size
+    mark: Mark = "uncertain" if math.isnan(group.adjusted) or small else "good"
+    if significant:
+        mark = "bad" if min(group.size, others) >= MIN_EXAMPLES else "uncertain"
+    return Claim("Groups", mark, f"{text}.")
 
 
 def judge(subject: Subject) -> Iterator[Claim]:
