@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mcbn.drawing.figures import INK, SERIES
+from mcbn.drawing.plotted import Plotted
 from mcbn.study.choice import BatchSizeChoice
 from mcbn.study.layer_choice import LayerChoice
 
@@ -60,6 +61,26 @@ def draw_choice(choice: BatchSizeChoice, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="Batch size M", ylabel=CRITERIA[choice.criterion])
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=1)
     return ax
+
+
+def choice_table(choice: BatchSizeChoice) -> tuple[Plotted, ...]:
+    """The numbers that `draw_choice` draws."""
+    y = CRITERIA[choice.criterion]
+    curve: dict[str, list[float]] = {
+        "M": choice.batch_sizes.tolist(), y: choice.values.tolist(),
+        "low": choice.low.tolist(), "high": choice.high.tolist(),
+    }  # fmt: skip
+    tables = [Plotted("rescaled draws", curve, ("M", y))]
+    if (found := choice.confirmation) is not None:
+        ends = {
+            side: [value - gap + end for value, gap, end in
+                   zip(found.values, found.gaps, reached, strict=True)]
+            for side, reached in (("low", found.low), ("high", found.high))
+        }  # fmt: skip
+        sizes = [float(size) for size in found.batch_sizes]
+        collected: dict[str, list[float]] = {"M": sizes, y: list(found.values), **ends}
+        tables.append(Plotted(f"{found.draws} collected draws", collected, ("M", y), 1))
+    return tuple(tables)
 
 
 def draw_layer_choice(choice: LayerChoice, ax: Axes) -> Axes:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from mcbn.checks.drift import layer_text
+from mcbn.drawing.plotted import Plotted
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation import glossary
 from mcbn.report.drift_figure import draw_test
@@ -32,6 +33,10 @@ def drift_group(tests: Mapping[str, DriftTest]) -> PanelGroup:
             partial(draw_test, test),
             {"distances": list(test.distances), "calibration": list(test.calibration),
              "threshold": test.threshold},
+            plotted=(
+                Plotted("mini-batches", {"distance": list(test.distances)}, style=1),
+                Plotted("draws of the bank", {"distance": list(test.calibration)}),
+            ),
         )
         for name, test in tests.items()
     ]  # fmt: skip

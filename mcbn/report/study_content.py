@@ -13,7 +13,7 @@ from mcbn.checks.recommendation import recommended
 from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
 from mcbn.report import page, study_panels, study_sweeps
-from mcbn.report.choice_figure import draw_choice
+from mcbn.report.choice_figure import choice_table, draw_choice
 from mcbn.report.panels import Panel, PanelGroup
 from mcbn.report.study_panels import SPREADS
 from mcbn.study import declaration, summary
@@ -119,7 +119,14 @@ class StudyContent:
         if choice is None:
             return {}
         label = "Held-out criterion against the batch size, of rescaled and of collected draws"
-        panel = Panel("", label, partial(draw_choice, choice), choice.to_dict(), (3.6, 4.0))
+        panel = Panel(
+            "",
+            label,
+            partial(draw_choice, choice),
+            choice.to_dict(),
+            (3.6, 4.0),
+            plotted=choice_table(choice),
+        )
         return {"choice": [PanelGroup("", (), (panel,))]}
 
     @cached_property

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from one_unit import by_log_score, standard_normals
 
 import mcbn
-from mcbn.report.choice_figure import draw_choice
+from mcbn.report.choice_figure import choice_table, draw_choice
 from mcbn.study.confirmation import Confirmation
 from mcbn.study.layer_choice import LayerChoice
 
@@ -46,6 +46,10 @@ def test_collected_draws_stand_beside_as_many_rescaled_ones(choice):
     assert points.get_ydata() == pytest.approx([-0.2, -0.3])
     ends = [segment[:, 1].tolist() for segment in bars[0].get_segments()]
     assert torch.tensor(ends).flatten().tolist() == pytest.approx([-0.25, -0.1, -0.35, -0.15])
+    rescaled, collected = choice_table(replace(choice, confirmation=found))
+    assert list(rescaled.columns["M"]) == choice.batch_sizes.tolist()
+    assert list(collected.columns["low"]) == pytest.approx([-0.25, -0.35])
+    assert list(collected.columns["high"]) == pytest.approx([-0.1, -0.15])
 
 
 def test_an_open_interval_ends_with_the_search(choice):
