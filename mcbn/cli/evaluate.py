@@ -14,14 +14,14 @@ from mcbn.evaluation.error_detection import error_detection, rows_of
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
 from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.real_outputs import comparable, output_scores
 from mcbn.evaluation.subgroups import Subgroup, subgroups
 from mcbn.io.atomic import write_whole
 from mcbn.io.plain import to_json
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.positions import is_large
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.prediction_contents import column_values, known_scores
-from mcbn.report.real_content import comparable, output_scores
+from mcbn.uncertainty.columns import column_values, known_scores
 from mcbn.uncertainty.score import score_values
 
 

@@ -9,8 +9,8 @@ from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.evaluation.compare import compared, entry
 from mcbn.evaluation.comparison import Comparison, KnownValues, knows_epistemic
 from mcbn.evaluation.evaluate import what_is_scored
+from mcbn.evaluation.real_outputs import evaluation_of, output_scores
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
-from mcbn.io.tables import column, numbers
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.name_order import same_classes
@@ -20,9 +20,10 @@ from mcbn.recalibration.apply import group_column
 from mcbn.report.comparison_content import ComparisonContent
 from mcbn.report.gallery import Gallery, galleries
 from mcbn.report.maps import Maps, is_dense, uncertainty_maps
-from mcbn.report.real_content import RealContent, evaluation_of, output_scores
-from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, USUAL, as_scores
-from mcbn.uncertainty.score import UncertaintyScore, known_values
+from mcbn.report.real_content import RealContent
+from mcbn.uncertainty.columns import column_values, known_scores
+from mcbn.uncertainty.predictive_scores import USUAL
+from mcbn.uncertainty.score import UncertaintyScore
 
 
 def content_of_predictions(
@@ -176,33 +177,6 @@ def _comparison(
     return compared(entries, rows[predictions[0].method], classes)
 
 
-def known_scores(
-    uncertainties: Sequence[str | UncertaintyScore], predictions: Sequence[Predictions]
-) -> tuple[tuple[str, ...], tuple[UncertaintyScore, ...]]:
-    """Scores of uncertainty: those that are columns of the predictions, by name, and the others.
-
-    Raises:
-        TypeError: one is not a score.
-        ValueError: there is no score or column of this name, or it was given twice.
-    """
-    held = set.intersection(*(set(each.columns) for each in predictions))
-    names = tuple(
-        name
-        for name in uncertainties
-        if isinstance(name, str) and name in held and name not in PREDICTIVE_SCORES
-    )
-    others = [each for each in uncertainties if each not in names]
-    unknown = [each for each in others if isinstance(each, str) and each not in PREDICTIVE_SCORES]
-    if unknown:
-        raise ValueError(
-            f"expected scores of uncertainty among {list(PREDICTIVE_SCORES)}, or columns of every "
-            f"file of predictions, got {unknown}; choose others"
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected each column once, got {list(names)}; leave one out")
-    return names, as_scores(others) if others or not names else ()
-
-
 def _columns(
     names: Sequence[str], own: Predictions, outside: Mapping[str, Predictions]
 ) -> dict[str, KnownValues]:
@@ -218,16 +192,6 @@ def _columns(
         )
         for name in names
     }
-
-
-def column_values(predictions: Predictions, name: str) -> Tensor:
-    """The numbers of a column that holds a score of uncertainty.
-
-    Raises:
-        ValueError: there is no such column, or it does not hold numbers.
-    """
-    where = f"the predictions of {predictions.data!r} by {predictions.method!r}"
-    return known_values(numbers(column(predictions.columns, name, where), name, where), name)
 
 
 def _outside_sets(

@@ -1,8 +1,8 @@
 """What a report on methods for real values holds: what was given, and its numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -11,15 +11,12 @@ from mcbn.checks.catalogue import Checked, check_all
 from mcbn.checks.differences import simultaneous_difference
 from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
-from mcbn.evaluation import glossary
-from mcbn.evaluation.clusters import Clusters, Groups
+from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.comparison import interval_dicts, paired
-from mcbn.evaluation.evaluate import evaluate
 from mcbn.evaluation.evaluation import Evaluation, Score
 from mcbn.evaluation.real_gaps import RealGaps
+from mcbn.evaluation.real_outputs import comparable, require_regression
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
-from mcbn.predictive.bernoulli import BernoulliPredictive
-from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
 from mcbn.predictive.positions import pieces
 from mcbn.predictive.predictions import Predictions
@@ -94,7 +91,7 @@ class RealContent:
         """How the forecasts of each method are off."""
         return {
             name: RealGaps.of(
-                _require_regression(each.scored), each.known_targets, self.clusters
+                require_regression(each.scored), each.known_targets, self.clusters
             )
             for name, each in self.predictions.items()
         }  # fmt: skip
@@ -103,7 +100,7 @@ class RealContent:
     def transforms(self) -> dict[str, Transforms]:
         """The probability integral transforms of each method."""
         return {
-            name: Transforms.of(_require_regression(each.scored), each.known_targets)
+            name: Transforms.of(require_regression(each.scored), each.known_targets)
             for name, each in self.predictions.items()
         }
 
@@ -136,7 +133,7 @@ class RealContent:
         """Mean share of the variance that comes from the draws; NaN where it is not known."""
         shares = {}
         for name, predictions in self.predictions.items():
-            _require_regression(predictions.predictive)
+            require_regression(predictions.predictive)
             means = [_epistemic_share(each) for each, _ in pieces(predictions.predictive, None)]
             shares[name] = sum(means) / len(means)  # of pieces of the same size
         return shares
@@ -175,39 +172,6 @@ class RealContent:
         }
 
 
-def evaluation_of(
-    predictions: Predictions, *, group: Groups | None = None, resamples: int = 1000
-) -> Evaluation:
-    """Score predictions, with their number of draws also where only moments are known."""
-    scored = _require_regression(predictions.scored)
-    evaluation = evaluate(scored, predictions.known_targets, group=group, resamples=resamples)
-    return replace(evaluation, draw_count=predictions.predictive.draw_count)
-
-
-def comparable(evaluation: Evaluation, units: Sequence[str]) -> Evaluation:
-    """The scores of outputs together: where their units differ, only those that are in none."""
-    return evaluation.without(glossary.IN_UNIT) if len(set(units)) > 1 else evaluation
-
-
-def output_scores(
-    predictions: Predictions, *, group: Groups | None = None, resamples: int = 1000
-) -> dict[str, Evaluation]:
-    """The scores of each output of predictions, where there are several; else none."""
-    return {
-        name: evaluation_of(each, group=group, resamples=resamples)
-        for name, each in predictions.by_output.items()
-    }
-
-
 def _epistemic_share(given: StoredPredictive) -> float:
-    part, whole = _require_regression(given).epistemic_variance, _require_regression(given).variance
+    part, whole = require_regression(given).epistemic_variance, require_regression(given).variance
     return math.nan if part is None else float((part / whole).mean())
-
-
-def _require_regression(predictive: CategoricalPredictive | BernoulliPredictive | R) -> R:
-    if isinstance(predictive, (CategoricalPredictive, BernoulliPredictive)):
-        raise ValueError(
-            "expected predictions of real values, got predictions of classes; give those to "
-            "Report.from_predictions by themselves"
-        )
-    return predictive

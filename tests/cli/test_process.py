@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import Here, smallest
 
@@ -37,6 +38,14 @@ def imported(*words, cwd):
     names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     said = [line for line in lines if not line.startswith("import time:")]
     return done.returncode, [*done.stdout.splitlines(), *said], names
+
+
+def test_scoring_a_file_loads_no_figures_and_no_data_frames(tmp_path):
+    np.savez(tmp_path / "p.npz", probabilities=[[0.7, 0.3], [0.2, 0.8]], targets=[0, 1])
+    code, said, names = imported("evaluate", "p.npz", "--resamples", "2", cwd=tmp_path)
+    assert code == 0, said
+    assert "torch" in names
+    assert not names & {"matplotlib", "jinja2", "pandas", "sklearn", "torchvision"}
 
 
 @pytest.mark.parametrize(

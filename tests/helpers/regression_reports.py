@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from reports import drift_test
 
+from mcbn.evaluation.real_outputs import evaluation_of
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.gaussian import Moments
 from mcbn.predictive.predictions import Predictions
-from mcbn.report.real_content import RealContent, evaluation_of
+from mcbn.report.real_content import RealContent
 from mcbn.report.report import Report
 
 HOSTILE = '<script>alert(1)</script>"$x_"'
