@@ -12,7 +12,7 @@ from reports import ParsedPage, looked_up
 from synthetic_studies import classification_plan, classification_scores, made_study
 
 from mcbn.checks.calibration_states import CalibrationState
-from mcbn.checks.catalogue import Checked
+from mcbn.checks.catalogue import CODES, Checked
 from mcbn.checks.check import CheckResult
 from mcbn.checks.claim import Claim
 from mcbn.checks.differences import rival_difference
@@ -33,7 +33,7 @@ def checked(**marks):
     results = []
     for code, mark in marks.items():
         claim = Claim("", mark, "", code=f"MCBN00{code[-1]}")
-        results.append(CheckResult(None, (claim,)))
+        results.append(CheckResult(CODES[claim.code], (claim,)))
     return Checked(tuple(results))
 
 
