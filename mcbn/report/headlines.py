@@ -103,7 +103,8 @@ def method_lede(
     sentences = []
     if pick != base:
         sentences += [
-            _gain(comparison, pick), *_temperature(checked, base), *_as_good(comparison, pick),
+            _gain(comparison, pick), *_temperature(comparison, pick, checked),
+            *_as_good(comparison, pick),
         ]  # fmt: skip
     elif claim := said_by(checked, BEST):
         sentences.append(claim.sentence)
@@ -152,18 +153,23 @@ def _as_good(comparison: Comparison, pick: str) -> list[str]:
     return [f"{listed} not shown to be worse than {pick}."]
 
 
-def _temperature(checked: Checked, base: str) -> list[str]:
-    claim = said_by(checked, TEMPERATURE)
-    if claim is None:
+def _temperature(comparison: Comparison, pick: str, checked: Checked) -> list[str]:
+    """Whether a temperature would give the baseline as much as the pick gains.
+
+    Of the pick itself: the check judges the method that gains most, which may be another.
+    """
+    base = comparison.baseline
+    known = "nll_calibrated" in comparison.differences()[pick]
+    if not known or said_by(checked, TEMPERATURE) is None:
         return []
-    if claim.mark == "good":
+    if rival_difference(pick, "nll_calibrated", comparison).high < 0:
         return [f"That is more than a temperature would give {base}."]
     return [f"A temperature for {base} may do as well."]
 
 
 def _gain(comparison: Comparison, name: str) -> str:
-    difference = rival_difference(name, "nll", comparison)
-    value, low, high = difference.value, difference.low, difference.high
+    gap = rival_difference(name, "nll", comparison)
+    value, low, high = gap.value, gap.low, gap.high
     if math.isnan(value):
         return f"The NLL of {name} cannot be compared."
     if low <= 0 <= high or math.isnan(low):

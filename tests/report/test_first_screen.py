@@ -229,3 +229,25 @@ def test_equal_methods_are_rarely_left_out(runs):
             assert said in report.to_dict()["summary"]
     assert said
     assert lacking <= runs * 0.05 + 3 * (runs * 0.05 * 0.95) ** 0.5
+
+
+def test_what_a_temperature_would_give_is_said_of_the_method_to_use():
+    """Of the other method, which gains more beside a temperature, it would be otherwise."""
+    generator = torch.Generator().manual_seed(3)
+    truth = 2 * torch.randn(1, 2000, 4, generator=generator)
+    targets = torch.multinomial(truth[0].softmax(1), 1, generator=generator)[:, 0]
+    noise = torch.randn(truth.shape, generator=generator)
+    # The first is the baseline at a right temperature; the second knows more, and is too sure.
+    logits = {"plain": 3 * (truth + noise), "cooled": 0.6 * (truth + noise), "knows": 3.5 * truth}
+    entries = {
+        name: entry(ScoredRows(Categorical().summarize(each), targets), outside={}, resamples=200,
+                    progress=False)
+        for name, each in logits.items()
+    }  # fmt: skip
+    compared = Comparison(entries, targets, ())
+    report = Report.from_comparison(compared)
+    temperature = headlines.said_by(report.content.checked, "MCBN004")
+    assert temperature.mark == "good"
+    assert "knows" in temperature.sentence
+    assert "Use cooled" in report.headline
+    assert "A temperature for plain may do as well." in report.to_dict()["summary"]
