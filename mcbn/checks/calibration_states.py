@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scipy import stats
 
-from mcbn.checks.claim import Mark, interval_text
+from mcbn.checks.claim import Mark, interval_text, listed
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.evaluation.class_balance import ClassGap, class_balance
 from mcbn.evaluation.comparison import Comparison
@@ -159,7 +159,7 @@ def others(states: Mapping[str, CalibrationState]) -> str:
             if state.state == word:
                 groups.setdefault(word, []).append(f"{name} ({points(state)})")
     parts = [
-        f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {WORDS[word]}"
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} {WORDS[word]}"
         for word, names in groups.items()
     ]
     return f" {'; '.join(parts)}." if parts else ""
@@ -169,8 +169,3 @@ def points(state: CalibrationState) -> str:
     """The gap with its interval, in points."""
     ends = interval_text(100 * state.low, 100 * state.high, 1)
     return f"{number(100 * state.gap, 1, signed=True)} points {ends}"
-
-
-def _listed(names: list[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

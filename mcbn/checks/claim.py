@@ -1,7 +1,7 @@
 """What a check says: a sentence with its mark, code and remedy, and how numbers are written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -60,3 +60,9 @@ def auroc_mark(score: Score) -> Mark:
     if score.low > 0.8:
         return "good"
     return "uncertain" if score.low > 0.5 or math.isnan(score.low) else "bad"
+
+
+def listed(names: Sequence[str]) -> str:
+    """At least one name, in words: "a", "a and b", "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

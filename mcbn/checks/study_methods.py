@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mcbn.checks.check import Check
-from mcbn.checks.claim import Claim, Mark
+from mcbn.checks.claim import Claim, Mark, listed
 from mcbn.checks.subject import Subject
 from mcbn.evaluation import glossary
 from mcbn.evaluation.glossary import BETTER, number, significant
@@ -69,7 +69,7 @@ def mcbn_claim(tests: Sequence[Contrast], every: Sequence[Contrast]) -> Claim | 
     better, worse, same = _counts(primary)
     rivals = dict.fromkeys(test.other for test in primary)
     text = (
-        f"MCBN, at the M nearest to that of training, was compared with {_listed(list(rivals))}: "
+        f"MCBN, at the M nearest to that of training, was compared with {listed(list(rivals))}: "
         f"its {glossary.label(primary[0].score)} is significantly better in {better}, "
         f"significantly worse in {worse} and not significantly different in {same} of "
         f"{better + worse + same} comparisons, after correction for "
@@ -98,11 +98,6 @@ def _counts(tests: Sequence[Contrast]) -> tuple[int, int, int]:
     clear = [test for test in tests if test.adjusted < ALPHA]
     better = sum(test.better for test in clear)
     return better, len(clear) - better, len(tests) - len(clear)
-
-
-def _listed(names: list[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def power_claim(tests: Sequence[Contrast], every: Sequence[Contrast]) -> Claim | None:

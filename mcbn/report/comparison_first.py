@@ -107,7 +107,8 @@ def _calibration_tile(
     label = f"{y} against {x.lower()} in bins, for {', '.join(shown)}"
     ends = glossary.interval(100 * state.low, 100 * state.high, partial(number, digits=1))
     return Tile(
-        f"{x} minus {y.lower()} of {base}", points(state), f"{WORDS[state.state]} {ends}".rstrip(),
+        f"{x} minus {y.lower()} of {base}", headlines.points(state),
+        f"{WORDS[state.state]} {ends}".rstrip(),
         small_reliability(curves, label=label), mark_of(state),
     )  # fmt: skip
 
@@ -151,7 +152,7 @@ def methods_table(content: ComparisonContent) -> Table:
             *difference_cells(differences, base, "NLL", list(comparison.entries), best=min),
         ]
     columns["Calibration", "Confidence minus accuracy, in percentage points."] = [
-        state_cell(states[name], points(states[name]), f"calibration.{name}")
+        state_cell(states[name], headlines.points(states[name]), f"calibration.{name}")
         for name in comparison.entries
     ]
     for ood_set in comparison.entries[base].separation if by else ():
@@ -209,11 +210,6 @@ def difference_cells(
         chart = interval_strip([strips[name]], label=about, limits=limits, zero=True, write=write)
         ends = glossary.interval(score.low, score.high, write)
         yield TableCell(write(score.value), ends, score.value, mark, f"simultaneous.{name}", chart)
-
-
-def points(state: CalibrationState) -> str:
-    """The gap of a method in points."""
-    return f"{number(100 * state.gap, 1, signed=True)} points"
 
 
 def state_cell(state: CalibrationState, below: str, key: str) -> TableCell:

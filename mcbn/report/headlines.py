@@ -7,7 +7,7 @@ from itertools import combinations
 
 from mcbn.checks.calibration_states import WORDS, CalibrationState
 from mcbn.checks.catalogue import Checked
-from mcbn.checks.claim import Claim, interval_text
+from mcbn.checks.claim import Claim, interval_text, listed
 from mcbn.checks.differences import rival_difference
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluation import Evaluation
@@ -90,9 +90,9 @@ def _as_well(state: CalibrationState) -> str:
     }[state.state]
 
 
-def state_words(state: CalibrationState) -> str:
-    """The state of a method, with its gap in points."""
-    return f"{WORDS[state.state]}, {number(100 * state.gap, 1, signed=True)} points"
+def points(state: CalibrationState) -> str:
+    """The gap of a method in points, without its interval."""
+    return f"{number(100 * state.gap, 1, signed=True)} points"
 
 
 def method_lede(
@@ -112,7 +112,8 @@ def method_lede(
     if others:
         nlls = {name: comparison.evaluations[name]["nll"].value for name in others}
         name = min(others, key=lambda each: nlls[each])
-        sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state_words(states[name])}.")
+        state = f"{WORDS[states[name].state]}, {points(states[name])}"
+        sentences.append(f"{_gain(comparison, name)[:-1]}; it is {state}.")
     return " ".join(sentences)
 
 
@@ -148,9 +149,8 @@ def _as_good(comparison: Comparison, pick: str) -> list[str]:
     names = as_good(comparison.evaluations, pick, "nll")
     if not names:
         return []
-    *most, last = names
-    listed = f"{', '.join(most)} and {last} are" if most else f"{last} is"
-    return [f"{listed} not shown to be worse than {pick}."]
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names)} {verb} not shown to be worse than {pick}."]
 
 
 def _temperature(comparison: Comparison, pick: str, checked: Checked) -> list[str]:
