@@ -17,7 +17,7 @@ from mcbn.evaluation import formulas, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.detection import RiskCoverage
-from mcbn.evaluation.forecasts import FEW
+from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
 from mcbn.evaluation.intervals import Counts, GapsOf
 from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
@@ -93,13 +93,14 @@ class ClassImages:
         )
 
     @property
-    def rare_variance(self) -> float:
-        """Variance of the number of right pixels if calibrated, where few are right, or wrong."""
-        rows, wrong = self.sums.total("rows"), float(self.sums.total("errors").sum())
-        if min(wrong, float(rows.sum()) - wrong) >= FEW:
-            return 0.0
+    def tally(self) -> Tally:
+        """Right pixels, and how far they are from their confidence: that of their cell."""
+        rows, wrong = self.sums.total("rows"), self.sums.total("errors")
         middles = ((CELL_EDGES[1:] + CELL_EDGES[:-1]) / 2).numpy()
-        return float(rows @ (middles * (1 - middles)))
+        gaps = (rows - wrong) @ (1 - middles) ** 2 + wrong @ middles**2
+        return Tally(
+            float((rows - wrong).sum()), float(rows @ (middles * (1 - middles))), float(gaps)
+        )
 
     def confidence_gaps(
         self, clusters: Clusters

@@ -1,10 +1,16 @@
 """How much more, or less, confident methods are than they are right."""
 
+import math
+
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.simultaneous import ClusterMeans
 
+FEW = 10  # independent events, or misses, of which the sample has no good variance
 Interval = tuple[float, float, float]  # a value, and the lower and upper end of its interval
 
 
@@ -13,8 +19,8 @@ def confidence_gap(name: str, comparison: Comparison) -> Interval:
 
     Of several labels it is their mean probability minus their frequency. Positions and labels of
     one example are not independent, nor are the rows of a cluster, so their sums are what the
-    standard error is taken of. Of rare errors it is at least that of calibrated independent
-    forecasts: without an error among them, those of a sure method show no spread at all.
+    standard error is taken of. Of rare errors it is at least that of calibrated forecasts: without
+    an error among them, those of a sure method show no spread at all.
 
     Returns:
         The gap, and the lower and upper end of its interval.
@@ -36,7 +42,29 @@ def _means(names: list[str], comparison: Comparison) -> ClusterMeans:
         forecasts = comparison.forecasts(name)
         of_clusters, sizes = forecasts.confidence_gaps(comparison.units)
         sums.append(of_clusters)
-        least.append(forecasts.rare_variance**0.5 / float(sizes.sum()))
+        least.append(_least_error(of_clusters, sizes, forecasts.tally))
     return ClusterMeans.of_sums(
         torch.stack(sums), sizes, torch.tensor(least, dtype=torch.float64)
     )  # fmt: skip
+
+
+def _least_error(
+    sums: Float64[Tensor, " clusters"], sizes: Float64[Tensor, " clusters"], tally: Tally
+) -> float:
+    """The standard error of calibrated forecasts where events, or their misses, are few; else 0.
+
+    Rows of one cluster count as fewer by the design effect: how many times larger the variance of
+    the sum is than that of independent rows. Of few events the sample shows too little spread just
+    when it has too few of them, and none at all without any.
+
+    Reference:
+        Rao and Scott 1981, "The Analysis of Categorical Data from Complex Sample Surveys".
+    """
+    rows = float(sizes.sum())
+    mean = float(sums.sum()) / rows
+    spread = tally.squared_gaps - rows * mean**2
+    between = float((sums - mean * sizes).square().sum())
+    design_effect = max(between / spread, 1.0) if spread > 0 else 1.0
+    if min(tally.events, rows - tally.events) / design_effect >= FEW:
+        return 0.0
+    return math.sqrt(design_effect * tally.calibrated_variance) / rows

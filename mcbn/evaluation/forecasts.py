@@ -15,7 +15,20 @@ from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import Reliability
 from mcbn.predictive.bernoulli import BernoulliPredictive
 
-FEW = 10  # events, or non-events, of which the sample has no good variance
+
+@dataclass(frozen=True)
+class Tally:
+    """What a sample of forecasts shows, and would show if they were calibrated.
+
+    Attributes:
+        events: how many happened.
+        calibrated_variance: of their number, if they are calibrated and independent.
+        squared_gaps: sum of the squares of probability minus outcome.
+    """
+
+    events: float
+    calibrated_variance: float
+    squared_gaps: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +79,14 @@ class Forecasts:
         return risk_coverage(1 - self.confidence, ~self.correct)
 
     @property
-    def rare_variance(self) -> float:
-        """Variance of the number of events if calibrated, where few happened, or did not; else 0.
-
-        Of rare events the sample has a poor variance, and none at all without any.
-        """
-        count = int(self.happened.sum())
-        if min(count, len(self.happened) - count) >= FEW:
-            return 0.0
-        return float((self.probability * (1 - self.probability)).clamp(min=0).sum())
+    def tally(self) -> Tally:
+        """Events, and how far they are from their probabilities."""
+        expected = self.probability * (1 - self.probability)
+        gaps = self.probability - self.happened.double()
+        return Tally(
+            float(self.happened.sum()), float(expected.clamp(min=0).sum()),
+            float(gaps.square().sum()),
+        )  # fmt: skip
 
     def confidence_gaps(
         self, clusters: Clusters

@@ -117,6 +117,30 @@ def test_clusters_count_not_their_rows(group_size, runs):
     assert by_rows / runs > 0.4
 
 
+@pytest.mark.parametrize("size", [0.5, 6.0])
+def test_equal_rows_of_clusters_count_once(size):
+    """Also where errors are so few that the error is that of calibrated forecasts."""
+    each = torch.arange(60).repeat_interleave(10)
+    logits, targets = equal_methods(3, methods=3, examples=60, size=size)
+    once = compared(logits, targets, resamples=0)
+    repeated = compared(logits[:, each], targets[each], resamples=0, clusters=Clusters(each))
+    gaps = confidence_gaps(once)
+    assert [gap for gaps in confidence_gaps(repeated).values() for gap in gaps] == pytest.approx(
+        [gap for of_one in gaps.values() for gap in of_one]
+    )
+    errors = (logits.argmax(-1) != targets).sum(1).tolist()
+    assert max(errors) < 10 if size > 1 else min(errors) > 10
+
+
+def test_few_errors_have_the_spread_of_calibrated_forecasts():
+    """Without a single error the sample has next to no spread: 100 answers of 95% each."""
+    logits = torch.tensor([math.log(19), 0.0]).double().expand(1, 100, 2)
+    value, low, _ = confidence_gap("m0", compared(logits, torch.zeros(100).long(), resamples=0))
+    assert value == pytest.approx(-0.05)
+    expected = math.sqrt(0.95 * 0.05 / 100) * stats.t.isf(0.025, 99)
+    assert value - low == pytest.approx(expected)
+
+
 def test_one_interval_is_that_of_students_t():
     logits, targets = equal_methods(0, methods=1, examples=300)
     comparison = compared(logits, targets, resamples=0)
