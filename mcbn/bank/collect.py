@@ -33,9 +33,10 @@ from mcbn.network.batchnorm import (
     statistics_names,
     unwrapped,
 )
-from mcbn.network.conduct import Conduct, network_conduct
+from mcbn.network.conduct import network_conduct
 from mcbn.network.inputs import Select, count, require_finite, to_network
 from mcbn.network.isolation import StreamStates, model_lock, random_streams
+from mcbn.network.known_conducts import Conduct
 from mcbn.network.loaders import index_sampler
 from mcbn.network.training import kept_in_eval_mode, unknown_statistics
 

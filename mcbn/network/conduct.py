@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,12 +17,20 @@ from torch.nn import Module
 
 from mcbn import validation
 from mcbn.network.batch_statistics import NormalizesByBatchError, refuses_batch_statistics
-from mcbn.network.inputs import Inputs, can_be_cut, count, map_inputs, take_examples, tensors
-from mcbn.network.isolation import StreamStates, eval_mode, model_lock, restored
+from mcbn.network.inputs import (
+    Inputs,
+    can_be_cut,
+    channels_last,
+    count,
+    map_inputs,
+    take_examples,
+    tensors,
+)
+from mcbn.network.isolation import StreamStates, eval_mode, restored
+from mcbn.network.known_conducts import Conduct, State, conducts_of, remember
 from mcbn.network.output_kind import PassWatch
 from mcbn.network.passes import call, written
-from mcbn.network.rounding import equal, near
-from mcbn.network.signature import signature
+from mcbn.network.rounding import autocasts, equal, near
 
 logger = logging.getLogger(__name__)
 
@@ -31,60 +38,7 @@ logger = logging.getLogger(__name__)
 FEW = 4
 # Further passes that have to move a random stream as well for the network to be what moves it.
 ASKED_AGAIN = 2
-# Kinds of inputs that are remembered for a state of a network.
-MAX_KINDS = 64
 
-
-@dataclass(frozen=True)
-class Conduct:
-    """How a network treats one kind of inputs in eval mode.
-
-    Attributes:
-        separable: whether there is one output per example, the same with and without the others,
-            so that a pass may be cut along the first axis.
-        mixes: whether there is one output per example, and it depends on the other examples.
-        random: whether the same inputs get other outputs when asked again.
-        hides_writes: whether it writes into its inputs in a way that tensors do not count.
-        ends_in_sigmoid: whether its outputs are those of a sigmoid.
-        decides: whether it takes a path by the values that it is given.
-        changes: attributes and buffers that a pass changes in the network itself, by name.
-        engines: whether other engines than the loop gave the numbers of the loop.
-        state: the same object as long as the network stays in the state that this was seen in.
-    """
-
-    separable: bool = False
-    mixes: bool = False
-    random: bool = False
-    hides_writes: bool = False
-    ends_in_sigmoid: bool = False
-    decides: bool = False
-    changes: tuple[str, ...] = ()
-    engines: bool = True
-    state: object = None
-
-    def notes(self) -> Iterator[tuple[str, str]]:
-        """What a user has to know of it: the code of the check, and a sentence."""
-        if self.random:
-            yield (
-                "MCBN121",
-                "The network's outputs are random in eval mode: the same inputs get other outputs "
-                "when asked again, so dropout, noise or stochastic depth is left on, or it keeps a "
-                "state; switch that off in eval mode, or its noise is taken for uncertainty",
-            )
-        if self.mixes:
-            yield (
-                "MCBN122",
-                "The network's output for an example depends on the other examples of its batch, "
-                "so predictions depend on how the data are cut into batches; each batch is passed "
-                "whole, as it was given",
-            )
-
-
-STEADY = Conduct()
-
-# Remembered for as long as the network lives, for its present state alone: the signature of the
-# state, the object that stands for it, and the conduct by kind of inputs.
-_known: WeakKeyDictionary[Module, tuple[Any, object, dict[Any, Conduct]]] = WeakKeyDictionary()
 
 First = Callable[[Inputs], Tensor]
 Outputs = Callable[[Conduct], Iterator[Tensor]]
@@ -108,7 +62,7 @@ def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) ->
     Warns:
         UserWarning: the outputs are random, or depend on the other examples of a batch.
     """
-    (state, conducts), kind = _conducts(model), _kind(inputs, "outputs")
+    (state, conducts), kind = conducts_of(model), _kind(inputs, "outputs")
     conduct = conducts.get(kind)
     if conduct is not None:
         stream = outputs(conduct)
@@ -116,7 +70,7 @@ def supervised(model: Module, inputs: Inputs, first: First, outputs: Outputs) ->
         trial = _tried(model, inputs, first, state)
         conduct, stream = trial.compared(outputs)
         if trial.conclusive:
-            _remember(conducts, kind, conduct)
+            remember(conducts, kind, conduct)
     for code, note in conduct.notes():
         validation.warn(note, code=code)
     yield from stream
@@ -134,20 +88,14 @@ def conduct_of(model: Module, inputs: Inputs, first: First, *, of: str = "output
     Raises:
         ValueError: the network normalises by the batch at hand in eval mode.
     """
-    (state, conducts), kind = _conducts(model), _kind(inputs, of)
+    (state, conducts), kind = conducts_of(model), _kind(inputs, of)
     conduct = conducts.get(kind)
     if conduct is None:
         trial = _tried(model, inputs, first, state)
         conduct, _ = trial.compared(lambda _: iter([trial.alone(inputs)]))
         if trial.conclusive:
-            _remember(conducts, kind, conduct)
+            remember(conducts, kind, conduct)
     return conduct
-
-
-def _remember(conducts: dict[Any, Conduct], kind: Any, conduct: Conduct) -> None:
-    if len(conducts) >= MAX_KINDS:
-        conducts.clear()
-    conducts[kind] = conduct
 
 
 def network_conduct(model: Module, inputs: Inputs) -> Conduct:
@@ -174,31 +122,13 @@ def first_tensor(model: Module, inputs: Inputs) -> Tensor:
     return next(tensors(raw), torch.zeros(()))
 
 
-def seen(model: Module) -> Iterator[Conduct]:
-    """How the network was seen to treat inputs of any kind in its present state."""
-    conducts = _known[model][2] if model in _known else {}
-    if conducts and conducts is _conducts(model)[1]:
-        yield from conducts.values()
-
-
-def _conducts(model: Module) -> tuple[object, dict[Any, Conduct]]:
-    """The object that stands for the network's present state, and what is remembered for it."""
-    with model_lock(model):  # another thread may have hooked it, or swapped its tensors
-        present = signature(model)
-        state, token, conducts = _known.get(model, (None, None, {}))
-        if state != present:
-            token, conducts = object(), {}
-            _known[model] = (present, token, conducts)
-        return token, conducts
-
-
 def _kind(inputs: Inputs, of: str) -> Any:
     """The kind of inputs."""
     kind = tuple((tensor.ndim, tensor.dtype, tensor.device) for tensor in tensors(inputs))
     return of, type(inputs), can_be_cut(inputs), count(inputs) > 1, kind
 
 
-def _tried(model: Module, inputs: Inputs, first: First, state: object) -> "_Trial":
+def _tried(model: Module, inputs: Inputs, first: First, state: State) -> "_Trial":
     """Pass a few examples alone, or all where a few are not taken."""
     examples = count(inputs)
     if examples > 1 and can_be_cut(inputs):
@@ -206,14 +136,14 @@ def _tried(model: Module, inputs: Inputs, first: First, state: object) -> "_Tria
         rows, others = spread[::2], spread[1::2]
         try:
             trial = _watched(model, take_examples(inputs, rows), first, rows, examples)
-            trial = replace(trial, conduct=replace(trial.conduct, state=state))
+            trial = trial.in_state(state)
             return replace(trial, others=((take_examples(inputs, others), others),))
         except (NormalizesByBatchError, MemoryError):
             raise
         except Exception as error:  # whatever a network raises that does not take so few
             logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)
     trial = _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
-    return replace(trial, conduct=replace(trial.conduct, state=state))
+    return trial.in_state(state)
 
 
 def spread_rows(examples: int, few: int) -> list[int]:
@@ -311,6 +241,20 @@ class _Trial:
         """
         output = self.output
         return self.examples == 1 or output.ndim == 0 or not bool((output == output[:1]).all())
+
+    def in_state(self, state: State) -> "_Trial":
+        """With what stands for the network's state, and the layouts that it takes there."""
+        last = autocasts(self.output) and not self.conduct.random and self._takes_channels_last()
+        return replace(self, conduct=replace(self.conduct, channels_last=last, state=state))
+
+    def _takes_channels_last(self) -> bool:
+        if not any(tensor.ndim == 4 for tensor in tensors(self.few)):
+            return False
+        try:
+            return near(self.model, self.alone(channels_last(self.few)), self.output)
+        except Exception as error:  # a view of them, or whatever else takes one layout alone
+            logger.debug("%s takes no channels last: %r", type(self.model).__name__, error)
+            return False
 
     def alone(self, inputs: Inputs) -> Tensor:
         """The output for inputs in another pass."""

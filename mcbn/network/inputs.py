@@ -228,6 +228,12 @@ def take_examples(inputs: Any, indices: Sequence[int]) -> Any:
     return map_inputs(lambda tensor: tensor[list(indices)], inputs)
 
 
+def channels_last(inputs: Inputs) -> Inputs:
+    """Images in the layout that convolutions work in, which saves rearranging at each of them."""
+    layout = torch.channels_last
+    return map_inputs(lambda x: x.to(memory_format=layout) if x.ndim == 4 else x, inputs)
+
+
 def concatenate(parts: Sequence[Any]) -> Any:
     """Join inputs of the same structure along the first axis of each tensor.
 

@@ -42,7 +42,15 @@ def near(model: Module, one: Tensor, other: Tensor) -> bool:
 
 def _in_half_precision(model: Module, output: Tensor) -> bool:
     kinds = {output.dtype, *(parameter.dtype for parameter in model.parameters())}
-    return bool(kinds & {*HALF_PRECISION}) or torch.is_autocast_enabled(output.device.type)
+    return bool(kinds & {*HALF_PRECISION}) or autocasts(output)
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether a pass where the tensor lies would run in half precision."""
+    try:
+        return torch.is_autocast_enabled(tensor.device.type)
+    except RuntimeError:  # a device that knows no autocast
+        return False
 
 
 def equal(one: Tensor, other: Tensor) -> bool:

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from mcbn import validation
 from mcbn.io.progress import progress_bar
-from mcbn.network.conduct import seen
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
+from mcbn.network.known_conducts import seen
 from mcbn.network.loaders import Data, batch_lengths, order_sampler, ordered_loader, rebatched
 from mcbn.predictive.bernoulli import BernoulliPredictive, probabilities_met
 from mcbn.predictive.categorical import CategoricalPredictive

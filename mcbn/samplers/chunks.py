@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.inputs import Inputs, count, map_inputs, slice_examples
+from mcbn.network.inputs import Inputs, channels_last, count, map_inputs, slice_examples
 from mcbn.network.isolation import eval_mode
 from mcbn.network.passes import forward, written
 from mcbn.samplers.folding import folded
@@ -122,7 +122,7 @@ def _prepared(model: Module, plan: EnginePlan, inputs: Inputs, size: tuple[int, 
     """A pass over all inputs, for up to `size[0]` draws, `size[1]` examples at a time."""
     piece = size[1]
     if plan.layout == "channels last":
-        inputs = _channels_last(inputs)
+        inputs = channels_last(inputs)
     pieces = [
         slice_examples(inputs, start, start + piece) for start in range(0, count(inputs), piece)
     ]
@@ -210,12 +210,3 @@ def _features_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if any(isinstance(value, Tensor) and value.ndim != 2 for value in values):
         raise ValueError("expected rows of features before the first batch norm, got other tensors")
     return tuple(value.mT.contiguous() if isinstance(value, Tensor) else value for value in values)
-
-
-def _channels_last(inputs: Any) -> Any:
-    """Images in the layout that convolutions work in, which saves rearranging at each of them."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-    if isinstance(inputs, Mapping):
-        return {key: _channels_last(value) for key, value in inputs.items()}
-    return tuple(_channels_last(value) for value in inputs)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.conduct import Conduct, spread_rows, supervised
+from mcbn.network.conduct import spread_rows, supervised
 from mcbn.network.inputs import Inputs, count, take_examples, tensors
 from mcbn.network.isolation import model_lock, own_warnings
+from mcbn.network.known_conducts import Conduct, State
 from mcbn.network.passes import forward
 from mcbn.samplers.chunks import (
     Engine,
@@ -39,10 +40,10 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
 
 
-# Plans are remembered for as long as the network lives, so no plan may hold the network itself.
-# Nor may it hold the function that picks an output, with whatever that has captured: a plan is
-# tested on all that the network returns, so it serves any output.
-_plans: WeakKeyDictionary[Module, tuple[Any, dict[Any, EnginePlan]]] = WeakKeyDictionary()
+# Plans are remembered for as long as the network stays in a state, so no plan may hold the network
+# itself. Nor may it hold the function that picks an output, with whatever that has captured: a plan
+# is tested on all that the network returns, so it serves any output.
+_plans: WeakKeyDictionary[State, dict[Any, EnginePlan]] = WeakKeyDictionary()
 # Kinds of inputs for which a network's plans are kept.
 MAX_PLANS = 64
 
@@ -118,7 +119,7 @@ def _plan_for(
     a network that treats each example by itself may be cut, or traced at a few of them.
     """
     safe = conduct.engines and not (conduct.random or conduct.changes or conduct.hides_writes)
-    if not safe or not (conduct.separable or count(inputs) == 1):
+    if conduct.state is None or not safe or not (conduct.separable or count(inputs) == 1):
         return None
     return _plan(model, statistics, inputs, engine, conduct.state)
 
@@ -129,14 +130,15 @@ def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
 
 
 def _plan(
-    model: Module, statistics: Statistics, inputs: Inputs, engine: Engine, state: object
+    model: Module, statistics: Statistics, inputs: Inputs, engine: Engine, state: State
 ) -> EnginePlan:
     """The plan for this state of the network and kind of inputs; tested the first time."""
     # A power of two near the number of inputs: the choice may depend on it, the numbers do not.
     magnitude = count(inputs).bit_length()
     kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
     request = (engine, magnitude, kind, tuple(statistics))
-    plans = _plans_of(model, state)
+    with model_lock(model):
+        plans = _plans.setdefault(state, {})
     if request not in plans:
         # Tracing patches every module of the process, and warnings are caught in all of it.
         with own_warnings(), model_lock(model):
@@ -145,16 +147,6 @@ def _plan(
             if request not in plans:  # another thread may have made it meanwhile
                 plans[request] = _tested_plan(model, statistics, inputs, engine)
     return plans[request]
-
-
-def _plans_of(model: Module, state: object) -> dict[Any, EnginePlan]:
-    """The plans of a network in its present state; those of others are forgotten."""
-    with model_lock(model):
-        known, plans = _plans.get(model, (None, {}))
-        if known is not state:
-            plans = {}
-            _plans[model] = (state, plans)
-        return plans
 
 
 def _tested_plan(

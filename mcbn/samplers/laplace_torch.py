@@ -14,9 +14,10 @@ from mcbn import validation
 from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights
-from mcbn.network.conduct import Conduct, supervised
+from mcbn.network.conduct import supervised
 from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import model_lock, random_streams
+from mcbn.network.known_conducts import Conduct
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, stacked, tensor_output
 from mcbn.samplers.sampler import require_draw

@@ -11,9 +11,10 @@ from torch.nn import Linear, Module
 from torch.nn.functional import linear
 
 from mcbn.network.classifier import arguments_of, last_layer, only_argument
-from mcbn.network.conduct import Conduct, supervised
+from mcbn.network.conduct import supervised
 from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import model_lock
+from mcbn.network.known_conducts import Conduct
 from mcbn.network.rounding import near
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, tensor_output

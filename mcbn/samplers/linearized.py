@@ -22,9 +22,10 @@ from mcbn.network.batchnorm import (
     require_finite_weights,
     unwrapped,
 )
-from mcbn.network.conduct import Conduct, conduct_of
+from mcbn.network.conduct import conduct_of
 from mcbn.network.inputs import Inputs
 from mcbn.network.isolation import eval_mode
+from mcbn.network.known_conducts import Conduct
 from mcbn.network.layer_names import Layers, layers_text
 from mcbn.samplers.batch_norm import drawn_statistics
 from mcbn.samplers.chunks import states

@@ -12,9 +12,17 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, epsilon_of, statistics_names
-from mcbn.network.conduct import STEADY, Conduct, supervised
-from mcbn.network.inputs import Inputs, as_tensor, require_finite, tensors, to_network
+from mcbn.network.conduct import supervised
+from mcbn.network.inputs import (
+    Inputs,
+    as_tensor,
+    channels_last,
+    require_finite,
+    tensors,
+    to_network,
+)
 from mcbn.network.isolation import eval_mode, intercepted, model_lock, random_streams, restored
+from mcbn.network.known_conducts import STEADY, Conduct
 from mcbn.network.passes import Lender, call
 from mcbn.network.train_mode import require_second_axis
 from mcbn.samplers.outputs import Output, tensor_output
@@ -102,6 +110,8 @@ def answers(
         conduct: how the network treats them.
         first: index of the first draw, which seeds the numbers that a random network draws.
     """
+    if conduct.channels_last:
+        inputs = channels_last(inputs)
     lender, kinds = Lender(inputs, always=conduct.hides_writes), _kinds(model)
     input_gradients = any(tensor.requires_grad for tensor in tensors(inputs))
     for draw, state in enumerate(states, start=first):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.network import conduct
+from mcbn.network import known_conducts
 from mcbn.network.isolation import restored
 from mcbn.network.passes import Lender
 
@@ -299,8 +299,8 @@ def test_a_network_is_tried_once_for_a_state_and_a_kind_of_inputs(monkeypatch):
 def test_what_is_remembered_keeps_no_network_alive():
     net = network(lambda net, x: net.plain(x))
     mcbn.Deterministic(net)(DATA)
-    assert len(list(conduct.seen(net))) == 1
-    known = len(conduct._known)
+    assert len(list(known_conducts.seen(net))) == 1
+    known = len(known_conducts._known)
     del net
     torch.ones(1)
-    assert len(conduct._known) <= known
+    assert len(known_conducts._known) <= known
