@@ -19,7 +19,7 @@ def runs(quick, slow=1000):
     return pytest.mark.parametrize("runs", [quick, pytest.param(slow, marks=pytest.mark.slow)])
 
 
-def ranked(seed, *, methods=4, scale=None, spoiled=0.0):
+def ranked(seed, *, methods=4, scale=None, spoiled=0.0, resamples=100):
     logits, targets = equal_methods(seed, methods=methods, examples=300)
     if scale:
         logits[0] *= scale
@@ -27,15 +27,21 @@ def ranked(seed, *, methods=4, scale=None, spoiled=0.0):
     random = torch.rand(300, generator=generator) < spoiled
     noise = 0.2 * torch.randn(300, 2, generator=generator).double()
     logits[0] = torch.where(random[:, None], noise, logits[0])
-    return compared(logits, targets, resamples=100, calibration=False)
+    return compared(logits, targets, resamples=resamples, calibration=False)
 
 
-@runs(30)
-def test_best_and_errors_of_equal_methods(runs):
-    """Nominal 2.5% each, of three rivals: better by NLL, and of less risk."""
+@pytest.mark.parametrize(
+    ("runs", "resamples"), [(30, 100), pytest.param(1000, 1000, marks=pytest.mark.slow)]
+)
+def test_best_and_errors_of_equal_methods(runs, resamples):
+    """Nominal 2.5% each, of three rivals: better by NLL, and of less risk.
+
+    Losses are skewed, so that of several rivals the one that was spared large ones looks surer of
+    that than it is: 3.9% were called better and 3.4% of less risk, and 4.4% with 100 resamples.
+    """
     better = less = 0
     for seed in range(runs):
-        comparison = ranked(seed)
+        comparison = ranked(seed, resamples=resamples)
         better += "beyond chance" in best_claim(comparison).sentence
         less += ", significantly less than" in errors_claim(comparison).sentence
     assert at_most(better, runs, 0.025)
