@@ -53,7 +53,7 @@ default_role = "literal"  # docstrings use `name` for code, as in Markdown
 # not the ones below, types in signatures that users do not construct.
 INTERNAL = (
     "CheckResult|ClassImages|ComparisonContent|Curvature|Executor|Features|FittedLaplace|"
-    "Forecasts|HeldOut|P|Plotted|RealContent|ScoredImages|ScoredRows|Store|StudyContent|"
+    "Forecasts|HeldOut|P|Plotted|PrecisionChoice|RealContent|RoundingError|ScoredImages|ScoredRows|Store|StudyContent|"
     "UncertainImages|WithPrecision|_Crops|_Flips|_Shifts"
 )
 nitpick_ignore_regex = [

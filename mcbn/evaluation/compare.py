@@ -31,6 +31,7 @@ from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
 from mcbn.predictive.likelihood import LikelihoodName
 from mcbn.samplers.ensemble import DeepEnsemble
+from mcbn.samplers.precision import precision_text
 from mcbn.samplers.sampler import Sampler
 from mcbn.uncertainty.predictive_scores import USUAL, UncertaintyName, as_scores, is_epistemic
 from mcbn.uncertainty.score import UncertaintyScore, score_values
@@ -108,7 +109,10 @@ def compare(
             scored, outside=predicted_outside, outside_group=outside_group, uncertainties=by,
             seconds=seconds, progress=progress, **options,
         )  # fmt: skip
-        entries[name] = replace(scores, kind=type(sampler).__name__, bank=_consistency(sampler))
+        entries[name] = replace(
+            scores, kind=type(sampler).__name__, bank=_consistency(sampler),
+            precision=precision_text(sampler),
+        )  # fmt: skip
     found = {
         name: _detected(detector, inputs, sets, rows, group, outside_group or {}, **options)
         for name, detector in every.items()

@@ -56,6 +56,7 @@ class Entry(Displayed):
             do; None where the draws are not known, as of positions.
         kind: class name of its sampler; empty where it is not known.
         bank: whether its bank agrees with the network; None without a bank.
+        precision: of its passes, and why, where another than that of the network was asked for.
     """
 
     predictive: CategoricalPredictive | BernoulliPredictive | None
@@ -70,6 +71,7 @@ class Entry(Displayed):
     target_logs: Float64[Tensor, "draws batch"] | None = None
     kind: str = ""
     bank: Consistency | None = None
+    precision: str = ""
 
     @property
     def known(self) -> CategoricalPredictive | BernoulliPredictive:
@@ -352,6 +354,7 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
         **entry.evaluation.to_dict(),
         "draws": entry.evaluation.draw_count or None,
         "seconds": entry.seconds,
+        **({"precision": entry.precision} if entry.precision else {}),
         "mean_mutual_information": _mean(entry.uncertain, "mutual_information"),
         "outside": {
             name: {

@@ -16,6 +16,7 @@ from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.joining import joined
 from mcbn.predictive.likelihood import Likelihood, P, as_likelihood
 from mcbn.predictive.predict import require_sampler, require_some, summarize_batches
+from mcbn.samplers.precision import require_shared
 from mcbn.samplers.sampler import Sampler
 
 V = TypeVar("V")
@@ -66,13 +67,14 @@ def predict_distributed(
         select: picks the network's inputs out of a batch where the default rule does not apply.
 
     Raises:
-        ValueError: no process group, or no data.
+        ValueError: no process group, no data, or a precision that each would choose by itself.
         RuntimeError: a process failed; names it and its error.
     """
     rank, world = _place(group)
 
     def prepare() -> _Share:
         require_sampler(sampler)
+        require_shared(sampler)
         return _share(ordered_loader(data, batch_size), as_likelihood(likelihood), rank, world)
 
     def description(share: _Share) -> tuple[Any, ...]:

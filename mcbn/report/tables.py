@@ -169,20 +169,22 @@ def cost(comparison: Comparison) -> Table | None:
     if all(math.isnan(value) for value in seconds.values()):
         return None
     ratios = relative_costs(comparison)
+    precisions = {name: entry.precision or "float32" for name, entry in comparison.entries.items()}
+    told = any(entry.precision for entry in comparison.entries.values())
     rows = []
     for method, value in seconds.items():
         ratio = ratios[method]
         text = DASH if math.isnan(value) else f"{value:.3g} s"
         times = DASH if math.isnan(ratio) else f"{ratio:.3g} \N{MULTIPLICATION SIGN}"
         draws = comparison.entries[method].evaluation.draw_count
-        rows.append(
-            (method, (_count(draws), TableCell(text, value=value), TableCell(times, value=ratio)))
-        )
+        cells = (_count(draws), TableCell(text, value=value), TableCell(times, value=ratio))
+        rows.append((method, (*cells, *([TableCell(precisions[method])] if told else []))))
     headings = (
         ("Method", ""),
         ("Draws", glossary.WORDS["T"]),
         ("Time per 1,000 examples", "Wall time of prediction on the machine of this report."),
         (f"Relative to {comparison.baseline}", ""),
+        *([("Precision of passes", "")] if told else []),
     )
     return Table("Cost of prediction", headings, tuple(rows))
 

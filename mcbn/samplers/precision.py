@@ -131,6 +131,28 @@ class ChosenPrecision:
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors(inputs))
 
 
+def precision_text(sampler: object) -> str:
+    """The precision of a sampler's passes, and why; empty where it is that of the network."""
+    inner = getattr(sampler, "sampler", None)  # an augmented one passes by another
+    chosen = [getattr(each, "_precision", None) for each in (sampler, inner)]
+    texts = [str(each).removeprefix(", precision ") for each in chosen if each is not None]
+    return next(filter(None, texts), "")
+
+
+def require_shared(sampler: object) -> None:
+    """Check that several processes would pass in the same precision.
+
+    Raises:
+        ValueError: each would choose it by its own measurements.
+    """
+    for each in (sampler, getattr(sampler, "sampler", None)):
+        if getattr(each, "precision", None) == "auto":
+            raise ValueError(
+                'expected one precision for all processes, got precision="auto", which each would '
+                'choose by its own measurements; give "bfloat16" or "float32"'
+            )
+
+
 def other_type(models: tuple[Module, ...]) -> torch.dtype | None:
     """The type of a weight that is not float32, if there is one."""
     types = (p.dtype for model in models for p in model.parameters() if p.is_floating_point())
