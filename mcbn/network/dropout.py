@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool
@@ -49,53 +50,84 @@ def _layers(model: Module) -> dict[str, _DropoutNd]:
     }
 
 
+class Masks(Protocol):
+    """What dropout keeps at each of its calls in a pass."""
+
+    def __call__(
+        self, name: str, call: int, values: Tensor, rate: float, *, channelwise: bool
+    ) -> Bool[Tensor, "1 ..."]:
+        """Which values are kept: one mask for all examples of the batch.
+
+        Args:
+            name: of the layer, or of the place where dropout is put in.
+            call: how often it was called in this pass, from 1.
+            values: the activations, of axes (batch, channels, ...).
+            rate: the share that is dropped.
+            channelwise: whether a channel is kept or dropped as a whole.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """The masks of one draw, which depend on (seed, draw, name, call) alone.
+
+    Attributes:
+        seed: of all draws.
+        draw: index of the draw.
+    """
+
+    seed: int
+    draw: int
+
+    def __call__(
+        self, name: str, call: int, values: Tensor, rate: float, *, channelwise: bool
+    ) -> Bool[Tensor, "1 ..."]:
+        """Draw the mask of a call."""
+        shape = mask_shape(values, channelwise=channelwise)
+        return self.drawn(name, call, shape, rate).to(values.device)
+
+    def drawn(
+        self, name: str, call: int, shape: tuple[int, ...], rate: float
+    ) -> Bool[Tensor, "1 ..."]:
+        """The mask of a call by its shape, on the CPU, so that it is the same on every device."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.draw, name, call))
+        return torch.rand(shape, generator=generator) >= rate
+
+
+def mask_shape(values: Tensor, *, channelwise: bool) -> tuple[int, ...]:
+    """The shape of one mask for all examples of a batch of activations (batch, channels, ...)."""
+    channels = values.shape[1:2] if channelwise else values.shape[1:]
+    return (1, *channels, *(1 for _ in values.shape[1 + len(channels) :]))
+
+
 @contextmanager
-def dropout_masks(model: Module, seed: int, draw: int) -> Iterator[None]:
-    """Apply the dropout masks of draw `draw` in every pass inside the block.
+def dropout_masks(model: Module, masks: Masks) -> Iterator[None]:
+    """Apply dropout with these masks in every pass inside the block.
 
     A layer that is called several times in a pass has a mask for each call.
     """
     calls: Counter[str] = Counter()
     with eval_mode(model), ExitStack() as hooks:
         for name, layer in dropout_layers(model).items():
-            hook = in_this_thread(partial(_drop_output, calls, (seed, draw, name)))
+            hook = in_this_thread(partial(_drop_output, calls, masks, name))
             hooks.enter_context(layer.register_forward_hook(hook))
         yield
 
 
 def _drop_output(
     calls: Counter[str],
-    key: tuple[int, int, str],
+    masks: Masks,
+    name: str,
     layer: _DropoutNd,
     _args: tuple[Any, ...],
     output: Tensor,
 ) -> Tensor:
-    seed, draw, name = key
-    calls[name] += 1
-    return _with_dropout(output, layer, derived_seed(seed, draw, name, calls[name]))
-
-
-def kept(values: Tensor, rate: float, seed: int, *, channelwise: bool) -> Bool[Tensor, "1 ..."]:
-    """Which values dropout keeps: one mask for all examples of the batch.
-
-    Args:
-        values: the activations, of axes (batch, channels, ...).
-        rate: the share that is dropped.
-        seed: of the mask.
-        channelwise: whether a channel is kept or dropped as a whole.
-    """
-    channels = values.shape[1:2] if channelwise else values.shape[1:]
-    shape = (1, *channels, *(1 for _ in values.shape[1 + len(channels) :]))
-    # Drawn on the CPU, so that a draw is the same on every device.
-    uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-    return (uniform >= rate).to(values.device)
-
-
-def _with_dropout(values: Tensor, layer: _DropoutNd, seed: int) -> Tensor:
     """The output of `layer` in train mode, with one mask for all examples of the batch."""
-    keep = kept(values, layer.p, seed, channelwise=isinstance(layer, CHANNELWISE))
+    calls[name] += 1
+    keep = masks(name, calls[name], output, layer.p, channelwise=isinstance(layer, CHANNELWISE))
     if isinstance(layer, (AlphaDropout, FeatureAlphaDropout)):
         scale = ((1 - layer.p) * (1 + layer.p * DROPPED_ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
-        return scale * (torch.where(keep, values, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)
+        return scale * (torch.where(keep, output, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)
     scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
-    return torch.where(keep, values * scale, 0.0)
+    return torch.where(keep, output * scale, 0.0)

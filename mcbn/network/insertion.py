@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
 
 from mcbn.network.classifier import CONVOLUTIONS, last_layer
-from mcbn.network.dropout import has_dropout, kept
-from mcbn.network.isolation import derived_seed, eval_mode, in_this_thread
+from mcbn.network.dropout import Masks, has_dropout
+from mcbn.network.isolation import eval_mode, in_this_thread
 
 # Where dropout goes: before the last weights, after each block, or before the modules named.
 Place = Literal["classifier", "blocks"] | Sequence[str]
@@ -102,16 +102,16 @@ def _blocks(model: Module) -> tuple[Site, ...]:
 
 @contextmanager
 def inserted_masks(
-    model: Module, sites: Sequence[Site], rate: float, seed: int, draw: int
+    model: Module, sites: Sequence[Site], rate: float, masks: Masks
 ) -> Iterator[None]:
-    """Apply the masks of draw `draw` at the sites in every pass inside the block.
+    """Apply dropout with these masks at the sites in every pass inside the block.
 
     A module that is called several times in a pass has a mask for each call.
     """
     calls: Counter[str] = Counter()
     with eval_mode(model), ExitStack() as hooks:
         for site in sites:
-            dropped = partial(_dropped, calls, site, rate, (seed, draw))
+            dropped = partial(_dropped, calls, site, rate, masks)
             if site.after:
                 hook = in_this_thread(partial(_after, dropped))
                 hooks.enter_context(site.module.register_forward_hook(hook))
@@ -141,17 +141,15 @@ def _after(dropped: Dropped, _module: Module, _args: tuple[Any, ...], output: An
     return dropped(output)
 
 
-def _dropped(
-    calls: Counter[str], site: Site, rate: float, key: tuple[int, int], values: Any
-) -> Tensor:
+def _dropped(calls: Counter[str], site: Site, rate: float, masks: Masks, values: Any) -> Tensor:
     if not isinstance(values, Tensor) or not values.is_floating_point():
         raise TypeError(
             f"expected real activations to drop from at {site.name!r}, got "
             f"{getattr(values, 'dtype', type(values).__name__)}; {REMEDY}"
         )
     calls[site.name] += 1
-    seed = derived_seed(*key, site.name, calls[site.name])
-    keep = kept(values, rate, seed, channelwise=_by_channel(site.module, values))
+    channelwise = _by_channel(site.module, values)
+    keep = masks(site.name, calls[site.name], values, rate, channelwise=channelwise)
     return torch.where(keep, values / (1 - rate), 0.0)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -13,11 +14,12 @@ from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
 from mcbn.network.batchnorm import require_finite_weights, unwrapped
 from mcbn.network.conduct import supervised
-from mcbn.network.dropout import dropout_layers, dropout_masks
+from mcbn.network.dropout import DrawnMasks, Masks, dropout_layers, dropout_masks
 from mcbn.network.inputs import Inputs
 from mcbn.network.insertion import Place, Site, inserted_masks, insertion_sites
 from mcbn.network.known_conducts import Conduct
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
+from mcbn.samplers.masked_passes import masked_passes
 from mcbn.samplers.outputs import Output, stacked, tensor_output, told_if_equal
 from mcbn.samplers.precision import ChosenPrecision, Precision, PrecisionChoice
 from mcbn.samplers.sampler import require_draw
@@ -123,28 +125,40 @@ class MCDropout(Displayed):
         return stacked(self.passes(inputs), inputs)
 
     def _passes(self, inputs: Inputs, *, only: int | None = None) -> Iterator[Tensor]:
-        chosen = range(self.draws) if only is None else (only,)
         inputs = checked_inputs(self.model, inputs)
 
         def first(given: Inputs) -> Tensor:
-            with self._masks(chosen[0]):
+            with self._dropping(DrawnMasks(self.seed, only or 0)):
                 return FirstDraw(self.model, {}, self.output)(given)
 
         def outputs(conduct: Conduct) -> Iterator[Tensor]:
-            # Nothing stays switched while the caller holds the iterator.
-            return (self._masked(inputs, conduct, draw) for draw in chosen)
+            one = partial(self._raw, conduct)
+            if only is not None:
+                return iter([tensor_output(one(inputs, only), self.output)])
+            together = masked_passes(
+                self.model, inputs, conduct, self._dropping, one,
+                seed=self.seed, key=(self.insert, self.at),
+            )  # fmt: skip
+            if together is None:
+                raws = (one(inputs, draw) for draw in range(self.draws))
+                return (tensor_output(raw, self.output) for raw in raws)
+            return together.outputs(
+                self.model, self._dropping, inputs, self.output, seed=self.seed, draws=self.draws
+            )
 
         return supervised(self.model, inputs, first, outputs)
 
-    def _masked(self, inputs: Inputs, conduct: Conduct, draw: int) -> Tensor:
-        with self._masks(draw):
+    def _raw(self, conduct: Conduct, inputs: Inputs, draw: int) -> Any:
+        """What the network returns under the masks of a draw, by a pass of its own."""
+        with self._dropping(DrawnMasks(self.seed, draw)):
             (raw,) = answers(self.model, [{}], inputs, conduct, first=draw)
-            return tensor_output(raw, self.output)
+            return raw
 
-    def _masks(self, draw: int) -> AbstractContextManager[None]:
+    def _dropping(self, masks: Masks) -> AbstractContextManager[None]:
+        """The network with dropout by these masks."""
         if self.insert is None:
-            return dropout_masks(self.model, self.seed, draw)
-        return inserted_masks(self.model, self._sites(), self.insert, self.seed, draw)
+            return dropout_masks(self.model, masks)
+        return inserted_masks(self.model, self._sites(), self.insert, masks)
 
     def _sites(self) -> tuple[Site, ...]:
         """Where dropout is put in; nowhere by default."""

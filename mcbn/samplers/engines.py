@@ -118,10 +118,20 @@ def _plan_for(
     Only the loop gives each pass its own inputs, and puts back what it changes in the network; only
     a network that treats each example by itself may be cut, or traced at a few of them.
     """
-    safe = conduct.engines and not (conduct.random or conduct.changes or conduct.hides_writes)
-    if conduct.state is None or not safe or not (conduct.separable or count(inputs) == 1):
+    if conduct.state is None or not may_be_cut(conduct, inputs):
         return None
     return _plan(model, statistics, inputs, engine, conduct.state)
+
+
+def may_be_cut(conduct: Conduct, inputs: Inputs) -> bool:
+    """Whether examples and draws may go through the network in passes of any size."""
+    safe = conduct.engines and not (conduct.random or conduct.changes or conduct.hides_writes)
+    return safe and (conduct.separable or count(inputs) == 1)
+
+
+def kind_of(inputs: Inputs) -> tuple[Any, ...]:
+    """What a plan depends on of the inputs, beside their number."""
+    return tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
 
 
 def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
@@ -135,8 +145,7 @@ def _plan(
     """The plan for this state of the network and kind of inputs; tested the first time."""
     # A power of two near the number of inputs: the choice may depend on it, the numbers do not.
     magnitude = count(inputs).bit_length()
-    kind = tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
-    request = (engine, magnitude, kind, tuple(statistics))
+    request = (engine, magnitude, kind_of(inputs), tuple(statistics))
     with model_lock(model):
         plans = _plans.setdefault(state, {})
     if request not in plans:
@@ -153,7 +162,7 @@ def _tested_plan(
     model: Module, statistics: Statistics, inputs: Inputs, engine: Engine
 ) -> EnginePlan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
-    some = _few(inputs)
+    some = few_examples(inputs)
     loop = answers(model, states(_first(statistics, 2)), some)
     probe, kind = CostProbe(), type(model).__name__
     try:
@@ -174,7 +183,7 @@ def _tested_plan(
                 warnings.filterwarnings("error", message="There is a performance drop")
                 actual = raw_answers(model, plan, _first(statistics, len(expected)), some)
             for pair in zip(actual, expected, strict=True):
-                _require_same(*pair)
+                require_same(*pair)
             return plan
         # A network may refuse tracing, vmap or compiling in any way; the loop takes all of them.
         except Exception as error:
@@ -187,7 +196,7 @@ def _first(statistics: Statistics, draws: int) -> Statistics:
     return {name: rows[:draws].clone() for name, rows in statistics.items()}
 
 
-def _few(inputs: Inputs) -> Inputs:
+def few_examples(inputs: Inputs) -> Inputs:
     """A few examples from all over the batch."""
     examples = count(inputs)
     if examples == 1:
@@ -228,7 +237,7 @@ def _made(
     return EnginePlan(engine, cost, layout)
 
 
-def _require_same(actual: Any, expected: Any) -> None:
+def require_same(actual: Any, expected: Any) -> None:
     """Check that all tensors that the network returns are those of the loop, nested alike."""
     pairs = list(zip(all_tensors(actual), all_tensors(expected), strict=True))
     if not pairs or nesting(actual) != nesting(expected):

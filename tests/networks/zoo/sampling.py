@@ -18,7 +18,7 @@ from zoo.guest import FEW, AbsentError, Guest, WrongError, called, pristine, sta
 
 import mcbn
 from mcbn.network.batchnorm import unwrapped
-from mcbn.network.dropout import dropout_masks, has_dropout
+from mcbn.network.dropout import DrawnMasks, dropout_masks, has_dropout
 from mcbn.network.inputs import map_inputs
 from mcbn.network.insertion import inserted_masks, insertion_sites
 from mcbn.network.isolation import random_streams
@@ -85,7 +85,7 @@ def dropout(guest: Guest) -> None:
         rows = []
         for draw in range(3):
             copy = guest.fresh()
-            with dropout_masks(copy, 0, draw), torch.no_grad():
+            with dropout_masks(copy, DrawnMasks(0, draw)), torch.no_grad():
                 rows.append(guest.picked(called(copy, guest.inputs())))
         return torch.stack(rows)
 
@@ -104,7 +104,7 @@ def inserted(guest: Guest) -> None:
         for draw in range(3):
             copy = unwrapped(guest.fresh())
             sites = insertion_sites(copy, "classifier")
-            masks = inserted_masks(copy, sites, RATE, 0, draw)
+            masks = inserted_masks(copy, sites, RATE, DrawnMasks(0, draw))
             with masks, torch.no_grad(), random_streams(0, "zoo"):
                 rows.append(guest.picked(called(copy, guest.inputs())))
         return torch.stack(rows)
