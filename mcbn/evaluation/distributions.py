@@ -5,7 +5,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, bdtrik, betaln, gammaln
 from torch import Tensor
@@ -30,7 +30,8 @@ def binomial_quantile(
     below = np.maximum(near - 1, 0)
     # Rounding may have carried it over the whole number that has the level already.
     found = np.where(bdtr(below, trials, chance) >= level, below, near)
-    return np.where(inside, found, trials * np.ceil(chance))
+    quantile: NDArray[np.float64] = np.where(inside, found, trials * np.ceil(chance))
+    return quantile
 
 
 def beta_binomial_cdf(successes: int, count: int, alpha: float, beta: float) -> float:
@@ -65,7 +66,8 @@ def spearman(first: Float[Tensor, " values"], second: Float[Tensor, " values"]) 
     return float((centred[0] * centred[1]).sum() / spreads.prod().sqrt())
 
 
-def _mean_ranks(values: Tensor) -> Tensor:
-    _, index, counts = values.cpu().unique(return_inverse=True, return_counts=True)
-    ends = counts.double().cumsum(0)
-    return (ends - (counts.double() - 1) / 2)[index]
+def _mean_ranks(values: Float[Tensor, " values"]) -> Float64[Tensor, " values"]:
+    _, index, counts = np.unique(values.cpu().numpy(), return_inverse=True, return_counts=True)
+    # The mean of the ranks of a run of equal values, from the rank of its last one.
+    ranks = counts.cumsum() - (counts - 1) / 2
+    return torch.from_numpy(ranks[index])

@@ -170,7 +170,7 @@ def test_mistakes_end_in_one_line_before_any_work(file, tmp_path, capsys, words,
     [
         (("--shard", "3/2"), "expected i/n with 1 <= i <= n for --shard, got '3/2'"),
         (("--shard", "1"), "expected i/n"),
-        (("--jobs", "0"), "at least 1 for --jobs, got 0"),
+        (("--jobs", "0"), "expected --jobs of at least 1, got 0"),
         (("--jobs", "two"), "expected a whole number for --jobs, got 'two'"),
         ((), "expected --out of mcbn study run, got none"),
     ],
