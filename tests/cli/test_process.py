@@ -57,8 +57,8 @@ HEAVY = {"torch", "numpy", "scipy", "matplotlib", "sklearn", "pandas", "torchvis
 # What a process that scores a file has besides torch.
 SCORING_MODULES = 620
 UNSCORED = {"matplotlib", "jinja2", "pandas", "sklearn", "torchvision", "scipy.stats",
-            "jsonargparse", "mcbn.study", "mcbn.bank", "mcbn.drift", "mcbn.tasks", "mcbn.report.report",
-            "mcbn.plot"}  # fmt: skip
+            "jsonargparse", "mcbn.study", "mcbn.bank", "mcbn.drift", "mcbn.tasks",
+            "mcbn.report.report", "mcbn.plot"}  # fmt: skip
 
 
 def require_few(names, line):
