@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mcbn.cli import messages
 from mcbn.cli.options.study import StudyRunOptions
 from mcbn.study import declaration
-from mcbn.study.executors import named_executor
+from mcbn.study.executors import named_executor, require_executor
 from mcbn.study.plan import Plan
 from mcbn.study.store import Store
 
@@ -19,6 +19,7 @@ def run(options: StudyRunOptions) -> None:
     """Train and score every cell of a study, or resume it."""
     _require_single_keys(options.keys)
     shard = _shard(options.shard)
+    require_executor(options.executor)
     overrides = [*(["--print-config"] if options.print_config else []), *options.keys]
     plan = declaration.read(options.study, overrides, model=options.model)
     study = _run(plan, options, shard)

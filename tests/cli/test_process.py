@@ -156,6 +156,7 @@ def test_scoring_a_file_loads_what_it_needs_alone(tmp_path, suffix):
         ("study run study.yaml --out d.npz", 2),
         ("study run study.yaml --out o --jobs 0", 2),
         ("study run study.yaml --out o --shard 3/2", 2),
+        ("study run study.yaml --out o --executor slurm", 2),
         ("demo --out d.npz", 2),
     ],
 )  # fmt: skip
