@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 from mcbn.evaluation import distributions, significance
 
@@ -27,11 +27,15 @@ def test_binomial_quantiles_are_those_of_scipy(generator, level):
 
 
 def test_a_binomial_quantile_has_its_level_exactly(generator):
-    """At a level that k successes have within rounding, the quantile is k."""
-    for count, hits, chance in ((10, 3, 0.4), (50, 20, 0.5), (200, 3, 0.02)):
+    """At a level that k successes have to the last bit, the quantile is k, and beyond it k + 1."""
+    for _ in range(300):
+        count = int(generator.integers(2, 2000))
+        chance = float(generator.uniform(0.05, 0.95))
+        hits = int(stats.binom.median(count, chance))
         level = float(stats.binom.cdf(hits, count, chance))
-        assert distributions.binomial_quantile(level, count, chance) == hits
-        assert distributions.binomial_quantile(level + 1e-9, count, chance) == hits + 1
+        if level == special.bdtr(hits, count, chance) < 1:
+            assert distributions.binomial_quantile(level, count, chance) == hits
+            assert distributions.binomial_quantile(level + 1e-6, count, chance) == hits + 1
 
 
 def test_the_beta_binomial_is_that_of_scipy(generator):
