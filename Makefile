@@ -35,6 +35,7 @@ bench: .venv/ready  ## run the benchmarks; writes their results and the tables o
 	.venv/bin/python benchmarks/engines.py
 	.venv/bin/python benchmarks/streaming.py
 	.venv/bin/python benchmarks/scoring.py
+	.venv/bin/python benchmarks/command.py
 	.venv/bin/python experiments/bench_study.py
 
 clean:  ## remove the environments and all that these targets wrote

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scipy import stats
+from scipy.special import ndtri
 
 from mcbn.checks.claim import Mark, interval_text, listed
 from mcbn.evaluation.bootstrap import percentile_interval
@@ -135,7 +135,7 @@ def _least(evaluation: Evaluation, name: str, level: float) -> float:
     replicates = evaluation[name].replicates
     if replicates.shape[-1] < 2:
         return math.nan
-    reach = float(stats.norm.isf((1 - level) / 2)) * replicates.std(-1)
+    reach = float(-ndtri((1 - level) / 2)) * replicates.std(-1)
     normal = float((replicates.mean(-1) - reach).min())
     return min(percentile_interval(replicates, level)[0], normal)
 

@@ -33,6 +33,7 @@ from mcbn.checks import (
 )
 from mcbn.checks.check import Check, CheckResult
 from mcbn.checks.claim import Claim, Status
+from mcbn.checks.codes import require_codes
 from mcbn.checks.networks import OF_NETWORKS
 from mcbn.checks.subject import Subject
 
@@ -103,17 +104,3 @@ def check_all(subject: Subject, *, ignore: Collection[str] = ()) -> Checked:
     require_codes(ignore)
     made = tuple(check(subject) for check in CHECKS if check.code not in ignore)
     return Checked(made, tuple(ignore))
-
-
-def require_codes(codes: Collection[str]) -> None:
-    """Check that there is a check of each code.
-
-    Raises:
-        ValueError: there is none.
-    """
-    unknown = [code for code in codes if code not in CODES]
-    if unknown:
-        raise ValueError(
-            f"expected codes of checks, such as {next(iter(CODES))}, got {unknown}; docs/checks.md "
-            "lists them"
-        )

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from scipy.stats import betabinom
-
 from mcbn.checks.check import Check
 from mcbn.checks.claim import Claim
 from mcbn.checks.subject import Subject
+from mcbn.evaluation.distributions import beta_binomial_cdf
 from mcbn.evaluation.glossary import interval, probability
 from mcbn.recalibration.coverages import SetCoverage
 
@@ -31,7 +30,7 @@ def p_value(row: SetCoverage) -> float:
     if rank > row.held_out or not row.examples:
         return 1.0
     inside = round(row.coverage.value * row.examples)
-    return float(betabinom.cdf(inside, row.examples, rank, row.held_out + 1 - rank))
+    return beta_binomial_cdf(inside, row.examples, rank, row.held_out + 1 - rank)
 
 
 def coverage_claim(rows: Sequence[SetCoverage]) -> Claim:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from scipy.stats import spearmanr
-
 from mcbn.checks.check import Check
 from mcbn.checks.claim import Claim
 from mcbn.checks.subject import Subject
-from mcbn.evaluation.comparison import ROUNDING, Comparison
+from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.distributions import spearman
 from mcbn.evaluation.glossary import number
+from mcbn.evaluation.separation import ROUNDING
 
 ALIKE = 0.99  # rank correlation above which two scores are one
 MIN_EXAMPLES = 30  # of fewer a rank correlation says little
@@ -28,7 +28,7 @@ def rank_correlations(comparison: Comparison) -> dict[str, float]:
         expected = predictive.expected_entropy.flatten()
         varies = [float(each.max() - each.min()) > ROUNDING for each in (information, expected)]
         if all(varies):
-            found[name] = float(spearmanr(information.cpu(), expected.cpu()).statistic)
+            found[name] = spearman(information, expected)
     return found
 
 

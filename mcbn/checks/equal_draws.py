@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from mcbn.checks.check import Check
 from mcbn.checks.claim import Claim
 from mcbn.checks.subject import Subject
-from mcbn.evaluation.comparison import ROUNDING, Comparison
+from mcbn.evaluation.comparison import Comparison
+from mcbn.evaluation.separation import ROUNDING
 
 
 def equal_draws(comparison: Comparison) -> tuple[list[str], int]:

@@ -13,7 +13,8 @@ from mcbn.cli.examples import Examples
 from mcbn.cli.options.parts import ReadingOptions
 from mcbn.cli.paths import is_code
 from mcbn.cli.values import names_of
-from mcbn.io.tables import is_table, objects
+from mcbn.io.suffixes import has_columns
+from mcbn.io.tables import objects
 from mcbn.network.builders import call_own, own_function, published_transform
 from mcbn.network.isolation import random_streams
 from mcbn.network.targets import select_targets
@@ -50,29 +51,13 @@ def read_data(
         ValueError: the data are damaged or not as expected, or an option does not fit them.
     """
     targets = names_of(reading.target)
-    both = (path, beside or path)
-    if reading.transform is not None and not any(map(os.path.isdir, both)):
-        raise ValueError(
-            f"expected --transform with a folder of pictures only, got {path}; leave it out, and "
-            "preprocess the data"
-        )
-    if reading.group is not None and not any(map(os.path.isdir, both)):
-        raise ValueError(
-            f"expected --group with a folder of pictures only, got {path}; leave it out: arrays "
-            "and columns of texts or whole numbers are kept as groups"
-        )
-    if targets and not any(map(_is_columns, both)):
-        raise ValueError(
-            f"expected --target with a table (.csv, .tsv or .parquet) only, got {path}; leave it "
-            "out, since other data say which their targets are"
-        )
     if is_code(path):
         examples = _from_code(path, part)
     elif os.path.isdir(path):
         examples = _from_folder(
             path, part, picture_transform(reading.transform, model), reading.group
         )
-    elif not _is_columns(path):
+    elif not has_columns(path):
         examples = Examples.from_file(path)
     else:
         if not targets:
@@ -191,8 +176,3 @@ def _has_targets(examples: LabeledDataset) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _is_columns(path: str) -> bool:
-    """Whether a file is a table, each column of which is an input or a target."""
-    return is_table(path) and not path.lower().endswith(".npz")

@@ -22,6 +22,7 @@ class Option:
         commas: whether a text is a list with commas between its elements.
         repeats: whether an element of a list may be there twice.
         words: texts that stand for a value of another kind.
+        least: the smallest number that it may be.
         role: what it names, if it is a path: a file to read (input), examples to read (data: a
             file, a folder of pictures or code), code of the user's (model) or the folder of a study
             to read; a file to write (output), or the folder of a report, of the demo or of a study
@@ -41,6 +42,7 @@ class Option:
     commas: bool = False
     repeats: bool = False
     words: tuple[str, ...] = ()
+    least: int | None = None
     role: Role = ""
     noun: str = ""
     forms: str = ""

@@ -12,6 +12,7 @@ from mcbn.io.atomic import require_place
 
 # What is in every page of a report that mcbn wrote.
 PAGES = {"report.html": "--series-0", "report.json": '"verdict": ['}
+DECLARATION = "study.yaml"  # in the folder of every study, which is kept when it is resumed
 OUTPUTS = ("output", "report", "demo", "resumed")
 
 
@@ -58,6 +59,8 @@ def require_places(options: Iterable[Option], values: Mapping[str, Any], *, forc
     for option in options:
         if option.role == "report" and not force:
             _require_no_figures(option, values)
+        if option.role == "resumed":
+            require_place(Path(values[option.field]) / DECLARATION)
         for path, mark in _files(option, values):
             require_place(path)
             if not path.exists() or force:

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from mcbn.checks.groups import group_claim
+from mcbn.checks.group_claim import group_claim
 from mcbn.cli.options.predictions import EvaluateOptions
 from mcbn.cli.prediction_files import group_of, groups_of, named_predictions, targets_of
 from mcbn.cli.values import names_of
 from mcbn.evaluation import glossary
 from mcbn.evaluation.clusters import Groups
-from mcbn.evaluation.comparison import interval_dicts
 from mcbn.evaluation.error_detection import error_detection, rows_of
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluate import evaluate as evaluate_predictive
-from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.evaluation import Evaluation, Score, interval_dicts
 from mcbn.evaluation.real_outputs import comparable, output_scores
 from mcbn.evaluation.subgroups import Subgroup, subgroups
 from mcbn.io.atomic import write_whole

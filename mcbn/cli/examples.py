@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mcbn.bank.minibatches import MiniBatches, minibatches
 from mcbn.io.archives import damaged, read_array, read_arrays
-from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, stem, texts
+from mcbn.io.suffixes import stem
+from mcbn.io.tables import column, numbers, parsed, read_columns, shortened, texts
 from mcbn.network.inputs import Inputs, select_inputs
 from mcbn.network.isolation import derived_seed, random_streams
 from mcbn.network.loaders import Data

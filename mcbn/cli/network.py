@@ -1,6 +1,5 @@
 """The verbs of the command line that run a network, each on files."""
 
-import math
 import os
 import sys
 
@@ -23,7 +22,7 @@ from mcbn.cli.options.network import (
 )
 from mcbn.cli.options.parts import NetworkOptions
 from mcbn.cli.repeat import command
-from mcbn.cli.values import REAL, names_of
+from mcbn.cli.values import names_of
 from mcbn.deployment.export import export as export_file
 from mcbn.inspection.inspect import inspect
 from mcbn.io.plain import to_json
@@ -98,26 +97,12 @@ def export(options: ExportOptions) -> None:
 
 
 def _likelihood(options: ExportOptions) -> Categorical | Bernoulli | Gaussian:
-    taus = [_precision(text) for text in names_of(options.precision)]
+    taus = [float(text) for text in names_of(options.precision)]
     if taus or options.likelihood == "gaussian":
         return Gaussian(taus[0] if len(taus) == 1 else tuple(taus) or None)
     if options.likelihood == "bernoulli":
         return Bernoulli(options.outputs)
     return Categorical(options.outputs)
-
-
-def _precision(text: str) -> float:
-    """A precision tau, from its text.
-
-    Raises:
-        ValueError: it is no positive number.
-    """
-    if not (REAL.fullmatch(text) and 0 < float(text) < math.inf):
-        raise ValueError(
-            f"expected a positive number for --precision, got {text!r}; give one, or one of each "
-            "output as '4,25'"
-        )
-    return float(text)
 
 
 def read_examples(options: Reading, path: str, *, part: str) -> Examples:

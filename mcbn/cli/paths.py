@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mcbn.cli.declarations import Option, paths
+from mcbn.cli.options.metadata import PREDICTIONS
+from mcbn.io.suffixes import require_predictions
 
 
 def split_name(text: str) -> tuple[str | None, str]:
@@ -57,6 +59,8 @@ def require_inputs(options: Iterable[Option], values: Mapping[str, Any], positio
                 )
             elif option.role == "input" or (option.role == "data" and not os.path.isdir(text)):
                 _require_file(option, text, remedy)
+                if option.noun == PREDICTIONS["noun"]:
+                    require_predictions(split_name(text)[1] if option.named else text)
             elif option.role == "model":
                 _require_source(option, text)
             elif option.role == "study":

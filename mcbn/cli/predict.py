@@ -16,7 +16,7 @@ from mcbn.cli.noise import LogVariances, fitted_likelihood, precision_text
 from mcbn.cli.options.network import PredictOptions
 from mcbn.cli.values import names_of
 from mcbn.deployment.predictor import PredictorMethod, make_sampler
-from mcbn.io.tables import is_table
+from mcbn.io.suffixes import is_table
 from mcbn.io.tensors import draws_file
 from mcbn.network.targets import joined_targets
 from mcbn.predictive.bernoulli import Bernoulli, BernoulliPredictive
@@ -42,11 +42,6 @@ METHODS: Mapping[PredictorMethod, str] = {
 
 def predict(options: PredictOptions) -> None:
     """Write a file of predictions."""
-    if options.keep_draws and is_table(options.out):
-        raise ValueError(
-            f"expected a safetensors file in --out with --keep-draws, got {options.out}; name it "
-            ".st, or write the draws to another file with --draws-out"
-        )
     examples = read_examples(options, options.data, part="test")
     held_out = _held_out(options)
     if is_table(options.out):  # before the work, not after it

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcbn.checks.catalogue import require_codes
 from mcbn.cli import messages
 from mcbn.cli.data import read_data
 from mcbn.cli.options.parts import ReadingOptions
@@ -20,14 +19,14 @@ from mcbn.cli.repeat import command
 from mcbn.cli.values import names_of
 from mcbn.drift.drift_test import DriftTest
 from mcbn.io.plain import parse_object
-from mcbn.io.tables import column, is_table, shortened
+from mcbn.io.suffixes import is_table
+from mcbn.io.tables import column, shortened
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive
 from mcbn.predictive.name_order import same_classes
 from mcbn.predictive.pairing import same_examples
 from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.apply import (
-    Recalibration,
     Sides,
     averaged_for_want_of_draws,
     before_and_after,
@@ -36,8 +35,9 @@ from mcbn.recalibration.apply import (
     in_words,
 )
 from mcbn.recalibration.coverages import have_sets, set_coverages
+from mcbn.recalibration.names import Recalibration
 from mcbn.report.comparison_content import ComparisonContent
-from mcbn.report.figure_files import figure_formats
+from mcbn.report.figure_formats import figure_formats
 from mcbn.report.maps import is_dense, write_maps
 from mcbn.report.prediction_contents import content_of_predictions
 from mcbn.report.real_content import RealContent
@@ -50,7 +50,6 @@ UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 
 def report(options: ReportOptions) -> None:
     """Write a calibration report of one or more methods on the same examples."""
-    figure_formats(names_of(options.figures))  # is refused before any work
     content, methods = content_of_files(options)
     _write(Report(content), content.recalibrations, options)
     if options.maps is not None:
@@ -61,7 +60,6 @@ def content_of_files(
     options: ReportOptions,
 ) -> tuple[ComparisonContent | RealContent, list[Predictions]]:
     """Score files of predictions: the content of a report, and the predictions by each method."""
-    require_codes(names_of(options.ignore))  # is refused before any work
     paths, held_out_paths = _list(options.predictions), _list(options.held_out)
     drift = _drift_tests(_list(options.drift))
     units = names_of(options.units)
@@ -179,12 +177,6 @@ def _require_compatible(baseline: Predictions, options: ReportOptions) -> None:
             "expected no --outside, and no --images but with values of pixels, with predictions of "
             "real values, got some; leave them out"
         )
-    for name, value in (("--recalibrate", options.recalibrate), ("--sets-by", options.sets_by)):
-        if value and not options.held_out:
-            raise ValueError(
-                f"expected --held-out with {name} {value}, got none; predict a held-out part of "
-                "the data and give its file"
-            )
 
 
 def _read(path: str, paths: Sequence[str], options: ReportOptions) -> Predictions:

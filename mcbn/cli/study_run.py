@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mcbn.cli import messages
 from mcbn.cli.options.study import StudyRunOptions
 from mcbn.study import declaration
-from mcbn.study.executors import named_executor
+from mcbn.study.executors import named_executor, require_executor
 from mcbn.study.plan import Plan
 from mcbn.study.store import Store
 
@@ -18,10 +18,11 @@ from mcbn.study.store import Store
 def run(options: StudyRunOptions) -> None:
     """Train and score every cell of a study, or resume it."""
     _require_single_keys(options.keys)
-    shard, jobs = _shard(options.shard), _count(options.jobs)
+    shard = _shard(options.shard)
+    require_executor(options.executor)
     overrides = [*(["--print-config"] if options.print_config else []), *options.keys]
     plan = declaration.read(options.study, overrides, model=options.model)
-    study = _run(plan, options, shard, jobs)
+    study = _run(plan, options, shard)
     messages.show(_summary(study), study_counts(study), json=options.json)
     if study.failures:
         cell, reason = next(iter(study.failures.items()))
@@ -48,14 +49,12 @@ def study_counts(study: Any) -> dict[str, int]:
             "missing": study.missing}  # fmt: skip
 
 
-def _run(
-    plan: Plan, options: StudyRunOptions, shard: tuple[int, int] | None, jobs: int | None
-) -> Any:
+def _run(plan: Plan, options: StudyRunOptions, shard: tuple[int, int] | None) -> Any:
     # Imported here, since help and a wrong key do not need it.
     default_jobs, run_study = (
         pkgutil.resolve_name(f"mcbn.study.run:{name}") for name in ("default_jobs", "run_study")
     )
-    jobs = jobs or default_jobs(plan)
+    jobs = options.jobs or default_jobs(plan)
     signal.signal(signal.SIGTERM, _terminated)
     executor = None
     try:
@@ -86,12 +85,6 @@ def _require_single_keys(words: Sequence[str]) -> None:
                 f"expected single keys of a study, such as --training.epochs 5, got {name}; "
                 "write one option per key"
             )
-
-
-def _count(jobs: int | None) -> int | None:
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"expected a number of at least 1 for --jobs, got {jobs}; give one")
-    return jobs
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 
 from torch.nn import Module
 
@@ -13,7 +12,7 @@ from mcbn.cli.options.study import SweepOptions
 from mcbn.cli.values import names_of
 from mcbn.predictive.bernoulli import Bernoulli
 from mcbn.predictive.categorical import Categorical
-from mcbn.report.figure_files import figure_formats
+from mcbn.report.figure_formats import figure_formats
 from mcbn.report.report import Report
 from mcbn.study.own_code import load_own_task
 from mcbn.study.results import Study
@@ -24,9 +23,9 @@ from mcbn.tasks.task import Task
 
 def sweep(options: SweepOptions) -> None:
     """Compare a trained network's uncertainty over batch sizes, and recommend one."""
-    sizes, formats = _sizes(options.batch_sizes), figure_formats(names_of(options.figures))
+    formats = figure_formats(names_of(options.figures))
     task, network = _task(options), load_said(options.network)
-    study = _swept(network, task, sizes, options)
+    study = _swept(network, task, options)
     path = Report.from_study(study).write(options.out, figures=formats)
     found = study.recommendation or {}
     numbers = {"out": options.out, "report": str(path), "cells": len(study.results),
@@ -37,12 +36,12 @@ def sweep(options: SweepOptions) -> None:
                   json=options.json)  # fmt: skip
 
 
-def _swept(network: Module, task: Task, sizes: Sequence[int], options: SweepOptions) -> Study:
+def _swept(network: Module, task: Task, options: SweepOptions) -> Study:
     try:
         return swept(
             network,
             task,
-            batch_sizes=sizes,
+            batch_sizes=options.sizes,
             draws=options.draws,
             trained_at=options.trained_at,
             likelihood=_likelihood(task, options),
@@ -64,24 +63,9 @@ def _likelihood(task: Task, options: SweepOptions) -> Categorical | Bernoulli | 
     return (Bernoulli if task.multilabel else Categorical)(options.outputs)
 
 
-def _sizes(texts: Sequence[str]) -> list[int]:
-    sizes = [int(text) for text in texts if text.isdigit() and int(text) > 1]
-    if len(sizes) < len(texts):
-        raise ValueError(
-            f"expected whole numbers from 2 for --batch-sizes, got {','.join(texts)}; give such as "
-            "8,16,32"
-        )
-    return sizes
-
-
 def _task(options: SweepOptions) -> Task:
     """The user's own task, or one of a folder of pictures."""
     if not os.path.isdir(options.task):
-        if options.transform or options.train_transform or options.group:
-            raise ValueError(
-                "expected --transform and --group with a folder of pictures only, got "
-                f"{options.task}; leave them out, and transform and split in the task"
-            )
         return load_own_task(options.task)
     transform = picture_transform(options.transform, options.network.model)
     training = options.train_transform

@@ -25,7 +25,8 @@ def converted(option: Option, texts: Sequence[str]) -> Any:
     """The value of an option, from the texts that were given for it.
 
     Raises:
-        ValueError: a text is not of its kind, or an element of a list is there twice.
+        ValueError: a text is not of its kind, a number is below its least, or an element of a
+            list is there twice.
     """
     if option.is_list:
         return _different(option, [each for text in texts for each in _elements(option, text)])
@@ -33,7 +34,7 @@ def converted(option: Option, texts: Sequence[str]) -> Any:
     if text in option.words:
         return text
     if option.kind is int and INTEGER.fullmatch(text):
-        return int(text)
+        return _not_below_least(option, int(text))
     if option.kind is float and REAL.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
     if option.is_switch and text.lower() in SWITCH:
@@ -47,6 +48,15 @@ def converted(option: Option, texts: Sequence[str]) -> Any:
         f"expected {wanted} for --{option.name}, got "
         f"{shown(text)}; {did_you_mean(text.lower(), choices) or 'give one'}"
     )
+
+
+def _not_below_least(option: Option, number: int) -> int:
+    if option.least is not None and number < option.least:
+        raise ValueError(
+            f"expected --{option.name} of at least {option.least}, got {number}; give such a "
+            "number, or leave it out"
+        )
+    return number
 
 
 def did_you_mean(word: str, known: Iterable[str], *, near: float = 0.6) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
+from mcbn.deployment.formats import Format, require_format
 from mcbn.deployment.inputs import input_names, plain_inputs
 from mcbn.deployment.onnx import onnx_bytes, onnx_outputs, require_onnx, require_onnx_inputs
 from mcbn.deployment.program import (
@@ -45,7 +46,6 @@ from mcbn.predictive.likelihood import Likelihood, as_likelihood
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.sampler import Sampler
 
-Format = Literal["pt2", "onnx"]
 OUTPUTS = {
     Categorical: ("probabilities", "entropy", "mutual_information"),
     Bernoulli: ("probabilities", "entropy", "mutual_information"),
@@ -122,7 +122,9 @@ def export(
         ImportError: a package of `mcbn[onnx]` is missing.
     """
     target, family = Path(path), _likelihood(likelihood)
-    kind = _format(target, format)
+    kind = require_format(target, format)
+    if kind == "onnx":
+        require_onnx()
     sampler = _exportable(sampler, chunk)
     models = models_of(sampler)
     inputs = to_network(models[0], plain_inputs(example))
@@ -236,18 +238,6 @@ def _likelihood(given: Any) -> Any:
             "mcbn.predict"
         )
     return family
-
-
-def _format(path: Path, given: Format | None) -> str:
-    chosen = path.suffix.removeprefix(".").lower() if given is None else given
-    if chosen not in get_args(Format):
-        raise ValueError(
-            f"expected a file .pt2 or .onnx, got {given or path.name!r}; name it so, or give "
-            'format="pt2" or format="onnx"'
-        )
-    if chosen == "onnx":
-        require_onnx()
-    return chosen
 
 
 def _exportable(sampler: Sampler, chunk: int | None) -> Exportable:

@@ -14,9 +14,8 @@ from torch import Tensor
 from mcbn import validation
 from mcbn.evaluation import bootstrap
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.comparison import interval_dicts
 from mcbn.evaluation.evaluate import ScoredRows, what_is_scored
-from mcbn.evaluation.evaluation import Score, with_intervals
+from mcbn.evaluation.evaluation import Score, interval_dicts, with_intervals
 from mcbn.evaluation.glossary import IN_TABLE
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.label_scores import Table, answer_clusters, label_columns, scores_by_label

@@ -11,19 +11,13 @@ from mcbn.bank.bank import Bank
 from mcbn.bank.consistency import Consistency, consistency
 from mcbn.evaluation.batches import predict_scored, predict_uncertain
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
-from mcbn.evaluation.comparison import (
-    Comparison,
-    DetectorEntry,
-    Entry,
-    KnownValues,
-    knows_epistemic,
-)
+from mcbn.evaluation.comparison import Comparison, DetectorEntry, Entry, KnownValues
 from mcbn.evaluation.equivalents import with_equivalents
 from mcbn.evaluation.error_detection import error_detection, rows_of
 from mcbn.evaluation.evaluate import ScoredRows, evaluate_scored
 from mcbn.evaluation.evaluation import Score
 from mcbn.evaluation.images import ScoredImages
-from mcbn.evaluation.separation import Uncertain, separation_scores
+from mcbn.evaluation.separation import Uncertain, knows_epistemic, separation_scores
 from mcbn.evaluation.uncertain_images import USUAL_SCORES
 from mcbn.network.loaders import Data
 from mcbn.network.targets import Targets

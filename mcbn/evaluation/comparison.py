@@ -13,11 +13,11 @@ from mcbn.bank.consistency import Consistency
 from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.evaluate import ScoredRows
-from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.evaluation import Evaluation, Score, interval_dicts
 from mcbn.evaluation.finite_draws import DrawError, draw_error
 from mcbn.evaluation.forecasts import Forecasts
 from mcbn.evaluation.images import ScoredImages
-from mcbn.evaluation.separation import Uncertain
+from mcbn.evaluation.separation import Uncertain, knows_epistemic
 from mcbn.evaluation.uncertain_images import USUAL_SCORES, UncertainImages
 from mcbn.io.display import Display, Displayed
 from mcbn.io.extras import optional
@@ -28,8 +28,6 @@ from mcbn.uncertainty.score import UncertaintyScore, score_values
 
 # Values of a score of the test examples and of each out-of-distribution set.
 KnownValues = tuple[Tensor, Mapping[str, Tensor]]
-# Mutual information below this, in nats, is zero but for rounding.
-ROUNDING = 1e-9
 # Scores of a method in one line.
 SHOWN = ("accuracy", "nll", "nll_calibrated", "ensemble_equivalent", "brier", "ece_debiased")
 
@@ -323,21 +321,6 @@ def paired(evaluations: Mapping[str, Evaluation]) -> dict[str, dict[str, Score]]
     """Scores of each other method minus those of the first, with paired intervals."""
     baseline, *others = evaluations
     return {name: evaluations[name].minus(evaluations[baseline]) for name in others}
-
-
-def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Values and the ends of their intervals, for JSON."""
-    return {
-        name: {"value": score.value, "low": score.low, "high": score.high}
-        for name, score in scores.items()
-    }
-
-
-def knows_epistemic(given: Uncertain) -> bool:
-    """Whether the disagreement of the draws is known: files of other tools may not hold it."""
-    if given.draw_count or isinstance(given, UncertainImages):
-        return given.draw_count > 1
-    return bool((given.mutual_information > ROUNDING).any())
 
 
 def _mean(given: Uncertain, name: str) -> float:

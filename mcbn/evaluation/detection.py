@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor
 
 from mcbn import validation
@@ -289,7 +289,9 @@ def _candidates(uncertainty: Tensor, wrong: Tensor, chance: float) -> list[Abste
     ends = torch.cat([uncertainty.sort().values, uncertainty.new_full((1,), math.inf)])[ranks]
     answered = uncertainty < ends[:, None]
     totals, errors = answered.sum(1), (answered & wrong).sum(1)
-    bounds = torch.from_numpy(beta.ppf(1 - chance, (errors + 1).numpy(), (totals - errors).numpy()))
+    bounds = torch.from_numpy(
+        betaincinv((errors + 1).numpy(), (totals - errors).numpy(), 1 - chance)
+    )
     bounds = torch.where(errors == totals, 1.0, bounds)
     risks = errors.double() / totals.clamp_min(1)
     rows = zip(ends, totals.double() / count, risks, bounds, strict=True)

@@ -206,3 +206,11 @@ def with_intervals(
         name: Score.from_replicates(name, value, replicates.get(name, NO_REPLICATES), level)
         for name, value in values.items()
     }
+
+
+def interval_dicts(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Values and the ends of their intervals, for JSON."""
+    return {
+        name: {"value": score.value, "low": score.low, "high": score.high}
+        for name, score in scores.items()
+    }

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Bool, Float64
 from scipy.optimize import brentq
-from scipy.special import rel_entr
-from scipy.stats import beta
+from scipy.special import betaincinv, rel_entr
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters
@@ -82,5 +81,5 @@ def upper_bound(total: float, count: int, chance: float) -> float:
     whole = math.ceil(total)
     bentkus = 1.0
     if whole < count:
-        bentkus = float(beta.ppf(1 - chance / math.e, whole + 1, count - whole))
+        bentkus = float(betaincinv(whole + 1, count - whole, 1 - chance / math.e))
     return min(hoeffding, bentkus)

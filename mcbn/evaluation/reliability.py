@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy import stats
+from scipy.special import ndtri
 from torch import Tensor
 
 from mcbn import validation
+from mcbn.evaluation.distributions import binomial_quantile
 from mcbn.io.display import Display, Displayed
 
 # A float64 confidence is kept as two integers, of 2^-26 and of 2^-52: sums of integers are the
@@ -205,7 +206,7 @@ class Reliability(Displayed):
         Reference: Wilson, Probable Inference, 1927.
         """
         validation.fraction(level, "level")
-        z2 = float(stats.norm.isf((1 - level) / 2)) ** 2
+        z2 = float(ndtri((1 - level) / 2)) ** 2
         counts, accuracy = self.counts.double(), self.accuracy
         middle = accuracy + z2 / (2 * counts)
         half = (z2 * (accuracy * (1 - accuracy) / counts + z2 / (4 * counts**2))).sqrt()
@@ -227,7 +228,7 @@ class Reliability(Displayed):
         """
         tail = (1 - validation.fraction(level, "level")) / 2
         counts, confidence = self.counts.cpu().numpy(), self.confidence.cpu().numpy()
-        low, high = (stats.binom.ppf(quantile, counts, confidence) for quantile in (tail, 1 - tail))
+        low, high = (binomial_quantile(end, counts, confidence) for end in (tail, 1 - tail))
         lower, upper = (torch.as_tensor(hits).to(self.edges) / self.counts for hits in (low, high))
         return lower, upper
 

@@ -19,6 +19,8 @@ from mcbn.predictive.positions import is_large
 from mcbn.uncertainty.predictive_scores import PREDICTIVE_SCORES, UncertaintyName, as_score
 from mcbn.uncertainty.score import UncertaintyScore, known_values, score_values
 
+# Mutual information below this, in nats, is zero but for rounding.
+ROUNDING = 1e-9
 PREDICTIVES = (CategoricalPredictive, BernoulliPredictive)
 # What tells how uncertain examples are.
 Uncertain = CategoricalPredictive | BernoulliPredictive | UncertainImages
@@ -184,3 +186,10 @@ def _separation_scores(auroc: float, aupr: float, fpr95: float) -> dict[str, flo
         "aupr_out_of_distribution": aupr,
         "fpr95_out_of_distribution": fpr95,
     }
+
+
+def knows_epistemic(given: Uncertain) -> bool:
+    """Whether the disagreement of the draws is known: files of other tools may not hold it."""
+    if given.draw_count or isinstance(given, UncertainImages):
+        return given.draw_count > 1
+    return bool((given.mutual_information > ROUNDING).any())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit
 from torch import Tensor
 
 from mcbn.evaluation.bootstrap import percentile_interval
@@ -111,8 +111,8 @@ class ClusterMeans:
         errors = self.errors
         if clusters < 2:
             return tuple((float(value), math.nan, math.nan) for value in self.values)
-        tail = stats.norm.sf(_reach(self.residuals, level))
-        half = float(stats.t.isf(tail, clusters - 1)) * errors
+        tail = ndtr(-_reach(self.residuals, level))
+        half = float(-stdtrit(clusters - 1, tail)) * errors
         ends = (self.values, self.values - half, self.values + half)
         return tuple(zip(*(end.tolist() for end in ends), strict=True))
 
@@ -121,7 +121,7 @@ def _reach(residuals: Float64[Tensor, "means clusters"], level: float) -> float:
     """The quantile of the largest of standard normal numbers with the residuals' correlation."""
     count = len(residuals)
     if count == 1:
-        return float(stats.norm.isf((1 - level) / 2))
+        return float(-ndtri((1 - level) / 2))
     centred = residuals - residuals.mean(1, keepdim=True)
     norms = centred.norm(dim=1, keepdim=True)
     unit = centred / norms.clamp(min=torch.finfo(norms.dtype).tiny)

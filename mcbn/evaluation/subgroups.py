@@ -16,14 +16,14 @@ from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters, Groups
-from mcbn.evaluation.comparison import interval_dicts, knows_epistemic
 from mcbn.evaluation.evaluate import ScoredPredictive, what_is_scored
-from mcbn.evaluation.evaluation import Score, with_intervals
+from mcbn.evaluation.evaluation import Score, interval_dicts, with_intervals
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.intervals import Counts
 from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass
+from mcbn.evaluation.separation import knows_epistemic
 from mcbn.evaluation.significance import holm, welch
 from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain

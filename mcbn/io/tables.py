@@ -17,9 +17,8 @@ from mcbn.io.archives import damaged, read_arrays, require_unpacked_size
 from mcbn.io.atomic import replacing
 from mcbn.io.delimited import read_delimited, write_delimited
 from mcbn.io.extras import optional
+from mcbn.io.suffixes import SEPARATORS, known_suffix
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of text, as it is written
-SUFFIXES = (*SEPARATORS, *(f"{suffix}.gz" for suffix in SEPARATORS), ".parquet", ".npz")
 # Bytes in memory per value of Parquet, at most; those of a text are beside the text itself.
 NUMBER_BYTES, TEXT_BYTES = 8, 100
 PAGE_COPIES = 3  # of Parquet's pages in memory: the raw bytes, Arrow's and numpy's
@@ -83,35 +82,6 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             "write one row per example"
         )
     return columns
-
-
-def is_table(path: str | os.PathLike[str]) -> bool:
-    """Whether the suffix of a path is that of a table."""
-    return os.fspath(path).lower().endswith(SUFFIXES)
-
-
-def known_suffix(path: str | os.PathLike[str]) -> str:
-    """The suffix of a table, in lower case.
-
-    Raises:
-        ValueError: it is not the suffix of a known format.
-    """
-    if not is_table(path):
-        bare = Path(path).suffix.lower() == ".npy"
-        remedy = (
-            "write the array and its targets by numpy.savez as the arrays probabilities and targets"
-            if bare else "rename or convert it"
-        )  # fmt: skip
-        raise ValueError(
-            f"expected a file that ends in {', '.join(SUFFIXES)}, got {path}; {remedy}"
-        )
-    return next(suffix for suffix in SUFFIXES if os.fspath(path).lower().endswith(suffix))
-
-
-def stem(path: str | os.PathLike[str]) -> str:
-    """The name of a table without its folder and suffix."""
-    name = Path(path).name
-    return name[: -len(known_suffix(path))] or name
 
 
 def column(columns: Mapping[str, np.ndarray], name: str, path: object) -> np.ndarray:

@@ -6,23 +6,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mcbn.io.tables import (
-    SUFFIXES,
-    is_table,
-    known_suffix,
-    objects,
-    read_columns,
-    shortened,
-    stem,
-    texts,
-    write_columns,
-)
+from mcbn.io.suffixes import SUFFIXES, is_table, known_suffix, require_predictions, stem
+from mcbn.io.tables import objects, read_columns, shortened, texts, write_columns
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive, unchecked_entropy
 from mcbn.predictive.class_columns import (
@@ -68,11 +58,6 @@ from mcbn.predictive.reserved_columns import (
 from mcbn.predictive.targets import TARGETS, Columns, target_columns
 from mcbn.predictive.uncertainty_columns import draw_count, expected_entropy, variation_ratio
 from mcbn.predictive.votes import vote_shares, with_votes
-
-# Of files that predictions are kept in, but not read from.
-OTHER_SUFFIXES = frozenset({".npy", ".txt", ".dat", ".xls", ".xlsx", ".ods", ".json", ".jsonl",
-                            ".pkl", ".pt", ".pth", ".zip", ".gz", ".bz2", ".xz",
-                            ".feather", ".arrow", ".h5", ".hdf5", ".mat", ".rds"})  # fmt: skip
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
@@ -156,7 +141,8 @@ def read_predictions(
                 f"expected names of columns for {', '.join(SUFFIXES)} only, got {path}; leave them "
                 "out for a safetensors file"
             )
-        return _ignoring(_load(path), ignore_index)
+        require_predictions(path)
+        return _ignoring(Predictions.load(path), ignore_index)
     columns = _known(read_columns(path), (*probabilities, target))
     if ignore_index is not None:
         columns = {**columns, IGNORED: np.array([ignore_index])}
@@ -186,16 +172,6 @@ def read_predictions(
 
 def _ignoring(predictions: Predictions, ignore_index: int | None) -> Predictions:
     return predictions if ignore_index is None else replace(predictions, ignore_index=ignore_index)
-
-
-def _load(path: str | os.PathLike[str]) -> Predictions:
-    """A safetensors file; of another format, the error says which there are."""
-    try:
-        return Predictions.load(path)
-    except ValueError:
-        if Path(path).suffix.lower() in OTHER_SUFFIXES:
-            known_suffix(path)
-        raise
 
 
 def _known(columns: Columns, given: Sequence[str | None]) -> Columns:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from mcbn.evaluation.clusters import Groups, names_of_groups
 from mcbn.evaluation.evaluate import ScoredRows
@@ -17,6 +17,7 @@ from mcbn.predictive.predictions import Predictions
 from mcbn.recalibration.held_out import require_other_groups
 from mcbn.recalibration.isotonic import Isotonic
 from mcbn.recalibration.isotonic_by_label import IsotonicByLabel
+from mcbn.recalibration.names import Recalibration
 from mcbn.recalibration.platt import PlattScaling
 from mcbn.recalibration.temperature import (
     TemperatureScaling,
@@ -27,10 +28,6 @@ from mcbn.recalibration.temperature import (
 from mcbn.recalibration.variance import VarianceScaling
 from mcbn.recalibration.vector import VectorScaling
 
-Recalibration = Literal[
-    "temperature", "temperature-per-draw", "temperature-of-average", "temperature-per-label",
-    "vector", "platt", "isotonic", "variance",
-]  # fmt: skip
 # How the methods of each kind of predictions are fitted, by name; a fit is then called with the
 # predictions to recalibrate.
 METHODS: Mapping[str, Mapping[str, Any]] = {

@@ -12,9 +12,9 @@ from mcbn.checks.draws import DrawsJudged, judged_draws
 from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.by_class import ClassScores, class_scores_of
-from mcbn.evaluation.comparison import Comparison, interval_dicts
+from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
-from mcbn.evaluation.evaluation import Score
+from mcbn.evaluation.evaluation import Score, interval_dicts
 from mcbn.evaluation.subgroups import Subgroup, group_dicts
 from mcbn.recalibration.apply import fit_dicts
 from mcbn.recalibration.coverages import SetCoverage, coverage_dicts

@@ -13,7 +13,6 @@ from mcbn.drawing.plotted import csv_text
 from mcbn.report.panels import Panel, PanelGroup
 
 FOLDER = "figures"  # beside the page
-FORMATS = ("pdf", "svg", "png")
 DPI = 300  # of PNG, as journals ask for
 # What cannot stand in the name of a file on every system.
 UNSAFE = re.compile(r"[^a-z0-9]+")
@@ -40,25 +39,6 @@ METADATA: Mapping[str, dict[str, None]] = {
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     "png": {"Software": None},
 }
-
-
-def figure_formats(given: str | Sequence[str]) -> tuple[str, ...]:
-    """The formats of figure files, each once.
-
-    Args:
-        given: one of "pdf", "svg" and "png", or several.
-
-    Raises:
-        ValueError: it is another.
-    """
-    formats = (given,) if isinstance(given, str) else tuple(given)
-    for each in formats:
-        if each not in FORMATS:
-            raise ValueError(
-                f"expected figures as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {each!r}; "
-                "give one of these, or several"
-            )
-    return tuple(dict.fromkeys(formats))
 
 
 def figure_files(

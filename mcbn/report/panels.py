@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy import stats
 from torch import Tensor
 
 from mcbn.drawing import figures
@@ -18,6 +17,7 @@ from mcbn.drawing.plotted import Plotted, bars_table, bins_table
 from mcbn.evaluation import glossary
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.convergence import Convergence
+from mcbn.evaluation.distributions import binomial_quantile
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.reliability import Reliability
 from mcbn.evaluation.subgroups import Subgroup
@@ -363,7 +363,7 @@ def quantile_group(transforms: Mapping[str, Transforms], *, level: float) -> Pan
 def _binomial_band(count: int, shares: np.ndarray, level: float) -> tuple[Any, Any]:
     """Pointwise interval of the observed share among `count` examples, for each true share."""
     tail = (1 - level) / 2
-    low, high = (stats.binom.ppf(end, count, shares) / count for end in (tail, 1 - tail))
+    low, high = (binomial_quantile(end, count, shares) / count for end in (tail, 1 - tail))
     return low, high
 
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from mcbn.evaluation.clusters import Groups, clusters_of
 from mcbn.evaluation.compare import compared, entry
-from mcbn.evaluation.comparison import Comparison, KnownValues, knows_epistemic
+from mcbn.evaluation.comparison import Comparison, KnownValues
 from mcbn.evaluation.evaluate import what_is_scored
 from mcbn.evaluation.real_outputs import evaluation_of, output_scores
+from mcbn.evaluation.separation import knows_epistemic
 from mcbn.evaluation.subgroups import Subgroup, group_names, subgroups
 from mcbn.predictive.bernoulli import BernoulliPredictive
 from mcbn.predictive.categorical import CategoricalPredictive

@@ -12,8 +12,8 @@ from mcbn.checks.differences import simultaneous_difference
 from mcbn.checks.subject import Subject
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.comparison import interval_dicts, paired
-from mcbn.evaluation.evaluation import Evaluation, Score
+from mcbn.evaluation.comparison import paired
+from mcbn.evaluation.evaluation import Evaluation, Score, interval_dicts
 from mcbn.evaluation.real_gaps import RealGaps
 from mcbn.evaluation.real_outputs import comparable, require_regression
 from mcbn.evaluation.subgroups import Subgroup, group_dicts

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mcbn.checks.catalogue import require_codes
 from mcbn.checks.check import CheckResult
 from mcbn.checks.claim import Claim
+from mcbn.checks.codes import require_codes
 from mcbn.drift.drift_test import DriftTest
 from mcbn.evaluation.clusters import Groups
 from mcbn.evaluation.comparison import Comparison
@@ -27,7 +27,7 @@ from mcbn.report.comparison_content import TITLE, ComparisonContent
 from mcbn.report.comparison_figures import comparison_figures
 from mcbn.report.comparison_first import comparison_first
 from mcbn.report.comparison_sections import comparison_sections
-from mcbn.report.figure_files import figure_formats
+from mcbn.report.figure_formats import figure_formats
 from mcbn.report.first_screen import FirstScreen
 from mcbn.report.panels import PanelGroup
 from mcbn.report.pdf import printed, require_browser

@@ -225,15 +225,24 @@ def named_executor(name: str, jobs: int) -> Processes | Ray | Dask:
         ImportError: the package is not installed.
         ValueError: the name is unknown.
     """
+    require_executor(name)
     if name == "processes":
         return Processes(jobs)
     if name == "ray":
         return Ray(None, jobs)
     if name.startswith("ray:"):
         return Ray("auto" if name == "ray:auto" else name, None)
-    if name.startswith("dask://"):
-        return Dask(f"tcp://{name.removeprefix('dask://')}")
-    raise ValueError(
-        "expected the executor processes, ray, ray://host:port, ray:auto or dask://host:port, "
-        f"got {name!r}; leave --executor out for processes"
-    )
+    return Dask(f"tcp://{name.removeprefix('dask://')}")
+
+
+def require_executor(name: str) -> None:
+    """Check the name of an executor, before anything is loaded that it would run.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in ("processes", "ray") and not name.startswith(("ray:", "dask://")):
+        raise ValueError(
+            "expected the executor processes, ray, ray://host:port, ray:auto or dask://host:port, "
+            f"got {name!r}; leave --executor out for processes"
+        )

@@ -3,7 +3,8 @@
 import math
 from functools import cache
 
-from scipy import optimize, stats
+from scipy.optimize import brentq
+from scipy.special import nctdtr, stdtrit
 
 FEW_SEEDS = 5  # with fewer, only huge differences can be found
 POWER = 0.8
@@ -33,11 +34,11 @@ def detectable(pairs: int, *, tests: int, alpha: float = 0.05, power: float = PO
 
 @cache  # a study asks the same of each of its many tests
 def _detectable(pairs: int, tests: int, alpha: float, power: float) -> float:
-    threshold = float(stats.t.isf(alpha / tests / 2, pairs - 1))
+    threshold = float(-stdtrit(pairs - 1, alpha / tests / 2))
 
     def lacking(noncentrality: float) -> float:
-        return float(stats.nct.sf(threshold, pairs - 1, noncentrality)) - power
+        return float(1 - nctdtr(pairs - 1, noncentrality, threshold)) - power
 
     # The noncentral t has a long tail: three thresholds are beyond any power below 0.99.
-    found: float = optimize.brentq(lacking, 0.0, 3 * threshold + 3) / pairs**0.5
+    found: float = brentq(lacking, 0.0, 3 * threshold + 3) / pairs**0.5
     return found

@@ -10,9 +10,10 @@ from source import MODULES, PACKAGE
 
 import mcbn
 from mcbn import validation
-from mcbn.checks.catalogue import CHECKS, CODES, check_all, require_codes
+from mcbn.checks.catalogue import CHECKS, CODES, check_all
 from mcbn.checks.check import Check
 from mcbn.checks.claim import Claim
+from mcbn.checks.codes import KNOWN, require_codes
 from mcbn.checks.networks import OF_NETWORKS
 from mcbn.checks.subject import Subject
 from mcbn.cli.verbs import VERBS
@@ -143,6 +144,7 @@ def test_nothing_is_said_of_nothing():
 def test_unknown_codes_are_refused():
     with pytest.raises(ValueError, match=r"expected codes of checks, such as MCBN001, got \['X'\]"):
         check_all(Subject(), ignore=["MCBN004", "X"])
+    assert tuple(CODES) == KNOWN
     require_codes(["MCBN104"])  # of a network, which a file of options may hold for both
 
 

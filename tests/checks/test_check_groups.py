@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mcbn.checks.groups import group_claim
+from mcbn.checks.group_claim import group_claim
 from mcbn.evaluation.subgroups import subgroups
 from mcbn.predictive.categorical import Categorical
 

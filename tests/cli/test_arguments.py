@@ -152,8 +152,8 @@ def test_values_are_what_they_look_like():
     options = parsed("evaluate 1.0 --target 010 --resamples 010 --by null --by 'a: b' --out ~")
     assert options == EvaluateOptions("1.0", "~", 10, ["null", "a: b"], "010")
     assert parsed("evaluate x --by '[\"a,b\", null]'").by == ["a,b", "null"]
-    negative = parsed("predict --model m --data d --out o --seed -3 --precision .5")
-    assert (negative.seed, negative.precision) == (-3, 0.5)
+    negative = parsed("predict --model m --data d --out o --ignore-index -3 --precision .5")
+    assert (negative.ignore_index, negative.precision) == (-3, 0.5)
 
 
 @pytest.mark.parametrize("words", ["--keep-draws", "--keep-draws true", "--keep-draws=True"])

@@ -79,7 +79,7 @@ def test_options_count(folder, capsys):
         ("--data new.npz --batch-size 300", "batch"),
         ("--data new.npz --batch-size 4", "cannot be rescaled"),
         ("--data new.npz --batch-size 0", "--batch-size of at least 1"),
-        ("--data new.npz --alpha 2", "alpha between 0 and 1"),
+        ("--data new.npz --alpha 2", "--alpha strictly between 0 and 1"),
         ("--data none.npz", "none.npz"),
     ],
 )

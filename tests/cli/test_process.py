@@ -11,6 +11,7 @@ import pytest
 from tiny import Here, smallest
 
 from mcbn.cli import completion
+from mcbn.cli.verbs import VERBS
 from mcbn.study.run import run_study
 
 pytestmark = pytest.mark.unchecked
@@ -30,9 +31,17 @@ def run(*words, cwd=None, **variables):
 
 def imported(*words, cwd):
     """The exit code, what was said, and the names of all modules that a command imported."""
+    return _imported("-m", "mcbn", *words, cwd=cwd)
+
+
+def imported_by(code):
+    """The same of some lines of Python."""
+    return _imported("-c", code)
+
+
+def _imported(*words, cwd=None):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "mcbn", *words],
-        capture_output=True, text=True, cwd=cwd,
+        [sys.executable, "-X", "importtime", *words], capture_output=True, text=True, cwd=cwd,
     )  # fmt: skip
     lines = done.stderr.splitlines()
     names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
@@ -40,12 +49,53 @@ def imported(*words, cwd):
     return done.returncode, [*done.stdout.splitlines(), *said], names
 
 
-def test_scoring_a_file_loads_no_figures_and_no_data_frames(tmp_path):
+# Modules of all kinds that a process may import: a count is the same on every machine and day, and
+# hundreds of modules stand for a tenth of a second or more. The help of the keys of a study is made
+# by jsonargparse, which takes as many again.
+FEW_MODULES = {"": 280, "study run": 400}
+HEAVY = {"torch", "numpy", "scipy", "matplotlib", "sklearn", "pandas", "torchvision", "jinja2"}
+# What a process that scores a file has besides torch.
+SCORING_MODULES = 620
+UNSCORED = {"matplotlib", "jinja2", "pandas", "sklearn", "torchvision", "scipy.stats",
+            "jsonargparse", "mcbn.study", "mcbn.bank", "mcbn.drift", "mcbn.tasks",
+            "mcbn.report.report", "mcbn.plot"}  # fmt: skip
+
+
+def require_few(names, line):
+    """Check that a command imported nothing heavy, and few modules at all."""
+    assert "click" in names
+    assert not names & HEAVY
+    assert len(names) <= FEW_MODULES["study run" if line.startswith("study run") else ""]
+
+
+def test_the_package_imports_little():
+    code = "import sys, mcbn\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    names = set(done.stdout.split())
+    assert "mcbn" in names
+    assert not names & HEAVY
+    assert len(names) <= 100
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_the_help_of_a_verb_imports_little(tmp_path, verb):
+    code, said, names = imported(*verb.split(), "--help", cwd=tmp_path)
+    assert code == 0, said
+    require_few(names, verb)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_scoring_a_file_loads_what_it_needs_alone(tmp_path, suffix):
     np.savez(tmp_path / "p.npz", probabilities=[[0.7, 0.3], [0.2, 0.8]], targets=[0, 1])
-    code, said, names = imported("evaluate", "p.npz", "--resamples", "2", cwd=tmp_path)
+    (tmp_path / "p.csv").write_text("p_a,p_b,target,site\n.7,.3,a,x\n.2,.8,b,y\n.6,.4,a,y\n")
+    by = ("--by", "site", "--uncertainty", "entropy") if suffix == "csv" else ()
+    words = ("evaluate", f"p.{suffix}", "--resamples", "2", *by)
+    code, said, names = imported(*words, cwd=tmp_path)
     assert code == 0, said
     assert "torch" in names
-    assert not names & {"matplotlib", "jinja2", "pandas", "sklearn", "torchvision"}
+    assert not names & UNSCORED
+    _, _, of_torch = imported_by("import torch")
+    assert len(names - of_torch) <= SCORING_MODULES
 
 
 @pytest.mark.parametrize(
@@ -78,10 +128,41 @@ def test_scoring_a_file_loads_no_figures_and_no_data_frames(tmp_path):
         ("report d.npz --held-out nowhere.st", 2),
         ("report .", 2),
         ("study table .", 2),
+        ("evaluate p.xlsx", 2),
+        ("evaluate d.npz --resamples -1", 2),
+        ("report d.npz --figures gif", 2),
+        ("report d.npz --ignore MCBN999", 2),
+        ("report d.npz --recalibrate temperature", 2),
+        ("report d.npz --sets-by target", 2),
+        ("check d.npz --ignore X", 2),
+        ("check d.npz --recalibrate platt", 2),
+        ("collect --model m:f --data d.npz --out o --batch-size 0", 2),
+        ("collect --model m:f --data d.npz --out o --seed -1", 2),
+        ("collect --model m:f --data d.npz --out o --target y", 2),
+        ("doctor --model m:f --data d.npz --group ^.", 2),
+        ("predict --model m:f --method dropout --data d.npz --out o --draws 0", 2),
+        ("predict --model m:f --method dropout --data d.npz --out o.csv --keep-draws", 2),
+        ("predict --model m:f --method dropout --data d.npz --out o --transform m:f", 2),
+        ("drift --model m:f --bank d.npz --data d.npz --alpha 1", 2),
+        ("drift --model m:f --bank d.npz --data d.npz --target y", 2),
+        ("export --model m:f --bank d.npz --data d.npz --out net.pth", 2),
+        ("export --model m:f --bank d.npz --data d.npz --out net.pt2 --precision 4,x", 2),
+        ("export --model m:f --bank d.npz --data d.npz --out net.pt2 --group ^.", 2),
+        ("sweep --model m:f --task . --out o --batch-sizes 8,many", 2),
+        ("sweep --model m:f --task . --out o --figures gif", 2),
+        ("sweep --model m:f --task . --out o --workers -1", 2),
+        ("sweep --model m:f --task m:f --out o --group ^.", 2),
+        ("sweep --model m:f --task . --out d.npz", 2),
+        ("study run study.yaml --out d.npz", 2),
+        ("study run study.yaml --out o --jobs 0", 2),
+        ("study run study.yaml --out o --shard 3/2", 2),
+        ("study run study.yaml --out o --executor slurm", 2),
+        ("demo --out d.npz", 2),
     ],
 )  # fmt: skip
 def test_no_answer_that_needs_no_network_waits_for_torch(tmp_path, line, code):
-    (tmp_path / "d.npz").touch()
+    for name in ("d.npz", "p.xlsx"):
+        (tmp_path / name).touch()
     study = tmp_path / "study.yaml" if line.startswith("study run") else tmp_path / "o.yaml"
     study.write_text("seeds: [0]\n")
     if "--out study.yaml" in line:
@@ -90,8 +171,7 @@ def test_no_answer_that_needs_no_network_waits_for_torch(tmp_path, line, code):
     assert actual == code, said
     assert said
     assert code == 0 or (len(said) == 1 and said[0].startswith("mcbn: error: expected "))
-    assert "click" in names
-    assert "torch" not in names
+    require_few(names, line)
 
 
 @pytest.fixture(scope="module")

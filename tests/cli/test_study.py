@@ -1,5 +1,6 @@
 """The verbs for studies: from a file to a table and a page."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_the_printed_declaration_is_one(file, tmp_path, capsys, option):
 
 
 def test_an_executor_and_a_shard_are_passed_on(file, tmp_path, here, capsys):
-    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "mine",
+    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "ray",
              "--seeds", "[0, 1]")  # fmt: skip
     run(*words, "--shard", "2/2")
     assert "2 of 4 cells done, 0 failed, 2 left to other shards" in capsys.readouterr().out
@@ -116,7 +117,7 @@ def test_an_executor_and_a_shard_are_passed_on(file, tmp_path, here, capsys):
 def test_failed_cells_are_told_with_a_failing_exit_and_tried_again_on_request(
     file, tmp_path, here, capsys
 ):
-    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "mine",
+    words = ("study", "run", file, "--out", tmp_path / "out", "--executor", "ray",
              "--data.train_sizes", "[null]", "--methods", "[Deterministic, MCBN]",
              "--inference.batch_sizes", "[5000]")  # fmt: skip
     assert failing(*words) == 1
@@ -140,11 +141,11 @@ def test_a_network_of_ones_own_comes_from_the_command_line_alone(file, tmp_path,
         " nn.Linear(64, 9), nn.BatchNorm1d(9), nn.Dropout(0.2), nn.Linear(9, 10))\n"
     )
     out = tmp_path / "out"
-    words = ("study", "run", file, "--out", out, "--executor", "mine")
+    words = ("study", "run", file, "--out", out, "--executor", "ray")
     run(*words, "--model", f"{nets}:build")
     assert Study.load(out).results[0].cell.network.architecture == f"{nets}:build"
     # The folder's own file names code now, and is no way round the rule.
-    assert failing("study", "run", out / "study.yaml", "--out", out, "--executor", "mine") == 2
+    assert failing("study", "run", out / "study.yaml", "--out", out, "--executor", "ray") == 2
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_mistakes_end_in_one_line_before_any_work(file, tmp_path, capsys, words,
     [
         (("--shard", "3/2"), "expected i/n with 1 <= i <= n for --shard, got '3/2'"),
         (("--shard", "1"), "expected i/n"),
-        (("--jobs", "0"), "at least 1 for --jobs, got 0"),
+        (("--jobs", "0"), "expected --jobs of at least 1, got 0"),
         (("--jobs", "two"), "expected a whole number for --jobs, got 'two'"),
         ((), "expected --out of mcbn study run, got none"),
     ],
@@ -188,7 +189,19 @@ def test_a_place_that_cannot_be_written_to_is_one_line(file, tmp_path, capsys):
     (tmp_path / "out").write_text("a file, not a folder")
     assert failing("study", "run", file, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"mcbn: error: expected to write to {tmp_path / 'out'}, got ")
+    assert error.startswith("mcbn: error: expected a folder to write study.yaml in, got the file ")
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "create", full)
+    assert failing("study", "run", file, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    wanted = f"mcbn: error: expected to write to {tmp_path / 'out'}, got No space left on device"
+    assert error.startswith(f"{wanted}; free space or choose another folder")
     assert error.count("\n") == 1
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from mcbn.evaluation.bootstrap import percentile_interval, replicates
 from mcbn.evaluation.evaluation import Score
-from mcbn.evaluation.simultaneous import simultaneous_interval
+from mcbn.evaluation.simultaneous import ClusterMeans, simultaneous_interval
 
 RESAMPLES = 40_000
 
@@ -82,3 +82,11 @@ def test_the_best_of_nine_equal_rivals_is_rarely_called_better():
         alone += percentile_interval(drawn[:, int(best)], 0.95)[1] < 0
     assert share_is(called, runs, 0.005, 0.05)
     assert alone > 0.1 * runs
+
+
+def test_the_interval_of_one_mean_of_few_clusters_is_that_of_student():
+    sums = torch.tensor([[1.0, 2.0, 4.0, 0.0]], dtype=torch.float64)
+    means = ClusterMeans.of_sums(sums, torch.ones(4).double(), torch.zeros(1).double())
+    ((value, low, high),) = means.intervals(0.9)
+    wanted = stats.t.interval(0.9, 3, sums.mean(), stats.sem(sums[0]))
+    assert (value, low, high) == pytest.approx((1.75, *map(float, wanted)), rel=1e-9)

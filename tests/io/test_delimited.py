@@ -5,7 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from mcbn.io.tables import column, numbers, read_columns, stem, write_columns
+from mcbn.io.suffixes import stem
+from mcbn.io.tables import column, numbers, read_columns, write_columns
 
 PLAIN = "p_0,p_1,label\n0.9,0.1,0\n0.25,0.75,1\n"
 TAB = PLAIN.replace(",", "\t")

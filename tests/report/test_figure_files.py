@@ -18,7 +18,8 @@ import mcbn
 from mcbn.cli import messages
 from mcbn.drawing import figures
 from mcbn.report import figure_files
-from mcbn.report.figure_files import FOLDER, FORMATS, figure_formats
+from mcbn.report.figure_files import FOLDER
+from mcbn.report.figure_formats import FORMATS, figure_formats
 from mcbn.report.panels import Panel, PanelGroup
 
 REPORTS = {

@@ -45,5 +45,8 @@ ONLY_DROPOUT: Metadata = {"only": ("method", "dropout")}
 ONLY_DRAWS_OUT: Metadata = {"only": ("draws_out",)}
 ONLY_AUTO: Metadata = {"only": ("precision", "auto")}
 ONLY_GAUSSIAN: Metadata = {"only": ("likelihood", "gaussian")}
+# Whole numbers, and those from 1.
+WHOLE: Metadata = {"least": 0}
+POSITIVE: Metadata = {"least": 1}
 # All options that the verb does not declare.
 OTHERS: Metadata = {"others": True}

@@ -1,5 +1,6 @@
 """Options of the verbs that run a network."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,10 +16,15 @@ from mcbn.cli.options.metadata import (
     ONLY_MCBN,
     ONLY_ROOT,
     OUTPUT,
+    POSITIVE,
     PRECISIONS,
     UNITS,
+    WHOLE,
 )
 from mcbn.cli.options.parts import NetworkOptions, ReadingOptions
+from mcbn.cli.values import REAL, names_of
+from mcbn.deployment.formats import require_format
+from mcbn.io.suffixes import is_table
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,13 @@ class DoctorOptions:
     network: NetworkOptions
     data: str | None = field(default=None, metadata=EXAMPLES)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
-    batch_size: int = 32
+    batch_size: int = field(default=32, metadata=POSITIVE)
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options fit the data, if there are any."""
+        if self.data is not None:
+            self.reading.check_for(self.data)
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,14 @@ class CollectOptions:
     data: str = field(metadata=EXAMPLES)
     out: str = field(metadata=OUTPUT)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
-    batch_size: int = 32
-    draws: int = 64
-    seed: int = 0
+    batch_size: int = field(default=32, metadata=POSITIVE)
+    draws: int = field(default=64, metadata=POSITIVE)
+    seed: int = field(default=0, metadata=WHOLE)
     json: bool = False
+
+    def check(self) -> None:
+        """Check that the options fit the data."""
+        self.reading.check_for(self.data)
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,9 @@ class PredictOptions:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     method: Literal["mcbn", "dropout", "deterministic"] = "mcbn"
     bank: str | None = field(default=None, metadata={**BANK, **ONLY_MCBN})
-    draws: int = field(default=64, metadata=ONLY_DROPOUT)
-    seed: int = field(default=0, metadata=ONLY_DROPOUT)
-    batch_size: int = 256
+    draws: int = field(default=64, metadata={**POSITIVE, **ONLY_DROPOUT})
+    seed: int = field(default=0, metadata={**WHOLE, **ONLY_DROPOUT})
+    batch_size: int = field(default=256, metadata=POSITIVE)
     likelihood: Literal["categorical", "bernoulli", "gaussian"] = "categorical"
     outputs: Literal["logits", "probabilities"] | None = None
     precision: float | str | None = field(default=None, metadata={"words": ("auto",)})
@@ -151,6 +166,12 @@ class PredictOptions:
 
     def check(self) -> None:
         """Check that the options are compatible with each other."""
+        if self.keep_draws and is_table(self.out):
+            raise ValueError(
+                f"expected a safetensors file in --out with --keep-draws, got {self.out}; name it "
+                ".st, or write the draws to another file with --draws-out"
+            )
+        self.reading.check_for(self.data)
         if self.method == "mcbn" and self.bank is None:
             raise ValueError(
                 "expected a bank for the method mcbn, got none; give --bank a file that mcbn "
@@ -212,21 +233,22 @@ class DriftOptions:
     data: str = field(metadata=EXAMPLES)
     bank: str = field(metadata=BANK)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
-    batch_size: int | None = None
+    batch_size: int | None = field(default=None, metadata=POSITIVE)
     alpha: float = 0.05
-    seed: int = 0
+    seed: int = field(default=0, metadata=WHOLE)
     json: bool = False
 
     def check(self) -> None:
-        """Check that a batch size is one.
+        """Check that the level is one, and that the options fit the data.
 
         Raises:
-            ValueError: it is below 1.
+            ValueError: they do not.
         """
-        if self.batch_size is not None and self.batch_size < 1:
+        self.reading.check_for(self.data)
+        if not 0 < self.alpha < 1:
             raise ValueError(
-                f"expected --batch-size of at least 1, got {self.batch_size}; leave it out for "
-                "that of the bank"
+                f"expected --alpha strictly between 0 and 1, got {self.alpha:g}; give the chance "
+                "of a false alarm, such as 0.05"
             )
 
 
@@ -261,11 +283,15 @@ class ExportOptions:
     likelihood: Literal["categorical", "bernoulli", "gaussian"] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
     precision: list[str] | str | None = field(default=None, metadata=PRECISIONS)
-    chunk: int | None = None
+    chunk: int | None = field(default=None, metadata=POSITIVE)
     json: bool = False
 
     def check(self) -> None:
-        """Check that the options are compatible with each other."""
+        """Check that the options are compatible with each other, and that there is such a file."""
+        self.reading.check_for(self.data)
+        require_format(self.out)
+        for text in names_of(self.precision):
+            _require_precision(text)
         real = self.likelihood == "gaussian" or (self.likelihood is None and self.precision)
         if self.precision is not None and not real:
             raise ValueError(
@@ -277,3 +303,12 @@ class ExportOptions:
                 f"expected --outputs for classes or labels only, got {self.outputs} with real "
                 "targets; leave it out"
             )
+
+
+def _require_precision(text: str) -> None:
+    """Check that a text is a precision tau, which is a positive number."""
+    if not (REAL.fullmatch(text) and 0 < float(text) < math.inf):
+        raise ValueError(
+            f"expected a positive number for --precision, got {text!r}; give one, or one of each "
+            "output as '4,25'"
+        )

@@ -1,9 +1,12 @@
 """Options that several verbs have: their network, and how their examples are read."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcbn.cli.options.metadata import MODEL, NAMES, TRANSFORM, WEIGHTS
+from mcbn.cli.options.metadata import MODEL, NAMES, TRANSFORM, WEIGHTS, WHOLE
+from mcbn.cli.values import names_of
+from mcbn.io.suffixes import has_columns
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,30 @@ class ReadingOptions:
     transform: str | None = field(default=None, metadata=TRANSFORM)
     part: Literal["train", "validation", "test"] | None = None
     group: str | None = None
-    workers: int = 0
+    workers: int = field(default=0, metadata=WHOLE)
 
-    def check(self) -> None:
-        """Check that there is a number of processes.
+    def check_for(self, path: str) -> None:
+        """Check that how data are read fits the form in which they are given.
+
+        Args:
+            path: of the data.
 
         Raises:
-            ValueError: it is negative.
+            ValueError: the options are of pictures, or of a table, and the data are not.
         """
-        if self.workers < 0:
+        pictures = os.path.isdir(path)
+        if self.transform is not None and not pictures:
             raise ValueError(
-                f"expected --workers of at least 0, got {self.workers}; leave it out to read in "
-                "the process of the command"
+                f"expected --transform with a folder of pictures only, got {path}; leave it out, "
+                "and preprocess the data"
+            )
+        if self.group is not None and not pictures:
+            raise ValueError(
+                f"expected --group with a folder of pictures only, got {path}; leave it out: "
+                "arrays and columns of texts or whole numbers are kept as groups"
+            )
+        if names_of(self.target) and not has_columns(path):
+            raise ValueError(
+                f"expected --target with a table (.csv, .tsv or .parquet) only, got {path}; leave "
+                "it out, since other data say which their targets are"
             )

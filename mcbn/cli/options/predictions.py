@@ -1,8 +1,8 @@
 """Options of the verbs for files of predictions."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from mcbn.checks.codes import require_codes
 from mcbn.cli.options.metadata import (
     DRIFT,
     EXAMPLES,
@@ -12,13 +12,11 @@ from mcbn.cli.options.metadata import (
     PREDICTIONS,
     REPORT,
     UNITS,
+    WHOLE,
 )
-
-# As in `mcbn.recalibration.apply`, which imports torch.
-Recalibration = Literal[
-    "temperature", "temperature-per-draw", "temperature-of-average", "temperature-per-label",
-    "vector", "platt", "isotonic", "variance",
-]  # fmt: skip
+from mcbn.cli.values import names_of
+from mcbn.recalibration.names import Recalibration
+from mcbn.report.figure_formats import figure_formats
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class EvaluateOptions:
 
     predictions: str = field(metadata=PREDICTIONS)
     out: str | None = field(default=None, metadata=OUTPUT)
-    resamples: int = 1000
+    resamples: int = field(default=1000, metadata=WHOLE)
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     target: str | None = None
     probabilities: list[str] | str | None = field(default=None, metadata=NAMES)
@@ -94,7 +92,7 @@ class CheckOptions:
 
     predictions: list[str] | str = field(metadata=PREDICTIONS)
     outside: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
-    resamples: int = 1000
+    resamples: int = field(default=1000, metadata=WHOLE)
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     recalibrate: Recalibration | None = None
@@ -106,6 +104,11 @@ class CheckOptions:
     ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     strict: bool = False
     json: bool = False
+
+    def check(self) -> None:
+        """Check that there are such checks, and held-out examples where they are needed."""
+        require_codes(names_of(self.ignore))
+        _require_held_out(self.held_out, recalibrate=self.recalibrate)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class ReportOptions:
     out: str = field(default="report", metadata=REPORT)
     outside: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
     title: str = "Calibration report"
-    resamples: int = 1000
+    resamples: int = field(default=1000, metadata=WHOLE)
     by: list[str] | str | None = field(default=None, metadata=NAMES)
     images: str | None = field(default=None, metadata=EXAMPLES)
     held_out: list[str] | str | None = field(default=None, metadata=PREDICTIONS)
@@ -179,3 +182,19 @@ class ReportOptions:
     pdf: bool = False
     ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False
+
+    def check(self) -> None:
+        """Check that there are such figures and checks, and held-out examples where needed."""
+        figure_formats(names_of(self.figures))
+        require_codes(names_of(self.ignore))
+        _require_held_out(self.held_out, recalibrate=self.recalibrate, **{"sets-by": self.sets_by})
+
+
+def _require_held_out(held_out: list[str] | str | None, **needing: str | None) -> None:
+    """Check that there are held-out examples for the options that need them."""
+    for name, value in needing.items():
+        if value and not held_out:
+            raise ValueError(
+                f"expected --held-out with --{name} {value}, got none; predict a held-out part of "
+                "the data and give its file"
+            )

@@ -1,8 +1,10 @@
 """Options of the verbs for studies, and for the sweep of a trained network."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mcbn.checks.codes import require_codes
 from mcbn.cli.options.metadata import (
     DECLARATION,
     FIGURES,
@@ -11,14 +13,18 @@ from mcbn.cli.options.metadata import (
     NAMES,
     OTHERS,
     OUTPUT,
+    POSITIVE,
     REPORT,
     RESUMED,
     STUDY,
     SWEPT,
     TASK,
     TRANSFORM,
+    WHOLE,
 )
 from mcbn.cli.options.parts import NetworkOptions
+from mcbn.cli.values import names_of
+from mcbn.report.figure_formats import figure_formats
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,11 @@ class StudyReportOptions:
     ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     json: bool = False
 
+    def check(self) -> None:
+        """Check that there are such figures and checks."""
+        figure_formats(names_of(self.figures))
+        require_codes(names_of(self.ignore))
+
 
 @dataclass(frozen=True)
 class StudyCheckOptions:
@@ -62,6 +73,10 @@ class StudyCheckOptions:
     ignore: list[str] | str | None = field(default=None, metadata=NAMES)
     strict: bool = False
     json: bool = False
+
+    def check(self) -> None:
+        """Check that there are such checks."""
+        require_codes(names_of(self.ignore))
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class StudyRunOptions:
 
     study: str = field(metadata=DECLARATION)
     out: str = field(metadata=RESUMED)
-    jobs: int | None = None
+    jobs: int | None = field(default=None, metadata=POSITIVE)
     executor: str = "processes"
     shard: str | None = None
     retry: bool = False
@@ -185,11 +200,41 @@ class SweepOptions:
     batch_sizes: list[str] = field(
         default_factory=lambda: ["8", "16", "32", "64", "128"], metadata=NAMES
     )
-    draws: int = 64
-    trained_at: int | None = None
+    draws: int = field(default=64, metadata=POSITIVE)
+    trained_at: int | None = field(default=None, metadata=POSITIVE)
     outputs: Literal["logits", "probabilities"] | None = None
-    test_size: int | None = None
-    seed: int = 0
-    workers: int = 0
+    test_size: int | None = field(default=None, metadata=POSITIVE)
+    seed: int = field(default=0, metadata=WHOLE)
+    workers: int = field(default=0, metadata=WHOLE)
     figures: list[str] | str | None = field(default=None, metadata=FIGURES)
     json: bool = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """The batch sizes as numbers.
+
+        Raises:
+            ValueError: one is not a whole number from 2.
+        """
+        texts = self.batch_sizes
+        sizes = [int(text) for text in texts if text.isdigit() and int(text) > 1]
+        if len(sizes) < len(texts):
+            raise ValueError(
+                f"expected whole numbers from 2 for --batch-sizes, got {','.join(texts)}; give "
+                "such as 8,16,32"
+            )
+        return sizes
+
+    def check(self) -> None:
+        """Check that there are such figures and sizes, and a folder if pictures are read.
+
+        Raises:
+            ValueError: there are not.
+        """
+        figure_formats(names_of(self.figures))
+        _ = self.sizes
+        if (self.transform or self.train_transform or self.group) and not os.path.isdir(self.task):
+            raise ValueError(
+                "expected --transform and --group with a folder of pictures only, got "
+                f"{self.task}; leave them out, and transform and split in the task"
+            )
