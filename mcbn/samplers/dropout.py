@@ -137,7 +137,7 @@ class MCDropout(Displayed):
                 return iter([tensor_output(one(inputs, only), self.output)])
             together = masked_passes(
                 self.model, inputs, conduct, self._dropping, one,
-                seed=self.seed, key=(self.insert, self.at),
+                seed=self.seed, key=self._inserted(),
             )  # fmt: skip
             if together is None:
                 raws = (one(inputs, draw) for draw in range(self.draws))

@@ -148,7 +148,9 @@ def masked_passes(
         key: what else a plan depends on: where dropout is put in.
     """
     wants_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in tensors(inputs))
-    if conduct.state is None or wants_gradients or not may_be_cut(conduct, inputs):
+    if conduct.state is None or conduct.decides or wants_gradients:
+        return None
+    if not may_be_cut(conduct, inputs):
         return None
     with own_warnings(), model_lock(model):
         plans = _plans.setdefault(conduct.state, {})
@@ -164,12 +166,13 @@ def _tested(
     model: Module, inputs: Inputs, dropping: Dropping, one: OneDraw, seed: int
 ) -> MaskedPasses | None:
     """The plan, compared with single draws of a few examples; None where it is not worth it."""
-    few, probe, noted = few_examples(inputs), CostProbe(), _NotedMasks(DrawnMasks(seed, 0))
+    few, probe = few_examples(inputs), CostProbe()
     try:
-        with eval_mode(model), torch.no_grad(), dropping(noted), probe:
-            forward(model, {}, few)
-        plan = MaskedPasses(probe.cost(model, count(few)), tuple(noted.calls))
-        if not plan.calls or not plan.fits(count(inputs)):
+        with probe:
+            calls = _calls(model, dropping, few, seed)
+        plan = MaskedPasses(probe.cost(model, count(few)), calls)
+        # A forward may call its layers for one row after another.
+        if not plan.fits(count(inputs)) or calls != _calls(model, dropping, inputs, seed):
             return None
         masks = plan.first_masks(seed, next(tensors(few)).device)
         with warnings.catch_warnings():
@@ -182,6 +185,14 @@ def _tested(
     except Exception as error:  # a network may refuse vmap in any way; the loop takes all of them
         logger.debug("%s does not run in masked passes: %r", type(model).__name__, error)
         return None
+
+
+def _calls(model: Module, dropping: Dropping, inputs: Inputs, seed: int) -> tuple[MaskedCall, ...]:
+    """The calls of dropout in a pass."""
+    noted = _NotedMasks(DrawnMasks(seed, 0))
+    with eval_mode(model), torch.no_grad(), dropping(noted):
+        forward(model, {}, inputs)
+    return tuple(noted.calls)
 
 
 @dataclass
