@@ -110,7 +110,8 @@ def names_of_groups(group: Groups, examples: int) -> tuple[str, ...]:
     Raises:
         ValueError: another number of values, or a missing one.
     """
-    names = texts(np.asarray(group).reshape(-1))
+    values = group.cpu() if isinstance(group, Tensor) else group
+    names = texts(np.asarray(values).reshape(-1))
     missing = sum(name in MISSING for name in names)
     if len(names) != examples or missing:
         raise ValueError(
