@@ -95,7 +95,7 @@ class Clusters(Displayed):
         Args:
             positions: the example of each row; an example may have none.
         """
-        _, codes = np.unique(self.of_row[positions].numpy(), return_inverse=True)
+        _, codes = np.unique(self.of_row[positions.cpu()].numpy(), return_inverse=True)
         return Clusters(torch.from_numpy(codes))
 
 

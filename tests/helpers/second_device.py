@@ -116,9 +116,6 @@ class There(Tensor):
     def untyped_storage(self):
         return self.values.untyped_storage()
 
-    def data_ptr(self):
-        return self.values.data_ptr()
-
     def tolist(self):
         return self.cpu().tolist()
 
