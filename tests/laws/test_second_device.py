@@ -4,14 +4,18 @@ The device is made in Python, with the kernels of the processor (tests/helpers/s
 """
 
 import copy
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from command_lines import run
 from models import CASES, examples, make_network, without_seed
 from public_calls import CALLS, VALUES, Place, plainly, with_network
 from second_device import BACKEND, DEVICE
+from tiny import Here, smallest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -178,6 +182,33 @@ def swept_there(folder, at):
     return [dict(result.scores) for result in found.results]
 
 
+def commands(folder, at):
+    """The verbs that run a network, which its function puts on the device."""
+    (folder / "nets.py").write_text(
+        f"from public_calls import plain\n\n\ndef build():\n"
+        f"    return plain().float().to('{at.networks}')\n"
+    )
+    np.savez(folder / "data.npz", inputs=HERE.training.tensors[0].float().numpy())
+    model, data = f"--model {folder}/nets.py:build", f"--data {folder}/data.npz"
+    run(f"collect {model} {data} --batch_size 8 --draws 4 --out {folder}/b.st")
+    run(f"predict {model} {data} --bank {folder}/b.st --out {folder}/p.csv")
+    with redirect_stdout(StringIO()) as said:
+        run(f"drift {model} {data} --bank {folder}/b.st --alpha 0.4 --json --quiet")
+    return mcbn.Bank.load(folder / "b.st"), (folder / "p.csv").read_bytes(), said.getvalue()
+
+
+def own_study(folder, at):
+    """A study whose networks are built, trained and scored on the device, from its own files."""
+    (folder / "own.py").write_text(
+        f"from mcbn.tasks.networks import convnet\n\n\ndef build():\n"
+        f"    return convnet(1, 10, width=4).to('{at.networks}')\n"
+    )
+    found = mcbn.run_study(smallest(), folder / "study", model=f"{folder}/own.py:build",
+                           executor=Here(), progress=False)  # fmt: skip
+    assert not found.failures
+    return [dict(result.scores) for result in found.results]
+
+
 def deep_copies(at):
     model = at.plain()
     twin = copy.deepcopy(model)
@@ -218,6 +249,8 @@ MORE = {
     "report of maps": of_folder(reported_maps),
     "export from the processor": of_folder(exported_here),
     "sweep of a task of the processor": of_folder(swept_there),
+    "commands": of_folder(commands),
+    "own study": of_folder(own_study),
     "deep copies": of_place(deep_copies),
     "arrays": of_place(arrays),
 }  # fmt: skip
