@@ -113,6 +113,15 @@ class There(Tensor):
 
     # What PyTorch does for tensors of a device, but not for those of a subclass.
 
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, other):
+        Tensor.data.__set__(self, other)
+        self.values = other.values
+
     def untyped_storage(self):
         return self.values.untyped_storage()
 

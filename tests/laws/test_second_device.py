@@ -209,6 +209,11 @@ def own_study(folder, at):
     return [dict(result.scores) for result in found.results]
 
 
+def in_bfloat16(at):
+    model = at.plain().bfloat16()
+    return mcbn.MCBatchNorm(model, at.bank(model))(at.x)
+
+
 def deep_copies(at):
     model = at.plain()
     twin = copy.deepcopy(model)
@@ -251,6 +256,7 @@ MORE = {
     "sweep of a task of the processor": of_folder(swept_there),
     "commands": of_folder(commands),
     "own study": of_folder(own_study),
+    "bfloat16": of_place(in_bfloat16),
     "deep copies": of_place(deep_copies),
     "arrays": of_place(arrays),
 }  # fmt: skip
@@ -407,6 +413,7 @@ def test_networks_move_there_learn_there_and_come_back():
         optimizer.step()
     state = twin.state_dict()
     assert {each.device for each in state.values()} == {DEVICE}
+    assert copy.deepcopy(twin).double()(x.double().to(DEVICE)).dtype == torch.float64
     torch.testing.assert_close(copy.deepcopy(twin).cpu().state_dict(), model.state_dict(),
                                rtol=0, atol=0)  # fmt: skip
     model.load_state_dict(state)
