@@ -209,6 +209,16 @@ def own_study(folder, at):
     return [dict(result.scores) for result in found.results]
 
 
+def one_by_one(model, bank, at):
+    """Single draws of the samplers, and what the posterior of the last layer gives besides."""
+    laplace = mcbn.LastLayerLaplace.fit(model, at.training, draws=2)
+    samplers = (mcbn.MCBatchNorm(model, bank), mcbn.MCDropout(model, draws=2), laplace,
+                mcbn.DeepEnsemble([model, model]), mcbn.Augmented(model, torch.neg, draws=2),
+                mcbn.MCBatchNorm(model, bank, layers=1))  # fmt: skip
+    draws = [each.draw(1, at.x) for each in samplers]
+    return draws, laplace.output_covariance(at.x), laplace.weights(0)
+
+
 def in_bfloat16(at):
     model = at.plain().bfloat16()
     return mcbn.MCBatchNorm(model, at.bank(model))(at.x)
@@ -249,6 +259,7 @@ MORE = {
     "labels": of_place(labelled),
     "groups": of_place(grouped),
     "bank in hand": with_network(bank_in_hand),
+    "one by one": with_network(one_by_one),
     "bank of a file": of_folder(bank_of_file),
     "report": of_folder(reported),
     "report of maps": of_folder(reported_maps),
@@ -323,15 +334,16 @@ def test_a_network_that_draws_numbers_there_repeats_them_and_moves_no_stream():
     at = PLACES["all"]
     model = Noisy(at.plain())
     bank = at.bank(model)
+    first = mcbn.MCBatchNorm(model, bank)(at.x)
+    BACKEND.manual_seed_all(7)
     before = BACKEND.get_rng_state()
-    first, again = (mcbn.MCBatchNorm(model, bank)(at.x) for _ in range(2))
-    assert plainly(first) == plainly(again)
+    assert plainly(mcbn.MCBatchNorm(model, bank)(at.x)) == plainly(first)
     assert plainly(at.bank(model)) == plainly(bank)
     torch.testing.assert_close(BACKEND.get_rng_state(), before, rtol=0, atol=0)
     assert not torch.equal(first[0], first[1])
 
 
-def test_draws_and_predictives_lie_where_the_network_does_and_scores_on_the_processor():
+def test_draws_and_predictives_lie_where_the_network_does(tmp_path_factory):
     for at in PLACES.values():
         model = at.plain()
         bank = at.bank(model)
@@ -339,6 +351,9 @@ def test_draws_and_predictives_lie_where_the_network_does_and_scores_on_the_proc
         assert mcbn.MCBatchNorm(model, bank)(at.x).device == DEVICE
         assert at.classes().log_probabilities.device == DEVICE
         assert mcbn.NearestNeighbors.fit(model, at.x, k=2)(at.x).device.type == "cpu"
+        whole, _ = CALLS["predict_distributed"](tmp_path_factory.mktemp("group"), at)
+        assert whole().log_probabilities.device.type == "cpu"
+        dist.destroy_process_group()
         for sampler in (mcbn.MCDropout(model, draws=2), mcbn.Deterministic(model),
                         mcbn.LinearizedBatchNorm(model, bank), mcbn.DeepEnsemble([model]),
                         mcbn.LastLayerLaplace.fit(model, at.training, draws=2)):  # fmt: skip
