@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 ROUNDS, MIN_ROUNDS = 7, 2
 # Plain forwards of a round take about this long: fewer draws are timed where T take longer.
-ROUND_SECONDS, MIN_DRAWS = 0.8, 8
+ROUND_SECONDS, MIN_DRAWS = 0.5, 4
 # Square matrix products, of which the fastest is the arithmetic rate, and bytes of a copy.
 SIZES, QUICK_SIZES = (2048, 4096, 8192), (64, 128)
 COPIED, QUICK_COPIED = 2**30, 2**20
@@ -129,6 +129,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     device = torch.device(asked.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("expected a GPU, got none; give --device cpu --quick to try the script")
     about = machine(device) | {"quick": asked.quick, "cudnn": torch.backends.cudnn.version()}
     results = {"machine": about, "rates": {}, "cases": {}, "left": [], "failed": {}}
     page = asked.out / PAGE.name if asked.out else PAGE

@@ -23,7 +23,8 @@ class Method:
 
     Attributes:
         way: "plain" forwards, an engine of mcbn, or "graph", the loop as a CUDA graph.
-        precision: "float32" without TF32, "TF32", or "bfloat16" of the whole network.
+        precision: "float32" without TF32, "TF32", or "bfloat16", which is autocast in engines, by
+            `precision=`, and weights that are converted once in the others.
         channels_last: the layout of the weights and the inputs.
     """
 
@@ -62,6 +63,16 @@ def tf32(on: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    """A copy in bfloat16 whose batch norm, and so its statistics, stay in float32."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(weight.detach().bfloat16()))
+    return twin
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network in evaluation mode with a bank and inputs, all on the device."""
@@ -87,8 +98,8 @@ class Subject:
 
     def prepared(self, method: Method) -> "Subject":
         """A copy in the precision and the layout of a method."""
-        half = method.precision == "bfloat16"
-        model = copy.deepcopy(self.model).bfloat16() if half else self.model
+        half = method.precision == "bfloat16" and method.way in ("plain", "graph")
+        model = in_bfloat16(self.model) if half else self.model
         inputs = self.inputs.bfloat16() if half else self.inputs
         if method.channels_last and inputs.ndim == 4:
             model = copy.deepcopy(model).to(memory_format=torch.channels_last)
@@ -103,7 +114,7 @@ def runner(subject: Subject, method: Method) -> Callable[[], None]:
     if method.way == "plain":
         run = lambda: plain(own.model, own.inputs, len(own.bank))  # noqa: E731
     else:
-        draws = passes(own, method.way)
+        draws = passes(own, method)
         run = lambda: consume(draws())  # noqa: E731
 
     def timed() -> None:
@@ -113,11 +124,14 @@ def runner(subject: Subject, method: Method) -> Callable[[], None]:
     return timed
 
 
-def passes(subject: Subject, way: Any) -> Callable[[], Iterator[Tensor]]:
-    """A function that runs a network's draws by an engine, or as a graph."""
-    if way == "graph":
+def passes(subject: Subject, method: Method) -> Callable[[], Iterator[Tensor]]:
+    """A function that runs the draws of a prepared network by an engine, or as a graph."""
+    if method.way == "graph":
         return graphed(subject)
-    sampler = mcbn.MCBatchNorm(subject.model, subject.bank, engine=way)
+    options: dict[str, Any] = {"engine": method.way}
+    if method.precision == "bfloat16":
+        options["precision"] = "bfloat16"
+    sampler = mcbn.MCBatchNorm(subject.model, subject.bank, **options)
     return lambda: iter(sampler.passes(subject.inputs))
 
 
@@ -170,7 +184,7 @@ def outputs(subject: Subject, method: Method) -> Tensor:
     """The draws of a method, in float32 on the processor."""
     own = subject.prepared(method)
     with tf32(method.precision == "TF32"):
-        return torch.stack([each.float().cpu() for each in passes(own, method.way)()])
+        return torch.stack([each.float().cpu() for each in passes(own, method)()])
 
 
 def checks(subject: Subject) -> dict[str, Any]:

@@ -8,8 +8,8 @@ functions, autograd, `vmap`, deep copies and `torch.save` work. Its kernels are 
 the numbers are the same to the last bit.
 
 PyTorch lets no generator of the device and no pinned memory be made in Python, so there is none; a
-generator of the processor is refused, as on a GPU. Operations that change a tensor's own shape are
-refused too, since nothing here needs them.
+generator of the processor is refused, as on a GPU. No result is written into a tensor of another
+shape, since nothing here needs that.
 
 It rests on an experimental function of PyTorch, which names the device for the whole process.
 """
@@ -47,6 +47,9 @@ class Backend:
     def _is_in_bad_fork(self):
         return False
 
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16]
+
     def manual_seed_all(self, seed):
         self.stream.manual_seed(seed)
 
@@ -78,6 +81,9 @@ BACKEND = Backend()
 backend_registration._setup_privateuseone_for_python_backend("toy", BACKEND)
 DEVICE = torch.device("toy", 0)
 KERNELS = torch.library.Library("aten", "IMPL")
+ALL_KERNELS = torch.library.Library("_", "IMPL")
+# What autocast runs in its own type, as on the processor.
+AUTOCAST = ("conv1d", "conv2d", "conv3d", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm")
 
 
 class There(Tensor):
@@ -199,8 +205,24 @@ def _copied(source, target, non_blocking=False):
     return target
 
 
+def _cast(op):
+    def run(*args, **kwargs):
+        kind = torch.get_autocast_dtype(DEVICE.type)
+        args, kwargs = tree_map(
+            lambda each: each.to(kind) if getattr(each, "dtype", None) == torch.float32 else each,
+            (args, kwargs),
+        )
+        with torch.autocast(DEVICE.type, enabled=False):
+            return op(*args, **kwargs)
+
+    return run
+
+
 def _register():
-    """Kernels for what makes tensors of no other tensor, and for copies below all dispatch."""
+    """Kernels for autocast, for copies below all dispatch, and for what takes no tensor."""
+    ALL_KERNELS.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for name in AUTOCAST:
+        KERNELS.impl(name, _cast(getattr(torch.ops.aten, name).default), "AutocastPrivateUse1")
     KERNELS.impl("_copy_from", _copied, "PrivateUse1")
     for schema in torch._C._jit_get_all_schemas():
         kinds = {each.name: str(each.type) for each in schema.arguments}

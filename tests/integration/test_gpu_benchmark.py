@@ -43,8 +43,10 @@ def test_a_trial_measures_every_method_and_makes_the_tables(tmp_path, device):
         for name, found in entry["methods"].items():
             assert len(found["each"]) == found["rounds"] >= 2
             assert min(found["each"]) <= found["ratio"] <= max(found["each"])
-            assert (found["gave_up"], found["peak_bytes"]) == ([], None)
-            assert cells[name][number] == f"{found['ratio']:.2f}"
+            assert found["peak_bytes"] is None
+            assert found["gave_up"] == [] or "bfloat16" in name
+            gave_up = " (gave up)" if found["gave_up"] else ""
+            assert cells[name][number] == f"{found['ratio']:.2f}{gave_up}"
         checks = entry["checks"]
         assert checks["repeats"] is True
         # Rounding in float32, none where the kernels are the same, three digits in bfloat16.

@@ -220,8 +220,13 @@ def one_by_one(model, bank, at):
 
 
 def in_bfloat16(at):
-    model = at.plain().bfloat16()
-    return mcbn.MCBatchNorm(model, at.bank(model))(at.x)
+    """A network in bfloat16, and passes of another under autocast."""
+    half, model = at.plain().bfloat16(), at.plain().float()
+    bank = at.bank(model)
+    samplers = [mcbn.MCBatchNorm(model, bank, engine=name, precision="bfloat16")
+                for name in ("loop", "auto")]  # fmt: skip
+    samplers.append(mcbn.MCDropout(model, draws=2, precision="bfloat16"))
+    return mcbn.MCBatchNorm(half, at.bank(half))(at.x), [each(at.x) for each in samplers]
 
 
 def deep_copies(at):
@@ -368,6 +373,14 @@ def test_a_bank_on_either_device_serves_a_network_on_the_other():
         outputs = mcbn.MCBatchNorm(model, bank)(owner.x)
         assert outputs.device == torch.device(user.networks)
         assert plainly(outputs) == plainly(expected)
+
+
+def test_no_precision_is_chosen_where_units_for_it_are_not_known():
+    at = PLACES["all"]
+    model = at.plain().float()
+    sampler = mcbn.MCBatchNorm(model, at.bank(model), precision="auto")
+    assert plainly(sampler(at.x)) == plainly(mcbn.MCBatchNorm(model, at.bank(model))(at.x))
+    assert "there are no units for bfloat16 here" in repr(sampler)
 
 
 def test_files_hold_no_device(tmp_path):
