@@ -1,5 +1,6 @@
 """Isolation: after any public call, however it ended, the user's model and process are as found."""
 
+import importlib
 import sys
 import warnings
 from functools import partial
@@ -14,7 +15,9 @@ from public_calls import CALLS, VALUES, Place, plainly
 
 import mcbn
 
-# Importing scikit-learn sets variables of OpenMP, which is no call's doing.
+# Importing scikit-learn sets variables of OpenMP and draws from Python's stream, which is no call's
+# doing: it is imported before any.
+importlib.import_module("sklearn.datasets")
 PUBLIC = {name: getattr(mcbn, name) for name in mcbn.__all__}
 
 pytestmark = pytest.mark.filterwarnings(
