@@ -10,22 +10,16 @@ CHOOSING_BAR = 2.0  # forwards
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Format the tables of the page, one set per device."""
-    parts = []
-    for place, title in (("cpu", "Processor"), ("gpu", "GPU")):
-        parts.append(f"## {title}\n")
-        if not isinstance(results.get(place), dict):
-            parts.append("not measured\n")
-            continue
-        about, cases = results[place]["machine"], results[place]["cases"]
-        parts.append(
-            f"{about['name']}, {about['cores']} cores, {about['threads']} threads, "
-            f"PyTorch {about['torch']}.\n"
-        )
-        runs = {case: cases[case.name] for case in CASES if case.name in cases}
-        banks = {case: cases[case.name] for case in BANKS if case.name in cases}
-        parts += [engine_table(runs), floor_table(runs), bank_table(banks)]
-    return "\n".join(parts)
+    """Format the tables of the page; those of a GPU are of gpu_tables.py."""
+    about, cases = results["cpu"]["machine"], results["cpu"]["cases"]
+    runs = {case: cases[case.name] for case in CASES if case.name in cases}
+    banks = {case: cases[case.name] for case in BANKS if case.name in cases}
+    machine = (
+        f"{about['name']}, {about['cores']} cores, {about['threads']} threads, "
+        f"PyTorch {about['torch']}.\n"
+    )
+    parts = [machine, engine_table(runs), floor_table(runs), bank_table(banks)]
+    return "\n".join(["## Processor\n", *parts])
 
 
 def engine_table(runs: dict[Case, Any]) -> str:

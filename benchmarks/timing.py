@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,17 +49,30 @@ def paired(times: list[float], base: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(times, base, strict=True))
 
 
-def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, float]:
-    """Times at the machine's best rates, as ratios to T plain forward passes.
+@dataclass(frozen=True)
+class Work:
+    """What the products of some passes do at least.
 
-    Work before the first batch norm is the same for all draws and counts once. Each product
-    reads its input and weights once and writes its output once; nothing else is counted.
+    Attributes:
+        operations: multiplications and additions.
+        bytes: read and written, if each product reads its input and weights once and writes its
+            output once; nothing else is counted.
+        largest: bytes of the largest product.
     """
+
+    operations: int
+    bytes: int
+    largest: int
+
+
+def work(model: nn.Module, inputs: Tensor, draws: int) -> Work:
+    """The work of T draws; that before the first batch norm is the same for all and counts once."""
     shared: list[tuple[int, int]] = []
     sizes: list[int] = []
 
-    def note(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes.append((given[0].numel() + output.numel()) * output.element_size())
+    def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        weights = sum(weight.numel() for weight in module.parameters())
+        sizes.append((given[0].numel() + weights + output.numel()) * output.element_size())
 
     def mark(*_: object) -> None:
         shared.append((counter.get_total_flops(), sum(sizes)))
@@ -71,14 +85,22 @@ def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[st
         model(inputs)
     for hook in hooks:
         hook.remove()
-    work = [once + case.draws * (total - once) for once, total in
-            zip(shared[0], (counter.get_total_flops(), sum(sizes)), strict=True)]  # fmt: skip
-    rate, bandwidth = arithmetic(inputs.device), copying(max(sizes), inputs.device)
+    totals = counter.get_total_flops(), sum(sizes)
+    operations, moved = (
+        once + draws * (total - once) for once, total in zip(shared[0], totals, strict=True)
+    )
+    return Work(operations, moved, max(sizes))
+
+
+def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, float]:
+    """Times at the machine's best rates, as ratios to T plain forward passes."""
+    found = work(model, inputs, case.draws)
+    rate, bandwidth = arithmetic(inputs.device), copying(found.largest, inputs.device)
     return {
         "gflops": rate / 1e9,
         "gigabytes_per_second": bandwidth / 1e9,
-        "arithmetic": work[0] / rate / base,
-        "bytes": work[1] / bandwidth / base,
+        "arithmetic": found.operations / rate / base,
+        "bytes": found.bytes / bandwidth / base,
     }
 
 

@@ -95,7 +95,7 @@ class Clusters(Displayed):
         Args:
             positions: the example of each row; an example may have none.
         """
-        _, codes = np.unique(self.of_row[positions].numpy(), return_inverse=True)
+        _, codes = np.unique(self.of_row[positions.cpu()].numpy(), return_inverse=True)
         return Clusters(torch.from_numpy(codes))
 
 
@@ -110,7 +110,8 @@ def names_of_groups(group: Groups, examples: int) -> tuple[str, ...]:
     Raises:
         ValueError: another number of values, or a missing one.
     """
-    names = texts(np.asarray(group).reshape(-1))
+    values = group.cpu() if isinstance(group, Tensor) else group
+    names = texts(np.asarray(values).reshape(-1))
     missing = sum(name in MISSING for name in names)
     if len(names) != examples or missing:
         raise ValueError(

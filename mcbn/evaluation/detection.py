@@ -262,13 +262,12 @@ def choose_abstention(
     validation.mask(wrong, "wrong", uncertainty, "uncertainty")
     validation.fraction(risk, "risk")
     validation.fraction(level, "level")
+    uncertainty, wrong = uncertainty.double().cpu(), wrong.cpu()
     clusters, chance = clusters_of(group, len(wrong)), (1 - level) / THRESHOLDS
     if clusters is None:
-        candidates = _candidates(uncertainty.double(), wrong, chance)
+        candidates = _candidates(uncertainty, wrong, chance)
     else:
-        rows = bounds_of_groups(
-            uncertainty.double().cpu(), wrong.cpu(), clusters, thresholds=THRESHOLDS, chance=chance
-        )
+        rows = bounds_of_groups(uncertainty, wrong, clusters, thresholds=THRESHOLDS, chance=chance)
         candidates = [Abstention(*row) for row in rows]
     allowed = [each for each in candidates if each.bound <= risk]
     if not allowed:

@@ -247,7 +247,7 @@ class StreamStates:
     """
 
     torch: Tensor
-    cuda: list[Tensor]
+    gpus: list[Tensor]
     numpy: Any
     python: Any
 
@@ -255,15 +255,16 @@ class StreamStates:
     def now(cls) -> "StreamStates":
         """The present states; of GPUs only where they are in use."""
         with _process_lock:
-            gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+            gpu = _gpu_in_use()
+            gpus = [] if gpu is None else gpu.get_rng_state_all()
             return cls(torch.get_rng_state(), gpus, np.random.get_state(), random.getstate())  # noqa: NPY002
 
     def restore(self) -> None:
         """Give the streams these states again."""
         with _process_lock:
             torch.set_rng_state(self.torch)
-            if self.cuda:
-                torch.cuda.set_rng_state_all(self.cuda)
+            if self.gpus:
+                _gpu_in_use().set_rng_state_all(self.gpus)
             np.random.set_state(self.numpy)  # noqa: NPY002
             random.setstate(self.python)
 
@@ -272,11 +273,20 @@ class StreamStates:
         now = StreamStates.now()
         return (
             torch.equal(self.torch, now.torch)
-            and all(map(torch.equal, self.cuda, now.cuda))
+            and all(map(torch.equal, self.gpus, now.gpus))
             and self.numpy[2:] == now.numpy[2:]
             and np.array_equal(self.numpy[1], now.numpy[1])
             and self.python == now.python
         )
+
+
+def _gpu_in_use() -> Any:
+    """What PyTorch knows of this machine's GPUs, such as `torch.cuda`; None if none is in use."""
+    device = torch.accelerator.current_accelerator()
+    module: Any = None if device is None else torch.get_device_module(device)
+    # Only some kinds of GPU have a stream that can be read.
+    usable = hasattr(module, "get_rng_state_all") and module.is_initialized()
+    return module if usable else None
 
 
 @contextmanager
@@ -291,8 +301,8 @@ def random_streams(*key: int | str) -> Iterator[None]:
         try:
             # Not torch.manual_seed: it would leave a seed waiting for a GPU not yet in use.
             torch.default_generator.manual_seed(seed)
-            if before.cuda:
-                torch.cuda.manual_seed_all(seed)
+            if before.gpus:
+                _gpu_in_use().manual_seed_all(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
