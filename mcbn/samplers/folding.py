@@ -36,9 +36,14 @@ class Fold:
 
 
 def scaled(activations: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Multiply each channel by its scale and add its shift, in one sweep over the memory."""
+    """Multiply each channel by its scale and add its shift, in one sweep over the memory.
+
+    As in PyTorch's batch norm the result has the type of the activations, which autocast may have
+    chosen, and is computed in that of the statistics.
+    """
     shape = (-1, *[1] * (activations.ndim - 2))
-    return torch.addcmul(shift.reshape(shape), activations, scale.reshape(shape))
+    result = torch.addcmul(shift.reshape(shape), activations, scale.reshape(shape))
+    return result.to(activations.dtype)
 
 
 def scaled_stack(activations: Tensor, scale: Tensor, shift: Tensor, buffer: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
 
+from mcbn.network.rounding import autocasts
 from mcbn.samplers.folding import scaled
 from mcbn.samplers.outputs import all_tensors, map_tensors
 
@@ -55,10 +56,18 @@ def pass_size(cost: PassCost, examples: int, draws: int) -> tuple[int, int]:
     return max(1, piece), max(1, min(draws, rows // max(1, piece)))
 
 
+PRODUCTS = (
+    functional.conv1d, functional.conv2d, functional.conv3d,
+    functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d,
+    functional.linear, torch.matmul, torch.bmm, torch.baddbmm,
+)  # fmt: skip
+
+
 class Scaling(TorchFunctionMode):
     """Runs batch norm as one multiplication and addition, which `vmap` batches at no cost.
 
-    It replaces every call of PyTorch's batch norm, from whatever layer.
+    It replaces every call of PyTorch's batch norm, from whatever layer. Products are given what
+    autocast would give them: it does not see those that `vmap` batches.
     """
 
     def __torch_function__(
@@ -68,7 +77,16 @@ class Scaling(TorchFunctionMode):
             return _normalized(*args, **(kwargs or {}))
         if func is functional.adaptive_avg_pool2d:
             return _averaged(*args, **(kwargs or {}))
+        if func in PRODUCTS and autocasts(args[0]):
+            args = tuple(map(_cast, args))
         return func(*args, **(kwargs or {}))
+
+
+def _cast(value: Any) -> Any:
+    """A tensor of float32 in the type of autocast."""
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        return value
+    return value.to(torch.get_autocast_dtype(value.device.type))
 
 
 def _normalized(
