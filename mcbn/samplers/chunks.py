@@ -14,6 +14,7 @@ from mcbn.network.isolation import eval_mode
 from mcbn.network.passes import forward, written
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
+from mcbn.samplers.loop import answers
 from mcbn.samplers.outputs import Output, map_tensors, tensor_output
 from mcbn.samplers.vmap import PassCost, batched_answer, pass_size
 
@@ -85,6 +86,8 @@ def raw_answers(
     """All that the network returns for a few inputs under each draw: what a plan is tested by."""
     if plan.call is not None:
         return list(_compiled(model, plan, statistics, inputs))
+    if plan.engine == "loop":
+        return list(answers(model, states(statistics), laid_out(inputs, plan.layout)))
     together = 1 if plan.one_by_one else _draw_count(statistics)
     run = _prepared(model, plan, inputs, (together, count(inputs)))
     raws = []
@@ -92,6 +95,11 @@ def raw_answers(
         (raw,) = _run(model, lambda state: list(run(state)), chunk)
         raws += [_at(raw, draw) for draw in range(together)]
     return raws
+
+
+def laid_out(inputs: Inputs, layout: Layout) -> Inputs:
+    """The inputs as a plan has them in memory."""
+    return channels_last(inputs) if layout == "channels last" else inputs
 
 
 def _draw_count(statistics: Statistics) -> int:
@@ -121,8 +129,7 @@ def _compiled(
 def _prepared(model: Module, plan: EnginePlan, inputs: Inputs, size: tuple[int, int]) -> Pass:
     """A pass over all inputs, for up to `size[0]` draws, `size[1]` examples at a time."""
     piece = size[1]
-    if plan.layout == "channels last":
-        inputs = channels_last(inputs)
+    inputs = laid_out(inputs, plan.layout)
     pieces = [
         slice_examples(inputs, start, start + piece) for start in range(0, count(inputs), piece)
     ]

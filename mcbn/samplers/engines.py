@@ -22,6 +22,7 @@ from mcbn.samplers.chunks import (
     EnginePlan,
     Layout,
     Statistics,
+    laid_out,
     planned_outputs,
     raw_answers,
     states,
@@ -103,7 +104,8 @@ def draws(
         lent = {name: rows.clone() for name, rows in chosen.items()}
         if plan is not None and plan.engine != "loop":
             return planned_outputs(model, plan, lent, inputs, output)
-        raws = answers(model, states(lent), inputs, conduct, first=start)
+        laid = inputs if plan is None else laid_out(inputs, plan.layout)
+        raws = answers(model, states(lent), laid, conduct, first=start)
         return (tensor_output(raw, output) for raw in raws)
 
     first = FirstDraw(model, next(states(chosen)), output)
@@ -207,19 +209,24 @@ def few_examples(inputs: Inputs) -> Inputs:
 
 def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple[Engine, Layout]]:
     """Engines to try in this order, each with the layouts to try it in."""
-    names = [engine]
-    if engine == "auto":
-        # Folding rewrites every weight for every draw: worth it where activations outweigh them.
-        folding: list[Engine] = ["folded"]
-        names = folding if cost.dense or examples * cost.values > cost.weights else []
-        names = [*names, "batched"]
-    for name in names:
+    for name in _automatic(cost, examples) if engine == "auto" else [engine]:
         if cost.dense and name == "folded":
             yield name, "features first"
         if not cost.dense and name != "compiled":
             yield name, "channels last"
         # Some networks have steps that only the usual layout allows.
         yield name, "as given"
+
+
+def _automatic(cost: PassCost, examples: int) -> Iterator[Engine]:
+    """Engines in the order in which they are likely to be fast."""
+    # Folding rewrites every weight for every draw: worth it where activations outweigh them.
+    if cost.dense or examples * cost.values > cost.weights:
+        yield "folded"
+    # A pass of one draw gains by its layout alone.
+    elif not cost.dense and 2 * examples * cost.values > cost.budget:
+        yield "loop"
+    yield "batched"
 
 
 def _made(
