@@ -14,14 +14,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.evaluation import formulas, intervals
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
-from mcbn.evaluation.intervals import Counts, GapsOf
+from mcbn.evaluation.intervals import GapsOf
 from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
-from mcbn.evaluation.weighted import MEANS, WeightedClassScores
+from mcbn.evaluation.weighted import MEANS, MeanScores, WeightedClassScores
 
 MASS_BINS = 15
 
@@ -117,19 +117,16 @@ class ClassImages:
         order = np.argsort(-rows.row, kind="stable")
         cell, cluster = rows.row[order], rows.col[order]
         wrong = errors.tocsr()[cell, cluster]
-        ends = np.append(np.diff(cell) != 0, True).nonzero()[0]
-        return WeightedClassScores(
-            {
-                name: self.sums.matrix(name, clusters).toarray()[0]
-                for name in MEANS
-                if name in self.sums.size
-            },
-            self.sums.sizes(clusters),
-            cluster,
+        last = np.append(np.diff(cell) != 0, True).nonzero()[0]
+        means = {
+            name: self.sums.matrix(name, clusters).toarray()[0]
+            for name in MEANS
+            if name in self.sums.size
+        }
+        return WeightedClassScores.of_order(
+            MeanScores(means, self.sums.sizes(clusters)), cluster, np.asarray(wrong).ravel(), last,
             rows.data[order],
-            np.asarray(wrong).ravel(),
-            ends,
-        )
+        )  # fmt: skip
 
     def calibration_errors(self) -> dict[str, float]:
         """The calibration errors of all pixels."""
@@ -158,19 +155,19 @@ class ClassImages:
         bandwidth = formulas.smooth_error_of_shares(self._mean("smooth"))
 
         def gaps_of(counts: Counts) -> dict[str, Tensor]:
-            width_gaps = torch.from_numpy(by_width(counts))
-            mass_gaps = cell_bins.bincount(
-                torch.from_numpy(by_cell(counts)), minlength=len(mass.counts)
-            )
+            width_gaps = torch.from_numpy(by_width(counts).T)
+            cell_gaps = torch.from_numpy(by_cell(counts).T)
+            empty = torch.zeros(*cell_gaps.shape[:-1], len(mass.counts), dtype=torch.float64)
+            mass_gaps = empty.index_add_(-1, cell_bins, cell_gaps)
             smooth = formulas.smoothed_residuals(
-                shares(counts), width=bandwidth, cells=intervals.CELLS
+                shares(counts).T, width=bandwidth, cells=intervals.CELLS
             )
             return {
                 "ece": width_gaps,
                 "mce": width_gaps / share_of_width,
                 "ece_equal_mass": mass_gaps,
                 "ece_debiased": mass_gaps / share_of_mass.sqrt(),
-                "ece_classwise": torch.from_numpy(by_class(counts)) / self.class_count,
+                "ece_classwise": torch.from_numpy(by_class(counts).T) / self.class_count,
                 "ece_smooth": smooth / intervals.CELLS,
             }
 

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from mcbn.evaluation.bootstrap import Counts
 from mcbn.evaluation.clusters import Clusters
-
-Counts = Float64[np.ndarray, " clusters"]
 
 
 @dataclass(frozen=True, eq=False)
