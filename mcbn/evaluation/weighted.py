@@ -73,13 +73,34 @@ class MeanScores:
         return cls(sums, clusters.sizes.double().numpy())
 
     @cached_property
-    def _matrix(self) -> Float64[np.ndarray, "scores clusters"]:
-        return np.stack([*self.sums.values(), self.sizes])
+    def _finite(self) -> Float64[np.ndarray, "scores clusters"]:
+        """The finite sums, with 0 for others, and the sizes."""
+        sums = [np.where(np.isfinite(each), each, 0.0) for each in self.sums.values()]
+        return np.stack([*sums, self.sizes])
 
-    def __call__(self, counts: Counts) -> dict[str, Float64[np.ndarray, "*resamples"]]:
-        """The means of resamples in which each cluster was drawn so often."""
-        *totals, rows = self._matrix @ counts
-        return {name: total / rows for name, total in zip(self.sums, totals, strict=True)}
+    @cached_property
+    def _infinite(self) -> dict[str, list[tuple[float, Int[np.ndarray, " some"]]]]:
+        """The other sums, by score, and the clusters that have them; most scores have none."""
+        values = {math.inf: np.isposinf, -math.inf: np.isneginf, math.nan: np.isnan}
+        return {
+            name: [(value, has(sums).nonzero()[0]) for value, has in values.items()]
+            for name, sums in self.sums.items()
+            if not np.isfinite(sums).all()
+        }
+
+    def __call__(self, counts: Counts) -> dict[str, Any]:
+        """The means of resamples in which each cluster was drawn so often.
+
+        One is infinite only where a cluster with an infinite value was drawn.
+        """
+        *totals, rows = self._finite @ counts
+        means = {name: total / rows for name, total in zip(self.sums, totals, strict=True)}
+        for name, places in self._infinite.items():
+            for value, clusters in places:
+                if len(clusters):
+                    drawn = counts[clusters].any(0)
+                    means[name] = means[name] + np.where(drawn, value, 0.0)
+        return means
 
 
 @dataclass(frozen=True, eq=False)

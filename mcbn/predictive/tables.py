@@ -23,6 +23,7 @@ from mcbn.predictive.class_columns import (
     find_logits,
     find_others,
     is_distribution,
+    is_named,
     read_classes,
 )
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
@@ -143,7 +144,8 @@ def read_predictions(
             )
         require_predictions(path)
         return _ignoring(Predictions.load(path), ignore_index)
-    columns = _known(read_columns(path), (*probabilities, target))
+    read = read_columns(path, is_numeric=lambda name: is_named(name) or name in probabilities)
+    columns = _known(read, (*probabilities, target))
     if ignore_index is not None:
         columns = {**columns, IGNORED: np.array([ignore_index])}
     outputs = find_outputs(columns, path) if not probabilities else []
