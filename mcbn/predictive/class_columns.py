@@ -382,4 +382,5 @@ def _normalised(matrix: np.ndarray, used: Sequence[str], path: object) -> np.nda
         )
     # Rounding may leave a tiny negative number where there is nothing.
     clipped = np.clip(matrix, 0, None)
-    return np.asarray(clipped / clipped.sum(1, keepdims=True))
+    clipped /= clipped.sum(1, keepdims=True)
+    return clipped

@@ -60,6 +60,8 @@ from mcbn.predictive.targets import TARGETS, Columns, target_columns
 from mcbn.predictive.uncertainty_columns import draw_count, expected_entropy, variation_ratio
 from mcbn.predictive.votes import vote_shares, with_votes
 
+ROWS = 2**12  # whose entropy is computed at once
+
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
     """Write predictions as the file that the suffix of `path` names, whole or not at all.
@@ -265,9 +267,12 @@ def _categorical(
     found = read_classes(columns, used, distinct, path)
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(found.matrix))
-    total = unchecked_entropy(logs.exp())
+    # A few rows at a time: of many classes, every further copy counts.
+    total = torch.cat([unchecked_entropy(part.exp()) for part in logs.split(ROWS)])
+    # One value that stands for all, where a tensor of them would take as much as the predictions.
+    unknown = torch.tensor(torch.nan, dtype=logs.dtype)
     predictive = CategoricalPredictive(
-        logs, expected_entropy(columns, total, path), torch.full_like(logs, torch.nan),
+        logs, expected_entropy(columns, total, path), unknown.expand(logs.shape),
         variation_ratio(columns, tuple(total.shape), logs.shape[1], path),
         draw_count(columns, path),
     )  # fmt: skip
