@@ -24,6 +24,8 @@ from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
 from mcbn.evaluation.weighted import MEANS, MeanScores, WeightedClassScores
 
 MASS_BINS = 15
+# Of each row the places that it adds to, what it adds, and how many places there are.
+Entries = tuple[Tensor, Tensor, int]
 
 
 @dataclass(eq=False)
@@ -42,29 +44,11 @@ class ClassImages:
         Args:
             columns: of its pixels, as `class_scores.class_columns` returns them, one row for each.
         """
-        # Rounding may lift a confidence over 1.
-        confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
-        residuals = correct.double() - confidence
-        cells, shares = formulas.residual_shares(confidence, correct)
-        cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
-        width, bins = torch.bucketize(confidence, width_edges()[1:-1]), len(width_edges()) - 1
-        means = {
-            name: columns[column].double().sum()[None]
-            for name, column in MEANS.items()
-            if column in columns
-        }
         vectors = {
-            "rows": cell.bincount(minlength=CELLS),
-            "errors": cell.bincount((~correct).double(), minlength=CELLS),
-            "residuals": cell.bincount(residuals, minlength=CELLS),
-            "width_rows": width.bincount(minlength=bins),
-            "width_errors": width.bincount((~correct).double(), minlength=bins),
-            "width": width.bincount(residuals, minlength=bins),
-            "smooth": cells.flatten().bincount(shares.flatten(), minlength=CELLS),
-            "classes": _by_class(columns["probabilities"], columns["targets"]),
-            "found": _found(columns["probabilities"], columns["targets"]),
+            name: places.flatten().bincount(values.double().flatten(), minlength=size)
+            for name, (places, values, size) in row_entries(columns).items()
         }
-        self.sums.add(len(confidence), means | vectors)
+        self.sums.add(len(columns["confidence"]), vectors)
 
     @property
     def class_count(self) -> int:
@@ -211,18 +195,51 @@ def _bins_of_cells(bins: Reliability) -> Tensor:
     return torch.bucketize(CELL_EDGES[1:], bins.edges[1:-1])
 
 
-def _by_class(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+def row_entries(columns: ScoreColumns) -> dict[str, Entries]:
+    """What every row adds to the sums of an image.
+
+    Args:
+        columns: as `class_scores.class_columns` returns them, one row for each pixel.
+    """
+    # Rounding may lift a confidence over 1.
+    confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
+    right, bins = correct.double(), len(width_edges()) - 1
+    residuals, ones = right - confidence, torch.ones_like(right)
+    cells, shares = (part.movedim(0, -1) for part in formulas.residual_shares(confidence, correct))
+    cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
+    width = torch.bucketize(confidence, width_edges()[1:-1])
+    means = {
+        name: (torch.zeros_like(cell), columns[column].double(), 1)
+        for name, column in MEANS.items()
+        if column in columns
+    }
+    return {
+        **means,
+        "rows": (cell, ones, CELLS),
+        "errors": (cell, 1 - right, CELLS),
+        "residuals": (cell, residuals, CELLS),
+        "width_rows": (width, ones, bins),
+        "width_errors": (width, 1 - right, bins),
+        "width": (width, residuals, bins),
+        "smooth": (cells, shares, CELLS),
+        "classes": _by_class(columns["probabilities"], columns["targets"]),
+        "found": _found(columns["probabilities"], columns["targets"]),
+    }
+
+
+def _by_class(probabilities: Tensor, targets: Tensor) -> Entries:
     """The residuals of "is it this class" in bins of equal width, class by class."""
     happened = torch.nn.functional.one_hot(targets.long(), probabilities.shape[1])
     edges = width_edges()
     bins, classes = len(edges) - 1, probabilities.shape[1]
     places = torch.bucketize(probabilities.contiguous(), edges[1:-1]) + bins * torch.arange(classes)
-    residuals = happened.double() - probabilities
-    return places.flatten().bincount(residuals.flatten(), minlength=bins * classes)
+    return places, happened.double() - probabilities, bins * classes
 
 
-def _found(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+def _found(probabilities: Tensor, targets: Tensor) -> Entries:
     """Of each class the hits, then its pixels, then the predictions of it."""
     guess, classes = probabilities.argmax(1), probabilities.shape[1]
-    kinds = targets[guess == targets], targets, guess
-    return torch.cat([each.long().bincount(minlength=classes) for each in kinds]).double()
+    truth = targets.long()
+    places = torch.stack([truth, classes + truth, 2 * classes + guess], dim=-1)
+    ones = torch.ones_like(truth)
+    return places, torch.stack([(guess == truth).long(), ones, ones], dim=-1), 3 * classes
