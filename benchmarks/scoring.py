@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import multiprocessing
-import resource
 import subprocess
 import sys
 import tempfile
@@ -68,7 +67,7 @@ def file_results() -> list[dict[str, Any]]:
             path = Path(folder) / f"predictions{suffix}"
             write(path, rows, classes)
             words = [sys.executable, __file__, "--file", str(path), str(resamples)]
-            done = subprocess.run(words, check=True, capture_output=True, text=True)
+            done = subprocess.run(words, check=True, capture_output=True, text=True)  # noqa: S603
             of_file = {"rows": rows, "classes": classes, "format": suffix[1:],
                        "resamples": resamples, "file_mb": path.stat().st_size // MB,
                        "bar_seconds": seconds, "bar_mb": megabytes}  # fmt: skip
@@ -86,8 +85,9 @@ def scored_file(path: str, resamples: str) -> dict[str, float]:
 
 
 def peak() -> int:
-    """Peak memory of this process, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Peak memory of this program, in MB: that of `getrusage` includes the program that began it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
 
 
 def forecasts(rows: int, classes: int, generator: torch.Generator) -> tuple[Any, Any]:
@@ -161,7 +161,8 @@ def page(results: dict[str, Any]) -> str:
     """The table of the page."""
     rows = [
         [f"{each['rows']:,} x {each['classes']:,}, {each['format']}", f"{each['resamples']:,}",
-         judged(each["seconds"], each["bar_seconds"]), f"{each['file_mb']:,}",
+         judged(each["seconds"], each["bar_seconds"]) if each["bar_seconds"]
+         else f"{each['seconds']:.2f}", f"{each['file_mb']:,}",
          f"{each['mb']:,}" if each["bar_mb"] is None else judged_memory(each)]
         for each in results["files"]
     ]  # fmt: skip
@@ -169,7 +170,8 @@ def page(results: dict[str, Any]) -> str:
     shard, share = results["shards"], results["floor"]["ns"]
     return table(heads, rows) + (
         f"\nDrawing rows and counting them takes {share:.1f} ns per row and resample, "
-        f"{share:.1f} s of a million rows and 1,000 resamples: what any bootstrap of rows costs.\n\n"
+        f"{share:.1f} s of a million rows and 1,000 resamples, which no bootstrap of rows "
+        "is spared.\n\n"
         f"`ShardScores` of {shard['rows']:,} rows of 10 classes in two processes: "
         f"{shard['wall_seconds']:.0f} s, {shard['worker_seconds']:.0f} CPU seconds and "
         f"{shard['worker_mb']} MB over the import in each, rows made included; "

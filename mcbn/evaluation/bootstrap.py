@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,8 @@ ScoreColumns = Mapping[str, Tensor]
 Measure = Callable[[ScoreColumns], Mapping[str, float | Tensor]]
 # How often each unit was drawn, in one resample or in several.
 Counts = Num[np.ndarray, "units *resamples"]
-# What a score, or its gaps, are in each of several resamples.
-Values = Num[np.ndarray, "resamples *cells"] | Float64[Tensor, "resamples *cells"]
-CountMeasure = Callable[..., Mapping[str, Values]]
+# Of each score, or its gaps, the values of several resamples, from the counts of each group.
+CountMeasure = Callable[..., Mapping[str, Any]]
 CHUNK = 2**22  # counts that are held at once
 
 

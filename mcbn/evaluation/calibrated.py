@@ -50,7 +50,7 @@ def calibrated_nll(
         fitted = (possible & ~half).nonzero()[:MOST_FITTED, 0]
         temperature = _temperature(log_probabilities[fitted], targets[fitted], of_row[fitted.cpu()])
         # A few rows at a time: of many classes, every further copy counts.
-        for rows in half.nonzero()[:, 0].split(ROWS):
+        for rows in torch.split(half.nonzero()[:, 0], ROWS):
             logs = log_probabilities[rows].clamp_min(MASKED) / temperature
             losses[rows] = -logs.log_softmax(1).gather(1, index[rows]).squeeze(1)
     return torch.where(impossible, math.inf, losses)

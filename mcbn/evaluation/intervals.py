@@ -17,6 +17,7 @@ Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,7 +205,7 @@ def weighted_replicates(
     gaps_of = (kind if resamples > 0 else no_gaps)(columns, clusters)
     observed = gaps_of(np.ones(len(clusters)))
 
-    def scores_and_gaps(counts: Counts) -> Mapping[str, bootstrap.Values]:
+    def scores_and_gaps(counts: Counts) -> Mapping[str, Any]:
         if not observed:
             return measure(counts)
         # In this order, and as floats, the sums of all gaps take them without another copy.
@@ -262,7 +263,7 @@ def errors(
     size = torch.linalg.vector_norm(observed, order)
     shapes = (observed,) if order == 2 else _shapes(observed, resampled)
     # A few at a time: each halving takes as much memory again.
-    parts = resampled.split(max(1, NOISES // len(observed)))
+    parts = torch.split(resampled, max(1, NOISES // len(observed)))
     return torch.stack([
         torch.cat([_scaled(shape, part - observed, size, order) for part in parts])
         for shape in shapes

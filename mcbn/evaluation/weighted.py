@@ -81,7 +81,11 @@ class MeanScores:
     @cached_property
     def _infinite(self) -> dict[str, list[tuple[float, Int[np.ndarray, " some"]]]]:
         """The other sums, by score, and the clusters that have them; most scores have none."""
-        values = {math.inf: np.isposinf, -math.inf: np.isneginf, math.nan: np.isnan}
+        values: dict[float, Any] = {
+            math.inf: np.isposinf,
+            -math.inf: np.isneginf,
+            math.nan: np.isnan,
+        }
         return {
             name: [(value, has(sums).nonzero()[0]) for value, has in values.items()]
             for name, sums in self.sums.items()

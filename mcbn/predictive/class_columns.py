@@ -383,4 +383,4 @@ def _normalised(matrix: np.ndarray, used: Sequence[str], path: object) -> np.nda
     # Rounding may leave a tiny negative number where there is nothing.
     clipped = np.clip(matrix, 0, None)
     clipped /= clipped.sum(1, keepdims=True)
-    return clipped
+    return np.asarray(clipped)

@@ -268,7 +268,7 @@ def _categorical(
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(found.matrix))
     # A few rows at a time: of many classes, every further copy counts.
-    total = torch.cat([unchecked_entropy(part.exp()) for part in logs.split(ROWS)])
+    total = torch.cat([unchecked_entropy(part.exp()) for part in torch.split(logs, ROWS)])
     # One value that stands for all, where a tensor of them would take as much as the predictions.
     unknown = torch.tensor(torch.nan, dtype=logs.dtype)
     predictive = CategoricalPredictive(
