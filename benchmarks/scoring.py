@@ -85,7 +85,7 @@ def scored_file(path: str, resamples: str) -> dict[str, float]:
 
 
 def peak() -> int:
-    """Peak memory of this program, in MB: that of `getrusage` includes the program that began it."""
+    """Peak memory of this program, in MB; that of `getrusage` includes who began it."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
 

@@ -71,7 +71,7 @@ class Rankings:
         Args:
             counts: how often each cluster was drawn.
         """
-        times = counts[self.cluster]
+        times = counts[self.cluster].astype(np.float64)
         hits, rows = self._in_runs(np.where(self.positive, times, 0.0)), self._in_runs(times)
         hits_until, rows_until = self._until(hits), self._until(rows)
         positives, both = self._totals(hits), self._totals(rows)

@@ -102,9 +102,9 @@ def test_the_sums_of_classes_are_those_of_every_row_in_its_bin(count):
 
 
 def test_a_mean_is_infinite_only_where_an_infinite_loss_was_drawn():
-    losses = torch.tensor([1.0, float("inf"), 3.0, 2.0], dtype=torch.float64)
-    means = MeanScores.of({"nll": losses}, Clusters.alone(4))
-    counts = np.array([[4, 1, 0], [0, 1, 0], [0, 1, 2], [0, 1, 2]], dtype=np.uint8)
+    losses = torch.tensor([1.0, float("inf"), 3.0, 2.0, float("inf")], dtype=torch.float64)
+    means = MeanScores.of({"nll": losses}, Clusters.alone(5))
+    counts = np.array([[4, 1, 0], [0, 1, 0], [0, 1, 2], [0, 1, 2], [0, 0, 0]], dtype=np.uint8)
     assert means(counts)["nll"].tolist() == [1.0, float("inf"), 2.5]
     assert [float(means(column)["nll"]) for column in counts.T] == [1.0, float("inf"), 2.5]
 

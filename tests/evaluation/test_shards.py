@@ -81,6 +81,15 @@ def test_batches_of_a_shard_may_be_of_any_size():
         assert first[name].value == pytest.approx(second[name].value, rel=1e-10), name
 
 
+def test_blocks_are_chosen_by_chance_where_rows_are_sorted():
+    """Each of 16 blocks has about 1/16 of each class, to 5 standard errors."""
+    logits, targets = rows(3_000)
+    order = targets.argsort()
+    shard = ShardScores.of([batch(logits[order], targets[order])], shard=0, blocks=16)
+    counts, total = shard.sums["found"][:, 3:6], np.bincount(targets, minlength=3)
+    assert (np.abs(counts - total / 16) < 5 * np.sqrt(total / 16)).all()
+
+
 def test_an_empty_shard_adds_nothing():
     full, empty = ShardScores.of([batch(*rows(300))], shard="full"), ShardScores.of([], shard="no")
     for both in (full + empty, empty + full):

@@ -245,7 +245,7 @@ def compared(folder, at):
 
 def sharded(folder, at):
     shard = mcbn.ShardScores.of
-    return lambda: shard([(classes(at), at(Y))], shard="a").evaluation(resamples=5).to_dict(), []
+    return lambda: shard([(at.classes(), at.y)], shard="a").evaluation(resamples=5).to_dict(), []
 
 
 def by_batches(folder, at):
