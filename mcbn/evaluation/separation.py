@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import bootstrap, detection, formulas
-from mcbn.evaluation.bootstrap import Counts
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluate import require_predictive
 from mcbn.evaluation.evaluation import Score, with_intervals
@@ -118,11 +117,11 @@ def separation_scores(
     large = any(isinstance(given, UncertainImages) or is_large(given) for given, _ in sets)
     cells = (_of_images if large else _of_rows)(sets, score)
 
-    def measure(counts: Sequence[Counts]) -> dict[str, float]:
+    def measure(counts: Sequence[np.ndarray]) -> dict[str, float]:
         drawn = [torch.from_numpy(each @ times) for each, times in zip(cells, counts, strict=True)]
         return _separation_scores(*formulas.separation_of_counts(*drawn))
 
-    def measures(*counts: Counts) -> dict[str, list[float]]:
+    def measures(*counts: np.ndarray) -> dict[str, list[float]]:
         every = [measure(columns) for columns in zip(*(each.T for each in counts), strict=True)]
         return {name: [scores[name] for scores in every] for name in every[0]}
 
