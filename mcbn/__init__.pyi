@@ -26,6 +26,7 @@ from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluation import Evaluation as Evaluation
 from .evaluation.evaluation import Score as Score
 from .evaluation.separation import out_of_distribution as out_of_distribution
+from .evaluation.shards import ShardScores as ShardScores
 from .inspection.inspect import Inspection as Inspection
 from .inspection.inspect import inspect as inspect
 from .predictive.bernoulli import Bernoulli as Bernoulli

@@ -1,11 +1,13 @@
 """The bootstrap over examples: replicates of a score, and an interval from them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, Num, UInt8
 from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters
@@ -15,6 +17,11 @@ from mcbn.network.isolation import derived_seed
 # What scores are computed from, by name: tensors with one row per example, resampled together.
 ScoreColumns = Mapping[str, Tensor]
 Measure = Callable[[ScoreColumns], Mapping[str, float | Tensor]]
+# How often each unit was drawn, in one resample or in several.
+Counts = Num[np.ndarray, "units *resamples"]
+# Of each score, or its gaps, the values of several resamples, from the counts of each group.
+CountMeasure = Callable[..., Mapping[str, Any]]
+CHUNK = 2**22  # counts that are held at once
 
 
 def replicates(
@@ -42,10 +49,7 @@ def replicates(
     Raises:
         ValueError: the number of resamples is negative.
     """
-    if resamples < 0:
-        raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
-    generator = _generator(seed)
-    rounds = progress_bar(range(resamples), label="bootstrap", unit="resample", shown=progress)
+    generator, rounds = _generator(seed), _rounds(resamples, progress)
     drawn_whole = clusters or [None] * len(groups)
     measured = [measure(_resampled(groups, drawn_whole, generator)) for _ in rounds]
     return {
@@ -54,6 +58,77 @@ def replicates(
         )
         for name in (measured[0] if measured else ())
     }
+
+
+def counted_replicates(
+    units: Sequence[int],
+    measure: CountMeasure,
+    *,
+    resamples: int,
+    seed: int,
+    progress: bool = False,
+) -> dict[str, Float64[Tensor, "resamples *cells"]]:
+    """Measure the same resamples as `replicates`, by how often each unit was drawn.
+
+    Many resamples are measured at once, so that sums over units are products of matrices; no more
+    than `CHUNK` counts are held, however many resamples and units there are.
+
+    Args:
+        units: of each group: its rows, or its clusters of rows.
+        measure: the scores of several resamples, from the counts of each group, with the axes
+            (units, resamples).
+        resamples: how many.
+        seed: chooses them.
+        progress: show a bar, on a terminal only.
+
+    Raises:
+        ValueError: the number of resamples is negative.
+    """
+    found: dict[str, Tensor] = {}
+    done = 0
+    for counts in drawn_counts(units, resamples=resamples, seed=seed, progress=progress):
+        end = done + counts[0].shape[1]
+        for name, values in measure(*counts).items():
+            part = torch.as_tensor(values, dtype=torch.float64)
+            if name not in found:
+                found[name] = torch.empty((resamples, *part.shape[1:]), dtype=torch.float64)
+            found[name][done:end] = part
+        done = end
+    return found
+
+
+def drawn_counts(
+    units: Sequence[int], *, resamples: int, seed: int, progress: bool = False
+) -> Iterator[list[UInt8[np.ndarray, "units resamples"]]]:
+    """How often each unit of each group is drawn in the resamples of `replicates`, chunk by chunk.
+
+    As many units are drawn as there are, so a count has the mean 1: it would leave the 255 of its
+    type once in 10^500 resamples.
+
+    Raises:
+        ValueError: the number of resamples is negative.
+    """
+    generator, rounds = _generator(seed), iter(_rounds(resamples, progress))
+    size = max(1, CHUNK // max(sum(units), 1))
+    for start in range(0, resamples, size):
+        chunk = min(size, resamples - start)
+        # One resample after another in memory, as those who rank rows read them.
+        counts = [np.zeros((chunk, each), dtype=np.uint8) for each in units]
+        for k, _ in enumerate(islice(rounds, chunk)):
+            for each, count in zip(counts, units, strict=True):
+                drawn = torch.randint(count, (count,), generator=generator)
+                np.add.at(each[k], drawn.numpy(), np.uint8(1))
+        yield [each.T for each in counts]
+
+
+def _rounds(resamples: int, progress: bool) -> Iterable[int]:
+    """One round after another, with a bar if it is to be shown."""
+    if resamples < 0:
+        raise ValueError(f"expected at least 0 resamples, got {resamples}; 1000 is usual")
+    bar: Iterable[int] = progress_bar(
+        range(resamples), label="bootstrap", unit="resample", shown=progress
+    )
+    return bar
 
 
 def _resampled(

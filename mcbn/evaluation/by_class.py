@@ -184,12 +184,11 @@ def _of_classes(
         validation.labels(targets, count, (len(probabilities), *probabilities.shape[2:]))
         counted = _counts(predictive.prediction.cpu(), targets.cpu(), count, scored.clusters)
     observed = _scores(counted.sum(1), count)
-    drawn = bootstrap.replicates(
-        [{"unit": torch.arange(counted.shape[1])}],
-        lambda chosen: _scores(counted @ _times(chosen["unit"], counted.shape[1]), count),
+    drawn = bootstrap.counted_replicates(
+        [counted.shape[1]],
+        lambda counts: {name: each.T for name, each in _scores(counted @ counts, count).items()},
         resamples=resamples,
         seed=seed,
-        progress=False,
     )
     support = counted.sum(1)[count : 2 * count].astype(int).tolist()
     return observed, {name: values.T for name, values in drawn.items()}, support
@@ -223,19 +222,14 @@ def _counts(
     return csc_array(vstack(matrices))
 
 
-def _times(drawn: Int[Tensor, " units"], units: int) -> Float64[np.ndarray, " units"]:
-    times: np.ndarray = drawn.bincount(minlength=units).double().numpy()
-    return times
-
-
-def _scores(counts: Float64[np.ndarray, " counts"], count: int) -> dict[str, Tensor]:
+def _scores(counts: Float64[np.ndarray, "counts *resamples"], count: int) -> dict[str, Tensor]:
     """The scores of every class, then their mean over those for which they are defined."""
     hits, examples, predictions = counts[:count], counts[count : 2 * count], counts[2 * count :]
     wholes = {"recall": examples, "precision": predictions, "iou": examples + predictions - hits}
     found = {}
     for name, whole in wholes.items():
         values = torch.from_numpy(
-            np.divide(hits, whole, out=np.full(count, math.nan), where=whole > 0)
+            np.divide(hits, whole, out=np.full(whole.shape, math.nan), where=whole > 0)
         )
-        found[name] = torch.cat([values, values.nanmean()[None]])
+        found[name] = torch.cat([values, values.nanmean(0)[None]])
     return found

@@ -10,6 +10,7 @@ from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.temperature_search import MASKED, best_temperature
 from mcbn.network.isolation import derived_seed
 
+ROWS = 2**12  # that are tempered at once
 MOST_FITTED = 5_000  # rows: of more, a temperature is known to less than 1%
 
 
@@ -39,15 +40,19 @@ def calibrated_nll(
         ensembling in deep learning", section 4.1: the calibrated log-likelihood; one split here, on
         which methods are paired, in place of the mean of several.
     """
-    index, logs = targets.long().unsqueeze(1), log_probabilities.clamp_min(MASKED)
+    index = targets.long().unsqueeze(1)
     impossible = log_probabilities.gather(1, index).squeeze(1) == -math.inf
     of_row = (clusters or Clusters.alone(len(targets))).of_row
-    losses = torch.empty(targets.shape, dtype=torch.float64, device=logs.device)
-    first = first_half(of_row, seed)
+    losses = torch.empty(targets.shape, dtype=torch.float64, device=log_probabilities.device)
+    possible = (~impossible).flatten(1).all(1) if targets.ndim > 1 else ~impossible
+    first = first_half(of_row, seed).to(possible.device)
     for half in (first, ~first):
-        temperature = _temperature(logs[~half], targets[~half], ~impossible[~half], of_row[~half])
-        tempered = (logs[half] / temperature).log_softmax(1)
-        losses[half] = -tempered.gather(1, index[half]).squeeze(1)
+        fitted = (possible & ~half).nonzero()[:MOST_FITTED, 0]
+        temperature = _temperature(log_probabilities[fitted], targets[fitted], of_row[fitted.cpu()])
+        # A few rows at a time: of many classes, every further copy counts.
+        for rows in torch.split(half.nonzero()[:, 0], ROWS):
+            logs = log_probabilities[rows].clamp_min(MASKED) / temperature
+            losses[rows] = -logs.log_softmax(1).gather(1, index[rows]).squeeze(1)
     return torch.where(impossible, math.inf, losses)
 
 
@@ -58,14 +63,12 @@ def first_half(of_row: Int[Tensor, " batch"], seed: int) -> Bool[Tensor, " batch
     return torch.randperm(count, generator=generator)[of_row] < (count + 1) // 2
 
 
-def _temperature(logs: Tensor, targets: Tensor, possible: Tensor, of_row: Tensor) -> float:
-    """The temperature of the first rows whose targets are possible; 1 if there are none.
+def _temperature(logs: Tensor, targets: Tensor, of_row: Tensor) -> float:
+    """The temperature of rows whose targets are possible; 1 if there are none.
 
     The prior counts as one cluster does, however many rows that has.
     """
-    positions = math.prod(possible.shape[1:])
-    rows = possible.reshape(len(possible), positions).all(1).nonzero().flatten()[:MOST_FITTED]
-    if len(rows) == 0:
+    if len(targets) == 0:
         return 1.0
-    pull = 1 / len(set(of_row[rows.cpu()].tolist()))
-    return best_temperature(logs[None, rows], targets[rows], pull=pull)
+    pull = 1 / len(set(of_row.tolist()))
+    return best_temperature(logs.clamp_min(MASKED)[None], targets, pull=pull)

@@ -14,16 +14,18 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.evaluation import formulas, intervals
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.detection import RiskCoverage
 from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
-from mcbn.evaluation.intervals import Counts, GapsOf
+from mcbn.evaluation.intervals import GapsOf
 from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
-from mcbn.evaluation.weighted import MEANS, WeightedClassScores
+from mcbn.evaluation.weighted import MEANS, MeanScores, WeightedClassScores
 
 MASS_BINS = 15
+# Of each row the places that it adds to, what it adds, and how many places there are.
+Entries = tuple[Tensor, Tensor, int]
 
 
 @dataclass(eq=False)
@@ -42,29 +44,11 @@ class ClassImages:
         Args:
             columns: of its pixels, as `class_scores.class_columns` returns them, one row for each.
         """
-        # Rounding may lift a confidence over 1.
-        confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
-        residuals = correct.double() - confidence
-        cells, shares = formulas.residual_shares(confidence, correct)
-        cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
-        width, bins = torch.bucketize(confidence, width_edges()[1:-1]), len(width_edges()) - 1
-        means = {
-            name: columns[column].double().sum()[None]
-            for name, column in MEANS.items()
-            if column in columns
-        }
         vectors = {
-            "rows": cell.bincount(minlength=CELLS),
-            "errors": cell.bincount((~correct).double(), minlength=CELLS),
-            "residuals": cell.bincount(residuals, minlength=CELLS),
-            "width_rows": width.bincount(minlength=bins),
-            "width_errors": width.bincount((~correct).double(), minlength=bins),
-            "width": width.bincount(residuals, minlength=bins),
-            "smooth": cells.flatten().bincount(shares.flatten(), minlength=CELLS),
-            "classes": _by_class(columns["probabilities"], columns["targets"]),
-            "found": _found(columns["probabilities"], columns["targets"]),
+            name: places.flatten().bincount(values.double().flatten(), minlength=size)
+            for name, (places, values, size) in row_entries(columns).items()
         }
-        self.sums.add(len(confidence), means | vectors)
+        self.sums.add(len(columns["confidence"]), vectors)
 
     @property
     def class_count(self) -> int:
@@ -117,19 +101,16 @@ class ClassImages:
         order = np.argsort(-rows.row, kind="stable")
         cell, cluster = rows.row[order], rows.col[order]
         wrong = errors.tocsr()[cell, cluster]
-        ends = np.append(np.diff(cell) != 0, True).nonzero()[0]
-        return WeightedClassScores(
-            {
-                name: self.sums.matrix(name, clusters).toarray()[0]
-                for name in MEANS
-                if name in self.sums.size
-            },
-            self.sums.sizes(clusters),
-            cluster,
+        last = np.append(np.diff(cell) != 0, True).nonzero()[0]
+        means = {
+            name: self.sums.matrix(name, clusters).toarray()[0]
+            for name in MEANS
+            if name in self.sums.size
+        }
+        return WeightedClassScores.of_order(
+            MeanScores(means, self.sums.sizes(clusters)), cluster, np.asarray(wrong).ravel(), last,
             rows.data[order],
-            np.asarray(wrong).ravel(),
-            ends,
-        )
+        )  # fmt: skip
 
     def calibration_errors(self) -> dict[str, float]:
         """The calibration errors of all pixels."""
@@ -158,19 +139,19 @@ class ClassImages:
         bandwidth = formulas.smooth_error_of_shares(self._mean("smooth"))
 
         def gaps_of(counts: Counts) -> dict[str, Tensor]:
-            width_gaps = torch.from_numpy(by_width(counts))
-            mass_gaps = cell_bins.bincount(
-                torch.from_numpy(by_cell(counts)), minlength=len(mass.counts)
-            )
+            width_gaps = torch.from_numpy(by_width(counts).T)
+            cell_gaps = torch.from_numpy(by_cell(counts).T)
+            empty = torch.zeros(*cell_gaps.shape[:-1], len(mass.counts), dtype=torch.float64)
+            mass_gaps = empty.index_add_(-1, cell_bins, cell_gaps)
             smooth = formulas.smoothed_residuals(
-                shares(counts), width=bandwidth, cells=intervals.CELLS
+                shares(counts).T, width=bandwidth, cells=intervals.CELLS
             )
             return {
                 "ece": width_gaps,
                 "mce": width_gaps / share_of_width,
                 "ece_equal_mass": mass_gaps,
                 "ece_debiased": mass_gaps / share_of_mass.sqrt(),
-                "ece_classwise": torch.from_numpy(by_class(counts)) / self.class_count,
+                "ece_classwise": torch.from_numpy(by_class(counts).T) / self.class_count,
                 "ece_smooth": smooth / intervals.CELLS,
             }
 
@@ -214,18 +195,51 @@ def _bins_of_cells(bins: Reliability) -> Tensor:
     return torch.bucketize(CELL_EDGES[1:], bins.edges[1:-1])
 
 
-def _by_class(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+def row_entries(columns: ScoreColumns) -> dict[str, Entries]:
+    """What every row adds to the sums of an image.
+
+    Args:
+        columns: as `class_scores.class_columns` returns them, one row for each pixel.
+    """
+    # Rounding may lift a confidence over 1.
+    confidence, correct = columns["confidence"].clamp(max=1), columns["correct"]
+    right, bins = correct.double(), len(width_edges()) - 1
+    residuals, ones = right - confidence, torch.ones_like(right)
+    cells, shares = (part.movedim(0, -1) for part in formulas.residual_shares(confidence, correct))
+    cell = torch.bucketize(confidence, CELL_EDGES[1:-1])
+    width = torch.bucketize(confidence, width_edges()[1:-1])
+    means = {
+        name: (torch.zeros_like(cell), columns[column].double(), 1)
+        for name, column in MEANS.items()
+        if column in columns
+    }
+    return {
+        **means,
+        "rows": (cell, ones, CELLS),
+        "errors": (cell, 1 - right, CELLS),
+        "residuals": (cell, residuals, CELLS),
+        "width_rows": (width, ones, bins),
+        "width_errors": (width, 1 - right, bins),
+        "width": (width, residuals, bins),
+        "smooth": (cells, shares, CELLS),
+        "classes": _by_class(columns["probabilities"], columns["targets"]),
+        "found": _found(columns["probabilities"], columns["targets"]),
+    }
+
+
+def _by_class(probabilities: Tensor, targets: Tensor) -> Entries:
     """The residuals of "is it this class" in bins of equal width, class by class."""
     happened = torch.nn.functional.one_hot(targets.long(), probabilities.shape[1])
     edges = width_edges()
     bins, classes = len(edges) - 1, probabilities.shape[1]
     places = torch.bucketize(probabilities.contiguous(), edges[1:-1]) + bins * torch.arange(classes)
-    residuals = happened.double() - probabilities
-    return places.flatten().bincount(residuals.flatten(), minlength=bins * classes)
+    return places, happened.double() - probabilities, bins * classes
 
 
-def _found(probabilities: Tensor, targets: Tensor) -> Float64[Tensor, " sums"]:
+def _found(probabilities: Tensor, targets: Tensor) -> Entries:
     """Of each class the hits, then its pixels, then the predictions of it."""
     guess, classes = probabilities.argmax(1), probabilities.shape[1]
-    kinds = targets[guess == targets], targets, guess
-    return torch.cat([each.long().bincount(minlength=classes) for each in kinds]).double()
+    truth = targets.long()
+    places = torch.stack([truth, classes + truth, 2 * classes + guess], dim=-1)
+    ones = torch.ones_like(truth)
+    return places, torch.stack([(guess == truth).long(), ones, ones], dim=-1), 3 * classes

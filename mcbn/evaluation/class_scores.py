@@ -96,15 +96,14 @@ def class_replicates(
 ) -> dict[str, Tensor]:
     """Replicates of all scores of classes; positions are rows of the cluster of their example."""
     cases = columns["nll"]
-    if clusters is None and cases.ndim == 1:
-        return intervals.score_replicates(
-            columns, plain_class_scores, kind=intervals.class_gaps, **options
-        )
     whole = clusters or Clusters.alone(len(cases))
     if cases.ndim > 1:
         whole = whole.spread(torch.arange(len(cases)).repeat_interleave(cases[0].numel()))
         columns = rows_of_positions(columns)
     measure = WeightedClassScores.of(columns, whole)
+    # Where every row is drawn by itself, all resamples have as many.
+    drawn_whole = None if clusters is None and cases.ndim == 1 else whole
     return intervals.weighted_replicates(
-        columns, whole, measure, kind=intervals.class_gaps, **options
-    )
+        columns, whole, measure, kind=lambda rows, _: intervals.class_gaps(rows, drawn_whole),
+        **options,
+    )  # fmt: skip

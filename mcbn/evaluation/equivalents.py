@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import bootstrap
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import Counts
 from mcbn.evaluation.calibrated import calibrated_nll
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.comparison import Entry
@@ -20,6 +20,7 @@ from mcbn.evaluation.evaluate import ScoredRows, require_predictive
 from mcbn.evaluation.evaluation import NO_REPLICATES, Score
 from mcbn.evaluation.images import ScoredImages
 from mcbn.evaluation.scores import negative_log_likelihood
+from mcbn.evaluation.weighted import MeanScores, one_by_one
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 
@@ -99,22 +100,23 @@ def equivalents_of(
         torch.stack([losses(_average(networks[list(subset)])) for subset in subsets]).mean(0)
         for subsets in _subsets(len(networks), seed)
     ], dim=1)  # fmt: skip
-    columns: ScoreColumns = {"ensembles": curve} | {
-        f"method {name}": losses(predictive) for name, predictive in methods.items()
-    }
+    whole = clusters or Clusters.alone(len(curve))
+    sizes = {str(size): column for size, column in enumerate(curve.T)}
+    ensembles = MeanScores.of(sizes, whole)
+    each_method = MeanScores.of({name: losses(each) for name, each in methods.items()}, whole)
 
-    def measure(drawn: ScoreColumns) -> dict[str, float]:
-        means = drawn["ensembles"].mean(0)
-        return {name: _size(means, float(drawn[f"method {name}"].mean())) for name in methods}
+    def measure(counts: Counts) -> dict[str, float]:
+        means = [float(value) for value in ensembles(counts).values()]
+        return {name: _size(means, float(loss)) for name, loss in each_method(counts).items()}
 
-    replicates = bootstrap.replicates(
-        [columns], measure, resamples=resamples, seed=seed, progress=False, clusters=[clusters]
+    replicates = bootstrap.counted_replicates(
+        [len(whole)], one_by_one(measure), resamples=resamples, seed=seed
     )
     return {
         name: Score.from_replicates(
             "ensemble_equivalent", value, replicates.get(name, NO_REPLICATES), level
         )
-        for name, value in measure(columns).items()
+        for name, value in measure(np.ones(len(whole))).items()
     }
 
 
@@ -177,9 +179,8 @@ def _subsets(networks: int, seed: int) -> list[list[tuple[int, ...]]]:
     return found
 
 
-def _size(curve: Float64[Tensor, " sizes"], loss: float) -> float:
+def _size(values: list[float], loss: float) -> float:
     """The smallest size, at least 1, at which the curve is no higher than a loss."""
-    values = curve.tolist()
     if values[0] <= loss:
         return 1.0
     for size, (before, after) in enumerate(itertools.pairwise(values), start=1):

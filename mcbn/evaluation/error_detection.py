@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import formulas, intervals
+from mcbn.evaluation import bootstrap, formulas
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.evaluate import ScoredRows
 from mcbn.evaluation.evaluation import Score, with_intervals
@@ -47,11 +47,11 @@ def error_detection(
     whole = scored.clusters or Clusters.alone(len(targets))
     if targets.ndim > 1:
         whole = whole.spread(torch.arange(len(targets)).repeat_interleave(targets[0].numel()))
-    areas = WeightedClassScores.of_ranks(uncertainty.flatten(), correct.flatten(), whole, {})
-    replicates = intervals.weighted_replicates(
-        {}, whole, areas, kind=intervals.no_gaps, resamples=resamples, seed=seed
+    ranks = WeightedClassScores.of_ranks(uncertainty.flatten(), correct.flatten(), whole)
+    replicates = bootstrap.counted_replicates(
+        [len(whole)], ranks.areas, resamples=resamples, seed=seed
     )
-    values = areas(np.ones(len(whole)))
+    values = ranks.areas(np.ones(len(whole), dtype=np.uint8))
     return with_intervals({name: values[name] for name in AREAS}, replicates, level)
 
 

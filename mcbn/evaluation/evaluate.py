@@ -7,7 +7,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn import validation
-from mcbn.evaluation import intervals
 from mcbn.evaluation.calibrated import calibrated_nll
 from mcbn.evaluation.class_scores import class_columns, class_replicates, class_scores
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
@@ -15,7 +14,7 @@ from mcbn.evaluation.evaluation import Evaluation, with_intervals
 from mcbn.evaluation.finite_draws import extrapolated_nll, target_logs
 from mcbn.evaluation.images import ScoredImages, require_no_void
 from mcbn.evaluation.label_scores import label_columns, label_scores
-from mcbn.evaluation.real_scores import plain_real_scores, real_columns, real_scores
+from mcbn.evaluation.real_scores import real_columns, real_replicates, real_scores
 from mcbn.evaluation.uncertain_images import UncertainImages
 from mcbn.network.targets import Targets, as_targets
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
@@ -189,9 +188,7 @@ def evaluate_scored(
     elif not isinstance(predictive, CategoricalPredictive):
         columns = real_columns(predictive, targets)
         values = real_scores(columns)
-        replicates = intervals.score_replicates(
-            columns, plain_real_scores, kind=intervals.pit_gaps, clusters=clusters, **options
-        )
+        replicates = real_replicates(columns, clusters, **options)
     else:
         columns = {**class_columns(predictive, targets), **_corrected_losses(scored, seed)}
         values = class_scores(columns)

@@ -109,8 +109,8 @@ def smooth_error_of_shares(mass: Float64[np.ndarray, " fine"]) -> float:
 
 
 def smoothed_residuals(
-    mass: Float64[np.ndarray, " fine"], *, width: float, cells: int
-) -> Float64[Tensor, " cells"]:
+    mass: Float64[np.ndarray, "*resamples fine"], *, width: float, cells: int
+) -> Float64[Tensor, "*resamples cells"]:
     """Return `1/n sum_i K_s(t, confidence_i) (correct_i - confidence_i)` at the cells' centres.
 
     With the kernel of `smooth_calibration_error` at the bandwidth s = `width`. What is finer than
@@ -122,7 +122,7 @@ def smoothed_residuals(
         cells: how many to return.
     """
     kernel = np.exp(-0.5 * (width * np.pi * np.arange(cells)) ** 2)
-    return torch.from_numpy(fft.idct(fft.dct(mass)[:cells] * kernel) * cells)
+    return torch.from_numpy(fft.idct(fft.dct(mass)[..., :cells] * kernel) * cells)
 
 
 def quantile_calibration_error(pit: Float64[Tensor, " batch"]) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcbn.evaluation import formulas
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.intervals import Sums
+from mcbn.evaluation.sums import Sums
 
 # Of the unit interval: what falls into one of them counts as equal where pixels are ranked.
 CELLS = formulas.CELLS

@@ -17,31 +17,30 @@ Reference: Carpenter, Test Inversion Bootstrap Confidence Intervals, 1999.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
-from scipy.sparse import csc_array
+from jaxtyping import Float64
 from torch import Tensor
 
 from mcbn.evaluation import bootstrap, formulas
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import CountMeasure, Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.reliability import equal_mass, equal_width, width_edges
+from mcbn.evaluation.sums import ClassSums, Sums, class_sums, sums_of
 
-# How often each example, or each cluster of rows, was drawn.
-Counts = Float64[np.ndarray, " units"]
-# The gaps of each calibration error in a resample, so weighted that the error is a norm of them.
+# The gaps of each calibration error in a resample, so weighted that the error is a norm of them;
+# of several resamples with a leading axis.
 GapsOf = Callable[[Counts], dict[str, Tensor]]
 # Makes one for some data: what each example adds to each gap is computed once.
 GapKind = Callable[[ScoreColumns, Clusters | None], GapsOf]
 # The gaps of each label in a resample.
-ByLabel = Callable[[Counts], Float64[Tensor, "labels bins"]]
+ByLabel = Callable[[Counts], Float64[Tensor, "*resamples labels bins"]]
 # The largest gap is the maximum norm, a root mean square the Euclidean, the others are sums.
 NORMS = {"mce": math.inf, "ece_debiased": 2.0}
 CELLS = 512  # of the curves that have no bins
-ONLY_FOR_GAPS = ("probabilities", "targets")  # columns that need not be resampled
+NOISES = 2**18  # values of gaps that are scaled at once
 HALVINGS = 40  # to twelve digits
 
 
@@ -53,12 +52,11 @@ def binned_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> Gaps
     width, mass = (bins.counts.double().clamp(min=1) / bins.counts.sum() for bins in both)
     residuals = (correct.double() - confidence) / confidence.numel()
     by_width, by_mass = (
-        _sums(torch.bucketize(confidence, bins.edges[1:-1]), residuals, len(bins.counts), clusters)
-        for bins in both
+        sums_of(bins.places_of(confidence), residuals, len(bins.counts), clusters) for bins in both
     )
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        width_gaps, mass_gaps = (torch.from_numpy(sums(counts)) for sums in (by_width, by_mass))
+        width_gaps, mass_gaps = (torch.from_numpy(sums(counts).T) for sums in (by_width, by_mass))
         return {
             "ece": width_gaps,
             "mce": width_gaps / width,
@@ -74,7 +72,7 @@ def class_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsO
     of_all, by_class = _all_gaps(columns, clusters), _class_sums(columns, clusters)
     return lambda counts: {
         **of_all(counts),
-        "ece_classwise": torch.from_numpy(by_class(counts)),
+        "ece_classwise": torch.from_numpy(by_class(counts).T),
     }
 
 
@@ -102,26 +100,28 @@ def gaps_by_label(columns: ScoreColumns, clusters: Clusters | None) -> ByLabel:
         clusters: of the answers.
 
     Returns:
-        Gaps with the axes (labels, bins).
+        Gaps with the axes (labels, bins), of several resamples (resamples, labels, bins).
     """
     probability, edges = columns["probability"], width_edges()
     known, codes = np.unique(columns["label"].numpy(), return_inverse=True)
     bins, labels, label = len(edges) - 1, len(known), torch.from_numpy(codes)
     places = torch.bucketize(probability, edges[1:-1]) + bins * label
     residuals = columns["present"].double() - probability
-    sums = _sums(places, residuals, bins * labels, clusters).matrix
-    rows = _sums(label, torch.ones_like(residuals), labels, clusters).matrix
+    sums = sums_of(places, residuals, bins * labels, clusters).matrix
+    rows = sums_of(label, torch.ones_like(residuals), labels, clusters).matrix
 
-    def gaps_of(counts: Counts) -> Float64[Tensor, "labels bins"]:
-        found = (sums @ counts).reshape(labels, bins)
-        return torch.from_numpy(found / np.maximum(rows @ counts, 1)[:, None])
+    def gaps_of(counts: Counts) -> Float64[Tensor, "*resamples labels bins"]:
+        known = np.maximum((rows @ counts).T, 1)[..., None]
+        return torch.from_numpy((sums @ counts).T.reshape(*known.shape[:-1], bins) / known)
 
     return gaps_of
 
 
-def _label_means(gaps: Float64[Tensor, "labels bins"]) -> Float64[Tensor, " gaps"]:
+def _label_means(
+    gaps: Float64[Tensor, "*resamples labels bins"],
+) -> Float64[Tensor, "*resamples gaps"]:
     """Gaps so weighted that their norm is the mean over labels."""
-    return gaps.flatten() / len(gaps)
+    return gaps.flatten(-2) / gaps.shape[-2]
 
 
 def _all_gaps(columns: ScoreColumns, clusters: Clusters | None) -> GapsOf:
@@ -131,25 +131,19 @@ def _all_gaps(columns: ScoreColumns, clusters: Clusters | None) -> GapsOf:
     flags = confidence.flatten().clamp(max=1), correct.flatten()
     width = formulas.smooth_calibration_error(*flags)
     cells, shares = (part.movedim(0, -1) for part in formulas.residual_shares(confidence, correct))
-    on_cells = _sums(cells, shares / confidence.numel(), formulas.CELLS, clusters)
+    on_cells = sums_of(cells, shares / confidence.numel(), formulas.CELLS, clusters)
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        smooth = formulas.smoothed_residuals(on_cells(counts), width=width, cells=CELLS)
+        smooth = formulas.smoothed_residuals(on_cells(counts).T, width=width, cells=CELLS)
         return {**in_bins(counts), "ece_smooth": smooth / CELLS}
 
     return gaps_of
 
 
-def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> "Sums":
+def _class_sums(columns: ScoreColumns, clusters: Clusters | None) -> ClassSums:
     """What each example adds to the gaps of "is it this class", by class and bin of equal width."""
-    probabilities = columns["probabilities"].movedim(1, -1).contiguous()
-    edges = width_edges()
-    bins, classes = len(edges) - 1, probabilities.shape[-1]
-    happened = torch.ones_like(columns["targets"], dtype=probabilities.dtype)[..., None]
-    residuals = (-probabilities).scatter_add(-1, columns["targets"].long()[..., None], happened)
-    places = torch.bucketize(probabilities, edges[1:-1], out_int32=True)
-    places += bins * torch.arange(classes, dtype=torch.int32)
-    return _sums(places, residuals / probabilities.numel(), bins * classes, clusters)
+    probabilities = columns["probabilities"].movedim(1, -1)
+    return class_sums(probabilities, columns["targets"], width_edges(), clusters)
 
 
 def pit_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
@@ -157,11 +151,11 @@ def pit_gaps(columns: ScoreColumns, clusters: Clusters | None = None) -> GapsOf:
     values = columns["pit"]
     above = (values * CELLS - 0.5).ceil().long().clamp(0, CELLS)
     return pit_gaps_of_steps(
-        _sums(above, torch.ones_like(values) / values.numel(), CELLS + 1, clusters)
+        sums_of(above, torch.ones_like(values) / values.numel(), CELLS + 1, clusters)
     )
 
 
-def pit_gaps_of_steps(steps: "Sums") -> GapsOf:
+def pit_gaps_of_steps(steps: Sums) -> GapsOf:
     """The same from the share of PITs that come between two middles of cells.
 
     Args:
@@ -170,7 +164,7 @@ def pit_gaps_of_steps(steps: "Sums") -> GapsOf:
     middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
-        reached = torch.from_numpy(steps(counts))[:CELLS].cumsum(0)
+        reached = torch.from_numpy(steps(counts).T)[..., :CELLS].cumsum(-1)
         return {"pit_error": (reached - middles) / CELLS}
 
     return gaps_of
@@ -181,90 +175,56 @@ def no_gaps(_: ScoreColumns, __: Clusters | None = None) -> GapsOf:
     return lambda _: {}
 
 
-def score_replicates(
+def weighted_replicates(
     columns: ScoreColumns,
-    measure: bootstrap.Measure,
+    clusters: Clusters,
+    measure: CountMeasure,
     *,
     kind: GapKind,
     resamples: int,
     seed: int,
     progress: bool = False,
-    clusters: Clusters | None = None,
 ) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """Replicates of the scores that `measure` returns, and of the calibration errors of `kind`.
 
-    Those of a calibration error have a leading axis, of one shape or two.
+    Those of a calibration error have a leading axis, of one shape or two. No row is copied: the
+    scores of a resample follow from how often each cluster was drawn.
 
     Args:
-        columns: one row per example.
-        measure: the scores of a resample whose replicates are the scores themselves.
+        columns: one row per example, for the gaps.
+        clusters: of the rows, which are drawn whole; `Clusters.alone` to draw each by itself.
+        measure: the scores whose replicates are the scores themselves, of several resamples.
         kind: which calibration errors: one of the functions above.
         resamples: how many; without any the result is empty.
         seed: chooses the resamples.
         progress: show a bar, on a terminal only.
-        clusters: of the rows, which are drawn whole; None to draw the rows.
 
     Raises:
         ValueError: the number of resamples is negative.
     """
     gaps_of = (kind if resamples > 0 else no_gaps)(columns, clusters)
-    rows = len(next(iter(columns.values())))
-    unit = torch.arange(rows) if clusters is None else clusters.of_row
-    sizes = torch.ones(rows) if clusters is None else clusters.sizes
-    observed = gaps_of(np.ones(len(sizes)))
-    resampled = {name: rows for name, rows in columns.items() if name not in ONLY_FOR_GAPS}
+    observed = gaps_of(np.ones(len(clusters)))
 
-    def scores_and_gaps(chosen: ScoreColumns) -> dict[str, float | Tensor]:
-        counts = chosen["unit"].bincount(minlength=len(sizes)).double() / sizes
-        return {**measure(chosen), **gaps_of(counts.numpy())}
+    def scores_and_gaps(counts: Counts) -> Mapping[str, Any]:
+        if not observed:
+            return measure(counts)
+        # In this order, and as floats, the sums of all gaps take them without another copy.
+        return {**measure(counts), **gaps_of(np.ascontiguousarray(counts, dtype=np.float64))}
 
-    drawn = bootstrap.replicates(
-        [{**resampled, "unit": unit}],
-        scores_and_gaps,
-        resamples=resamples,
-        seed=seed,
-        progress=progress,
-        clusters=[clusters],
+    drawn = bootstrap.counted_replicates(
+        [len(clusters)], scores_and_gaps, resamples=resamples, seed=seed, progress=progress
     )
     return _of_errors(drawn, observed)
 
 
-def weighted_replicates(
-    columns: ScoreColumns,
-    clusters: Clusters,
-    measure: Callable[[Counts], Mapping[str, float | Tensor]],
-    *,
-    kind: GapKind,
-    resamples: int,
-    seed: int,
-    progress: bool = False,
-) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
-    """The same replicates where `measure` takes how often each cluster was drawn.
-
-    Resamples are the same as by `score_replicates`, without a copy of the rows for each.
-    """
-    gaps_of = (kind if resamples > 0 else no_gaps)(columns, clusters)
-    observed = gaps_of(np.ones(len(clusters)))
-
-    def scores_and_gaps(chosen: ScoreColumns) -> dict[str, float | Tensor]:
-        counts = chosen["unit"].bincount(minlength=len(clusters)).double().numpy()
-        return {**measure(counts), **gaps_of(counts)}
-
-    drawn = bootstrap.replicates(
-        [{"unit": torch.arange(len(clusters))}], scores_and_gaps, resamples=resamples, seed=seed,
-        progress=progress,
-    )  # fmt: skip
-    return _of_errors(drawn, observed)
-
-
 def _of_errors(
-    drawn: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+    drawn: dict[str, Tensor], observed: Mapping[str, Tensor]
 ) -> dict[str, Float64[Tensor, "*shapes resamples"]]:
     """The replicates of scores as they are, and of calibration errors from those of their gaps."""
-    return {
-        name: errors(observed[name], values, NORMS.get(name, 1.0)) if name in observed else values
-        for name, values in drawn.items()
-    }
+    for name, whole in observed.items():
+        if name in drawn:  # the gaps, which take far more memory than the errors, are let go
+            drawn[name] = errors(whole, drawn[name], NORMS.get(name, 1.0))
+    return drawn
 
 
 def difference(
@@ -300,17 +260,21 @@ def errors(
         resampled: those of each resample.
         order: of the norm.
     """
-    noise = resampled - observed
     size = torch.linalg.vector_norm(observed, order)
-    shapes = (observed,) if order == 2 else _shapes(observed, noise)
-    return torch.stack([_scaled(shape, noise, size, order) for shape in shapes])
+    shapes = (observed,) if order == 2 else _shapes(observed, resampled)
+    # A few at a time: each halving takes as much memory again.
+    parts = torch.split(resampled, max(1, NOISES // len(observed)))
+    return torch.stack([
+        torch.cat([_scaled(shape, part - observed, size, order) for part in parts])
+        for shape in shapes
+    ])  # fmt: skip
 
 
 def _shapes(
-    observed: Float64[Tensor, " cells"], noise: Float64[Tensor, "resamples cells"]
+    observed: Float64[Tensor, " cells"], resampled: Float64[Tensor, "resamples cells"]
 ) -> tuple[Float64[Tensor, " cells"], Float64[Tensor, " cells"]]:
     """The gaps without the part that chance explains, and all of them as if chance had cut them."""
-    square, chance = observed.square(), noise.var(0, correction=0)
+    square, chance = observed.square(), resampled.var(0, correction=0)
     tiny = torch.finfo(square.dtype).tiny
     sparse = observed * (1 - chance / square.clamp(min=tiny)).clamp(min=0)
     even = observed.sign() * (square + chance).sqrt()
@@ -334,38 +298,3 @@ def _scaled(
         low, high = torch.where(under, middle, low), torch.where(under, high, middle)
     errors: Tensor = torch.where(noise_size < size, high, 0.0) * unit
     return errors
-
-
-@dataclass(frozen=True, eq=False)
-class Sums:
-    """What a resample adds to each cell.
-
-    Attributes:
-        matrix: what each example, or each cluster, adds to each cell: (cells, units).
-        sizes: rows of each cluster; None where every row is drawn by itself.
-    """
-
-    matrix: csc_array
-    sizes: Float64[np.ndarray, " clusters"] | None
-
-    def __call__(self, counts: Counts) -> Float64[np.ndarray, " cells"]:
-        """The sums of a resample, per row of it: clusters of other sizes have other numbers."""
-        sums: np.ndarray = self.matrix @ counts
-        return sums if self.sizes is None else sums * (self.sizes.sum() / (self.sizes @ counts))
-
-
-def _sums(
-    places: Int[Tensor, "examples *values"],
-    values: Float[Tensor, "examples *values"],
-    cells: int,
-    clusters: Clusters | None,
-) -> Sums:
-    """What each example adds to each cell, or each cluster of them together."""
-    starts = np.arange(len(places) + 1) * places[0].numel()
-    entries = values.double().flatten().numpy(), places.flatten().numpy(), starts
-    matrix = csc_array(entries, shape=(cells, len(places)))
-    if clusters is None:
-        return Sums(matrix, None)
-    rows = np.arange(len(places))
-    members = csc_array((np.ones(len(rows)), (rows, clusters.of_row.numpy())))
-    return Sums(matrix @ members, clusters.sizes.double().numpy())

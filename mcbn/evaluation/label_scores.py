@@ -15,12 +15,12 @@ from scipy.sparse import coo_array, csc_array, vstack
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mcbn.evaluation import formulas, intervals
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation import bootstrap, formulas, intervals
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.rankings import Rankings
 from mcbn.evaluation.reliability import equal_mass, equal_width
-from mcbn.evaluation.weighted import Counts, WeightedClassScores
+from mcbn.evaluation.weighted import WeightedClassScores, one_by_one
 from mcbn.predictive.bernoulli import UNKNOWN, BernoulliPredictive
 
 # In this order; the calibration errors come after the Brier score.
@@ -146,7 +146,7 @@ def label_scores(
     first = {name: plain.pop(name) for name in FIRST}
     values = {**first, **_calibration_errors(columns, labels), **plain}
     replicates = intervals.weighted_replicates(
-        columns, whole, measure, kind=intervals.label_gaps, **options
+        columns, whole, one_by_one(measure), kind=intervals.label_gaps, **options
     )
     return values, replicates
 
@@ -243,16 +243,10 @@ def scores_by_label(
         }
         return {name: _with_mean(each) for name, each in found.items()}
 
-    gaps_of = intervals.gaps_by_label(columns, clusters)
-
-    def measure_with_gaps(counts: Counts) -> dict[str, Tensor]:
-        return {**measure(counts), "ece": gaps_of(counts)}
-
-    drawn = intervals.weighted_replicates(
-        columns,
-        clusters,
-        measure_with_gaps,
-        kind=intervals.no_gaps,
+    gaps_of, measures = intervals.gaps_by_label(columns, clusters), one_by_one(measure)
+    drawn = bootstrap.counted_replicates(
+        [len(clusters)],
+        lambda counts: {**measures(counts), "ece": gaps_of(counts)},
         resamples=resamples,
         seed=seed,
     )

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from mcbn.evaluation.bootstrap import Counts
 from mcbn.evaluation.clusters import Clusters
-
-Counts = Float64[np.ndarray, " clusters"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ class Rankings:
         Args:
             counts: how often each cluster was drawn.
         """
-        times = counts[self.cluster]
+        times = counts[self.cluster].astype(np.float64)
         hits, rows = self._in_runs(np.where(self.positive, times, 0.0)), self._in_runs(times)
         hits_until, rows_until = self._until(hits), self._until(rows)
         positives, both = self._totals(hits), self._totals(rows)

@@ -4,21 +4,18 @@ Scores that are means come out as they would from all pixels; of the PIT error, 
 fall into one of `CELLS` cells of the unit interval count as equal.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from jaxtyping import Float64
 
 from mcbn.evaluation import formulas, intervals
 from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
-from mcbn.evaluation.intervals import Counts, GapsOf
-
-REAL_MEANS = ("error", "log_prob", "crps", "crps_moment_matched", "inside", "width")
+from mcbn.evaluation.intervals import GapsOf
+from mcbn.evaluation.real_scores import REAL_MEANS, WeightedRealScores
+from mcbn.evaluation.weighted import MeanScores
 
 
 @dataclass(eq=False)
@@ -51,10 +48,10 @@ class RealImages:
         """Some of the images, by their places among those that were added."""
         return RealImages(self.sums.only(images))
 
-    def measure(self, clusters: Clusters) -> "RealMeasure":
-        """The scores of a resample of clusters, all but the PIT error."""
+    def measure(self, clusters: Clusters) -> WeightedRealScores:
+        """The scores of resamples of clusters, all but the PIT error."""
         sums = {name: self.sums.matrix(name, clusters).toarray()[0] for name in REAL_MEANS}
-        return RealMeasure(sums, self.sums.sizes(clusters))
+        return WeightedRealScores(MeanScores(sums, self.sums.sizes(clusters)))
 
     def calibration_errors(self) -> dict[str, float]:
         """The PIT error of all pixels."""
@@ -66,29 +63,3 @@ class RealImages:
     def gaps(self, clusters: Clusters) -> GapsOf:
         """The gaps of the PIT error in a resample, as `intervals.pit_gaps` has them."""
         return intervals.pit_gaps_of_steps(self.sums.per_pixel("steps", clusters))
-
-
-@dataclass(frozen=True, eq=False)
-class RealMeasure:
-    """Scores of real values in a resample, from how often each cluster was drawn.
-
-    Attributes:
-        sums: of each mean score, what every cluster adds to it.
-        sizes: pixels of every cluster.
-    """
-
-    sums: dict[str, Float64[np.ndarray, " clusters"]]
-    sizes: Float64[np.ndarray, " clusters"]
-
-    def __call__(self, counts: Counts) -> dict[str, float]:
-        """The scores of a resample."""
-        pixels = float(self.sizes @ counts)
-        means = {name: float(sums @ counts) / pixels for name, sums in self.sums.items()}
-        return {
-            "rmse": math.sqrt(means["error"]),
-            "pll": means["log_prob"],
-            "crps": means["crps"],
-            "crps_moment_matched": means["crps_moment_matched"],
-            "coverage_90": means["inside"],
-            "width_90": means["width"],
-        }

@@ -127,6 +127,10 @@ class Reliability(Displayed):
             self.edges,
         )
 
+    def places_of(self, confidence: Float64[Tensor, "*batch"]) -> Int64[Tensor, "*batch"]:
+        """The bin of each confidence."""
+        return torch.bucketize(confidence, self.edges[1:-1])
+
     def display(self) -> Display:
         """The calibration error, and every bin that is not empty."""
         examples, filled = int(self.counts.sum()), self.counts > 0

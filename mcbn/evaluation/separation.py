@@ -1,14 +1,15 @@
 """How well uncertainty tells out-of-distribution examples from those of the test set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import bootstrap, detection, formulas
-from mcbn.evaluation.bootstrap import ScoreColumns
 from mcbn.evaluation.clusters import Clusters, Groups, clusters_of
 from mcbn.evaluation.evaluate import require_predictive
 from mcbn.evaluation.evaluation import Score, with_intervals
@@ -114,41 +115,43 @@ def separation_scores(
     validation.fraction(level, "level")
     sets = [inside, outside]
     large = any(isinstance(given, UncertainImages) or is_large(given) for given, _ in sets)
-    of_sets = _of_images if large else _of_rows
-    units, measure, whole = of_sets(sets, score)
-    replicates = bootstrap.replicates(
-        units, lambda chosen: measure(chosen), resamples=resamples, seed=seed, progress=False,
-        clusters=whole,
-    )  # fmt: skip
-    every = {name: values for columns in units for name, values in columns.items()}
-    return with_intervals(measure(every), replicates, level)
+    cells = (_of_images if large else _of_rows)(sets, score)
+
+    def measure(counts: Sequence[np.ndarray]) -> dict[str, float]:
+        drawn = [torch.from_numpy(each @ times) for each, times in zip(cells, counts, strict=True)]
+        return _separation_scores(*formulas.separation_of_counts(*drawn))
+
+    def measures(*counts: np.ndarray) -> dict[str, list[float]]:
+        every = [measure(columns) for columns in zip(*(each.T for each in counts), strict=True)]
+        return {name: [scores[name] for scores in every] for name in every[0]}
+
+    units = [each.shape[1] for each in cells]
+    replicates = bootstrap.counted_replicates(units, measures, resamples=resamples, seed=seed)
+    return with_intervals(measure([np.ones(count) for count in units]), replicates, level)
 
 
-# What is drawn of each set, the scores of what was drawn, and the clusters of each set.
-Resampled = tuple[
-    list[ScoreColumns], Callable[[ScoreColumns], dict[str, float]], list[Clusters | None]
-]
-
-
-def _of_rows(sets: Sequence[Clustered], score: UncertaintyScore) -> Resampled:
-    """The uncertainties of rows."""
+def _of_rows(sets: Sequence[Clustered], score: UncertaintyScore) -> list[csc_array]:
+    """How many rows of each cluster of the two sets have each of the values, ascending."""
     values = [
-        given if isinstance(given, Tensor) else score_values(score, given) for given, _ in sets
+        (given if isinstance(given, Tensor) else score_values(score, given)).cpu()
+        for given, _ in sets
     ]
     # This checks the values; resamples trust them.
     detection.out_of_distribution(*(each.flatten() for each in values))
+    flat = [each.flatten().double().numpy() for each in values]
+    different, places = np.unique(np.concatenate(flat), return_inverse=True)
+    cells = []
+    of_sets = np.split(places, [len(flat[0])])
+    for each, (_, clusters), place in zip(values, sets, of_sets, strict=True):
+        whole = clusters or Clusters.alone(len(each))
+        unit = whole.of_row.repeat_interleave(each[0].numel()).numpy()
+        shape = (len(different), len(whole))
+        cells.append(csc_array((np.ones(len(unit)), (place, unit)), shape=shape))
+    return cells
 
-    def measure(chosen: ScoreColumns) -> dict[str, float]:
-        return _separation_scores(
-            *formulas.out_of_distribution(chosen["inside"].flatten(), chosen["outside"].flatten())
-        )
 
-    units: list[ScoreColumns] = [{"inside": values[0]}, {"outside": values[1]}]
-    return units, measure, [clusters for _, clusters in sets]
-
-
-def _of_images(sets: Sequence[Clustered], score: UncertaintyScore) -> Resampled:
-    """The uncertainties of images in cells, whose values count as equal."""
+def _of_images(sets: Sequence[Clustered], score: UncertaintyScore) -> list[csc_array]:
+    """The same of images in cells, whose values count as equal."""
     cells = []
     for given, clusters in sets:
         images = given if isinstance(given, UncertainImages) else UncertainImages.of(
@@ -156,19 +159,7 @@ def _of_images(sets: Sequence[Clustered], score: UncertaintyScore) -> Resampled:
         )  # fmt: skip
         name = images.cells(score.name)
         cells.append(images.sums.matrix(name, clusters or Clusters.alone(len(images))))
-    names = ("inside", "outside")
-    units: list[ScoreColumns] = [
-        {name: torch.arange(each.shape[1])} for name, each in zip(names, cells, strict=True)
-    ]
-
-    def measure(chosen: ScoreColumns) -> dict[str, float]:
-        counts = [
-            each @ chosen[name].bincount(minlength=each.shape[1]).double().numpy()
-            for name, each in zip(names, cells, strict=True)
-        ]
-        return _separation_scores(*formulas.separation_of_counts(*map(torch.from_numpy, counts)))
-
-    return units, measure, [None, None]
+    return cells
 
 
 def _of_classes(given: Ranked) -> CategoricalPredictive:

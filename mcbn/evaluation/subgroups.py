@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mcbn import validation
 from mcbn.evaluation import formulas, glossary, intervals
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.class_images import ClassImages
 from mcbn.evaluation.class_scores import class_columns
 from mcbn.evaluation.clusters import Clusters, Groups
@@ -20,11 +20,11 @@ from mcbn.evaluation.evaluate import ScoredPredictive, what_is_scored
 from mcbn.evaluation.evaluation import Score, interval_dicts, with_intervals
 from mcbn.evaluation.glossary import BETTER
 from mcbn.evaluation.images import ScoredImages
-from mcbn.evaluation.intervals import Counts
 from mcbn.evaluation.label_scores import label_columns
 from mcbn.evaluation.reliability import equal_mass
 from mcbn.evaluation.separation import knows_epistemic
 from mcbn.evaluation.significance import holm, welch
+from mcbn.evaluation.weighted import MeanScores
 from mcbn.io.display import Display, Displayed
 from mcbn.io.plain import to_plain
 from mcbn.network.targets import Targets
@@ -37,6 +37,9 @@ MIN_EXAMPLES = 50  # the scores of a smaller group are too uncertain to judge it
 MAX_SHOWN = 4  # scores that fit in a line of a group
 # The scores of a group of images, of classes or real values.
 OF_GROUP = ("accuracy", "nll", "ece_debiased", "rmse", "pll", "coverage_90")
+# The means of columns that the scores of a group are, or are computed from.
+CLASS_MEANS = {"accuracy": "right", "nll": "loss", "mutual_information": "mutual_information"}
+REAL_MEANS = {name: name for name in ("error", "loss", "inside")}
 MAX_GROUPS = 50  # per column: more would not be readable as groups
 
 
@@ -152,15 +155,9 @@ def subgroups(
         members = torch.tensor([each == name for each in groups])
         inside = members if example is None else members[example]
         rows = {key: values[inside] for key, values in columns.items()}
-        values = _class_scores(rows) if classes else _real_scores(rows)
-        replicates = intervals.score_replicates(
-            rows,
-            _plain_class_scores if classes else _real_scores,
-            kind=intervals.binned_gaps if classes else intervals.no_gaps,
-            resamples=resamples,
-            seed=seed,
-            clusters=None if clusters is None else clusters.spread(inside.nonzero()[:, 0]),
-        )
+        values = _class_scores(rows) if classes else _real_scores(_means(rows))
+        within = None if clusters is None else clusters.spread(inside.nonzero()[:, 0])
+        replicates = _replicates(rows, within, classes, resamples=resamples, seed=seed)
         p_value = welch(*(_unit_losses(losses, clusters, part) for part in (inside, ~inside)))
         scores = with_intervals(values, replicates, level)
         scored.append(Subgroup(name or _nameless(names), int(members.sum()), scores, p_value))
@@ -186,11 +183,11 @@ def _of_images(
     if isinstance(sums, ClassImages) and inside.draw_count > 1:
         information = inside.uncertain.sums.matrix("mutual_information", units).toarray()[0]
 
-    def scores_of(counts: Counts) -> dict[str, float]:
+    def scores_of(counts: Counts) -> dict[str, Any]:
         found = measure(counts)
         kept = {key: found[key] for key in OF_GROUP if key in found}
         if information is not None:
-            kept["mutual_information"] = float(information @ counts) / float(sizes @ counts)
+            kept["mutual_information"] = (information @ counts) / (sizes @ counts)
         return kept
 
     def gaps_of(counts: Counts) -> dict[str, Tensor]:
@@ -314,28 +311,42 @@ def _columns(predictive: ScoredPredictive, targets: Tensor) -> ScoreColumns:
     return {name: values.cpu() for name, values in columns.items()}
 
 
+def _replicates(
+    rows: ScoreColumns, clusters: Clusters | None, classes: bool, **options: Any
+) -> dict[str, Tensor]:
+    """Replicates of the scores of rows of classes, or of real values."""
+    whole = clusters or Clusters.alone(len(rows["loss"]))
+    kind = intervals.binned_gaps if classes else intervals.no_gaps
+    names = CLASS_MEANS if classes else REAL_MEANS
+    known = {name: rows[column] for name, column in names.items() if column in rows}
+    means = MeanScores.of(known, whole)
+    return intervals.weighted_replicates(
+        rows, whole, means if classes else lambda counts: _real_scores(means(counts)),
+        kind=lambda columns, _: kind(columns, clusters), **options,
+    )  # fmt: skip
+
+
 def _class_scores(columns: ScoreColumns) -> dict[str, float]:
     confidence, correct = columns["confidence"].flatten(), columns["correct"].flatten()
-    plain = _plain_class_scores(columns)
+    plain = {
+        name: float(columns[column].double().mean())
+        for name, column in CLASS_MEANS.items()
+        if column in columns
+    }
     first = {name: plain.pop(name) for name in ("accuracy", "nll")}
     # Rounding may lift a confidence over 1.
     error = equal_mass(confidence.clamp(max=1), correct).debiased_error
     return {**first, "ece_debiased": error, **plain}
 
 
-def _plain_class_scores(columns: ScoreColumns) -> dict[str, float]:
-    """Return the scores whose replicates are those of resamples: all but the calibration error."""
-    means = {"accuracy": "right", "nll": "loss", "mutual_information": "mutual_information"}
-    return {
-        name: float(columns[column].double().mean())
-        for name, column in means.items()
-        if column in columns
-    }
+def _means(columns: ScoreColumns) -> dict[str, float]:
+    """The means that the scores of real values are computed from."""
+    return {name: float(columns[column].mean()) for name, column in REAL_MEANS.items()}
 
 
-def _real_scores(columns: ScoreColumns) -> dict[str, float]:
+def _real_scores(means: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "rmse": float(columns["error"].mean().sqrt()),
-        "pll": float(-columns["loss"].mean()),
-        "coverage_90": float(columns["inside"].mean()),
+        "rmse": means["error"] ** 0.5,
+        "pll": -means["loss"],
+        "coverage_90": means["inside"],
     }

@@ -1,49 +1,135 @@
-"""Scores of classes in a resample, from how often each cluster of rows was drawn.
+"""Scores of classes in resamples, from how often each cluster of rows was drawn.
 
 The rows are sorted once, and no row is copied: of a million pixels a resample by rows would sort
 them all again. The numbers are those of `formulas` for the drawn rows, one after another.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int, Num
 from scipy.special import digamma
 from torch import Tensor
 
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
 
-Counts = Float64[np.ndarray, " clusters"]
 # Scores that are means, and the columns that they are means of. Not all are always known.
 MEANS = {
     "accuracy": "correct", "nll": "nll", "nll_calibrated": "nll_calibrated",
     "nll_extrapolated": "nll_extrapolated", "brier": "brier",
 }  # fmt: skip
+AREAS = ("aurc", "e_aurc", "augrc", "auroc_of_errors")
+
+
+def one_by_one(
+    measure: Callable[[Counts], Mapping[str, Any]],
+) -> Callable[[Counts], dict[str, Tensor]]:
+    """Measures several resamples, one after another, by the measure of a single one."""
+
+    def measured(counts: Counts) -> dict[str, Tensor]:
+        every = [measure(column) for column in counts.T]
+        return {
+            name: torch.stack([torch.as_tensor(each[name], dtype=torch.float64) for each in every])
+            for name in every[0]
+        }
+
+    return measured
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedClassScores:
-    """The scores of a resample of clusters, all but the calibration errors.
+class MeanScores:
+    """Scores that are means over the rows of a resample.
 
     Attributes:
-        sums: of each mean score, what every cluster adds to it.
+        sums: of each, what every cluster adds to it.
         sizes: rows of every cluster.
-        cluster: of each row, the most certain row first.
-        rows: how many rows of the data each stands for, in that order; usually one.
-        errors: how many of them are errors.
-        ends: where each run of equally certain rows ends.
     """
 
     sums: dict[str, Float64[np.ndarray, " clusters"]]
     sizes: Float64[np.ndarray, " clusters"]
+
+    @classmethod
+    def of(cls, columns: ScoreColumns, clusters: Clusters) -> "MeanScores":
+        """Add up what the rows of every cluster have.
+
+        Args:
+            columns: of each score, one row each; further axes are of values of a row.
+            clusters: of the rows.
+        """
+
+        def total(values: Tensor) -> np.ndarray:
+            of_rows = values.double().reshape(len(values), -1).mean(1)
+            sums = torch.zeros(len(clusters), dtype=torch.float64)
+            added: np.ndarray = sums.index_add(0, clusters.of_row, of_rows).numpy()
+            return added
+
+        sums = {name: total(values) for name, values in columns.items()}
+        return cls(sums, clusters.sizes.double().numpy())
+
+    @cached_property
+    def _finite(self) -> Float64[np.ndarray, "scores clusters"]:
+        """The finite sums, with 0 for others, and the sizes."""
+        sums = [np.where(np.isfinite(each), each, 0.0) for each in self.sums.values()]
+        return np.stack([*sums, self.sizes])
+
+    @cached_property
+    def _infinite(self) -> dict[str, list[tuple[float, Int[np.ndarray, " some"]]]]:
+        """The other sums, by score, and the clusters that have them; most scores have none."""
+        values: dict[float, Any] = {
+            math.inf: np.isposinf,
+            -math.inf: np.isneginf,
+            math.nan: np.isnan,
+        }
+        return {
+            name: [(value, has(sums).nonzero()[0]) for value, has in values.items()]
+            for name, sums in self.sums.items()
+            if not np.isfinite(sums).all()
+        }
+
+    def __call__(self, counts: Counts) -> dict[str, Any]:
+        """The means of resamples in which each cluster was drawn so often.
+
+        One is infinite only where a cluster with an infinite value was drawn.
+        """
+        *totals, rows = self._finite @ counts
+        means = {name: total / rows for name, total in zip(self.sums, totals, strict=True)}
+        for name, places in self._infinite.items():
+            for value, clusters in places:
+                if len(clusters):
+                    drawn = counts[clusters].any(0)
+                    means[name] = means[name] + np.where(drawn, value, 0.0)
+        return means
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedClassScores:
+    """The scores of resamples of clusters, all but the calibration errors.
+
+    Attributes:
+        means: the scores that are means.
+        cluster: of each row, the most certain row first.
+        rows: how many rows of the data each stands for, in that order; None if each is one.
+        wrong: the places of the errors in that order.
+        errors: how many rows that are errors there are at each of these.
+        starts: where each run of equally certain rows that has an error begins.
+        ends: where it ends, beyond its last row.
+        until: how many of the places of errors there are up to its end.
+    """
+
+    means: MeanScores
     cluster: Int[np.ndarray, " rows"]
-    rows: Float64[np.ndarray, " rows"]
-    errors: Float64[np.ndarray, " rows"]
+    rows: Float64[np.ndarray, " rows"] | None
+    wrong: Int[np.ndarray, " errors"]
+    errors: Float64[np.ndarray, " errors"] | None
+    starts: Int[np.ndarray, " runs"]
     ends: Int[np.ndarray, " runs"]
+    until: Int[np.ndarray, " runs"]
 
     @classmethod
     def of(cls, columns: ScoreColumns, clusters: Clusters) -> "WeightedClassScores":
@@ -53,15 +139,11 @@ class WeightedClassScores:
             columns: what the scores are computed from, one row each, without positions.
             clusters: of the rows.
         """
-
-        def total(values: Tensor) -> np.ndarray:
-            sums = torch.zeros(len(clusters), dtype=torch.float64)
-            added: np.ndarray = sums.index_add(0, clusters.of_row, values.double()).numpy()
-            return added
-
-        sums = {name: total(columns[column]) for name, column in MEANS.items() if column in columns}
+        known = {name: columns[column] for name, column in MEANS.items() if column in columns}
         # As `risk_coverage` is given it, so that ties are the same.
-        return cls.of_ranks(1 - columns["confidence"], columns["correct"], clusters, sums)
+        uncertainty = 1 - columns["confidence"]
+        means = MeanScores.of(known, clusters)
+        return cls.of_ranks(uncertainty, columns["correct"], clusters, means)
 
     @classmethod
     def of_ranks(
@@ -69,7 +151,7 @@ class WeightedClassScores:
         uncertainty: Float64[Tensor, " rows"],
         correct: Bool[Tensor, " rows"],
         clusters: Clusters,
-        sums: dict[str, Float64[np.ndarray, " clusters"]],
+        means: MeanScores | None = None,
     ) -> "WeightedClassScores":
         """Sort the rows by any uncertainty.
 
@@ -77,65 +159,115 @@ class WeightedClassScores:
             uncertainty: of each row.
             correct: whether its answer is right.
             clusters: of the rows.
-            sums: of mean scores; none for the areas alone.
+            means: the mean scores; None for the areas alone.
         """
         ranked, order = uncertainty.sort()
         last = torch.cat([ranked.diff() != 0, torch.ones(1, dtype=torch.bool)])
-        return cls(
-            sums,
-            clusters.sizes.double().numpy(),
-            clusters.of_row[order].numpy(),
-            np.ones(len(order)),
-            (~correct[order]).double().numpy(),
-            last.nonzero()[:, 0].numpy(),
-        )
+        return cls.of_order(
+            means or MeanScores.of({}, clusters), clusters.of_row[order].numpy(),
+            (~correct[order]).double().numpy(), last.nonzero()[:, 0].numpy(), None,
+        )  # fmt: skip
 
-    def __call__(self, counts: Counts) -> dict[str, float]:
-        """The scores of a resample in which each cluster was drawn so often."""
-        rows = float(self.sizes @ counts)
-        means = {name: float(sums @ counts) / rows for name, sums in self.sums.items()}
-        times = counts[self.cluster]
-        drawn = self._in_runs(times * self.rows)
-        losses = self._in_runs(times * self.errors)
-        kept = drawn > 0
-        return {**means, **_areas(drawn[kept], losses[kept])}
+    @classmethod
+    def of_order(
+        cls,
+        means: MeanScores,
+        cluster: Int[np.ndarray, " rows"],
+        errors: Float64[np.ndarray, " rows"],
+        last: Int[np.ndarray, " runs"],
+        rows: Float64[np.ndarray, " rows"] | None,
+    ) -> "WeightedClassScores":
+        """Find the runs that have errors, on which alone the areas depend.
 
-    def _in_runs(self, values: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " runs"]:
-        sums: np.ndarray = np.diff(values.cumsum()[self.ends], prepend=0.0)
-        return sums
+        Args:
+            means: the scores that are means.
+            cluster: of each row, the most certain row first.
+            errors: how many errors each row stands for.
+            last: the last row of each run of equally certain ones.
+            rows: how many rows of the data each stands for; None if each is one.
+        """
+        wrong = errors.nonzero()[0]
+        # Runs that hold an error, and the number of places of errors up to the end of each.
+        run, places = np.unique(np.searchsorted(last, wrong), return_counts=True)
+        starts = np.where(run > 0, last[run - 1] + 1, 0)
+        own = None if rows is None else errors[wrong]
+        return cls(means, cluster, rows, wrong, own, starts, last[run] + 1, places.cumsum())
+
+    def __call__(self, counts: Counts) -> dict[str, Any]:
+        """The scores of resamples in which each cluster was drawn so often."""
+        return {**self.means(counts), **self.areas(counts)}
+
+    def areas(self, counts: Counts) -> dict[str, Any]:
+        """The areas under risk-coverage curves alone."""
+        if counts.ndim == 1:
+            return self._areas(counts)
+        every = [self._areas(column) for column in counts.T]
+        return {name: np.array([each[name] for each in every]) for name in AREAS}
+
+    def _areas(self, counts: Counts) -> dict[str, float]:
+        """The areas of one resample.
+
+        Every row of a run costs the mean m of the run. Of N rows, W of a run that come after n
+        others add `m sum_j sum_k 1 / k` to the sum of all risks, j from n to n + W - 1 and k from
+        j + 1 to N; of a run without errors this is 0.
+        """
+        times = counts.take(self.cluster)
+        drawn = times if self.rows is None else times * self.rows
+        until = _running(drawn)
+        losses = times.take(self.wrong)
+        wrong_until = _running(losses if self.errors is None else losses * self.errors)
+        before, number = until.take(self.starts), until.take(self.ends)
+        wrong_before = wrong_until.take(self.until[:-1], mode="clip")
+        wrong_before = np.concatenate([np.zeros(min(1, len(number))), wrong_before])
+        loss = wrong_until.take(self.until) - wrong_before
+        return self._of_runs(before, number - before, wrong_before, loss, until[-1])
+
+    def _of_runs(
+        self,
+        before: np.ndarray,
+        drawn: np.ndarray,
+        wrong_before: np.ndarray,
+        losses: np.ndarray,
+        rows: np.number[Any],
+    ) -> dict[str, float]:
+        """The areas from the rows and errors of the runs with errors, and of those before them."""
+        wrong = losses.sum()
+        right = rows - wrong
+        mean = losses / np.maximum(drawn, 1)
+        harmonic = self._harmonic
+        all_rows = float(harmonic(rows))
+        tails = [x * (all_rows - harmonic(x)) + x for x in (before, before + drawn)]
+        area = mean @ (tails[1] - tails[0]) / rows
+        best = (wrong - right * (all_rows - harmonic(right))) / rows
+        accepted = losses @ (rows - before - (drawn - 1) / 2)
+        found = {
+            "aurc": area,
+            "e_aurc": area - best,
+            "augrc": (accepted - wrong / 2) / float(rows) ** 2,
+            "auroc_of_errors": math.nan,
+        }
+        if 0 < wrong < rows:
+            pairs = losses @ (before - wrong_before + (drawn - losses) / 2)
+            found["auroc_of_errors"] = pairs / (float(wrong) * float(right))
+        return {name: float(value) for name, value in found.items()}
+
+    @cached_property
+    def _harmonics(self) -> Float64[np.ndarray, " numbers"]:
+        """Harmonic numbers up to that of twice as many rows as there are."""
+        return np.asarray(digamma(np.arange(2 * len(self.cluster) + 1) + 1.0))
+
+    def _harmonic(self, numbers: Any) -> Any:
+        """Harmonic numbers, but for Euler's constant, which differences do not have."""
+        counted = numbers.dtype.kind in "iu" and self.rows is None
+        # Of clusters that are all large, a resample may have more rows than are listed.
+        if counted and numbers.max(initial=0) < len(self._harmonics):
+            return self._harmonics.take(numbers)
+        return digamma(numbers + 1.0)
 
 
-def _areas(
-    drawn: Float64[np.ndarray, " runs"], losses: Float64[np.ndarray, " runs"]
-) -> dict[str, float]:
-    """The areas under risk-coverage curves, from the rows and errors of each run of ties.
-
-    Every row of a run costs the mean of the run. With n rows and A errors before a run of W rows
-    whose mean is m, the risks of the run add up to `sum_j (A + j m) / (n + j)`, j from 1 to W,
-    which is `m W + (A - m n) (H(n + W) - H(n))` with the harmonic numbers H.
-    """
-    number, errors = drawn.cumsum(), losses.cumsum()
-    before, wrong_before = number - drawn, errors - losses
-    rows, wrong = number[-1], errors[-1]
-    mean = losses / drawn
-    steps = _harmonic(number) - _harmonic(before)
-    area = float((losses + (wrong_before - mean * before) * steps).sum()) / rows
-    right = rows - wrong
-    best = (wrong - right * float(_harmonic(rows) - _harmonic(right))) / rows
-    accepted = float((wrong_before * drawn + mean * drawn * (drawn + 1) / 2).sum())
-    found = {
-        "aurc": area,
-        "e_aurc": area - best,
-        "augrc": (accepted - wrong / 2) / rows**2,
-        "auroc_of_errors": math.nan,
-    }
-    if 0 < wrong < rows:
-        right_below = before - wrong_before
-        pairs = losses * (right_below + (drawn - losses) / 2)
-        found["auroc_of_errors"] = float(pairs.sum()) / float(wrong * right)
-    return {name: float(value) for name, value in found.items()}
-
-
-def _harmonic(numbers: Any) -> Any:
-    """Harmonic numbers, but for Euler's constant, which differences do not have."""
-    return digamma(numbers + 1.0)
+def _running(values: Num[np.ndarray, " rows"]) -> Num[np.ndarray, " rows+1"]:
+    """Sums of the first values, from none to all of them; whole numbers stay such."""
+    kind = np.float64 if values.dtype.kind == "f" else np.int64
+    sums = np.zeros(len(values) + 1, dtype=kind)
+    np.cumsum(values, dtype=kind, out=sums[1:])
+    return sums

@@ -6,10 +6,11 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,25 +24,40 @@ ENCODINGS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 SAMPLED_LINES = 20  # that the separator is chosen by
+PIECE = 2**13  # lines that are held as cells of text at once
+MAX_SHARED = 2**16  # different texts of a column, of which equal ones are held once
 REMEDY = "save it as UTF-8 text with commas, one line per example"
 
 
-def read_delimited(path: str | os.PathLike[str]) -> tuple[list[str], list[Sequence[str]]]:
-    """Read the names of the columns and their cells, as text.
+# Opens a file, or what it was unpacked to, at its beginning.
+Source = Callable[[], BinaryIO]
+
+
+def read_delimited(
+    path: str | os.PathLike[str], is_numeric: Callable[[str], bool] = lambda _: False
+) -> tuple[list[str], list[np.ndarray]]:
+    """Read the names of the columns and their cells: text as objects, or float64.
+
+    Lines are read in pieces, so that numbers take the memory of numbers, not of their text.
 
     The separator is the one by which the header and the first line have equally many cells. Byte
     order marks, lines without any value and separators at the end of lines are skipped. A first
     column without a name is "index", as pandas writes it.
+
+    Args:
+        path: of the file.
+        is_numeric: of which columns, by name, the text does not matter where every cell is a finite
+            number; other columns, and those of which a cell is not, are text.
 
     Raises:
         ValueError: the text is damaged, of another encoding, without a header, or has lines of
             different numbers of cells.
     """
     try:
-        content = _unpacked(path)
-        encoding = _encoding(content)
-        separator = _separator(content, encoding)
-        header, rows = _lines(content, encoding, separator, path)
+        source = _source(path)
+        encoding = _encoding(source)
+        separator = _separator(source, encoding)
+        header, cells = _columns(source, encoding, separator, path, is_numeric)
     except UnicodeDecodeError as error:
         raise damaged(path, "text in UTF-8 or UTF-16", error, remedy=REMEDY) from error
     except (EOFError, OSError, zlib.error) as error:
@@ -49,7 +65,8 @@ def read_delimited(path: str | os.PathLike[str]) -> tuple[list[str], list[Sequen
             raise
         raise damaged(path, "gzipped text", error) from error
     names = _names(header)
-    if len(names) == 1 and len(names[0].split()) > 1 and rows and len(rows[0][0].split()) > 1:
+    first = str(cells[0][0]) if cells and len(cells[0]) else ""
+    if len(names) == 1 and len(names[0].split()) > 1 and len(first.split()) > 1:
         raise ValueError(
             f"expected columns separated by commas, semicolons or tabs in {path}, got spaces in "
             f"{names[0]!r:.80}; separate them by commas"
@@ -59,8 +76,7 @@ def read_delimited(path: str | os.PathLike[str]) -> tuple[list[str], list[Sequen
             f"expected the names of the columns in the first line of {path}, got the number "
             f"{names[0]!r:.80}; add a line of names, such as p_0,p_1,label"
         )
-    # All at once: zip would make a tuple of every column beside the rows.
-    return names, [[row[k] for row in rows] for k in range(len(names))]
+    return names, cells
 
 
 def write_delimited(
@@ -87,17 +103,20 @@ class _UnixEnds:
         return self._text.write(line.removesuffix("\r\n") + "\n")
 
 
-def _unpacked(path: str | os.PathLike[str]) -> bytes | bytearray:
+def _source(path: str | os.PathLike[str]) -> Source:
     with open(path, "rb") as file:
-        content = file.read(len(ZIP_MAGIC))
-        if content == ZIP_MAGIC:
-            raise damaged(path, "text", "a zip archive, such as a workbook", remedy=REMEDY)
-        if not content.startswith(GZIP_MAGIC):
-            return content + file.read()
-    return read_gzip(path)
+        begin = file.read(len(ZIP_MAGIC))
+    if begin == ZIP_MAGIC:
+        raise damaged(path, "text", "a zip archive, such as a workbook", remedy=REMEDY)
+    if not begin.startswith(GZIP_MAGIC):
+        return lambda: open(path, "rb")
+    content = bytes(read_gzip(path))
+    return lambda: io.BytesIO(content)
 
 
-def _encoding(content: bytes | bytearray) -> str:
+def _encoding(source: Source) -> str:
+    with source() as file:
+        content = file.read(max(map(len, ENCODINGS)))
     for mark, encoding in ENCODINGS.items():
         if content.startswith(mark):
             return encoding
@@ -109,19 +128,19 @@ def _encoding(content: bytes | bytearray) -> str:
     return "utf-8-sig"
 
 
-def _reader(content: bytes | bytearray, encoding: str, separator: str) -> Any:
-    text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
-    return csv.reader(text, strict=True, delimiter=separator)
+def _text(source: Source, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(source(), encoding=encoding, newline="")
 
 
-def _separator(content: bytes | bytearray, encoding: str) -> str:
+def _separator(source: Source, encoding: str) -> str:
     """The separator that gives the header most cells, and the first line as many if one does."""
     widths: dict[str, tuple[bool, int]] = {}
     for separator in SEPARATORS:
-        lines = _with_values(islice(_reader(content, encoding, separator), SAMPLED_LINES))
         width = length = 0
         # What follows text that ends within quotes is not known.
-        with suppress(csv.Error):
+        with _text(source, encoding) as text, suppress(csv.Error):
+            reader = csv.reader(text, strict=True, delimiter=separator)
+            lines = _with_values(islice(reader, SAMPLED_LINES))
             width = len(next(lines, []))
             length = len(_without_end(next(lines, []), width))
         widths[separator] = (1 < width == length, width)
@@ -146,28 +165,84 @@ def _with_values(lines: Any) -> Iterator[list[str]]:
             yield row
 
 
-def _lines(
-    content: bytes | bytearray, encoding: str, separator: str, path: object
-) -> tuple[list[str], list[list[str]]]:
-    """The cells of the header and of each line, without those of separators at the end."""
-    reader = _reader(content, encoding, separator)
-    try:
-        header = next(_with_values(reader), [])
-        width = len(header)
-        rows = []
-        for row in _with_values(reader):
+@dataclass
+class _Column:
+    """The cells of a column as they are read.
+
+    Attributes:
+        numeric: whether they are numbers so far, whose text does not matter.
+        parts: of it, as text or as numbers.
+        shared: texts that occurred before.
+    """
+
+    numeric: bool
+    parts: list[np.ndarray] = field(default_factory=list)
+    shared: dict[str, str] = field(default_factory=dict)
+
+    def add(self, cells: Sequence[str]) -> None:
+        """Add some lines."""
+        if self.numeric:
+            numbers = _finite(cells)
+            if numbers is not None:
+                self.parts.append(numbers)
+                return
+            self.numeric = False
+        if len(self.shared) < MAX_SHARED:
+            cells = [self.shared.setdefault(cell, cell) for cell in cells]
+        self.parts.append(np.array(cells, dtype=object))
+
+    def array(self) -> np.ndarray:
+        """All cells; numbers as text, with every digit, if others are text."""
+        parts, self.parts = self.parts, []
+        if not self.numeric:
+            parts = [
+                each if each.dtype == object else np.array(list(map(repr, each.tolist())), object)
+                for each in parts
+            ]
+        return np.concatenate([np.empty(0, np.float64 if self.numeric else object), *parts])
+
+
+def _finite(cells: Sequence[str]) -> np.ndarray | None:
+    """Cells as numbers; None if one is not finite, or only Python would read it."""
+    with suppress(ValueError):
+        numbers = np.fromiter(map(float, cells), np.float64, len(cells))
+        if np.isfinite(numbers).all() and "_" not in "".join(cells):
+            return numbers
+    return None
+
+
+def _columns(
+    source: Source, encoding: str, separator: str, path: object, is_numeric: Callable[[str], bool]
+) -> tuple[list[str], list[np.ndarray]]:
+    """The header and the columns, without those of separators at the end of lines."""
+    with _text(source, encoding) as text:
+        reader = csv.reader(text, strict=True, delimiter=separator)
+        try:
+            header = next(_with_values(reader), [])
+            columns = [_Column(is_numeric(name.strip())) for name in header]
+            lines = _lines(reader, len(header), separator, path)
+            while piece := list(islice(lines, PIECE)):
+                for column, cells in zip(columns, zip(*piece, strict=True), strict=True):
+                    column.add(cells)
+        except csv.Error as error:
+            raise damaged(path, f"CSV text at line {reader.line_num}", error) from error
+    while columns and not header[-1].strip() and not any(map(np.any, columns[-1].parts)):
+        header, columns = header[:-1], columns[:-1]
+    return header, [column.array() for column in columns]
+
+
+def _lines(reader: Any, width: int, separator: str, path: object) -> Iterator[list[str]]:
+    """The cells of each line, as many as the header has."""
+    for row in _with_values(reader):
+        if len(row) != width:
             if len(_without_end(row, width)) != width:
                 raise ValueError(
                     f"expected {width} values per line in {path}, got {len(row)} in line "
                     f"{reader.line_num}; separate them by {separator!r}, quote text that has one, "
                     "and write numbers with a decimal point"
                 )
-            rows.append(row[:width])
-    except csv.Error as error:
-        raise damaged(path, f"CSV text at line {reader.line_num}", error) from error
-    while width and not header[width - 1].strip() and not any(row[width - 1] for row in rows):
-        width -= 1
-    return header[:width], [row[:width] for row in rows] if width < len(header) else rows
+            row = row[:width]
+        yield row
 
 
 def _names(header: Sequence[str]) -> list[str]:

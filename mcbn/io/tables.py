@@ -6,7 +6,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,17 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray
         write_delimited(handle, columns, separator=separator, zipped=zipped)
 
 
-def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_columns(
+    path: str | os.PathLike[str], *, is_numeric: Callable[[str], bool] = lambda _: False
+) -> dict[str, np.ndarray]:
     """Read a table: text from CSV, typed values from Parquet and NPZ.
 
     Text is read as `read_delimited` says. Nested columns of Parquet are left out, and its missing
     values are NaN or empty text.
+
+    Args:
+        path: of the file.
+        is_numeric: which columns of text, by name, are numbers if all their cells are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,7 +81,8 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     suffix = known_suffix(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"expected a {suffix} file at {path}, got none; check the path")
-    columns = {".parquet": _read_parquet, ".npz": read_arrays}.get(suffix, _read_text)(path)
+    typed = {".parquet": _read_parquet, ".npz": read_arrays}.get(suffix)
+    columns = typed(path) if typed else _read_text(path, is_numeric)
     if not columns or any(len(values) == 0 for values in columns.values() if values.ndim > 0):
         raise ValueError(
             f"expected at least one row in {path}, got columns {shortened(columns)} without any; "
@@ -182,10 +189,12 @@ def _require_names(names: Sequence[str], path: object) -> None:
         raise ValueError(f"expected columns of different names in {path}, got {got}; rename them")
 
 
-def _read_text(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    names, cells = read_delimited(path)
+def _read_text(
+    path: str | os.PathLike[str], is_numeric: Callable[[str], bool]
+) -> dict[str, np.ndarray]:
+    names, cells = read_delimited(path, is_numeric)
     _require_names(names, path)
-    return {name: objects(values) for name, values in zip(names, cells, strict=True)}
+    return dict(zip(names, cells, strict=True))
 
 
 def _write_npz(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:

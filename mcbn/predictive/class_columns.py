@@ -126,6 +126,11 @@ def class_of(name: str) -> str:
     return next((match[1] for family in FAMILIES if (match := family.fullmatch(name))), "")
 
 
+def is_named(name: str) -> bool:
+    """Whether a column is called a probability, of which the number alone matters."""
+    return any(family.fullmatch(name) for family in FAMILIES[:-1])
+
+
 def find_columns(columns: Columns, labels: Sequence[str]) -> list[str]:
     """The columns that begin with `p_` and name a class, or the array `probabilities`."""
     array = [name for name in ARRAYS[:1] if name in columns]
@@ -377,4 +382,5 @@ def _normalised(matrix: np.ndarray, used: Sequence[str], path: object) -> np.nda
         )
     # Rounding may leave a tiny negative number where there is nothing.
     clipped = np.clip(matrix, 0, None)
-    return np.asarray(clipped / clipped.sum(1, keepdims=True))
+    clipped /= clipped.sum(1, keepdims=True)
+    return np.asarray(clipped)

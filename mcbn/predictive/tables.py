@@ -23,6 +23,7 @@ from mcbn.predictive.class_columns import (
     find_logits,
     find_others,
     is_distribution,
+    is_named,
     read_classes,
 )
 from mcbn.predictive.gaussian import GaussianPredictive, Moments
@@ -58,6 +59,8 @@ from mcbn.predictive.reserved_columns import (
 from mcbn.predictive.targets import TARGETS, Columns, target_columns
 from mcbn.predictive.uncertainty_columns import draw_count, expected_entropy, variation_ratio
 from mcbn.predictive.votes import vote_shares, with_votes
+
+ROWS = 2**12  # whose entropy is computed at once
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
@@ -143,7 +146,8 @@ def read_predictions(
             )
         require_predictions(path)
         return _ignoring(Predictions.load(path), ignore_index)
-    columns = _known(read_columns(path), (*probabilities, target))
+    read = read_columns(path, is_numeric=lambda name: is_named(name) or name in probabilities)
+    columns = _known(read, (*probabilities, target))
     if ignore_index is not None:
         columns = {**columns, IGNORED: np.array([ignore_index])}
     outputs = find_outputs(columns, path) if not probabilities else []
@@ -263,9 +267,12 @@ def _categorical(
     found = read_classes(columns, used, distinct, path)
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(found.matrix))
-    total = unchecked_entropy(logs.exp())
+    # A few rows at a time: of many classes, every further copy counts.
+    total = torch.cat([unchecked_entropy(part.exp()) for part in torch.split(logs, ROWS)])
+    # One value that stands for all, where a tensor of them would take as much as the predictions.
+    unknown = torch.tensor(torch.nan, dtype=logs.dtype)
     predictive = CategoricalPredictive(
-        logs, expected_entropy(columns, total, path), torch.full_like(logs, torch.nan),
+        logs, expected_entropy(columns, total, path), unknown.expand(logs.shape),
         variation_ratio(columns, tuple(total.shape), logs.shape[1], path),
         draw_count(columns, path),
     )  # fmt: skip

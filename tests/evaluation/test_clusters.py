@@ -18,8 +18,9 @@ from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.confidence_gap import confidence_gap
 from mcbn.evaluation.evaluate import ScoredRows
-from mcbn.evaluation.intervals import class_gaps, no_gaps, score_replicates
+from mcbn.evaluation.intervals import class_gaps
 from mcbn.evaluation.subgroups import subgroups
+from mcbn.evaluation.weighted import MeanScores
 
 VOID = 11
 
@@ -188,9 +189,9 @@ def means(columns):
 def holding(rows, clusters, true, seed):
     """Of which mean scores the intervals hold the truth."""
     columns = class_columns(rows.predictive, rows.targets)
-    drawn = score_replicates(
-        columns, means, kind=no_gaps, resamples=200, seed=seed, clusters=clusters
-    )
+    whole = clusters or Clusters.alone(len(columns["nll"]))
+    measure = MeanScores.of({name: columns[column] for name, column in MEANS.items()}, whole)
+    drawn = bootstrap.counted_replicates([len(whole)], measure, resamples=200, seed=seed)
     ends = {name: bootstrap.percentile_interval(values, 0.95) for name, values in drawn.items()}
     return {name: low <= true[name] <= high for name, (low, high) in ends.items()}
 

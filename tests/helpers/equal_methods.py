@@ -11,8 +11,10 @@ import torch
 
 from mcbn.evaluation import intervals
 from mcbn.evaluation.class_scores import class_columns, plain_class_scores
+from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.comparison import Comparison, Entry
 from mcbn.evaluation.evaluation import Evaluation, with_intervals
+from mcbn.evaluation.weighted import WeightedClassScores
 from mcbn.predictive.categorical import Categorical
 
 OWN = 0.3  # variance of what one method alone knows
@@ -61,10 +63,11 @@ def compared(logits, targets, *, resamples=100, clusters=None, calibration=True,
         predictive = Categorical(outputs="logits").summarize(each[None])
         columns = class_columns(predictive, targets)
         values = {**plain_class_scores(columns), "ece_debiased": 0.0, "ece_classwise": 0.0}
-        replicates = intervals.score_replicates(
-            columns, plain_class_scores if ranking else lambda _: {},
-            kind=errors_of_bins if calibration else intervals.no_gaps,
-            resamples=resamples, seed=0, clusters=clusters,
+        whole = clusters or Clusters.alone(len(targets))
+        kind = errors_of_bins if calibration else intervals.no_gaps
+        replicates = intervals.weighted_replicates(
+            columns, whole, WeightedClassScores.of(columns, whole) if ranking else lambda _: {},
+            kind=lambda rows, _, kind=kind: kind(rows, clusters), resamples=resamples, seed=0,
         )  # fmt: skip
         scores = with_intervals(values, replicates, 0.95)
         evaluation = Evaluation(scores, len(targets), 1, 0.95, 0)
@@ -78,7 +81,7 @@ def errors_of_bins(columns, clusters=None):
     by_class = intervals._class_sums(columns, clusters)
     return lambda counts: {
         "ece_debiased": binned(counts)["ece_debiased"],
-        "ece_classwise": torch.from_numpy(by_class(counts)),
+        "ece_classwise": torch.from_numpy(by_class(counts).T),
     }
 
 

@@ -243,6 +243,11 @@ def compared(folder, at):
     return lambda: mcbn.compare(samplers, at.x, at.y, resamples=5), [model]
 
 
+def sharded(folder, at):
+    shard = mcbn.ShardScores.of
+    return lambda: shard([(at.classes(), at.y)], shard="a").evaluation(resamples=5).to_dict(), []
+
+
 def by_batches(folder, at):
     model = at.network()
     data = TensorDataset(at.x, at.y[:, None, None].expand(-1, 3, 2))
@@ -337,6 +342,7 @@ CALLS = {
     "evaluate": classified(lambda p, at: mcbn.evaluate(p, at.y, resamples=5).to_dict()),
     "evaluate real": regressed(lambda p, y, at: mcbn.evaluate(p, y, resamples=5).to_dict()),
     "evaluate_batches": by_batches,
+    "ShardScores": sharded,
     "class_scores": classified(lambda p, at: mcbn.class_scores(p, at.y, resamples=5).support),
     "out_of_distribution": classified(lambda p, at: mcbn.out_of_distribution(p, p, resamples=5)),
     "ensemble_equivalents": of_networks,

@@ -140,14 +140,15 @@ def sandbox(tmp_path, monkeypatch):
     write_files_of_commands()
     monkeypatch.setattr(study_run, "Processes", Here)
     # Most pages use the default of 1,000, which would take most of the time.
-    original = bootstrap.replicates
-    monkeypatch.setattr(
-        bootstrap,
-        "replicates",
-        lambda *arguments, resamples, **options: original(
-            *arguments, resamples=min(resamples, MAX_RESAMPLES), **options
-        ),
-    )
+    for name in ("replicates", "counted_replicates"):
+        original = getattr(bootstrap, name)
+        monkeypatch.setattr(
+            bootstrap,
+            name,
+            lambda *arguments, resamples, original=original, **options: original(
+                *arguments, resamples=min(resamples, MAX_RESAMPLES), **options
+            ),
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

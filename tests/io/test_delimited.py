@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+from mcbn.io import delimited
 from mcbn.io.suffixes import stem
 from mcbn.io.tables import column, numbers, read_columns, write_columns
 
@@ -133,3 +134,47 @@ def test_a_separator_within_names_is_none(tmp_path):
     assert {name: list(values) for name, values in columns.items()} == {
         "p_a,b,c": ["0.5"], "p_d,e": ["0.5"], "label": ["d,e"],
     }  # fmt: skip
+
+
+def is_share(name):
+    return name.startswith("p_")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 100])
+def test_numbers_whose_text_does_not_matter_are_held_as_numbers(monkeypatch, tmp_path, piece):
+    monkeypatch.setattr(delimited, "PIECE", piece)
+    (tmp_path / "a.csv").write_text("p_a,id,p_b,\n0.50,007,1e-3,\n.25,007,1,\n0.125,8,0.3,\n")
+    columns = read_columns(tmp_path / "a.csv", is_numeric=is_share)
+    assert columns["p_a"].tolist() == [0.5, 0.25, 0.125]
+    assert columns["p_b"].tolist() == [0.001, 1.0, 0.3]
+    assert columns["id"].tolist() == ["007", "007", "8"]
+    assert [columns[name].dtype.kind for name in columns] == ["f", "O", "f"]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 100])
+@pytest.mark.parametrize("odd", ["1_0", "nan", "inf", "-inf", "", "x", "0,5", "5%"])
+def test_a_column_with_anything_else_is_text_with_every_digit(monkeypatch, tmp_path, piece, odd):
+    monkeypatch.setattr(delimited, "PIECE", piece)
+    third = str(1 / 3)
+    (tmp_path / "a.csv").write_text(f"p_a;b\n{third};x\n0.25;x\n{odd};x\n0.5;x\n")
+    columns = read_columns(tmp_path / "a.csv", is_numeric=is_share)
+    assert columns["p_a"].tolist() == [third, "0.25", odd, "0.5"]
+
+
+def test_a_last_column_without_a_name_stays_if_a_late_line_has_a_value(monkeypatch, tmp_path):
+    monkeypatch.setattr(delimited, "PIECE", 1)
+    (tmp_path / "a.csv").write_text("a,\n1,\n2,x\n")
+    with pytest.raises(ValueError, match="one without a name"):
+        read_columns(tmp_path / "a.csv")
+
+
+def test_lines_are_read_in_pieces(monkeypatch, tmp_path):
+    """No more cells are held as text than a piece has, by counting those that are added."""
+    monkeypatch.setattr(delimited, "PIECE", 10)
+    sizes, finite = [], delimited._finite
+    monkeypatch.setattr(
+        delimited, "_finite", lambda cells: sizes.append(len(cells)) or finite(cells)
+    )
+    (tmp_path / "a.csv").write_text("p_a,p_b\n" + 25 * "0.5,0.5\n")
+    assert len(read_columns(tmp_path / "a.csv", is_numeric=is_share)["p_b"]) == 25
+    assert sizes == [10, 10, 10, 10, 5, 5]

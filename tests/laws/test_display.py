@@ -131,6 +131,7 @@ RESULTS = {
     "moments": Moments.from_predictive(MIXTURE),
     "predictions": Predictions(HOSTILE, PREDICTIVE, TARGETS, "data"),
     "evaluation": mcbn.evaluate(PREDICTIVE, TARGETS, resamples=20),
+    "sums of shards": mcbn.ShardScores.of([(PREDICTIVE, TARGETS)], shard="a"),
     "comparison": COMPARISON,
     "entry": COMPARISON.entries["plain"],
     "comparison of detectors": DETECTED,
