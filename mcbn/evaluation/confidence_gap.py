@@ -10,6 +10,7 @@ from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.simultaneous import ClusterMeans
 
+ROUNDING = 1e-9  # of a mean square, below which all gaps are equal
 FEW = 10  # independent events, or misses, of which the sample has no good variance
 Interval = tuple[float, float, float]  # a value, and the lower and upper end of its interval
 
@@ -64,7 +65,7 @@ def _least_error(
     mean = float(sums.sum()) / rows
     spread = tally.squared_gaps - rows * mean**2
     between = float((sums - mean * sizes).square().sum())
-    design_effect = max(between / spread, 1.0) if spread > 0 else 1.0
+    design_effect = max(between / spread, 1.0) if spread > ROUNDING * rows else rows / len(sizes)
     if min(tally.events, rows - tally.events) / design_effect >= FEW:
         return 0.0
     return math.sqrt(design_effect * tally.calibrated_variance) / rows

@@ -23,8 +23,9 @@ from mcbn.predictive.positions import pieces
 NOMINAL = 0.9  # level of the central intervals whose coverage is judged
 # What is averaged; each is 0 of right forecasts.
 NAMES = ("bias", "spread", "skew", "tails", "coverage")
-# Of a single one, where a sample may have no spread: of few values every one may be covered.
-LEAST = (0.0, 0.0, 0.0, 0.0, NOMINAL * (1 - NOMINAL))
+ROUNDING = 1e-9  # of a sum of squares, below which all values are equal
+# Of a single value, if forecasts are right.
+VARIANCES = (1.0, 1.0, 1.0, 1.0, NOMINAL * (1 - NOMINAL))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,12 @@ class RealGaps:
         sums: of `NAMES`: the true value minus the mean, in standard deviations; three Legendre
             polynomials of the PIT; and 0.9 minus whether the central 90% interval has it.
         sizes: values in each cluster.
+        squares: sums over all values of the squares of what is summed.
     """
 
     sums: Float64[Tensor, "names clusters"]
     sizes: Float64[Tensor, " clusters"]
+    squares: Float64[Tensor, " names"]
 
     @classmethod
     def of(
@@ -51,23 +54,41 @@ class RealGaps:
             targets: the true values.
             clusters: of the examples; None if each is by itself.
         """
-        rows, counts = [], []
+        rows, counts, squares = [], [], torch.zeros(len(NAMES), dtype=torch.float64)
         for part, of_part in pieces(scored, targets):
             aligned = part.aligned(of_part)
             deviation = part.variance.sqrt()
             # Without a variance there is no bias to measure it in, and the transform tells all.
             bias = torch.where(deviation > 0, (aligned - part.mean) / deviation, 0.0)
             gaps = torch.stack([bias, *_of_transforms(part.cdf(aligned).clamp(0, 1))])
+            squares += gaps.double().square().flatten(1).sum(1).cpu()
             rows.append(gaps.flatten(2).sum(2) if gaps.ndim > 2 else gaps)
             counts.append(torch.full((gaps.shape[1],), gaps[0, 0].numel(), dtype=torch.float64))
         sums, sizes = torch.cat(rows, 1).cpu().double(), torch.cat(counts)
         if clusters is None:
-            return cls(sums, sizes)
+            return cls(sums, sizes, squares)
         empty = torch.zeros(len(clusters), dtype=torch.float64)
         return cls(
             torch.stack([empty.index_add(0, clusters.of_row, row) for row in sums]),
             empty.index_add(0, clusters.of_row, sizes),
+            squares,
         )
+
+    def least_errors(self) -> Float64[Tensor, " names"]:
+        """The standard errors of right forecasts, of values that hang together as these do.
+
+        Of few clusters the sample has too little spread just when its mean is off: of few values
+        every one may be covered. Rows of a cluster count as fewer by the design effect, how many
+        times larger the variance of the sum is than that of independent rows.
+        """
+        rows = self.sizes.sum()
+        means = self.sums.sum(1) / rows
+        between = (self.sums - means[:, None] * self.sizes).square().sum(1)
+        alone = self.squares - rows * means.square()
+        # Where all are equal, nothing tells the rows of a cluster apart: they count as one.
+        alike = rows / len(self.sizes)
+        effect = torch.where(alone > ROUNDING * self.squares, between / alone, alike).clamp(min=1)
+        return (effect * torch.tensor(VARIANCES, dtype=torch.float64) / rows).sqrt()
 
 
 def _of_transforms(pit: Tensor) -> tuple[Tensor, ...]:
@@ -88,27 +109,16 @@ def real_gap_intervals(
 ) -> dict[str, dict[str, Interval]]:
     """The mean of each of `NAMES` by method; the intervals of all of them hold at once.
 
-    The standard error of the coverage of independent values is at least that of right forecasts:
-    of few values all may be covered.
+    Standard errors are at least those of right forecasts.
 
     Args:
         gaps: of the same values, by method.
         level: of all intervals together.
     """
-    least = [
-        (variance / float(each.sizes.sum())) ** 0.5 if _is_alone(each) else 0.0
-        for each in gaps.values()
-        for variance in LEAST
-    ]
     means = ClusterMeans.of_sums(
         torch.cat([each.sums for each in gaps.values()]),
         next(iter(gaps.values())).sizes,
-        torch.tensor(least, dtype=torch.float64),
+        torch.cat([each.least_errors() for each in gaps.values()]),
     )
     found = iter(means.intervals(level))
     return {method: {name: next(found) for name in NAMES} for method in gaps}
-
-
-def _is_alone(gaps: RealGaps) -> bool:
-    """Whether every value is a cluster of its own."""
-    return bool((gaps.sizes == 1).all())

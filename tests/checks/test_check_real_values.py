@@ -75,6 +75,25 @@ def test_clusters_count_not_their_rows(runs):
     assert by_rows / runs > 0.5
 
 
+@pytest.mark.parametrize("covered", [30, 40])
+def test_equal_rows_of_clusters_count_once(covered):
+    """Also where all values are covered, so that there is no spread to see."""
+    targets = torch.linspace(-1.6, 1.6, 40).double()
+    targets[covered:] = 3.0
+    each = torch.arange(40).repeat_interleave(10)
+    once, repeated = (
+        RealGaps.of(
+            GaussianPredictive(torch.zeros(1, len(rows)).double(), torch.tensor(1.0).double()),
+            targets[rows], Clusters(rows),
+        )
+        for rows in (torch.arange(40), each)
+    )  # fmt: skip
+    expected = real_gap_intervals({"m": once}, level=0.95)["m"]
+    found = real_gap_intervals({"m": repeated}, level=0.95)["m"]
+    assert [*map(tuple, found.values())] == [pytest.approx(gap) for gap in expected.values()]
+    assert (found["coverage"][2] - found["coverage"][0]) > 2 * (0.09 / 40) ** 0.5
+
+
 @runs(40)
 @pytest.mark.parametrize(
     ("change", "state"),
@@ -156,21 +175,23 @@ def evaluations(values, drawn):
     }
 
 
-def best_of(seed, *, methods=10, gain=0.0):
+def best_of(seed, *, methods=10, gain=0.0, resamples=100):
     generator = torch.Generator().manual_seed(seed)
     logs = -1 + torch.randn(200, methods, generator=generator).double()
     logs[:, -1] += gain
     drawn = replicates(
-        [{"logs": logs}], lambda c: {"mean": c["logs"].mean(0)}, resamples=100, seed=0,
+        [{"logs": logs}], lambda c: {"mean": c["logs"].mean(0)}, resamples=resamples, seed=0,
         progress=False,
     )["mean"]  # fmt: skip
     return best_real_claim(evaluations(logs.mean(0), drawn.T))
 
 
-@runs(150)
-def test_the_best_of_nine_equal_rivals_is_rarely_called_better(runs):
-    """Nominal 2.5%; by the interval of one alone 18%."""
-    called = sum(best_of(seed).mark == "good" for seed in range(runs))
+@pytest.mark.parametrize(
+    ("runs", "resamples"), [(150, 100), pytest.param(2000, 1000, marks=pytest.mark.slow)]
+)
+def test_the_best_of_nine_equal_rivals_is_rarely_called_better(runs, resamples):
+    """Nominal 2.5%; by the interval of one alone 18%, and 3.8% with 100 resamples."""
+    called = sum(best_of(seed, resamples=resamples).mark == "good" for seed in range(runs))
     assert at_most(called, runs, 0.025)
 
 
