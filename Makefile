@@ -16,7 +16,8 @@ demo: .venv-demo/ready  ## train small networks and compare methods: demo/report
 	.venv-demo/bin/mcbn demo --data $(DATA) --out $(OUT)
 
 test: .venv/ready  ## run the unit tests in two processes (WORKERS=2)
-	.venv/bin/pytest -m "not slow" $(PARALLEL) --ignore tests/integration
+	.venv/bin/pytest -m "not slow" $(PARALLEL) --ignore tests/integration --ignore $(SECOND_DEVICE)
+	.venv/bin/pytest -n $(WORKERS) $(SECOND_DEVICE)
 
 integration: .venv/ready  ## test the site, the built package, the example service and the pages' own code
 	$(MAKE) -C tools package

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torchcrepe
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import efficientnet_b0, resnet18, resnet50
 
 import mcbn
 from mcbn.tasks import networks
@@ -23,6 +24,7 @@ class Case:
     draws: int
     size: int
     bar: float | None = None
+    rounded_bar: float | None = None  # of passes in bfloat16
 
     @property
     def name(self) -> str:
@@ -49,24 +51,74 @@ def dense() -> nn.Module:
 
 
 def small_resnet() -> nn.Module:
-    """Return a ResNet-18 with ten classes."""
+    """Return a ResNet-18 with ten classes and the stem of ImageNet, which shrinks to a quarter."""
     return resnet18(num_classes=10)
 
 
-IMAGE = (3, 32, 32)
+def cifar_resnet18() -> nn.Module:
+    """Return a ResNet-18 for small images: a stem of 3x3 without pooling, ten classes."""
+    model = resnet18(num_classes=10)
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+class WideBlock(nn.Module):
+    """Batch norm, ReLU and a convolution twice, beside a shortcut."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(inside), nn.BatchNorm2d(outside)])
+        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        equal = inside == outside and stride == 1
+        self.shortcut = None if equal else nn.Conv2d(inside, outside, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block to its input, or to that in its new shape."""
+        active = self.norms[0](x).relu()
+        inner = self.second(self.norms[1](self.first(active)).relu())
+        return inner + (x if self.shortcut is None else self.shortcut(active))
+
+
+def wide_resnet() -> nn.Module:
+    """Return a WideResNet-16-4 with ten classes (Zagoruyko and Komodakis 2016)."""
+    blocks: list[nn.Module] = []
+    channels = 16
+    for width, stride in ((64, 1), (128, 2), (256, 2)):
+        blocks += [WideBlock(channels, width, stride), WideBlock(width, width, 1)]
+        channels = width
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), *blocks, nn.BatchNorm2d(channels), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10),
+    )  # fmt: skip
+
+
+def pitch() -> nn.Module:
+    """Return torchcrepe's tiny network: sound as convolutions of 512x1 and 64x1."""
+    return torchcrepe.Crepe("tiny")
+
+
+IMAGE, PHOTO = (3, 32, 32), (3, 224, 224)
+CIFAR_STEM, IMAGENET_STEM = "ResNet-18 (3x3 stem), 32x32", "ResNet-18 (ImageNet stem), 32x32"
 CASES = (
-    Case("MLP 13-50-50-1", dense, (13,), 100, 500, 128, bar=0.2),
+    Case("MLP 13-50-50-1", dense, (13,), 100, 500, 128, bar=0.15),
     Case("MLP 13-50-50-1", dense, (13,), 10_000, 500, 128, bar=0.6),
-    Case("VGG-like, 28x28", vgg, (1, 28, 28), 64, 16, 32, bar=0.52),
-    Case("ResNet-18, 32x32", small_resnet, IMAGE, 1, 32, 32, bar=0.42),
-    Case("ResNet-18, 32x32", small_resnet, IMAGE, 8, 32, 32, bar=0.65),
-    Case("ResNet-18, 32x32", small_resnet, IMAGE, 64, 16, 32, bar=0.80),
-    Case("ResNet-50, 224x224", resnet50, (3, 224, 224), 4, 8, 8),
-    Case("U-Net, 180x240", lambda: networks.unet(3, 11), (3, 180, 240), 2, 8, 4),
+    Case("VGG-like, 28x28", vgg, (1, 28, 28), 64, 16, 32, bar=0.52, rounded_bar=0.45),
+    Case(CIFAR_STEM, cifar_resnet18, IMAGE, 1, 32, 32, bar=0.42),
+    Case(CIFAR_STEM, cifar_resnet18, IMAGE, 8, 16, 32, bar=0.65),
+    Case(CIFAR_STEM, cifar_resnet18, IMAGE, 64, 4, 32, bar=0.82, rounded_bar=0.50),
+    Case(IMAGENET_STEM, small_resnet, IMAGE, 64, 16, 32),
+    Case("ResNet20, 32x32", networks.resnet20, IMAGE, 64, 16, 32, rounded_bar=0.55),
+    Case("WideResNet-16-4, 32x32", wide_resnet, IMAGE, 16, 4, 8),
+    Case("ResNet-50, 224x224", resnet50, PHOTO, 4, 8, 8, bar=0.90, rounded_bar=0.52),
+    Case("EfficientNet-B0, 224x224", efficientnet_b0, PHOTO, 4, 8, 8),
+    Case("U-Net, 180x240", lambda: networks.unet(3, 11), (3, 180, 240), 2, 8, 4, rounded_bar=0.50),
+    Case("torchcrepe tiny, 1024 samples", pitch, (1024,), 64, 8, 8),
 )
 BANKS = (
     Case("bank of MLP 13-50-50-1", dense, (13,), 10_000, 500, 128, bar=0.3),
-    Case("bank of ResNet-18, 32x32", small_resnet, IMAGE, 1_000, 64, 32, bar=1.05),
+    Case("bank of ResNet-18 (ImageNet stem), 32x32", small_resnet, IMAGE, 1_000, 64, 32, bar=1.05),
 )
 
 

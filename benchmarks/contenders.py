@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mcbn
 
 ENGINES = ("auto", "loop", "folded", "batched", "compiled")
+ROUNDED = "auto, bfloat16"
 OTHER, DROPOUT, OWN_DROPOUT = "torch-uncertainty", "MC Dropout loop", "mcbn.MCDropout"
 
 
@@ -32,8 +33,13 @@ def builders(
         sampler = mcbn.MCDropout(model, draws=case.draws)
         return lambda: consume(sampler.passes(inputs))
 
+    def rounded() -> Callable[[], None]:
+        sampler = mcbn.MCBatchNorm(model, bank, precision="bfloat16")
+        return lambda: consume(sampler.passes(inputs))
+
     by_engine = {name: (lambda name=name: engine(name)) for name in ENGINES}
     return by_engine | {
+        ROUNDED: rounded,
         OTHER: lambda: other_library(case, model, inputs),
         DROPOUT: lambda: dropout_loop(case, model, inputs),
         OWN_DROPOUT: own_dropout,

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import Case, made
+from cases import CIFAR_STEM, Case, cifar_resnet18, made
 from engines import LogRecorder, machine
 from gpu_methods import COMPILED, METHODS, PLAIN, Method, Subject, checks, runner, tf32
 from gpu_tables import rewritten
 from timing import best, copying, paired, seconds, work
 from torch import nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet50
 from tqdm import tqdm
 
 from mcbn.io.atomic import write_whole
@@ -43,14 +43,6 @@ COPIED, QUICK_COPIED = 2**30, 2**20
 PRECISIONS = {"float32": torch.float32, "TF32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def cifar_resnet18() -> nn.Module:
-    """Return a ResNet-18 for small images: a stem of 3x3 without pooling, ten classes."""
-    model = resnet18(num_classes=10)
-    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model
-
-
 def tiny() -> nn.Module:
     """Return a network for trials of this script."""
     return nn.Sequential(
@@ -62,9 +54,9 @@ def tiny() -> nn.Module:
 # With the share of the time that has passed when each has to end; the rates have ended before.
 RATES_END = 0.05
 CASES = (
-    (Case("ResNet-18 (3x3 stem), 32x32", cifar_resnet18, (3, 32, 32), 256, 64, 32), 0.25),
+    (Case(CIFAR_STEM, cifar_resnet18, (3, 32, 32), 256, 64, 32), 0.25),
     (Case("ResNet-50, 224x224", resnet50, (3, 224, 224), 256, 64, 32), 0.55),
-    (Case("ResNet-18 (3x3 stem), 32x32", cifar_resnet18, (3, 32, 32), 1, 64, 32), 0.65),
+    (Case(CIFAR_STEM, cifar_resnet18, (3, 32, 32), 1, 64, 32), 0.65),
     (Case("ResNet-50, 224x224", resnet50, (3, 224, 224), 1, 64, 32), 0.80),
 )
 QUICK_CASES = tuple(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cases import BANKS, CASES, Case
-from contenders import DROPOUT, ENGINES, OTHER, OWN_DROPOUT
+from contenders import DROPOUT, ENGINES, OTHER, OWN_DROPOUT, ROUNDED
 
 OTHER_BAR = 0.9  # of the other library's time, for every network
 CHOOSING_BAR = 2.0  # forwards
@@ -24,12 +24,15 @@ def tables(results: dict[str, Any]) -> str:
 
 def engine_table(runs: dict[Case, Any]) -> str:
     """Table of times relative to T plain forward passes, by engine."""
-    names = (*ENGINES, OTHER, DROPOUT, OWN_DROPOUT)
+    names = (*ENGINES, ROUNDED, OTHER, DROPOUT, OWN_DROPOUT)
     rows = []
     for case, entry in runs.items():
         cells = [cell(entry, name) for name in names]
-        rows.append([case.name, *cells, judged(entry["ratios"].get("auto"), case.bar)])
-    return table(["ratio to T plain forwards", *names, "bar for auto"], rows)
+        bars = (("auto", case.bar), (ROUNDED, case.rounded_bar))
+        rows.append(
+            [case.name, *cells, *(judged(entry["ratios"].get(name), bar) for name, bar in bars)]
+        )
+    return table(["ratio to T plain forwards", *names, "bar for auto", "bar in bfloat16"], rows)
 
 
 def cell(entry: dict[str, Any], name: str) -> str:

@@ -6,6 +6,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Tests of one file share what they build, so they stay in one process.
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
+# PyTorch counts the devices of a process at its first derivative, so this one is made in its own.
+SECOND_DEVICE := tests/laws/test_second_device.py
 
 .venv/ready: tools/locks/dev.lock
 # The tests start many processes, which would each compile what they import where Python is told to

@@ -64,7 +64,7 @@ class MeanScores:
         """
 
         def total(values: Tensor) -> np.ndarray:
-            of_rows = values.double().reshape(len(values), -1).mean(1)
+            of_rows = values.double().reshape(len(values), -1).mean(1).cpu()
             sums = torch.zeros(len(clusters), dtype=torch.float64)
             added: np.ndarray = sums.index_add(0, clusters.of_row, of_rows).numpy()
             return added
