@@ -43,7 +43,8 @@ def scaled(activations: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """
     shape = (-1, *[1] * (activations.ndim - 2))
     result = torch.addcmul(shift.reshape(shape), activations, scale.reshape(shape))
-    return result.to(activations.dtype)
+    # An exported file would hold a conversion that changes nothing, and some cannot be read then.
+    return result if result.dtype == activations.dtype else result.to(activations.dtype)
 
 
 def scaled_stack(activations: Tensor, scale: Tensor, shift: Tensor, buffer: Tensor) -> Tensor:

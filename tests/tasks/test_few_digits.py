@@ -49,6 +49,15 @@ def test_no_digit_is_in_two_parts(undamaged):
     for part in ("validation", "test"):
         targets = getattr(undamaged, part).targets.tolist()
         assert [known[each] for each in parts[part]] == targets
+    # The data set has its digits by writer, so that each part needs digits from all over it.
+    places = {each: place for place, each in enumerate(every)}
+    for part in (unshifted, parts["validation"]):
+        assert np.ptp([places[each] for each in part]) > 0.9 * len(every)
+
+
+def test_inputs_are_in_standard_deviations_of_the_training_digits(task):
+    assert float(task.train.inputs.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(task.train.inputs.std(correction=0)) == pytest.approx(1, rel=1e-5)
 
 
 def test_training_digits_are_in_all_nine_shifts(undamaged):
