@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -50,6 +50,7 @@ def _layers(model: Module) -> dict[str, _DropoutNd]:
     }
 
 
+@runtime_checkable
 class Masks(Protocol):
     """What dropout keeps at each of its calls in a pass."""
 
