@@ -8,9 +8,8 @@ from torch import Tensor
 
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.forecasts import Tally
-from mcbn.evaluation.simultaneous import ClusterMeans
+from mcbn.evaluation.simultaneous import ClusterMeans, design_effects
 
-ROUNDING = 1e-9  # of a mean square, below which all gaps are equal
 FEW = 10  # independent events, or misses, of which the sample has no good variance
 Interval = tuple[float, float, float]  # a value, and the lower and upper end of its interval
 
@@ -54,18 +53,12 @@ def _least_error(
 ) -> float:
     """The standard error of calibrated forecasts where events, or their misses, are few; else 0.
 
-    Rows of one cluster count as fewer by the design effect: how many times larger the variance of
-    the sum is than that of independent rows. Of few events the sample shows too little spread just
-    when it has too few of them, and none at all without any.
-
-    Reference:
-        Rao and Scott 1981, "The Analysis of Categorical Data from Complex Sample Surveys".
+    Rows of one cluster count as fewer by the design effect. Of few events the sample shows too
+    little spread just when it has too few of them, and none at all without any.
     """
     rows = float(sizes.sum())
-    mean = float(sums.sum()) / rows
-    spread = tally.squared_gaps - rows * mean**2
-    between = float((sums - mean * sizes).square().sum())
-    design_effect = max(between / spread, 1.0) if spread > ROUNDING * rows else rows / len(sizes)
-    if min(tally.events, rows - tally.events) / design_effect >= FEW:
+    squares = torch.tensor([tally.squared_gaps], dtype=torch.float64)
+    effect = float(design_effects(sums[None], sizes, squares))
+    if min(tally.events, rows - tally.events) / effect >= FEW:
         return 0.0
-    return math.sqrt(design_effect * tally.calibrated_variance) / rows
+    return math.sqrt(effect * tally.calibrated_variance) / rows

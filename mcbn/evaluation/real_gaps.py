@@ -16,14 +16,13 @@ from torch import Tensor
 
 from mcbn.evaluation.clusters import Clusters
 from mcbn.evaluation.confidence_gap import Interval
-from mcbn.evaluation.simultaneous import ClusterMeans
+from mcbn.evaluation.simultaneous import ClusterMeans, design_effects
 from mcbn.predictive.gaussian import GaussianPredictive
 from mcbn.predictive.positions import pieces
 
 NOMINAL = 0.9  # level of the central intervals whose coverage is judged
 # What is averaged; each is 0 of right forecasts.
 NAMES = ("bias", "spread", "skew", "tails", "coverage")
-ROUNDING = 1e-9  # of a sum of squares, below which all values are equal
 # Of a single value, if forecasts are right.
 VARIANCES = (1.0, 1.0, 1.0, 1.0, NOMINAL * (1 - NOMINAL))
 
@@ -78,17 +77,10 @@ class RealGaps:
         """The standard errors of right forecasts, of values that hang together as these do.
 
         Of few clusters the sample has too little spread just when its mean is off: of few values
-        every one may be covered. Rows of a cluster count as fewer by the design effect, how many
-        times larger the variance of the sum is than that of independent rows.
+        every one may be covered. Rows of a cluster count as fewer by the design effect.
         """
-        rows = self.sizes.sum()
-        means = self.sums.sum(1) / rows
-        between = (self.sums - means[:, None] * self.sizes).square().sum(1)
-        alone = self.squares - rows * means.square()
-        # Where all are equal, nothing tells the rows of a cluster apart: they count as one.
-        alike = rows / len(self.sizes)
-        effect = torch.where(alone > ROUNDING * self.squares, between / alone, alike).clamp(min=1)
-        return (effect * torch.tensor(VARIANCES, dtype=torch.float64) / rows).sqrt()
+        effects = design_effects(self.sums, self.sizes, self.squares)
+        return (effects * torch.tensor(VARIANCES, dtype=torch.float64) / self.sizes.sum()).sqrt()
 
 
 def _of_transforms(pit: Tensor) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mcbn.evaluation.bootstrap import percentile_interval
 from mcbn.evaluation.evaluation import Score
 
+ROUNDING = 1e-9  # of a sum of squares, below which all values are equal
 DRAWS = 10_000  # of the largest of several deviations: their 95% point to about 1%
 
 
@@ -115,6 +116,30 @@ class ClusterMeans:
         half = float(-stdtrit(clusters - 1, tail)) * errors
         ends = (self.values, self.values - half, self.values + half)
         return tuple(zip(*(end.tolist() for end in ends), strict=True))
+
+
+def design_effects(
+    sums: Float64[Tensor, "means clusters"],
+    sizes: Float64[Tensor, " clusters"],
+    squares: Float64[Tensor, " means"],
+) -> Float64[Tensor, " means"]:
+    """How many times larger the variance of each sum is than that of independent rows; at least 1.
+
+    Args:
+        sums: over the rows of each cluster.
+        sizes: rows of each cluster.
+        squares: sums over all rows of the squares.
+
+    Reference:
+        Rao and Scott 1981, "The Analysis of Categorical Data from Complex Sample Surveys".
+    """
+    rows = sizes.sum()
+    means = sums.sum(1) / rows
+    between = (sums - means[:, None] * sizes).square().sum(1)
+    alone = squares - rows * means.square()
+    # Where all are equal, nothing tells the rows of a cluster apart: they count as one.
+    alike = rows / len(sizes)
+    return torch.where(alone > ROUNDING * squares, between / alone, alike).clamp(min=1)
 
 
 def _reach(residuals: Float64[Tensor, "means clusters"], level: float) -> float:

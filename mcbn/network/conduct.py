@@ -107,7 +107,7 @@ def network_conduct(model: Module, inputs: Inputs) -> Conduct:
     ask = partial(conduct_of, model, first=partial(first_tensor, model), of="network")
     if can_be_cut(inputs) and count(inputs) > 2 * FEW:
         try:
-            return ask(take_examples(inputs, spread_rows(count(inputs), 2 * FEW)))
+            return ask(spread_examples(inputs, 2 * FEW))
         except (NormalizesByBatchError, MemoryError):
             raise
         except Exception as error:  # rows that are no examples, or whatever a network takes not
@@ -144,6 +144,14 @@ def _tried(model: Module, inputs: Inputs, first: First, state: State) -> "_Trial
             logger.debug("%s does not take %d examples: %r", type(model).__name__, len(rows), error)
     trial = _watched(model, map_inputs(torch.clone, inputs), first, None, examples)
     return trial.in_state(state)
+
+
+def spread_examples(inputs: Inputs, most: int) -> Inputs:
+    """A few examples from all over the batch; all where it cannot be cut."""
+    if not can_be_cut(inputs) or count(inputs) <= most:
+        return inputs
+    few: Inputs = take_examples(inputs, spread_rows(count(inputs), most))
+    return few
 
 
 def spread_rows(examples: int, few: int) -> list[int]:

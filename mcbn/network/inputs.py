@@ -5,7 +5,7 @@ sequence or batch of graphs.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType
@@ -160,6 +160,11 @@ def tensors(inputs: Any) -> Iterator[Tensor]:
 
     map_inputs(note, inputs)
     yield from seen
+
+
+def wants_gradients(values: Iterable[Tensor]) -> bool:
+    """Whether gradients are to flow to any of these tensors."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in values)
 
 
 def own_count(inputs: Any) -> int | None:

@@ -15,7 +15,7 @@ from mcbn.network.passes import forward, written
 from mcbn.samplers.folding import folded
 from mcbn.samplers.graph import Graph
 from mcbn.samplers.loop import answers
-from mcbn.samplers.outputs import Output, map_tensors, tensor_output
+from mcbn.samplers.outputs import Output, at_draw, map_tensors, tensor_output
 from mcbn.samplers.vmap import PassCost, batched_answer, pass_size
 
 Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
@@ -93,7 +93,7 @@ def raw_answers(
     raws = []
     for chunk in _chunks(statistics, together):
         (raw,) = _run(model, lambda state: list(run(state)), chunk)
-        raws += [_at(raw, draw) for draw in range(together)]
+        raws += [at_draw(raw, draw) for draw in range(together)]
     return raws
 
 
@@ -187,7 +187,7 @@ def _stacked(
 
 def _folded(graph: Graph, pieces: list[Any], state: Statistics) -> Iterator[Any]:
     """The only draw of a pass through a suffix."""
-    weights, unfolded = (_at(each, 0) for each in folded(graph.folds, state, {}))
+    weights, unfolded = (at_draw(each, 0) for each in folded(graph.folds, state, {}))
     for piece in pieces:
         versions = written(piece)
         answer = graph.answer(piece, weights, unfolded)
@@ -206,11 +206,7 @@ def _picked_rows(raw: Any, draws: int, output: Output | None) -> Tensor:
     if output is None:
         return tensor_output(raw, None)
     # As in the loop, the function of the user sees one draw at a time.
-    return torch.stack([tensor_output(_at(raw, draw), output) for draw in range(draws)])
-
-
-def _at(values: Any, draw: int) -> Any:
-    return map_tensors(lambda tensor: tensor[draw], values)
+    return torch.stack([tensor_output(at_draw(raw, draw), output) for draw in range(draws)])
 
 
 def _features_first(values: tuple[Any, ...]) -> tuple[Any, ...]:

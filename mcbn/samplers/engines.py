@@ -1,9 +1,8 @@
 """Engines: the ways in which draws run. All give the same numbers; "auto" picks the fastest."""
 
 import logging
-import warnings
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -12,8 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from mcbn.network.batchnorm import batch_norm_layers, statistics_names
-from mcbn.network.conduct import spread_rows, supervised
-from mcbn.network.inputs import Inputs, count, take_examples, tensors
+from mcbn.network.conduct import spread_examples, supervised
+from mcbn.network.inputs import Inputs, count, tensors, wants_gradients
 from mcbn.network.isolation import model_lock, own_warnings
 from mcbn.network.known_conducts import Conduct, State
 from mcbn.network.passes import forward
@@ -30,7 +29,7 @@ from mcbn.samplers.chunks import (
 from mcbn.samplers.graph import traced
 from mcbn.samplers.loop import FirstDraw, answers, checked_inputs
 from mcbn.samplers.outputs import Output, all_tensors, nesting, tensor_output
-from mcbn.samplers.vmap import CostProbe, PassCost
+from mcbn.samplers.vmap import CostProbe, PassCost, refuses_slow_rules
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def draws(
         TypeError: the network's output is not a tensor.
     """
     inputs = checked_inputs(model, inputs)
-    by_loop = engine == "loop" or _differentiable(statistics, inputs)
+    by_loop = engine == "loop" or wants_gradients(chain(statistics.values(), tensors(inputs)))
     start = only or 0
     stop = None if only is None else only + 1
     chosen = {name: rows[start:stop] for name, rows in statistics.items()}
@@ -136,11 +135,6 @@ def kind_of(inputs: Inputs) -> tuple[Any, ...]:
     return tuple((*tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors(inputs))
 
 
-def _differentiable(statistics: Statistics, inputs: Inputs) -> bool:
-    differentiable = (*statistics.values(), *tensors(inputs))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable)
-
-
 def _plan(
     model: Module, statistics: Statistics, inputs: Inputs, engine: Engine, state: State
 ) -> EnginePlan:
@@ -164,7 +158,7 @@ def _tested_plan(
     model: Module, statistics: Statistics, inputs: Inputs, engine: Engine
 ) -> EnginePlan:
     """Make a plan and compare it with the loop on a few examples of the first draws."""
-    some = few_examples(inputs)
+    some = spread_examples(inputs, TEST_EXAMPLES)
     loop = answers(model, states(_first(statistics, 2)), some)
     probe, kind = CostProbe(), type(model).__name__
     try:
@@ -180,9 +174,7 @@ def _tested_plan(
     for name, layout in _candidates(engine, cost, count(inputs)):
         try:
             plan = _made(model, statistics, name, cost, layout)
-            with warnings.catch_warnings():
-                # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
-                warnings.filterwarnings("error", message="There is a performance drop")
+            with refuses_slow_rules():
                 actual = raw_answers(model, plan, _first(statistics, len(expected)), some)
             for pair in zip(actual, expected, strict=True):
                 require_same(*pair)
@@ -196,15 +188,6 @@ def _tested_plan(
 def _first(statistics: Statistics, draws: int) -> Statistics:
     """A copy of the first draws, which the network may write into."""
     return {name: rows[:draws].clone() for name, rows in statistics.items()}
-
-
-def few_examples(inputs: Inputs) -> Inputs:
-    """A few examples from all over the batch."""
-    examples = count(inputs)
-    if examples == 1:
-        return inputs
-    few: Inputs = take_examples(inputs, spread_rows(examples, min(TEST_EXAMPLES, examples)))
-    return few
 
 
 def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple[Engine, Layout]]:

@@ -20,6 +20,7 @@ from mcbn.network.inputs import (
     require_finite,
     tensors,
     to_network,
+    wants_gradients,
 )
 from mcbn.network.isolation import eval_mode, intercepted, model_lock, random_streams, restored
 from mcbn.network.known_conducts import STEADY, Conduct
@@ -147,7 +148,7 @@ def _answer(
     model: Module, state: dict[str, Tensor], inputs: Inputs, *, input_gradients: bool
 ) -> Any:
     """What the network returns under `state`; gradients flow to whatever requires them."""
-    tracked = torch.is_grad_enabled() and any(v.requires_grad for v in state.values())
+    tracked = wants_gradients(state.values())
     run = _differentiable if tracked else call
     gradients = torch.is_grad_enabled() and (input_gradients or tracked)
     with eval_mode(model), torch.set_grad_enabled(gradients):

@@ -1,7 +1,6 @@
 """Many draws of dropout in one pass, where a network is small."""
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,20 +12,21 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import Module
 
+from mcbn.network.conduct import spread_examples
 from mcbn.network.dropout import DrawnMasks, Masks, mask_shape
-from mcbn.network.inputs import Inputs, count, tensors
+from mcbn.network.inputs import Inputs, count, tensors, wants_gradients
 from mcbn.network.isolation import eval_mode, model_lock, own_warnings
 from mcbn.network.known_conducts import Conduct, State
 from mcbn.network.passes import forward
-from mcbn.samplers.engines import few_examples, kind_of, may_be_cut, require_same
-from mcbn.samplers.outputs import Output, map_tensors, tensor_output
-from mcbn.samplers.vmap import CostProbe, PassCost, batched_answer
+from mcbn.samplers.engines import TEST_EXAMPLES, kind_of, may_be_cut, require_same
+from mcbn.samplers.outputs import Output, at_draw, tensor_output
+from mcbn.samplers.vmap import CostProbe, PassCost, batched_answer, refuses_slow_rules
 
 logger = logging.getLogger(__name__)
 
 # Puts the network under dropout by some masks.
 Dropping = Callable[[Masks], AbstractContextManager[None]]
-# From the index of a draw to what the network returns, by a pass of its own.
+# From inputs and the index of a draw to what the network returns, by a pass of its own.
 OneDraw = Callable[[Inputs, int], Any]
 TEST_DRAWS = 2
 MAX_KNOWN = 2**24  # bytes
@@ -83,7 +83,7 @@ class MaskedPasses:
             masks = self._masks(seed, chosen, next(tensors(inputs)).device)
             raw = self.answer(model, dropping, inputs, masks)
             for place in range(len(chosen)):
-                yield tensor_output(_at(raw, place), output)
+                yield tensor_output(at_draw(raw, place), output)
 
     def answer(
         self, model: Module, dropping: Dropping, inputs: Inputs, masks: Mapping[str, Tensor]
@@ -147,8 +147,7 @@ def masked_passes(
         seed: of the masks.
         key: what else a plan depends on: where dropout is put in.
     """
-    wants_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in tensors(inputs))
-    if conduct.state is None or conduct.decides or wants_gradients:
+    if conduct.state is None or conduct.decides or wants_gradients(tensors(inputs)):
         return None
     if not may_be_cut(conduct, inputs):
         return None
@@ -166,7 +165,7 @@ def _tested(
     model: Module, inputs: Inputs, dropping: Dropping, one: OneDraw, seed: int
 ) -> MaskedPasses | None:
     """The plan, compared with single draws of a few examples; None where it is not worth it."""
-    few, probe = few_examples(inputs), CostProbe()
+    few, probe = spread_examples(inputs, TEST_EXAMPLES), CostProbe()
     try:
         with probe:
             calls = _calls(model, dropping, few, seed)
@@ -175,12 +174,10 @@ def _tested(
         if not plan.fits(count(inputs)) or calls != _calls(model, dropping, inputs, seed):
             return None
         masks = plan.first_masks(seed, next(tensors(few)).device)
-        with warnings.catch_warnings():
-            # Where `vmap` has no rule it would run one draw at a time, slower than the loop.
-            warnings.filterwarnings("error", message="There is a performance drop")
+        with refuses_slow_rules():
             raw = plan.answer(model, dropping, few, masks)
         for draw in range(TEST_DRAWS):
-            require_same(_at(raw, draw), one(few, draw))
+            require_same(at_draw(raw, draw), one(few, draw))
         return plan
     except Exception as error:  # a network may refuse vmap in any way; the loop takes all of them
         logger.debug("%s does not run in masked passes: %r", type(model).__name__, error)
@@ -218,7 +215,3 @@ class _GivenMasks:
 
     def __call__(self, name: str, call: int, *_: Any, **__: Any) -> Bool[Tensor, "1 ..."]:
         return self.masks[f"{name}/{call}"]
-
-
-def _at(values: Any, draw: int) -> Any:
-    return map_tensors(lambda tensor: tensor[draw], values)

@@ -98,6 +98,11 @@ def map_tensors(change: Callable[[Tensor], Any], values: Any) -> Any:
     raise TypeError(f"expected tensors in mappings, sequences or dataclasses, got {type(values)}")
 
 
+def at_draw(values: Any, draw: int) -> Any:
+    """What a network returned under one draw, of what it returned under several at once."""
+    return map_tensors(lambda tensor: tensor[draw], values)
+
+
 def all_tensors(values: Any) -> list[Tensor]:
     """Return every tensor in nested values, in order.
 

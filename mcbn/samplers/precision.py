@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mcbn.network.conduct import spread_rows
-from mcbn.network.inputs import Inputs, can_be_cut, count, device_of, take_examples, tensors
+from mcbn.network.conduct import spread_examples
+from mcbn.network.inputs import Inputs, device_of, tensors, wants_gradients
 from mcbn.network.isolation import model_lock
 from mcbn.network.rounding import autocasts
 from mcbn.samplers.rounding_error import RoundingError, rounding_error
@@ -105,7 +105,7 @@ class ChosenPrecision:
         return self._run(passes, inputs, by or passes)
 
     def _run(self, passes: Passes, inputs: Inputs, by: Passes) -> Iterator[Tensor]:
-        if self.choice is None and self._wants_gradients(inputs):
+        if self.choice is None and wants_gradients(tensors(inputs)):
             yield from passes(inputs)
             return
         with model_lock(self.models[0]):
@@ -126,9 +126,6 @@ class ChosenPrecision:
         if not all(has_bfloat16_units(device_of(model)) for model in self.models):
             return "there are no units for bfloat16 here"
         return None
-
-    def _wants_gradients(self, inputs: Inputs) -> bool:
-        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors(inputs))
 
 
 def precision_text(sampler: object) -> str:
@@ -201,7 +198,7 @@ def chosen(passes: Passes, inputs: Inputs, device: torch.device, draws: int) -> 
         device: of the network.
         draws: T.
     """
-    some, number = _some(inputs), min(draws, DRAWS)
+    some, number = spread_examples(inputs, EXAMPLES), min(draws, DRAWS)
     rounding = rounding_error(
         islice(passes(some), number),
         islice(in_bfloat16(passes(some), device), number),
@@ -220,14 +217,6 @@ def chosen(passes: Passes, inputs: Inputs, device: torch.device, draws: int) -> 
         )
     reason = f"rounding is {share}, {ratio:.2f} of the time"
     return PrecisionChoice("bfloat16", reason, rounding, ratio)
-
-
-def _some(inputs: Inputs) -> Inputs:
-    """Some examples from all over the batch, where it may be cut."""
-    if not can_be_cut(inputs) or count(inputs) <= EXAMPLES:
-        return inputs
-    some: Inputs = take_examples(inputs, spread_rows(count(inputs), EXAMPLES))
-    return some
 
 
 def _time_ratio(passes: Passes, inputs: Inputs, device: torch.device) -> float:

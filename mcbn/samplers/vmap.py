@@ -1,6 +1,8 @@
 """The batched engine: many draws in one pass by `vmap`, sized to the memory of a pass."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +79,14 @@ class Scaling(TorchFunctionMode):
             return _normalized(*args, **(kwargs or {}))
         if func is functional.adaptive_avg_pool2d:
             return _averaged(*args, **(kwargs or {}))
-        if func in PRODUCTS and autocasts(args[0]):
-            args = tuple(map(_cast, args))
+        if func in PRODUCTS:
+            args, kwargs = tuple(map(_cast, args)), {k: _cast(v) for k, v in (kwargs or {}).items()}
         return func(*args, **(kwargs or {}))
 
 
 def _cast(value: Any) -> Any:
-    """A tensor of float32 in the type of autocast."""
-    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+    """A tensor of float32 in the type of autocast, where that is on."""
+    if not isinstance(value, Tensor) or value.dtype != torch.float32 or not autocasts(value):
         return value
     return value.to(torch.get_autocast_dtype(value.device.type))
 
@@ -137,6 +139,14 @@ class CostProbe(TorchFunctionMode):
         """The cost per example of the pass seen; parameters are counted apart."""
         weights = sum(parameter.numel() for parameter in model.parameters())
         return PassCost(max(1, self.values // max(1, examples)), self.dense, weights)
+
+
+@contextmanager
+def refuses_slow_rules() -> Iterator[None]:
+    """Where `vmap` has no rule it runs one draw at a time, slower than the loop: an error here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="There is a performance drop")
+        yield
 
 
 def batched_answer(

@@ -144,6 +144,9 @@ def sampler(model, x, engine="loop", **options):
     return mcbn.MCBatchNorm(model, bank, engine=engine, **options)
 
 
+LAST = torch.channels_last
+
+
 def plan_of(model):
     state, _ = conducts_of(model)
     (plan,) = engines._plans[state].values()
@@ -516,3 +519,26 @@ def test_the_compiled_engine_gives_the_numbers_of_the_loop():
     assert_close(replace(loop, engine="compiled")(x), loop(x), rtol=0, atol=1e-5)
     assert_same(before, snapshot(model))
     assert plan_of(model).engine == "compiled"
+
+
+def test_a_pass_of_one_draw_goes_through_the_loop_channels_last(monkeypatch):
+    """Many weights and a single draw to a pass: neither folding nor `vmap` would gain anything."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(8, 3000), nn.Linear(3000, 40),
+        ).eval()  # fmt: skip
+    x = torch.randn(21, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(vmap, "IMAGE_VALUES", 1)
+    loop = sampler(model, x)
+    actual = replace(loop, engine="auto")(x)
+    assert_close(actual, loop(x), rtol=0, atol=LIMITS[torch.float32] * float(actual.abs().max()))
+    assert (plan_of(model).engine, plan_of(model).layout) == ("loop", "channels last")
+    layouts = []
+    with torch.no_grad():
+        model[0].register_forward_pre_hook(
+            lambda _, given: layouts.append(given[0].is_contiguous(memory_format=LAST))
+        )
+        replace(loop, engine="auto")(x)
+    assert sum(layouts) >= len(loop)

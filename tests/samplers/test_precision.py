@@ -9,11 +9,12 @@ import pytest
 import torch
 from snapshots import assert_same, snapshot
 from torch import nn
+from torch.nn import functional
 from torch.testing import assert_close
 
 import mcbn
 from mcbn.network.known_conducts import conducts_of
-from mcbn.samplers import precision
+from mcbn.samplers import engines, precision
 from mcbn.samplers.engines import HALF_ROUNDING
 from mcbn.tasks.networks import convnet
 
@@ -93,6 +94,39 @@ def test_every_engine_runs_in_bfloat16(engine):
     limit = HALF_ROUNDING * float(sampler(x).abs().max())
     assert_close(outputs, torch.stack(expected), rtol=0, atol=limit)
     assert not torch.equal(outputs, sampler(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        state, _ = conducts_of(model)
+    taken = {plan.engine for plan in engines._plans.get(state, {}).values()}
+    assert taken == ({"folded"} if engine == "auto" else {engine} - {"loop"})
+
+
+class Named(nn.Module):
+    """Calls its products with names."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return functional.linear(input=self.norm(x), weight=self.weight)
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_products_called_by_name_share_passes(asked):
+    model = Named().eval()
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    own = mcbn.collect(model, [x[:4], x[2:6], x[5:]], limit=None, progress=False)
+    sampler = mcbn.MCBatchNorm(model, own, engine="batched", precision=asked)
+    loop = replace(sampler, engine="loop")
+    limit = (HALF_ROUNDING if asked == "bfloat16" else 1e-6) * float(loop(x).abs().max())
+    assert_close(sampler(x), loop(x), rtol=0, atol=limit)
+    engines_taken = [
+        plan.engine for plans in engines._plans.values() for plan in plans.values()
+        if list(plans) and plan.cost.weights == 20
+    ]  # fmt: skip
+    assert "batched" in engines_taken
+    assert "loop" not in engines_taken
 
 
 @each_sampler
