@@ -67,14 +67,15 @@ def test_passes_are_as_many_as_fit(monkeypatch):
 
 
 def test_so_many_examples_that_one_draw_fills_a_pass_go_alone(monkeypatch):
-    model, x = network(mlp, 13, 3, dropout=0.2), rows(31)
+    """A plan serves up to twice as many examples as it was made for, one draw to a pass."""
+    model, x = network(mlp, 13, 3, dropout=0.2), rows(32)
     sampler = mcbn.MCDropout(model, draws=DRAWS)
     sampler(x[:16])
     (plan,) = plans(model)
     monkeypatch.setattr("mcbn.samplers.vmap.DENSE_VALUES", 2 * plan.cost.values * 16)
-    assert plan.fits(16)
-    assert not plan.fits(31)
-    assert torch.equal(sampler(x), single(sampler, x))
+    for count in (31, 32):
+        assert torch.equal(sampler(x[:count]), single(sampler, x[:count]))
+    assert plans(model) == [plan, None]
 
 
 def test_seeds_and_numbers_of_draws_have_masks_of_their_own():

@@ -16,6 +16,7 @@ import mcbn
 from mcbn.network.known_conducts import conducts_of
 from mcbn.samplers import engines, precision
 from mcbn.samplers.engines import HALF_ROUNDING
+from mcbn.samplers.folding import scaled
 from mcbn.tasks.networks import convnet
 
 ENGINES = ("auto", "loop", "batched", "folded")
@@ -105,17 +106,17 @@ class Named(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4, 1))
         self.norm = nn.BatchNorm1d(4)
 
     def forward(self, x):
-        return functional.linear(input=self.norm(x), weight=self.weight)
+        return functional.conv1d(input=self.norm(x), weight=self.weight).mean(-1)
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])
 def test_products_called_by_name_share_passes(asked):
     model = Named().eval()
-    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(9, 4, 5, generator=torch.Generator().manual_seed(0))
     own = mcbn.collect(model, [x[:4], x[2:6], x[5:]], limit=None, progress=False)
     sampler = mcbn.MCBatchNorm(model, own, engine="batched", precision=asked)
     loop = replace(sampler, engine="loop")
@@ -197,6 +198,18 @@ def test_one_draw_and_other_types_are_left_as_they_are(quick):
     assert mc_batch_norm(double, precision="auto").precision_choice.precision == "float32"
     with pytest.raises(ValueError, match=r"got torch\.float64; leave precision out"):
         mc_batch_norm(double, precision="bfloat16")
+
+
+def test_a_scale_and_a_shift_are_those_of_batch_norm_in_bfloat16():
+    """To a unit in the last place, in the type of the activations."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, 5, 5, generator=generator).bfloat16()
+    mean, variance = torch.randn(4, generator=generator), 0.5 + torch.rand(4, generator=generator)
+    scale = variance.add(1e-5).rsqrt()
+    found = scaled(x, scale, -mean * scale)
+    expected = functional.batch_norm(x, mean, variance)
+    assert found.dtype == torch.bfloat16
+    assert_close(found, expected, rtol=2**-7, atol=1e-6)
 
 
 def test_the_choice_is_made_once(quick, monkeypatch):
