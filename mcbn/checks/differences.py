@@ -15,6 +15,25 @@ def rival_difference(name: str, score: str, comparison: Comparison) -> Score:
     )
 
 
+def shown_better(
+    score: str, differences: Mapping[str, Mapping[str, Score]], level: float, *, lowest: bool
+) -> list[str]:
+    """The rivals that are better than the baseline beyond chance, by intervals of all at once.
+
+    Args:
+        score: that is compared.
+        differences: from the baseline, by rival and score.
+        level: of the intervals of all rivals together.
+        lowest: whether the lowest value is the best.
+    """
+    gains = {
+        name: simultaneous_difference(name, score, differences, level)
+        for name, scores in differences.items()
+        if score in scores
+    }
+    return [name for name, gain in gains.items() if (gain.high < 0 if lowest else gain.low > 0)]
+
+
 def simultaneous_difference(
     name: str, score: str, differences: Mapping[str, Mapping[str, Score]], level: float
 ) -> Score:

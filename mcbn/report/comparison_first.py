@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from mcbn.checks.calibration_states import WORDS, CalibrationState
+from mcbn.checks.differences import shown_better
 from mcbn.checks.out_of_distribution import OOD_AUROC, common_score
 from mcbn.drawing.small_charts import (
     AT_COVERAGE,
@@ -34,8 +35,9 @@ def comparison_first(content: ComparisonContent) -> FirstScreen:
     """The first screen of a comparison."""
     comparison, checked, states = content.comparison, content.checked, content.states
     values = {name: each["nll"].value for name, each in comparison.evaluations.items()}
-    pick = headlines.picked(values, checked, lowest=True)
     first = comparison.evaluations[comparison.baseline]
+    better = shown_better("nll", comparison.differences(), first.level, lowest=True)
+    pick = headlines.picked(values, better, checked, lowest=True)
     count = f"{first.examples:,} {content.counted}"
     shown = shown_methods(comparison.entries, pick)
     figure, caption = _figure(comparison, shown, content.study)

@@ -1,7 +1,7 @@
 """The headline of a report: whether the model can be trusted, and with which method."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import combinations
 
@@ -23,18 +23,22 @@ def said_by(checked: Checked, code: str) -> Claim | None:
     return next((claim for claim in checked.claims if claim.code == code), None)
 
 
-def picked(values: Mapping[str, float], checked: Checked, *, lowest: bool) -> str:
-    """The method to use: the best where that is shown, else the baseline, which is the first.
+def picked(
+    values: Mapping[str, float], better: Collection[str], checked: Checked, *, lowest: bool
+) -> str:
+    """The method to use: the best of those shown to be better, else the baseline, the first.
+
+    The best of all need not be among them: its difference may be large and uncertain.
 
     Args:
         values: the score that decides, by method.
+        better: the methods that are shown to be better than the baseline.
         checked: what the checks say.
         lowest: whether the lowest value is the best.
     """
-    claim = said_by(checked, BEST)
-    if claim is None or claim.mark != "good":
+    if said_by(checked, BEST) is None or not better:
         return next(iter(values))
-    return (min if lowest else max)(values, key=lambda name: values[name])
+    return (min if lowest else max)(better, key=lambda name: values[name])
 
 
 def method_headline(

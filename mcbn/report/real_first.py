@@ -7,8 +7,11 @@ from functools import partial
 import numpy as np
 
 from mcbn.checks.calibration_states import WORDS
+from mcbn.checks.claim import with_interval
+from mcbn.checks.differences import shown_better, simultaneous_difference
 from mcbn.drawing.small_charts import StripRow, interval_strip, small_histogram
 from mcbn.evaluation import glossary
+from mcbn.evaluation.comparison import paired
 from mcbn.evaluation.evaluation import Evaluation
 from mcbn.evaluation.glossary import number
 from mcbn.report import headlines, panels, tables
@@ -32,8 +35,10 @@ NOTE = (
 def real_first(content: RealContent) -> FirstScreen:
     """The first screen of methods for real values."""
     values = {name: each["pll"].value for name, each in content.evaluations.items()}
-    pick = headlines.picked(values, content.checked, lowest=False)
     first = content.evaluations[content.baseline]
+    differences = paired(content.evaluations)
+    better = shown_better("pll", differences, first.level, lowest=False)
+    pick = headlines.picked(values, better, content.checked, lowest=False)
     count, several = f"{first.examples:,} test values", len(values) > 1
     group = panels.pit_group(content.transforms, level=first.level)
     return FirstScreen(
@@ -42,7 +47,7 @@ def real_first(content: RealContent) -> FirstScreen:
         headlines.method_headline(
             content.baseline, pick, content.states, content.checked, count=count, by_gap=False
         ),
-        _lede(content),
+        _lede(content, pick, max(values, key=lambda name: values[name])),
         tuple(_tiles(content)),
         methods_table(content),
         f"{NOTE}{content.baseline}." if several else "",
@@ -54,10 +59,16 @@ def real_first(content: RealContent) -> FirstScreen:
     )  # fmt: skip
 
 
-def _lede(content: RealContent) -> str:
+def _lede(content: RealContent, pick: str, best: str) -> str:
+    """What the headline rests on: of the best method, and of the one to use if that is another."""
     codes = ("MCBN003", "MCBN002")
     said = (headlines.said_by(content.checked, code) for code in codes)
-    return next((claim.sentence for claim in said if claim), "")
+    sentences = [next((claim.sentence for claim in said if claim), "")]
+    if pick not in (best, content.baseline):
+        level = content.evaluations[pick].level
+        gain = simultaneous_difference(pick, "pll", paired(content.evaluations), level)
+        sentences.append(f"The PLL of {pick} is higher by {with_interval(gain, 4)} nats.")
+    return " ".join(sentences)
 
 
 def _tiles(content: RealContent) -> list[Tile]:

@@ -8,6 +8,7 @@ import pytest
 import regression_reports
 import reports
 import torch
+from equal_methods import compared, equal_methods
 from reports import ParsedPage, looked_up
 from synthetic_studies import classification_plan, classification_scores, made_study
 
@@ -19,8 +20,14 @@ from mcbn.checks.differences import rival_difference
 from mcbn.evaluation.compare import entry
 from mcbn.evaluation.comparison import Comparison
 from mcbn.evaluation.evaluate import ScoredRows
+from mcbn.evaluation.real_outputs import evaluation_of
 from mcbn.predictive.categorical import Categorical
+from mcbn.predictive.gaussian import Moments
 from mcbn.report import headlines
+from mcbn.report.comparison_content import ComparisonContent
+from mcbn.report.comparison_first import comparison_first
+from mcbn.report.real_content import RealContent
+from mcbn.report.real_first import real_first
 from mcbn.report.report import Report
 from mcbn.study.plan import DataAxes, InferenceAxes, TrainingAxes
 
@@ -43,7 +50,9 @@ def states(**names):
 
 def headline(made, **marks):
     found = checked(**marks)
-    pick = headlines.picked({name: NLLS[name] for name in made}, found, lowest=True)
+    values = {name: NLLS[name] for name in made}
+    better = [name for name in made if name == "a" and marks.get("c3") == "good"]
+    pick = headlines.picked(values, better, found, lowest=True)
     return headlines.method_headline(
         "plain", pick, made, found, count="200 test examples", by_gap=True
     )
@@ -76,9 +85,46 @@ def test_the_state_of_the_baseline_and_of_the_method_to_use_are_said(state):
 
 
 def test_the_pick_is_the_best_by_the_score_that_decides():
-    assert headlines.picked(NLLS, checked(c3="good"), lowest=True) == "a"
-    assert headlines.picked(NLLS, checked(c3="good"), lowest=False) == "plain"
-    assert headlines.picked(NLLS, checked(), lowest=True) == "plain"
+    both = ["b", "a"]
+    assert headlines.picked(NLLS, both, checked(c3="good"), lowest=True) == "a"
+    assert headlines.picked(NLLS, both, checked(c3="good"), lowest=False) == "b"
+    assert headlines.picked(NLLS, ["b"], checked(c3="uncertain"), lowest=True) == "b"
+    assert headlines.picked(NLLS, [], checked(c3="good"), lowest=True) == "plain"
+    assert headlines.picked(NLLS, both, checked(), lowest=True) == "plain"
+
+
+def test_a_method_that_is_shown_to_be_better_is_not_denied_for_one_that_is_better_by_chance():
+    """The best NLL is uncertain, a smaller gain is sure: the headline is of that."""
+    logits, targets = equal_methods(0, methods=1, examples=400)
+    told = 2.0 * torch.nn.functional.one_hot(targets, 2).double() - 1
+    # Right and sure of it but for one answer in fifty, which costs 20 nats.
+    right = torch.arange(400)[:, None] % 50 > 0
+    lucky = torch.where(right, 3 * told, -10 * told)
+    made = compared(torch.stack([2.5 * logits[0], logits[0], lucky]), targets, resamples=400)
+    nlls = [each["nll"].value for each in made.evaluations.values()]
+    assert nlls[2] < nlls[1] < nlls[0]
+    screen = comparison_first(ComparisonContent(made))
+    assert "Use m1: it predicts better" in screen.headline
+    assert screen.lede.startswith("The NLL of m1 is lower by")
+    assert "m2 is not shown to be worse than m1" in screen.lede
+    (claim,) = [each for each in screen.claims if each.code == headlines.BEST]
+    assert claim.mark == "uncertain"
+
+
+def test_the_same_is_so_of_real_values():
+    wide, sure = (regression_reports.predictions(name, w) for name, w in (("m0", 1.6), ("m1", 1.0)))
+    # Near the truth but for one value in a hundred, which costs 160 nats.
+    off = 5.4 * (torch.arange(600) % 100 == 0)
+    near = Moments(wide.targets + off, torch.full((600,), 0.09).double(), None, 0)
+    lucky = replace(wide, method="m2", predictive=near)
+    made = {"m0": wide, "m1": sure, "m2": lucky}
+    scores = {name: evaluation_of(each, resamples=400) for name, each in made.items()}
+    plls = [each["pll"].value for each in scores.values()]
+    assert plls[0] < plls[1] < plls[2]
+    screen = real_first(RealContent(made, scores))
+    assert "Use m1: it predicts better" in screen.headline
+    assert "The PLL of m1 is higher by" in screen.lede
+    assert screen.lede.startswith("m2 has the highest PLL")
 
 
 @pytest.mark.parametrize("make", [reports.report, regression_reports.report])
