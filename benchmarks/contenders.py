@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mcbn
 
-ENGINES = ("auto", "loop", "folded", "batched", "compiled")
+ENGINES = ("auto", "loop", "folded", "batched")
 ROUNDED = "auto, bfloat16"
 OTHER, DROPOUT, OWN_DROPOUT = "torch-uncertainty", "MC Dropout loop", "mcbn.MCDropout"
 

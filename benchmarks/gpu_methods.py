@@ -22,7 +22,8 @@ class Method:
     """A way to run the network T times.
 
     Attributes:
-        way: "plain" forwards, an engine of mcbn, or "graph", the loop as a CUDA graph.
+        way: "plain" forwards, an engine of mcbn, "graph", the loop as a CUDA graph, or "compiled",
+            the loop under `torch.compile`; the last two are not part of mcbn.
         precision: "float32" without TF32, "TF32", or "bfloat16", which is autocast in engines, by
             `precision=`, and weights that are converted once in the others.
         channels_last: the layout of the weights and the inputs.
@@ -49,6 +50,10 @@ METHODS = (
 )  # fmt: skip
 # Half a minute each to compile, so they come last.
 COMPILED = (Method("compiled"), Method("compiled", "bfloat16", True))
+
+
+# Loops that are not mcbn's: they show what launching and fusing kernels gives.
+LOOPS = ("graph", "compiled")
 
 
 @contextmanager
@@ -98,7 +103,7 @@ class Subject:
 
     def prepared(self, method: Method) -> "Subject":
         """A copy in the precision and the layout of a method."""
-        half = method.precision == "bfloat16" and method.way in ("plain", "graph")
+        half = method.precision == "bfloat16" and method.way in ("plain", *LOOPS)
         model = in_bfloat16(self.model) if half else self.model
         inputs = self.inputs.bfloat16() if half else self.inputs
         if method.channels_last and inputs.ndim == 4:
@@ -125,9 +130,9 @@ def runner(subject: Subject, method: Method) -> Callable[[], None]:
 
 
 def passes(subject: Subject, method: Method) -> Callable[[], Iterator[Tensor]]:
-    """A function that runs the draws of a prepared network by an engine, or as a graph."""
-    if method.way == "graph":
-        return graphed(subject)
+    """A function that runs the draws of a prepared network by an engine, or by another loop."""
+    if method.way in LOOPS:
+        return overwritten(subject, captured if method.way == "graph" else compiled)
     options: dict[str, Any] = {"engine": method.way}
     if method.precision == "bfloat16":
         options["precision"] = "bfloat16"
@@ -135,32 +140,30 @@ def passes(subject: Subject, method: Method) -> Callable[[], Iterator[Tensor]]:
     return lambda: iter(sampler.passes(subject.inputs))
 
 
-def graphed(subject: Subject) -> Callable[[], Iterator[Tensor]]:
-    """The loop as one CUDA graph, whose statistics are overwritten before each replay.
-
-    Not part of mcbn: it shows what launching the kernels costs. Elsewhere than on CUDA the network
-    is called instead.
-    """
+def overwritten(
+    subject: Subject, made: Callable[[nn.Module, Tensor], Callable[[], Tensor]]
+) -> Callable[[], Iterator[Tensor]]:
+    """The loop over a pass that is made once, with its statistics overwritten before each draw."""
     twin = copy.deepcopy(subject.model)
     names = list(subject.bank.statistics)
     buffers = [twin.get_buffer(name) for name in names]
     rows = [
         [subject.bank.statistics[name][draw] for name in names] for draw in range(len(subject.bank))
     ]
-    replay = captured(twin, subject.inputs)
+    call = made(twin, subject.inputs)
 
     def draws() -> Iterator[Tensor]:
         with torch.no_grad():
             for row in rows:
                 torch._foreach_copy_(buffers, row)
-                yield replay()
+                yield call()
 
     return draws
 
 
 @torch.no_grad()
 def captured(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
-    """A function that runs the network on the same memory each time, as a CUDA graph."""
+    """The network as a CUDA graph on the same memory; elsewhere than on CUDA it is called."""
     if inputs.device.type != "cuda":
         return lambda: model(inputs)
     side = torch.cuda.Stream()
@@ -178,6 +181,12 @@ def captured(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
         return output
 
     return replay
+
+
+def compiled(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """The network under `torch.compile`."""
+    call = torch.compile(model)
+    return lambda: call(inputs)
 
 
 def outputs(subject: Subject, method: Method) -> Tensor:

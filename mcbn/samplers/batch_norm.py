@@ -34,8 +34,8 @@ class MCBatchNorm(Displayed):
         model: the trained network.
         bank: draws of its batch-norm statistics, from `collect`.
         output: picks the output tensor where the network returns something else.
-        engine: how the draws run, "loop", "folded", "batched" or "compiled"; "auto" picks the
-            fastest by the network and the number of inputs. The numbers are the same.
+        engine: how the draws run, "loop", "folded" or "batched"; "auto" picks the fastest by
+            the network and the number of inputs. The numbers are the same.
         layers: which layers are stochastic: all; the last k in the order of the network, by a
             number; `"first 5"`; or those named, by their own names or by those of the modules that
             they are in, such as `"layer1"`. The others keep their running statistics, and what is

@@ -18,7 +18,7 @@ from mcbn.samplers.loop import answers
 from mcbn.samplers.outputs import Output, at_draw, map_tensors, tensor_output
 from mcbn.samplers.vmap import PassCost, batched_answer, pass_size
 
-Engine = Literal["auto", "loop", "folded", "batched", "compiled"]
+Engine = Literal["auto", "loop", "folded", "batched"]
 # How tensors lie in memory. "channels last": images as convolutions work on them. "features first":
 # rows of features as columns, with draws in front: (draws, features, rows).
 Layout = Literal["channels last", "features first", "as given"]
@@ -37,14 +37,12 @@ class EnginePlan:
         cost: the size of one example in a pass.
         layout: of the tensors that go through the network.
         graph: the traced network, for folding.
-        call: a compiled pass, of a network, a state and inputs.
     """
 
     engine: Engine
     cost: PassCost
     layout: Layout = "as given"
     graph: Graph | None = None
-    call: Callable[..., Any] | None = None
 
     @property
     def one_by_one(self) -> bool:
@@ -69,10 +67,6 @@ def planned_outputs(
 
     Memory holds the outputs of the draws of one pass, however many there are in all.
     """
-    if plan.call is not None:
-        for raw in _compiled(model, plan, statistics, inputs):
-            yield tensor_output(raw, output)
-        return
     total, examples = _draw_count(statistics), count(inputs)
     piece, together = pass_size(plan.cost, examples, 1 if plan.one_by_one else total)
     run = _prepared(model, plan, inputs, (together, piece))
@@ -84,8 +78,6 @@ def raw_answers(
     model: Module, plan: EnginePlan, statistics: Statistics, inputs: Inputs
 ) -> list[Any]:
     """All that the network returns for a few inputs under each draw: what a plan is tested by."""
-    if plan.call is not None:
-        return list(_compiled(model, plan, statistics, inputs))
     if plan.engine == "loop":
         return list(answers(model, states(statistics), laid_out(inputs, plan.layout)))
     together = 1 if plan.one_by_one else _draw_count(statistics)
@@ -111,19 +103,12 @@ def _chunks(statistics: Statistics, size: int) -> Iterator[Statistics]:
         yield {name: rows[start : start + size] for name, rows in statistics.items()}
 
 
-def _run(model: Module, call: Callable[..., Any], statistics: Statistics, *inputs: Inputs) -> Any:
+def _run(model: Module, call: Callable[..., Any], statistics: Statistics) -> Any:
     """Call with the statistics in the type and on the device of the buffers they stand for."""
     with eval_mode(model), torch.no_grad():
         buffers = dict(model.named_buffers())
         matching = {name: rows.detach().to(buffers[name]) for name, rows in statistics.items()}
-        return call(matching, *inputs)
-
-
-def _compiled(
-    model: Module, plan: EnginePlan, statistics: Statistics, inputs: Inputs
-) -> Iterator[Any]:
-    for state in states(statistics):
-        yield _run(model, partial(plan.call or forward, model), state, inputs)
+        return call(matching)
 
 
 def _prepared(model: Module, plan: EnginePlan, inputs: Inputs, size: tuple[int, int]) -> Pass:

@@ -15,7 +15,6 @@ from mcbn.network.conduct import spread_examples, supervised
 from mcbn.network.inputs import Inputs, count, tensors, wants_gradients
 from mcbn.network.isolation import model_lock, own_warnings
 from mcbn.network.known_conducts import Conduct, State
-from mcbn.network.passes import forward
 from mcbn.samplers.chunks import (
     Engine,
     EnginePlan,
@@ -82,8 +81,8 @@ def draws(
         output: picks the output tensor.
         engine: "loop" calls the network once per draw. "batched" runs many draws in one pass:
             best for few inputs. "folded" multiplies the statistics into the weights: best for
-            dense networks, and for many inputs. "compiled" is the loop under `torch.compile`.
-            "auto" picks by the network and the number of inputs.
+            dense networks, and for many inputs. "auto" picks by the network and the number of
+            inputs.
         only: index of the one draw to run; all by default.
 
     Raises:
@@ -179,7 +178,7 @@ def _tested_plan(
             for pair in zip(actual, expected, strict=True):
                 require_same(*pair)
             return plan
-        # A network may refuse tracing, vmap or compiling in any way; the loop takes all of them.
+        # A network may refuse tracing or vmap in any way; the loop takes all of them.
         except Exception as error:
             logger.debug("%s does not run %s: %r", kind, name, error)
     return EnginePlan("loop", cost)
@@ -195,7 +194,7 @@ def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple
     for name in _automatic(cost, examples) if engine == "auto" else [engine]:
         if cost.dense and name == "folded":
             yield name, "features first"
-        if not cost.dense and name != "compiled":
+        if not cost.dense:
             yield name, "channels last"
         # Some networks have steps that only the usual layout allows.
         yield name, "as given"
@@ -222,8 +221,6 @@ def _made(
         }
         graph = traced(model, layers, stacked=layout == "features first")
         return EnginePlan(engine, cost, layout, graph=graph)
-    if engine == "compiled":
-        return EnginePlan(engine, cost, layout, call=torch.compile(forward))
     return EnginePlan(engine, cost, layout)
 
 

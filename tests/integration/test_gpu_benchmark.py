@@ -69,8 +69,8 @@ def test_an_error_of_one_method_is_noted_and_the_others_are_measured(tmp_path, m
     broken.mkdir()
     (broken / "fails.py").write_text(
         "import gpu_methods\n"
-        "def graphed(subject):\n    raise RuntimeError('out of memory\\nat length')\n"
-        "gpu_methods.graphed = graphed\n"
+        "def captured(model, inputs):\n    raise RuntimeError('out of memory\\nat length')\n"
+        "gpu_methods.captured = captured\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "FOLDERS", [*FOLDERS, broken])
     monkeypatch.setattr(sys.modules[__name__], "RUN", "import fails, gpu; gpu.main()")

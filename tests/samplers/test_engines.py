@@ -3,7 +3,6 @@
 import gc
 import itertools
 import logging
-import shutil
 import weakref
 from dataclasses import dataclass, replace
 from functools import partial
@@ -507,18 +506,6 @@ def test_an_object_whose_tensors_are_not_seen_is_left_to_the_loop(engine):
     loop = mcbn.MCBatchNorm(model, bank, output=lambda raw: raw[1].logits, engine="loop")
     assert_close(replace(loop, engine=engine)(x), loop(x), rtol=0, atol=0)
     assert plan_of(model).engine == "loop"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("default")
-def test_the_compiled_engine_gives_the_numbers_of_the_loop():
-    model, x = network("conv", torch.float32)
-    loop = sampler(model, x)
-    before = snapshot(model)
-    assert_close(replace(loop, engine="compiled")(x), loop(x), rtol=0, atol=1e-5)
-    assert_same(before, snapshot(model))
-    assert plan_of(model).engine == "compiled"
 
 
 def test_a_pass_of_one_draw_goes_through_the_loop_channels_last(monkeypatch):
