@@ -32,12 +32,12 @@ check:  ## run all that must pass before a change lands
 docs: .venv/ready  ## build the documentation in docs/_build/html; a warning is an error
 	.venv/bin/sphinx-build -q -b html -n -W --keep-going docs docs/_build/html
 
-bench: .venv/ready  ## run the benchmarks; writes their results and the tables of the documentation
-	.venv/bin/python benchmarks/engines.py
-	.venv/bin/python benchmarks/streaming.py
-	.venv/bin/python benchmarks/scoring.py
-	.venv/bin/python benchmarks/command.py
-	.venv/bin/python experiments/bench_study.py
+bench: .venv-bench/ready  ## run the benchmarks; writes their results and the tables of the documentation
+	.venv-bench/bin/python benchmarks/engines.py
+	.venv-bench/bin/python benchmarks/streaming.py
+	.venv-bench/bin/python benchmarks/scoring.py
+	.venv-bench/bin/python benchmarks/command.py
+	.venv-bench/bin/python experiments/bench_study.py
 
 clean:  ## remove the environments and all that these targets wrote
 	rm -rf .venv .venv-* .uv demo dist audit mutants docs/_build

@@ -17,14 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tables import table
+from page import put, table
 
 from mcbn.cli.verbs import VERBS
 from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "command.json"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- command: begin -->", "<!-- command: end -->"
 RUNS = 5
 EXAMPLES = 500  # of three classes, in the file that is scored
 MCBN = ("-m", "mcbn")
@@ -59,12 +57,11 @@ def main() -> None:
             for name, words in LINES.items()
         ]
     write_whole(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())
-    before, _, rest = PAGE.read_text().partition(BEGIN)
     cells = [[f"`{row['line']}`" if "refused" not in str(row["line"]) else str(row["line"]),
               f"{row['wall_s']:.2f}", f"{row['cpu_s']:.2f}", f"{row['modules']:,}"]
              for row in rows]  # fmt: skip
     written = table(["process", "wall, s", "CPU, s", "modules"], cells)
-    write_whole(PAGE, f"{before}{BEGIN}\n\n{written}\n{END}{rest.partition(END)[2]}".encode())
+    put("command", written)
     print(written)
 
 

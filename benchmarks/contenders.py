@@ -2,9 +2,6 @@
 
 import copy
 import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +14,11 @@ import mcbn
 
 ENGINES = ("auto", "loop", "folded", "batched")
 ROUNDED = "auto, bfloat16"
+# T plain forwards as a user would speed them up by hand: what draws cannot be expected to beat
+# where all of the time goes into convolutions.
+LAYOUT, ROUNDED_LAYOUT = "plain, channels last", "plain, channels last, bfloat16"
 OTHER, DROPOUT, OWN_DROPOUT = "torch-uncertainty", "MC Dropout loop", "mcbn.MCDropout"
+ROUNDED_DROPOUT = "mcbn.MCDropout, bfloat16"
 
 
 def builders(
@@ -29,8 +30,8 @@ def builders(
         sampler = mcbn.MCBatchNorm(model, bank, engine=name)
         return lambda: consume(sampler.passes(inputs))
 
-    def own_dropout() -> Callable[[], None]:
-        sampler = mcbn.MCDropout(model, draws=case.draws)
+    def own_dropout(precision: Any) -> Callable[[], None]:
+        sampler = mcbn.MCDropout(model, draws=case.draws, precision=precision)
         return lambda: consume(sampler.passes(inputs))
 
     def rounded() -> Callable[[], None]:
@@ -40,9 +41,12 @@ def builders(
     by_engine = {name: (lambda name=name: engine(name)) for name in ENGINES}
     return by_engine | {
         ROUNDED: rounded,
+        LAYOUT: lambda: laid_out(model, inputs, case.draws, rounded=False),
+        ROUNDED_LAYOUT: lambda: laid_out(model, inputs, case.draws, rounded=True),
         OTHER: lambda: other_library(case, model, inputs),
         DROPOUT: lambda: dropout_loop(case, model, inputs),
-        OWN_DROPOUT: own_dropout,
+        OWN_DROPOUT: lambda: own_dropout("float32"),
+        ROUNDED_DROPOUT: lambda: own_dropout("bfloat16"),
     }
 
 
@@ -51,6 +55,19 @@ def plain(model: nn.Module, inputs: Tensor, draws: int) -> None:
     with torch.no_grad():
         for _ in range(draws):
             model(inputs)
+
+
+def laid_out(model: nn.Module, inputs: Tensor, draws: int, *, rounded: bool) -> Callable[[], None]:
+    """T plain forwards with images channels last, in float32 or under autocast."""
+    if inputs.ndim == 4:
+        inputs = inputs.to(memory_format=torch.channels_last)
+    device = inputs.device.type
+
+    def run() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=rounded):
+            plain(model, inputs, draws)
+
+    return run
 
 
 def consume(rows: Iterable[Tensor]) -> None:
@@ -62,9 +79,10 @@ def consume(rows: Iterable[Tensor]) -> None:
 def other_library(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
     """`MCBatchNorm` of torch-uncertainty, fitted on random examples."""
     try:
-        other = imported()
+        module = importlib.import_module("torch_uncertainty.post_processing.mc_batch_norm")
     except ImportError as error:
         raise ImportError(f"not installed ({error})") from None
+    other = module.MCBatchNorm
     other.mc_batch_norm_layers = []  # shared by all instances, so it would keep earlier networks
     device = inputs.device
     sampler = other(model, num_estimators=case.draws, mc_batch_size=case.size, device=device)
@@ -79,18 +97,6 @@ def other_library(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], 
             sampler(inputs)
 
     return run
-
-
-def imported() -> Any:
-    """Import the other library's class; its dependency may be installed in separate parts."""
-    if "lightning" not in sys.modules and importlib.util.find_spec("lightning") is None:
-        package = types.ModuleType("lightning")
-        package.__path__ = []
-        for part, name in (("pytorch", "pytorch_lightning"), ("fabric", "lightning_fabric")):
-            sys.modules[f"lightning.{part}"] = importlib.import_module(name)
-            setattr(package, part, sys.modules[f"lightning.{part}"])
-        sys.modules["lightning"] = package
-    return importlib.import_module("torch_uncertainty.post_processing.mc_batch_norm").MCBatchNorm
 
 
 def dropout_loop(case: Case, model: nn.Module, inputs: Tensor) -> Callable[[], None]:

@@ -2,8 +2,8 @@
 
 Run: python benchmarks/engines.py [--quick] [NETWORK ...]    (about 25 minutes on 2 cores)
 
-Writes results.json next to this file, and the tables of docs/performance.md. Results of networks
-that are not named are kept. --quick runs few draws and two rounds, and writes nothing.
+Writes results.json next to this file, and the picture and tables of docs/performance.md. Results of
+networks that are not named are kept. --quick runs few draws and two rounds, and writes nothing.
 """
 
 import copy
@@ -14,14 +14,16 @@ import platform
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import BANKS, CASES, Case, made, quick_bank, random
+from cases import BANKS, CASES, SAMPLERS, Case, made, quick_bank, random
 from contenders import OTHER, builders, consume, plain
+from page import put
+from picture import draw
 from tables import tables
 from timing import floors, interleaved, paired, seconds
 from torch import Tensor, fx, nn
@@ -31,43 +33,43 @@ import mcbn
 from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "results.json"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+CPU = torch.device("cpu")  # a GPU has a script of its own, gpu.py
 ROUNDS, QUICK_ROUNDS, QUICK_DRAWS = 7, 2, 2
 CHOOSING_DRAWS = 8
 
 
 def main() -> None:
-    """Measure the named networks, all by default, on each device; other results are kept."""
+    """Measure the named networks, all by default; other results are kept."""
     logging.getLogger("mcbn").setLevel(logging.DEBUG)
     quick = "--quick" in sys.argv
     asked = [word for word in sys.argv[1:] if word != "--quick"]
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not quick else {}
-    results.setdefault("gpu", "not measured")
-    cases = [c for c in (*CASES, *BANKS) if not asked or any(word in c.name for word in asked)]
-    for place, device in places():
-        kept = results[place]["cases"] if isinstance(results.get(place), dict) else {}
-        results[place] = {"machine": machine(device), "cases": kept}
-        for case in tqdm(cases, desc=place, unit="network"):
-            measure = bank_figures if case in BANKS else figures
-            rounds = QUICK_ROUNDS if quick else ROUNDS
-            seen = replace(case, draws=QUICK_DRAWS) if quick else case
-            kept[case.name] = measure(seen, device, rounds)
-            if not quick:
-                write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    written = tables(results)
+    kept = results.setdefault("cases", {})
+    results["machine"] = machine(CPU)
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    for case in tqdm(named((*CASES, *BANKS), asked), desc="networks", unit="network"):
+        measure = bank_figures if case in BANKS else figures
+        kept[case.name] = measure(replace(case, draws=QUICK_DRAWS) if quick else case, rounds)
+        if not quick:
+            store(results)
+    if named([SAMPLERS], asked):
+        results["samplers"] = {SAMPLERS.name: sampler_figures(SAMPLERS, rounds)}
     if quick:
-        tqdm.write(written)
-        return
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    page = f"{before}{BEGIN}\n\n{written}\n{END}{rest.partition(END)[2]}"
-    write_whole(PAGE, page.encode())
+        tqdm.write(tables(results))
+    else:
+        store(results)
+        put("tables", tables(results))
+        draw(results["cases"])
 
 
-def places() -> list[tuple[str, torch.device]]:
-    """The CPU, and the GPU if there is one."""
-    gpu = [("gpu", torch.device("cuda"))] if torch.cuda.is_available() else []
-    return [("cpu", torch.device("cpu")), *gpu]
+def named(cases: Sequence[Case], asked: list[str]) -> list[Case]:
+    """Those whose name has one of the words; all without any."""
+    return [case for case in cases if not asked or any(word in case.name for word in asked)]
+
+
+def store(results: dict[str, Any]) -> None:
+    """Write the results so far."""
+    write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -81,11 +83,11 @@ def machine(device: torch.device) -> dict[str, object]:
     }
 
 
-def figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
+def figures(case: Case, rounds: int) -> dict[str, Any]:
     """Ratios of every method to T plain forward passes, the floors, and the cost of choosing."""
-    model = made(case, device)
-    bank = quick_bank(model, case, device)
-    inputs = random(case, case.examples, device)
+    model = made(case, CPU)
+    bank = quick_bank(model, case, CPU)
+    inputs = random(case, case.examples, CPU)
     contenders = {"plain": lambda: plain(model, inputs, case.draws)}
     reasons: dict[str, Any] = {}
     for name, build in builders(case, model, bank, inputs).items():
@@ -110,6 +112,30 @@ def figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     if OTHER in times:
         entry["auto_to_other"] = paired(times["auto"], times[OTHER])
     return entry
+
+
+def sampler_figures(case: Case, rounds: int) -> dict[str, float]:
+    """Other samplers in bfloat16 relative to themselves in float32, each with T draws."""
+    model, inputs = made(case, CPU), random(case, case.examples, CPU)
+    members = [model, *(copy.deepcopy(model) for _ in range(case.draws - 1))]
+    dropout = {"insert": 0.1, "at": "layer4", "draws": case.draws}
+    makers: dict[str, Callable[[Any], Any]] = {
+        "MCDropout": lambda kind: mcbn.MCDropout(model, precision=kind, **dropout),
+        "DeepEnsemble": lambda kind: mcbn.DeepEnsemble(members, precision=kind),
+        "Augmented": lambda kind: mcbn.Augmented(
+            mcbn.Deterministic(model), mcbn.RandomFlip(), draws=case.draws, precision=kind
+        ),
+    }
+    ratios = {}
+    for name, make in makers.items():
+        kinds = {kind: make(kind) for kind in ("float32", "bfloat16")}
+        runs = {kind: (lambda each=each: consume(each.passes(inputs)))
+                for kind, each in kinds.items()}  # fmt: skip
+        for run in runs.values():
+            run()  # includes everything that is done only once
+        times = interleaved(runs, rounds, name)
+        ratios[name] = paired(times["bfloat16"], times["float32"])
+    return ratios
 
 
 class LogRecorder(logging.Handler):
@@ -155,10 +181,10 @@ def choosing(
     }
 
 
-def bank_figures(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
+def bank_figures(case: Case, rounds: int) -> dict[str, Any]:
     """Time of building a bank relative to T train-mode forward passes of the same mini-batches."""
-    model = made(case, device)
-    data = random(case, case.examples, device)
+    model = made(case, CPU)
+    data = random(case, case.examples, CPU)
     drawn = mcbn.minibatches(data, batch_size=case.size, draws=case.draws)
     ready = list(drawn)
 

@@ -24,7 +24,8 @@ import torch
 from cases import CIFAR_STEM, Case, cifar_resnet18, made
 from engines import LogRecorder, machine
 from gpu_methods import COMPILED, METHODS, PLAIN, Method, Subject, checks, runner, tf32
-from gpu_tables import rewritten
+from gpu_tables import section
+from page import PAGE, with_part
 from timing import best, copying, paired, seconds, work
 from torch import nn
 from torchvision.models import resnet50
@@ -33,7 +34,6 @@ from tqdm import tqdm
 from mcbn.io.atomic import write_whole
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
 ROUNDS, MIN_ROUNDS = 7, 2
 # Plain forwards of a round take about this long: fewer draws are timed where T take longer.
 ROUND_SECONDS, MIN_DRAWS = 0.5, 4
@@ -94,7 +94,7 @@ class Run:
         self.results["spent_seconds"] = round(self.spent(), 1)
         content = json.dumps(self.results, indent=1) + "\n"
         write_whole(self.results_file, content.encode())
-        write_whole(self.page, rewritten(PAGE.read_text(), self.results).encode())
+        write_whole(self.page, with_part(PAGE.read_text(), "gpu", section(self.results)).encode())
 
     def attempt(self, name: str, end: float, call: Callable[[], Any]) -> Any:
         """The result of a call, unless its time has passed; an error is noted and goes by."""

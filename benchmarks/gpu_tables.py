@@ -3,19 +3,12 @@
 from typing import Any
 
 from gpu_methods import COMPILED, METHODS
-from tables import table
+from page import table
 
-BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 CHECKS = {
     "repeats": "the loop repeats its bits",
     "processor": "the loop on the processor",
 }
-
-
-def rewritten(page: str, results: dict[str, Any] | None) -> str:
-    """The page with its GPU section made anew."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{section(results)}\n{END}{rest.partition(END)[2]}"
 
 
 def section(results: dict[str, Any] | None) -> str:

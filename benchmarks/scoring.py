@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tables import judged, table
+from page import judged, put, table
 
 import mcbn
 import mcbn.cli.evaluate  # what the verb imports, so that it is not counted
@@ -29,8 +29,6 @@ from mcbn.evaluation.bootstrap import drawn_counts
 from mcbn.io.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "scoring.json"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- scoring: begin -->", "<!-- scoring: end -->"
 MB = 2**20
 # Rows, classes, suffix, resamples; bars of CPU seconds and of MB over the import (and the file).
 FILES = (
@@ -53,10 +51,9 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else SHARD_ROWS
     results = {"files": file_results(), "floor": floor(), "shards": shards(rows)}
     write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    before, rest = PAGE.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    write_whole(PAGE, f"{before}{BEGIN}\n\n{page(results)}\n{END}{after}".encode())
-    print(page(results))
+    written = summary(results)
+    put("scoring", written)
+    print(written)
 
 
 def file_results() -> list[dict[str, Any]]:
@@ -157,7 +154,7 @@ def batches(number: int, rows: int) -> Iterator[tuple[Any, Any]]:
         yield likelihood.summarize([logits]), targets
 
 
-def page(results: dict[str, Any]) -> str:
+def summary(results: dict[str, Any]) -> str:
     """The table of the page."""
     rows = [
         [f"{each['rows']:,} x {each['classes']:,}, {each['format']}", f"{each['resamples']:,}",

@@ -92,16 +92,17 @@ def work(model: nn.Module, inputs: Tensor, draws: int) -> Work:
     return Work(operations, moved, max(sizes))
 
 
-def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, float]:
-    """Times at the machine's best rates, as ratios to T plain forward passes."""
+def floors(case: Case, model: nn.Module, inputs: Tensor, base: float) -> dict[str, Any]:
+    """Times at the machine's best rates, as ratios to T plain forward passes, and the rates."""
     found = work(model, inputs, case.draws)
-    rate, bandwidth = arithmetic(inputs.device), copying(found.largest, inputs.device)
-    return {
-        "gflops": rate / 1e9,
-        "gigabytes_per_second": bandwidth / 1e9,
-        "arithmetic": found.operations / rate / base,
-        "bytes": found.bytes / bandwidth / base,
+    needed = {"float32": found.operations, "bfloat16": found.operations, "bytes": found.bytes}
+    rates = {
+        "float32": arithmetic(inputs.device),
+        "bfloat16": arithmetic(inputs.device, torch.bfloat16),
+        "bytes": copying(found.largest, inputs.device),
     }
+    ratios = {name: needed[name] / rate / base for name, rate in rates.items()}
+    return {**ratios, "rates": {name: rate / 1e9 for name, rate in rates.items()}}
 
 
 def best(run: Callable[[], Any]) -> float:
@@ -113,11 +114,11 @@ def best(run: Callable[[], Any]) -> float:
     return min(times)
 
 
-def arithmetic(device: torch.device) -> float:
+def arithmetic(device: torch.device, kind: torch.dtype = torch.float32) -> float:
     """Operations per second of the fastest matrix product."""
     rates = []
     for size in MATRICES:
-        matrix = torch.randn(size, size, device=device)
+        matrix = torch.randn(size, size, device=device).to(kind)
         result = torch.empty_like(matrix)
         rates.append(2 * size**3 / best(lambda: torch.mm(matrix, matrix, out=result)))  # noqa: B023
     return max(rates)

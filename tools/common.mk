@@ -15,8 +15,9 @@ SECOND_DEVICE := tests/laws/test_second_device.py
 .venv/ready: SYNC := --compile-bytecode
 .venv-demo/ready: tools/locks/demo.lock
 .venv-compat/ready: tools/locks/compat.lock
+.venv-bench/ready: tools/locks/bench.lock
 
-.venv/ready .venv-demo/ready .venv-compat/ready: pyproject.toml | $(UV)
+.venv/ready .venv-demo/ready .venv-compat/ready .venv-bench/ready: pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
 	$(UV) pip sync --python $(@D) --require-hashes $(SYNC) $(filter %.lock,$^)
 	$(UV) pip install --quiet --python $(@D) --no-deps --editable .

@@ -78,7 +78,7 @@ def test_every_sentence_of_the_page_is_one():
 
 
 def test_every_lock_has_hashes_and_no_host():
-    assert [lock.stem for lock in LOCKS] == ["compat", "demo", "dev"]
+    assert [lock.stem for lock in LOCKS] == ["bench", "compat", "demo", "dev"]
     for lock in LOCKS:
         text = lock.read_text("utf-8")
         assert "://" not in text, lock
@@ -90,12 +90,14 @@ def test_locks_agree_on_what_they_share():
     pins = {lock.stem: set(re.findall(r"^[\w.-]+==.*$", lock.read_text("utf-8"), re.MULTILINE))
             for lock in LOCKS}  # fmt: skip
     assert pins["demo"] <= pins["dev"]
-    for package in ("torch", "torchvision", "timm", "transformers"):
-        in_dev, in_compat = (
-            {pin for pin in pins[name] if pin.startswith(f"{package}==")}
-            for name in ("dev", "compat")
+    for package, other in (
+        ("torch", "compat"), ("torchvision", "compat"), ("timm", "compat"),
+        ("transformers", "compat"), ("torch", "bench"), ("torchcrepe", "bench"), ("ray", "bench"),
+    ):  # fmt: skip
+        in_dev, in_other = (
+            {pin for pin in pins[name] if pin.startswith(f"{package}==")} for name in ("dev", other)
         )
-        assert in_dev == in_compat != set()
+        assert in_dev == in_other != set()
 
 
 def test_the_demo_installs_only_what_the_package_needs():

@@ -281,6 +281,28 @@ def test_batch_norm_by_the_batch_at_hand_is_refused_by_name(name):
     assert not any(module.training for module in net.modules())
 
 
+def passes_of_a_second_call(x):
+    """How often the network is called for inputs that it was called for before, in three draws."""
+    sizes = []
+    net = network(lambda net, x: sizes.append(len(x)) or net.plain(x))
+    sampler = mcbn.MCBatchNorm(net, collected(net), engine="loop")
+    sampler(x)
+    sizes.clear()
+    sampler(x)
+    return sizes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_examples_are_enough_to_remember_a_network(count):
+    assert passes_of_a_second_call(DATA[:count]) == [count] * 3
+
+
+def test_equal_examples_say_nothing_of_a_network():
+    """One that confuses them would not have been noticed, so it is asked again."""
+    for count in (2, 3):
+        assert len(passes_of_a_second_call(DATA[:1].repeat(count, 1))) > 3
+
+
 def test_a_network_is_tried_once_for_a_state_and_a_kind_of_inputs(monkeypatch):
     """At most twice a few examples, and nothing that grows with its use."""
     net, rows = make_network("1d of 2-D").eval(), []

@@ -279,6 +279,29 @@ def test_a_network_that_takes_one_layout_gets_it(engine):
     assert_close(outputs, sampler(x), rtol=0, atol=limit)
 
 
+class OrderInMemory(Views):
+    """Adds a little of what comes first in memory: less than bfloat16 rounds, yet wrong."""
+
+    def forward(self, x):
+        first = x.as_strided((len(x), 3), (x[0].numel(), 1))
+        return self.last(self.norm(self.first(x)).reshape(len(x), -1)) + 0.01 * first
+
+
+def test_a_small_effect_of_the_layout_is_seen_through_the_rounding():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = OrderInMemory().eval()
+    x = torch.randn(9, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    own = mcbn.collect(model, [x[:4], x[2:6], x[5:]], limit=None, progress=False)
+    outputs = mcbn.MCBatchNorm(model, own, engine="loop", precision="bfloat16")(x)
+    expected = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for draw in range(3):
+            state = {name: rows[draw] for name, rows in own.statistics.items()}
+            expected.append(torch.func.functional_call(model, state, x))
+    assert torch.equal(outputs, torch.stack(expected).to(outputs.dtype))
+
+
 def test_two_precisions_in_turn_are_both_remembered():
     model, x = net(), images()
     exact = mc_batch_norm(model)
