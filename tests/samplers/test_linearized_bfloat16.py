@@ -1,7 +1,9 @@
 """Linear draws in bfloat16: what rounding does to them, and what the exact draws take away."""
 
 import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import as_found
 import pytest
@@ -262,3 +264,27 @@ def test_one_backward_pass_an_output_and_none_for_weights(monkeypatch):
     assert len(asked) == 4
     weights = {id(weight) for weight in sampler.model.parameters()}
     assert not weights & {id(tensor) for each in asked for tensor in each}
+
+
+ROOT = Path(__file__).parents[2]
+NETWORKS = {
+    "ResNet20": "resnet20", "conv net": "convnet", "concrete": "concrete", "energy": "energy",
+}  # fmt: skip
+SCORES = ("mean", "epistemic", "nll", "ood_auroc")
+
+
+def test_the_table_of_fewer_passes_is_that_of_the_experiment():
+    page = (ROOT / "docs" / "performance.md").read_text().partition("## Fewer passes")[2]
+    result = json.loads((ROOT / "experiments/results/linearized_bfloat16.json").read_text())
+    lines = [line for line in page.splitlines() if "exact |" in line]
+    assert len(lines) == 8
+    for line in lines:
+        network, method, passes, *errors = (cell.strip() for cell in line.strip("|").split("|"))
+        known = [short for full, short in NETWORKS.items() if full in network]
+        case = result[known[0]] if known else case
+        name = method.replace(",", " +")
+        written = dict(zip(SCORES, filter(None, errors), strict=False))
+        assert float(passes) == pytest.approx(case["passes"][name], abs=0.5)
+        for score, figure in written.items():
+            found = case["errors_by_monte_carlo"][name][score]
+            assert float(figure) == pytest.approx(found, abs=0.0051)
