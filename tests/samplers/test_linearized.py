@@ -203,8 +203,9 @@ def test_the_other_draws_are_corrected_by_the_shrunk_mean_error_of_the_exact_one
     assert moved.abs().max() > 1e-3
 
 
-def test_outputs_of_two_columns_are_corrected_by_the_mean_error_itself():
-    missed = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("columns", [1, 2])
+def test_few_outputs_are_corrected_by_the_mean_error_itself(columns):
+    missed = torch.randn(4, 5, columns, generator=torch.Generator().manual_seed(0))
     assert torch.equal(correction(missed), missed.mean(0))
     assert torch.equal(correction(missed[:1]), missed[0])
     assert torch.equal(correction(torch.zeros(4, 5, 3)), torch.zeros(5, 3))

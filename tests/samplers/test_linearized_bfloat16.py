@@ -235,15 +235,32 @@ def test_a_network_that_sorts_its_examples_is_refused_every_time(precision):
         sampler(images())
 
 
+class SortsSome(Sorting):
+    """Sorts batches of a positive mean alone."""
+
+    def forward(self, x):
+        return super().forward(x) if bool(x.mean() > 0) else self.inner(x)
+
+
+def test_a_network_that_sorts_some_batches_alone_is_refused_for_these():
+    model = SortsSome(net())
+    sampler = mcbn.LinearizedBatchNorm(model, bank_of(model))
+    sampler(-images().abs())
+    with pytest.raises(ValueError, match="sorts or mixes them on the way"):
+        sampler(images().abs())
+
+
 def test_rows_are_checked_once_for_a_kind_of_inputs(monkeypatch):
     calls, check = [], linearization._require_own_rows
     monkeypatch.setattr(
         linearization, "_require_own_rows", lambda each: calls.append(each) or check(each)
     )
     sampler, _ = pair(net())
-    for x in (images(1), images(), images(5, seed=3), images()):
+    sampler(images(1))
+    assert not calls  # one example alone is its own row
+    for x in (images(), images(5, seed=3), images()):
         sampler(x)
-    assert len(calls) == 1  # one example alone is its own row
+    assert len(calls) == 1
     sampler(torch.cat([images(), images()], dim=2))
     assert len(calls) == 2
     sampler.model.register_forward_hook(lambda *_: None)
