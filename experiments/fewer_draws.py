@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import mcbn
 from mcbn.io.tensors import write_whole
-from mcbn.samplers.linearized import LinearizedBatchNorm
+from mcbn.samplers.linearized import LinearizedBatchNorm, correction
 from mcbn.tasks.datasets import (
     CropAndFlip,
     cifar10_images,
@@ -192,7 +192,7 @@ def errors(case: Case, outputs: list[Tensor], target: dict[str, Tensor]) -> dict
 
 def with_exact(linear: Tensor, exact: Tensor, chosen: Tensor) -> Tensor:
     """Linearised outputs corrected by the chosen exact ones, as in the sampler."""
-    rows = linear + (exact[chosen] - linear[chosen]).mean(0)
+    rows = linear + correction(exact[chosen] - linear[chosen])
     rows[chosen] = exact[chosen]
     return rows
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -17,14 +18,20 @@ from mcbn.network.batchnorm import (
     epsilon_of,
     statistics_names,
 )
-from mcbn.network.inputs import Inputs, count
+from mcbn.network.inputs import Inputs, count, tensors
 from mcbn.network.isolation import intercepted
+from mcbn.network.known_conducts import Conduct, State
 from mcbn.network.passes import forward
 from mcbn.network.train_mode import require_second_axis
 from mcbn.samplers.outputs import Output, tensor_output
 
 # Rounding of gradients of rows, relative to the largest of them.
 ROW_ROUNDING = 1e-3
+# Examples are weighted by powers of two up to that of this.
+WEIGHT_POWERS = 4
+
+# Kinds of inputs whose rows were seen to stay their own, while a network stays as it was.
+_own_rows: WeakKeyDictionary[State, set[Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +148,11 @@ def linearize(
     epsilon: Mapping[str, float],
     inputs: Inputs,
     output: Output | None,
+    conduct: Conduct,
 ) -> Linearization:
     """Pass `inputs` through `model` with the statistics `center`, with gradients enabled.
+
+    The pass and its gradients are in the precision of the surrounding autocast.
 
     Args:
         model: the network, in eval mode.
@@ -150,6 +160,7 @@ def linearize(
         epsilon: in the coordinates of the bank, by the name of the variance.
         inputs: of the network, from `checked_inputs`.
         output: picks the output tensor.
+        conduct: how the network treats the inputs.
 
     Raises:
         ValueError: the outputs have other axes than (batch, outputs), have no gradients, or mix
@@ -167,25 +178,36 @@ def linearize(
     outputs = validation.finite(tensor_output(raw, output), "the network's outputs")
     _require_separable(outputs, layers, count(inputs))
     at_center = Linearization(outputs, layers)
-    _require_own_rows(at_center)
+    _check_rows_once(at_center, conduct, (output, *(x.shape[1:] for x in tensors(inputs))))
     return at_center
+
+
+def _check_rows_once(at_center: Linearization, conduct: Conduct, kind: Any) -> None:
+    """Check the rows of activations, unless those of such inputs were seen to be their own."""
+    examples, state = len(at_center.outputs), conduct.state
+    known = set() if state is None else _own_rows.setdefault(state, set())
+    if examples == 1 or kind in known:
+        return
+    _require_own_rows(at_center)
+    if not conduct.decides:  # whoever takes another path for other values is asked every time
+        known.add(kind)
 
 
 def _require_own_rows(at_center: Linearization) -> None:
     """Check that an example's output depends on its own row of the activations alone.
 
     A network may sort its examples, or gather them, and put them back: with the outputs weighted by
-    example, the gradient in each row has to be that example's times its weight.
+    example, the gradient in each row has to be that example's times its weight. Weights are powers
+    of two, which are not rounded in any precision.
 
     Raises:
         ValueError: rows of activations are not those of the examples.
     """
     column = at_center.outputs[:, 0]
-    weights = torch.linspace(1, 2, len(column), dtype=column.dtype, device=column.device)
+    weights = torch.linspace(0, WEIGHT_POWERS, len(column)).round().exp2().to(column)
     alone, weighted = at_center.gradients(column), at_center.gradients(column * weights)
-    expected = alone * weights[:, None].to(alone)
-    gap = (weighted - expected).abs().max()
-    if len(column) > 1 and float(gap) > ROW_ROUNDING * float(expected.abs().max()):
+    gap = (weighted / weights[:, None].to(weighted) - alone).abs().max()
+    if float(gap) > ROW_ROUNDING * float(alone.abs().max()):
         raise ValueError(
             "expected activations whose rows are the examples, in their order, got a network that "
             "sorts or mixes them on the way; use MCBatchNorm"

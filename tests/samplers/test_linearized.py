@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 
+import numpy as np
 import pytest
 import torch
 from models import CASES, examples, make_network, without_seed
@@ -13,7 +14,7 @@ from torch.func import functional_call, jvp
 from torch.testing import assert_close
 
 import mcbn
-from mcbn.samplers.linearized import LinearizedBatchNorm
+from mcbn.samplers.linearized import LinearizedBatchNorm, correction
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 FLAT = [name for name in CASES if name != "2d"]
@@ -178,12 +179,59 @@ def test_exact_draws_are_those_of_the_network(name, exact):
     assert_close(actual[:exact], expected[:exact], rtol=1e-12, atol=1e-12)
 
 
-def test_the_other_draws_are_corrected_by_the_mean_error_of_the_exact_ones():
+def shrunk_mean(missed):
+    """The positive-part rule of James and Stein, example by example, in numpy."""
+    draws, outputs = len(missed), missed.shape[2]
+    rows = []
+    for example in missed.numpy().transpose(1, 0, 2):
+        mean = example.mean(0)
+        variances = example.var(0, ddof=1) / draws if draws > 1 else np.zeros(outputs)
+        freedom = outputs * (draws - 1)
+        # (d - 2) S / (m + 2) / |b|^2, where S is variance times chi-squared of m degrees.
+        pooled = freedom * variances.mean()
+        factor = 1 - (outputs - 2) * pooled / (freedom + 2) / (mean @ mean)
+        rows.append(mean * (max(factor, 0.0) if outputs > 2 else 1.0))
+    return torch.tensor(np.array(rows))
+
+
+@pytest.mark.parametrize("exact", [1, 2, 4])
+def test_the_other_draws_are_corrected_by_the_shrunk_mean_error_of_the_exact_ones(exact):
     x = examples("eps", 5, seed=4)
-    linear, actual = sampler_of("eps", exact=0)(x), sampler_of("eps", exact=2)(x)
-    moved = (actual[:2] - linear[:2]).mean(0)
-    assert_close(actual[2:], linear[2:] + moved, rtol=1e-12, atol=1e-12)
+    linear, actual = sampler_of("eps", exact=0)(x), sampler_of("eps", exact=exact)(x)
+    moved = shrunk_mean(actual[:exact] - linear[:exact])
+    assert_close(actual[exact:], linear[exact:] + moved, rtol=1e-10, atol=1e-10)
     assert moved.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_few_outputs_are_corrected_by_the_mean_error_itself(columns):
+    missed = torch.randn(4, 5, columns, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(correction(missed), missed.mean(0))
+    assert torch.equal(correction(missed[:1]), missed[0])
+    assert torch.equal(correction(torch.zeros(4, 5, 3)), torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 1.0, 3.0])
+def test_the_shrunk_correction_is_nearer_to_the_truth_than_the_mean(size):
+    """James and Stein: at every true bias, here of 10 normal outputs; 20,000 examples, fixed seed.
+
+    At a bias of 0 the positive part leaves less than 0.3 of the squared error.
+    """
+    generator = torch.Generator().manual_seed(1)
+    bias = size * torch.randn(20_000, 10, generator=generator, dtype=torch.float64)
+    noise = torch.randn(4, 20_000, 10, generator=generator, dtype=torch.float64)
+    risks = [(found - bias).square().sum(1) for found in (
+        correction(bias + noise), (bias + noise).mean(0))]  # fmt: skip
+    gap = risks[1] - risks[0]
+    assert gap.mean() > 4 * gap.std() / len(gap) ** 0.5
+    if size == 0:
+        assert risks[0].mean() < 0.3 * risks[1].mean()
+
+
+def test_many_exact_draws_are_not_shrunk():
+    generator = torch.Generator().manual_seed(1)
+    missed = 1 + torch.randn(4000, 3, 5, generator=generator, dtype=torch.float64)
+    assert_close(correction(missed), missed.mean(0), rtol=1e-3, atol=0)
 
 
 def test_a_network_that_is_linear_in_the_means_is_reproduced_exactly():
@@ -369,7 +417,7 @@ def test_the_ratio_of_mutual_information_is_that_of_the_corrected_draws(exact):
     linear = sampler_of("eps", exact=0)(x)
     passed = mcbn.MCBatchNorm(sampler.model, sampler.bank)(x)
     if exact:
-        linear += (passed - linear)[:exact].mean(0)
+        linear += shrunk_mean((passed - linear)[:exact])
     check = sampler.linearity(x, draws=6)
     assert check.ratio.value == pytest.approx(information(linear) / information(passed), rel=1e-9)
     assert check.ratio.of == "mutual information"
