@@ -8,7 +8,8 @@ ceiling. A method is kept if the first is above .97 on all networks at a price o
 passes: CPU time of one thread, median of paired rounds. Networks: the published ResNet20 and the
 conv net on 500 test images each, the dense ones on their test examples (seeds as in
 `fewer_draws.py`). Added when the plain entropy was seen to rank at .97 by itself: the partial
-correlation given the ranks of that entropy (field `beyond_entropy`). Methods:
+correlation given the ranks of that entropy (field `beyond_entropy`). Added when the tangents were
+seen to miss a part of the spread: one covariance for the rest ("and rest"). Methods:
 
 - Without propagation, one pass: the entropy at the centre of the bank; one covariance of the
   logits for all inputs, that of exact draws averaged over 64 training examples.
@@ -123,9 +124,7 @@ def constant(setting: Setting) -> Method:
     """One covariance for all inputs."""
     rows = setting.exact(setting.training)
     moved = (rows - rows.mean(0)).flatten(0, 1)
-    covariance = moved.T @ moved / len(moved)
-    values, vectors = torch.linalg.eigh(covariance)
-    factor = vectors * values.clamp_min(0.0).sqrt()
+    factor = root(moved.T @ moved / len(moved))
 
     def method(inputs: Tensor) -> Normal:
         center = setting.plain(inputs)
@@ -158,6 +157,26 @@ def tangents(setting: Setting, weights: Float[Tensor, "directions draws"]) -> Me
         return Normal(setting.head(features.value), change.permute(1, 2, 0))
 
     return method
+
+
+def with_rest(setting: Setting, weights: Float[Tensor, "directions draws"]) -> Method:
+    """Tangents, and for what they leave out one covariance, averaged over training examples."""
+    method, draws = tangents(setting, weights), all_linear(setting, setting.training).factor
+    left = (draws - draws @ weights.T @ weights).transpose(0, 1).flatten(1)
+    rest = root(left @ left.T / len(draws))
+
+    def whole(inputs: Tensor) -> Normal:
+        found = method(inputs)
+        terms = (found.factor, rest.expand(len(inputs), -1, -1))
+        return Normal(found.center, torch.cat(terms, 2))
+
+    return whole
+
+
+def root(covariance: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """A matrix R with R R' = covariance."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0.0).sqrt()[..., None, :]
 
 
 def random_signs(count: int) -> Float[Tensor, "directions draws"]:
@@ -241,6 +260,8 @@ def methods(setting: Setting) -> Iterator[tuple[str, Method]]:
         yield f"{count} random", tangents(setting, random_signs(count))
         yield f"{count} principal", tangents(setting, of_bank[:count])
         yield f"{count} leading", tangents(setting, of_outputs[:count])
+        if setting.classes:
+            yield f"{count} leading and rest", with_rest(setting, of_outputs[:count])
     yield "one gradient", backward(setting)
     if setting.classes:
         yield "one gradient, margin", backward(setting, margin=True)
@@ -260,8 +281,7 @@ def sampled(normal: Normal) -> Float[Tensor, "points batch outputs"]:
     """Outputs at the points."""
     factor = normal.factor
     if factor.shape[2] > factor.shape[1]:
-        values, vectors = torch.linalg.eigh(factor @ factor.mT)
-        factor = vectors * values.clamp_min(0.0).sqrt()[:, None]
+        factor = root(factor @ factor.mT)
     return normal.center + torch.einsum("nck,pk->pnc", factor, points(factor.shape[2]))
 
 
