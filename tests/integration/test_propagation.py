@@ -131,6 +131,20 @@ def test_variances_are_exact_in_a_network_of_one_layer_with_independent_channels
 
 
 @torch.no_grad()
+def test_batch_norm_adds_its_own_variance_to_what_arrives(rules):
+    with torch.random.fork_rng():
+        model, bank, _ = drawn(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)), 4)
+    value, variance = torch.arange(10.0).view(2, 5) - 4, torch.arange(10.0).view(2, 5)
+    spread, layer = rules.spreads(bank), model[1]
+    own, whole = (
+        rules.Variances(spread).normalize("1", layer, rules.Moving(value, change)).change
+        for change in (None, variance)
+    )
+    gain = layer.weight.square() / spread["1"].log.exp()
+    torch.testing.assert_close(whole, own + variance * gain, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("stride", [1, 2])
 def test_variances_where_positions_move_together(rules, stride):
     """Oracle: draws of one normal number per channel, which moves each position by its own sd."""
