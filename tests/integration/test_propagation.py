@@ -204,16 +204,15 @@ def test_fitted_factors_give_the_true_variances_of_channels(rules, network):
     fitting = rules.Variances(spread, truth=truth)
     rules.walk(graph, inputs, fitting)
     assert set(fitting.factors) == set(spread)
-    plain = rules.Variances(spread).normalize(first, graph.get_submodule(first), arrives(
-        model, first, inputs
-    ))  # fmt: skip
-    moved = plain.change.transpose(0, 1).flatten(1).mean(1) * fitting.factors[first]
+    fitted = rules.Variances(spread, factors=fitting.factors)
+    layer, received = graph.get_submodule(first), arrives(rules, model, first, inputs)
+    moved = fitted.normalize(first, layer, received).change
+    moved = moved.transpose(0, 1).flatten(1).mean(1)
     torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-7)
 
 
-def arrives(model, name, inputs):
+def arrives(rules, model, name, inputs):
     """What the first batch-norm layer receives."""
-    rules = importlib.import_module("propagation_rules")
     seen = []
     hook = model.get_submodule(name).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model(inputs)
