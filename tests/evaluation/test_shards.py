@@ -35,7 +35,7 @@ def assert_equal(first, second):
     assert first.sums.keys() == second.sums.keys()
     assert_close(first.rows, second.rows, rtol=0, atol=0)
     for name, values in first.sums.items():
-        assert_close(values, second.sums[name], rtol=1e-12, atol=1e-12)
+        assert_close(values.toarray(), second.sums[name].toarray(), rtol=1e-12, atol=1e-12)
 
 
 def test_scores_of_two_shards_are_those_of_one_pass():
@@ -86,7 +86,7 @@ def test_blocks_are_chosen_by_chance_where_rows_are_sorted():
     logits, targets = rows(3_000)
     order = targets.argsort()
     shard = ShardScores.of([batch(logits[order], targets[order])], shard=0, blocks=16)
-    counts, total = shard.sums["found"][:, 3:6], np.bincount(targets, minlength=3)
+    counts, total = shard.sums["found"].toarray()[:, 3:6], np.bincount(targets, minlength=3)
     assert (np.abs(counts - total / 16) < 5 * np.sqrt(total / 16)).all()
 
 
