@@ -41,17 +41,18 @@ MEGABYTE = 2**20
 
 
 class Worker(mcbn.Predictor):
-    """A predictor that also says which process it is, and the most memory it has taken."""
+    """A predictor that also says which process it is, and how much memory it has."""
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the predictions of a block."""
         start = time.time()
         found = super().__call__(batch)
+        # Without the pages of the object store, which it shares.
         status = Path("/proc/self/status").read_text()
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        own_pages = next(line for line in status.splitlines() if line.startswith("RssAnon"))
         rows = len(found["id"])
         own = {
-            "process": os.getpid(), "peak_mb": int(peak.split()[1]) / 1024,
+            "process": os.getpid(), "memory_mb": int(own_pages.split()[1]) / 1024,
             "threads": torch.get_num_threads(), "start": start, "end": time.time(),
         }  # fmt: skip
         return found | {name: np.full(rows, value) for name, value in own.items()}
@@ -174,9 +175,11 @@ def measured(
         "busy_seconds": [
             sum(block["end"] - block["start"] for block in each) for each in of_worker.values()
         ],
-        # After the first block of each, and at the end.
+        # After the first block of each, the most, and at the end.
         "worker_mb": [
-            [round(each[0]["peak_mb"]), round(each[-1]["peak_mb"])] for each in of_worker.values()
+            [round(each[0]["memory_mb"]), round(max(block["memory_mb"] for block in each)),
+             round(each[-1]["memory_mb"])]
+            for each in of_worker.values()
         ],
         "rows": sum(block["rows"] for block in found),
         "digests": [block["digest"] for block in sorted(found, key=lambda block: block["id"])],
@@ -195,7 +198,7 @@ def blocks(predicted: Dataset, kill_after: int | None) -> Iterator[dict[str, Any
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(batch[n]).tobytes() for n in names))
         yield {
             "id": int(batch["id"][0]), "rows": len(batch["id"]), "digest": digest.hexdigest(),
-            **{n: batch[n][0].item() for n in ("process", "peak_mb", "threads", "start", "end")},
+            **{n: batch[n][0].item() for n in ("process", "memory_mb", "threads", "start", "end")},
         }  # fmt: skip
 
 

@@ -57,7 +57,9 @@ class Predictor:
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: there is no such module.
-        ValueError: an argument or a file is not as expected.
+        TypeError: the model is neither a name nor a sampler.
+        ValueError: an argument or a file is not as expected; a sampler whose precision each worker
+            would choose.
     """
 
     model: str | Sampler
@@ -126,7 +128,7 @@ class Predictor:
         Raises:
             TypeError: an input column does not hold numbers.
             ValueError: a column is missing, has the name of a prediction or another length than the
-                first, or there is no example.
+                first, or there is no example; the network mixes the examples of a batch.
         """
         columns = dict(batch) if isinstance(batch, Mapping) else {"inputs": batch}
         names = self._input_names(columns) if isinstance(batch, Mapping) else ["inputs"]
