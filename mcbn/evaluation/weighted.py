@@ -5,7 +5,7 @@ them all again. The numbers are those of `formulas` for the drawn rows, one afte
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -192,7 +192,7 @@ class WeightedClassScores:
         wrong_before = np.concatenate([np.zeros(min(1, len(number))), wrong_before])
         loss = wrong_until.take(self.until) - wrong_before
         return _areas_of_runs(
-            before, number - before, wrong_before, loss, until[-1], harmonic=self._harmonic
+            (before, number - before, wrong_before, loss), until[-1], harmonic=self._harmonic
         )
 
     @cached_property
@@ -233,9 +233,9 @@ class CellScores:
         chosen = [np.ascontiguousarray(each[has_errors].T) for each in runs]
         means = self.means(counts)
         if counts.ndim == 1:
-            return {**means, **_areas_of_runs(*chosen, until[-1], harmonic=harmonic_number)}
+            return {**means, **_areas_of_runs(chosen, until[-1], harmonic=harmonic_number)}
         every = [
-            _areas_of_runs(*run, rows, harmonic=harmonic_number)
+            _areas_of_runs(run, rows, harmonic=harmonic_number)
             for *run, rows in zip(*chosen, until[-1], strict=True)
         ]
         return {**means, **{name: np.array([each[name] for each in every]) for name in AREAS}}
@@ -247,13 +247,7 @@ class CellScores:
 
 
 def _areas_of_runs(
-    before: np.ndarray,
-    drawn: np.ndarray,
-    wrong_before: np.ndarray,
-    losses: np.ndarray,
-    rows: np.number[Any],
-    *,
-    harmonic: Callable[[Any], Any],
+    runs: Sequence[np.ndarray], rows: np.number[Any], *, harmonic: Callable[[Any], Any]
 ) -> dict[str, float]:
     """The areas of a resample from its runs of equally certain rows; those with errors suffice.
 
@@ -262,13 +256,11 @@ def _areas_of_runs(
     of a run without errors this is 0.
 
     Args:
-        before: rows that are more certain than those of each run.
-        drawn: rows of each run.
-        wrong_before: errors among the rows before it.
-        losses: errors of each run.
+        runs: of each run the rows that are more certain, its own rows, and the errors in either.
         rows: N.
         harmonic: the harmonic numbers, but for a constant.
     """
+    before, drawn, wrong_before, losses = runs
     wrong = losses.sum()
     right = rows - wrong
     mean = losses / np.maximum(drawn, 1)
