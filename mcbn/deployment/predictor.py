@@ -1,7 +1,7 @@
-"""A predictor built from files: a batch of named arrays in, predictions as named arrays out."""
+"""A predictor for batches of named arrays: predictions as named arrays out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,10 +17,11 @@ from mcbn.predictive.categorical import Categorical, CategoricalPredictive
 from mcbn.predictive.gaussian import Gaussian, GaussianPredictive
 from mcbn.predictive.likelihood import LikelihoodName, as_likelihood
 from mcbn.predictive.multilabel_columns import LABEL_COLUMNS
-from mcbn.predictive.predict import predict
+from mcbn.predictive.predict import networks, predict, require_sampler, require_separate
 from mcbn.samplers.batch_norm import MCBatchNorm
 from mcbn.samplers.deterministic import Deterministic
 from mcbn.samplers.dropout import MCDropout
+from mcbn.samplers.precision import require_shared
 from mcbn.samplers.sampler import Sampler
 
 PredictorMethod = Literal["mcbn", "dropout", "deterministic"]
@@ -37,7 +38,8 @@ class Predictor:
 
     Args:
         model: module:function or file.py:function that builds the network, whose code is run;
-            torchvision:NAME or timm:NAME.
+            torchvision:NAME or timm:NAME. Or a sampler, such as `MCBatchNorm`, which is used as it
+            is, where it is: no argument but likelihood, inputs and batch_size goes with it.
         weights: checkpoint of the network, .pt or .safetensors.
         key: entry of the checkpoint that holds the weights, if there are several.
         prefix: what the names in the checkpoint have before those of the network, if several do.
@@ -50,14 +52,17 @@ class Predictor:
         inputs: the column or columns that the network is called with; by default all except those
             with a usual name of a target or an index. Several are keyword arguments.
         device: where the network runs.
+        batch_size: most examples per pass.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: there is no such module.
-        ValueError: an argument or a file is not as expected.
+        TypeError: the model is neither a name nor a sampler.
+        ValueError: an argument or a file is not as expected; a sampler whose precision each worker
+            would choose.
     """
 
-    model: str
+    model: str | Sampler
     weights: str | None = field(default=None, kw_only=True)
     key: str | None = field(default=None, kw_only=True)
     prefix: str | None = field(default=None, kw_only=True)
@@ -70,11 +75,22 @@ class Predictor:
     )
     inputs: str | Sequence[str] | None = field(default=None, kw_only=True)
     device: str = field(default="cpu", kw_only=True)
-    network: Module = field(init=False, repr=False)
+    batch_size: int = field(default=256, kw_only=True)
     sampler: Sampler = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         as_likelihood(self.likelihood)
+        sampler = self.model
+        if isinstance(sampler, str):
+            sampler = self._from_files(sampler)
+        else:
+            require_sampler(sampler)
+            require_shared(sampler)
+            self._require_no_file()
+        # A frozen dataclass can set its own fields in this way only.
+        object.__setattr__(self, "sampler", sampler)
+
+    def _from_files(self, model: str) -> Sampler:
         if self.method not in get_args(PredictorMethod):
             raise ValueError(
                 f"expected a method of {get_args(PredictorMethod)}, got {self.method!r}; choose one"
@@ -83,14 +99,20 @@ class Predictor:
             raise ValueError(
                 "expected a bank for the method mcbn, got none; give a file that mcbn collect wrote"
             )
-        network = load_network(self.model, self.weights, key=self.key, prefix=self.prefix)
-        network = network.to(self.device)
-        # A frozen dataclass can set its own fields in this way only.
-        object.__setattr__(self, "network", network)
-        sampler = make_sampler(
-            network, self.method, bank=self.bank, draws=self.draws, seed=self.seed
+        network = load_network(model, self.weights, key=self.key, prefix=self.prefix)
+        return make_sampler(
+            network.to(self.device), self.method, bank=self.bank, draws=self.draws, seed=self.seed
         )
-        object.__setattr__(self, "sampler", sampler)
+
+    def _require_no_file(self) -> None:
+        """Check that nothing is asked for that a sampler has settled already."""
+        defaults = {each.name: each.default for each in fields(self) if each.init}
+        settled = defaults.keys() - {"model", "likelihood", "inputs", "batch_size"}
+        if given := sorted(name for name in settled if getattr(self, name) != defaults[name]):
+            raise ValueError(
+                f"expected likelihood, inputs and batch_size alone with a sampler, got {given}; "
+                "leave them out, or give the name of the network instead"
+            )
 
     def __call__(self, batch: Mapping[str, Any] | np.ndarray) -> dict[str, Any]:
         """Return the predictions of a batch, and its columns that are not inputs.
@@ -106,7 +128,7 @@ class Predictor:
         Raises:
             TypeError: an input column does not hold numbers.
             ValueError: a column is missing, has the name of a prediction or another length than the
-                first, or there is no example.
+                first, or there is no example; the network mixes the examples of a batch.
         """
         columns = dict(batch) if isinstance(batch, Mapping) else {"inputs": batch}
         names = self._input_names(columns) if isinstance(batch, Mapping) else ["inputs"]
@@ -115,11 +137,15 @@ class Predictor:
             raise ValueError(
                 f"expected no column with the name of a prediction, got {taken}; rename it"
             )
-        data = _data_set(columns, names, self.network)
+        data = _data_set(columns, names, networks(self.sampler))
         # One column is the input itself; a tuple of several would be positional arguments.
         named = None if len(names) == 1 else lambda row: dict(zip(names, row, strict=True))
         likelihood: Any = self.likelihood
-        predictive = predict(self.sampler, data, likelihood, select=named, progress=False)
+        predictive = predict(
+            self.sampler, data, likelihood, batch_size=self.batch_size, select=named, progress=False
+        )
+        # Which rows share a batch is chosen by whoever cut the data, such as Ray.
+        require_separate(self.sampler)
         return others | _columns(predictive)
 
     def _input_names(self, columns: Mapping[str, Any]) -> list[str]:
@@ -151,9 +177,12 @@ def make_sampler(
     return Deterministic(network)
 
 
-def _data_set(columns: Mapping[str, Any], names: Sequence[str], network: Module) -> TensorDataset:
-    """The input columns as tensors, real numbers in the type of the network's weights."""
-    real = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+def _data_set(
+    columns: Mapping[str, Any], names: Sequence[str], models: Sequence[Module]
+) -> TensorDataset:
+    """The input columns as tensors, real numbers in the type of the networks' weights."""
+    weights = (p for model in models for p in model.parameters())
+    real = next((p.dtype for p in weights if p.is_floating_point()), torch.float32)
     tensors = []
     for name in names:
         values = np.asarray(columns[name])

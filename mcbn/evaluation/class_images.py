@@ -21,7 +21,7 @@ from mcbn.evaluation.forecasts import Tally
 from mcbn.evaluation.image_sums import CELL_EDGES, CELLS, ImageSums
 from mcbn.evaluation.intervals import GapsOf
 from mcbn.evaluation.reliability import Reliability, of_sums, width_edges
-from mcbn.evaluation.weighted import MEANS, MeanScores, WeightedClassScores
+from mcbn.evaluation.weighted import MEANS, CellScores, MeanScores
 
 MASS_BINS = 15
 # Of each row the places that it adds to, what it adds, and how many places there are.
@@ -93,24 +93,18 @@ class ClassImages:
         residuals = self.sums.matrix("residuals", clusters).sum(0)
         return torch.from_numpy(-residuals), torch.from_numpy(self.sums.sizes(clusters))
 
-    def measure(self, clusters: Clusters) -> WeightedClassScores:
+    def measure(self, clusters: Clusters) -> CellScores:
         """The scores of a resample of clusters, all but the calibration errors."""
-        rows = self.sums.matrix("rows", clusters).tocoo()
-        errors = self.sums.matrix("errors", clusters).todok()
-        # The most certain first.
-        order = np.argsort(-rows.row, kind="stable")
-        cell, cluster = rows.row[order], rows.col[order]
-        wrong = errors.tocsr()[cell, cluster]
-        last = np.append(np.diff(cell) != 0, True).nonzero()[0]
         means = {
             name: self.sums.matrix(name, clusters).toarray()[0]
             for name in MEANS
             if name in self.sums.size
         }
-        return WeightedClassScores.of_order(
-            MeanScores(means, self.sums.sizes(clusters)), cluster, np.asarray(wrong).ravel(), last,
-            rows.data[order],
-        )  # fmt: skip
+        # The most certain first; only cells with an error are asked for their place.
+        rows, errors = (
+            self.sums.matrix(name, clusters).tocsr()[::-1] for name in ("rows", "errors")
+        )
+        return CellScores(MeanScores(means, self.sums.sizes(clusters)), rows, errors)
 
     def calibration_errors(self) -> dict[str, float]:
         """The calibration errors of all pixels."""

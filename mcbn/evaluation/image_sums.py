@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mcbn.evaluation import formulas
 from mcbn.evaluation.clusters import Clusters
-from mcbn.evaluation.sums import Sums
+from mcbn.evaluation.sums import Sums, dense_if_filled
 
 # Of the unit interval: what falls into one of them counts as equal where pixels are ranked.
 CELLS = formulas.CELLS
@@ -67,7 +67,7 @@ class ImageSums:
     def per_pixel(self, name: str, clusters: Clusters) -> Sums:
         """The same as means over pixels, in a resample over those that it has."""
         total = sum(self.pixels)
-        return Sums(self.matrix(name, clusters) / total, self.sizes(clusters))
+        return Sums(dense_if_filled(self.matrix(name, clusters) / total), self.sizes(clusters))
 
     def sizes(self, clusters: Clusters) -> Float64[np.ndarray, " clusters"]:
         """The pixels of each cluster."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mcbn import validation
@@ -47,14 +48,15 @@ class ShardScores(Displayed):
 
     Attributes:
         shards: names of the parts that were added.
-        sums: of every score, what each block adds to it: axes (blocks, entries).
+        sums: of every score, what each block adds to it: axes (blocks, entries). They are sparse,
+            so a shard of a few rows is small where it is sent.
         rows: of each block.
         draw_count: T of the predictions.
         seed: chooses the block of each row.
     """
 
     shards: tuple[str, ...]
-    sums: Mapping[str, Float64[np.ndarray, "blocks entries"]]
+    sums: Mapping[str, csr_array]
     rows: Float64[np.ndarray, " blocks"]
     draw_count: int = 0
     seed: int = 0
@@ -94,7 +96,8 @@ class ShardScores(Displayed):
             block = block.repeat_interleave(columns["nll"][0].numel())
             found.add(rows_of_positions(columns), block.numpy())
             found.draw_count = predictive.draw_count
-        return cls((str(shard),), found.sums, found.rows, found.draw_count, seed)
+        sums = {name: csr_array(values) for name, values in found.sums.items()}
+        return cls((str(shard),), sums, found.rows, found.draw_count, seed)
 
     def __add__(self, other: "ShardScores") -> "ShardScores":
         """The sums of both.
@@ -145,7 +148,12 @@ class ShardScores(Displayed):
                 f"in {len(filled)}; give more rows, or use mcbn.evaluate"
             )
         entries = {
-            name: [(row.nonzero()[0].astype(np.int32), row[row != 0]) for row in values[filled]]
+            name: [
+                (values.indices[start:stop], values.data[start:stop])
+                for start, stop in zip(
+                    values.indptr[filled], values.indptr[filled + 1], strict=True
+                )
+            ]
             for name, values in self.sums.items()
         }
         size = {name: values.shape[1] for name, values in self.sums.items()}

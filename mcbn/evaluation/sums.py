@@ -1,6 +1,8 @@
 """What resamples add to cells, as products of how often each example was drawn with its values."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from mcbn.evaluation.bootstrap import Counts
 from mcbn.evaluation.clusters import Clusters
+
+# Share of entries from which a dense product takes less time.
+DENSE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +26,7 @@ class Sums:
         sizes: rows of each cluster; None where every row is drawn by itself.
     """
 
-    matrix: csc_array
+    matrix: csc_array | Float64[np.ndarray, "cells units"]
     sizes: Float64[np.ndarray, " clusters"] | None
 
     def __call__(self, counts: Counts) -> Float64[np.ndarray, "cells *resamples"]:
@@ -59,6 +64,11 @@ def _per_row(
     counts: Counts,
 ) -> Float64[np.ndarray, "cells *resamples"]:
     return sums if sizes is None else sums * (sizes.sum() / (sizes @ counts))
+
+
+def dense_if_filled(matrix: Any) -> Any:
+    """A sparse matrix as an array, where that takes less time in products."""
+    return matrix.toarray() if matrix.nnz > DENSE * math.prod(matrix.shape) else matrix
 
 
 def sums_of(

@@ -5,7 +5,7 @@ them all again. The numbers are those of `formulas` for the drawn rows, one afte
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int, Num
+from scipy.sparse import csr_array
 from scipy.special import digamma
 from torch import Tensor
 
 from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.clusters import Clusters
+from mcbn.evaluation.sums import dense_if_filled
 
 # Scores that are means, and the columns that they are means of. Not all are always known.
 MEANS = {
@@ -114,9 +116,7 @@ class WeightedClassScores:
     Attributes:
         means: the scores that are means.
         cluster: of each row, the most certain row first.
-        rows: how many rows of the data each stands for, in that order; None if each is one.
         wrong: the places of the errors in that order.
-        errors: how many rows that are errors there are at each of these.
         starts: where each run of equally certain rows that has an error begins.
         ends: where it ends, beyond its last row.
         until: how many of the places of errors there are up to its end.
@@ -124,9 +124,7 @@ class WeightedClassScores:
 
     means: MeanScores
     cluster: Int[np.ndarray, " rows"]
-    rows: Float64[np.ndarray, " rows"] | None
     wrong: Int[np.ndarray, " errors"]
-    errors: Float64[np.ndarray, " errors"] | None
     starts: Int[np.ndarray, " runs"]
     ends: Int[np.ndarray, " runs"]
     until: Int[np.ndarray, " runs"]
@@ -162,36 +160,17 @@ class WeightedClassScores:
             means: the mean scores; None for the areas alone.
         """
         ranked, order = uncertainty.sort()
-        last = torch.cat([ranked.diff() != 0, torch.ones(1, dtype=torch.bool)])
-        return cls.of_order(
-            means or MeanScores.of({}, clusters), clusters.of_row[order].numpy(),
-            (~correct[order]).double().numpy(), last.nonzero()[:, 0].numpy(), None,
-        )  # fmt: skip
-
-    @classmethod
-    def of_order(
-        cls,
-        means: MeanScores,
-        cluster: Int[np.ndarray, " rows"],
-        errors: Float64[np.ndarray, " rows"],
-        last: Int[np.ndarray, " runs"],
-        rows: Float64[np.ndarray, " rows"] | None,
-    ) -> "WeightedClassScores":
-        """Find the runs that have errors, on which alone the areas depend.
-
-        Args:
-            means: the scores that are means.
-            cluster: of each row, the most certain row first.
-            errors: how many errors each row stands for.
-            last: the last row of each run of equally certain ones.
-            rows: how many rows of the data each stands for; None if each is one.
-        """
-        wrong = errors.nonzero()[0]
-        # Runs that hold an error, and the number of places of errors up to the end of each.
+        ends = torch.cat([ranked.diff() != 0, torch.ones(1, dtype=torch.bool)])
+        last = ends.nonzero()[:, 0].numpy()
+        wrong = (~correct[order]).numpy().nonzero()[0]
+        # Runs that hold an error, and the number of errors up to the end of each: on these alone
+        # the areas depend.
         run, places = np.unique(np.searchsorted(last, wrong), return_counts=True)
         starts = np.where(run > 0, last[run - 1] + 1, 0)
-        own = None if rows is None else errors[wrong]
-        return cls(means, cluster, rows, wrong, own, starts, last[run] + 1, places.cumsum())
+        return cls(
+            means or MeanScores.of({}, clusters), clusters.of_row[order].numpy(), wrong, starts,
+            last[run] + 1, places.cumsum(),
+        )  # fmt: skip
 
     def __call__(self, counts: Counts) -> dict[str, Any]:
         """The scores of resamples in which each cluster was drawn so often."""
@@ -205,64 +184,106 @@ class WeightedClassScores:
         return {name: np.array([each[name] for each in every]) for name in AREAS}
 
     def _areas(self, counts: Counts) -> dict[str, float]:
-        """The areas of one resample.
-
-        Every row of a run costs the mean m of the run. Of N rows, W of a run that come after n
-        others add `m sum_j sum_k 1 / k` to the sum of all risks, j from n to n + W - 1 and k from
-        j + 1 to N; of a run without errors this is 0.
-        """
+        """The areas of one resample."""
         times = counts.take(self.cluster)
-        drawn = times if self.rows is None else times * self.rows
-        until = _running(drawn)
-        losses = times.take(self.wrong)
-        wrong_until = _running(losses if self.errors is None else losses * self.errors)
+        until, wrong_until = _running(times), _running(times.take(self.wrong))
         before, number = until.take(self.starts), until.take(self.ends)
         wrong_before = wrong_until.take(self.until[:-1], mode="clip")
         wrong_before = np.concatenate([np.zeros(min(1, len(number))), wrong_before])
         loss = wrong_until.take(self.until) - wrong_before
-        return self._of_runs(before, number - before, wrong_before, loss, until[-1])
-
-    def _of_runs(
-        self,
-        before: np.ndarray,
-        drawn: np.ndarray,
-        wrong_before: np.ndarray,
-        losses: np.ndarray,
-        rows: np.number[Any],
-    ) -> dict[str, float]:
-        """The areas from the rows and errors of the runs with errors, and of those before them."""
-        wrong = losses.sum()
-        right = rows - wrong
-        mean = losses / np.maximum(drawn, 1)
-        harmonic = self._harmonic
-        all_rows = float(harmonic(rows))
-        tails = [x * (all_rows - harmonic(x)) + x for x in (before, before + drawn)]
-        area = mean @ (tails[1] - tails[0]) / rows
-        best = (wrong - right * (all_rows - harmonic(right))) / rows
-        accepted = losses @ (rows - before - (drawn - 1) / 2)
-        found = {
-            "aurc": area,
-            "e_aurc": area - best,
-            "augrc": (accepted - wrong / 2) / float(rows) ** 2,
-            "auroc_of_errors": math.nan,
-        }
-        if 0 < wrong < rows:
-            pairs = losses @ (before - wrong_before + (drawn - losses) / 2)
-            found["auroc_of_errors"] = pairs / (float(wrong) * float(right))
-        return {name: float(value) for name, value in found.items()}
+        return _areas_of_runs(
+            (before, number - before, wrong_before, loss), until[-1], harmonic=self._harmonic
+        )
 
     @cached_property
     def _harmonics(self) -> Float64[np.ndarray, " numbers"]:
         """Harmonic numbers up to that of twice as many rows as there are."""
-        return np.asarray(digamma(np.arange(2 * len(self.cluster) + 1) + 1.0))
+        return np.asarray(harmonic_number(np.arange(2 * len(self.cluster) + 1)))
 
     def _harmonic(self, numbers: Any) -> Any:
-        """Harmonic numbers, but for Euler's constant, which differences do not have."""
-        counted = numbers.dtype.kind in "iu" and self.rows is None
         # Of clusters that are all large, a resample may have more rows than are listed.
-        if counted and numbers.max(initial=0) < len(self._harmonics):
+        if numbers.dtype.kind in "iu" and numbers.max(initial=0) < len(self._harmonics):
             return self._harmonics.take(numbers)
-        return digamma(numbers + 1.0)
+        return harmonic_number(numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class CellScores:
+    """The scores of resamples of clusters whose rows are known by cells of confidence alone.
+
+    The rows of a cell count as equally certain. All resamples are products with matrices.
+
+    Attributes:
+        means: the scores that are means.
+        rows: of each cell, the most certain first, how many rows every cluster has in it.
+        errors: how many of them are errors.
+    """
+
+    means: MeanScores
+    rows: csr_array
+    errors: csr_array
+
+    def __call__(self, counts: Counts) -> dict[str, Any]:
+        """The scores of resamples in which each cluster was drawn so often."""
+        drawn, losses = (matrix @ counts.astype(np.float64) for matrix in self._matrices)
+        until, wrong_until = drawn.cumsum(0), losses.cumsum(0)
+        runs = until - drawn, drawn, wrong_until - losses, losses
+        has_errors = np.diff(self.errors.indptr) > 0
+        # Copied, so that the values of a resample lie side by side.
+        chosen = [np.ascontiguousarray(each[has_errors].T) for each in runs]
+        means = self.means(counts)
+        if counts.ndim == 1:
+            return {**means, **_areas_of_runs(chosen, until[-1], harmonic=harmonic_number)}
+        every = [
+            _areas_of_runs(run, rows, harmonic=harmonic_number)
+            for *run, rows in zip(*chosen, until[-1], strict=True)
+        ]
+        return {**means, **{name: np.array([each[name] for each in every]) for name in AREAS}}
+
+    @cached_property
+    def _matrices(self) -> tuple[Any, Any]:
+        """The rows and the errors."""
+        return dense_if_filled(self.rows), dense_if_filled(self.errors)
+
+
+def _areas_of_runs(
+    runs: Sequence[np.ndarray], rows: np.number[Any], *, harmonic: Callable[[Any], Any]
+) -> dict[str, float]:
+    """The areas of a resample from its runs of equally certain rows; those with errors suffice.
+
+    Every row of a run costs the mean m of the run. Of N rows, W of a run that come after n others
+    add `m sum_j sum_k 1 / k` to the sum of all risks, j from n to n + W - 1 and k from j + 1 to N;
+    of a run without errors this is 0.
+
+    Args:
+        runs: of each run the rows that are more certain, its own rows, and the errors in either.
+        rows: N.
+        harmonic: the harmonic numbers, but for a constant.
+    """
+    before, drawn, wrong_before, losses = runs
+    wrong = losses.sum()
+    right = rows - wrong
+    mean = losses / np.maximum(drawn, 1)
+    all_rows = float(harmonic(rows))
+    tails = [x * (all_rows - harmonic(x)) + x for x in (before, before + drawn)]
+    area = mean @ (tails[1] - tails[0]) / rows
+    best = (wrong - right * (all_rows - harmonic(right))) / rows
+    accepted = losses @ (rows - before - (drawn - 1) / 2)
+    found = {
+        "aurc": area,
+        "e_aurc": area - best,
+        "augrc": (accepted - wrong / 2) / float(rows) ** 2,
+        "auroc_of_errors": math.nan,
+    }
+    if 0 < wrong < rows:
+        pairs = losses @ (before - wrong_before + (drawn - losses) / 2)
+        found["auroc_of_errors"] = pairs / (float(wrong) * float(right))
+    return {name: float(value) for name, value in found.items()}
+
+
+def harmonic_number(numbers: Any) -> Any:
+    """Harmonic numbers, but for Euler's constant, which differences do not have."""
+    return digamma(numbers + 1.0)
 
 
 def _running(values: Num[np.ndarray, " rows"]) -> Num[np.ndarray, " rows+1"]:

@@ -14,7 +14,7 @@ from mcbn import validation
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Inputs, Select, count, select_inputs
 from mcbn.network.isolation import StreamStates, random_streams
-from mcbn.network.known_conducts import seen
+from mcbn.network.known_conducts import Conduct, seen
 from mcbn.network.loaders import Data, batch_lengths, order_sampler, ordered_loader, rebatched
 from mcbn.predictive.bernoulli import BernoulliPredictive, probabilities_met
 from mcbn.predictive.categorical import CategoricalPredictive
@@ -204,20 +204,41 @@ def _accepted(
     """
     unknown = getattr(likelihood, "outputs", "known") is None
     for index, part in enumerate(parts):
-        conducts = [conduct for model in _networks(sampler) for conduct in seen(model)]
+        conducts = _conducts(sampler)
         if unknown and any(conduct.ends_in_sigmoid for conduct in conducts):
             raise probabilities_met("the outputs of a sigmoid")
         mixes = any(c.mixes or (regrouped and c.decides) for c in conducts)
         if cut and index > 0 and mixes:
-            raise ValueError(
-                "expected a network whose output for an example is its own, to cut the data into "
-                "batches, got one whose output depends on the others in its batch; give a "
-                "DataLoader with the batches that belong together, and leave batch_size out"
+            raise mixing_met(
+                "give a DataLoader with the batches that belong together, and leave batch_size out"
             )
         yield part
 
 
-def _networks(sampler: Any) -> tuple[Any, ...]:
+def require_separate(sampler: Sampler) -> None:
+    """Check that no network of a sampler was seen to mix the examples of a batch.
+
+    Raises:
+        ValueError: one was.
+    """
+    if any(conduct.mixes for conduct in _conducts(sampler)):
+        raise mixing_met("pass batches that belong together by mcbn.predict with a DataLoader")
+
+
+def mixing_met(advice: str) -> ValueError:
+    """The error of data that are cut for a network that mixes examples."""
+    return ValueError(
+        "expected a network whose output for an example is its own, to cut the data into batches, "
+        f"got one whose output depends on the others in its batch; {advice}"
+    )
+
+
+def _conducts(sampler: Sampler) -> list[Conduct]:
+    """How the networks of a sampler were seen to treat their inputs."""
+    return [conduct for model in networks(sampler) for conduct in seen(model)]
+
+
+def networks(sampler: Any) -> tuple[Any, ...]:
     """The networks that a sampler of this package calls."""
     return (*getattr(sampler, "models", ()), *filter(None, [getattr(sampler, "model", None)]))
 

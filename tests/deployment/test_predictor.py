@@ -131,7 +131,7 @@ def test_several_columns_are_keyword_arguments(files):
     bank, given = mcbn.Bank.load(files / "Two.bank"), {"x": rows(), "kind": torch.from_numpy(kind)}
     with torch.no_grad():
         draws = [
-            torch.func.functional_call(predictor.network, bank.state(t), (), given)
+            torch.func.functional_call(predictor.sampler.model, bank.state(t), (), given)
             for t in range(len(bank))
         ]
     wanted = torch.stack(draws).double().softmax(2).mean(0).numpy()
@@ -202,35 +202,81 @@ def test_arguments_that_are_refused(change, words, files):
         inspect.unwrap(Predictor.__init__)(object.__new__(Predictor), **{**banked(files), **change})
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    for package in ("pandas", "pyarrow"):
-        pytest.importorskip(package)
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False,
-             _node_ip_address="127.0.0.1")  # fmt: skip
-    yield ray
-    ray.shutdown()
+@pytest.mark.parametrize("method", ["mcbn", "dropout", "deterministic"])
+def test_a_sampler_is_used_as_it_is(method, files):
+    sampler = samplers(files)[method]
+    predictor = Predictor(sampler, inputs="x", batch_size=8)
+    assert predictor.sampler is sampler
+    actual = predictor({"x": rows().numpy(), "id": np.arange(23)})
+    wanted = expected(mcbn.predict(sampler, rows(), batch_size=8))
+    same(actual, {"id": np.arange(23), **wanted})
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_ray_data_maps_batches_to_the_same_numbers(cluster, files):
-    from ray import data  # noqa: PLC0415 - only where it is installed
+def test_rows_are_predicted_in_batches_of_the_size_asked_for(files):
+    model = samplers(files)["mcbn"].model
+    seen = []
+    hook = model[0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    Predictor(mcbn.Deterministic(model), batch_size=9)(rows().numpy())
+    hook.remove()
+    assert max(seen) == 9
 
-    x = rows().numpy()
-    table = data.from_items([{"id": i, "x": row} for i, row in enumerate(x)])
-    mapped = table.map_batches(
-        Predictor,
-        fn_constructor_kwargs=banked(files, inputs="x"),
-        batch_size=5,
-        concurrency=1,
-    )
-    actual = sorted(mapped.take_all(), key=lambda row: row["id"])
-    assert [row["id"] for row in actual] == list(range(23))
-    columns = {name: np.stack([row[name] for row in actual]) for name in CLASS_COLUMNS}
-    # In other batches, a sum of single precision has another last bit.
-    same(columns, expected(mcbn.predict(samplers(files)["mcbn"], rows())), 1e-5)
+
+def test_numbers_are_converted_to_the_type_of_the_weights_of_an_ensemble(files):
+    members = [samplers(files)["deterministic"].model.double() for _ in range(2)]
+    ensemble = mcbn.DeepEnsemble(members)
+    x = rows().double() / 3  # not the same in single precision
+    same(Predictor(ensemble)(x.numpy()), expected(mcbn.predict(ensemble, x)))
+
+
+def test_a_sampler_goes_to_another_process(files):
+    sampler = samplers(files)["mcbn"]
+    there = ForkingPickler.loads(ForkingPickler.dumps(partial(Predictor, sampler)))
+    same(there()(rows().numpy()), Predictor(sampler)(rows().numpy()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": "w.pt", "draws": 9}, r"batch_size alone with a sampler, got \['draws', 'wei"),
+        ({"bank": "a.bank"}, r"got \['bank'\]"),
+        ({"likelihood": "poisson"}, "expected the likelihood"),
+    ],
+)
+def test_arguments_that_do_not_go_with_a_sampler_are_refused(change, words, files):
+    with pytest.raises(ValueError, match=words):
+        inspect.unwrap(Predictor.__init__)(
+            object.__new__(Predictor), samplers(files)["mcbn"], **change
+        )
+
+
+@pytest.mark.usefixtures("no_type_checker")
+def test_a_network_in_the_place_of_its_sampler_is_refused(files):
+    with pytest.raises(TypeError, match=r"wrap the network by mcbn\.MCBatchNorm"):
+        Predictor(samplers(files)["mcbn"].model)
+
+
+def test_a_precision_that_each_worker_would_choose_is_refused(files):
+    sampler = samplers(files)["mcbn"]
+    chooses = mcbn.MCBatchNorm(sampler.model, sampler.bank, precision="auto")
+    with pytest.raises(ValueError, match="expected one precision for all processes"):
+        Predictor(chooses)
+
+
+class Mixing(torch.nn.Sequential):
+    """Centers each batch by its own mean."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y - y.mean(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*MCBN122")
+def test_a_network_that_mixes_examples_is_refused_though_its_batch_is_whole(files):
+    """The numbers would depend on how Ray cuts the rows."""
+    plain = samplers(files)["deterministic"].model
+    predictor = Predictor(mcbn.Deterministic(Mixing(*plain).eval()))
+    with pytest.raises(ValueError, match="depends on the others in its batch; pass batches that"):
+        predictor(rows().numpy())
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(files, tmp_path):

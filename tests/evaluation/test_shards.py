@@ -35,7 +35,7 @@ def assert_equal(first, second):
     assert first.sums.keys() == second.sums.keys()
     assert_close(first.rows, second.rows, rtol=0, atol=0)
     for name, values in first.sums.items():
-        assert_close(values, second.sums[name], rtol=1e-12, atol=1e-12)
+        assert_close(values.toarray(), second.sums[name].toarray(), rtol=1e-12, atol=1e-12)
 
 
 def test_scores_of_two_shards_are_those_of_one_pass():
@@ -86,7 +86,7 @@ def test_blocks_are_chosen_by_chance_where_rows_are_sorted():
     logits, targets = rows(3_000)
     order = targets.argsort()
     shard = ShardScores.of([batch(logits[order], targets[order])], shard=0, blocks=16)
-    counts, total = shard.sums["found"][:, 3:6], np.bincount(targets, minlength=3)
+    counts, total = shard.sums["found"].toarray()[:, 3:6], np.bincount(targets, minlength=3)
     assert (np.abs(counts - total / 16) < 5 * np.sqrt(total / 16)).all()
 
 
@@ -162,3 +162,20 @@ def test_intervals_are_as_wide_as_those_of_one_pass():
     for name, found in ratios.items():
         error = np.std(found) / np.sqrt(len(found))
         assert abs(np.mean(found) - 1) < 4 * error + 0.01, (name, np.mean(found), error)
+
+
+@pytest.mark.parametrize("share", [0.0, 2.0], ids=["dense", "sparse"])
+def test_matrices_of_sums_may_be_dense_or_sparse(share, monkeypatch):
+    every = ShardScores.of([batch(*rows(3_000))], shard=0, blocks=16)
+    usual = every.evaluation(resamples=60)
+    monkeypatch.setattr("mcbn.evaluation.sums.DENSE", share)
+    found = every.evaluation(resamples=60)
+    for name in usual:
+        numbers = [(s[name].value, s[name].low, s[name].high) for s in (found, usual)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-9), name
+
+
+def test_a_shard_of_few_rows_is_small_where_it_is_sent():
+    shard = ShardScores.of([batch(*rows(1_000))], shard=0)
+    sent = sum(values.data.nbytes + values.indices.nbytes for values in shard.sums.values())
+    assert sent < 1_000 * 200

@@ -189,6 +189,17 @@ def subgroup():
     return predicted("classes", group)
 
 
+def on_own_device():
+    """The rows, predicted by a network on a device of the process, as on one GPU a process."""
+    # Names the device for the whole process, so it is left to the last.
+    from second_device import DEVICE  # noqa: PLC0415
+
+    sampler = flat()
+    sampler.model.to(DEVICE)
+    assert sampler(rows(2)).device == DEVICE
+    return predict_distributed(sampler, rows(), batch_size=8)
+
+
 def process(rank, folder):
     """All that one process does; its results go to a file."""
     warnings.simplefilter("error")
@@ -207,6 +218,7 @@ def process(rank, folder):
     results["left"] = left_unchanged()
     alone = subgroup()
     results["subgroup"] = alone if rank == 0 else vars(alone)
+    results["device"] = vars(on_own_device())
     torch.save(results, os.path.join(folder, f"{rank}.pt"))
     dist.barrier()
     dist.destroy_process_group()
@@ -273,6 +285,12 @@ def test_the_model_its_modes_and_random_streams_are_left_unchanged(results):
 def test_a_group_of_some_processes(results):
     assert "expected a process of the group, got one that is not in it" in results[0]["subgroup"]
     same(results[1]["subgroup"], alone("classes"), 0.0)
+
+
+def test_networks_on_a_device_of_each_process_give_the_bits_of_the_cpu(results):
+    for rank in range(WORLD):
+        same(results[rank]["device"], alone("classes"), 0.0)
+        assert results[rank]["device"]["log_probabilities"].device.type == "cpu"
 
 
 def test_without_a_process_group_the_remedy_is_named():
