@@ -121,7 +121,7 @@ BANKS = (
     Case("bank of ResNet-18 (ImageNet stem), 32x32", small_resnet, IMAGE, 1_000, 64, 32, bar=1.05),
 )
 # Whose other samplers are measured.
-SAMPLERS = Case(CIFAR_STEM, cifar_resnet18, IMAGE, 64, 4, 32)
+SAMPLERS = Case(f"samplers, {CIFAR_STEM}", cifar_resnet18, IMAGE, 64, 4, 32)
 
 
 def made(case: Case, device: torch.device) -> nn.Module:
