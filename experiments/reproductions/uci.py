@@ -1,7 +1,8 @@
 """Teye et al.'s evaluation on UCI regression sets: MCBN against MC Dropout, and Gal's baseline.
 
 Run: python -m experiments.reproductions.uci [--fast] [SET ...]
-(about 7 hours on 2 cores; data root in MCBN_DATA). Named sets, or `gal`, are added to the existing result.
+(about 7 hours on 2 cores; data root in MCBN_DATA). Named sets, or `gal`, are added to the existing
+result.
 """
 
 import json
