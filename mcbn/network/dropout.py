@@ -131,4 +131,4 @@ def _drop_output(
         scale = ((1 - layer.p) * (1 + layer.p * DROPPED_ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
         return scale * (torch.where(keep, output, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)
     scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
-    return torch.where(keep, output * scale, 0.0)
+    return output * torch.where(keep, scale, 0.0).to(output.dtype)
