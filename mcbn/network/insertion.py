@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
 
