@@ -37,7 +37,6 @@ bench: .venv-bench/ready  ## run the benchmarks; writes their results and the ta
 	.venv-bench/bin/python benchmarks/streaming.py
 	.venv-bench/bin/python benchmarks/scoring.py
 	.venv-bench/bin/python benchmarks/command.py
-	.venv-bench/bin/python experiments/bench_study.py
 
 clean:  ## remove the environments and all that these targets wrote
 	rm -rf .venv .venv-* .uv demo dist audit mutants docs/_build

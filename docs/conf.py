@@ -82,7 +82,7 @@ LETTERS = {
 
 # Files outside this folder that pages link to, and the pages that include them.
 INCLUDED_FILES = {
-    "../experiments/README.md": "experiments.md",
+    "../experiments/README.md": "experiments/index.md",
     "../CONTRIBUTING.md": "contributing.md",
     "../CHANGELOG.md": "changes.md",
 }

@@ -11,7 +11,7 @@ from mcbn.bank.rescaling import dead_in_some, merged, rescaled
 from mcbn.network.batchnorm import VARIANCE
 
 # M relative to that of the bank: where rescaling was measured, in
-# experiments/rescaling_networks.py, and mostly right.
+# experiments/choosing/rescaling_networks.py, and mostly right.
 VALID_RATIOS = (1 / 2, 4.0)
 # Nearer to the bank's own M than by this factor nothing is doubted.
 MIN_FACTOR = 1.2

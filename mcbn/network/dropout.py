@@ -130,5 +130,10 @@ def _drop_output(
     if isinstance(layer, (AlphaDropout, FeatureAlphaDropout)):
         scale = ((1 - layer.p) * (1 + layer.p * DROPPED_ALPHA**2)) ** -0.5 if layer.p < 1 else 0.0
         return scale * (torch.where(keep, output, DROPPED_ALPHA) - layer.p * DROPPED_ALPHA)
-    scale = 1 / (1 - layer.p) if layer.p < 1 else 0.0
-    return torch.where(keep, output * scale, 0.0)
+    return masked(output, keep, layer.p)
+
+
+def masked(values: Tensor, keep: Bool[Tensor, "1 ..."], rate: float) -> Tensor:
+    """The values that are kept, over the share of those; the others are 0."""
+    scale = 1 / (1 - rate) if rate < 1 else 0.0
+    return values * torch.where(keep, scale, 0.0).to(values.dtype)

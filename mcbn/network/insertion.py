@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Module, ModuleDict, ModuleList, Sequential
 
 from mcbn.network.classifier import CONVOLUTIONS, last_layer
-from mcbn.network.dropout import Masks, has_dropout
+from mcbn.network.dropout import Masks, has_dropout, masked
 from mcbn.network.isolation import eval_mode, in_this_thread
 
 # Where dropout goes: before the last weights, after each block, or before the modules named.
@@ -150,7 +149,7 @@ def _dropped(calls: Counter[str], site: Site, rate: float, masks: Masks, values:
     calls[site.name] += 1
     channelwise = _by_channel(site.module, values)
     keep = masks(site.name, calls[site.name], values, rate, channelwise=channelwise)
-    return torch.where(keep, values / (1 - rate), 0.0)
+    return masked(values, keep, rate)
 
 
 def _by_channel(module: Module, values: Tensor) -> bool:

@@ -37,6 +37,9 @@ TEST_EXAMPLES = 4
 # Largest difference to the loop, relative to the largest output, that rounding explains.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 HALF_ROUNDING = 5e-2
+# How often a pass uses each weight, on average, from which on its time is that of arithmetic, which
+# draws that share a pass do not save: so it was on CPUs.
+BUSY_USES = 512
 
 
 # Plans are remembered for as long as the network stays in a state, so no plan may hold the network
@@ -202,13 +205,16 @@ def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple
 
 def _automatic(cost: PassCost, examples: int) -> Iterator[Engine]:
     """Engines in the order in which they are likely to be fast."""
+    busy = examples * cost.multiplications >= BUSY_USES * cost.weights
+    if not cost.dense and not busy:
+        yield "batched"
     # Folding rewrites every weight for every draw: worth it where activations outweigh them.
     if cost.dense or examples * cost.values > cost.weights:
         yield "folded"
-    # A pass of one draw gains by its layout alone.
-    elif not cost.dense and 2 * examples * cost.values > cost.budget:
+    if cost.dense:
+        yield "batched"
+    else:  # a pass of one draw gains by its layout alone
         yield "loop"
-    yield "batched"
 
 
 def _made(

@@ -28,11 +28,13 @@ class PassCost:
         values: size of the largest intermediate tensor, per example.
         dense: whether all intermediate tensors are rows of features.
         weights: number of parameters, which every pass reads.
+        multiplications: of weights, per example.
     """
 
     values: int
     dense: bool
     weights: int
+    multiplications: int = 0
 
     @property
     def budget(self) -> int:
@@ -58,11 +60,12 @@ def pass_size(cost: PassCost, examples: int, draws: int) -> tuple[int, int]:
     return max(1, piece), max(1, min(draws, rows // max(1, piece)))
 
 
-PRODUCTS = (
-    functional.conv1d, functional.conv2d, functional.conv3d,
+# Products with weights, each of which is used for every value of the output, or of the input.
+FORWARD = functional.linear, functional.conv1d, functional.conv2d, functional.conv3d
+TRANSPOSED = (
     functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d,
-    functional.linear, torch.matmul, torch.bmm, torch.baddbmm,
 )  # fmt: skip
+PRODUCTS = (*FORWARD, *TRANSPOSED, torch.matmul, torch.bmm, torch.baddbmm)
 
 
 class Scaling(TorchFunctionMode):
@@ -120,11 +123,11 @@ def _averaged(input: Tensor, output_size: Any) -> Tensor:
 
 
 class CostProbe(TorchFunctionMode):
-    """Measures the cost of a pass: the size of its largest tensor."""
+    """Measures the cost of a pass: the size of its largest tensor, and its multiplications."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.values, self.dense = 0, True
+        self.values, self.dense, self.multiplications = 0, True, 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -133,12 +136,19 @@ class CostProbe(TorchFunctionMode):
         if isinstance(result, Tensor) and not isinstance(result, torch.nn.Parameter):
             self.values = max(self.values, result.numel())
             self.dense = self.dense and result.ndim <= 2
+            if func in FORWARD or func in TRANSPOSED:
+                given = {**dict(zip(("input", "weight"), args, strict=False)), **(kwargs or {})}
+                uses = result if func in FORWARD else given["input"]
+                self.multiplications += uses.numel() * given["weight"][0].numel()
         return result
 
     def cost(self, model: Module, examples: int) -> PassCost:
         """The cost per example of the pass seen; parameters are counted apart."""
         weights = sum(parameter.numel() for parameter in model.parameters())
-        return PassCost(max(1, self.values // max(1, examples)), self.dense, weights)
+        each = max(1, examples)
+        return PassCost(
+            max(1, self.values // each), self.dense, weights, self.multiplications // each
+        )
 
 
 @contextmanager

@@ -35,7 +35,7 @@ PAGES |= {
     if "_build" not in path.parts
 }
 # These include a file that has tests of its own.
-COPIES = {"experiments.md", "contributing.md", "changes.md"}
+COPIES = {page for page, text in PAGES.items() if text.startswith("```{include}")}
 # Their blocks run in tests of their own; of the README only the blocks marked `py` run here.
 README, TRACKING = "README.md", "tracking.md"
 FILE = re.compile(r"# (\w+\.\w+)\n")

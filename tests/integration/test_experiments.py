@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-PAGE = (FOLDER / "README.md").read_text().partition("## The MNIST study")[2]
+PAGE = (FOLDER / "studies" / "mnist.md").read_text()
 SIZES = (16, 64, 256, 1024)
 
 
@@ -69,11 +69,12 @@ def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(result
         assert numbers == pytest.approx(interval(slopes), abs=5.1e-4)
 
 
-SCRIPTS = ("toy", "uci", "batch_size", "elbo", "images", "segmentation", "drift",
-           "alternatives")  # fmt: skip
-WITH_RESULT = [name for name in SCRIPTS if (FOLDER / "results" / f"{name}.json").is_file()]
+SCRIPTS = {
+    "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
+    "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
+    "drift": "shift", "alternatives": "comparisons",
+}  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
-ON_PAGE = [name for name in WITH_RESULT if f"\n## `{name}`\n" in (FOLDER / "README.md").read_text()]
 
 
 def numbers(value):
@@ -88,8 +89,7 @@ def numbers(value):
 def section(name):
     if name == "guide":
         return (FOLDER.parent / "docs" / "what_to_pick.md").read_text()
-    page = (FOLDER / "README.md").read_text()
-    return page.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
+    return (FOLDER / SCRIPTS[name] / f"{name}.md").read_text()
 
 
 def result_of(name):
@@ -97,7 +97,7 @@ def result_of(name):
     return json.loads((FOLDER / "results" / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*ON_PAGE, "guide"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "guide"])
 def test_every_decimal_on_the_page_occurs_in_the_result(name):
     """A number with n decimals on the page is a number of the result rounded to n decimals."""
     known, text = numbers(result_of(name)), section(name)
@@ -124,7 +124,7 @@ def sibling_numbers(value):
             yield from sibling_numbers(each)
 
 
-WITH_INTERVALS = [name for name in (*ON_PAGE, "guide") if name not in WITHOUT_INTERVALS]
+WITH_INTERVALS = [name for name in (*SCRIPTS, "guide") if name not in WITHOUT_INTERVALS]
 
 
 @pytest.mark.parametrize("name", WITH_INTERVALS)
@@ -149,13 +149,28 @@ def rounds_to(number, figure):
     return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
 
 
-@pytest.mark.parametrize("name", WITH_RESULT)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_every_experiment_runs_at_a_tiny_scale(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    script, record = (importlib.import_module(module) for module in (name, "record"))
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    script = importlib.import_module(f"experiments.{SCRIPTS[name]}.{name}")
+    record = importlib.import_module("experiments.record")
     script.main(record.Record(name, fast=True, folder=tmp_path))
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert all(math.isfinite(number) for number in numbers(result))
     assert (tmp_path / f"{name}.svg").stat().st_size > 1000
     committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
     assert result.keys() == committed.keys()
+
+
+def test_every_script_has_a_page_and_the_list_names_it():
+    """Scripts of which another page reports are listed with that page."""
+    listed = (FOLDER / "README.md").read_text()
+    scripts = [path for path in FOLDER.glob("*/*.py") if "\ndef main(" in path.read_text()]
+    assert len(scripts) >= 20
+    for script in scripts:
+        module = ".".join(script.relative_to(FOLDER.parent).with_suffix("").parts)
+        (line,) = (line for line in listed.splitlines() if f"`python -m {module}" in line)
+        page = script.with_suffix(".md")
+        assert ("../docs/" in line) != page.is_file(), script
+        if page.is_file():
+            assert f"]({page.relative_to(FOLDER)})" in line

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::mcbn.bank.consistency.Inconsist
 
 @pytest.fixture
 def rules(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    return importlib.import_module("propagation_rules")
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("experiments.cost.propagation_rules")
 
 
 def drawn(network, *shape):

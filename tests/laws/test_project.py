@@ -122,7 +122,7 @@ def test_the_root_has_few_targets_and_explains_each():
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci/run")]
 PAGES += [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.yml")]
-PAGES += [ROOT / "experiments" / "README.md", ROOT / "docs" / "conf.py"]
+PAGES += [*(ROOT / "experiments").rglob("*.md"), ROOT / "docs" / "conf.py"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

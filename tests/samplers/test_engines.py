@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 import mcbn
 from mcbn.network.known_conducts import conducts_of
@@ -508,6 +509,46 @@ def test_an_object_whose_tensors_are_not_seen_is_left_to_the_loop(engine):
     assert plan_of(model).engine == "loop"
 
 
+class Transposed(nn.Module):
+    """Calls with names in place of places."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2)
+
+    def forward(self, x):
+        return functional.conv_transpose2d(
+            input=x, weight=self.up.weight, bias=self.up.bias, stride=2, groups=2
+        )
+
+
+def test_multiplications_are_those_that_pytorch_counts():
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, groups=3), nn.BatchNorm2d(6), nn.ReLU(),
+        Transposed(), nn.ConvTranspose2d(4, 2, 2), nn.Conv2d(2, 5, 3, dilation=2),
+        nn.Flatten(2), nn.Conv1d(5, 3, 4), nn.Flatten(), nn.LazyLinear(7), nn.Linear(7, 2),
+    ).eval()  # fmt: skip
+    x = torch.zeros(3, 3, 12, 12)
+    with torch.no_grad():
+        model(x)
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        with vmap.CostProbe() as probe:
+            model(x)
+    cost = probe.cost(model, 3)
+    assert 2 * 3 * cost.multiplications == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"),
+    [(1, ["batched", "loop"]), (7, ["batched", "folded", "loop"]), (8, ["folded", "loop"])],
+)
+def test_draws_share_a_pass_that_uses_its_weights_seldom(examples, expected):
+    """Weights are folded where activations outweigh them."""
+    cost = vmap.PassCost(300, dense=False, weights=1000, multiplications=64 * 1000)
+    assert list(engines._automatic(cost, examples)) == expected
+
+
 def test_a_pass_of_one_draw_goes_through_the_loop_channels_last(monkeypatch):
     """Many weights and a single draw to a pass: neither folding nor `vmap` would gain anything."""
     with torch.random.fork_rng():
@@ -517,8 +558,7 @@ def test_a_pass_of_one_draw_goes_through_the_loop_channels_last(monkeypatch):
             nn.Flatten(), nn.Linear(8, 3000), nn.Linear(3000, 40),
         ).eval()  # fmt: skip
     x = torch.randn(21, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(vmap, "IMAGE_VALUES", 1)
-    monkeypatch.setattr(vmap, "HEAVY_VALUES", 1)
+    monkeypatch.setattr(engines, "BUSY_USES", 0)
     loop = sampler(model, x)
     actual = replace(loop, engine="auto")(x)
     assert_close(actual, loop(x), rtol=0, atol=LIMITS[torch.float32] * float(actual.abs().max()))
