@@ -205,8 +205,9 @@ def _candidates(engine: Engine, cost: PassCost, examples: int) -> Iterator[tuple
 
 def _automatic(cost: PassCost, examples: int) -> Iterator[Engine]:
     """Engines in the order in which they are likely to be fast."""
+    fits = 2 * examples * cost.values <= cost.budget
     busy = examples * cost.multiplications >= BUSY_USES * cost.weights
-    if not cost.dense and not busy:
+    if not cost.dense and fits and not busy:
         yield "batched"
     # Folding rewrites every weight for every draw: worth it where activations outweigh them.
     if cost.dense or examples * cost.values > cost.weights:
