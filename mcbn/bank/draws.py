@@ -1,7 +1,7 @@
 """Draws: the statistics of mini-batches, each normalised by its own."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -97,7 +97,9 @@ def batch_statistics(
         model, layers, partial(_normalize, row), partial(_observe, row, own)
     )
     inputs = to_network(model, batch.inputs)
-    with torch.no_grad(), restored(model, parameters=own.rewrites), watched:
+    # What watches the layers puts back the buffers.
+    kept = restored(model, buffers=False, parameters=True) if own.rewrites else nullcontext()
+    with torch.no_grad(), kept, watched:
         outputs = forward(model, {}, inputs)
     batch.require_answer(outputs)
     if draw == 0 and row and not own.random:

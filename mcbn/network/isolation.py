@@ -149,7 +149,9 @@ class _LentTensor:
 
 
 def _same_values(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    if one.shape != other.shape:
+        return False
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _lend(tensors: dict[str, Any]) -> list[_LentTensor]:
