@@ -118,7 +118,8 @@ CASES = (
 )
 BANKS = (
     Case("bank of MLP 13-50-50-1", dense, (13,), 10_000, 500, 128, bar=0.3),
-    Case("bank of ResNet-18 (ImageNet stem), 32x32", small_resnet, IMAGE, 1_000, 64, 32, bar=1.05),
+    Case(f"bank of {CIFAR_STEM}", cifar_resnet18, IMAGE, 1_000, 16, 32, bar=1.05),
+    Case("bank of ResNet20, 32x32", networks.resnet20, IMAGE, 1_000, 64, 32, bar=1.05),
 )
 # Whose other samplers are measured.
 SAMPLERS = Case(f"samplers, {CIFAR_STEM}", cifar_resnet18, IMAGE, 64, 4, 32)

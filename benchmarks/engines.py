@@ -45,7 +45,8 @@ def main() -> None:
     quick = "--quick" in sys.argv
     asked = [word for word in sys.argv[1:] if word != "--quick"]
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not quick else {}
-    kept = results.setdefault("cases", {})
+    before = results.get("cases", {})
+    kept = results["cases"] = {c.name: before[c.name] for c in (*CASES, *BANKS) if c.name in before}
     results["machine"] = machine(CPU)
     rounds = QUICK_ROUNDS if quick else ROUNDS
     for case in tqdm(named((*CASES, *BANKS), asked), desc="networks", unit="network"):
@@ -195,10 +196,10 @@ def bank_figures(case: Case, rounds: int) -> dict[str, Any]:
     drawn = mcbn.minibatches(data, batch_size=case.size, draws=case.draws)
     ready = list(drawn)
 
-    def collect(batches: Iterable[Tensor]) -> None:
+    def collect(batches: Iterable[Tensor], limit: int | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mcbn.InconsistentBankWarning)
-            mcbn.collect(model, batches, progress=False)
+            mcbn.collect(model, batches, limit=limit, progress=False)
 
     twin = copy.deepcopy(model).train()
     for layer in twin.modules():
@@ -213,6 +214,7 @@ def bank_figures(case: Case, rounds: int) -> dict[str, Any]:
     contenders: dict[str, Callable[[], Any]] = {
         "plain": lambda: trained(ready),
         "collect": lambda: collect(ready),
+        "collect with a limit": lambda: collect(ready, 512),
         "drawing and forwards": lambda: trained(drawn),
         "drawing and collect": lambda: collect(drawn),
     }

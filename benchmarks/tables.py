@@ -115,8 +115,10 @@ def floor_table(runs: Runs) -> str:
 def bank_table(banks: Runs) -> str:
     """Table of building a bank, from given mini-batches and from a data set."""
     rows = [
-        [case.name, judged(entry["ratios"]["collect"], case.bar), f"{entry['drawn']:.2f}"]
+        [case.name, judged(entry["ratios"]["collect"], case.bar), f"{entry['drawn']:.2f}",
+         cell(entry, "collect with a limit")]
         for case, entry in banks.items()
-    ]
-    heads = ["building a bank", "to T train-mode forwards", "both drawing their mini-batches"]
+    ]  # fmt: skip
+    heads = ["building a bank", "to T train-mode forwards", "both drawing their mini-batches",
+             "with a limit of 512 examples"]  # fmt: skip
     return table(heads, rows)
