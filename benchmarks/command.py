@@ -86,10 +86,11 @@ def _modules(words: Sequence[str], folder: str) -> int:
 
 
 def _run(words: Sequence[str], folder: str) -> "subprocess.CompletedProcess[str]":
-    # One thread, since the work is small and CPU time would count those that wait.
+    # One thread, since the work is small and CPU time would count those that wait; with the
+    # bytecode that an installed package has.
     return subprocess.run(  # noqa: S603
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""},
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,8 @@ def main() -> None:
     if "--file" in sys.argv:
         print(json.dumps(scored_file(*sys.argv[sys.argv.index("--file") + 1 :])))
         return
-    torch.set_num_threads(1)
+    # Of NumPy too, in the processes that are begun here.
+    os.environ["OMP_NUM_THREADS"] = "1"
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else SHARD_ROWS
     results = {"files": file_results(), "floor": floor(), "shards": shards(rows)}
     write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())

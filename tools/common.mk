@@ -12,7 +12,7 @@ SECOND_DEVICE := tests/laws/test_second_device.py
 .venv/ready: tools/locks/dev.lock
 # The tests start many processes, which would each compile what they import where Python is told to
 # write no bytecode.
-.venv/ready: SYNC := --compile-bytecode
+.venv/ready .venv-bench/ready: SYNC := --compile-bytecode
 .venv-demo/ready: tools/locks/demo.lock
 .venv-compat/ready: tools/locks/compat.lock
 .venv-bench/ready: tools/locks/bench.lock
