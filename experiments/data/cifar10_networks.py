@@ -3,7 +3,9 @@
 Run: python -m experiments.data.cifar10_networks [NAME ...]
 (about 25 minutes a network on 2 cores; data root in MCBN_DATA)
 
-Weights are kept in results/parts, so a network is trained once; one that is cut short begins anew.
+Those that are trained here never see the last 5,000 training images, so that there are lossless
+images on which no choice was made. Weights are kept in results/parts, so a network is trained once;
+one that is cut short begins anew.
 """
 
 import sys
@@ -18,11 +20,12 @@ from torch.nn import functional
 from experiments.data import cifar10
 from experiments.record import RESULTS
 from mcbn.tasks.cifar10 import CropAndFlip
-from mcbn.tasks.datasets import data_root, normalize_cifar10
+from mcbn.tasks.datasets import LabeledData, data_root, normalize_cifar10
 from mcbn.tasks.networks import load_resnet20
 from mcbn.tasks.training import build, train
 
 EPOCHS, BATCH_SIZE = 20, 128
+HELD_OUT = 5_000
 LEARNING_RATE, WEIGHT_DECAY = 1e-2, 5e-2
 PUBLISHED = "ResNet20, published"
 
@@ -121,6 +124,13 @@ class Crops:
         )
 
 
+def training_parts() -> tuple[LabeledData, LabeledData]:
+    """The training images, and those that are held out."""
+    images = cifar10.images()[0]
+    kept = len(images) - HELD_OUT
+    return images.rows(torch.arange(kept)), images.rows(torch.arange(kept, len(images)))
+
+
 def network(name: str) -> nn.Module:
     """The network of that name in eval mode, trained if it was not yet."""
     if name == PUBLISHED:
@@ -130,7 +140,7 @@ def network(name: str) -> nn.Module:
     path = RESULTS / "parts" / f"network-{name.replace(', ', '-').replace(' ', '-')}.safetensors"
     if not path.is_file():
         train(
-            model, Crops(CropAndFlip(cifar10.images()[0])), epochs=EPOCHS, batch_size=BATCH_SIZE,
+            model, Crops(CropAndFlip(training_parts()[0])), epochs=EPOCHS, batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, seed=how.seed, progress=True,
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
