@@ -58,7 +58,7 @@ class Record:
 
 def asked(name: str) -> Record:
     """Make the record from the command line."""
-    parser = argparse.ArgumentParser(prog=f"{name}.py", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument(
         "--fast", action="store_true", help="run in seconds, at a scale that proves nothing"
     )
