@@ -136,4 +136,6 @@ def _drop_output(
 def masked(values: Tensor, keep: Bool[Tensor, "1 ..."], rate: float) -> Tensor:
     """The values that are kept, over the share of those; the others are 0."""
     scale = 1 / (1 - rate) if rate < 1 else 0.0
-    return values * torch.where(keep, scale, 0.0).to(values.dtype)
+    if torch.finfo(values.dtype).bits < 32:  # the factor itself would be rounded
+        return torch.where(keep, values * scale, 0.0)
+    return values * (keep.to(values.dtype) * scale)

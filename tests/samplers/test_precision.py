@@ -98,7 +98,7 @@ def test_every_engine_runs_in_bfloat16(engine):
     with torch.autocast("cpu", torch.bfloat16):
         state, _ = conducts_of(model)
     taken = {plan.engine for plan in engines._plans.get(state, {}).values()}
-    assert taken == ({"folded"} if engine == "auto" else {engine} - {"loop"})
+    assert taken == ({"batched"} if engine == "auto" else {engine} - {"loop"})
 
 
 class Named(nn.Module):
