@@ -259,7 +259,8 @@ def test_every_page_is_in_the_table_of_contents_exactly_once():
         for text in PAGES.values()
         for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, flags=re.DOTALL)
     ]
-    listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    lines = [line for tree in trees for line in tree.splitlines()]
+    listed = [line.removeprefix("/") for line in lines if line and line[0] != ":"]
     assert sorted(listed) == sorted(
         page.removesuffix(".md") for page in PAGES if page not in ("README.md", "index.md")
     )
