@@ -7,7 +7,9 @@ from pathlib import Path
 
 import as_found
 import pytest
+import small_images
 import torch
+from small_images import small_convnet
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.testing import assert_close
@@ -15,7 +17,6 @@ from torch.testing import assert_close
 import mcbn
 from mcbn.samplers import linearization
 from mcbn.samplers.precision import precision_text
-from mcbn.tasks.networks import convnet
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
 # Half a unit in the last of the 8 bits of bfloat16.
@@ -23,16 +24,11 @@ UNIT = 2.0**-9
 
 
 def net(dtype=torch.float32):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = convnet(1, 4, width=8, dropout=0.0).to(dtype).train()
-        with torch.no_grad():
-            model(images(32, seed=7).to(dtype))
-    return model.eval()
+    return small_convnet(dtype, width=8, dropout=0.0)
 
 
 def images(count=12, seed=0):
-    return torch.randn(count, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return small_images.images(count, seed)
 
 
 def bank_of(model, draws=10):

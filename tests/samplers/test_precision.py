@@ -6,7 +6,9 @@ from itertools import islice
 
 import as_found
 import pytest
+import small_images
 import torch
+from small_images import small_convnet
 from snapshots import assert_same, snapshot
 from torch import nn
 from torch.nn import functional
@@ -17,22 +19,16 @@ from mcbn.network.known_conducts import conducts_of
 from mcbn.samplers import engines, precision
 from mcbn.samplers.engines import HALF_ROUNDING
 from mcbn.samplers.folding import scaled
-from mcbn.tasks.networks import convnet
 
 ENGINES = ("auto", "loop", "batched", "folded")
 
 
 def net(seed=0, dtype=torch.float32):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = convnet(1, 4, dropout=0.2).to(dtype).train()
-        with torch.no_grad():
-            model(images(32, seed=7).to(dtype))
-    return model.eval()
+    return small_convnet(dtype, seed=seed, dropout=0.2)
 
 
 def images(count=20, seed=0):
-    return torch.randn(count, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return small_images.images(count, seed)
 
 
 def bank(model, draws=6):
