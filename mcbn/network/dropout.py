@@ -137,5 +137,5 @@ def masked(values: Tensor, keep: Bool[Tensor, "1 ..."], rate: float) -> Tensor:
     """The values that are kept, over the share of those; the others are 0."""
     scale = 1 / (1 - rate) if rate < 1 else 0.0
     if torch.finfo(values.dtype).bits < 32:  # the factor itself would be rounded
-        return torch.where(keep, values * scale, 0.0)
+        return values * scale * keep
     return values * (keep.to(values.dtype) * scale)
