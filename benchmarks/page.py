@@ -25,7 +25,10 @@ def judged(value: float | None, bar: float | None) -> str:
         return "-"
     if bar is None:
         return f"{value:.2f}"
-    return f"{value:.2f}, bar {bar:.2f}: {'met' if value <= bar else 'not met'}"
+    met = value <= bar
+    # With as many digits as it takes to see on which side it is.
+    shown = f"{value:.2f}" if met or f"{value:.2f}" != f"{bar:.2f}" else f"{value:.3f}"
+    return f"{shown}, bar {bar:.2f}: {'met' if met else 'not met'}"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

@@ -180,10 +180,10 @@ def summary(results: dict[str, Any]) -> str:
 
 def judged_memory(each: dict[str, Any]) -> str:
     """Memory over the import; of the largest file, over that as well."""
-    used = each["mb"] - (each["file_mb"] if each["format"] == "npz" else 0)
+    over = each["format"] == "npz"
+    used = each["mb"] - (each["file_mb"] if over else 0)
     met = "met" if used <= each["bar_mb"] else "not met"
-    over = " over the file" if each["format"] == "npz" else ""
-    return f"{each['mb']:,}, bar {each['bar_mb']:,}{over}: {met}"
+    return f"{used:,}{' over the file' if over else ''}, bar {each['bar_mb']:,}: {met}"
 
 
 if __name__ == "__main__":
