@@ -329,3 +329,31 @@ def test_what_is_remembered_keeps_no_network_alive():
     del net
     torch.ones(1)
     assert len(known_conducts._known) <= known
+
+
+def test_a_buffer_of_nan_that_stays_so_has_not_changed():
+    net = network(lambda net, x: net.plain(x))
+    net.register_buffer("unknown", torch.tensor([torch.nan, 1.0]))
+    with restored(net) as changes:
+        net(DATA)
+    assert changes == []
+    with restored(net) as changes:
+        net.unknown.data[0] = 0.0
+    assert changes == ["unknown"]
+    assert net.unknown[0].isnan()
+
+
+def test_each_mini_batch_meets_the_weights_as_they_are():
+    def rewrites(net, x):
+        with torch.no_grad():
+            net.first.weight.mul_(1.5)
+        return net.plain(x)
+
+    net = network(rewrites)
+    before = net.first.weight.detach().clone()
+    batches = [DATA[:8], DATA[8:16], DATA[16:24]]
+    bank = mcbn.collect(net, batches, limit=None, progress=False)
+    assert_close(net.first.weight.detach(), before, rtol=0, atol=0)
+    for batch, variance in zip(batches, bank.statistics["norm.running_var"], strict=True):
+        hidden = functional.linear(batch, 1.5 * before, net.first.bias)
+        assert_close(variance.double(), hidden.var(0, correction=0), rtol=1e-5, atol=0)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mcbn
+from mcbn.network.dropout import masked
 from mcbn.network.insertion import insertion_sites
 
 RATE = 0.3
@@ -207,6 +208,16 @@ def test_the_share_that_is_dropped_is_the_rate():
     )
     error = 5 * (RATE * (1 - RATE) / (40 * 64)) ** 0.5
     assert abs(float((found[:, 0] == 0).double().mean()) - RATE) < error
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_what_is_kept_is_rounded_once(dtype):
+    """Not the factor first, which bfloat16 has to three digits."""
+    values = torch.linspace(1, 2, 41, dtype=torch.float64)[None].to(dtype)
+    keep = torch.arange(41) % 3 != 0
+    exact = (values.double() / (1 - RATE)).to(dtype).where(keep, 0)
+    error = torch.finfo(dtype).eps if dtype in (torch.float32, torch.float64) else 0
+    assert_close(masked(values, keep[None], RATE), exact, rtol=error, atol=0)
 
 
 def test_draws_are_those_of_a_shorter_run_and_hang_on_the_seed():
