@@ -151,7 +151,7 @@ class _LentTensor:
 def _same_values(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    # The second is slower, and where a value is NaN alone another answer.
+    # NaN counts as equal to NaN alone; asked second, since that takes longer.
     return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
