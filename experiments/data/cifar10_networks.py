@@ -1,16 +1,19 @@
-"""CIFAR-10 networks for the experiments: the published ResNet20, and some that are trained here.
+"""CIFAR-10 networks for the experiments: two that were published, and four that were trained here.
 
 Run: python -m experiments.data.cifar10_networks [NAME ...]
-(about 25 minutes a network on 2 cores; data root in MCBN_DATA)
+(trains those whose weights are not there, about 15 minutes each on 2 cores; data root in MCBN_DATA)
 
-Those that are trained here never see the last 5,000 training images, so that there are lossless
-images on which no choice was made. Weights are kept in results/parts, so a network is trained once;
-one that is cut short begins anew.
+Those that were trained here never saw the last 5,000 training images, so that there are lossless
+images on which no choice was made. Their weights are beside the results, in half precision: every
+experiment can be repeated on the same networks. The ResNet32 is not part of the data root that the
+tests use; take resnet32-d509ac18.th from github.com/akamaster/pytorch_resnet_cifar10.
 """
 
+import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,13 +24,17 @@ from experiments.data import cifar10
 from experiments.record import RESULTS
 from mcbn.tasks.cifar10 import CropAndFlip
 from mcbn.tasks.datasets import LabeledData, data_root, normalize_cifar10
-from mcbn.tasks.networks import load_resnet20
+from mcbn.tasks.networks import load_resnet20, resnet20
 from mcbn.tasks.training import build, train
 
-EPOCHS, BATCH_SIZE = 20, 128
+EPOCHS, BATCH_SIZE = 12, 128
 HELD_OUT = 5_000
 LEARNING_RATE, WEIGHT_DECAY = 1e-2, 5e-2
-PUBLISHED = "ResNet20, published"
+PUBLISHED = {
+    "ResNet20, published": "resnet20-12fca82f.th",
+    "ResNet32, published": "resnet32-d509ac18.th",
+}
+WEIGHTS = RESULTS / "networks"
 
 
 def layers(inside: int, outside: int, *, stride: int = 1) -> nn.Sequential:
@@ -104,7 +111,7 @@ TRAINED = {
     "ResNet14, seed 3": Trained(resnet14, 3),
     "wide ResNet8, seed 4": Trained(wide_resnet8, 4),
 }
-NAMES = (PUBLISHED, *TRAINED)
+NAMES = (*PUBLISHED, *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -131,21 +138,38 @@ def training_parts() -> tuple[LabeledData, LabeledData]:
     return images.rows(torch.arange(kept)), images.rows(torch.arange(kept, len(images)))
 
 
+def published(name: str) -> nn.Module:
+    """A published network; ResNet32 is ResNet20 with two more blocks in each stage."""
+    path = data_root() / "cifar10_resnet_weights" / PUBLISHED[name]
+    if name == "ResNet20, published":
+        return load_resnet20(path)
+    model = resnet20()
+    for stage in (model.layer1, model.layer2, model.layer3):
+        stage.extend(copy.deepcopy(stage[-1]) for _ in range(2))
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    return model
+
+
+def weights(name: str) -> Path:
+    """The file of the weights of a network that is trained here."""
+    return WEIGHTS / f"{name.replace(',', '').replace(' ', '-')}.safetensors"
+
+
 def network(name: str) -> nn.Module:
     """The network of that name in eval mode, trained if it was not yet."""
-    if name == PUBLISHED:
-        return load_resnet20(data_root() / "cifar10_resnet_weights" / "resnet20-12fca82f.th").eval()
+    if name in PUBLISHED:
+        return published(name).eval()
     how = TRAINED[name]
     model = build(how.builder, seed=how.seed)
-    path = RESULTS / "parts" / f"network-{name.replace(', ', '-').replace(' ', '-')}.safetensors"
-    if not path.is_file():
+    if not weights(name).is_file():
         train(
             model, Crops(CropAndFlip(training_parts()[0])), epochs=EPOCHS, batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, seed=how.seed, progress=True,
         )  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), path)
-    model.load_state_dict(load_file(path))
+        WEIGHTS.mkdir(parents=True, exist_ok=True)
+        save_file(model.half().state_dict(), weights(name))
+    model.float().load_state_dict(load_file(weights(name)))
     return model.eval()
 
 
