@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import mcbn
 from experiments.data import cifar10
-from experiments.reproductions.batch_size_summary import interval
+from experiments.intervals import interval
 from mcbn.evaluation.bootstrap import ScoreColumns, percentile_interval, replicates
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.study.slopes import log_log_slope

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import mcbn
+from experiments.intervals import interval
 from mcbn.evaluation.bootstrap import percentile_interval, replicates
 from mcbn.study.results import point
 from mcbn.study.slopes import log_log_slope
@@ -57,12 +58,6 @@ def summary(parts: Mapping[int, Runs], targets: Tensor, score: Score, resamples:
         "slopes over M": pooled(list(over_m.values())),
         "slopes over N": slopes_over_n(parts, ensembles),
     }
-
-
-def interval(values: list[float]) -> list[float]:
-    """Mean and Student-t interval over seeds."""
-    estimate = point(values)
-    return [estimate.mean, estimate.low, estimate.high]
 
 
 def jackknife(whole: float, left_out: list[float]) -> list[float]:

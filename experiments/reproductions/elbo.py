@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import mcbn
+from experiments.intervals import interval
 from experiments.record import STYLE, Record, asked
 from experiments.reproductions import elbo_growth
 from experiments.reproductions import elbo_model as exact
-from experiments.reproductions.elbo_growth import UNIT, interval
+from experiments.reproductions.elbo_growth import UNIT
 from mcbn.drawing import figures
 from mcbn.study.slopes import log_log_slope
 

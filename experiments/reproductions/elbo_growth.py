@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 import mcbn
-from mcbn.study.results import point
+from experiments.intervals import interval
 from mcbn.study.slopes import log_log_slope
 from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import mlp
@@ -170,9 +170,3 @@ def growth(scale: Scale, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "extrapolated": sum(row["extrapolated"] for row in rows),
         "choices": rows,
     }  # fmt: skip
-
-
-def interval(values: list[float]) -> list[float]:
-    """Mean and 95% Student-t interval."""
-    estimate = point(values)
-    return [estimate.mean, estimate.low, estimate.high]

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import mcbn
+from experiments.intervals import interval
 from experiments.record import STYLE, Record, asked
 from mcbn.drawing import figures
-from mcbn.study.results import point
 from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import mlp
 from mcbn.tasks.training import build, train
@@ -212,12 +212,6 @@ def differences(seeds: list[Mapping[str, Mapping[str, float]]]) -> dict[str, Any
         }
         for one, other in pairs
     }
-
-
-def interval(values: list[float]) -> list[float]:
-    """Mean and 95% Student-t interval over seeds."""
-    estimate = point(values)
-    return [estimate.mean, estimate.low, estimate.high]
 
 
 def draw(record: Record, result: dict[str, Any]) -> None:
