@@ -150,11 +150,11 @@ def digits_case(seed: int) -> Case:
     for member in range(2):
         model = build(lambda: convnet(1, 10, width=4), seed=2 * seed + member)
         networks.append(train(model, task.train, epochs=4, batch_size=32, seed=member))
-    test = task.test.rows(torch.arange(60))
+    test = task.test.rows(torch.arange(120))
     noise = torch.randn(test.inputs.shape, generator=torch.Generator().manual_seed(SEED))
     shifted = {
         "noise": LabeledData((test.inputs + noise / 2)[1::2], test.targets[1::2]),
-        "other digits": task.test.rows(torch.arange(60, 90)),
+        "other digits": task.test.rows(torch.arange(120, 150)),
     }
     return Case(
         networks[0],
