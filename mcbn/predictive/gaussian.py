@@ -108,14 +108,17 @@ class GaussianPredictive(RealPredictive):
         targets = self.aligned(targets)
         if self.means.ndim != 3:
             return mixture.log_density(self.means, self.variances, targets)
+        # As many draws at once as keep the temporary arrays small.
+        draws = max(1, mixture.PAIR_BUDGET // max(1, targets.numel()))
         variances = self.variances.expand(self.means.shape)
-        each = torch.stack(
-            [
-                mixture.gaussian_log_density(mean, variance, targets).flatten(1).sum(1)
-                for mean, variance in zip(self.means, variances, strict=True)
-            ]
-        )
-        return each.logsumexp(0) - math.log(self.draw_count)
+        parts = zip(self.means.split(draws), variances.split(draws), strict=True)
+        each = [
+            mixture.gaussian_log_density(means, noise, targets.expand(means.shape))
+            .flatten(2)
+            .sum(2)
+            for means, noise in parts
+        ]
+        return torch.cat(each).logsumexp(0) - math.log(self.draw_count)
 
     def crps(self, targets: Targets) -> Float[Tensor, "batch *outputs"]:
         """Exact CRPS of the mixture, in target units; lower is better."""
