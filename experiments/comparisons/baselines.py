@@ -38,7 +38,7 @@ from experiments.comparisons.baselines_cases import (
 )
 from experiments.comparisons.baselines_draws import Scale, draws_of
 from experiments.comparisons.baselines_figure import drawn_figure
-from experiments.comparisons.baselines_scores import COMPARED, scores_of
+from experiments.comparisons.baselines_scores import AS_IT_IS, COMPARED, TEMPERED, scores_of
 from experiments.data import cifar10_networks
 from experiments.intervals import interval
 from experiments.record import RESULTS, Record, asked
@@ -47,7 +47,6 @@ from mcbn.evaluation.significance import holm, paired_test
 SEEDS = range(5)  # of the digit networks
 SUBSETS = 20  # of labels
 WIDE, NARROW = "MCBN, M = 128", "MCBN, M = 32"
-AS_IT_IS, TEMPERED = 0, 1
 
 
 def main(record: Record) -> None:

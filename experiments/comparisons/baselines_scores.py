@@ -15,6 +15,7 @@ from experiments.comparisons.baselines_draws import Draws
 PASSES = (1, 2, 4, 8, 16, 32, 64)
 LABELS = (0, 5, 10, 20, 50, 100, 200, 500)
 COMPARED = 16  # T that methods are compared at
+AS_IT_IS, TEMPERED = 0, 1  # places in a pair of log scores
 ONE_PASS = ("entropy", "max_softmax", "energy", "max_logit")
 
 All = Mapping[str, Draws]
