@@ -15,8 +15,10 @@ help:  ## list these targets
 demo: .venv-demo/ready  ## train small networks and compare methods: demo/report.html (DATA=mnist)
 	.venv-demo/bin/mcbn demo --data $(DATA) --out $(OUT)
 
-test: .venv/ready  ## run the unit tests in two processes (WORKERS=2)
-	.venv/bin/pytest -m "not slow" $(PARALLEL) --ignore tests/integration --ignore $(SECOND_DEVICE)
+test: .venv/ready  ## run the unit tests in two processes (WORKERS=2), most with every annotation as an assertion
+	.venv/bin/pytest -m "not slow and not unchecked" $(PARALLEL) --ignore tests/integration --ignore $(SECOND_DEVICE) \
+		--jaxtyping-packages=mcbn,typecheck.strict
+	.venv/bin/pytest -m "not slow and unchecked" $(PARALLEL) --ignore tests/integration --ignore $(SECOND_DEVICE)
 	.venv/bin/pytest -n $(WORKERS) $(SECOND_DEVICE)
 
 integration: .venv/ready  ## test the site, the built package, the example service and the pages' own code
@@ -27,7 +29,6 @@ integration: .venv/ready  ## test the site, the built package, the example servi
 check:  ## run all that must pass before a change lands
 	$(MAKE) -C tools lint types layers
 	$(MAKE) docs test integration
-	$(MAKE) -C tools shapes
 
 docs: .venv/ready  ## build the documentation in docs/_build/html; a warning is an error
 	.venv/bin/sphinx-build -q -b html -n -W --keep-going docs docs/_build/html

@@ -57,10 +57,3 @@ def unchanged_global_state():
     before = global_state()
     yield
     assert global_state() == before, "a global random stream or setting was moved"
-
-
-@pytest.fixture
-def no_type_checker(request):
-    """Skip under the checker of annotations, which refuses a wrong type before mcbn can."""
-    if request.config.getoption("jaxtyping_packages", default=None):
-        pytest.skip("the checker of annotations refuses what mcbn is to refuse")

@@ -363,7 +363,7 @@ def test_the_bias_leads_to_the_statistics_of_all_that_is_put_together(model, lim
     assert_close(found[VARIANCE], whole, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("limit", [0, -1, "some"])
 def test_impossible_limits_are_refused(model, limit):
     batches = mcbn.minibatches(examples("1d of 2-D", 400), batch_size=16, draws=4)
@@ -413,7 +413,7 @@ def test_rescaling_keeps_the_type_and_is_accurate_for_any_positive_size(with_rep
     assert {rows.dtype for rows in half.statistics.values()} == {torch.float32}
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     "size", [0, -3, math.nan, math.inf, torch.tensor(math.inf), torch.ones(2), "32", None]
 )

@@ -12,7 +12,7 @@ import mcbn
 from mcbn.bank.posteriors import JointPosterior
 
 pytestmark = [
-    pytest.mark.usefixtures("no_type_checker"),
+    pytest.mark.unchecked,
     pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning"),
 ]
 

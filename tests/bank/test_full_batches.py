@@ -286,7 +286,7 @@ def rows(batch):
     return len(batch[0])
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("size", [8, lambda _: 2.5, lambda _: 0, lambda _: True, lambda _: None])
 def test_size_is_a_function_to_whole_numbers(size):
     with pytest.raises((TypeError, ValueError), match="size="):

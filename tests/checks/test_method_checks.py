@@ -179,7 +179,7 @@ class Losses:
         return {"nll": Score.from_replicates("nll", float(value), replicates, self.level)}
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_of_equal_methods_augmentation_is_rarely_called_better():
     rows = torch.randint(100, (300, 100), generator=torch.Generator().manual_seed(0))
     kinds = {"MCBN": "MCBatchNorm", **{f"a{k}": "Augmented" for k in range(20)}}
@@ -333,7 +333,7 @@ def test_targets_of_one_class_are_told():
     assert "2 of the 3 classes" in sentence(targets, several)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_nothing_is_said_of_predictions_that_were_not_kept():
     kept = comparison().entries["MCBN"]
     lost = SimpleNamespace(

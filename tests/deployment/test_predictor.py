@@ -249,7 +249,7 @@ def test_arguments_that_do_not_go_with_a_sampler_are_refused(change, words, file
         )
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_a_network_in_the_place_of_its_sampler_is_refused(files):
     with pytest.raises(TypeError, match=r"wrap the network by mcbn\.MCBatchNorm"):
         Predictor(samplers(files)["mcbn"].model)

@@ -201,7 +201,7 @@ def changed(model):
         (lambda m, b: mcbn.drift_test(m, "bank.st", examples(M)), TypeError, "Bank.load"),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_what_is_refused_and_why(model, bank, call, error, reason):
     with pytest.raises(error, match=reason):
         call(model, bank)

@@ -106,7 +106,7 @@ def test_intervals_hold_the_value_and_widen_with_groups():
     assert spread[1] > 1.2 * spread[0] > 0
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_refusals():
     draws, targets = networks(2, rows=20)
     for ensemble in (CATEGORICAL.summarize(draws), averaged(draws[:1])):

@@ -151,7 +151,7 @@ def test_data_are_ranked_by_a_detector():
     assert found[AUROC].value == expected[AUROC].value > 0.8
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("inside", "options", "kind", "match"),
     [
@@ -344,7 +344,7 @@ def test_abstention_and_risk_coverage_take_names_objects_and_values():
     assert of_inputs.area == detection.risk_coverage(Norm()(inputs), wrong).area
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_abstention_by_no_score_is_refused():
     predictive, targets = forecaster(batch=20)
     with pytest.raises(ValueError, match="among"):

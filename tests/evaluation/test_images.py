@@ -247,7 +247,7 @@ def test_real_values_have_the_numbers_of_every_pixel(sums, tmp_path):
         assert pages[1][path] == pytest.approx(value, **tolerance), path
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_targets_of_another_number_are_refused():
     x, y = pictures()
     sampler = {"one": sampler_of(4, x)}

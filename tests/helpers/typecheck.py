@@ -1,4 +1,4 @@
-"""The checker of annotations that `make -C tools shapes` applies to every call."""
+"""The checker of annotations that `make test` applies to every call in most tests."""
 
 import inspect
 import random

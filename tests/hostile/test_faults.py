@@ -35,7 +35,10 @@ from mcbn.report.report import Report
 from mcbn.study import results
 from mcbn.study.store import Store
 
-pytestmark = pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning")
+pytestmark = [
+    pytest.mark.unchecked,
+    pytest.mark.filterwarnings("ignore::mcbn.InconsistentBankWarning"),
+]
 CODES = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EINTR)
 # Every call of ours that changes the disk.
 STEPS = ("open", "write", "pwrite", "truncate", "fsync", "replace")

@@ -23,6 +23,8 @@ from mcbn.predictive.tables import read_predictions, write_predictions
 from mcbn.study import declaration
 from mcbn.study.store import Store, commit_failure
 
+pytestmark = pytest.mark.unchecked
+
 COUNTS = (0, 1, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)
 
 

@@ -18,6 +18,8 @@ from mcbn.predictive.tables import write_predictions
 from mcbn.report.report import Report
 from mcbn.study.plan import InferenceAxes, TrainingAxes
 
+pytestmark = pytest.mark.unchecked
+
 RUN = "window.ran=1"  # shows that a payload was run
 PAYLOADS = (
     f"<script>{RUN}</script>", f'"><img src=x onerror={RUN}>', f"'><svg onload={RUN}>",

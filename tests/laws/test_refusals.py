@@ -1,10 +1,7 @@
 """Arguments of a wrong kind are refused in words.
 
-Users have no type checker: `make shapes`, which runs under one that is faster to refuse, leaves
-this file out.
+Users have no checker of annotations, which would be faster to refuse: these tests run without it.
 """
-
-import sys
 
 import pytest
 import torch
@@ -200,7 +197,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif("typecheck" in sys.modules, reason="the type checker would refuse first")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(("call", "error", "words"), CASES.values(), ids=CASES)
 def test_a_wrong_argument_is_refused_in_words(call, error, words):
     with pytest.raises(error) as refusal:

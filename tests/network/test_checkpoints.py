@@ -510,7 +510,7 @@ def test_a_network_without_a_checkpoint_is_as_it_was_built(folder):
     require_weights(load_network(f"{folder}/nets.py:build", None), answer.network.state_dict())
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_no_checkpoint_and_no_network_are_refused(folder):
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint at .*none\.pt, got none;"):
         load(f"{folder}/nets.py:build", f"{folder}/none.pt")
@@ -566,7 +566,7 @@ ROOT = os.environ.get("MCBN_DATA")
 
 
 @pytest.mark.skipif(not ROOT, reason="MCBN_DATA is not set")
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_a_published_checkpoint_is_read_as_its_own_loader_reads_it():
     path = f"{ROOT}/cifar10_resnet_weights/resnet20-12fca82f.th"
     answer = load("mcbn.tasks.networks:resnet20", path)

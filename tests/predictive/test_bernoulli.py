@@ -116,7 +116,7 @@ def test_logits_that_are_said_to_be_probabilities_are_refused():
         mcbn.Bernoulli("probabilities").summarize(LOGITS)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_other_outputs_are_refused():
     with pytest.raises(ValueError, match="expected outputs among"):
         mcbn.Bernoulli("softmax")

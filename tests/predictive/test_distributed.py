@@ -328,7 +328,7 @@ def test_batches_are_asked_for_one_at_a_time():
     stream.close()
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_an_unknown_kind_of_data_is_refused_at_once():
     with pytest.raises(TypeError, match="expected a tensor, an array, a data frame, a Dataset or"):
         inspect.unwrap(mcbn.predict_batches)(flat(), [1.0])

@@ -353,7 +353,7 @@ def test_it_is_filed_and_remembers_what_it_was_fitted_on(method, options, needs)
             method.from_dict(wrong)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_bad_arguments_are_refused():
     predictive, targets, sites = predicted()
     real, values, _ = regressed()

@@ -224,7 +224,7 @@ def test_the_interval_holds_the_true_share():
     assert stats.binom.cdf(held, 800, 0.95) > ALPHA, held
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [

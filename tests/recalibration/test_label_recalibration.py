@@ -280,7 +280,7 @@ def test_what_it_was_fitted_on_is_refused(method):
     assert torch.equal(again(second).log_odds, fitted(second).log_odds)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [

@@ -101,10 +101,6 @@ class DenseSteps(nn.Module):
 # Their path depends on what they are given.
 UNTRACEABLE = ("is batch norm",)
 MIXING = ("tangled",)  # the answer depends on the place in the batch
-SHAPES_CHECKED = (
-    "unet",
-    "resnet20",
-)  # networks of the package: `make shapes` looks at their inputs
 LARGER = {
     "read twice": (ReadTwice, (2, 4, 5)),
     "u-shaped": (UShaped, (2, 8, 12)),
@@ -153,11 +149,12 @@ def plan_of(model):
     return plan
 
 
+@pytest.mark.unchecked
 @pytest.mark.filterwarnings("ignore:The network's output for an example depends on the other")
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype, pytestconfig):
+def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype):
     model, x = network(name, dtype)
     loop = sampler(model, x)
     expected = loop(x)
@@ -166,10 +163,9 @@ def test_every_engine_gives_the_numbers_of_the_loop(name, engine, dtype, pytestc
     assert_close(actual, expected, rtol=0, atol=limit)
     assert actual.is_contiguous()
     taken = "loop" if name in MIXING else plan_of(model).engine
-    checked = pytestconfig.getoption("jaxtyping_packages") is not None
     if name in MIXING:
         assert conducts_of(model)[0] not in engines._plans
-    elif engine == "folded" and (name in UNTRACEABLE or (checked and name in SHAPES_CHECKED)):
+    elif engine == "folded" and name in UNTRACEABLE:
         assert taken == "loop"
     elif engine == "auto":
         assert (taken, plan_of(model).layout) != ("loop", "as given")

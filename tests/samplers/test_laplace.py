@@ -449,7 +449,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_arguments_that_do_not_fit_are_refused(name):
     options, message = ARGUMENTS[name]
     options = {"targets": labels("categorical", 3), **options}
@@ -457,7 +457,7 @@ def test_arguments_that_do_not_fit_are_refused(name):
         mcbn.LastLayerLaplace.fit(network(), inputs(), options.pop("targets"), **options)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_other_data_are_refused():
     model, x, y = network(), inputs(), labels("categorical", 3)
     with pytest.raises(TypeError, match="expected targets beside a Tensor"):

@@ -154,7 +154,7 @@ def test_what_laplace_torch_has_not_fitted_is_refused():
         mcbn.LaplaceSampler(la)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_other_posteriors_are_refused():
     with pytest.raises(TypeError, match="a posterior of laplace-torch, got Sequential; give what"):
         mcbn.LaplaceSampler(network())

@@ -504,7 +504,7 @@ def test_errors_name_the_remedy():
         LinearizedBatchNorm(model, bank)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_an_unknown_uncertainty_is_refused():
     sampler = sampler_of("1d of 2-D")
     with pytest.raises(ValueError, match=r"of among .*'variance'.*got 'entropy'"):

@@ -184,7 +184,7 @@ def test_the_precision_is_said():
     assert copy.deepcopy(rounded).precision_choice == rounded.precision_choice
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", ["auto", "half", None])
 def test_another_precision_is_refused(name):
     model = net()

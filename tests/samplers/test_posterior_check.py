@@ -138,7 +138,7 @@ def test_errors_name_the_remedy():
         mcbn.check_posterior(model, posterior, x, seed=-1)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_a_bank_for_a_posterior_and_an_unknown_uncertainty_are_refused():
     model, bank = moving_means([[-1.0], [0.3], [0.7]])
     posterior, x = mcbn.JointPosterior.from_bank(bank), torch.ones(3, 1).double()

@@ -318,7 +318,7 @@ def test_samplers_are_copied_with_their_choice(quick):
     assert copy.deepcopy(sampler).precision_choice == sampler.precision_choice
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match=r"expected a precision among .*, got 'half'"):
         mc_batch_norm(net(), precision="half")

@@ -310,7 +310,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_what_does_not_fit_is_refused(model, bank, name):
     options, error, message = REFUSED[name]
     options = {"targets": Y, **options}

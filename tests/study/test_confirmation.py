@@ -165,7 +165,7 @@ def test_loaders_are_taken_for_the_inputs_and_for_the_mini_batches(network, data
     assert found.confirmation.batch_sizes == expected.confirmation.batch_sizes
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_what_no_other_size_can_be_drawn_from_is_refused(network, data, bank):
     with pytest.raises(TypeError, match=r"expected batches to be mcbn.minibatches\(...\) or"):
         chosen(network, data, bank, batches=[data[0][:32]])

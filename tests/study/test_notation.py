@@ -82,7 +82,7 @@ def test_the_command_line_is_held_to_the_same(tmp_path, words, told):
     assert told in str(raised.value)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_axes_from_python_are_of_their_types():
     assert Plan(seeds=[0, 1]).cells() == Plan(seeds=(0, 1)).cells()
     assert Plan(seeds=range(2)).seeds == (0, 1)

@@ -164,7 +164,7 @@ def test_what_two_builds_do_not_share_says_nothing(net):
     assert first.difference(fingerprint(f"{net}:at_random", (1, 8, 8))) == ""
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_a_network_that_fails_on_the_data_is_told_by_its_job(net, tmp_path):
     edit(net, "nn.Linear(64,", "nn.Linear(65,")
     study, _ = run(plan(net), tmp_path / "out")

@@ -249,7 +249,7 @@ def test_real_targets() -> None:
     assert found == pytest.approx(rmse, rel=1e-6)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_what_cannot_be_swept_is_refused(network: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"expected an mcbn\.Task"):
         mcbn.sweep(network, "digits")

@@ -89,7 +89,7 @@ def test_inputs_of_a_data_set_are_loaded_in_order() -> None:
         ((INPUTS, ["a"] * 8), TypeError, "targets of train"),
     ],
 )
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_other_parts_are_refused(part: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         task(part)

@@ -321,7 +321,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_mistakes_are_refused_in_words(name):
     call, error, reason = REFUSED[name]
     with pytest.raises(error, match=reason):

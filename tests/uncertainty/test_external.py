@@ -110,7 +110,7 @@ def test_a_detector_without_attributes_takes_inputs():
     assert_close(mcbn.ExternalDetector(Bare())(inputs), torch.tensor([0.5, 2.5, 4.5]).double())
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 def test_what_is_no_detector_is_refused():
     network, inputs = make_network(NAME), examples(NAME, 9)
     with pytest.raises(TypeError, match="method predict, got Sequential"):

@@ -146,7 +146,7 @@ def test_scores_do_not_depend_on_how_data_are_cut_or_given(batch_size):
     assert_close(cut(loader), whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("options", "kind", "match"),
     [

@@ -218,7 +218,7 @@ def test_a_score_is_found_by_name_or_given():
     assert_close(uncertainty_of(summarized(drawn()), mine), mine(summarized(drawn())))
 
 
-@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("call", "kind", "match"),
     [
