@@ -176,3 +176,18 @@ def test_every_script_has_a_page_and_the_list_names_it():
         assert ("../docs/" in line) != page.is_file(), script
         if page.is_file():
             assert f"]({page.relative_to(FOLDER)})" in line
+
+
+def test_the_list_and_the_command_name_the_same_scripts_and_minutes(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    command = importlib.import_module("experiments.__main__")
+    rows = re.findall(
+        r"`python -m experiments\.([\w.]+)[^`]*` \| (?:about|under) (\d+) \|",
+        (FOLDER / "README.md").read_text(),
+    )
+    assert {name: int(minutes) for name, minutes in rows} == command.MINUTES
+    with_tiny_scale = [
+        name for name in command.MINUTES
+        if "asked(" in (FOLDER / f"{name.replace('.', '/')}.py").read_text()
+    ]  # fmt: skip
+    assert sorted(command.FAST) == sorted(with_tiny_scale)
