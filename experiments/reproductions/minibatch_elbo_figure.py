@@ -1,0 +1,70 @@
+"""Figure of the experiment on mini-batches and the ELBO."""
+
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.record import STYLE, Record
+from mcbn.drawing import figures
+
+
+def draw(record: Record, result: dict[str, Any]) -> None:
+    """Differences of the optima, the bias against M, and what training with mini-batches loses."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        draw_optima(result, left)
+        draw_bias(result, middle)
+        draw_loss(result, right)
+        record.draw(figure)
+
+
+def draw_optima(result: dict[str, Any], ax: Axes) -> None:
+    """Intervals of the best objective minus that of the plain network."""
+    sets = result["sets"]
+    for style, form in enumerate(("absorbed", "batch norm")):
+        for place, each in enumerate(sets.values()):
+            mean, low, high = each["optimum"][f"{form} minus plain"]["objective"]
+            ax.errorbar(
+                [mean], [place + 0.16 * (1 - 2 * style)], xerr=[[mean - low], [high - mean]],
+                fmt=figures.MARKERS[style], color=figures.color(style), markersize=4.5,
+                label=form if place == 0 else None,
+            )  # fmt: skip
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set(title="Best objective minus plain", xlabel="Nats per example", ylim=(-0.6, len(sets)))
+    ax.set_yticks(range(len(sets)), list(sets))
+    ax.legend(frameon=False, loc="upper left", ncols=2, handletextpad=0.2, columnspacing=0.8)
+
+
+def draw_bias(result: dict[str, Any], ax: Axes) -> None:
+    """The difference of the objectives at the same q against M; dotted, slope -1."""
+    sizes = result["settings"]["batch_sizes"]
+    for style, (name, each) in enumerate(result["sets"].items()):
+        gaps = [-row[0] for row in each["bias"]["gap"]]
+        if min(gaps) <= 0:
+            continue
+        ax.plot(sizes, gaps, color=figures.color(style), marker=figures.MARKERS[style],
+                markersize=3.5, linewidth=1.4, label=name)  # fmt: skip
+    top = max(-each["bias"]["gap"][0][0] for each in result["sets"].values())
+    ax.plot(sizes, [2 * abs(top) * sizes[0] / size for size in sizes], color="black",
+            linestyle=":", linewidth=1, label="slope -1")  # fmt: skip
+    ax.set(yscale="log", title="Objective lost by mini-batches,\nsame q",
+           ylabel="Nats per example")  # fmt: skip
+    figures.doubling_axis(sizes, ax, label="Batch size M of the statistics")
+    ax.legend(frameon=False)
+
+
+def draw_loss(result: dict[str, Any], ax: Axes) -> None:
+    """What the optimum at M loses of the objective with all statistics."""
+    for style, (name, each) in enumerate(result["sets"].items()):
+        rows = each["trained"][:-1]
+        sizes = [row["M"] for row in rows]
+        y, low, high = zip(*(row["lost"] for row in rows), strict=True)
+        curve = figures.Curve(name, tuple(sizes), y, low, high, style)
+        figures.draw_curves([curve], ax)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set(title="ELBO with all statistics lost\nby training at M", ylabel="Nats per example")
+    figures.doubling_axis(sizes, ax, label="Batch size M of training")
+    ax.legend(ax.get_lines()[: len(result["sets"])], list(result["sets"]), frameon=False)
