@@ -32,7 +32,7 @@ class Dropout:
     def drop(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
         """Hidden units, each dropped with its own mask in every example."""
         kept = (1 - self.rates)[:, None, None, None]
-        masks = torch.rand(hidden.shape, generator=generator) < kept
+        masks = torch.rand(hidden.shape, generator=generator) < kept  # units, rows
         return hidden * masks / kept
 
 
@@ -49,6 +49,7 @@ def objective(
         free.expand(draws, *free.shape),
         data.x,
         problem.shape,
+        statistics_of=data.x.shape[1],
         drop=partial(problem.drop, generator=generator),
     )
     fit = model.log_likelihood(answer.outputs, data.y, data.precision)
@@ -66,7 +67,7 @@ def penalty(free: Tensor, answer: Answer, problem: Dropout) -> Tensor:
     total, share = torch.zeros(()), torch.ones(())
     for place, (weight, bias, gamma) in enumerate(hidden):
         if gamma is not None:
-            mean, sd = (each[..., 0, :] for each in answer.statistics[place])
+            mean, sd = (each[..., 0] for each in answer.statistics[place])
             factor = gamma / sd
             weight, bias = factor[..., None] * weight, bias - factor * mean
         total = total + share * weight.square().sum((-2, -1)) * weight.shape[-1] / 2

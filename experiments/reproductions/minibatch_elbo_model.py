@@ -65,7 +65,7 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Outputs of a pass, and the mean and standard deviation that each hidden layer used."""
+    """Outputs of a pass, and the mean and standard deviation of each layer if asked for."""
 
     outputs: Tensor
     statistics: list[tuple[Tensor, Tensor]]
@@ -116,35 +116,34 @@ def forward(
         x: their inputs.
         shape: of the networks.
         batch_size: M; every M rows in turn are normalised by their own statistics.
-        statistics_of: number of first rows whose statistics normalise all rows; all by default.
-        drop: applied to the output of each hidden layer.
+        statistics_of: number of first rows whose statistics normalise all rows, and are returned.
+        drop: applied to the output of each hidden layer, an axis of rows last.
     """
     *hidden_layers, (last, offset, _) = layers(flat, shape)
-    hidden, statistics = x, []
+    hidden, statistics = x.mT, []  # rows are last, so that a layer norm over them is batch norm
     for weight, bias, gamma in hidden_layers:
-        value = hidden @ weight.mT
-        if gamma is not None:
-            normed, used = normalized(value, batch_size or x.shape[-2], statistics_of)
-            statistics.append(used)
-            value = gamma[..., None, :] * normed
-        hidden = shape.activation(value + bias[..., None, :])
+        value = weight @ hidden
+        if gamma is not None and statistics_of is not None:
+            mean, sd = moments(value[..., :statistics_of])
+            statistics.append((mean, sd))
+            value = gamma[..., None] * ((value - mean) / sd)
+        elif gamma is not None:
+            value = gamma[..., None] * normalized(value, batch_size or x.shape[-2])
+        hidden = shape.activation(value + bias[..., None])
         hidden = drop(hidden) if drop else hidden
-    return Answer(hidden @ last.mT + offset[..., None, :], statistics)
+    return Answer((last @ hidden + offset[..., None]).mT, statistics)
 
 
-def normalized(
-    value: Float[Tensor, "*leading rows units"], batch_size: int, statistics_of: int | None
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Values normalised by batches of their rows, or all by the first rows; and the statistics."""
-    if statistics_of is not None:
-        variance, mean = torch.var_mean(value[..., :statistics_of, :], -2, correction=0,
-                                        keepdim=True)  # fmt: skip
-        sd = (variance + EPSILON).sqrt()
-        return (value - mean) / sd, (mean, sd)
-    groups = value.unflatten(-2, (-1, batch_size))
-    variance, mean = torch.var_mean(groups, -2, correction=0, keepdim=True)
-    sd = (variance + EPSILON).sqrt()
-    return ((groups - mean) / sd).flatten(-3, -2), (mean.squeeze(-2), sd.squeeze(-2))
+def normalized(value: Float[Tensor, "*leading rows"], batch_size: int) -> Tensor:
+    """Values normalised by the statistics of every `batch_size` of them."""
+    groups = value.unflatten(-1, (-1, batch_size))
+    return functional.layer_norm(groups, (batch_size,), eps=EPSILON).flatten(-2)
+
+
+def moments(value: Float[Tensor, "*leading rows"]) -> tuple[Tensor, Tensor]:
+    """Mean and biased standard deviation, with epsilon, over the last axis, which is kept."""
+    variance, mean = torch.var_mean(value, -1, correction=0, keepdim=True)
+    return mean, (variance + EPSILON).sqrt()
 
 
 def absorbed(
@@ -156,16 +155,16 @@ def absorbed(
     written in this form.
     """
     *hidden_layers, (last, offset, _) = layers(free, shape)
-    hidden, parts = x, []
+    hidden, parts = x.mT, []
     for v, beta, gamma in hidden_layers:
         if gamma is None:
             raise ValueError("expected the shape of a network with batch norm, got a plain one")
-        value = hidden @ v.mT
-        variance, mean = torch.var_mean(value, -2, correction=0)
-        factor = gamma / (variance + EPSILON).sqrt()
-        weight, bias = factor[..., None] * v, beta - factor * mean
-        parts += [weight.flatten(-2), bias]
-        hidden = shape.activation(factor[..., None, :] * value + bias[..., None, :])
+        value = v @ hidden
+        mean, sd = moments(value)
+        factor = gamma[..., None] / sd
+        bias = beta[..., None] - factor * mean
+        parts += [(factor * v).flatten(-2), bias[..., 0]]
+        hidden = shape.activation(factor * value + bias)
     return torch.cat([*parts, last.flatten(-2), offset], -1)
 
 

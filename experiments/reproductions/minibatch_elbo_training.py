@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 DECAYS, STABILISER = (0.9, 0.999), 1e-8  # of Adam
-SPREAD_RATE = 2.0  # rate of the natural gradient of log sd, in learning rates
+SPREAD_RATE = 0.5  # rate of the natural gradient of log sd, in learning rates
 LARGEST_STEP = 0.3  # of log sd
-LAST_RATE = 0.01  # learning rate at the end of a cycle, as a share of that at its start
+LAST_RATE = 0.002  # learning rate at the end of a cycle, as a share of that at its start
 CHECKS = 10  # evaluations in a cycle
 
 
@@ -53,7 +53,7 @@ class Training:
     """Result of a training.
 
     Attributes:
-        free: parameters of the best variant of each seed at the end of its best cycle.
+        free: parameters of the best variant of each seed at the end of the last cycle.
         best: best objective of each seed after each cycle, in nats per example.
         steps: steps at which the objective was evaluated.
         path: best objective at these steps, by fewer draws.
@@ -96,7 +96,7 @@ def maximize(
     seeds = torch.arange(free.shape[1])
     rate = rates[:, None, None].expand(-1, len(seeds), 1)
     moments = (torch.zeros_like(free), torch.zeros_like(free))
-    top, best, tops, path, steps, total = free[0], [], rate[0], [], [], 0
+    best, path, steps, total = [], [], [], 0
     for cycle in range(schedule.cycles):
         length = schedule.first * 2**cycle
         for step in range(length):
@@ -108,16 +108,15 @@ def maximize(
                 steps.append(total)
                 path.append(estimate(free, 16).amax(0))
         value, order = estimate(free, 128).sort(0, descending=True)
-        better = value[0] > best[-1] if best else torch.ones_like(value[0], dtype=torch.bool)
-        top = torch.where(better[:, None], free[order[0], seeds], top)
-        tops = torch.where(better[:, None], rate[order[0], seeds], tops)
-        best.append(torch.where(better, value[0], best[-1]) if best else value[0])
+        best.append(value[0])
         if cycle and bool((best[-1] - best[-2] < schedule.tolerance).all()):
             break
-        chosen = order[: max(schedule.kept, len(order) // 2)]
-        free, rate = free[chosen, seeds], rate[chosen, seeds]
-        moments = (moments[0][chosen, seeds], moments[1][chosen, seeds])
-    return Training(top, torch.stack(best), steps, torch.stack(path), tops[:, 0])
+        if cycle < schedule.cycles - 1:
+            chosen = order[: max(schedule.kept, len(order) // 2)]
+            free, rate = free[chosen, seeds], rate[chosen, seeds]
+            moments = (moments[0][chosen, seeds], moments[1][chosen, seeds])
+    top, top_rate = free[order[0], seeds], rate[order[0], seeds][:, 0]
+    return Training(top, torch.stack(best), steps, torch.stack(path), top_rate)
 
 
 def stepped(
