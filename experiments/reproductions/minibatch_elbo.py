@@ -47,6 +47,7 @@ class Scale:
 
     Attributes:
         sets: names of the data sets.
+        further: those of them with "absorbed" and MC dropout as well.
         examples: N, a multiple of every M.
         seeds: of splits and starts.
         width: units of each of the two hidden layers.
@@ -59,6 +60,7 @@ class Scale:
     """
 
     sets: tuple[SetName, ...]
+    further: tuple[SetName, ...]
     examples: int
     seeds: int
     width: int
@@ -71,12 +73,13 @@ class Scale:
 
 
 FULL = Scale(
-    ("toy", "yacht", "concrete", "digits"), examples=256, seeds=5, width=20, restarts=2,
+    ("toy", "yacht", "concrete", "digits"), ("toy", "concrete"), examples=256, seeds=5, width=20,
+    restarts=2,
     cycles=Schedule(300, 4, kept=1), continued=Schedule(300, 2, kept=1),
     batch_sizes=(4, 8, 16, 32, 64, 128), trained_at=(4, 16, 256), draws=512,
 )  # fmt: skip
 FAST = Scale(
-    ("toy", "digits"), examples=64, seeds=2, width=4, restarts=1, cycles=Schedule(4, 2),
+    ("toy", "digits"), ("toy",), examples=64, seeds=2, width=4, restarts=1, cycles=Schedule(4, 2),
     continued=Schedule(2, 2), batch_sizes=(4, 16, 32), trained_at=(4, 64), draws=16,
 )  # fmt: skip
 
@@ -86,16 +89,21 @@ def main(record: Record) -> None:
     torch.set_num_threads(1)
     scale = FAST if record.fast else FULL
     parts: dict[str, dict[str, Any]] = {name: {} for name in scale.sets}
-    jobs: list[tuple[str, Callable[[SetName], Any]]] = []
-    jobs += [(form, partial(optimum, scale, form)) for form in FORMS[:2]]
-    jobs += [("bias", lambda name: gaps(scale, name, parts[name]["batch norm"]["free"]))]
-    jobs += [("trained", lambda name: trained(scale, name, parts[name]["batch norm"]["free"]))]
-    jobs += [(f"dropout {form}", partial(dropout, scale, form)) for form in ("plain", "batch norm")]
-    jobs += [("absorbed", partial(optimum, scale, "absorbed"))]
-    for key, make in jobs:
-        for name in scale.sets:
-            path = f"{name}-{key.replace(' ', '-')}"
-            parts[name][key] = record.part(path, partial(make, name))
+    jobs: list[tuple[str, Callable[[SetName], Any]]] = [
+        *((form, partial(optimum, scale, form)) for form in FORMS[:2]),
+        ("bias", lambda name: gaps(scale, name, parts[name]["batch norm"]["free"])),
+        ("trained", lambda name: trained(scale, name, parts[name]["batch norm"]["free"])),
+    ]
+    further: list[tuple[str, Callable[[SetName], Any]]] = [
+        ("absorbed", partial(optimum, scale, "absorbed")),
+        ("dropout plain", partial(dropout, scale, "plain")),
+        ("dropout batch norm", partial(dropout, scale, "batch norm")),
+    ]
+    order = [(name, *job) for job in jobs for name in scale.sets]
+    order += [(name, *job) for job in further for name in scale.further]
+    for name, key, make in order:
+        path = f"{name}-{key.replace(' ', '-')}"
+        parts[name][key] = record.part(path, partial(make, name))
     settings = {
         "N": scale.examples, "width": scale.width, "noise_sd": NOISE_SD, "near": NEAR,
         "rates": RATES, "dropout rates": DROPOUT_RATES, "batch_sizes": scale.batch_sizes,

@@ -24,13 +24,15 @@ def draw(record: Record, result: dict[str, Any]) -> None:
 def draw_optima(result: dict[str, Any], ax: Axes) -> None:
     """Intervals of the best objective minus that of the plain network."""
     sets = result["sets"]
-    for style, form in enumerate(("absorbed", "batch norm")):
-        for place, each in enumerate(sets.values()):
+    for style, form in enumerate(("batch norm", "absorbed")):
+        known = [(place, each) for place, each in enumerate(sets.values())
+                 if f"{form} minus plain" in each["optimum"]]  # fmt: skip
+        for place, each in known:
             mean, low, high = each["optimum"][f"{form} minus plain"]["objective"]
             ax.errorbar(
                 [mean], [place + 0.16 * (1 - 2 * style)], xerr=[[mean - low], [high - mean]],
                 fmt=figures.MARKERS[style], color=figures.color(style), markersize=4.5,
-                label=form if place == 0 else None,
+                label=form if place == known[0][0] else None,
             )  # fmt: skip
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set(title="Best objective minus plain", xlabel="Nats per example", ylim=(-0.6, len(sets)))

@@ -14,35 +14,39 @@ Part = dict[str, Any]
 
 def summary(parts: dict[str, Part], settings: dict[str, Any]) -> dict[str, Any]:
     """The result of each data set, and of all."""
-    sets = {
-        name: {
+    sets: dict[str, Part] = {}
+    for name, part in parts.items():
+        sets[name] = {
             "optimum": optimum(part),
             "bias": bias(part["bias"], settings),
             "trained": trained(part["trained"]),
-            "dropout": dropout(part, settings["dropout rates"]),
         }
-        for name, part in parts.items()
-    }
+        if "dropout plain" in part:
+            sets[name]["dropout"] = dropout(part, settings["dropout rates"])
     slopes = [slope for each in sets.values() for slope in each["bias"]["slopes"]]
     return {"sets": sets, "slope of the bias": interval(slopes),
             "over sets": over_sets(parts)}  # fmt: skip
 
 
 def over_sets(parts: dict[str, Part]) -> dict[str, Any]:
-    """Differences of the best objective from the plain one, means over data sets for each seed."""
+    """Best objective minus the plain one: means over data sets for each seed."""
     answer: dict[str, Any] = {}
     for form in ("absorbed", "batch norm"):
-        rows = [minus(part[form], part["plain"], "objective") for part in parts.values()]
-        answer[form] = interval([statistics.fmean(row) for row in zip(*rows, strict=True)])
-        answer[f"{form}, seeds above plain"] = sum(value > 0 for row in rows for value in row)
-    answer["networks"] = sum(len(row) for row in rows)
+        rows = [minus(part[form], part["plain"], "objective")
+                for part in parts.values() if form in part]  # fmt: skip
+        answer[form] = {
+            "difference": interval([statistics.fmean(row) for row in zip(*rows, strict=True)]),
+            "above plain": sum(value > 0 for row in rows for value in row),
+            "networks": sum(len(row) for row in rows),
+        }
     return answer
 
 
 def optimum(part: Part) -> dict[str, Any]:
     """Values of each form, and differences from the plain one."""
     answer: dict[str, Any] = {}
-    for form in ("plain", "absorbed", "batch norm"):
+    known = [form for form in ("plain", "absorbed", "batch norm") if form in part]
+    for form in known:
         answer[form] = {score: interval(part[form][score]) for score in SCORES}
         answer[form]["largest error"] = max(part[form]["error"])
         answer[form]["steps"] = part[form]["steps"]
@@ -50,7 +54,7 @@ def optimum(part: Part) -> dict[str, Any]:
         answer[form]["after each cycle"] = [statistics.fmean(row) for row in cycles]
         answer[form]["seeds"] = part[form]["objective"]
         answer[form]["best rate"] = part[form]["best rate"]
-    for form in ("absorbed", "batch norm"):
+    for form in known[1:]:
         answer[f"{form} minus plain"] = {
             score: interval(minus(part[form], part["plain"], score))
             for score in ("objective", "divergence", "log score", "spread")
