@@ -36,9 +36,26 @@ from experiments.reproductions.minibatch_elbo_training import (
 )
 
 FORMS: tuple[Form, ...] = ("plain", "batch norm", "absorbed")
-RATES = (0.02, 0.05)  # learning rates of the means
+RATES = (0.02, 0.05)  # learning rates of the means, where no others are given
 DROPOUT_RATES = (0.03, 0.1, 0.2)
 NEAR = 0.1  # nats per example below the best that count as near, for the speed
+
+
+@dataclass(frozen=True)
+class Search:
+    """Starts of the training with all statistics: `restarts` for each learning rate."""
+
+    restarts: int = 2
+    rates: tuple[float, ...] = RATES
+
+
+# Starts of the toy set end in different optima: with the two of the others the best were not found.
+SEARCHES: dict[SetName, Search] = {"toy": Search(4, (0.05, 0.1))}
+
+
+def search(name: SetName) -> Search:
+    """Starts of a data set."""
+    return SEARCHES.get(name, Search())
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,6 @@ class Scale:
         examples: N, a multiple of every M.
         seeds: of splits and starts.
         width: units of each of the two hidden layers.
-        restarts: starts for every learning rate.
         cycles: of the training with all statistics.
         continued: of trainings that continue from its optimum, at every M.
         batch_sizes: M at which the difference is measured.
@@ -64,7 +80,6 @@ class Scale:
     examples: int
     seeds: int
     width: int
-    restarts: int
     cycles: Schedule
     continued: Schedule
     batch_sizes: tuple[int, ...]
@@ -74,12 +89,11 @@ class Scale:
 
 FULL = Scale(
     ("toy", "yacht", "concrete", "digits"), ("toy", "concrete"), examples=256, seeds=5, width=20,
-    restarts=2,
     cycles=Schedule(300, 4, kept=1), continued=Schedule(300, 2, kept=1),
     batch_sizes=(4, 8, 16, 32, 64, 128), trained_at=(4, 16, 256), draws=512,
 )  # fmt: skip
 FAST = Scale(
-    ("toy", "digits"), ("toy",), examples=64, seeds=2, width=4, restarts=1, cycles=Schedule(4, 2),
+    ("toy", "digits"), ("toy",), examples=64, seeds=2, width=4, cycles=Schedule(4, 2),
     continued=Schedule(2, 2), batch_sizes=(4, 16, 32), trained_at=(4, 64), draws=16,
 )  # fmt: skip
 
@@ -107,7 +121,8 @@ def main(record: Record) -> None:
     settings = {
         "N": scale.examples, "width": scale.width, "noise_sd": NOISE_SD, "near": NEAR,
         "rates": RATES, "dropout rates": DROPOUT_RATES, "batch_sizes": scale.batch_sizes,
-        "trained at": scale.trained_at, "draws": scale.draws, "restarts": scale.restarts,
+        "trained at": scale.trained_at, "draws": scale.draws,
+        "starts": {name: search(name).restarts * len(search(name).rates) for name in scale.sets},
         "tolerance": scale.cycles.tolerance,
     }  # fmt: skip
     draw(record, record.write({"settings": settings, **summary(parts, settings)}))
@@ -131,8 +146,9 @@ def optimum(scale: Scale, form: Form, name: SetName) -> dict[str, Any]:
     """The best q of a form with the statistics of all examples, from several starts and rates."""
     data = data_of(name, scale.examples, scale.seeds)
     problem = forms.problem(data, form, width=scale.width, depth=2)
-    free = forms.start(problem, scale.restarts).repeat(len(RATES), 1, 1)
-    rates = torch.tensor(RATES).repeat_interleave(scale.restarts)
+    restarts, rates = search(name).restarts, torch.tensor(search(name).rates)
+    free = forms.start(problem, restarts).repeat(len(rates), 1, 1)
+    rates = rates.repeat_interleave(restarts)
     training = trainer(problem, free, rates, scale.cycles)
     values = forms.estimated(training.free[None], problem, draws=scale.draws, seed=3)[:, 0]
     mean, log_sd = forms.posterior(training.free[None], problem)

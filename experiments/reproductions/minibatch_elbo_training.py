@@ -12,6 +12,7 @@ DECAYS, STABILISER = (0.9, 0.999), 1e-8  # of Adam
 SPREAD_RATE = 0.5  # rate of the natural gradient of log sd, in learning rates
 LARGEST_STEP = 0.3  # of log sd
 LAST_RATE = 0.002  # learning rate at the end of a cycle, as a share of that at its start
+NOISE = 0.01  # nats per example, of an estimate by 128 draws
 CHECKS = 10  # evaluations in a cycle
 
 
@@ -53,7 +54,7 @@ class Training:
     """Result of a training.
 
     Attributes:
-        free: parameters of the best variant of each seed at the end of the last cycle.
+        free: parameters of the best variant of each seed, at the end of its best cycle.
         best: best objective of each seed after each cycle, in nats per example.
         steps: steps at which the objective was evaluated.
         path: best objective at these steps, by fewer draws.
@@ -96,7 +97,8 @@ def maximize(
     seeds = torch.arange(free.shape[1])
     rate = rates[:, None, None].expand(-1, len(seeds), 1)
     moments = (torch.zeros_like(free), torch.zeros_like(free))
-    best, path, steps, total = [], [], [], 0
+    ends: list[tuple[Tensor, Tensor, Tensor]] = []
+    path, steps, total = [], [], 0
     for cycle in range(schedule.cycles):
         length = schedule.first * 2**cycle
         for step in range(length):
@@ -108,15 +110,19 @@ def maximize(
                 steps.append(total)
                 path.append(estimate(free, 16).amax(0))
         value, order = estimate(free, 128).sort(0, descending=True)
-        best.append(value[0])
-        if cycle and bool((best[-1] - best[-2] < schedule.tolerance).all()):
+        ends.append((value[0], free[order[0], seeds], rate[order[0], seeds][:, 0]))
+        if cycle and bool((value[0] - ends[-2][0] < schedule.tolerance).all()):
             break
-        if cycle < schedule.cycles - 1:
-            chosen = order[: max(schedule.kept, len(order) // 2)]
-            free, rate = free[chosen, seeds], rate[chosen, seeds]
-            moments = (moments[0][chosen, seeds], moments[1][chosen, seeds])
-    top, top_rate = free[order[0], seeds], rate[order[0], seeds][:, 0]
-    return Training(top, torch.stack(best), steps, torch.stack(path), top_rate)
+        chosen = order[: max(schedule.kept, len(order) // 2)]
+        free, rate = free[chosen, seeds], rate[chosen, seeds]
+        moments = (moments[0][chosen, seeds], moments[1][chosen, seeds])
+    best = torch.stack([end[0] for end in ends])
+    # A cycle that starts at a high rate may leave an optimum for a worse one. Within NOISE the last
+    # cycle is preferred: an earlier one would be chosen for the draws of the estimate.
+    preferred = best + NOISE * (torch.arange(len(best)) == len(best) - 1)[:, None]
+    place = preferred.argmax(0)
+    top, top_rate = (torch.stack([end[part] for end in ends])[place, seeds] for part in (1, 2))
+    return Training(top, best, steps, torch.stack(path), top_rate)
 
 
 def stepped(
