@@ -50,8 +50,7 @@ def optimum(part: Part) -> dict[str, Any]:
         answer[form] = {score: interval(part[form][score]) for score in SCORES}
         answer[form]["largest error"] = max(part[form]["error"])
         answer[form]["steps"] = part[form]["steps"]
-        cycles = part[form]["best after each cycle"]
-        answer[form]["after each cycle"] = [statistics.fmean(row) for row in cycles]
+        answer[form]["largest difference of the searches"] = max(part[form]["apart"])
         answer[form]["seeds"] = part[form]["objective"]
         answer[form]["best rate"] = part[form]["best rate"]
     for form in known[1:]:
