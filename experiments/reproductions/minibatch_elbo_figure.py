@@ -35,24 +35,30 @@ def draw_optima(result: dict[str, Any], ax: Axes) -> None:
                 label=form if place == known[0][0] else None,
             )  # fmt: skip
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set(title="Best objective minus plain", xlabel="Nats per example", ylim=(-0.6, len(sets)))
+    ax.set(
+        title="Best objective found,\nminus plain",
+        xlabel="Nats per example",
+        ylim=(-0.6, len(sets)),
+    )
     ax.set_yticks(range(len(sets)), list(sets))
-    ax.legend(frameon=False, loc="upper left", ncols=2, handletextpad=0.2, columnspacing=0.8)
+    ax.legend(frameon=False, loc="lower right")
 
 
 def draw_bias(result: dict[str, Any], ax: Axes) -> None:
     """The difference of the objectives at the same q against M; dotted, slope -1."""
     sizes = result["settings"]["batch_sizes"]
+    top = 0.0
     for style, (name, each) in enumerate(result["sets"].items()):
-        gaps = [-row[0] for row in each["bias"]["gap"]]
+        gaps = [-row[0] / size for row, size in zip(each["bias"]["coefficient"], sizes,
+                                                    strict=True)]  # fmt: skip
         if min(gaps) <= 0:
             continue
+        top = max(top, gaps[-1] * sizes[-1])
         ax.plot(sizes, gaps, color=figures.color(style), marker=figures.MARKERS[style],
                 markersize=3.5, linewidth=1.4, label=name)  # fmt: skip
-    top = max(-each["bias"]["gap"][0][0] for each in result["sets"].values())
-    ax.plot(sizes, [2 * abs(top) * sizes[0] / size for size in sizes], color="black",
+    ax.plot(sizes, [1.5 * top / size for size in sizes], color="black",
             linestyle=":", linewidth=1, label="slope -1")  # fmt: skip
-    ax.set(yscale="log", title="Objective lost by mini-batches,\nsame q",
+    ax.set(yscale="log", title="Lost by mini-batches at the same q,\nover (N - M)/(N - 1)",
            ylabel="Nats per example")  # fmt: skip
     figures.doubling_axis(sizes, ax, label="Batch size M of the statistics")
     ax.legend(frameon=False)
@@ -60,13 +66,15 @@ def draw_bias(result: dict[str, Any], ax: Axes) -> None:
 
 def draw_loss(result: dict[str, Any], ax: Axes) -> None:
     """What the optimum at M loses of the objective with all statistics."""
-    for style, (name, each) in enumerate(result["sets"].items()):
-        rows = each["trained"][:-1]
+    known = {name: (style, each["trained"]) for style, (name, each)
+             in enumerate(result["sets"].items()) if "trained" in each}  # fmt: skip
+    for name, (style, rows) in known.items():
         sizes = [row["M"] for row in rows]
         y, low, high = zip(*(row["lost"] for row in rows), strict=True)
         curve = figures.Curve(name, tuple(sizes), y, low, high, style)
         figures.draw_curves([curve], ax)
+        ax.annotate(name, (sizes[0], y[0]), xytext=(8, 4), textcoords="offset points",
+                    color=figures.color(style))  # fmt: skip
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title="ELBO with all statistics lost\nby training at M", ylabel="Nats per example")
     figures.doubling_axis(sizes, ax, label="Batch size M of training")
-    ax.legend(ax.get_lines()[: len(result["sets"])], list(result["sets"]), frameon=False)

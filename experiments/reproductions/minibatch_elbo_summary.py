@@ -19,8 +19,9 @@ def summary(parts: dict[str, Part], settings: dict[str, Any]) -> dict[str, Any]:
         sets[name] = {
             "optimum": optimum(part),
             "bias": bias(part["bias"], settings),
-            "trained": trained(part["trained"]),
         }
+        if "trained" in part:
+            sets[name]["trained"] = trained(part["trained"])
         if "dropout plain" in part:
             sets[name]["dropout"] = dropout(part, settings["dropout rates"])
     slopes = [slope for each in sets.values() for slope in each["bias"]["slopes"]]
@@ -34,6 +35,8 @@ def over_sets(parts: dict[str, Part]) -> dict[str, Any]:
     for form in ("absorbed", "batch norm"):
         rows = [minus(part[form], part["plain"], "objective")
                 for part in parts.values() if form in part]  # fmt: skip
+        if not rows:
+            continue
         answer[form] = {
             "difference": interval([statistics.fmean(row) for row in zip(*rows, strict=True)]),
             "above plain": sum(value > 0 for row in rows for value in row),
