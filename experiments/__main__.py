@@ -33,6 +33,7 @@ MINUTES = {
     "reproductions.batch_size": 30,
     "reproductions.elbo": 5,
     "reproductions.images": 20,
+    "reproductions.minibatch_elbo": 60,
     "reproductions.pretrained": 10,
     "reproductions.segmentation": 20,
     "reproductions.toy": 2,
@@ -41,11 +42,21 @@ MINUTES = {
 }
 # These have a tiny scale.
 FAST = (
-    "choosing.which_layers", "comparisons.alternatives", "comparisons.baselines",
-    "comparisons.labels", "comparisons.mutual_information", "comparisons.tabular",
-    "reproductions.batch_size", "reproductions.elbo", "reproductions.images",
-    "reproductions.segmentation", "reproductions.toy", "reproductions.uci", "shift.drift",
-)  # fmt: skip
+    "choosing.which_layers",
+    "comparisons.alternatives",
+    "comparisons.baselines",
+    "comparisons.labels",
+    "comparisons.mutual_information",
+    "comparisons.tabular",
+    "reproductions.batch_size",
+    "reproductions.elbo",
+    "reproductions.images",
+    "reproductions.minibatch_elbo",
+    "reproductions.segmentation",
+    "reproductions.toy",
+    "reproductions.uci",
+    "shift.drift",
+)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Batch norm and the ELBO in networks of several layers, with all examples and with mini-batches.
 
 Run: python -m experiments.reproductions.minibatch_elbo [--fast]
-(about 8 minutes on one core; data root in MCBN_DATA)
+(about an hour on one core; data root in MCBN_DATA)
 
 Planned before the run. Primary: difference of the best objective per example, with the statistics
 of all examples, between a network with batch norm and the plain one, by data set and seed:
