@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from experiments.data import cifar10
 from experiments.record import RESULTS
+from mcbn.io.atomic import write_whole
 from mcbn.tasks.cifar10 import CropAndFlip
 from mcbn.tasks.datasets import LabeledData, data_root, normalize_cifar10
 from mcbn.tasks.networks import load_resnet20, resnet20
@@ -168,7 +169,7 @@ def network(name: str) -> nn.Module:
             learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, seed=how.seed, progress=True,
         )  # fmt: skip
         WEIGHTS.mkdir(parents=True, exist_ok=True)
-        save_file(model.half().state_dict(), weights(name))
+        write_whole(weights(name), save(model.half().state_dict()))
     model.float().load_state_dict(load_file(weights(name)))
     return model.eval()
 
