@@ -14,7 +14,7 @@ comparisons are exploratory. The labels needed are those to an accuracy of 0.75 
 standard deviations of the targets.
 
 Run: python -m experiments.uses.acquisition [--fast]
-(about 15 minutes on one core; data root in MCBN_DATA)
+(about 20 minutes on one core; data root in MCBN_DATA)
 """
 
 import statistics
@@ -29,12 +29,13 @@ from experiments.record import Record, asked
 from experiments.uses.acquisition_figure import drawn
 from experiments.uses.acquisition_model import METHODS, SCORES, Scale, problem
 from experiments.uses.acquisition_rounds import run
+from experiments.uses.acquisition_table import tables
 from mcbn.evaluation.significance import holm, paired_test
 from mcbn.study.results import point
 
 DATA = ("mnist", "kin8nm")
 FULL = Scale(seeds=10, pool=5000, candidates=500, test=2000, start=20, size=10, rounds=10,
-             steps=100, draws=32, members=5, labellings=1000)  # fmt: skip
+             steps=300, draws=32, members=5, labellings=1000)  # fmt: skip
 FAST = Scale(seeds=2, pool=100, candidates=40, test=100, start=20, size=10, rounds=2,
              steps=4, draws=4, members=2, labellings=20)  # fmt: skip
 REACHED = 0.75  # accuracy, or RMSE in standard deviations of the targets
@@ -57,6 +58,7 @@ def main(record: Record) -> None:
             found[name].append(record.part(f"{name}-{seed}", one))
     written = record.write(assembled(scale, found, ranks_in))
     record.draw(drawn(written))
+    print(tables(written))
 
 
 def assembled(

@@ -218,12 +218,14 @@ def score(
         if of.loss == "mse":
             return laplace_variance(of, fitted, inputs)
         plain = mcbn.Deterministic(fitted.nets[0])
-        return mcbn.predict(plain, inputs, of.likelihood, progress=False).entropy
+        entropy: Tensor = mcbn.predict(plain, inputs, of.likelihood, progress=False).entropy
+        return entropy
     sampler = sampler_of(of, fitted, name)
     predictive = mcbn.predict(sampler, inputs, of.likelihood, progress=False)
-    if of.loss == "mse":
-        return predictive.epistemic_variance[:, 0]
-    return predictive.mutual_information
+    gain: Tensor = (
+        predictive.epistemic_variance[:, 0] if of.loss == "mse" else predictive.mutual_information
+    )
+    return gain
 
 
 def laplace_variance(

@@ -138,5 +138,5 @@ def variety(of: Problem, labelled: Rows, chosen: Rows, near: float) -> dict[str,
         "near-duplicates": float((torch.minimum(own, before) < near).double().mean()),
     }
     if of.loss == "cross_entropy":
-        found["classes"] = float(len(of.pool.targets[chosen].unique()))
+        found["classes"] = float(len(set(of.pool.targets[chosen].tolist())))
     return found

@@ -83,7 +83,7 @@ def _best(state: Labellings, chances: Tensor, bounds: Tensor, left: Tensor) -> t
     """The example with the largest gain, and its gain; bounds are updated in place."""
     order = bounds.argsort(descending=True, stable=True)
     best, largest = -1, -math.inf
-    for rows in order[left[order]].split(CHUNK):
+    for rows in torch.split(order[left[order]], CHUNK):
         if largest >= float(bounds[rows[0]]):
             break
         values = gains(state, chances[:, rows])

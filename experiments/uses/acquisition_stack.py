@@ -57,7 +57,8 @@ def stacked(nets: Sequence[nn.Sequential], channels: int) -> nn.Sequential:
     """Networks side by side: convolutions in groups, and dense layers as such of full size.
 
     Args:
-        nets: of convolutions with square kernels, batch norm, dense layers and what has no weights.
+        nets: of convolutions that keep the size of their maps, batch norm, dense layers and what
+            has no weights.
         channels: of the inputs of one network; features count as channels.
     """
     layers: list[nn.Module] = []
@@ -78,7 +79,7 @@ def stacked(nets: Sequence[nn.Sequential], channels: int) -> nn.Sequential:
     return stack
 
 
-def unstack(stack: nn.Sequential, nets: Sequence[nn.Sequential]) -> None:
+def unstack(stack: nn.Module, nets: Sequence[nn.Sequential]) -> None:
     """Write the weights and statistics of a stack back into the networks."""
     with torch.no_grad():
         for whole, own in zip(_state(stack), zip(*map(_state, nets), strict=True), strict=True):
@@ -91,10 +92,12 @@ def unstack(stack: nn.Sequential, nets: Sequence[nn.Sequential]) -> None:
 def _grouped(layer: nn.Conv2d | nn.Linear, channels: int, groups: int) -> nn.Conv2d:
     outputs, biased = len(layer.weight), layer.bias is not None
     if isinstance(layer, nn.Conv2d):
-        return nn.Conv2d(channels * groups, outputs * groups, layer.kernel_size[0],
-                         padding=layer.padding, groups=groups, bias=biased)  # fmt: skip
-    side = isqrt(layer.in_features // channels)
-    return nn.Conv2d(channels * groups, outputs * groups, side, groups=groups, bias=biased)
+        side = layer.kernel_size[0]
+        padding = side // 2  # as in all networks here
+    else:
+        side, padding = isqrt(layer.in_features // channels), 0
+    return nn.Conv2d(channels * groups, outputs * groups, side, padding=padding, groups=groups,
+                     bias=biased)  # fmt: skip
 
 
 def _state(net: nn.Module) -> list[Tensor]:
