@@ -31,7 +31,15 @@ import torch
 import mcbn
 from experiments.record import Record, asked
 from experiments.uses.acquisition_figure import drawn
-from experiments.uses.acquisition_model import METHODS, SCORES, Scale, problem
+from experiments.uses.acquisition_model import (
+    BATCH_SIZE,
+    DROPOUT,
+    METHODS,
+    NOISE_VARIANCE,
+    SCORES,
+    Scale,
+    problem,
+)
 from experiments.uses.acquisition_rounds import run
 from experiments.uses.acquisition_table import tables
 from mcbn.evaluation.significance import holm, paired_test
@@ -79,7 +87,10 @@ def assembled(
         for name, of in runs.items()
     }
     return {
-        "scale": vars(scale),
+        "scale": {
+            **vars(scale), "reached": REACHED, "batch size": BATCH_SIZE, "dropout": DROPOUT,
+            "noise variance": NOISE_VARIANCE,
+        },
         "labels": scale.labels,
         "planned": planned(areas),
         "data": {name: summary(scale, runs[name], areas[name]) for name in DATA},

@@ -17,22 +17,20 @@ NAMES = {
 }  # fmt: skip
 CURVES = ("random", "mcbn", "dropout", "ensemble")  # more would hide each other
 TITLES = {"mnist": "MNIST", "kin8nm": "kin8nm"}
-SCORE = {"mnist": "Test accuracy", "kin8nm": "Test RMSE (sd of the targets)"}
+SCORE = {"mnist": "Test accuracy", "kin8nm": "Test RMSE (in sd of targets)"}
 
 
 def drawn(result: dict[str, Any]) -> Figure:
     """Curves with intervals over seeds, and the difference of each area from that of random."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6.4), layout="constrained")
+        figure = Figure(figsize=(9.5, 6.4), layout="constrained")
         axes = figure.subplots(2, 2, height_ratios=(1.25, 1))
         for column, (name, data) in enumerate(result["data"].items()):
             draw_curves(axes[0, column], result["labels"], data)
             axes[0, column].set(title=TITLES[name], xlabel="Labels", ylabel=SCORE[name])
             draw_areas(axes[1, column], data)
-            axes[1, column].set_xlabel(
-                "Area under the curve minus that of random labels\n"
-                + ("(better to the right)" if name == "mnist" else "(better to the left)")
-            )
+            better = "right" if name == "mnist" else "left"
+            axes[1, column].set_xlabel(f"Area minus that of random labels (better: {better})")
         axes[1, 1].set_yticklabels([])
         key = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].legend(*key, frameon=False, loc="lower right")
@@ -47,6 +45,10 @@ def draw_curves(ax: Axes, labels: list[int], data: dict[str, Any]) -> None:
         dashes = (4, 2) if method == "random" else (None, None)
         ax.plot(labels, mean, color=color, linewidth=1.5, dashes=dashes, label=NAMES[method])
         ax.fill_between(labels, low, high, color=color, alpha=0.13, linewidth=0)
+    # By the lines: the intervals of a few seeds reach far beyond them.
+    means = [mean for method in CURVES for mean, _, _ in data[method]["curve"]]
+    margin = 0.3 * (max(means) - min(means))
+    ax.set_ylim(min(means) - margin, max(means) + margin)
 
 
 def draw_areas(ax: Axes, data: dict[str, Any]) -> None:
