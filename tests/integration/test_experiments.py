@@ -73,6 +73,7 @@ SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons", "minibatch_elbo": "reproductions",
+    "acquisition": "uses",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
 
