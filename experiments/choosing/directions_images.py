@@ -43,20 +43,20 @@ class Scale:
     """
 
     training: int = 2000
-    epochs: int = 20
+    epochs: int = 12
     width: int = 8
     draws: int = 256
     passes: int = 32
-    curved: int = 1000
-    held_out: int = 500
-    test: int = 2000
-    outside: int = 500
+    curved: int = 500
+    held_out: int = 300
+    test: int = 1000
+    outside: int = 400
 
 
 FULL = Scale()
-RESNET = Scale(draws=256, passes=32, curved=400, held_out=400, test=600, outside=200)
-TINY = Scale(training=300, epochs=3, width=4, draws=24, passes=6, curved=60, held_out=60,
-             test=60, outside=30)  # fmt: skip
+RESNET = Scale(draws=128, passes=16, curved=200, held_out=200, test=400, outside=100)
+TINY = Scale(training=160, epochs=2, width=4, draws=12, passes=4, curved=40, held_out=30,
+             test=40, outside=20)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

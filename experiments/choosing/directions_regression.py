@@ -33,7 +33,7 @@ class Scale:
         batch_size: M of training and of the bank.
     """
 
-    steps: int = 2000
+    steps: int = 1200
     draws: int = 256
     width: int = 50
     batch_size: int = 32

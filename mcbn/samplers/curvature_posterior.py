@@ -12,7 +12,6 @@ from torch.nn import Module
 from mcbn import validation
 from mcbn.bank.bank import Bank, require_bank
 from mcbn.bank.rescaling import rescaled
-from mcbn.inspection.layers import class_name
 from mcbn.io.display import Display, Displayed
 from mcbn.io.progress import progress_bar
 from mcbn.network.inputs import Select, select_inputs
@@ -21,9 +20,6 @@ from mcbn.network.loaders import Data, ordered_loader
 from mcbn.samplers.curvature import LastLayerLikelihood, OutputLikelihood
 from mcbn.samplers.linearized import LinearizedBatchNorm
 from mcbn.samplers.outputs import Output
-
-# Directions shorter than the rounding of the statistics, relative to the longest, are none.
-ROUNDING = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,7 +106,7 @@ class CurvaturePosterior(Displayed):
                 "out for 1"
             )
         center, deviations = _single_examples(bank)
-        basis = _basis(deviations, len(bank))
+        basis = _basis(deviations, bank)
         spread = {name: _turned(basis, rows) for name, rows in deviations.items()}
         # As far from the center as the draws themselves: a variance below 0 would be cut off.
         step = bank.size**-0.5
@@ -239,11 +235,15 @@ def _single_examples(bank: Bank) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return center, {name: factor * (rows - rows.mean(0)) for name, rows in coordinates.items()}
 
 
-def _basis(deviations: Mapping[str, Tensor], draws: int) -> Float64[Tensor, "draws directions"]:
-    """Orthonormal combinations of the draws that differ by more than rounding."""
-    rows = torch.cat([each.reshape(draws, -1).cpu() for each in deviations.values()], 1)
-    left, lengths, _ = torch.linalg.svd(rows, full_matrices=False)
-    return left[:, lengths > max(rows.shape) * ROUNDING * lengths[0]]
+def _basis(deviations: Mapping[str, Tensor], bank: Bank) -> Float64[Tensor, "draws directions"]:
+    """Orthonormal combinations of the draws, in which these differ by more than rounding."""
+    rows = torch.cat([each.reshape(len(bank), -1).cpu() for each in deviations.values()], 1)
+    # In units of their own spread: the means of one layer may vary far less than those of another.
+    spread = rows.square().sum(0).sqrt()
+    left, lengths, _ = torch.linalg.svd(rows / torch.where(spread > 0, spread, 1.0),
+                                        full_matrices=False)  # fmt: skip
+    dtype = next(iter(bank.statistics.values())).dtype
+    return left[:, lengths > max(rows.shape) * torch.finfo(dtype).eps * lengths[0]]
 
 
 def _turned(vectors: Tensor, rows: Tensor) -> Tensor:
