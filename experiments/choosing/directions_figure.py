@@ -20,6 +20,14 @@ def drawn_figure(result: dict[str, Any]) -> Figure:
     return figure
 
 
+def size_figure(curves: dict[str, Any]) -> Figure:
+    """M_k of one network of each kind."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+        draw_sizes(figure.subplots(), curves)
+    return figure
+
+
 def draw_sizes(axes: Axes, curves: dict[str, Any]) -> None:
     """The batch size of each direction, from the largest, with a mark at the one M*."""
     for number, (name, curve) in enumerate(curves.items()):
@@ -42,4 +50,8 @@ def draw_growth(axes: Axes, growth: dict[str, Any]) -> None:
              ylabel="Epistemic standard deviation", title="Growth with N")  # fmt: skip
     axes.set_xticks(growth["N"], [str(size) for size in growth["N"]])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    lowest = min(min(values) for values in growth["sd"].values())
+    axes.set_ylim(bottom=lowest / 5)  # room for the names
+    ticks = (0.01, 0.03, 0.1, 0.3)
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.legend(frameon=False, loc="lower left")

@@ -73,6 +73,7 @@ SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons",
+    "directions": "choosing",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
 
