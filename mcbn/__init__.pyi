@@ -69,6 +69,7 @@ from .report.model_card import to_model_card as to_model_card
 from .report.report import Report as Report
 from .samplers.augmented import Augmented as Augmented
 from .samplers.batch_norm import MCBatchNorm as MCBatchNorm
+from .samplers.curvature_posterior import CurvaturePosterior as CurvaturePosterior
 from .samplers.deterministic import Deterministic as Deterministic
 from .samplers.dropout import MCDropout as MCDropout
 from .samplers.ensemble import DeepEnsemble as DeepEnsemble

@@ -376,6 +376,8 @@ CALLS = {
     "JointPosterior": with_network(lambda m, b, at: mcbn.JointPosterior.from_bank(b).sample(3)),
     "FactorizedPosterior": with_network(
         lambda m, b, at: mcbn.FactorizedPosterior.from_bank(b).sample(3)),
+    "CurvaturePosterior": with_network(
+        lambda m, b, at: mcbn.CurvaturePosterior.fit(m, b, at.x, batch_size=9).sample(3)),
     "check_posterior": with_network(lambda m, b, at: mcbn.check_posterior(
         m, mcbn.JointPosterior.from_bank(b), at.x, draws=3)),
     "Predictor": from_files,

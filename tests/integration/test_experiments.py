@@ -73,7 +73,7 @@ SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons", "minibatch_elbo": "reproductions",
-    "acquisition": "uses",
+    "acquisition": "uses", "directions": "choosing",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
 

@@ -195,6 +195,7 @@ RESULTS = {
     "augmented by a list": mcbn.Augmented(NETWORK, [torch.clone, torch.neg, torch.clone]),
     "last-layer Laplace": mcbn.LastLayerLaplace.fit(
         NETWORK[:3], INPUTS, torch.arange(60) % 3, prior_precision=2.0),
+    "curvature posterior": mcbn.CurvaturePosterior.fit(NETWORK, BANK, INPUTS),
     "Laplace": mcbn.LaplaceSampler(Posterior(NETWORK), draws=3),
     "ensemble": mcbn.DeepEnsemble([NETWORK] * 5),
     "plain": mcbn.Deterministic(NETWORK),
@@ -585,6 +586,8 @@ def test_displays_of_predictions_and_scores_show_their_numbers():
                                 "Sequential, T = 1"),
         ("last-layer Laplace", "LastLayerLaplace of Sequential: T = 64, seed 0, kronecker "
                                "posterior of 27 weights of 2, prior precision 2"),
+        ("curvature posterior", "CurvaturePosterior of Sequential: 5 directions of 6 draws, batch "
+                                "sizes from 1.37 to 56.8, N = 60, 3.7 directions determined"),
         ("Laplace", "LaplaceSampler of Posterior of Sequential: T = 3, seed 0"),
         ("ensemble", "DeepEnsemble of 5 networks: Sequential"),
         ("plain", "Deterministic: Sequential, T = 1"),
