@@ -16,6 +16,8 @@ from experiments.record import RESULTS
 MINUTES = {
     "choosing.batch_size_gradient": 2,
     "choosing.chosen_batch_size": 15,
+    "choosing.directions": 5,
+    "choosing.directions_images": 15,
     "choosing.large_batch": 5,
     "choosing.rescaling": 30,
     "choosing.rescaling_networks": 30,
@@ -39,9 +41,12 @@ MINUTES = {
     "reproductions.toy": 2,
     "reproductions.uci": 490,
     "shift.drift": 60,
+    "uses.acquisition": 20,
 }
 # These have a tiny scale.
 FAST = (
+    "choosing.directions",
+    "choosing.directions_images",
     "choosing.which_layers",
     "comparisons.alternatives",
     "comparisons.baselines",
@@ -56,6 +61,7 @@ FAST = (
     "reproductions.toy",
     "reproductions.uci",
     "shift.drift",
+    "uses.acquisition",
 )
 
 
