@@ -96,7 +96,7 @@ def main(record: Record) -> None:
             "paper": PAPER,
             "set_up": set_up(networks[0], scale),
             "chosen": {key: [part["chosen"][key] for part in parts] for key in parts[0]["chosen"]},
-            "scales": {key: [part["scales"][key] for part in parts] for key in parts[0]["scales"]},
+            "scales": {name: scales_of(name, parts) for name in columns},
             "comparisons": comparisons(columns),
             "methods": {
                 name: {key: interval(values) for key, values in measures.items()}
@@ -111,6 +111,15 @@ def main(record: Record) -> None:
         path.unlink()
 
 
+def scales_of(name: str, parts: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """What the map of a method was multiplied by, and the floor, over networks."""
+    fitted = [part["scales"][name] for part in parts]
+    return {
+        "multiplier": interval([each["factor"] ** 0.5 for each in fitted]),
+        "floor_sd": interval([each["floor_sd"] for each in fitted]),
+    }
+
+
 def restored(scale: Scale, path: Path) -> nn.Module:
     """A trained network from the file of its weights."""
     network = Upsampler(scale.channels, scale.blocks)
@@ -123,7 +132,12 @@ def set_up(network: nn.Module, scale: Scale) -> dict[str, Any]:
     test = held_out("test", scale)
     inner, target = within(scale)(upsampled(test.inputs)), within(scale)(test.targets)
     count = sum(weights.numel() for weights in network.parameters())
-    return {**asdict(scale), "weights": count, "bicubic_psnr": psnr(inner, target)}
+    return {
+        **asdict(scale),
+        "weights": count,
+        "bicubic_psnr": psnr(inner, target),
+        "quantisation_sd": scale.step / 12**0.5,
+    }
 
 
 def within(scale: Scale) -> Callable[[Tensor], Tensor]:
@@ -202,7 +216,7 @@ def method_scores(
     samplers: Mapping[str, Sampler],
     data: tuple[LabeledData, LabeledData],
     scale: Scale,
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     """Test scores of every method at every number of passes, and the factors of its variance."""
     plain = [plain_map(network, part.inputs, scale) for part in data]
     slopes = [within(scale)(gradient_magnitude(part.inputs)) for part in data]
@@ -216,8 +230,7 @@ def method_scores(
             pairs[f"{name}, {passes} passes"] = [maps[passes] for maps in both]
     found, scales = {}, {}
     for name, (fitted_on, prediction) in pairs.items():
-        found[name], factors = scored(fitted_on, prediction, data, plain=plain[1], scale=scale)
-        scales[name] = factors
+        found[name], scales[name] = scored(fitted_on, prediction, data, plain=plain[1], scale=scale)
     return found, scales
 
 
@@ -280,6 +293,7 @@ def comparisons(columns: Mapping[str, Mapping[str, list[float]]]) -> dict[str, l
         return interval([value - base for value, base in pairs])
 
     ours = f"{CHOSEN}, {first} passes"
+    both_more = f"{BOTH}, {most} passes"
     turns, drop, both = (f"{name}, {first} passes" for name in (TURNS, DROPOUT, BOTH))
     found = {
         "1 rank: MCBN - augmentation": difference(ours, turns),
@@ -288,6 +302,14 @@ def comparisons(columns: Mapping[str, Mapping[str, list[float]]]) -> dict[str, l
         "rank: MCBN - MC Dropout": difference(ours, drop),
         "rank: augmentation - gradient": difference(turns, GRADIENT),
         "rank: MCBN with augmentation - augmentation": difference(both, turns),
+        f"rank: MCBN with augmentation, {most} passes - augmentation": difference(both_more, turns),
+        f"rank: MCBN with augmentation, {most} passes - gradient": difference(both_more, GRADIENT),
+        "log score: MCBN with augmentation - augmentation": difference(
+            both, turns, "log_score_scaled"
+        ),
+        f"log score: MCBN with augmentation, {most} passes - augmentation": difference(
+            both_more, turns, "log_score_scaled"
+        ),
         f"rank: MCBN, {most} - {first} passes": difference(f"{CHOSEN}, {most} passes", ours),
         f"rank: MCBN with {most} passes - augmentation": difference(
             f"{CHOSEN}, {most} passes", turns

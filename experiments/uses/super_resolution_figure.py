@@ -34,7 +34,8 @@ def draw(result: Mapping[str, Any], maps: Mapping[str, Tensor]) -> Figure:
     """Draw the maps of one patch, and three scores of every method below."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 6.6), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(2, 1.15))
+        rows: Any = figure.subfigures(2, 1, height_ratios=(2, 1.15))
+        above, below = rows
         for ax, (name, values) in zip(above.subplots(2, 4).flat, maps.items(), strict=True):
             show(name, values, ax)
         axes = below.subplots(1, len(PANELS), sharey=True)

@@ -81,7 +81,8 @@ class Block(nn.Module):
 
     def forward(self, maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         """Add to the maps what the layers make of them."""
-        return maps + self.layers(maps)
+        added: Tensor = self.layers(maps)
+        return maps + added
 
 
 class Upsampler(nn.Module):
@@ -159,7 +160,9 @@ def grey(part: str, scale: Scale) -> Float[Tensor, "images 1 height width"]:
     """Grey images, with values from 0 to 1; digits are standardised."""
     if not scale.street_scenes:
         task = digits()
-        return {"train": task.train, "val": task.validation, "test": task.test}[part].inputs
+        parts = {"train": task.train, "val": task.validation, "test": task.test}
+        images: Tensor = parts[part].inputs
+        return images
     red, green, blue = camvid(part).inputs.unbind(1)
     levels = (RED * red + GREEN * green + BLUE * blue) / scale.step
     return (levels.round() * scale.step)[:, None]

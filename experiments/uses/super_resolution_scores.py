@@ -53,7 +53,8 @@ class Scaled:
 def ranks(values: Tensor) -> NDArray[np.float64]:
     """Ranks of all values, standardised; equal values share their mean rank."""
     ranked = rankdata(values.flatten().numpy())
-    return (ranked - ranked.mean()) / ranked.std()
+    standardised: NDArray[np.float64] = (ranked - ranked.mean()) / ranked.std()
+    return standardised
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
