@@ -42,6 +42,7 @@ def draw(result: Mapping[str, Any], maps: Mapping[str, Tensor]) -> Figure:
         for ax, (score, label) in zip(axes, PANELS.items(), strict=True):
             compare(result, score, ax)
             ax.set_xlabel(label)
+        axes[0].set_ylabel("Method, passes")
     return figure
 
 
@@ -49,11 +50,11 @@ def show(name: str, values: Tensor, ax: Axes) -> None:
     """Show a picture in grey, or a map in shades of its own range."""
     picture = values.numpy()
     if name in GREY_LEVELS:
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        ax.imshow(picture, cmap="gray", interpolation="none")
         ax.set_title(name)
     else:
         top = float(np.quantile(picture, TOP))
-        ax.imshow(picture, cmap="magma", vmin=0, vmax=top)
+        ax.imshow(picture, cmap="magma", vmin=0, vmax=top, interpolation="none")
         ax.set_title(f"{name}\n(0 to {top:.2g})")
     ax.set_axis_off()
 
@@ -72,7 +73,5 @@ def compare(result: Mapping[str, Any], score: str, ax: Axes) -> None:
     if score == "log_score_scaled":
         constant = result["methods"]["plain network"][score][0]
         ax.axvline(constant, color="#808080", linestyle=":")
-        ax.annotate(
-            "constant", (constant, place + 0.4), rotation=90, ha="right", va="top", fontsize=7,
-            color="#606060",
-        )  # fmt: skip
+        ax.annotate("constant", (constant, place - 1), (3, 0), textcoords="offset points",
+                    rotation=90, va="top", fontsize=7, color="#606060")  # fmt: skip

@@ -72,7 +72,7 @@ def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(result
 SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
-    "drift": "shift", "alternatives": "comparisons",
+    "drift": "shift", "alternatives": "comparisons", "super_resolution": "uses",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
 
