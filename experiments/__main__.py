@@ -42,6 +42,7 @@ MINUTES = {
     "reproductions.uci": 490,
     "shift.drift": 60,
     "uses.acquisition": 20,
+    "uses.super_resolution": 5,
 }
 # These have a tiny scale.
 FAST = (
@@ -62,6 +63,7 @@ FAST = (
     "reproductions.uci",
     "shift.drift",
     "uses.acquisition",
+    "uses.super_resolution",
 )
 
 

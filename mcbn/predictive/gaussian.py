@@ -111,7 +111,7 @@ class GaussianPredictive(RealPredictive):
         # As many draws at once as keep the temporary arrays small.
         draws = max(1, mixture.PAIR_BUDGET // max(1, targets.numel()))
         variances = self.variances.expand(self.means.shape)
-        parts = zip(self.means.split(draws), variances.split(draws), strict=True)
+        parts = zip(torch.split(self.means, draws), torch.split(variances, draws), strict=True)
         each = [
             mixture.gaussian_log_density(means, noise, targets.expand(means.shape))
             .flatten(2)

@@ -253,7 +253,7 @@ def _turned(vectors: Tensor, rows: Tensor) -> Tensor:
 
 def _product(weights: Tensor, rows: Tensor) -> Tensor:
     """A matrix and rows of any shape, multiplied on the device of the rows."""
-    flat = weights.to(rows.device) @ rows.reshape(len(rows), -1)
+    flat: Tensor = weights.to(rows.device) @ rows.reshape(len(rows), -1)
     return flat.reshape(len(weights), *rows.shape[1:])
 
 

@@ -73,7 +73,7 @@ SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons", "minibatch_elbo": "reproductions",
-    "acquisition": "uses", "directions": "choosing",
+    "acquisition": "uses", "directions": "choosing", "super_resolution": "uses",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift",)
 
