@@ -113,3 +113,14 @@ def posterior(problem: Problem) -> Answer:
     """Draw from the posterior; to be called in a worker, where JAX is imported."""
     answer: Answer = importlib.import_module("experiments.posteriors.hmc").posterior(problem)
     return answer
+
+
+def outputs(problem: Problem) -> Float32[np.ndarray, "chains points"]:
+    """Outputs at the points of the networks to start from; to be called in a worker."""
+    hmc = importlib.import_module("experiments.posteriors.hmc")
+    count = len(problem.inputs)
+    found = [
+        hmc.outputs(problem.layout, vector, problem.inputs, problem.points)[count:]
+        for vector in (() if problem.start is None else problem.start)
+    ]
+    return np.array(found)

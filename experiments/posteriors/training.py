@@ -10,8 +10,6 @@ from torch import Tensor
 from experiments.posteriors.layout import Layout, outputs
 from mcbn.tasks.datasets import LabeledData
 
-LEARNING_RATE = 0.03  # the largest, reached after a tenth of the steps
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -22,12 +20,14 @@ class Fit:
         steps: number of steps.
         seed: of the initial weights, the mini-batches and the dropout masks.
         dropout: rate after every hidden layer.
+        learning_rate: the largest, reached after a tenth of the steps.
     """
 
     batch_size: int
     steps: int
     seed: int
     dropout: float = 0.0
+    learning_rate: float = 0.03
 
 
 def trained(
@@ -41,12 +41,12 @@ def trained(
     """
     generator = torch.Generator().manual_seed(fit.seed)
     vectors = torch.randn(networks, len(layout), generator=generator).requires_grad_()
-    optimizer = torch.optim.Adam([vectors], lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam([vectors], lr=fit.learning_rate)
     count = len(data)
     for step in range(fit.steps):
         share = step / fit.steps
         rate = min(share / 0.1, (1 + math.cos(math.pi * share)) / 2)
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * max(rate, 1e-3)
+        optimizer.param_groups[0]["lr"] = fit.learning_rate * max(rate, 1e-3)
         chosen = torch.rand(networks, count, generator=generator).argsort(1)[:, : fit.batch_size]
         masks = None
         if fit.dropout:
