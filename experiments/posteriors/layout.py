@@ -9,12 +9,14 @@ only a sign, which that of the scale makes superfluous; it is 1.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcbn.tasks.networks import mlp
+from mcbn.tasks.training import build
 
 EPSILON = 1e-5  # of batch norm, as in PyTorch
 
@@ -125,11 +127,7 @@ def module(
     dropout: float = 0.0,
 ) -> nn.Module:
     """The network as a module, whose running statistics are those of the examples."""
-    width, depth = layout.hidden[0], len(layout.hidden)
-    if layout.batch_norm:
-        network = mlp(layout.inputs, 1, width=width, depth=depth, dropout=0.0)
-    else:
-        network = dropout_net(layout.inputs, width, depth, dropout)
+    network = build(partial(untrained, layout, dropout), seed=0)
     parts = layout.layers()
     values = examples
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]  # type: ignore[attr-defined]
@@ -155,9 +153,12 @@ def module(
     return network.eval()
 
 
-def dropout_net(inputs: int, width: int, depth: int, rate: float) -> nn.Module:
-    """The same layers with dropout in place of batch norm."""
+def untrained(layout: Layout, dropout: float) -> nn.Module:
+    """The layers of the network, with dropout in place of batch norm where there is none."""
+    width, depth = layout.hidden[0], len(layout.hidden)
+    if layout.batch_norm:
+        return mlp(layout.inputs, 1, width=width, depth=depth, dropout=0.0)
     layers: list[nn.Module] = []
-    for fan in [inputs] + [width] * (depth - 1):
-        layers += [nn.Linear(fan, width), nn.ReLU(), nn.Dropout(rate)]
+    for fan in [layout.inputs] + [width] * (depth - 1):
+        layers += [nn.Linear(fan, width), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(width, 1))

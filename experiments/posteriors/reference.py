@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -84,6 +84,15 @@ class Answer:
     sample_size: Float[np.ndarray, " points"]
     diverging: float
     steps: float
+
+    def to_lists(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {key: np.asarray(value).tolist() for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_lists(cls, values: dict[str, Any]) -> "Answer":
+        """Rebuild what `to_lists` returned."""
+        return cls(**{k: np.array(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def diagnostics(self) -> dict[str, Any]:
         """Numbers to judge convergence by, and the verdict of the rule."""

@@ -45,6 +45,8 @@ def draw(record: Record, result: dict[str, Any]) -> None:
                 factor = math.exp(np.log(reference[near] / sd[near]).mean()) if scaled else 1.0
                 ax.plot(x, factor * sd, **({"label": name} | STYLES[name]))
             ax.set(title=title, xlabel="Input x", yscale="log")
+            ax.text(gap.mean(), 0.98, "gap", transform=ax.get_xaxis_transform(), ha="center",
+                    va="top", color="#555555", fontsize=8)  # fmt: skip
         axes[0].set_ylabel("Epistemic sd of the mean")
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False

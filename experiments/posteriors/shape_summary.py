@@ -30,7 +30,9 @@ def summary(rows: list[Row], *, strict: bool) -> dict[str, Any]:
             {"name": row["name"], "noise sd": row["noise"], "diagnostics": row["diagnostics"]}
             for row in rows
         ],
-        "groups": {name: group(members, strict=strict) for name, members in groups.items()},
+        "groups": {
+            name: group(members, strict=strict) for name, members in groups.items() if members
+        },
         "rows": [{key: row[key] for key in row if key != "picture"} for row in rows],
         "picture": next(row["picture"] for row in rows if row["picture"]),
     }

@@ -72,9 +72,9 @@ def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(result
 SCRIPTS = {
     "toy": "reproductions", "uci": "reproductions", "batch_size": "reproductions",
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
-    "drift": "shift", "alternatives": "comparisons",
+    "drift": "shift", "alternatives": "comparisons", "shape": "posteriors",
 }  # fmt: skip
-WITHOUT_INTERVALS = ("drift",)
+WITHOUT_INTERVALS = ("drift", "shape")
 
 
 def numbers(value):
