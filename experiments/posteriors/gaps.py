@@ -177,4 +177,5 @@ def table_case(name: str, data: LabeledData, rank: int, *, examples: int, points
     rows = [data.rows(each) for each in (outer[:examples], outer[examples:held][:points], chosen)]
     region = torch.tensor([0] * len(inside) + [1] * len(middle))
     x = data.inputs[chosen, column].float()
-    return Case(f"{name}, input {column}", *standardised(rows), region, None, x)
+    train, held_out, points_there = standardised(rows)
+    return Case(f"{name}, input {column}", train, held_out, points_there, region, None, x)

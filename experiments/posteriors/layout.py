@@ -83,7 +83,7 @@ def taken(
     vectors: Float[Tensor, "networks weights"], part: Part
 ) -> Float[Tensor, "networks *shape"]:
     """The weights of a part."""
-    return part.scale * vectors[:, part.start : part.end].unflatten(1, part.shape)
+    return part.scale * vectors[:, part.start : part.end].reshape(-1, *part.shape)
 
 
 def outputs(

@@ -92,7 +92,11 @@ class Answer:
     @classmethod
     def from_lists(cls, values: dict[str, Any]) -> "Answer":
         """Rebuild what `to_lists` returned."""
-        return cls(**{k: np.array(v) if isinstance(v, list) else v for k, v in values.items()})
+        arrays: dict[str, Any] = {
+            key: np.array(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
+        return cls(**arrays)
 
     def diagnostics(self) -> dict[str, Any]:
         """Numbers to judge convergence by, and the verdict of the rule."""

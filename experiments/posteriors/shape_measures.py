@@ -121,7 +121,9 @@ def averaged(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
 
-def compared(moments: Moments, reference: Float[Tensor, " points"], case: Case) -> dict[str, dict]:
+def compared(
+    moments: Moments, reference: Float[Tensor, " points"], case: Case
+) -> dict[str, dict[str, float]]:
     """Likeness of each method to a reference."""
     held = len(case.held_out)
     return {

@@ -14,7 +14,7 @@ SIZES = (8, 16, 32)  # inference M; the fourth is three quarters of the training
 PARTIAL = (8, 32)  # inference M where layers or the training M are varied
 DROPOUT = 0.05
 MEMBERS = 5  # of an ensemble as people train it
-WITHIN_LAYER = {"first": "first 1", "last": 1}
+WITHIN_LAYER: dict[str, int | str] = {"first": "first 1", "last": 1}
 
 # Mean and standard deviation at the held-out examples and the points, of each repetition.
 Moments = dict[str, list[tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]]]
@@ -86,7 +86,7 @@ def ensemble_moments(
 ) -> Moments:
     """Disjoint ensembles of a few networks, and the one of all."""
     every = outputs(layout, vectors, case.train.inputs, rows_of(case)).double()
-    few = every.split(MEMBERS)
+    few = torch.split(every, MEMBERS)
     return {
         f"{prefix}ensemble of {MEMBERS}": [(each.mean(0), each.std(0)) for each in few],
         f"{prefix}ensemble of all": [(every.mean(0), every.std(0))],
