@@ -243,7 +243,9 @@ def _basis(deviations: Mapping[str, Tensor], bank: Bank) -> Float64[Tensor, "dra
     left, lengths, _ = torch.linalg.svd(rows / torch.where(spread > 0, spread, 1.0),
                                         full_matrices=False)  # fmt: skip
     dtype = next(iter(bank.statistics.values())).dtype
-    return left[:, lengths > max(rows.shape) * torch.finfo(dtype).eps * lengths[0]]
+    kept: Tensor = lengths > max(rows.shape) * torch.finfo(dtype).eps * lengths[0]
+    basis: Tensor = left[:, kept]
+    return basis
 
 
 def _turned(vectors: Tensor, rows: Tensor) -> Tensor:

@@ -74,8 +74,9 @@ SCRIPTS = {
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons", "minibatch_elbo": "reproductions",
     "acquisition": "uses", "directions": "choosing", "super_resolution": "uses",
+    "shape": "posteriors",
 }  # fmt: skip
-WITHOUT_INTERVALS = ("drift",)
+WITHOUT_INTERVALS = ("drift", "shape")
 
 
 def numbers(value):
