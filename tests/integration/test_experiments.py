@@ -74,7 +74,7 @@ SCRIPTS = {
     "elbo": "reproductions", "images": "reproductions", "segmentation": "reproductions",
     "drift": "shift", "alternatives": "comparisons", "minibatch_elbo": "reproductions",
     "acquisition": "uses", "directions": "choosing", "super_resolution": "uses",
-    "shape": "posteriors",
+    "shape": "posteriors", "tabular": "comparisons",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift", "shape")
 
