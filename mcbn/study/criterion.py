@@ -174,5 +174,11 @@ def _rank(bank: Bank) -> int:
     """The number of directions in which draws differ by more than rounding in the bank's dtype."""
     rows = bank.points()
     dtype = next(iter(bank.statistics.values())).dtype
-    rounding = max(rows.shape) * torch.finfo(dtype).eps
-    return int(torch.linalg.matrix_rank(rows - rows.mean(0), rtol=rounding))
+    rounding = torch.finfo(dtype).eps
+    deviations = rows - rows.mean(0)
+    spread = deviations.square().mean(0).sqrt()
+    # By their own spread, so that the units of one layer do not hide the directions of another;
+    # what varies in its last bits alone is left out.
+    moving = spread > 4 * rounding * rows.abs().amax(0)
+    scaled = deviations[:, moving] / spread[moving]
+    return int(torch.linalg.matrix_rank(scaled, rtol=max(rows.shape) * rounding))

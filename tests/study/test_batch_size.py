@@ -260,6 +260,32 @@ def test_rounding_of_a_float32_bank_is_no_direction(model, bank, held_out):
     assert given.to_dict() == found.to_dict()
 
 
+def in_float32(bank, **changed):
+    """The bank in float32, with other values of some statistics."""
+    statistics = {name: rows.float() for name, rows in (dict(bank.statistics) | changed).items()}
+    return dataclasses.replace(bank, statistics=statistics)
+
+
+def test_the_units_of_one_layer_hide_no_direction_of_another(bank):
+    """In units of their own the means of a layer vary a million times as much as the others."""
+    name = next(name for name in bank.statistics if name.endswith("mean"))
+    larger = in_float32(bank, **{name: 1e6 * bank.statistics[name]})
+    assert elbo_of("elbo", larger).dimensions == elbo_of("elbo", bank).dimensions == 11
+
+
+def test_a_statistic_that_moves_in_its_last_bit_alone_is_no_direction(bank):
+    """All statistics but two are 3 in every draw, or the next number of float32."""
+    generator = torch.Generator().manual_seed(0)
+    after = torch.nextafter(torch.tensor(3.0), torch.tensor(4.0))
+    still = {
+        name: torch.where(torch.rand(rows.shape, generator=generator) < 0.5, after, 3.0)
+        for name, rows in bank.statistics.items()
+    }
+    name = next(name for name in still if name.endswith("mean"))
+    still[name][:, :2] = bank.statistics[name][:, :2].float()
+    assert elbo_of("elbo", in_float32(bank, **still)).dimensions == 2
+
+
 def test_positions_are_averaged_in_the_score_and_joint_in_the_elbo():
     dense = build(lambda: nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1)), seed=0).eval()
     generator = torch.Generator().manual_seed(0)
