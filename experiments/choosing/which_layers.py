@@ -36,10 +36,9 @@ from experiments.comparisons.baselines_scores import (
     separations,
 )
 from experiments.data import cifar10_networks
-from experiments.intervals import interval
+from experiments.intervals import tested
 from experiments.record import RESULTS, STYLE, Record, asked
 from mcbn.drawing.figures import SERIES
-from mcbn.evaluation.significance import holm, paired_test
 
 DRAWS, SIZES = 16, (8, 32)
 STAGES = ("early", "middle", "late", "all")
@@ -115,20 +114,15 @@ PLANNED = (("early", "all"), ("early", "plain"), ("late", "all"))
 
 def planned(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The planned differences in NLL after a temperature, clean and under shift."""
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for one, other in PLANNED:
         first, second = (
             stage if stage == "plain" else f"{stage}, M = {SIZES[0]}" for stage in (one, other)
         )
         for part, score in (("clean", unshifted), ("shifted", shifted)):
             values = [score(row, first) - score(row, second) for row in rows]
-            found[f"{one} - {other}, {part}"] = {
-                "networks": values, "mean": interval(values), "p": paired_test(values)
-            }  # fmt: skip
-    adjusted = holm([test["p"] for test in found.values()])
-    for test, value in zip(found.values(), adjusted, strict=True):
-        test["holm"] = value
-    return found
+            found[f"{one} - {other}, {part}"] = values
+    return tested(found)
 
 
 def unshifted(row: dict[str, Any], method: str) -> float:

@@ -40,9 +40,8 @@ from experiments.comparisons.baselines_draws import Scale, draws_of
 from experiments.comparisons.baselines_figure import drawn_figure
 from experiments.comparisons.baselines_scores import AS_IT_IS, COMPARED, TEMPERED, scores_of
 from experiments.data import cifar10_networks
-from experiments.intervals import interval
+from experiments.intervals import interval, tested
 from experiments.record import RESULTS, Record, asked
-from mcbn.evaluation.significance import holm, paired_test
 
 SEEDS = range(5)  # of the digit networks
 SUBSETS = 20  # of labels
@@ -147,19 +146,11 @@ PLANNED: dict[str, Callable[[dict[str, Any]], float]] = {
 
 
 def planned(kinds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The planned differences of each network, with their mean, interval and p value."""
-    found = {
-        kind: {
-            name: {"networks": (values := [difference(row) for row in rows]),
-                   "mean": interval(values), "p": paired_test(values)}
-            for name, difference in PLANNED.items()
-        }
-        for kind, rows in kinds.items()
-    }  # fmt: skip
-    tests = [test for each in found.values() for test in each.values()]
-    for test, adjusted in zip(tests, holm([test["p"] for test in tests]), strict=True):
-        test["holm"] = adjusted
-    return found
+    """The planned differences by kind of network and name, tested together."""
+    return tested({
+        f"{kind}: {name}": [difference(row) for row in rows]
+        for kind, rows in kinds.items() for name, difference in PLANNED.items()
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

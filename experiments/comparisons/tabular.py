@@ -29,10 +29,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import mcbn
-from experiments.intervals import interval
+from experiments.intervals import interval, tested
 from experiments.record import STYLE, Record, asked
 from mcbn.drawing.figures import SERIES
-from mcbn.evaluation.significance import holm, paired_test
 from mcbn.tasks.datasets import LabeledData, uci
 from mcbn.tasks.names import Regression
 from mcbn.tasks.networks import mlp
@@ -191,17 +190,12 @@ PLANNED = (
 
 def planned(sets: Mapping[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
     """The planned differences in NLL, over sets."""
-    found: dict[str, dict[str, Any]] = {}
-    for one, other, labels in PLANNED:
-        key = f"nll, {labels}"
-        values = [each[one][key] - each[other][key] for each in sets.values()]
-        found[f"{one} - {other}, {labels} labels"] = {
-            "sets": values, "mean": interval(values), "p": paired_test(values)
-        }  # fmt: skip
-    adjusted = holm([test["p"] for test in found.values()])
-    for test, value in zip(found.values(), adjusted, strict=True):
-        test["holm"] = value
-    return found
+    return tested({
+        f"{one} - {other}, {labels} labels": [
+            each[one][f"nll, {labels}"] - each[other][f"nll, {labels}"] for each in sets.values()
+        ]
+        for one, other, labels in PLANNED
+    })  # fmt: skip
 
 
 def drawn_figure(result: dict[str, Any]) -> Figure:
