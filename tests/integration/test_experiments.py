@@ -77,6 +77,11 @@ SCRIPTS = {
     "shape": "posteriors", "tabular": "comparisons",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift", "shape")
+# Planned, and not run in full yet.
+WITHOUT_RESULT = {
+    "baselines": "comparisons", "labels": "comparisons", "mutual_information": "comparisons",
+    "which_layers": "choosing", "directions_images": "choosing",
+}  # fmt: skip
 
 
 def numbers(value):
@@ -151,17 +156,18 @@ def rounds_to(number, figure):
     return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", SCRIPTS | WITHOUT_RESULT)
 def test_every_experiment_runs_at_a_tiny_scale(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER.parent))
-    script = importlib.import_module(f"experiments.{SCRIPTS[name]}.{name}")
+    script = importlib.import_module(f"experiments.{(SCRIPTS | WITHOUT_RESULT)[name]}.{name}")
     record = importlib.import_module("experiments.record")
     script.main(record.Record(name, fast=True, folder=tmp_path))
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert all(math.isfinite(number) for number in numbers(result))
     assert (tmp_path / f"{name}.svg").stat().st_size > 1000
-    committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
-    assert result.keys() == committed.keys()
+    if name in SCRIPTS:
+        committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+        assert result.keys() == committed.keys()
 
 
 def test_every_script_has_a_page_and_the_list_names_it():
