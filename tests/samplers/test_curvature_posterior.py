@@ -236,6 +236,7 @@ def fit(bank=None, **options):
     return mcbn.CurvaturePosterior.fit(model, bank or own, x, **options)
 
 
+@pytest.mark.unchecked
 def test_what_is_wrong_is_said():
     model, bank, x, _ = collected(draws=8)
     with pytest.raises(ValueError, match="expected a bank of several draws"):
