@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 import mcbn
+from experiments.intervals import interval
 from experiments.record import Record, asked
 from experiments.uses.acquisition_figure import drawn
 from experiments.uses.acquisition_model import (
@@ -43,7 +44,6 @@ from experiments.uses.acquisition_model import (
 from experiments.uses.acquisition_rounds import run
 from experiments.uses.acquisition_table import tables
 from mcbn.evaluation.significance import holm, paired_test
-from mcbn.study.results import point
 
 DATA = ("mnist", "kin8nm")
 FULL = Scale(seeds=10, pool=5000, candidates=500, test=2000, start=20, size=10, rounds=10,
@@ -195,12 +195,6 @@ def planned(areas: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
 def paired(first: list[float], second: list[float]) -> list[float]:
     """Mean of the first minus the second over seeds, with its interval."""
     return interval([a - b for a, b in zip(first, second, strict=True)])
-
-
-def interval(values: list[float]) -> list[float]:
-    """Mean and 95% Student-t interval over seeds."""
-    estimate = point(values)
-    return [estimate.mean, estimate.low, estimate.high]
 
 
 if __name__ == "__main__":
