@@ -1,7 +1,7 @@
 """MCBN beside what people would use instead, on networks for images.
 
 Run: python -m experiments.comparisons.baselines [--fast]
-(about 30 minutes a CIFAR-10 network and 3 a digit network on 1 core; MCBN_DATA)
+(25 to 60 minutes a CIFAR-10 network and about 5 a digit network on 1 core; MCBN_DATA)
 
 Planned comparisons, each a paired difference per network with a t-interval over networks, CIFAR-10
 and MNIST apart, and p values by Holm's method over all of them. T = 16 unless said otherwise; a
@@ -18,8 +18,9 @@ is scored:
    of no class.
 7. Entropy of MCBN (M = 32) minus energy of the plain network, the same.
 
-All else is described with intervals over networks and tests nothing. Passes of draws are in
-bfloat16, whose rounding is far below the Monte Carlo error (docs/performance.md).
+All else is described with intervals over networks and tests nothing. Draws are in bfloat16 where
+the processor has units for it and rounding is far below the Monte Carlo error
+(docs/performance.md), and in float32 elsewhere.
 """
 
 from collections.abc import Callable, Sequence

@@ -80,7 +80,8 @@ def cifar10_case(name: str) -> Case:
     far = cifar10_task().outside
     votes = torch.from_numpy(np.load(data_root() / "cifar10" / "cifar10h_counts.npy"))[:TEST]
     return Case(
-        cifar10_networks.network(name),
+        # Convolutions are some 1.4 times faster so on a CPU.
+        cifar10_networks.network(name).to(memory_format=torch.channels_last),
         CropAndFlip(seen),
         CROP_AND_FLIP,
         LabeledData(normalize_cifar10(seen.inputs[:KNOWN]), seen.targets[:KNOWN]),

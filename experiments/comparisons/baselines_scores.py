@@ -112,16 +112,12 @@ def aurc(case: Case, draws: Draws) -> float:
 
 
 def by_passes(case: Case, draws: Draws) -> dict[str, list[float]]:
-    """NLL of the first T draws: clean, clean after a temperature, and both under the real shift."""
-    real = next(iter(case.shifted))
+    """NLL of clean images by the first T draws, as it is and after a temperature."""
     found = {}
     for count in (count for count in PASSES if count <= len(draws["clean"])):
-        first = {part: each[:count] for part, each in draws.items()}
         found[str(count)] = [
-            nll(predicted(first["clean"], count=count), case.clean.targets),
-            tempered(case, first, "clean", count=count),
-            nll(predicted(first[real], count=count), case.shifted[real].targets),
-            tempered(case, first, real, count=count),
+            nll(predicted(draws["clean"], count=count), case.clean.targets),
+            tempered(case, draws, "clean", count=count),
         ]
     return found
 

@@ -3,9 +3,9 @@
 Run: python -m experiments.comparisons.labels [--fast]
 (about 15 minutes a network on 1 core, after the draws of `baselines`; MCBN_DATA)
 
-Six CIFAR-10 networks, clean test images: n labels are drawn from one random half of them, NLL is of
-the other half, mean over subsets of labels. T = 16. Planned, each a difference per network with a
-t-interval over networks:
+Five CIFAR-10 networks, clean test images: n labels are drawn from one random half of them, NLL is
+of the other half, mean over subsets of labels. T = 16. Planned, each a difference per network with
+a t-interval over networks:
 
 1. (primary) A temperature of the plain network from n = 20 labels, with the prior, minus MCBN at
    the batch size of training (M = 128) without labels; the same for n = 50.

@@ -1,27 +1,31 @@
 """MCBN at large batch sizes: epistemic spread against M and N, and its effect on the scores.
 
 Run: python -m experiments.reproductions.batch_size [--fast]
-(about 30 minutes on 2 cores; data root in MCBN_DATA)
+(about 120 minutes on 1 core; data root in MCBN_DATA)
+
+MCBN and the ensemble are of networks without dropout. MC Dropout is of networks of the same shape
+and seeds that were trained with it, at the rate, among several, of the best held-out log score. All
+networks take about as many steps, whatever N and the batch size of training are. Mutual information
+of T draws is multiplied by T / (T - 1), since methods differ in T.
 """
 
 import warnings
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import mcbn
 from experiments.record import Record, asked
 from experiments.reproductions.batch_size_figure import draw
 from experiments.reproductions.batch_size_photos import Photos, Training, published, trained_here
-from experiments.reproductions.batch_size_summary import summary
+from experiments.reproductions.batch_size_summary import by_training_size, summary
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.tasks.datasets import LabeledData, Task, mnist
 from mcbn.tasks.networks import convnet
 from mcbn.tasks.training import build, train
 
 TRAINED_AT = 64  # batch size of training
-DROPOUT = 0.1
 PAPER = {
     "source": "Mukhoti et al. 2020, abstract only",
     "claims": [
@@ -47,7 +51,9 @@ class Scale:
         few_draws: T when choosing M and on CIFAR-10.
         test: number of MNIST test images.
         outside: images of each OOD set.
-        held_out: validation images on which M is chosen.
+        held_out: validation images on which M and dropout rates are chosen.
+        rates: dropout rates that are tried.
+        trained_with: other batch sizes of training, tried at the middle N.
         photo_sizes: M on CIFAR-10.
         photos: number of CIFAR-10 test images.
         training: settings of our own networks on CIFAR-10.
@@ -65,17 +71,20 @@ class Scale:
     test: int
     outside: int
     held_out: int
+    rates: tuple[float, ...]
+    trained_with: tuple[int, ...]
     photo_sizes: tuple[int, ...]
     photos: int
     training: Training
     resamples: int
 
 
-FULL = Scale((1000, 4000, 16000), (8, 16, 32, 64, 128, 256, 512), 2000, 3, 750, 8, 64, 32, 500,
-             200, 300, (8, 32, 128, 512), 500,
-             Training(10_000, 20, TRAINED_AT, 32, DROPOUT, 3), 500)  # fmt: skip
-FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, (4, 8), 8,
-             Training(64, 1, 16, 2, DROPOUT, 2), 5)  # fmt: skip
+RATES = (0.02, 0.05, 0.1, 0.2)
+FULL = Scale((1000, 4000, 16000), (8, 16, 32, 64, 128, 256, 512), 2000, 5, 750, 8, 64, 32, 500,
+             200, 300, RATES, (16, 256), (8, 32, 128, 512), 500,
+             Training(10_000, 20, TRAINED_AT, 32, RATES, 300, 5), 500)  # fmt: skip
+FAST = Scale((64, 128), (8, 16), 32, 3, 2, 2, 4, 3, 30, 10, 10, RATES[:2], (32,), (4, 8), 8,
+             Training(64, 1, 16, 2, RATES[:1], 10, 2), 5)  # fmt: skip
 
 
 def main(record: Record) -> None:
@@ -93,15 +102,26 @@ def main(record: Record) -> None:
         for size in scale.train_sizes
     }
     parts = {size: [runs[seed, size] for seed in range(scale.seeds)] for size in scale.train_sizes}
+    middle = scale.train_sizes[len(scale.train_sizes) // 2]
+    others = {
+        size: [
+            record.part(
+                f"trained-with-{size}-{seed}",
+                lambda size=size, seed=seed: trained_with(scale, task, middle, size, seed),
+            )
+            for seed in range(scale.seeds)
+        ]
+        for size in scale.trained_with
+    }
     photos = Photos(scale.photo_sizes, scale.photos, scale.few_draws, scale.resamples)
     cifar = record.part("photos", lambda: published(photos))
     own = record.part("own", lambda: trained_here(photos, scale.training))
     result = {
         "trained_at": TRAINED_AT,
-        "dropout": DROPOUT,
         "scale": asdict(scale),
         "paper": PAPER,
         **summary(parts, task.test.targets[: scale.test], scored, scale.resamples),
+        "training batch sizes": by_training_size({TRAINED_AT: parts[middle], **others}, middle),
         "cifar10": cifar,
         "cifar10 trained here": own,
     }
@@ -116,19 +136,13 @@ def sizes_at(scale: Scale, size: int) -> list[int]:
 
 def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
     """Measure one network: MCBN at every M and at the chosen M, MC Dropout, and its logits."""
-    data = LabeledData(task.train.inputs[:size], task.train.targets[:size])
-    net = build(lambda: convnet(1, 10, width=scale.width, dropout=DROPOUT), seed=seed)
-    epochs = max(1, scale.steps // (size // TRAINED_AT))
-    train(net, data, epochs=epochs, batch_size=TRAINED_AT, seed=seed)
-    sets = {"test": task.test.inputs[: scale.test]}
-    sets |= {name: images[: scale.outside] for name, images in task.outside.items()}
-    targets = task.test.targets[: scale.test]
-    rows, spreads, banks = {}, {}, {}
-    for each in sorted({*sizes_at(scale, size), min(TRAINED_AT, size // 2)}):
-        batches = mcbn.minibatches(data.inputs, batch_size=each, draws=scale.draws, seed=seed)
-        banks[each] = mcbn.collect(net, batches)
-        spreads[str(each)] = spread_of_means(banks[each])
-        rows[str(each)] = scored(predictions(mcbn.MCBatchNorm(net, banks[each]), sets), targets)
+    data, sets, targets = examples(scale, task, size)
+    net = trained(scale, data, seed=seed)
+    banks = collected(scale, net, data, seed=seed)
+    rows = {
+        str(each): scored(predictions(mcbn.MCBatchNorm(net, bank), sets), targets)
+        for each, bank in banks.items()
+    }
     bank = banks[min(TRAINED_AT, size // 2)]
     held_out = task.validation.rows(torch.arange(scale.held_out))
     choice = mcbn.choose_batch_size(
@@ -136,16 +150,83 @@ def measured(scale: Scale, task: Task, size: int, seed: int) -> dict:
     )
     chosen = mcbn.MCBatchNorm(net, bank.rescale(choice.best))
     rows["chosen"] = scored(predictions(chosen, sets), targets)
-    dropout = mcbn.MCDropout(net, draws=scale.draws, seed=seed)
+    rate, dropped = with_dropout(scale, data, held_out, seed=seed)
+    dropout = mcbn.MCDropout(dropped, draws=scale.draws, seed=seed)
     rows["MC Dropout"] = scored(predictions(dropout, sets), targets)
     plain = predictions(mcbn.Deterministic(net), sets)
     rows["plain"] = scored(plain, targets)
     return {
         "rows": rows,
-        "statistics": spreads,
+        "statistics": {str(each): spread_of_means(bank) for each, bank in banks.items()},
         "choice": choice.to_dict(),
-        "epochs": epochs,
+        "dropout": rate,
+        "epochs": epochs_of(scale, data, TRAINED_AT),
         "logits": {name: predictive.draws[0].tolist() for name, predictive in plain.items()},
+    }
+
+
+def trained_with(scale: Scale, task: Task, size: int, batch_size: int, seed: int) -> dict:
+    """Measure a network trained with another batch size for as many steps: MCBN at every M."""
+    data, sets, targets = examples(scale, task, size)
+    net = trained(scale, data, batch_size=batch_size, seed=seed)
+    banks = collected(scale, net, data, seed=seed)
+    samplers = {str(each): mcbn.MCBatchNorm(net, bank) for each, bank in banks.items()}
+    samplers["plain"] = mcbn.Deterministic(net)
+    return {
+        "rows": {
+            name: scored(predictions(sampler, sets), targets) for name, sampler in samplers.items()
+        },
+        "statistics": {str(each): spread_of_means(bank) for each, bank in banks.items()},
+        "epochs": epochs_of(scale, data, batch_size),
+    }
+
+
+def examples(scale: Scale, task: Task, size: int) -> tuple[LabeledData, dict[str, Tensor], Tensor]:
+    """The first training images; the test digits and the OOD sets; the targets of the digits."""
+    sets = {"test": task.test.inputs[: scale.test]}
+    sets |= {name: images[: scale.outside] for name, images in task.outside.items()}
+    return task.train.rows(torch.arange(size)), sets, task.test.targets[: scale.test]
+
+
+def epochs_of(scale: Scale, data: LabeledData, batch_size: int) -> int:
+    """Epochs that make about the number of steps."""
+    return max(1, round(scale.steps / (len(data) // batch_size)))
+
+
+def trained(
+    scale: Scale, data: LabeledData, *, seed: int, batch_size: int = TRAINED_AT, dropout: float = 0
+) -> nn.Module:
+    """One network."""
+    net = build(lambda: convnet(1, 10, width=scale.width, dropout=dropout), seed=seed)
+    epochs = epochs_of(scale, data, batch_size)
+    return train(net, data, epochs=epochs, batch_size=batch_size, seed=seed)
+
+
+def with_dropout(
+    scale: Scale, data: LabeledData, held_out: LabeledData, *, seed: int
+) -> tuple[float, nn.Module]:
+    """The dropout rate of the best held-out log score of MC Dropout, and the network with it."""
+    nets = {rate: trained(scale, data, seed=seed, dropout=rate) for rate in scale.rates}
+
+    def held_out_nll(rate: float) -> float:
+        sampler = mcbn.MCDropout(nets[rate], draws=scale.few_draws, seed=seed)
+        logs = mcbn.predict(sampler, held_out.inputs).log_probabilities
+        return float(negative_log_likelihood(logs, held_out.targets).mean())
+
+    best = min(nets, key=held_out_nll)
+    return best, nets[best]
+
+
+def collected(
+    scale: Scale, net: nn.Module, data: LabeledData, *, seed: int
+) -> dict[int, mcbn.Bank]:
+    """Banks at every M."""
+    sizes = sorted({*sizes_at(scale, len(data)), min(TRAINED_AT, len(data) // 2)})
+    return {
+        size: mcbn.collect(
+            net, mcbn.minibatches(data.inputs, batch_size=size, draws=scale.draws, seed=seed)
+        )
+        for size in sizes
     }
 
 
@@ -196,7 +277,7 @@ def spreads_of(predictive: mcbn.CategoricalPredictive) -> dict[str, float]:
         measures |= {
             "epistemic_sd": float(variance.sqrt().mean()),
             "logit_sd": float(centered.std(0).mean()),
-            "mutual_information": float(predictive.mutual_information.mean()),
+            "mutual_information": float(predictive.mutual_information.mean()) * count / (count - 1),
         }
     return measures
 

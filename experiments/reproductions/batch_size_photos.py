@@ -54,7 +54,8 @@ class Training:
         epochs: number of epochs.
         batch_size: training batch size.
         width: channels of the network's first block.
-        dropout: dropout rate.
+        rates: dropout rates; one of them is chosen on the first network.
+        held_out: further training images that it is chosen on.
         seeds: number of networks.
     """
 
@@ -62,7 +63,8 @@ class Training:
     epochs: int
     batch_size: int
     width: int
-    dropout: float
+    rates: tuple[float, ...]
+    held_out: int
     seeds: int
 
 
@@ -76,25 +78,41 @@ def published(photos: Photos) -> dict:
 def trained_here(photos: Photos, training: Training) -> dict:
     """Measure small networks trained here, with MCBN, MC Dropout and as an ensemble."""
     images, _ = cifar10.images()
-    rows = images.rows(torch.arange(training.images))
-    data = LabeledData(normalize_cifar10(rows.inputs), rows.targets)
+    used = images.rows(torch.arange(training.images + training.held_out))
+    data = LabeledData(normalize_cifar10(used.inputs), used.targets)
+    held_out = data.rows(torch.arange(training.images, len(data)))
+    data = data.rows(torch.arange(training.images))
+    first = {rate: one_trained(training, data, rate, seed=0) for rate in training.rates}
+    rate = min(first, key=lambda rate: dropout_nll(first[rate], held_out, photos.draws))
     nets, results = [], []
     for seed in range(training.seeds):
-        net = build(
-            partial(convnet, 3, 10, width=training.width, dropout=training.dropout), seed=seed
-        )
-        train(net, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed)
+        net = one_trained(training, data, 0, seed=seed)
         nets.append(net)
         samplers = samplers_of(photos, net, data.inputs)
-        samplers["MC Dropout"] = mcbn.MCDropout(net, draws=photos.draws, seed=seed)
+        dropped = first[rate] if seed == 0 else one_trained(training, data, rate, seed=seed)
+        samplers["MC Dropout"] = mcbn.MCDropout(dropped, draws=photos.draws, seed=seed)
         results.append(measured(photos, samplers))
     plain = {"plain": mcbn.Deterministic(nets[0]), "ensemble": mcbn.DeepEnsemble(nets)}
     return {
         "training": asdict(training),
+        "dropout": rate,
         "seeds": results,
         "over seeds": over_seeds(results),
         "ensemble": measured(photos, plain),
     }
+
+
+def one_trained(training: Training, data: LabeledData, dropout: float, *, seed: int) -> nn.Module:
+    """One network."""
+    net = build(partial(convnet, 3, 10, width=training.width, dropout=dropout), seed=seed)
+    return train(net, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed)
+
+
+def dropout_nll(net: nn.Module, held_out: LabeledData, draws: int) -> float:
+    """Held-out NLL of MC Dropout."""
+    predictive = mcbn.predict(mcbn.MCDropout(net, draws=draws, seed=0), held_out.inputs)
+    losses = negative_log_likelihood(predictive.log_probabilities, held_out.targets)
+    return float(losses.mean())
 
 
 def samplers_of(photos: Photos, net: nn.Module, data: Tensor | CropAndFlip) -> dict[str, Sampler]:
@@ -165,7 +183,7 @@ def against_people(
         if predictive.draw_count > 1:
             share = predictive.draw_count / (predictive.draw_count - 1)
             columns["epistemic_sd"] = (predictive.variance * share).sqrt().mean(1)
-            columns["mutual_information"] = predictive.mutual_information
+            columns["mutual_information"] = predictive.mutual_information * share
         values[method] = of_columns(columns)
         drawn[method] = replicates(
             [columns], of_columns, resamples=resamples, seed=0, progress=False

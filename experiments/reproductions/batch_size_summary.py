@@ -51,6 +51,7 @@ def summary(parts: Mapping[int, Runs], targets: Tensor, score: Score, resamples:
             "plain confidence less accuracy": interval([gap(run, targets) for run in runs]),
             "smallest to largest M": changes(runs),
             "choice": choices(runs),
+            "dropout": [run["dropout"] for run in runs],
             "NLL differences": nll_differences(runs, whole, resamples),
         }
     return {
@@ -58,6 +59,23 @@ def summary(parts: Mapping[int, Runs], targets: Tensor, score: Score, resamples:
         "slopes over M": pooled(list(over_m.values())),
         "slopes over N": slopes_over_n(parts, ensembles),
     }
+
+
+def by_training_size(runs: Mapping[int, Runs], size: int) -> dict[str, Row]:
+    """MCBN and the plain network by the batch size of training, at one N."""
+    return {
+        str(batch_size): {
+            "epochs": each[0]["epochs"],
+            "methods": over_seeds([
+                {name: row for name, row in run["rows"].items()
+                 if name.isdigit() or name == "plain"}
+                for run in each
+            ]),
+            "slopes over M": pooled([slopes_over_m(each, size)]),
+            "smallest to largest M": changes(each),
+        }
+        for batch_size, each in runs.items()
+    }  # fmt: skip
 
 
 def jackknife(whole: float, left_out: list[float]) -> list[float]:
@@ -117,7 +135,7 @@ def spread(run: Row, method: str, key: str) -> float:
 
 def spread_keys(run: Row) -> list[str]:
     """Names of all spreads."""
-    row = run["rows"]["MC Dropout"]
+    row = run["rows"][str(min(batch_sizes(run)))]
     return [key for key in row if key.split(" ")[0] in SPREADS]
 
 
