@@ -9,11 +9,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import mcbn
-from experiments.mirrored import mirrored_interval
 from mcbn import CategoricalPredictive as Predictive
-from mcbn.evaluation import bootstrap, calibration, detection, scores
-from mcbn.evaluation.evaluation import NO_REPLICATES
-from mcbn.evaluation.glossary import BETTER
+from mcbn.evaluation import bootstrap, detection, scores
 
 LEVEL = 0.95  # of intervals
 SCORES = ("accuracy", "nll", "ece", "ece_debiased")
@@ -28,48 +25,8 @@ def averaged(draws: Tensor) -> Predictive:
 def scored(
     predictive: Predictive, targets: Tensor, *, resamples: int, seed: int
 ) -> mcbn.Evaluation:
-    """The scores of the experiment, with intervals.
-
-    To resample all scores of `mcbn.evaluate` would take tens of times as long.
-    """
-    columns = {
-        "nll": scores.negative_log_likelihood(predictive.log_probabilities, targets),
-        "correct": scores.correct(predictive.probabilities, targets),
-        "confidence": predictive.confidence,
-    }
-    resampled = bootstrap.replicates(
-        [columns], scores_of, resamples=resamples, seed=seed, progress=False
-    )
-    return mcbn.Evaluation(
-        {
-            name: score_of(name, value, resampled.get(name, NO_REPLICATES))
-            for name, value in scores_of(columns).items()
-        },
-        examples=len(targets),
-        draw_count=predictive.draw_count,
-        level=LEVEL,
-        seed=seed,
-    )
-
-
-def scores_of(columns: bootstrap.ScoreColumns) -> dict[str, float]:
-    """Accuracy, NLL and calibration errors of resampled columns."""
-    confidence, correct = columns["confidence"], columns["correct"]
-    return {
-        "accuracy": float(correct.double().mean()),
-        "nll": float(columns["nll"].mean()),
-        "ece": calibration.expected_calibration_error(confidence, correct),
-        "ece_debiased": calibration.debiased_calibration_error(confidence, correct),
-    }
-
-
-def score_of(name: str, value: float, resampled: Tensor) -> mcbn.Score:
-    """A score with its interval, mirrored for a calibration error."""
-    if name.startswith("ece"):
-        ends = [max(end, 0.0) for end in mirrored_interval(value, resampled, LEVEL)]
-    else:
-        ends = bootstrap.percentile_interval(resampled, LEVEL)
-    return mcbn.Score(value, *ends, BETTER.get(name), resampled)
+    """All scores, with intervals."""
+    return mcbn.evaluate(predictive, targets, resamples=resamples, seed=seed, progress=False)
 
 
 def row(evaluation: mcbn.Evaluation) -> dict[str, list[float]]:

@@ -1,12 +1,13 @@
 """Scores of dense predictions, from sums over the labelled pixels of each image."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import mcbn
 from experiments.data.camvid import CLASSES, IGNORED
-from mcbn.evaluation import scores
-from mcbn.evaluation.bootstrap import ScoreColumns
+from mcbn.evaluation import bootstrap, intervals, scores
+from mcbn.evaluation.bootstrap import Counts, ScoreColumns
 from mcbn.evaluation.calibration import Reliability
 from mcbn.evaluation.detection import auroc, risk_coverage
 
@@ -31,6 +32,7 @@ def image_row(
     bins = [Reliability.from_predictions(*each, bins=BINS) for each in forecasts]
     maps = uncertainty_maps(predictive, known)
     group = torch.bucketize(distance[known], torch.tensor(BOUNDS))
+    confidence = torch.stack([each.confidence for each in bins]).nan_to_num(0.0)  # of empty bins
     row = {
         "confusion": (COUNT * truth + chosen).bincount(minlength=COUNT**2),
         "nll": scores.negative_log_likelihood(logs, truth).sum(),
@@ -38,6 +40,7 @@ def image_row(
         "correct": torch.stack([each.correct_counts for each in bins]),
         "confidence": torch.stack([each.confidence_parts for each in bins]),
     }
+    row["gaps"] = row["correct"] - row["counts"] * confidence
     summed = {"pixels": torch.ones_like(wrong), "error": wrong, **maps}
     for name, values in summed.items():
         row[f"{name} by distance"] = group.bincount(values.double(), minlength=len(BOUNDS) + 1)
@@ -74,6 +77,27 @@ def measure(columns: ScoreColumns) -> dict[str, float]:
     measures |= {f"IoU of {name}": float(overlaps[i]) for i, name in enumerate(CLASSES)}
     measures |= {f"ECE of {name}": gaps[1 + i] for i, name in enumerate(CLASSES)}
     return measures | along_distance(columns)
+
+
+def calibration_replicates(
+    columns: ScoreColumns, *, resamples: int, seed: int
+) -> dict[str, Tensor]:
+    """Replicates of the calibration errors by the method of `mcbn.evaluate`, of whole images.
+
+    Each has a leading axis of two shapes.
+    """
+    gaps, pixels = columns["gaps"], columns["pixels by distance"].sum(1)
+
+    def measured(counts: Counts) -> dict[str, Tensor]:
+        drawn = torch.from_numpy(counts.T).double()
+        shares = torch.tensordot(drawn, gaps, 1) / (drawn @ pixels)[..., None, None]
+        by_class = {f"ECE of {name}": shares[..., 1 + i, :] for i, name in enumerate(CLASSES)}
+        classwise = shares[..., 1:, :].flatten(-2) / COUNT
+        return {"ECE": shares[..., 0, :], "class-wise ECE": classwise, **by_class}
+
+    observed = {name: each[0] for name, each in measured(np.ones((len(gaps), 1))).items()}
+    drawn = bootstrap.counted_replicates([len(gaps)], measured, resamples=resamples, seed=seed)
+    return {name: intervals.errors(observed[name], each, 1.0) for name, each in drawn.items()}
 
 
 def along_distance(columns: ScoreColumns) -> dict[str, float]:

@@ -23,11 +23,16 @@ from experiments.data.camvid import (
     standardised,
     with_mirror_images,
 )
-from experiments.mirrored import mirrored_interval
 from experiments.record import Record, asked
-from experiments.reproductions.pixels import UNCERTAINTIES, image_row, measure, uncertainty_maps
+from experiments.reproductions.pixels import (
+    UNCERTAINTIES,
+    calibration_replicates,
+    image_row,
+    measure,
+    uncertainty_maps,
+)
 from experiments.reproductions.segmentation_figure import draw, draw_maps
-from mcbn.evaluation import bootstrap
+from mcbn.evaluation import bootstrap, intervals
 from mcbn.samplers.sampler import Sampler
 from mcbn.tasks.datasets import LabeledData
 from mcbn.tasks.networks import unet
@@ -175,7 +180,7 @@ def set_up(
         "labelled_share": len(known) / test.targets.numel(),
         "class_shares": dict(zip(CLASSES, shares.tolist(), strict=True)),
         "level": LEVEL,
-        "interval": "bootstrap over test images; those of calibration errors mirrored",
+        "interval": "bootstrap over test images; of calibration errors by test inversion",
     }
 
 
@@ -231,22 +236,21 @@ def findings(methods: Mapping[str, dict[str, Tensor]], resamples: int) -> dict[s
     values = {name: measure(columns) for name, columns in methods.items()}
     drawn = {
         name: bootstrap.replicates([columns], measure, resamples=resamples, seed=0, progress=False)
+        | calibration_replicates(columns, resamples=resamples, seed=0)
         for name, columns in methods.items()
     }
     pairs = [(name, PLAIN) for name in methods if name != PLAIN]
     pairs += [(name, DROPPED) for name in methods if name not in (PLAIN, DROPPED)]
     return {
         "methods": {
-            name: {key: interval(key, value, drawn[name][key]) for key, value in measures.items()}
+            name: {key: interval(value, drawn[name][key]) for key, value in measures.items()}
             for name, measures in values.items()
         },
         "differences": {
             f"{name} - {other}": {
                 key: interval(
-                    key,
                     values[name][key] - base,
-                    drawn[name][key] - drawn[other][key],
-                    signed=True,
+                    intervals.difference(drawn[name][key], drawn[other][key], LEVEL),
                 )
                 for key, base in values[other].items()
                 if key in values[name] and " at " not in key and " of " not in key
@@ -256,13 +260,9 @@ def findings(methods: Mapping[str, dict[str, Tensor]], resamples: int) -> dict[s
     }
 
 
-def interval(name: str, value: float, replicates: Tensor, *, signed: bool = False) -> list[float]:
+def interval(value: float, replicates: Tensor) -> list[float]:
     """Value and interval ends."""
-    if "ECE" not in name:
-        return [value, *bootstrap.percentile_interval(replicates, LEVEL)]
-    # Plug-in calibration errors are biased upwards, and resampling doubles the bias.
-    ends = mirrored_interval(value, replicates, LEVEL)
-    return [value, *(end if signed else max(end, 0.0) for end in ends)]
+    return [value, *bootstrap.percentile_interval(replicates, LEVEL)]
 
 
 def rank_correlations(columns: dict[str, Tensor], resamples: int) -> dict[str, list[float]]:
@@ -272,7 +272,7 @@ def rank_correlations(columns: dict[str, Tensor], resamples: int) -> dict[str, l
         return {name: float(values.mean()) for name, values in chosen.items()}
 
     drawn = bootstrap.replicates([columns], means, resamples=resamples, seed=0, progress=False)
-    return {name: interval(name, value, drawn[name]) for name, value in means(columns).items()}
+    return {name: interval(value, drawn[name]) for name, value in means(columns).items()}
 
 
 if __name__ == "__main__":
