@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from result_numbers import decimals, intervals, numbers, unknown_decimals, unknown_intervals
 from scipy import stats
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -47,10 +48,10 @@ def test_scores_of_the_mnist_study_match_its_table(results):
     for line in lines:
         name, size = (word.strip() for word in line.split("|")[1:3])
         method = name.split(",")[0].removesuffix(" of 3")
-        for training, numbers in zip(SIZES, written(line)[3:7], strict=True):
+        for training, figures in zip(SIZES, written(line)[3:7], strict=True):
             seeds = values(results, "nll_nats", method, size.replace("-", ""), training)
             assert len(seeds) == 3
-            assert numbers == pytest.approx(interval(seeds), abs=5.1e-4), line
+            assert figures == pytest.approx(interval(seeds), abs=5.1e-4), line
 
 
 def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(results):
@@ -60,13 +61,13 @@ def test_mutual_information_and_slopes_of_the_mnist_study_match_its_table(result
         for training, (number,) in zip(SIZES, written(lines[str(size)])[2:6], strict=True):
             seeds = values(results, "mutual_information_nats", "MCBN", str(size), training)
             assert number == pytest.approx(statistics.fmean(seeds), abs=5.1e-5)
-    for training, numbers in zip(SIZES, written(lines["slope of the sd"])[2:6], strict=True):
+    for training, figures in zip(SIZES, written(lines["slope of the sd"])[2:6], strict=True):
         spread = [values(results, "epistemic_sd", "MCBN", str(size), training) for size in sizes]
         slopes = [
             stats.linregress([math.log(size) for size in sizes], [math.log(v) for v in seed]).slope
             for seed in zip(*spread, strict=True)
         ]
-        assert numbers == pytest.approx(interval(slopes), abs=5.1e-4)
+        assert figures == pytest.approx(interval(slopes), abs=5.1e-4)
 
 
 SCRIPTS = {
@@ -84,15 +85,6 @@ WITHOUT_RESULT = {
 }  # fmt: skip
 
 
-def numbers(value):
-    """Every number in a result, at any depth."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return [number for each in value for number in numbers(each)]
-    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
-
-
 def section(name):
     if name == "guide":
         return (FOLDER.parent / "docs" / "what_to_pick.md").read_text()
@@ -107,28 +99,9 @@ def result_of(name):
 @pytest.mark.parametrize("name", [*SCRIPTS, "guide"])
 def test_every_decimal_on_the_page_occurs_in_the_result(name):
     """A number with n decimals on the page is a number of the result rounded to n decimals."""
-    known, text = numbers(result_of(name)), section(name)
-    assert text.strip()
-    # Numbers in file names and links are not results.
-    prose = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
-    written = re.findall(r"(?<![\w.])[-+]?\d*\.\d+(?![\w.]*\d)", prose)
-    assert len(written) >= 5
-    missing = [
-        figure for figure in written if not any(rounds_to(abs(number), figure) for number in known)
-    ]
-    assert not missing
-
-
-FIGURE = r"[-+]?\d*\.?\d+"
-
-
-def sibling_numbers(value):
-    """The numbers of each list or mapping in a result."""
-    if isinstance(value, (dict, list)):
-        inside = list(value.values()) if isinstance(value, dict) else value
-        yield [n for n in inside if isinstance(n, (int, float)) and not isinstance(n, bool)]
-        for each in inside:
-            yield from sibling_numbers(each)
+    text = section(name)
+    assert len(decimals(text)) >= 5
+    assert not unknown_decimals(text, result_of(name))
 
 
 WITH_INTERVALS = [name for name in (*SCRIPTS, "guide") if name not in WITHOUT_INTERVALS]
@@ -136,24 +109,8 @@ WITH_INTERVALS = [name for name in (*SCRIPTS, "guide") if name not in WITHOUT_IN
 
 @pytest.mark.parametrize("name", WITH_INTERVALS)
 def test_every_interval_on_the_page_is_next_to_its_mean_in_the_result(name):
-    """In a long result one number may occur by chance; three next to each other do not."""
-    together = [group for group in sibling_numbers(result_of(name)) if 3 <= len(group) <= 12]
-    written = re.findall(rf"({FIGURE})(?:\\\*)*\s\[({FIGURE}), ({FIGURE})\]", section(name))
-    assert len(written) >= 5
-    missing = [
-        figures
-        for figures in written
-        if not any(
-            all(any(rounds_to(abs(number), figure) for number in group) for figure in figures)
-            for group in together
-        )
-    ]
-    assert not missing
-
-
-def rounds_to(number, figure):
-    decimals = len(figure.partition(".")[2])
-    return abs(number - abs(float(figure))) <= 0.5000001 * 10.0**-decimals
+    assert len(intervals(section(name))) >= 5
+    assert not unknown_intervals(section(name), result_of(name))
 
 
 @pytest.mark.parametrize("name", SCRIPTS | WITHOUT_RESULT)
