@@ -63,12 +63,14 @@ def main(record: Record) -> None:
         }
         for kind, named in kinds.items()
     }
+    rows = {kind: list(each.values()) for kind, each in networks.items()}
     result = {
         "draws": scale.few, "more_draws": scale.many, "images": TEST, "seed": SEED,
         "subsets": subsets,
         "networks": networks,
-        "over_networks": {kind: over(list(each.values())) for kind, each in networks.items()},
-        "planned": planned({kind: list(each.values()) for kind, each in networks.items()}),
+        "over_networks": {kind: over(each) for kind, each in rows.items()},
+        "minus_plain": {kind: minus_plain(each) for kind, each in rows.items()},
+        "planned": planned(rows),
     }  # fmt: skip
     record.write(result)
     record.draw(drawn_figure(result))
@@ -106,9 +108,9 @@ def over(rows: Sequence[Any]) -> Any:
     return interval(rows)
 
 
-def shifted(row: dict[str, Any], method: str) -> float:
-    """NLL after a temperature of clean images, mean over the shifts."""
-    values = [each[method][TEMPERED] for part, each in row["nll"].items() if part != "clean"]
+def shifted(row: dict[str, Any], method: str, form: int = TEMPERED) -> float:
+    """NLL, mean over the shifts, as it is or after a temperature of clean images."""
+    values = [each[method][form] for part, each in row["nll"].items() if part != "clean"]
     return sum(values) / len(values)
 
 
@@ -127,6 +129,18 @@ def detected(row: dict[str, Any], score: str) -> float:
     """AUROC of a score, mean over the sets of no class."""
     values = [each[score] for each in row["auroc"].values()]
     return sum(values) / len(values)
+
+
+def minus_plain(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """NLL of each method minus that of the plain network, both in the same form."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for method in rows[0]["aurc"]:
+        if method != "plain":
+            for part, score in (("clean", clean), ("shifted", shifted)):
+                for form, word in ((AS_IT_IS, ""), (TEMPERED, ", TS")):
+                    gaps = [score(row, method, form) - score(row, "plain", form) for row in rows]
+                    found.setdefault(method, {})[f"{part}{word}"] = interval(gaps)
+    return found
 
 
 # By the numbers of the plan.
