@@ -25,6 +25,7 @@ from experiments.choosing.directions import SEEDS, summarized
 from experiments.choosing.directions_figure import size_figure
 from experiments.choosing.directions_regression import at_limit, described
 from experiments.data import cifar10, cifar10_networks
+from experiments.intervals import interval
 from experiments.record import Record, asked
 from mcbn.samplers.curvature_posterior import CurvaturePosterior
 from mcbn.tasks.datasets import (
@@ -91,9 +92,18 @@ def main(record: Record) -> None:
         for name, part in (("MNIST", networks[0]), ("ResNet20", resnet))
     }
     halves = [part["halves"] for part in networks]
-    result = {"mnist": summarized(networks), "halves": halves, "resnet20": resnet,
-              "curves": curves}  # fmt: skip
+    result = {"mnist": summarized(networks), "minus M = 32": added_later(networks),
+              "halves": halves, "resnet20": resnet, "curves": curves}  # fmt: skip
     record.draw(size_figure(record.write(result)["curves"]))
+
+
+def added_later(networks: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Directions minus the batch size of training, a comparison that was not planned."""
+    scores = [part["scores"] for part in networks]
+    return {
+        name: interval([each["directions"][name] - each["M = 32"][name] for each in scores])
+        for name in scores[0]["directions"]
+    }
 
 
 @dataclass(frozen=True, eq=False)
