@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from experiments.choosing import directions_regression as regression
 from experiments.choosing.directions_control import control
 from experiments.choosing.directions_figure import drawn_figure
 from experiments.data.uci_data import both
+from experiments.intervals import interval
 from experiments.record import Record, asked
 from mcbn.tasks.datasets import LabeledData, uci
 
@@ -108,13 +108,6 @@ def generated(count: int) -> LabeledData:
     inputs = torch.randn(count, 4, generator=generator)
     noise = torch.randn(count, 1, generator=generator)
     return LabeledData(inputs, inputs[:, :1].sin() + inputs[:, 1:2] + 0.3 * noise)
-
-
-def interval(values: Any) -> list[float]:
-    """Mean and its 95% t-interval over networks, or over sets."""
-    values = np.asarray(values, dtype=float)
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return [float(values.mean()), float(values.mean() - half), float(values.mean() + half)]
 
 
 def column(parts: list[dict[str, Any]], method: str, score: str) -> np.ndarray:
