@@ -78,6 +78,8 @@ SCRIPTS = {
     "shape": "posteriors", "tabular": "comparisons", "directions_images": "choosing",
 }  # fmt: skip
 WITHOUT_INTERVALS = ("drift", "shape")
+# Their scripts ask for more than their results hold, and are run anew.
+MEASURED_ANEW = ("batch_size",)
 # Planned, and not run in full yet.
 WITHOUT_RESULT = {
     "baselines": "comparisons", "labels": "comparisons", "mutual_information": "comparisons",
@@ -122,7 +124,9 @@ def test_every_experiment_runs_at_a_tiny_scale(name, tmp_path, monkeypatch):
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert all(math.isfinite(number) for number in numbers(result))
     assert (tmp_path / f"{name}.svg").stat().st_size > 1000
-    if name in SCRIPTS:
+    if name in MEASURED_ANEW:
+        assert "**Being measured anew" in section(name)
+    elif name in SCRIPTS:
         committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
         assert result.keys() == committed.keys()
 
