@@ -170,9 +170,10 @@ def drawn_figure(result: dict[str, Any]) -> Figure:
             panels[1].axvline(spread, color=SERIES[number], linewidth=0.8, dashes=(4, 3))
         panels[0].set_yticks(range(len(methods)), methods)
         panels[0].invert_yaxis()
-        panels[0].set_xlabel("Correlation of mutual information with expected entropy")
-        panels[1].set_xlabel("Spread of the log variance of logits; dashed, of log p(1 - p)")
-        panels[0].legend(frameon=False)
+        panels[0].set(title="Correlation with expected entropy", xlim=(None, 1.02))
+        panels[1].set_title("Spread of the log variance")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
+                      frameon=False)  # fmt: skip
     return figure
 
 
