@@ -92,7 +92,8 @@ def section(name):
 
 
 def result_of(name):
-    name = "alternatives" if name == "guide" else name
+    if name == "guide":
+        return [result_of(each) for each in ("alternatives", "baselines", "labels")]
     return json.loads((FOLDER / "results" / f"{name}.json").read_text())
 
 
