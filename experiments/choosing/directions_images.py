@@ -1,7 +1,7 @@
 """A batch size for each direction of the statistics of classifiers, in place of one for all.
 
 Run: python -m experiments.choosing.directions_images [--fast]
-(about 15 minutes on 1 core; data root in MCBN_DATA)
+(about 20 minutes on 1 core; data root in MCBN_DATA)
 
 The planned comparisons of `directions` on 5 small networks of MNIST digits and a published CIFAR-10
 ResNet20. Primary: held-out NLL of directions minus that of M*, the one batch size of the best

@@ -1,7 +1,7 @@
 """How many labels a temperature needs to be ahead of MCBN, over networks.
 
 Run: python -m experiments.comparisons.labels [--fast]
-(about 15 minutes a network on 1 core, after the draws of `baselines`; MCBN_DATA)
+(about 5 minutes a network on 1 core, after the draws of `baselines`; MCBN_DATA)
 
 Five CIFAR-10 networks, clean test images: n labels are drawn from one random half of them, NLL is
 of the other half, mean over subsets of labels. T = 16. Planned, each a difference per network with
