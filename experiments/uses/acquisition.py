@@ -18,7 +18,7 @@ Two pilots on MNIST, with seeds that the experiment does not use, came before: o
 300.
 
 Run: python -m experiments.uses.acquisition [--fast]
-(about 20 minutes on one core; data root in MCBN_DATA)
+(about 40 minutes on one core; data root in MCBN_DATA)
 """
 
 import statistics
