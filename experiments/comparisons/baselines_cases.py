@@ -116,17 +116,17 @@ def mnist_case(seed: int) -> Case:
     networks = [mnist_network(task, MEMBERS * seed + member) for member in range(MEMBERS)]
     test = task.test.rows(torch.arange(TEST))
     odd = torch.arange(1, TEST, 2)
-    pictures = (test.inputs[odd] * 255).round().to(torch.uint8)
+    black, white = (float(end) for end in task.train.inputs.aminmax())
     shifted = {
-        kind: LabeledData(made.float() / 255, test.targets[odd])
-        for kind, made in corrupted(pictures, seed=SEED).items()
+        kind: LabeledData(inputs, test.targets[odd])
+        for kind, inputs in corrupted_inputs(test.inputs[odd], black, white).items()
         if kind != "pixelation, weak"  # as many pixels as there are
     }
     usps = task.outside["usps"]
     return Case(
         networks[0],
         TensorDataset(task.train.inputs, task.train.targets),
-        mcbn.Compose(mcbn.RandomShift(2)),
+        mcbn.Compose(mcbn.RandomShift(2, fill=black)),
         task.train.rows(torch.arange(KNOWN)),
         None,
         test,
@@ -136,6 +136,17 @@ def mnist_case(seed: int) -> Case:
         None,
         tuple(networks),
     )  # fmt: skip
+
+
+def corrupted_inputs(
+    inputs: Float[Tensor, "batch 1 height width"], black: float, white: float
+) -> dict[str, Tensor]:
+    """Corrupted pictures from and to standardised inputs, of which two values are known."""
+    pictures = ((inputs - black) / (white - black) * 255).round().to(torch.uint8)
+    return {
+        kind: made.float() / 255 * (white - black) + black
+        for kind, made in corrupted(pictures, seed=SEED).items()
+    }
 
 
 def mnist_network(task: mcbn.Task, seed: int) -> nn.Module:
@@ -160,7 +171,7 @@ def digits_case(seed: int) -> Case:
     return Case(
         networks[0],
         TensorDataset(task.train.inputs, task.train.targets),
-        mcbn.Compose(mcbn.RandomShift(1)),
+        mcbn.Compose(mcbn.RandomShift(1, fill=float(task.train.inputs.min()))),
         task.train.rows(torch.arange(200)),
         None,
         test,

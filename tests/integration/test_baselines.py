@@ -115,3 +115,20 @@ def test_stages_are_thirds_of_the_layers_in_their_order():
     stages = which.stages(layers)
     assert [len(stages[name]) for name in which.STAGES] == [6, 7, 6, 19]
     assert stages["early"] + stages["middle"] + stages["late"] == stages["all"] == layers
+
+
+def test_corrupted_inputs_are_in_the_units_of_the_inputs():
+    """Standardised pictures of a bright disc: a weak compression hardly changes them."""
+    cases = module("baselines_cases")
+    axis = torch.linspace(-1, 1, 28)
+    disc = (1 - (axis[:, None] ** 2 + axis**2)).clamp(0, 1)
+    inputs = ((disc - 0.13) / 0.31).expand(3, 1, 28, 28)
+    black, white = -0.13 / 0.31, 0.87 / 0.31
+    made = cases.corrupted_inputs(inputs, black, white)
+    assert len(made) == 14
+    assert all(black - 1e-4 <= float(each.min()) for each in made.values())
+    assert all(float(each.max()) <= white + 1e-4 for each in made.values())
+    assert_close(made["compression, weak"], inputs, atol=0.2, rtol=0)
+    assert_close(
+        made["brightness, strong"], (inputs + 0.15 / 0.31).clamp(max=white), atol=0.05, rtol=0
+    )
