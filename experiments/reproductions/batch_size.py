@@ -18,7 +18,13 @@ from torch import Tensor, nn
 import mcbn
 from experiments.record import Record, asked
 from experiments.reproductions.batch_size_figure import draw
-from experiments.reproductions.batch_size_photos import Photos, Training, published, trained_here
+from experiments.reproductions.batch_size_photos import (
+    Photos,
+    Training,
+    dropout_nll,
+    published,
+    trained_here,
+)
 from experiments.reproductions.batch_size_summary import by_training_size, summary
 from mcbn.evaluation.scores import negative_log_likelihood
 from mcbn.tasks.datasets import LabeledData, Task, mnist
@@ -207,13 +213,7 @@ def with_dropout(
 ) -> tuple[float, nn.Module]:
     """The dropout rate of the best held-out log score of MC Dropout, and the network with it."""
     nets = {rate: trained(scale, data, seed=seed, dropout=rate) for rate in scale.rates}
-
-    def held_out_nll(rate: float) -> float:
-        sampler = mcbn.MCDropout(nets[rate], draws=scale.few_draws, seed=seed)
-        logs = mcbn.predict(sampler, held_out.inputs).log_probabilities
-        return float(negative_log_likelihood(logs, held_out.targets).mean())
-
-    best = min(nets, key=held_out_nll)
+    best = min(nets, key=lambda rate: dropout_nll(nets[rate], held_out, scale.few_draws, seed=seed))
     return best, nets[best]
 
 

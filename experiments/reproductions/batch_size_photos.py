@@ -83,7 +83,7 @@ def trained_here(photos: Photos, training: Training) -> dict:
     held_out = data.rows(torch.arange(training.images, len(data)))
     data = data.rows(torch.arange(training.images))
     first = {rate: one_trained(training, data, rate, seed=0) for rate in training.rates}
-    rate = min(first, key=lambda rate: dropout_nll(first[rate], held_out, photos.draws))
+    rate = min(first, key=lambda rate: dropout_nll(first[rate], held_out, photos.draws, seed=0))
     nets, results = [], []
     for seed in range(training.seeds):
         net = one_trained(training, data, 0, seed=seed)
@@ -108,9 +108,9 @@ def one_trained(training: Training, data: LabeledData, dropout: float, *, seed: 
     return train(net, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed)
 
 
-def dropout_nll(net: nn.Module, held_out: LabeledData, draws: int) -> float:
+def dropout_nll(net: nn.Module, held_out: LabeledData, draws: int, *, seed: int) -> float:
     """Held-out NLL of MC Dropout."""
-    predictive = mcbn.predict(mcbn.MCDropout(net, draws=draws, seed=0), held_out.inputs)
+    predictive = mcbn.predict(mcbn.MCDropout(net, draws=draws, seed=seed), held_out.inputs)
     losses = negative_log_likelihood(predictive.log_probabilities, held_out.targets)
     return float(losses.mean())
 
